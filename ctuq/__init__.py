@@ -1,0 +1,1 @@
+"""X-ray CT that says how sure it is."""

@@ -1,0 +1,102 @@
+"""Linear operators between tensor spaces: apply by calling, compose with ``@``, transpose with ``.T``."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ctuq.errors import InputError
+
+
+@dataclass(frozen=True)
+class Space:
+    """The tensors that an operator acts on; batch axes stand in front of ``shape``."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def size(self) -> int:
+        return int(torch.Size(self.shape).numel())
+
+    def randn(self, *batch: int, rng: torch.Generator) -> Tensor:
+        """Standard normal tensors of shape ``(*batch, *shape)``, drawn on the generator's device."""
+        draw = torch.randn(*batch, *self.shape, generator=rng, device=rng.device, dtype=self.dtype)
+        return draw.to(self.device)
+
+
+class LinearOperator(ABC):
+    """A linear map from ``domain`` to ``range`` that acts on any leading batch axes."""
+
+    domain: Space
+    range: Space
+
+    @abstractmethod
+    def _apply(self, x: Tensor) -> Tensor:
+        """Apply to ``(k, *domain.shape)``."""
+
+    @abstractmethod
+    def _apply_transpose(self, y: Tensor) -> Tensor:
+        """Apply the exact transpose to ``(k, *range.shape)``."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return _batched(self._apply, x, self.domain.shape, self.range.shape, self)
+
+    @property
+    def T(self) -> "LinearOperator":
+        return Transpose(self)
+
+    def __matmul__(self, other: "LinearOperator") -> "LinearOperator":
+        if self.domain.shape != other.range.shape:
+            raise InputError(f"Cannot compose {self!r} after {other!r}: {other.range.shape} is not {self.domain.shape}.")
+        return Product(self, other)
+
+    def dense(self) -> Tensor:
+        """The matrix ``(range.size, domain.size)``, by applying to unit vectors: for small operators and tests."""
+        eye = torch.eye(self.domain.size, dtype=self.domain.dtype, device=self.domain.device)
+        return self(eye.reshape(-1, *self.domain.shape)).reshape(self.domain.size, -1).T
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.domain.shape} -> {self.range.shape})"
+
+
+class Transpose(LinearOperator):
+    """The transpose of an operator."""
+
+    def __init__(self, operator: LinearOperator):
+        self._operator = operator
+        self.domain, self.range = operator.range, operator.domain
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self._operator._apply_transpose(x)
+
+    def _apply_transpose(self, y: Tensor) -> Tensor:
+        return self._operator._apply(y)
+
+    @property
+    def T(self) -> LinearOperator:
+        return self._operator
+
+
+class Product(LinearOperator):
+    """``outer`` after ``inner``."""
+
+    def __init__(self, outer: LinearOperator, inner: LinearOperator):
+        self._outer, self._inner = outer, inner
+        self.domain, self.range = inner.domain, outer.range
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self._outer._apply(self._inner._apply(x))
+
+    def _apply_transpose(self, y: Tensor) -> Tensor:
+        return self._inner._apply_transpose(self._outer._apply_transpose(y))
+
+
+def _batched(function, x: Tensor, into: tuple[int, ...], out: tuple[int, ...], operator: LinearOperator) -> Tensor:
+    rank = len(into)
+    if x.ndim < rank or tuple(x.shape[x.ndim - rank :]) != into:
+        raise InputError(f"{operator!r} takes tensors of shape (..., {', '.join(map(str, into))}), not {tuple(x.shape)}.")
+    batch = x.shape[: x.ndim - rank]
+    return function(x.reshape(-1, *into)).reshape(*batch, *out)

@@ -1,0 +1,89 @@
+"""A U-Net for the Deep Image Prior, in two or three dimensions."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class UNetOptions:
+    """Layout of the network.
+
+    Parameters
+    ----------
+    channels : tuple of int
+        Feature channels of each scale, from the finest.
+    skips : tuple of int
+        Channels of the skip connection at each scale but the coarsest; 0 leaves it out.
+    groups : int
+        Groups of the group normalisation; 0 leaves it out.
+    activation : str
+        Of the output: "softplus", "sigmoid", "relu" or "none".
+    dims : int
+        2 for images, 3 for volumes.
+    """
+
+    channels: tuple[int, ...] = (32, 32, 32, 32)
+    skips: tuple[int, ...] = (4, 4, 4)
+    groups: int = 4
+    activation: str = "softplus"
+    dims: int = 2
+
+
+_ACTIVATIONS = {"softplus": nn.Softplus, "sigmoid": nn.Sigmoid, "relu": nn.ReLU, "none": nn.Identity}
+
+
+class UNet(nn.Module):
+    """``(batch, 1, *shape) -> (batch, 1, *shape)`` for any shape; sizes that do not halve evenly are cropped after upsampling."""
+
+    def __init__(self, options: UNetOptions, rng: torch.Generator):
+        super().__init__()
+        widths, skips = options.channels, options.skips
+        inputs = (1, *widths)
+        self.down = nn.ModuleList(
+            _block(inputs[i], widths[i], options, stride=1 if i == 0 else 2) for i in range(len(widths))
+        )
+        self.skip = nn.ModuleList(_conv(widths[i], s, 1, options) if s else None for i, s in enumerate(skips))
+        self.up = nn.ModuleList(
+            _block(widths[i + 1] + skips[i], widths[i], options, stride=1) for i in range(len(widths) - 1)
+        )
+        self.out = _conv(widths[0], 1, 1, options)
+        self.activation = _ACTIVATIONS[options.activation]()
+        self._upsample = "bilinear" if options.dims == 2 else "trilinear"
+        self._initialise(rng)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = []
+        for block in self.down:
+            x = block(x)
+            features.append(x)
+        for i in reversed(range(len(self.up))):
+            fine = features[i]
+            x = nn.functional.interpolate(x, scale_factor=2, mode=self._upsample, align_corners=False)
+            x = x[(..., *(slice(n) for n in fine.shape[2:]))]
+            if self.skip[i] is not None:
+                x = torch.cat([x, self.skip[i](fine)], dim=1)
+            x = self.up[i](x)
+        return self.activation(self.out(x))
+
+    def _initialise(self, rng: torch.Generator) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, a=0.2, nonlinearity="leaky_relu", generator=rng)
+                nn.init.zeros_(module.bias)
+
+
+def _conv(inputs: int, outputs: int, kernel: int, options: UNetOptions, stride: int = 1) -> nn.Module:
+    conv = nn.Conv2d if options.dims == 2 else nn.Conv3d
+    return conv(inputs, outputs, kernel, stride=stride, padding=kernel // 2)
+
+
+def _block(inputs: int, outputs: int, options: UNetOptions, stride: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for i, (n, step) in enumerate([(inputs, stride), (outputs, 1)]):
+        layers.append(_conv(n, outputs, 3, options, step))
+        if options.groups:
+            layers.append(nn.GroupNorm(options.groups, outputs))
+        layers.append(nn.LeakyReLU(0.2))
+    return nn.Sequential(*layers)

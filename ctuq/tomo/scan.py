@@ -1,0 +1,154 @@
+"""A scan: projections, their geometry, what each ray is worth, and where it came from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq.errors import InputError
+from ctuq.tomo.geometry import Geometry, VolumeGrid
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a scan came from and what was done to it.
+
+    Parameters
+    ----------
+    source : str
+        File name or description.
+    sha256 : str
+        Hash of the file's bytes, empty for data made in memory.
+    steps : tuple of str
+        One sentence for each step of preprocessing or selection, in order.
+    facts : mapping of str to str
+        What the file says beside the data: sample, instrument, licence, citation.
+    """
+
+    source: str = "memory"
+    sha256: str = ""
+    steps: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def then(self, step: str) -> "Provenance":
+        return replace(self, steps=(*self.steps, step))
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """Log-corrected projections with their geometry.
+
+    Parameters
+    ----------
+    projections : array of float32, shape ``geometry.shape``
+        Line integrals of attenuation (no unit), ``(angle, column)``.
+    geometry : ParallelBeam or FanBeam
+        How they were taken.
+    weights : array of float32, same shape, optional
+        Relative precision of each ray: the variance of ray i is ``sigma2 / weights[i]``. None means all ones.
+    truth : array of float32, shape ``grid.shape``, optional
+        Known attenuation in 1/mm, where there is one; used to score, never to reconstruct.
+    grid : VolumeGrid, optional
+        The grid of the truth, or the one that the file asks for.
+    provenance : Provenance
+
+    Raises
+    ------
+    InputError
+        If shapes disagree, or projections or weights hold NaN, inf or (weights) negative numbers.
+    """
+
+    projections: NDArray[np.float32]
+    geometry: Geometry
+    weights: NDArray[np.float32] | None = None
+    truth: NDArray[np.float32] | None = None
+    grid: VolumeGrid | None = None
+    provenance: Provenance = Provenance()
+
+    def __post_init__(self):
+        _own(self, "projections", self.geometry.shape)
+        if self.weights is not None:
+            _own(self, "weights", self.geometry.shape)
+            if self.weights.min() < 0 or self.weights.max() == 0:
+                raise InputError("The weights of the rays must be non-negative and not all zero.")
+        if self.truth is not None:
+            if self.grid is None:
+                raise InputError("A truth image needs the grid that it lives on.")
+            _own(self, "truth", self.grid.shape)
+
+    @property
+    def n_angles(self) -> int:
+        return len(self.geometry.angles)
+
+    def select(self, indices: Sequence[int] | NDArray) -> "Scan":
+        """The scan of the chosen views, in the order given.
+
+        Raises
+        ------
+        InputError
+            If no view is chosen, or one is chosen that does not exist.
+        """
+        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+        if chosen.size == 0:
+            raise InputError("No view is selected; choose at least one.")
+        if chosen.min() < 0 or chosen.max() >= self.n_angles:
+            raise InputError(f"Views {chosen.min()} to {chosen.max()} were asked for; the scan has 0 to {self.n_angles - 1}.")
+        return replace(
+            self,
+            projections=self.projections[chosen],
+            weights=None if self.weights is None else self.weights[chosen],
+            geometry=self.geometry.subset(chosen),
+            provenance=self.provenance.then(f"{chosen.size} of {self.n_angles} views selected"),
+        )
+
+    def every(self, step: int) -> "Scan":
+        """Every ``step``-th view, from the first."""
+        if step < 1:
+            raise InputError(f"'every' takes a positive whole number, got {step}.")
+        return self.select(np.arange(0, self.n_angles, step))
+
+    def binned(self, factor: int) -> "Scan":
+        """The scan with ``factor`` neighbouring columns averaged, weighted by their precision.
+
+        The weight of a bin is the mean of its weights, so that ``sigma2`` of the binned scan is ``1 / factor`` of the full one's
+        for independent noise.
+        """
+        if factor == 1:
+            return self
+        geometry = self.geometry.binned(factor)
+        blocks = (self.n_angles, geometry.columns, factor)
+        values = self.projections[:, : geometry.columns * factor].reshape(blocks)
+        if self.weights is None:
+            weights, projections = None, values.mean(axis=2)
+        else:
+            rays = self.weights[:, : geometry.columns * factor].reshape(blocks)
+            weights = rays.mean(axis=2)
+            weighted = (rays * values).sum(axis=2) / np.maximum(rays.sum(axis=2), np.finfo(np.float32).tiny)
+            projections = np.where(weights > 0, weighted, values.mean(axis=2))
+        step = f"{factor} columns averaged"
+        return replace(
+            self, projections=projections, weights=weights, geometry=geometry, provenance=self.provenance.then(step)
+        )
+
+    def cropped(self, first: int, last: int) -> "Scan":
+        """The scan of columns ``first`` to ``last - 1``."""
+        return replace(
+            self,
+            geometry=self.geometry.cropped(first, last),
+            projections=self.projections[:, first:last],
+            weights=None if self.weights is None else self.weights[:, first:last],
+            provenance=self.provenance.then(f"cropped to columns {first} to {last - 1}"),
+        )
+
+
+def _own(scan: Scan, name: str, shape: tuple[int, ...]) -> None:
+    array = np.array(getattr(scan, name), dtype=np.float32)
+    if array.shape != shape:
+        raise InputError(f"The {name} have shape {array.shape}, but the geometry says {shape}.")
+    bad = int(array.size - np.isfinite(array).sum())
+    if bad:
+        raise InputError(f"The {name} hold {bad} values that are NaN or infinite; repair or mask them first.")
+    array.flags.writeable = False
+    object.__setattr__(scan, name, array)
