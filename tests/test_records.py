@@ -1,0 +1,151 @@
+import resource
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ctuq import records
+from ctuq.errors import InputError, ResourceError
+
+_leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False)
+    | st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=8)
+)
+_trees = st.recursive(
+    _leaves,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(tuple) | st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), inner)
+    ),
+    max_leaves=8,
+)
+
+
+def _same(a, b) -> bool:
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(_same(a[k], b[k]) for k in a)
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
+    return a == b
+
+
+@settings(max_examples=30, deadline=None)
+@given(tree=st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), _trees, max_size=3))
+def test_any_tree_reads_back_equal(tmp_path_factory, tree):
+    path = tmp_path_factory.mktemp("tree") / "tree.h5"
+    records.write(path, tree, kind="tree")
+    back = records.read(path, kind="tree")
+    assert set(back) == set(tree)
+    assert all(_same(tree[key], back[key]) for key in tree)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8", "bool", "complex64", "float16"])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (70, 40), (2, 3, 4)])
+def test_arrays_keep_shape_and_dtype(tmp_path, dtype, shape):
+    array = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    records.write(tmp_path / "a.h5", {"encoder.0.weight": array}, kind="a")
+    back = records.read(tmp_path / "a.h5", kind="a")["encoder.0.weight"]
+    assert back.dtype == array.dtype and back.shape == array.shape and np.array_equal(back, array)
+
+
+@pytest.mark.parametrize("thing", [object(), np.array([object()]), {1: 2}, np.array(["text"]), {1, 2}])
+def test_what_cannot_be_stored_is_refused_and_nothing_is_written(tmp_path, thing):
+    with pytest.raises(InputError):
+        records.write(tmp_path / "a.h5", {"thing": thing}, kind="a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "a.h5"
+    records.write(path, {"x": 1}, kind="a")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(ResourceError, match="no room"):
+            records.write(path, {"x": np.random.default_rng(0).normal(size=100_000)}, kind="a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert records.read(path, kind="a") == {"x": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupt_while_writing_leaves_nothing(tmp_path):
+    def fill(target):
+        target.write(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        records.write_whole(tmp_path / "a.h5", fill)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_does_not_exist_is_refused_in_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="Cannot write"):
+        records.write(tmp_path / "none" / "a.h5", {}, kind="a")
+
+
+def test_a_name_that_is_a_folder_is_refused(tmp_path):
+    (tmp_path / "a.h5").mkdir()
+    (tmp_path / "a.h5" / "inside").touch()
+    with pytest.raises(InputError, match="Cannot write"):
+        records.write(tmp_path / "a.h5", {}, kind="a")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.h5"]
+
+
+@pytest.mark.parametrize("kept", [0, 10, 700, 0.5, 0.99])
+def test_a_truncated_file_is_refused(tmp_path, kept):
+    path = tmp_path / "a.h5"
+    records.write(path, {"x": np.random.default_rng(0).normal(size=5000)}, kind="a")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(kept * len(whole)) if kept < 1 else kept])
+    with pytest.raises(InputError):
+        records.read(path, kind="a")
+
+
+def test_flipped_bytes_in_an_array_are_noticed(tmp_path):
+    path = tmp_path / "a.h5"
+    records.write(path, {"x": np.random.default_rng(0).normal(size=5000)}, kind="a")
+    whole = bytearray(path.read_bytes())
+    middle = len(whole) // 2
+    whole[middle : middle + 4] = bytes(b ^ 0xFF for b in whole[middle : middle + 4])
+    path.write_bytes(whole)
+    with pytest.raises(InputError, match="damaged"):
+        records.read(path, kind="a")
+
+
+def test_missing_foreign_and_other_kinds_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no file"):
+        records.read(tmp_path / "none.h5", kind="a")
+    (tmp_path / "text.h5").write_text("hello")
+    with pytest.raises(InputError, match="not a whole HDF5"):
+        records.read(tmp_path / "text.h5", kind="a")
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["x"] = 1
+    with pytest.raises(InputError, match="another program"):
+        records.read(tmp_path / "foreign.h5", kind="a")
+    records.write(tmp_path / "scan.h5", {}, kind="scan")
+    with pytest.raises(InputError, match="holds a scan, not a result"):
+        records.read(tmp_path / "scan.h5", kind="result")
+
+
+def test_a_newer_format_is_refused(tmp_path):
+    records.write(tmp_path / "a.h5", {}, kind="a")
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file.attrs["ctuq_format"] = records.FORMAT + 1
+    with pytest.raises(InputError, match="newer"):
+        records.read(tmp_path / "a.h5", kind="a")
+
+
+def test_attributes_stand_on_their_nodes(tmp_path):
+    records.write(tmp_path / "a.h5", {"entry": {"mean": np.ones(3)}}, kind="a", attributes={"entry/mean": {"units": "1/mm"}})
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["entry/mean"].attrs["units"] == "1/mm"
+    assert np.array_equal(records.read(tmp_path / "a.h5", kind="a")["entry"]["mean"], np.ones(3))
