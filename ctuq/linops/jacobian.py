@@ -1,0 +1,145 @@
+"""The Jacobian of a network's output in its weights, as a linear operator that keeps one linearisation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ctuq.errors import InputError
+from ctuq.linops.operator import LinearOperator, Space
+from ctuq.linops.tape import Tape, record
+
+_CPU_BYTES = 2**23
+_GPU_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class Block:
+    """One parameter tensor in the flat vector: ``vector[..., slice]`` holds ``shape`` in torch's own order."""
+
+    name: str
+    slice: slice
+    shape: tuple[int, ...]
+
+
+class Jacobian(LinearOperator):
+    """``J`` of shape (output, P) at fixed weights: ``J(v)`` pushes weights ``(k, P)`` forward, ``J.T(u)`` pulls images back.
+
+    Neither runs the network again. Later changes of the module's weights have no effect.
+
+    Attributes
+    ----------
+    blocks : tuple of Block
+        The parameters in the order of the flat vector.
+    weights : Tensor
+        The weights linearised at, ``(P,)``.
+    chunk : int
+        Rows that are pushed through the network at once.
+    """
+
+    def __init__(self, tape: Tape, weights: Sequence[tuple[str, Tensor]], output: Tensor, chunk: int):
+        self._tape, self._raw, self.chunk = tape, output.shape, chunk
+        self.weights = torch.cat([value.reshape(-1) for _, value in weights])
+        self.blocks = _blocks(weights)
+        self.domain = Space(tuple(self.weights.shape), self.weights.dtype, self.weights.device)
+        self.range = Space(tuple(squeeze(output).shape), output.dtype, output.device)
+
+    @torch.no_grad()
+    def _apply(self, x: Tensor) -> Tensor:
+        out = x.new_empty(x.shape[0], *self._raw, dtype=self.range.dtype)
+        for rows, target in zip(x.split(self.chunk), out.split(self.chunk), strict=True):
+            target.copy_(self._tape.jvp([rows[:, b.slice].reshape(-1, *b.shape) for b in self.blocks]))
+        return out.reshape(-1, *self.range.shape)
+
+    @torch.no_grad()
+    def _apply_transpose(self, y: Tensor) -> Tensor:
+        out = y.new_zeros(y.shape[0], *self.domain.shape, dtype=self.domain.dtype)
+        for rows, target in zip(y.split(self.chunk), out.split(self.chunk), strict=True):
+            for block, part in zip(self.blocks, self._tape.vjp(rows.reshape(-1, *self._raw)), strict=True):
+                if part is not None:
+                    target[:, block.slice] = part.flatten(1)
+        return out
+
+
+@torch.no_grad()
+def linearise(
+    module: nn.Module, inputs: Tensor, *, parameters: Sequence[str] | None = None, chunk: int | None = None
+) -> tuple[Tensor, Jacobian]:
+    """Output and Jacobian of ``module(inputs)`` in the chosen weights.
+
+    The network runs once, and once more to compare the record with autograd.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Any network without random or batch-dependent layers in training mode. Convolutions, group normalisation,
+        activations, resampling, sums and concatenations are fast; everything else goes through ``torch.func``.
+    inputs : Tensor
+        The one argument of the module, batch axis in front.
+    parameters : sequence of str, optional
+        Names as in ``module.named_parameters()``, in the order of the flat vector; by default `weight_names`.
+    chunk : int, optional
+        Rows pushed through the network at once; by default as many as keep the widest activation near the cache.
+
+    Returns
+    -------
+    output : Tensor
+        ``squeeze(module(inputs))``: without its axes 0 and 1 where these have length one.
+    jacobian : Jacobian
+        From ``(P,)`` to the shape of ``output``.
+
+    Raises
+    ------
+    InputError
+        For unknown or no parameters, and for batch normalisation or dropout in training mode.
+    """
+    names = list(weight_names(module) if parameters is None else parameters)
+    _check(module, names, chunk)
+    values = {name: value.detach().clone() for name, value in module.named_parameters()}
+    fixed = {name: value for name, value in values.items() if name not in names}
+
+    def function(*leaves: Tensor) -> Tensor:
+        return functional_call(module, {**fixed, **dict(zip(names, leaves, strict=True))}, (inputs.detach(),))
+
+    output, tape, widest = record(function, [values[name] for name in names])
+    if chunk is None:
+        budget = _CPU_BYTES if output.device.type == "cpu" else _GPU_BYTES
+        chunk = min(max(1, budget // max(1, widest)), 64)
+    return squeeze(output), Jacobian(tape, [(name, values[name]) for name in names], output, chunk)
+
+
+def squeeze(output: Tensor) -> Tensor:
+    """A network's output without its batch and channel axes (0 and 1) where these have length one."""
+    return output.squeeze(tuple(axis for axis in (0, 1) if axis < output.ndim))
+
+
+def weight_names(module: nn.Module) -> list[str]:
+    """Names of the weights of all convolutions and linear layers: no biases, nothing of normalisation layers."""
+    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+    weights = {id(m.weight) for m in module.modules() if isinstance(m, kinds)}
+    return [name for name, value in module.named_parameters() if id(value) in weights]
+
+
+def _blocks(weights: Sequence[tuple[str, Tensor]]) -> tuple[Block, ...]:
+    blocks, start = [], 0
+    for name, value in weights:
+        blocks.append(Block(name, slice(start, start + value.numel()), tuple(value.shape)))
+        start += value.numel()
+    return tuple(blocks)
+
+
+def _check(module: nn.Module, names: list[str], chunk: int | None) -> None:
+    known = dict(module.named_parameters())
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"The network has no parameter named {unknown[0]!r}; it has {', '.join(known)}.")
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"A Jacobian needs at least one parameter and each only once, not {names}.")
+    if chunk is not None and chunk < 1:
+        raise InputError(f"The chunk is {chunk} rows: give at least 1.")
+    unsteady = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    for name, layer in module.named_modules():
+        if layer.training and isinstance(layer, unsteady):
+            raise InputError(f"Layer {name!r} ({type(layer).__name__}) is in training mode: call eval() on the network first.")
