@@ -1,0 +1,74 @@
+"""Pictures of how well the rays of held-out views were predicted."""
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from ctuq.uncertainty.result import Calibration, Result
+
+_RAW, _CALIBRATED, _MEASURED = "#9ca3af", "#1d4ed8", "#111827"
+_MOST_VIEWS = 4
+
+
+def coverage_curve(errors: NDArray, std: NDArray, nominal: NDArray) -> NDArray[np.float64]:
+    """Share of the errors that fall inside central Gaussian intervals of the given probabilities.
+
+    Parameters
+    ----------
+    errors, std : arrays of the same shape
+        Measured minus predicted, and the predicted standard deviation (positive).
+    nominal : array, shape (p,)
+        Probabilities in (0, 1).
+
+    Returns
+    -------
+    array, shape (p,)
+    """
+    score = np.abs(errors / std).reshape(-1)
+    return (score[:, None] <= norm.ppf((1 + np.asarray(nominal)) / 2)).mean(axis=0)
+
+
+def draw_coverage(result: Result) -> Figure:
+    """Empirical against nominal coverage of held-out rays, raw and calibrated."""
+    measured, predicted, raw, calibrated = _calibration(result).predictions
+    nominal = np.linspace(0.02, 0.99, 98)
+    figure = Figure(figsize=(5.4, 5.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 100], [0, 100], ls=":", color=_MEASURED, label="ideal")
+    for name, std, colour in (("raw", raw, _RAW), ("calibrated", calibrated, _CALIBRATED)):
+        axes.plot(100 * nominal, 100 * coverage_curve(measured - predicted, std, nominal), color=colour, lw=2, label=name)
+        marks = np.array([0.68, 0.95])
+        axes.plot(100 * marks, 100 * coverage_curve(measured - predicted, std, marks), "o", color=colour)
+    axes.set(xlabel="probability of the interval (%)", ylabel="held-out rays inside it (%)", xlim=(0, 100), ylim=(0, 100))
+    axes.set_aspect("equal")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def draw_held_out(result: Result) -> Figure:
+    """Measured and predicted rays of some held-out views, with 95 % bands before and after calibration."""
+    calibration, geometry = _calibration(result), result.scan.geometry
+    views = calibration.views[:_MOST_VIEWS]
+    position = (np.arange(geometry.columns) - (geometry.columns - 1) / 2) * geometry.pixel + geometry.detector_offset
+    figure = Figure(figsize=(8.4, 2.5 * len(views) + 0.5), layout="constrained")
+    panels = figure.subplots(len(views), 1, squeeze=False, sharex=True)[:, 0]
+    for k, (axes, view) in enumerate(zip(panels, views, strict=True)):
+        measured, predicted, raw, calibrated = calibration.predictions[:, k]
+        for std, colour, alpha, name in ((calibrated, _CALIBRATED, 0.22, "calibrated"), (raw, _RAW, 0.7, "raw")):
+            band = (predicted - 1.96 * std, predicted + 1.96 * std)
+            axes.fill_between(position, *band, color=colour, alpha=alpha, lw=0, label=f"95 % band, {name}")
+        axes.plot(position, predicted, color=_CALIBRATED, lw=1, label="predicted")
+        axes.plot(position, measured, ".", color=_MEASURED, ms=2.5, label="measured")
+        axes.set(ylabel="line integral", title=f"view {view} at {np.rad2deg(geometry.angles[view]):.4g}°")
+        axes.grid(alpha=0.3)
+    panels[-1].set_xlabel("position on the detector (mm)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    return figure
+
+
+def _calibration(result: Result) -> Calibration:
+    if result.calibration is None:
+        raise ValueError("This result held no views out.")
+    return result.calibration
