@@ -1,1 +1,21 @@
-"""TODO."""
+"""Scanning geometries, scans and the ray transform between images and sinograms."""
+
+from ctuq.tomo.backends import ray_transform
+from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam, VolumeGrid, default_grid, radians
+from ctuq.tomo.raytransform import RayTransform, adjoint_mismatch, require_exact_transpose
+from ctuq.tomo.scan import Provenance, Scan
+
+__all__ = [
+    "FanBeam",
+    "Geometry",
+    "ParallelBeam",
+    "Provenance",
+    "RayTransform",
+    "Scan",
+    "VolumeGrid",
+    "adjoint_mismatch",
+    "default_grid",
+    "radians",
+    "ray_transform",
+    "require_exact_transpose",
+]

@@ -129,7 +129,7 @@ class Beam(ABC):
             return NotImplemented
         return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
 
-    __hash__ = None
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
 
 class ParallelBeam(Beam):
@@ -239,7 +239,7 @@ def default_grid(geometry: Geometry, size: int) -> VolumeGrid:
     return VolumeGrid((size, size), geometry.field_of_view / size)
 
 
-def _freeze(geometry: Geometry) -> None:
+def _freeze(geometry: Beam) -> None:
     angles = np.array(geometry.angles, dtype=np.float64).reshape(-1)
     angles.flags.writeable = False
     object.__setattr__(geometry, "angles", angles)
@@ -266,7 +266,7 @@ def _freeze(geometry: Geometry) -> None:
         raise GeometryError("The detector's offset is so large that no ray passes the rotation axis; check the offsets (mm).")
 
 
-def _lengths(geometry: Geometry) -> list[str]:
+def _lengths(geometry: Beam) -> list[str]:
     return [f.name for f in fields(geometry) if f.name not in ("angles", "columns")]
 
 
@@ -280,4 +280,3 @@ def _vectors(first: NDArray, centre: NDArray, column: NDArray, row_pitch: float)
     rows = np.zeros((len(first), 12))
     rows[:, 0:2], rows[:, 3:5], rows[:, 6:8], rows[:, 11] = first, centre, column, row_pitch
     return rows
-

@@ -112,8 +112,8 @@ class Scan:
     def binned(self, factor: int) -> "Scan":
         """The scan with ``factor`` neighbouring columns averaged, weighted by their precision.
 
-        The weight of a bin is the mean of its weights, so that ``sigma2`` of the binned scan is ``1 / factor`` of the full one's
-        for independent noise.
+        The weight of a bin is the mean of its weights, so that for independent noise ``sigma2`` of the binned scan is
+        ``1 / factor`` of the full one's.
         """
         if factor == 1:
             return self
@@ -128,9 +128,7 @@ class Scan:
             weighted = (rays * values).sum(axis=2) / np.maximum(rays.sum(axis=2), np.finfo(np.float32).tiny)
             projections = np.where(weights > 0, weighted, values.mean(axis=2))
         step = f"{factor} columns averaged"
-        return replace(
-            self, projections=projections, weights=weights, geometry=geometry, provenance=self.provenance.then(step)
-        )
+        return replace(self, projections=projections, weights=weights, geometry=geometry, provenance=self.provenance.then(step))
 
     def cropped(self, first: int, last: int) -> "Scan":
         """The scan of columns ``first`` to ``last - 1``."""
