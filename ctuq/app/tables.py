@@ -1,0 +1,118 @@
+"""The tables of a report: names and numbers as a reader wants them."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ctuq.uncertainty.result import Result
+
+_LABELS = {
+    "psnr": "PSNR (dB)",
+    "ssim": "SSIM",
+    "rms_z": "rms z (1 is ideal)",
+    "log_likelihood": "log-likelihood each (nats)",
+    "crps": "CRPS",
+    "rank_correlation": "rank correlation of |error| and std",
+    "sigma2": "noise variance of a ray of weight 1",
+    "log_evidence": "log evidence (nats)",
+}
+_SCORES = {
+    "truth": "Against the truth",
+    "held_out": "Rays of held-out views",
+    "leave_one_angle_out": "Leave one angle out (closed form, network fixed)",
+}
+
+Rows = list[tuple[str, ...]]
+
+
+def label(key: str) -> str:
+    """A readable name for a key of a result."""
+    if key in _LABELS:
+        return _LABELS[key]
+    for prefix in ("coverage_", "coverage", "covers_", "covers", "cover_", "cover"):
+        if key.startswith(prefix) and key[len(prefix) :].rstrip("%").isdigit():
+            return f"{key[len(prefix) :].rstrip('%')} % intervals cover (%)"
+    return key.replace("_", " ")
+
+
+def number(value: object, key: str = "") -> str:
+    """A number to four digits, coverages in per cent; anything else as text."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
+        return str(value)
+    if label(key).endswith("cover (%)"):
+        return f"{100 * value:.1f}"
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def pairs(values: Mapping[str, object]) -> Rows:
+    """One row a key: its label and its value."""
+    return [(label(key), number(value, key)) for key, value in values.items()]
+
+
+def calibration_rows(result: Result) -> Rows:
+    """Score, raw, calibrated; one row a score of the held-out rays."""
+    if result.calibration is None:
+        return []
+    raw, calibrated = result.calibration.raw, result.calibration.calibrated
+    return [(label(key), number(raw.get(key, "-"), key), number(value, key)) for key, value in calibrated.items()]
+
+
+def scale_rows(result: Result) -> Rows:
+    """What was scaled, the factor, and its 68 % interval."""
+    if result.calibration is None:
+        return []
+    found = result.calibration
+    scales = (
+        ("covariance of the image", found.image_scale, found.log_image_scale_sd),
+        ("variance of the noise", found.noise_scale, found.log_noise_scale_sd),
+    )
+    return [
+        (name, f"× {scale:.3g}", f"{scale * np.exp(-sd):.3g} to {scale * np.exp(sd):.3g}") for name, scale, sd in scales
+    ]
+
+
+def score_tables(result: Result) -> list[tuple[str, Rows]]:
+    """Title and rows of each group of scores."""
+    return [(_SCORES.get(name, label(name)), pairs(values)) for name, values in result.scores.items() if values]
+
+
+def hyperparameters(result: Result) -> Rows:
+    """Noise, evidence and prior."""
+    known = {"sigma2": result.sigma2, "log_evidence": result.log_evidence}
+    return pairs({key: value for key, value in known.items() if np.isfinite(value)} | dict(result.prior))
+
+
+def timing_rows(result: Result) -> Rows:
+    """Stage and seconds, with the sum."""
+    rows = [(label(stage), f"{seconds:.1f}") for stage, seconds in result.timings.items()]
+    return [*rows, ("sum", f"{sum(result.timings.values()):.1f}")] if rows else []
+
+
+def input_rows(result: Result) -> Rows:
+    """Where the data came from and what was done to them."""
+    scan, geometry = result.scan, result.scan.geometry
+    degrees = np.rad2deg(geometry.angles)
+    rows = [("source", scan.provenance.source)]
+    if scan.provenance.sha256:
+        rows.append(("SHA-256", scan.provenance.sha256))
+    rows += [(label(key), text) for key, text in scan.provenance.facts.items()]
+    rows += [(f"step {k + 1}", step) for k, step in enumerate(scan.provenance.steps)]
+    rows += [("views", f"{len(degrees)}, {degrees.min():.4g}° to {degrees.max():.4g}°")]
+    rows += [("detector", f"{geometry.columns} columns of {geometry.pixel:.4g} mm")]
+    rows += [("offset of detector, of axis", f"{geometry.detector_offset:.4g} mm, {geometry.axis_offset:.4g} mm")]
+    rows += [("weights", "one per ray" if scan.weights is not None else "all rays alike")]
+    return rows
+
+
+def citations(result: Result) -> Sequence[str]:
+    """What to cite: the data, this program, and the work it stands on."""
+    data = result.scan.provenance.facts.get("citation")
+    version = result.versions.get("ctuq", "")
+    return [
+        *([f"Data: {data}"] if data else []),
+        f"ctuq {version}: X-ray CT that says how sure it is. See CITATION.cff.",
+        "J. Antorán, R. Barbano, J. Leuschner, J. M. Hernández-Lobato, B. Jin: Uncertainty Estimation for Computed Tomography "
+        "with a Linearised Deep Image Prior. Transactions on Machine Learning Research, 2023.",
+        "D. Ulyanov, A. Vedaldi, V. Lempitsky: Deep Image Prior. CVPR 2018.",
+        "W. van Aarle et al.: Fast and flexible X-ray tomography using the ASTRA toolbox. Optics Express 24 (2016) 25129-25147.",
+    ]
