@@ -1,0 +1,161 @@
+"""The evidence of a Gaussian-linear model in its fixed-component form, and its maximiser."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+import torch
+from torch import Tensor
+
+from ctuq.errors import CtuqError
+from ctuq.laplace.priors import Prior
+
+_SPAN = 25.0
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Hyperparameters at a maximum of the evidence.
+
+    Parameters
+    ----------
+    psi : Tensor, float64
+        Log hyperparameters of the prior.
+    floor : float
+        Variance of the white component in the space of the outputs, 0 where there was none.
+    sigma2 : float
+        Noise variance of an observation of weight 1.
+    value : float
+        log p(t), nats, without any hyperprior.
+    trajectory : tuple of float
+        Objective at each evaluation.
+    converged : bool
+    """
+
+    psi: Tensor
+    floor: float
+    sigma2: float
+    value: float
+    trajectory: tuple[float, ...]
+    converged: bool
+
+    def named(self, prior: Prior) -> dict[str, float]:
+        """Hyperparameters by name, exponentiated."""
+        return dict(zip(prior.names, self.psi.exp().tolist(), strict=True))
+
+
+def log_evidence(K: Tensor, t: Tensor) -> tuple[float, Tensor, Tensor]:
+    """``-1/2 (log det K + t^T K^-1 t + m log 2 pi)``, the Cholesky factor of K, and ``K^-1 t``.
+
+    The quadratic form is that of the linear model's own mode; no plug-in weights enter.
+
+    Raises
+    ------
+    CtuqError
+        If K is not positive definite to rounding.
+    """
+    L, fault = torch.linalg.cholesky_ex(K)
+    if fault:
+        raise CtuqError(
+            f"The evidence covariance of {len(t)} rays is not positive definite at minor {int(fault)}; the noise is too small "
+            "for float64: check that the projections are not free of noise, or bin the detector."
+        )
+    a = torch.cholesky_solve(t[:, None], L)[:, 0]
+    value = -float(L.diagonal().log().sum()) - 0.5 * float(t @ a) - 0.5 * len(t) * math.log(2 * math.pi)
+    return value, L, a
+
+
+def maximise_evidence(
+    components: Tensor,
+    t: Tensor,
+    prior: Prior,
+    *,
+    white: Tensor | None = None,
+    noise: Tensor | None = None,
+    log_hyperprior: Callable[[Tensor], Tensor] | None = None,
+    steps: int = 60,
+) -> Evidence:
+    """Maximise the evidence over all hyperparameters by L-BFGS on their logarithms.
+
+    ``K = sum_c a_c(psi) K_c + floor * white + sigma2 * diag(noise)``; with ``M = K^-1 - a a^T`` and ``a = K^-1 t`` the gradient
+    is ``d(-log p)/d a_c = 1/2 <M, K_c>`` and chains through ``prior.coefficients``.
+
+    Parameters
+    ----------
+    components : Tensor, float64, shape (c, m, m)
+        ``prior.components(features)``.
+    t : Tensor, float64, shape (m,)
+        Target of the linear model.
+    prior : Prior
+    white : Tensor, float64, shape (m, m), optional
+        Gram matrix of a misfit that is white in the space of the outputs: an honest floor, learned with the rest.
+    noise : Tensor, float64, shape (m,), optional
+        Relative noise variances (1 / weight); ones if None.
+    log_hyperprior : callable, optional
+        ``log p(psi)`` of the coefficients' hyperparameters, differentiable.
+    steps : int
+        Most iterations; reaching them is reported by ``converged``.
+
+    Returns
+    -------
+    Evidence
+    """
+    noise = torch.ones_like(t) if noise is None else noise
+    extra = [] if white is None else [white]
+    start, scale = _start(components, t, prior, white)
+    history: list[float] = []
+
+    def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
+        point = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+        psi = point[: len(prior.names)]
+        coefficients = torch.cat([prior.coefficients(psi), point[len(prior.names) :].exp()])
+        K = torch.tensordot(coefficients[: len(components)].detach(), components, 1)
+        for factor, matrix in zip(coefficients[len(components) :].detach(), extra, strict=False):
+            K = K + factor * matrix
+        K.diagonal().add_(coefficients[-1].detach() * noise)
+        try:
+            value, L, a = log_evidence(K, t)
+        except CtuqError:
+            history.append(math.inf)
+            return 1e12, np.zeros_like(x)
+        M = torch.cholesky_inverse(L)
+        M.sub_(torch.outer(a, a))
+        slopes = torch.tensordot(components, M, 2)
+        slopes = torch.cat([slopes, *((m * M).sum()[None] for m in extra), (M.diagonal() * noise).sum()[None]]) / 2
+        loss = (coefficients * slopes).sum() - (0 if log_hyperprior is None else log_hyperprior(psi))
+        (gradient,) = torch.autograd.grad(loss, point)
+        total = -value - (0.0 if log_hyperprior is None else float(log_hyperprior(psi)))
+        history.append(total)
+        return total, gradient.numpy()
+
+    # Near the optimum one nat in 1e9 of the objective is far below what any figure shows.
+    found = scipy.optimize.minimize(
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(s - _SPAN, s + w) for s, w in zip(start, scale, strict=True)],
+        options={"maxiter": steps, "ftol": 1e-9, "gtol": 1e-3},
+    )
+    psi = torch.tensor(found.x[: len(prior.names)], dtype=torch.float64)
+    hyper = 0.0 if log_hyperprior is None else float(log_hyperprior(psi))
+    floor = 0.0 if white is None else float(np.exp(found.x[-2]))
+    return Evidence(psi, floor, float(np.exp(found.x[-1])), float(-found.fun - hyper), tuple(history), bool(found.success))
+
+
+def _start(components: Tensor, t: Tensor, prior: Prior, white: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+    """Signal variance shared equally among the components, noise and floor a thousandth of it; and how far each may rise."""
+    variance = float(t.var()) if len(t) > 1 else float(t.square().mean())
+    sizes = components.diagonal(dim1=1, dim2=2).mean(1)
+    psi = prior.start()
+    share = variance / float((prior.coefficients(psi) * sizes).sum())
+    psi = psi + prior.is_variance * math.log(share)
+    if prior.is_variance.all() and len(psi) == len(sizes):
+        psi = torch.log(variance / len(sizes) / sizes.clamp(min=1e-300))
+    tail = [math.log(1e-3 * variance)]
+    if white is not None:
+        tail.insert(0, math.log(1e-3 * variance / float(white.diagonal().mean())))
+    rises = np.where(np.append(prior.is_variance.numpy(), [True] * len(tail)), 15.0, 4.0)
+    return np.concatenate([psi.numpy(), tail]), rises
