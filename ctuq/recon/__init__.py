@@ -1,1 +1,10 @@
-"""TODO."""
+"""Reconstruction: classical methods of one signature, and the Deep Image Prior."""
+
+from ctuq.recon.fbp import fbp
+from ctuq.recon.iterative import cgls, sirt
+from ctuq.recon.tv import tv
+
+CLASSICAL = {"fbp": fbp, "sirt": sirt, "cgls": cgls, "tv": tv}
+"""Methods by name, each ``method(A, y, *, weights=None, ...)`` from (..., angle, column) to (..., y, x) in 1/mm."""
+
+__all__ = ["CLASSICAL", "cgls", "fbp", "sirt", "tv"]

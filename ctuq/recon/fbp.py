@@ -1,0 +1,124 @@
+"""Filtered back-projection for parallel and fan beams with a flat detector, in batches, on the device of the data."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ctuq.errors import InputError
+from ctuq.recon.redundancy import ray_weights
+from ctuq.tomo.coverage import detector_columns
+from ctuq.tomo.geometry import FanBeam, Geometry, VolumeGrid
+from ctuq.tomo.raytransform import RayTransform
+
+_WINDOWS = {
+    "ram-lak": lambda f: np.ones_like(f),
+    "shepp-logan": lambda f: np.sinc(f / 2),
+    "cosine": lambda f: np.cos(np.pi / 2 * f),
+    "hamming": lambda f: 0.54 + 0.46 * np.cos(np.pi * f),
+    "hann": lambda f: 0.5 + 0.5 * np.cos(np.pi * f),
+}
+
+
+def fbp(A: RayTransform, y: Tensor, *, weights: Tensor | None = None, window: str = "hann") -> Tensor:
+    """Filtered back-projection on ``A.grid``, for any list of angles, short scans and shifted detectors.
+
+    Parameters
+    ----------
+    A : RayTransform
+        Gives grid and geometry; its product is not used.
+    y : Tensor, shape (..., angle, column)
+        Line integrals.
+    weights : Tensor, optional
+        Taken for the common signature, and not used: the filter treats every ray alike.
+    window : {"hann", "ram-lak", "shepp-logan", "cosine", "hamming"}
+        Apodisation of the ramp, which ends at the detector's or the image's Nyquist frequency, whichever is lower.
+
+    Returns
+    -------
+    Tensor, shape (..., y, x)
+        Attenuation in 1/mm.
+
+    Raises
+    ------
+    InputError
+        If the window is unknown or the sinogram's shape is not the geometry's.
+
+    Notes
+    -----
+    Kak and Slaney, Principles of Computerized Tomographic Imaging, 1988, sections 3.3 and 3.4; redundant rays as in
+    `ctuq.recon.redundancy`.
+    """
+    if window not in _WINDOWS:
+        raise InputError(f"There is no filter window {window!r}; choose one of {', '.join(_WINDOWS)}.")
+    if tuple(y.shape[-2:]) != A.geometry.shape:
+        raise InputError(f"The sinogram has shape {tuple(y.shape)}, but the geometry says (..., {A.geometry.shape}).")
+    grid, geometry = A.grid, A.geometry
+    places = detector_columns(geometry, _pixels(grid))
+    margin = int(np.ceil(max(0.0, -places.min(), places.max() - geometry.columns + 1))) + 1
+    scale = torch.from_numpy(_ray_factors(geometry)).to(y)
+    filtered = _filter(y.reshape(-1, *geometry.shape) * scale, _ramp(grid, geometry, margin, window), margin)
+    image = _back_project(filtered, grid, geometry, places + margin)
+    return image.reshape(*y.shape[:-2], *grid.shape)
+
+
+def _pixels(grid: VolumeGrid) -> NDArray:
+    """Centres (x, y) of the pixels in mm, row by row."""
+    left, _, _, top = grid.extent
+    x = left + (np.arange(grid.shape[1]) + 0.5) * grid.voxel
+    y = top - (np.arange(grid.shape[0]) + 0.5) * grid.voxel
+    return np.stack([np.tile(x, len(y)), np.repeat(y, len(x))], axis=1)
+
+
+def _ray_factors(geometry: Geometry) -> NDArray:
+    """Quadrature and redundancy, times the fan's change of variables from (angle, distance) of a line to (view, column).
+
+    That is cos(gamma) (1 + a s / D^2) with s the column's position at the axis' distance D and a the axis' offset (Gullberg
+    et al. 1986).
+    """
+    weights = ray_weights(geometry)
+    if not isinstance(geometry, FanBeam):
+        return weights
+    columns = (np.arange(geometry.columns) - (geometry.columns - 1) / 2) * geometry.pixel + geometry.detector_offset
+    slope = columns / geometry.source_to_detector
+    return weights * (1 + geometry.axis_offset / geometry.source_to_axis * slope) / np.hypot(1, slope)
+
+
+def _ramp(grid: VolumeGrid, geometry: Geometry, margin: int, window: str) -> NDArray:
+    """Windowed ramp in 1/mm at the frequencies of a real transform, from the band-limited kernel's samples."""
+    pitch = geometry.pixel_at_axis
+    length = 2 ** int(np.ceil(np.log2(2 * (geometry.columns + 2 * margin))))
+    lag = np.minimum(np.arange(length), length - np.arange(length))
+    kernel = np.where(lag % 2 == 1, -1 / (np.pi * np.maximum(lag, 1)) ** 2, 0.0)
+    kernel[0] = 0.25
+    frequency = np.arange(length // 2 + 1) / (length // 2) / min(1.0, pitch / grid.voxel)
+    return np.fft.rfft(kernel).real / pitch * np.where(frequency <= 1, _WINDOWS[window](np.minimum(frequency, 1)), 0)
+
+
+def _filter(y: Tensor, ramp: NDArray, margin: int) -> Tensor:
+    """Filter along columns and keep ``margin`` more on each side, where the ramp's tails are."""
+    columns, length = y.shape[-1], 2 * (len(ramp) - 1)
+    padded = torch.nn.functional.pad(y, (margin, length - columns - margin))
+    spectrum = torch.fft.rfft(padded) * torch.from_numpy(ramp).to(y)
+    return torch.fft.irfft(spectrum, n=length)[..., : columns + 2 * margin]
+
+
+def _back_project(q: Tensor, grid: VolumeGrid, geometry: Geometry, places: NDArray) -> Tensor:
+    """Sum over views of ``q`` (k, angle, column), interpolated where the pixels fall, over the squared magnification of a fan."""
+    image = q.new_zeros(len(q), grid.size)
+    pixels = _pixels(grid)
+    for view, place in enumerate(places):
+        first = np.minimum(place.astype(np.int64), q.shape[-1] - 2)
+        part, left = torch.from_numpy(place - first).to(q), torch.from_numpy(first).to(q.device)
+        value = torch.lerp(q[:, view, left], q[:, view, left + 1], part)
+        if isinstance(geometry, FanBeam):
+            value = value / torch.from_numpy(_distance(geometry, view, pixels) ** 2).to(q)
+        image += value
+    return image
+
+
+def _distance(geometry: FanBeam, view: int, pixels: NDArray) -> NDArray:
+    """From the source to the pixels along the central ray, over that to the axis."""
+    angle = geometry.angles[view]
+    along = np.array([-np.sin(angle), np.cos(angle)])
+    return 1 + pixels @ along / geometry.source_to_axis
