@@ -101,41 +101,42 @@ class DensePosterior:
 class PathwisePosterior:
     """Posterior draws by exact conditioning of prior draws (Matheron's rule).
 
-    ``delta = K^-1 (H theta_0 + u + e)``, deviation ``J (theta_0 - Sigma H^T delta) + v - V A^T delta`` with ``u = A v``: the
-    white misfit ``v ~ N(0, V I)`` in the space of the outputs is carried beside the weights.
+    ``delta = K^-1 (H z_0 + e)``, deviation ``G (z_0 - cov(z, H z) delta)`` for latent variables z (weights, and a white misfit of the
+    outputs) with observations ``H z`` and outputs ``G z``: one product with the network for each draw.
 
     Parameters
     ----------
     conditioning : Conditioning
     draw : callable
-        ``draw(n, rng) -> (outputs (n, d), observations (n, m))``: prior draws pushed to the outputs and to the noisy observations.
-    respond : callable
-        ``respond(delta (n, m)) -> (n, d)``: ``cov(outputs, observations)`` applied to each row.
-    shape : tuple of int
+        ``draw(n, rng) -> (latent, observations)``: prior draws of the latent variables (n, p), and their noisy observations (n, m).
+    gain : callable
+        ``gain(delta) -> latent``: ``cov(z, H z)`` applied to each row of (n, m).
+    push : callable
+        ``push(latent) -> outputs``: G applied to each row, (n, *shape).
     draws : int
         How many draws `std` takes.
     """
 
     conditioning: Conditioning
     draw: Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
-    respond: Callable[[Tensor], Tensor]
-    shape: tuple[int, ...]
+    gain: Callable[[Tensor], Tensor]
+    push: Callable[[Tensor], Tensor]
     draws: int
     batch: int = 32
 
     @property
     def error(self) -> float:
-        """Relative Monte Carlo error of `std`."""
+        """Relative Monte Carlo error of a standard deviation estimated from ``draws`` draws of known mean zero."""
         return (2 * self.draws) ** -0.5
 
     def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:
         """``n`` draws of the posterior minus its mean, float32, shape (n, *shape)."""
-        parts = []
-        for start in range(0, n, self.batch):
-            outputs, observations = self.draw(min(self.batch, n - start), rng)
-            delta = self.conditioning.solve(observations).to(outputs)
-            parts.append(outputs - self.respond(delta))
-        return torch.cat(parts).reshape(n, *self.shape)
+        return torch.cat([self._batch(min(self.batch, n - start), rng) for start in range(0, n, self.batch)])
+
+    def _batch(self, n: int, rng: torch.Generator) -> Tensor:
+        latent, observations = self.draw(n, rng)
+        delta = self.conditioning.solve(observations).to(latent)
+        return self.push(latent - self.gain(delta))
 
 
 def stable_cholesky(covariance: Tensor) -> Tensor:

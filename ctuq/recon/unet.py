@@ -17,17 +17,18 @@ class UNetOptions:
     skips : tuple of int
         Channels of the skip connection at each scale but the coarsest; 0 leaves it out.
     groups : int
-        Groups of the group normalisation; 0 leaves it out.
+        Groups of the group normalisation; 0 leaves it out. Without it the fit needs about half the iterations, and one prior
+        variance for all weights has a meaning.
     activation : str
         Of the output: "softplus", "sigmoid", "relu" or "none".
     dims : int
         2 for images, 3 for volumes.
     """
 
-    channels: tuple[int, ...] = (32, 32, 32, 32)
-    skips: tuple[int, ...] = (4, 4, 4)
-    groups: int = 4
-    activation: str = "softplus"
+    channels: tuple[int, ...] = (32, 32, 32)
+    skips: tuple[int, ...] = (0, 4)
+    groups: int = 0
+    activation: str = "sigmoid"
     dims: int = 2
 
 
@@ -72,6 +73,9 @@ class UNet(nn.Module):
             if isinstance(module, nn.Conv2d | nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, a=0.2, nonlinearity="leaky_relu", generator=rng)
                 nn.init.zeros_(module.bias)
+        # A small last layer starts the image flat, where no activation saturates.
+        with torch.no_grad():
+            self.out.weight.mul_(0.1)
 
 
 def _conv(inputs: int, outputs: int, kernel: int, options: UNetOptions, stride: int = 1) -> nn.Module:
