@@ -60,7 +60,7 @@ def draw_std(result: Result) -> Figure:
     figure, (axes,) = _panels(1, result.grid)
     window = (0.0, float(np.percentile(std, 99.5)))
     image = _show(axes, std, result.grid, _SPREAD, window)
-    figure.colorbar(image, label="standard deviation (1/mm)", extend="max")
+    figure.colorbar(image, label="standard deviation (1/mm)", extend="max", shrink=0.85)
     return figure
 
 
@@ -75,7 +75,7 @@ def draw_error(result: Result) -> Figure:
     for axes, (title, values) in zip(panels, maps.items(), strict=True):
         image = _show(axes, values, result.grid, _SPREAD, (0.0, high))
         axes.set_title(title)
-    figure.colorbar(image, ax=panels, label="1/mm, one scale", extend="max")
+    figure.colorbar(image, ax=panels, label="1/mm, one scale", extend="max", shrink=0.85)
     return figure
 
 
@@ -144,7 +144,7 @@ def _grey_images(images: dict[str, NDArray], result: Result) -> Figure:
     for axes, (title, values) in zip(panels, images.items(), strict=True):
         image = _show(axes, values, result.grid, _GREY, grey_window(result))
         axes.set_title(title)
-    figure.colorbar(image, ax=panels, label=UNIT, extend="both")
+    figure.colorbar(image, ax=panels, label=UNIT, extend="both", shrink=0.85)
     return figure
 
 

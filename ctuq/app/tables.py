@@ -72,8 +72,10 @@ def scale_rows(result: Result) -> Rows:
 
 
 def score_tables(result: Result) -> list[tuple[str, Rows]]:
-    """Title and rows of each group of scores."""
-    return [(_SCORES.get(name, label(name)), pairs(values)) for name, values in result.scores.items() if values]
+    """Title and rows of each group of scores, but for those that `calibration_rows` shows already."""
+    shown = {} if result.calibration is None else result.calibration.calibrated
+    groups = [(name, values) for name, values in result.scores.items() if values and dict(values) != dict(shown)]
+    return [(_SCORES.get(name, label(name)), pairs(values)) for name, values in groups]
 
 
 def hyperparameters(result: Result) -> Rows:

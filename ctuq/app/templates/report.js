@@ -54,10 +54,12 @@
   function readOut(x, y) {
     const i = y * width + x;
     const where = `x ${place(left + (x + 0.5) * (right - left) / width)} mm, y ${place(top - (y + 0.5) * (top - bottom) / height)} mm`;
-    let text = `${where}: ${digits(mean[i])}`;
-    if (std) text += ` ± ${digits(std[i])} 1/mm (95 %: ${digits(layers.lower[i])} to ${digits(layers.upper[i])})`;
+    const decimals = Math.min(9, Math.max(0, 1 - Math.floor(Math.log10(std && std[i] > 0 ? std[i] : page.window[1] / 100))));
+    const number = (value) => value.toFixed(decimals).replace("-", "−");
+    let text = `${where}: ${number(mean[i])}`;
+    if (std) text += ` ± ${number(std[i])} 1/mm (95 %: ${number(layers.lower[i])} to ${number(layers.upper[i])})`;
     else text += " 1/mm";
-    if (truth) text += `; truth ${digits(truth[i])}`;
+    if (truth) text += `; truth ${number(truth[i])}`;
     byId("readout").textContent = text;
   }
 

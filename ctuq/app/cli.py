@@ -1,0 +1,214 @@
+"""The ``ctuq`` command: what can be typed, and how trouble is told.
+
+Nothing heavy is imported here, so that help is quick; each command imports what it needs when it runs.
+"""
+
+import errno
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from ctuq.errors import CtuqError
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_Output = arg(aliases=["-o"], metavar="PATH")
+_Scans = Positional[Annotated[tuple[Path, ...], arg(metavar="SCAN [SCAN ...]", help_behavior_hint="(required)")]]
+_File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
+_On = Annotated[bool, arg(help_behavior_hint="")]
+_Number = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Command:
+    debug: Annotated[bool, arg(help_behavior_hint="")] = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        """Do the work and return the exit code."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(_Command):
+    """Reconstruct the shipped real walnut scan (30 of its 120 views) with uncertainty, and open the report."""
+
+    output: Annotated[Path, _Output] = Path("ctuq-demo")
+    """Folder for the results."""
+    size: int = 96
+    """Pixels along x and y."""
+    open: _On = True
+    """Do not open the report in a browser."""
+
+    def run(self) -> int:
+        from ctuq.app import commands
+
+        return commands.demo(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info(_Command):
+    """Say what is in a scan file: geometry, angles, counts, units, and what is missing."""
+
+    scan: _Scans
+    """One scan file, or several parts of one scan."""
+    geometry: _File = None
+    """YAML file with the geometry, for formats that hold none."""
+    draw: _File = None
+    """Draw the geometry into this PNG file."""
+
+    def run(self) -> int:
+        from ctuq.app import commands
+
+        return commands.info(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulate(_Command):
+    """Simulate a parallel-beam scan of a phantom over half a turn; its truth is kept for scoring."""
+
+    output: Annotated[Path, _Output]
+    """HDF5 file to write."""
+    phantom: Literal["rectangles", "ellipses", "shepp-logan", "glyph"] = "rectangles"
+    """What is scanned."""
+    size: int = 128
+    """Pixels along x and y."""
+    angles: int = 20
+    """Number of views."""
+    noise: str = "5%"
+    """Standard deviation relative to the mean projection, such as 5% or 0.05."""
+    seed: int = 0
+    """Of the phantom and the noise."""
+
+    def run(self) -> int:
+        from ctuq.app import commands
+
+        return commands.simulate(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct(_Command):
+    """Reconstruct a scan, say how sure each pixel is, and write results, images and a report."""
+
+    scan: _Scans
+    """One scan file, or several parts of one scan."""
+    output: Annotated[Path, _Output]
+    """Folder for results.h5, mean.tif, std.tif, report.html and figures/."""
+    method: Literal["dip", "fbp", "sirt", "cgls", "tv"] = "dip"
+    """Deep image prior, or a classical method (without uncertainty)."""
+    size: int = 128
+    """Pixels along x and y."""
+    every: _On = Annotated[bool, arg(help_behavior_hint="")]
+_Number = None
+    """Use every N-th view."""
+    angles: Annotated[str | None, arg(metavar="A,B,...", help_behavior_hint="")] = None
+    """Use the views at these angles in degrees, such as 0,12,40."""
+    uncertainty: _On = True
+    """Leave out the standard deviation of each pixel."""
+    samples: int = 64
+    """Posterior samples to keep."""
+    calibrate: _On = True
+    """Hold no views out; the scale of the uncertainty is then the model's own, and nothing checks it."""
+    calibration_views: _On = Annotated[bool, arg(help_behavior_hint="")]
+_Number = None
+    """How many views to hold out; by default 3, more when there are many."""
+    resume: _On = False
+    """Go on where an interrupted run of this folder stopped."""
+    geometry: _File = None
+    """YAML file with the geometry, for formats that hold none."""
+    truth: _File = None
+    """Known image to score against; never used to reconstruct."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    seed: int = 0
+    """Of network weights and samples."""
+
+    def run(self) -> int:
+        from ctuq.app import commands
+
+        return commands.reconstruct(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(_Command):
+    """Rebuild the HTML report and the figures from a folder's results file."""
+
+    folder: Positional[Path]
+    """Folder with results.h5."""
+
+    def run(self) -> int:
+        from ctuq.app import commands
+
+        return commands.report(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor(_Command):
+    """Check this installation: versions, GPU, ASTRA's CUDA, the exact adjoint, known clashes, memory and disk."""
+
+    def run(self) -> int:
+        from ctuq.app import commands
+
+        return commands.doctor(self)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit code: 0 done, 1 a defect of ctuq, 2 something the user can act on."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments == ["--version"]:
+        print(_version())
+        return 0
+    command = tyro.cli(
+        Demo | Info | Simulate | Reconstruct | Report | Doctor,
+        prog="ctuq",
+        description="X-ray CT that says how sure it is.",
+        args=arguments or ["--help"],
+        config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
+    )
+    try:
+        return command.run()
+    except (Exception, KeyboardInterrupt) as error:
+        if command.debug:
+            traceback.print_exc()
+        sentence, code = _told(error)
+        print(f"ctuq: {sentence}", file=sys.stderr)
+        return code
+
+
+def _version() -> str:
+    try:
+        return version("ctuq")
+    except PackageNotFoundError:
+        return "unknown (not installed, run from source)"
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """One sentence and an exit code for whatever went wrong."""
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt):
+        return text or "Interrupted; nothing was written.", 2
+    if isinstance(error, CtuqError):
+        return text, 2
+    if isinstance(error, MemoryError) or _is_allocation_failure(error, text):
+        return "There is too little memory for this; choose a smaller --size, fewer views or fewer --samples.", 2
+    if isinstance(error, OSError):
+        return _told_by_system(error, text), 2
+    return f"A defect of ctuq ({type(error).__name__}: {text}); please report it with the output of --debug.", 1
+
+
+def _is_allocation_failure(error: BaseException, text: str) -> bool:
+    return isinstance(error, RuntimeError) and ("out of memory" in text.lower() or "not enough memory" in text.lower())
+
+
+def _told_by_system(error: OSError, text: str) -> str:
+    if error.errno in _DISK_FULL:
+        return "The disk is full, so the output was not written; make room or choose another folder with -o."
+    if error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror.lower()}."
+    return text

@@ -1,0 +1,215 @@
+"""Is this installation fit for use? Each check is a function that returns what it found."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ctuq.errors import CtuqError
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+_LIBRARIES = ("torch", "numpy", "scipy", "astra-toolbox", "odl", "h5py", "matplotlib", "scikit-image", "tyro")
+_MOST_MISMATCH = 1e-6
+_CHILD_SECONDS = 120
+_LITTLE_MEMORY, _LITTLE_DISK = 6 * 2**30, 2**30
+_OPENMP = ("libgomp", "libiomp5", "libomp")
+
+# In a child process, because ASTRA's CUDA can end the interpreter where there is no usable GPU.
+_ASTRA_CUDA = """
+import astra, numpy, sys
+if not astra.use_cuda():
+    print("none"); sys.exit()
+volume = astra.create_vol_geom(8, 8, 2)
+rays = astra.create_proj_geom("parallel3d", 1.0, 1.0, 2, 8, numpy.array([0.0]))
+handle, sums = astra.create_sino3d_gpu(numpy.ones((2, 8, 8), numpy.float32), rays, volume)
+print("right" if numpy.allclose(sums, 8.0, rtol=1e-3) else "wrong")
+"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What one check found: its name, "ok", "warn" or "fail", and a sentence."""
+
+    name: str
+    status: str
+    text: str
+
+
+def examine() -> list[Check]:
+    """Run every check; one that breaks is itself a failure."""
+    return [_guarded(check) for check in CHECKS]
+
+
+def usable(checks: list[Check]) -> bool:
+    """Whether no check failed."""
+    return all(check.status != FAIL for check in checks)
+
+
+def python_version() -> Check:
+    found = ".".join(str(part) for part in sys.version_info[:3])
+    fits = (3, 11) <= sys.version_info[:2] < (3, 14)
+    return Check("Python", OK if fits else WARN, f"{found}, {sys.platform}" + ("" if fits else "; 3.11 to 3.13 are tested"))
+
+
+def library_versions() -> Check:
+    found = {name: _version(name) for name in _LIBRARIES}
+    absent = [name for name, number in found.items() if number is None]
+    found["ctuq"] = _version("ctuq") or "from source"
+    text = ", ".join(f"{name} {number}" for name, number in found.items() if number)
+    if absent:
+        return Check("Libraries", FAIL, f"{', '.join(absent)} not installed; run pip install ctuq ({text})")
+    return Check("Libraries", OK, text)
+
+
+def threads() -> Check:
+    import torch
+
+    return Check("Threads", OK, f"torch uses {torch.get_num_threads()} of {os.cpu_count()} processors")
+
+
+def gpu() -> Check:
+    import torch
+
+    if not torch.cuda.is_available():
+        return Check("GPU", OK, "none found by PyTorch; everything runs on the CPU")
+    memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+    return Check("GPU", OK, f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
+
+
+def astra_cuda() -> Check:
+    """Project ones by ASTRA's CUDA in a child process and compare with the known sum."""
+    import torch
+
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", _ASTRA_CUDA], capture_output=True, text=True, timeout=_CHILD_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Check("ASTRA's CUDA", WARN, f"gave no answer in {_CHILD_SECONDS} s; use the matrix backend")
+    answer = child.stdout.strip().splitlines()[-1:] or [""]
+    if child.returncode == 0 and answer == ["right"]:
+        return Check("ASTRA's CUDA", OK, "works")
+    if child.returncode == 0 and answer == ["none"]:
+        status = WARN if torch.cuda.is_available() else OK
+        return Check("ASTRA's CUDA", status, "no GPU found by ASTRA; the matrix backend is used")
+    why = "gave wrong numbers" if child.returncode == 0 else f"ended its process (exit code {child.returncode})"
+    return Check("ASTRA's CUDA", WARN, f"{why}; use the matrix backend")
+
+
+def exact_adjoint() -> Check:
+    """Build a small ray transform by ASTRA and compare <Ax, y> with <x, A'y>."""
+    import numpy as np
+    import torch
+
+    from ctuq.tomo import FanBeam, adjoint_mismatch, default_grid, ray_transform
+
+    geometry = FanBeam(
+        angles=np.arange(7) * 0.9, columns=48, pixel=1.0, source_to_axis=200.0, source_to_detector=300.0, axis_offset=0.3
+    )
+    transform = ray_transform(default_grid(geometry, 32), geometry)
+    mismatch = adjoint_mismatch(transform, rng=torch.Generator().manual_seed(0))
+    good = mismatch <= _MOST_MISMATCH
+    text = f"|<Ax, y> - <x, A'y>| is {mismatch:.1e} of |Ax| |y|"
+    return Check("Adjoint of the ray transform", OK if good else FAIL, text + ("" if good else f", above {_MOST_MISMATCH}"))
+
+
+def known_clashes() -> Check:
+    """Pairs of libraries that are known to break one another."""
+    clashes = []
+    pytest, tomosipo = _version("pytest"), _version("tomosipo")
+    if _version("odl") and pytest and _numbers(pytest) >= (9, 1):
+        clashes.append(f"odl's pytest plugin stops pytest {pytest}: run pytest with -p no:odl_plugins")
+    if tomosipo and _numbers(tomosipo) < (0, 7) and _numbers(_version("numpy") or "0") >= (2,):
+        clashes.append(f"tomosipo {tomosipo} does not work with numpy 2: install cicwi/tomosipo 0.7 or later")
+    return Check("Known clashes", WARN if clashes else OK, "; ".join(clashes) or "none")
+
+
+def openmp_runtimes() -> Check:
+    """Several OpenMP runtimes in one process fight for the processors and can hang."""
+    import astra  # noqa: F401, loads the runtimes in question, as torch does
+    import torch  # noqa: F401
+
+    try:
+        maps = Path("/proc/self/maps").read_text(encoding="utf-8")
+    except OSError:
+        return Check("OpenMP", OK, "not checked on this system")
+    files = {line.split()[-1] for line in maps.splitlines() if Path(line.split()[-1]).name.startswith(_OPENMP)}
+    names = ", ".join(sorted(Path(file).name for file in files)) or "none"
+    if len({Path(file).name.split(".")[0].split("-")[0] for file in files}) > 1:
+        return Check("OpenMP", WARN, f"several runtimes are loaded ({names}); if runs hang, set OMP_NUM_THREADS=1")
+    return Check("OpenMP", OK, names)
+
+
+def cache_folder() -> Check:
+    """Whether built ray transforms can be kept between runs."""
+    from ctuq.tomo.cache import default_directory
+
+    folder = default_directory()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        return Check("Cache", WARN, f"{folder} cannot be written ({error.strerror}); set XDG_CACHE_HOME to a folder that can")
+    return Check("Cache", OK, str(folder))
+
+
+def memory() -> Check:
+    from ctuq.linops.memory import available_memory
+
+    left = available_memory()
+    if left is None:
+        return Check("Memory", OK, "not told by this system")
+    enough = left >= _LITTLE_MEMORY
+    text = f"{left / 2**30:.1f} GiB available" + ("" if enough else "; the demo wants 6 GiB, take a smaller --size")
+    return Check("Memory", OK if enough else WARN, text)
+
+
+def disk() -> Check:
+    left = shutil.disk_usage(Path.cwd()).free
+    enough = left >= _LITTLE_DISK
+    return Check("Disk", OK if enough else WARN, f"{left / 2**30:.1f} GiB free here")
+
+
+CHECKS: tuple[Callable[[], Check], ...] = (
+    python_version,
+    library_versions,
+    threads,
+    gpu,
+    astra_cuda,
+    exact_adjoint,
+    known_clashes,
+    openmp_runtimes,
+    cache_folder,
+    memory,
+    disk,
+)
+
+
+def _guarded(check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    except (CtuqError, ImportError, OSError, RuntimeError, ValueError) as error:
+        return Check(check.__name__.replace("_", " "), FAIL, f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Leading numbers of a version, for comparison."""
+    parts = []
+    for part in text.split("."):
+        if not part.isdigit():
+            break
+        parts.append(int(part))
+    return tuple(parts)
