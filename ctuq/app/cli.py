@@ -104,8 +104,7 @@ class Reconstruct(_Command):
     """Deep image prior, or a classical method (without uncertainty)."""
     size: int = 128
     """Pixels along x and y."""
-    every: _On = Annotated[bool, arg(help_behavior_hint="")]
-_Number = None
+    every: _Number = None
     """Use every N-th view."""
     angles: Annotated[str | None, arg(metavar="A,B,...", help_behavior_hint="")] = None
     """Use the views at these angles in degrees, such as 0,12,40."""
@@ -115,8 +114,7 @@ _Number = None
     """Posterior samples to keep."""
     calibrate: _On = True
     """Hold no views out; the scale of the uncertainty is then the model's own, and nothing checks it."""
-    calibration_views: _On = Annotated[bool, arg(help_behavior_hint="")]
-_Number = None
+    calibration_views: _Number = None
     """How many views to hold out; by default 3, more when there are many."""
     resume: _On = False
     """Go on where an interrupted run of this folder stopped."""

@@ -6,24 +6,204 @@ import sys
 import tempfile
 import warnings
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
-import ctuq.files as files
-from ctuq.app import cli, info as describing
-from ctuq.app.doctor import FAIL, OK, WARN, examine, usable
+from ctuq import files, pipeline
+from ctuq.app import cli
+from ctuq.app.doctor import examine, usable
 from ctuq.app.drawing import draw_geometry
+from ctuq.app.info import scan_lines
 from ctuq.app.progress import BarSafeHandler, ProgressBar
 from ctuq.app.report import png_bytes, write_figures, write_report
 from ctuq.app.summary import sentences
 from ctuq.app.views import selected
-from ctuq.errors import CtuqError, InputError
-from ctuq.pipeline import ReconstructOptions, reconstruct as reconstruct_scan
+from ctuq.errors import InputError
 from ctuq.records import write_whole
-from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, default_grid, radians
+from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians
 from ctuq.tomo.phantoms import PHANTOMS
-from ctuq.tomo.simulate import RelativeNoise, simulate as simulate_scan
+from ctuq.tomo.simulate import RelativeNoise
+from ctuq.tomo.simulate import simulate as simulated
 from ctuq.uncertainty.result import Result
+
+RESULTS, CHECKPOINT = "results.h5", "checkpoint.h5"
+_DEMO_STEP = 4
+_FIELD_MM, _ATTENUATION = 40.0, 0.05
+
+
+def demo(command: "cli.Demo") -> int:
+    """Reconstruct every fourth view of the shipped walnut and open the report."""
+    with resources.as_file(resources.files("ctuq") / "data") as folder:
+        scan = files.read(folder / "walnut.png", geometry=folder / "walnut.yaml").every(_DEMO_STEP)
+    with _told_about(command.debug):
+        report_file = _run(scan, command.output, pipeline.ReconstructOptions(size=command.size), resume=False)
+    if command.open and _has_display():
+        webbrowser.open(report_file.resolve().as_uri())
+    return 0
+
+
+def info(command: "cli.Info") -> int:
+    """Print what is in a scan, and draw its geometry on request."""
+    scan = files.read(_named(command.scan), geometry=command.geometry)
+    for name, text in scan_lines(scan):
+        print(f"{name:>14}  {text}")
+    if command.draw is not None:
+        data = png_bytes(draw_geometry(scan.geometry, scan.grid))
+        write_whole(command.draw, lambda target: target.write(data))
+        print(f"Drawn: {command.draw}")
+    return 0
+
+
+def simulate(command: "cli.Simulate") -> int:
+    """Write a simulated scan of a phantom."""
+    if command.size < 2 or command.angles < 1:
+        raise InputError(
+            f"A simulation needs a --size of 2 or more and 1 or more --angles, got {command.size}, {command.angles}."
+        )
+    noise = RelativeNoise(_fraction(command.noise))
+    voxel = _FIELD_MM / command.size
+    grid = VolumeGrid((command.size, command.size), voxel)
+    geometry = ParallelBeam(
+        angles=radians(np.arange(command.angles) * 180.0 / command.angles),
+        columns=int(np.ceil(np.sqrt(2) * command.size)) + 2,
+        pixel=voxel,
+    )
+    rng = np.random.default_rng(command.seed)
+    draw = PHANTOMS[command.phantom]
+    scan = simulated(lambda size: draw(size, rng), geometry, grid, noise, rng=rng, attenuation=_ATTENUATION)
+    files.write_scan(command.output, scan)
+    print(f"Written: {command.output}, {command.angles} views of {command.phantom} with {100 * noise.level:g} % noise.")
+    return 0
+
+
+def reconstruct(command: "cli.Reconstruct") -> int:
+    """Reconstruct the chosen views and write everything into the output folder."""
+    scan = files.read(_named(command.scan), geometry=command.geometry, truth=command.truth)
+    options = pipeline.ReconstructOptions(
+        method=command.method,
+        size=command.size,
+        uncertainty=command.uncertainty,
+        samples=command.samples,
+        calibrate=command.calibrate,
+        calibration_views=command.calibration_views,
+        device=command.device,
+        seed=command.seed,
+    )
+    with _told_about(command.debug):
+        _run(selected(scan, command.every, command.angles), command.output, options, command.resume)
+    return 0
+
+
+def report(command: "cli.Report") -> int:
+    """Write the report and the figures anew from the results file."""
+    path = command.folder / RESULTS
+    if not path.is_file():
+        raise InputError(f"There is no {RESULTS} in {command.folder}; name the folder that ctuq reconstruct wrote.")
+    result = Result.load(path)
+    _require_writable(command.folder)
+    print(f"Report: {_write_report(result, command.folder)}")
+    return 0
+
+
+def doctor(_: "cli.Doctor") -> int:
+    """Print every check; exit code 2 if one failed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        checks = examine()
+    for check in checks:
+        print(f"[{check.status:^4}] {check.name}: {check.text}")
+    print("ctuq can be used here." if usable(checks) else "ctuq cannot be used here until what failed is mended.")
+    return 0 if usable(checks) else 2
+
+
+def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, resume: bool) -> Path:
+    """Reconstruct into a folder; returns the report's path."""
+    _require_writable(folder)
+    checkpoint = folder / CHECKPOINT
+    if resume and not checkpoint.is_file():
+        raise InputError(f"There is nothing to resume in {folder}; leave --resume out to start anew.")
+    if not resume:
+        checkpoint.unlink(missing_ok=True)
+    try:
+        with ProgressBar() as bar:
+            result = pipeline.reconstruct(scan, options=options, progress=bar, checkpoint=checkpoint)
+    except KeyboardInterrupt:
+        if checkpoint.is_file():
+            raise KeyboardInterrupt(
+                f"Interrupted; the state is kept in {folder}: add --resume to the command to go on."
+            ) from None
+        raise KeyboardInterrupt("Interrupted before there was anything to keep; nothing was written.") from None
+    result.save(folder / RESULTS)
+    files.write_images(folder, result)
+    report_file = _write_report(result, folder)
+    checkpoint.unlink(missing_ok=True)
+    for sentence in (*sentences(result), *(f"Warning: {text}" for text in result.warnings)):
+        print(sentence)
+    print(f"Report: {report_file}")
+    return report_file
+
+
+def _write_report(result: Result, folder: Path) -> Path:
+    path = folder / "report.html"
+    write_report(result, path)
+    write_figures(result, folder / "figures")
+    return path
+
+
+def _named(paths: tuple[Path, ...]) -> list[Path]:
+    if not paths:
+        raise InputError("Name a scan file.")
+    return list(paths)
+
+
+def _require_writable(folder: Path) -> None:
+    """Make the folder if needed, and refuse before the work starts if nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"Cannot write into {folder} ({reason}); choose another folder.") from error
+
+
+def _fraction(text: str) -> float:
+    """A noise level such as "5%" or "0.05"; whole numbers without % are refused as ambiguous."""
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        raise InputError(f"--noise takes a number such as 5% or 0.05, not {text!r}.") from None
+    if text.strip().endswith("%"):
+        return value / 100
+    if value >= 1:
+        raise InputError(
+            f"--noise {text} would be {100 * value:g} % of the mean projection; write {text}% or a number below 1."
+        )
+    return value
+
+
+def _has_display() -> bool:
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+@contextmanager
+def _told_about(debug: bool) -> Iterator[None]:
+    """Show ctuq's own log and warnings as plain lines; those of other libraries stay away."""
+    handler, log = BarSafeHandler(), logging.getLogger("ctuq")
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default" if debug else "ignore")
+            warnings.filterwarnings("default", module=r"ctuq\.")
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            warnings.showwarning = lambda message, *_, **__: log.warning("Warning: %s", message)
+            yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)

@@ -51,12 +51,14 @@ def usable(checks: list[Check]) -> bool:
 
 
 def python_version() -> Check:
+    """Whether this Python is one of those tested."""
     found = ".".join(str(part) for part in sys.version_info[:3])
     fits = (3, 11) <= sys.version_info[:2] < (3, 14)
     return Check("Python", OK if fits else WARN, f"{found}, {sys.platform}" + ("" if fits else "; 3.11 to 3.13 are tested"))
 
 
 def library_versions() -> Check:
+    """Whether every library is there, and which version."""
     found = {name: _version(name) for name in _LIBRARIES}
     absent = [name for name, number in found.items() if number is None]
     found["ctuq"] = _version("ctuq") or "from source"
@@ -67,12 +69,14 @@ def library_versions() -> Check:
 
 
 def threads() -> Check:
+    """How many processors torch uses."""
     import torch
 
     return Check("Threads", OK, f"torch uses {torch.get_num_threads()} of {os.cpu_count()} processors")
 
 
 def gpu() -> Check:
+    """Whether PyTorch finds a GPU."""
     import torch
 
     if not torch.cuda.is_available():
@@ -160,6 +164,7 @@ def cache_folder() -> Check:
 
 
 def memory() -> Check:
+    """Whether the demo's memory is available."""
     from ctuq.linops.memory import available_memory
 
     left = available_memory()
@@ -171,6 +176,7 @@ def memory() -> Check:
 
 
 def disk() -> Check:
+    """Whether there is room for results in the current folder."""
     left = shutil.disk_usage(Path.cwd()).free
     enough = left >= _LITTLE_DISK
     return Check("Disk", OK if enough else WARN, f"{left / 2**30:.1f} GiB free here")

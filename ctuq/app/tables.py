@@ -66,9 +66,7 @@ def scale_rows(result: Result) -> Rows:
         ("covariance of the image", found.image_scale, found.log_image_scale_sd),
         ("variance of the noise", found.noise_scale, found.log_noise_scale_sd),
     )
-    return [
-        (name, f"× {scale:.3g}", f"{scale * np.exp(-sd):.3g} to {scale * np.exp(sd):.3g}") for name, scale, sd in scales
-    ]
+    return [(name, f"× {scale:.3g}", f"{scale * np.exp(-sd):.3g} to {scale * np.exp(sd):.3g}") for name, scale, sd in scales]
 
 
 def score_tables(result: Result) -> list[tuple[str, Rows]]:
@@ -116,5 +114,5 @@ def citations(result: Result) -> Sequence[str]:
         "J. Antorán, R. Barbano, J. Leuschner, J. M. Hernández-Lobato, B. Jin: Uncertainty Estimation for Computed Tomography "
         "with a Linearised Deep Image Prior. Transactions on Machine Learning Research, 2023.",
         "D. Ulyanov, A. Vedaldi, V. Lempitsky: Deep Image Prior. CVPR 2018.",
-        "W. van Aarle et al.: Fast and flexible X-ray tomography using the ASTRA toolbox. Optics Express 24 (2016) 25129-25147.",
+        "W. van Aarle et al.: Fast and flexible X-ray tomography using the ASTRA toolbox. Optics Express 24, 2016.",
     ]

@@ -53,6 +53,7 @@ class Browser:
 
     def hover(self, selector: str, dx: int = 0, dy: int = 0) -> None:
         """Put the mouse ``dx`` and ``dy`` CSS pixels from the element's centre."""
+        self.run(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'center', behavior: 'instant'}})")
         origin = {_ELEMENT: self._find(selector)}
         move = {"type": "pointerMove", "duration": 0, "origin": origin, "x": dx, "y": dy}
         self.command("POST", "/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": [move]}]})
@@ -64,8 +65,10 @@ class Browser:
     def devtools(self, name: str, parameters: dict):
         return self.command("POST", "/goog/cdp/execute", {"cmd": name, "params": parameters})
 
-    def complaints(self) -> list[str]:
-        return [entry["message"] for entry in self.command("POST", "/se/log", {"type": "browser"})]
+    def errors(self) -> list[str]:
+        """What the console holds of severe messages: uncaught exceptions, what did not load."""
+        entries = self.command("POST", "/se/log", {"type": "browser"})
+        return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
 
     def screenshot(self, path: Path) -> None:
         shot = self.devtools("Page.captureScreenshot", {"captureBeyondViewport": True})

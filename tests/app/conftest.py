@@ -22,14 +22,14 @@ def ellipses(grid: VolumeGrid) -> np.ndarray:
     return image.astype(np.float32)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def geometry() -> FanBeam:
     return FanBeam(
         angles=radians(np.arange(0, 360, 18.0)), columns=60, pixel=2.0, source_to_axis=110.0, source_to_detector=300.0
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def scan(geometry) -> Scan:
     rng = np.random.default_rng(1)
     grid = VolumeGrid((SIZE, SIZE), geometry.field_of_view / SIZE)
@@ -41,7 +41,7 @@ def scan(geometry) -> Scan:
     return Scan(projections, geometry, truth=ellipses(grid), grid=grid, provenance=provenance)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def result(scan) -> Result:
     rng = np.random.default_rng(2)
     truth = scan.truth
@@ -93,7 +93,7 @@ def result(scan) -> Result:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def bare(result) -> Result:
     """What a classical method leaves: an image and nothing else."""
     return Result(mean=result.mean, scan=replace(result.scan, truth=None), grid=result.grid, method="fbp")

@@ -1,0 +1,104 @@
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ctuq.app import cli
+from ctuq.errors import InputError
+
+
+def parsed(monkeypatch, *arguments):
+    """The command that these words mean, without running it."""
+    seen = []
+    for kind in (cli.Demo, cli.Info, cli.Simulate, cli.Reconstruct, cli.Report, cli.Doctor):
+        monkeypatch.setattr(kind, "run", lambda self: seen.append(self) or 0)
+    assert cli.main(arguments) == 0
+    return seen[0]
+
+
+def failing(monkeypatch, error):
+    def run(self):
+        raise error
+
+    monkeypatch.setattr(cli.Doctor, "run", run)
+
+
+def python(*arguments, cwd=None):
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def test_help_needs_neither_torch_nor_numpy():
+    code = (
+        "import sys\nfrom ctuq.app.cli import main\n"
+        "try:\n    main(['reconstruct', '--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'torch', 'numpy', 'matplotlib', 'astra', 'h5py'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert "--calibration-views" in done.stdout
+
+
+def test_the_module_is_the_command():
+    done = python("-m", "ctuq", "--help")
+    assert done.returncode == 0, done.stderr
+    assert all(name in done.stdout for name in ("demo", "info", "simulate", "reconstruct", "report", "doctor"))
+
+
+def test_the_flags_of_reconstruct(monkeypatch):
+    words = "a.h5 b.h5 -o run --method tv --size 64 --every 4 --no-uncertainty --samples 8 --resume --no-calibrate"
+    command = parsed(monkeypatch, "reconstruct", *words.split(), "--calibration-views", "5", "--geometry", "g.yml")
+    assert command.scan == (Path("a.h5"), Path("b.h5"))
+    assert (command.output, command.method, command.size, command.every) == (Path("run"), "tv", 64, 4)
+    assert (command.uncertainty, command.calibrate, command.resume) == (False, False, True)
+    assert (command.samples, command.calibration_views, command.geometry) == (8, 5, Path("g.yml"))
+    command = parsed(monkeypatch, "reconstruct", "s.h5", "-o", "run", "--angles", "0,12,40", "--truth", "t.tif")
+    assert (command.angles, command.truth, command.every) == ("0,12,40", Path("t.tif"), None)
+    assert (command.uncertainty, command.calibrate, command.resume, command.debug) == (True, True, False, False)
+
+
+def test_the_flags_of_the_other_commands(monkeypatch):
+    words = "simulate --phantom rectangles --size 128 --angles 20 --noise 5% -o scan.h5"
+    command = parsed(monkeypatch, *words.split())
+    assert (command.phantom, command.size, command.angles, command.noise) == ("rectangles", 128, 20, "5%")
+    assert command.output == Path("scan.h5")
+    command = parsed(monkeypatch, "demo", "-o", "d", "--size", "32", "--no-open")
+    assert (command.output, command.size, command.open) == (Path("d"), 32, False)
+    assert parsed(monkeypatch, "info", "s.h5", "--draw", "g.png").draw == Path("g.png")
+    assert parsed(monkeypatch, "report", "run").folder == Path("run")
+    assert parsed(monkeypatch, "doctor", "--debug").debug
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InputError("The file is odd."), 2, "The file is odd."),
+        (MemoryError(), 2, "too little memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), 2, "too little memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), 2, "disk is full"),
+        (PermissionError(errno.EACCES, "Permission denied", "x.h5"), 2, "x.h5: permission denied."),
+        (KeyboardInterrupt("Interrupted; add --resume."), 2, "--resume"),
+        (ZeroDivisionError("oh"), 1, "defect of ctuq (ZeroDivisionError: oh)"),
+    ],
+)
+def test_trouble_is_one_sentence_and_a_code(monkeypatch, capsys, error, code, said):
+    failing(monkeypatch, error)
+    assert cli.main(["doctor"]) == code
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert said in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(monkeypatch, capsys):
+    failing(monkeypatch, InputError("The file is odd."))
+    assert cli.main(["doctor", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_unknown_option_exits_with_2(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["doctor", "--nonsense"])
+    assert end.value.code == 2
+    assert "--nonsense" in capsys.readouterr().err
