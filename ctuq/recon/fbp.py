@@ -12,7 +12,7 @@ from ctuq.tomo.geometry import FanBeam, Geometry, VolumeGrid
 from ctuq.tomo.raytransform import RayTransform
 
 _WINDOWS = {
-    "ram-lak": lambda f: np.ones_like(f),
+    "ram-lak": np.ones_like,
     "shepp-logan": lambda f: np.sinc(f / 2),
     "cosine": lambda f: np.cos(np.pi / 2 * f),
     "hamming": lambda f: 0.54 + 0.46 * np.cos(np.pi * f),
@@ -104,7 +104,7 @@ def _filter(y: Tensor, ramp: NDArray, margin: int) -> Tensor:
 
 
 def _back_project(q: Tensor, grid: VolumeGrid, geometry: Geometry, places: NDArray) -> Tensor:
-    """Sum over views of ``q`` (k, angle, column), interpolated where the pixels fall, over the squared magnification of a fan."""
+    """Sum over views of ``q`` (k, angle, column), interpolated where pixels fall, over a fan's squared magnification."""
     image = q.new_zeros(len(q), grid.size)
     pixels = _pixels(grid)
     for view, place in enumerate(places):

@@ -6,7 +6,7 @@ from torch import Tensor
 from ctuq.recon.noise import noise_std
 from ctuq.tomo.raytransform import RayTransform
 
-_STALLED = 1e-3
+_STALLED = 1e-2
 
 
 @torch.no_grad()
@@ -49,8 +49,9 @@ def sirt(
 def cgls(A: RayTransform, y: Tensor, *, weights: Tensor | None = None, iterations: int = 50) -> Tensor:
     """Conjugate gradients on the weighted normal equations, stopped before they fit the noise.
 
-    Each image of a batch stops by itself when its residual has come down to the noise that `ctuq.recon.noise.noise_std` reads from its
-    sinogram (discrepancy principle), or when an iteration lowers it by less than a thousandth; at ``iterations`` at the latest.
+    Each image of a batch stops by itself when its residual has come down to the noise that `ctuq.recon.noise.noise_std`
+    reads from its sinogram (discrepancy principle), or when an iteration lowers it by less than a hundredth; at ``iterations``
+    at the latest.
 
     Parameters
     ----------

@@ -5,6 +5,7 @@ from torch import Tensor
 
 _STENCIL = (1.0, -4.0, 6.0, -4.0, 1.0)
 _NORMAL_QUARTILE = 0.6745
+_FEWEST = 50
 
 
 def noise_std(y: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -27,11 +28,13 @@ def noise_std(y: Tensor, weights: Tensor | None = None) -> Tensor:
     windows = y.unfold(-1, len(_STENCIL), 1)
     stencil = y.new_tensor(_STENCIL)
     difference = (windows @ stencil).abs() / stencil.norm()
-    inside = windows.amin(-1) > 0.1 * y.amax((-2, -1), keepdim=True)
+    largest = y if weights is None else torch.where(weights > 0, y, 0)
+    inside = windows.amin(-1) > 0.1 * largest.amax((-2, -1), keepdim=True)
     if weights is not None:
         rays = weights.expand_as(y).unfold(-1, len(_STENCIL), 1)
         variance = (stencil.square() / rays.clamp_min(torch.finfo(y.dtype).tiny)).sum(-1) / stencil.square().sum()
-        difference, inside = difference / variance.sqrt(), inside & (rays.amin(-1) > 0)
-    few = inside.sum((-2, -1), keepdim=True) < 50
+        difference = torch.where(rays.amin(-1) > 0, difference / variance.sqrt(), torch.nan)
+    inside = inside & difference.isfinite()
+    few = inside.sum((-2, -1), keepdim=True) < _FEWEST
     chosen = torch.where(inside | few, difference, torch.nan).flatten(-2)
-    return chosen.nanmedian(-1).values / _NORMAL_QUARTILE
+    return (chosen.nanmedian(-1).values / _NORMAL_QUARTILE).nan_to_num(0.0)

@@ -10,7 +10,7 @@ _TAPER = np.deg2rad(10)
 _SMALLEST_HOLE = np.deg2rad(20)
 
 
-def ray_weights(geometry: Geometry) -> NDArray[np.float64]:
+def ray_weights(geometry: Geometry) -> NDArray:
     """Weight of each ray in the integral over angles, in radians, for any list of angles.
 
     The integral over half a turn of lines becomes a sum over views. A view counts for the angles nearer to it than to its
@@ -26,16 +26,17 @@ def ray_weights(geometry: Geometry) -> NDArray[np.float64]:
     fan = fan_angles(geometry)
     if not isinstance(geometry, FanBeam) and _side(fan) is None:
         step, _ = _cells(angles, np.pi)
-        return np.broadcast_to(step[:, None], geometry.shape).copy()
+        return np.repeat(step[:, None], geometry.columns, axis=1)
     step, holes = _cells(angles, _TURN)
     own = np.broadcast_to(_towards_holes(angles, holes)[:, None], geometry.shape) * _towards_side(fan, fan)
     turn = 2 * fan if isinstance(geometry, FanBeam) else 0 * fan
     opposite = _towards_holes(angles[:, None] + np.pi - turn, holes) * _towards_side(-fan, fan)
     total = own + opposite
-    return step[:, None] * np.divide(own, total, out=np.ones_like(total), where=total > 0)
+    share = np.divide(own, total, out=np.ones(geometry.shape), where=total > 0)
+    return step[:, None] * share
 
 
-def fan_angles(geometry: Geometry) -> NDArray[np.float64]:
+def fan_angles(geometry: Geometry) -> NDArray:
     """Where each column's ray passes the rotation axis: the angle from the ray through it, or mm for a parallel beam."""
     columns = (np.arange(geometry.columns) - (geometry.columns - 1) / 2) * geometry.pixel + geometry.detector_offset
     if isinstance(geometry, FanBeam):

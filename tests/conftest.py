@@ -1,0 +1,27 @@
+import numpy as np
+import pytest
+import torch
+
+from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def rng():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def disc_scan():
+    """Noise-free parallel scan of an off-centre disc: 24 x 24 pixels of 1 mm, 30 angles, 36 columns, 0.05 / mm."""
+    geometry = ParallelBeam(angles=radians(np.arange(0, 180, 6)), columns=36, pixel=1.0)
+    grid = VolumeGrid((24, 24), 1.0)
+    centre, radius, attenuation = (2.3, -1.6), 6.2, 0.05
+    places = (np.arange(36 * 32) + 0.5) / 32 - 18
+    shift = centre[0] * np.cos(geometry.angles) + centre[1] * np.sin(geometry.angles)
+    chords = 2 * np.sqrt(np.maximum(radius**2 - (places - shift[:, None]) ** 2, 0)).reshape(30, 36, 32).mean(2)
+    fine = (np.arange(24 * 16) + 0.5) / 16 - 12
+    inside = (fine[None] - centre[0]) ** 2 + (-fine[:, None] - centre[1]) ** 2 <= radius**2
+    truth = attenuation * inside.reshape(24, 16, 24, 16).mean((1, 3))
+    return Scan(attenuation * chords, geometry, truth=truth, grid=grid)
