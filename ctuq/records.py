@@ -7,6 +7,7 @@ import errno
 import io
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,8 @@ def write_whole(path: str | os.PathLike, fill: Callable[[io.BufferedWriter], obj
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        try:
+        with suppress(OSError):
             partial.unlink(missing_ok=True)
-        except OSError:
-            pass
 
 
 def read(path: str | os.PathLike, *, kind: str) -> dict[str, Any]:
@@ -149,6 +148,7 @@ def _unescaped(name: str) -> str:
 
 def _put(parent: h5py.Group, key: object, value: Any) -> None:
     name = _escaped(key)
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, Mapping | tuple):
         items = value.items() if isinstance(value, Mapping) else ((str(i), v) for i, v in enumerate(value))
         node = parent.create_group(name, track_order=True)
@@ -157,7 +157,7 @@ def _put(parent: h5py.Group, key: object, value: Any) -> None:
         _mark(node, "dict" if isinstance(value, Mapping) else "tuple")
     elif value is None:
         _mark(parent.create_dataset(name, data=h5py.Empty("f4")), "none")
-    elif isinstance(value, bool | int | float | str) and not isinstance(value, np.generic):
+    elif isinstance(value, bool | int | float | str):
         _mark(_scalar(parent, name, value), type(value).__name__)
     else:
         _mark(_array(parent, name, np.asarray(value)), "array")

@@ -1,5 +1,6 @@
 """What a reconstruction leaves behind: the image, how sure it is, and everything needed to judge and repeat it."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -106,3 +107,16 @@ class Result:
     settings: Mapping[str, str | float | int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write everything to one HDF5 file, see `ctuq.uncertainty.storage.save`."""
+        from ctuq.uncertainty import storage
+
+        storage.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Result":
+        """Read what `save` wrote, see `ctuq.uncertainty.storage.load`."""
+        from ctuq.uncertainty import storage
+
+        return storage.load(path)

@@ -1,0 +1,140 @@
+"""From what a file tells to a scan: line integrals, geometry, weights, with every assumption recorded."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq.errors import InputError
+from ctuq.files.raw import Raw
+from ctuq.tomo.axis import centred, find_axis, with_axis_column
+from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam
+from ctuq.tomo.preprocess import Corrected, projections_from_counts, repaired, spikes
+from ctuq.tomo.scan import Provenance, Scan
+
+_NEEDED = {"parallel": ("kind", "angles", "pixel"), "fan": ("kind", "angles", "pixel", "source_to_axis", "source_to_detector")}
+_EXAMPLES = {
+    "kind": "kind: parallel",
+    "angles": "angles: {first: 0, step: 1, count: 180}",
+    "pixel": "pixel: 0.1",
+    "source_to_axis": "source_to_axis: 110",
+    "source_to_detector": "source_to_detector: 300",
+}
+
+
+def missing_fields(fields: Mapping[str, object]) -> tuple[str, ...]:
+    """Names of what a geometry still needs."""
+    return tuple(key for key in _NEEDED[str(fields.get("kind", "parallel"))] if key not in fields)
+
+
+def assemble(raw: Raw, source: str, sha256: str) -> Scan:
+    """A scan from what a file tells.
+
+    Counts are flat-field corrected; bad rays are repaired and get weight 0; the rotation axis of raw data is searched where no
+    file says where it is.
+
+    Raises
+    ------
+    InputError
+        If parts of the geometry are missing, shapes disagree, or nothing usable was measured.
+    """
+    geometry = build_geometry(raw, source)
+    corrected = _corrected(raw, source)
+    steps = [f"row {raw.row} of {raw.rows} read"] if raw.rows > 1 else []
+    steps += raw.notes
+    weighted = raw.kind_of_values == "counts" or raw.weights is not None or corrected.bad > 0
+    weights = corrected.weights.astype(np.float32) if weighted else None
+    if raw.kind_of_values != "log":
+        steps.append("flat-field corrected, -log taken" if raw.kind_of_values == "counts" else "-log taken")
+    if corrected.bad:
+        steps.append(f"{corrected.bad} bad rays of {corrected.projections.size} repaired, weight 0")
+    provenance = Provenance(source=source, sha256=sha256, steps=tuple(steps), facts=dict(raw.facts))
+    scan = Scan(corrected.projections.astype(np.float32), geometry, weights, raw.truth, raw.grid, provenance)
+    return _with_axis(scan, raw)
+
+
+def build_geometry(raw: Raw, source: str) -> Geometry:
+    """The geometry of the fields, checked against the data's shape; the axis column "search" is left for later.
+
+    Raises
+    ------
+    InputError
+        If fields are missing or the number of angles does not fit.
+    """
+    fields = dict(raw.fields)
+    missing = missing_fields(fields)
+    if missing:
+        lines = "; ".join(_EXAMPLES[key] for key in missing)
+        raise InputError(
+            f"'{source}' ({raw.format}) does not say its {', '.join(missing)}: give a geometry file (YAML, degrees and mm) "
+            f"with lines such as '{lines}'."
+        )
+    if raw.values.ndim != 2 or raw.values.size == 0:
+        raise InputError(f"'{source}' has projections of shape {raw.values.shape}; an (angle, column) sinogram is needed.")
+    angles = np.asarray(fields["angles"], dtype=np.float64)
+    if len(angles) != len(raw.values):
+        hint = "; set 'transpose: true' in its geometry file" if len(angles) == raw.values.shape[1] else ""
+        raise InputError(f"'{source}' has {len(raw.values)} projections but {len(angles)} angles{hint or '; check both'}.")
+    kind = FanBeam if fields.pop("kind") == "fan" else ParallelBeam
+    column = fields.pop("axis_column", None)
+    if kind is ParallelBeam:
+        fields = {key: value for key, value in fields.items() if not key.startswith("source_to")}
+    geometry = kind(**{**fields, "angles": angles, "columns": raw.values.shape[1]})
+    return with_axis_column(geometry, float(column)) if isinstance(column, int | float) else geometry
+
+
+def _corrected(raw: Raw, source: str) -> Corrected:
+    values = np.asarray(raw.values, dtype=np.float64)
+    if not np.isfinite(values).any():
+        raise InputError(f"'{source}' holds nothing but NaN or infinite values; check the file.")
+    if raw.kind_of_values == "log":
+        return repaired(values, raw.weights)
+    if raw.kind_of_values == "counts" and raw.flats is None:
+        raise InputError(f"'{source}' holds counts but no flats: give 'flat:' (a picture or a number) in its geometry file.")
+    flats = np.ones((1, values.shape[1])) if raw.flats is None else raw.flats
+    first = projections_from_counts(values, flats, raw.darks)
+    marked = np.where(first.weights > 0, first.projections, np.nan)
+    marked[spikes(marked)] = np.nan
+    return repaired(marked, first.weights)
+
+
+def _with_axis(scan: Scan, raw: Raw) -> Scan:
+    wanted = raw.fields.get("axis_column")
+    told = any(key in raw.fields for key in ("axis_column", "axis_offset", "detector_offset"))
+    if wanted != "search" and (told or raw.kind_of_values != "counts"):
+        return scan
+    found = find_axis(scan)
+    if not found.reliable:
+        note = (
+            "rotation axis searched without a clear result, so taken at the detector's middle; give axis_column if you know it"
+        )
+        return replace(scan, provenance=scan.provenance.then(note))
+    step = (
+        f"rotation axis found at column {found.column:.2f} (misfit {100 * found.misfit:.2f} %, "
+        f"{100 * found.misfit_at_start:.2f} % at the detector's middle)"
+    )
+    return centred(scan, found.column, step)
+
+
+def middle_row(shape: tuple[int, ...], row: int | None, source: str) -> int:
+    """The detector row to read of a stack (angle, row, column): the one asked for, else the middle one.
+
+    Raises
+    ------
+    InputError
+        If the row does not exist.
+    """
+    rows = shape[1]
+    row = rows // 2 if row is None else row
+    if not 0 <= row < rows:
+        raise InputError(f"Row {row} was asked for, but '{source}' has rows 0 to {rows - 1}.")
+    return row
+
+
+def as_sinogram(values: NDArray, row: int | None, source: str) -> tuple[NDArray, int | None, int]:
+    """One row of (angle, row, column) data, or a sinogram as it is; with the row's number and the number of rows."""
+    if values.ndim != 3:
+        return values, None, 1
+    row = middle_row(values.shape, row, source)
+    return values[:, row], row, values.shape[1]

@@ -1,0 +1,125 @@
+"""What is in a scan file, in words: for people who want to know before they reconstruct."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ctuq.files.assemble import missing_fields
+from ctuq.files.raw import Raw
+from ctuq.files.reading import PathLike, load_raw, resolve
+
+
+@dataclass(frozen=True)
+class Description:
+    """A file in words; each field is one phrase, empty where there is nothing to say.
+
+    Parameters
+    ----------
+    source, format, data, values, beam, angles, detector, axis, weights, truth : str
+    missing : tuple of str
+        What must be given before the file can be reconstructed.
+    assumed : tuple of str
+        What was chosen or guessed, or done to the data before.
+    facts : tuple of str
+        Sample, instrument, licence, citation.
+    """
+
+    source: str
+    format: str
+    data: str
+    values: str
+    beam: str
+    angles: str
+    detector: str
+    axis: str
+    weights: str
+    truth: str
+    missing: tuple[str, ...]
+    assumed: tuple[str, ...]
+    facts: tuple[str, ...]
+
+
+def describe(
+    path: PathLike | Sequence[PathLike], *, geometry: PathLike | None = None, row: int | None = None
+) -> tuple[Description, ...]:
+    """Say what each file holds and what is missing, without correcting or reconstructing anything.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged or of an unknown type.
+    """
+    return tuple(_describe(load_raw(each, geometry, row), each) for each in resolve(path))
+
+
+def _describe(raw: Raw, path: Path) -> Description:
+    return Description(
+        source=str(path),
+        format=raw.format,
+        data=_data(raw),
+        values=_values(raw),
+        beam=_beam(raw),
+        angles=_angles(raw),
+        detector=_mm(raw, "pixel", "pixels of {:g} mm"),
+        axis=_axis(raw),
+        weights="" if raw.weights is None else "each ray has its own",
+        truth="" if raw.truth is None or raw.grid is None else f"{raw.truth.shape} of {raw.grid.voxel:g} mm pixels",
+        missing=missing_fields(raw.fields),
+        assumed=raw.notes,
+        facts=tuple(f"{key}: {value}" for key, value in raw.facts.items()),
+    )
+
+
+def _data(raw: Raw) -> str:
+    views, columns = raw.values.shape
+    row = f", row {raw.row} of {raw.rows}" if raw.rows > 1 else ""
+    return f"{views} views of {columns} columns{row}"
+
+
+def _values(raw: Raw) -> str:
+    values = np.asarray(raw.values, dtype=np.float64)
+    finite = values[np.isfinite(values)]
+    span = f"{finite.min():.4g} to {finite.max():.4g}" if finite.size else "none finite"
+    lost = f", {values.size - finite.size} not finite" if finite.size < values.size else ""
+    words = {"log": "line integrals (no unit)", "transmission": "transmission I / I0", "counts": "raw counts"}
+    frames = "".join(f", {len(part)} {name}" for part, name in ((raw.flats, "flats"), (raw.darks, "darks")) if part is not None)
+    return f"{words[raw.kind_of_values]}, {span}{lost}{frames}"
+
+
+def _beam(raw: Raw) -> str:
+    kind = str(raw.fields.get("kind", "unknown"))
+    if kind != "fan":
+        return kind
+    return (
+        "fan"
+        + _mm(raw, "source_to_axis", ", source to axis {:g} mm")
+        + _mm(raw, "source_to_detector", ", source to detector {:g} mm")
+    )
+
+
+def _angles(raw: Raw) -> str:
+    if "angles" not in raw.fields:
+        return "unknown"
+    degrees = np.rad2deg(np.asarray(raw.fields["angles"], dtype=np.float64))
+    steps = np.diff(degrees)
+    even = steps.size > 0 and np.allclose(steps, steps[0], atol=1e-3)
+    spacing = f" in steps of {steps.mean():.4g}" if even else " in uneven steps" if steps.size else ""
+    return f"{len(degrees)} from {degrees[0]:.4g} to {degrees[-1]:.4g} degrees{spacing}"
+
+
+def _axis(raw: Raw) -> str:
+    column = raw.fields.get("axis_column")
+    if isinstance(column, int | float):
+        return f"at column {column:g}"
+    if column == "search":
+        return "to be searched"
+    parts = _mm(raw, "detector_offset", "detector shifted by {:g} mm"), _mm(raw, "axis_offset", "axis shifted by {:g} mm")
+    told = ", ".join(part for part in parts if part)
+    return told or ("to be searched" if raw.kind_of_values == "counts" else "at the detector's middle")
+
+
+def _mm(raw: Raw, key: str, words: str) -> str:
+    value = raw.fields.get(key)
+    return words.format(value) if isinstance(value, int | float) else ""

@@ -1,0 +1,54 @@
+"""Several scans of one object, taken in one geometry, as one."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from ctuq.errors import InputError
+from ctuq.tomo.scan import Provenance, Scan
+
+_SAME_ANGLE = 1e-6
+
+
+def merged(scans: Sequence[Scan]) -> Scan:
+    """The views of all scans in the order of their angles; of several views at one angle the first is kept.
+
+    The truth and the grid are those of the first scan.
+
+    Raises
+    ------
+    InputError
+        If the scans differ in anything of their geometry but the angles.
+    """
+    first = scans[0]
+    for other in scans[1:]:
+        if (
+            type(other.geometry) is not type(first.geometry)
+            or replace(other.geometry, angles=first.geometry.angles) != first.geometry
+        ):
+            raise InputError(
+                f"'{other.provenance.source}' has another detector or other distances than '{first.provenance.source}'; "
+                "only views of one geometry can be merged."
+            )
+    angles = np.concatenate([scan.geometry.angles for scan in scans])
+    turn = np.round(np.mod(angles, 2 * np.pi) / _SAME_ANGLE) % round(2 * np.pi / _SAME_ANGLE)
+    kept = np.unique(turn, return_index=True)[1]
+    weighted = any(scan.weights is not None for scan in scans)
+    ones = [np.ones(scan.geometry.shape, np.float32) if scan.weights is None else scan.weights for scan in scans]
+    step = f"{len(scans)} files merged: {len(kept)} views, {len(angles) - len(kept)} at repeated angles left out"
+    told = first.provenance
+    return Scan(
+        np.concatenate([scan.projections for scan in scans])[kept],
+        replace(first.geometry, angles=angles[kept]),
+        np.concatenate(ones)[kept] if weighted else None,
+        first.truth,
+        first.grid,
+        Provenance(
+            source=", ".join(scan.provenance.source for scan in scans),
+            sha256=hashlib.sha256("".join(scan.provenance.sha256 for scan in scans).encode()).hexdigest(),
+            steps=(*told.steps, step),
+            facts=told.facts,
+        ),
+    )

@@ -1,0 +1,69 @@
+"""What a geometry file adds to, or corrects in, what the data file tells."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq.errors import InputError
+from ctuq.files.assemble import as_sinogram
+from ctuq.files.pictures import load_stack
+from ctuq.files.raw import Raw
+from ctuq.files.sidecar import Sidecar
+
+_AXIS = ("axis_column", "axis_offset", "detector_offset")
+
+
+def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
+    """The data with a geometry file's fields in place of its own.
+
+    Raises
+    ------
+    InputError
+        If flats or darks that it names do not exist or do not fit, or counts are to be scaled.
+    """
+    fields = dict(raw.fields)
+    if any(key in sidecar.fields for key in _AXIS):
+        fields = {key: value for key, value in fields.items() if key not in _AXIS}
+    if sidecar.clockwise and "angles" in fields and "angles" not in sidecar.fields:
+        fields["angles"] = -np.asarray(fields["angles"], dtype=np.float64)
+    values = raw.values.T if sidecar.transpose else raw.values
+    kind = sidecar.values or raw.kind_of_values
+    if sidecar.scale != 1:
+        if kind != "log":
+            raise InputError(f"'scale' is for line integrals (values: log), not for {kind}; leave it out.")
+        values = values * sidecar.scale
+    raw = replace(
+        raw, values=values, kind_of_values=kind, fields={**fields, **sidecar.fields}, facts={**raw.facts, **sidecar.facts}
+    )
+    flats = _frames(sidecar.flat, raw) if sidecar.flat is not None else raw.flats
+    darks = _frames(sidecar.dark, raw) if sidecar.dark is not None else raw.darks
+    if kind == "log" and raw.format in _BARE and sidecar.values is None:
+        raw = replace(raw, notes=(*raw.notes, "the values are taken as line integrals, as nothing says otherwise"))
+    raw = replace(raw, flats=flats, darks=darks)
+    return _reversed(raw) if sidecar.reverse_columns else raw
+
+
+_BARE = ("picture", "folder of pictures", "MRC stack", "FIPS MATLAB")
+
+
+def _frames(level: Path | float, raw: Raw) -> NDArray:
+    """Flats or darks as (frame, column) of the row that was read, or a number for every column."""
+    if not isinstance(level, Path):
+        return np.full((1, raw.values.shape[1]), level)
+    if not level.exists():
+        raise InputError(f"The geometry file names '{level}', which does not exist.")
+    frames = load_stack(level)
+    if frames.ndim == 2 and raw.row is not None:
+        frames = frames[None]
+    return as_sinogram(frames, raw.row, str(level))[0]
+
+
+def _reversed(raw: Raw) -> Raw:
+    def turned(array: NDArray | None) -> NDArray | None:
+        return None if array is None else array[:, ::-1]
+
+    return replace(
+        raw, values=raw.values[:, ::-1], flats=turned(raw.flats), darks=turned(raw.darks), weights=turned(raw.weights)
+    )

@@ -1,0 +1,89 @@
+"""Our own scan file, and the trees of numbers and text that scans are kept as inside other files."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from ctuq import records
+from ctuq.errors import InputError
+from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam, VolumeGrid
+from ctuq.tomo.scan import Provenance, Scan
+
+_KINDS = {"parallel": ParallelBeam, "fan": FanBeam}
+
+
+def write_scan(scan: Scan, path: str | os.PathLike) -> None:
+    """Write a scan to an HDF5 file, whole or not at all; `read_scan` gives it back equal.
+
+    Raises
+    ------
+    InputError, ResourceError
+        If the file cannot be written.
+    """
+    units = {"pixel", "detector_offset", "axis_offset", "source_to_axis", "source_to_detector"}
+    tree = scan_tree(scan)
+    attributes = {f"geometry/{name}": {"units": "mm"} for name in units & set(tree["geometry"])}
+    attributes["geometry/rotation_angle"] = {"units": "degrees"}
+    attributes["geometry/angles"] = {"units": "rad"}
+    records.write(path, tree, kind="scan", attributes=attributes)
+
+
+def read_scan(path: str | os.PathLike) -> Scan:
+    """Read what `write_scan` wrote.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated or foreign.
+    """
+    try:
+        return scan_from_tree(records.read(path, kind="scan"))
+    except (KeyError, TypeError) as error:
+        raise InputError(f"'{path}' is a scan of ours with parts missing ({error}); write it again.") from error
+
+
+def scan_tree(scan: Scan) -> dict[str, Any]:
+    """The scan as nested values for `ctuq.records`."""
+    return {
+        "projections": scan.projections,
+        "weights": scan.weights,
+        "truth": scan.truth,
+        "geometry": geometry_tree(scan.geometry),
+        "grid": None if scan.grid is None else grid_tree(scan.grid),
+        "provenance": {f.name: getattr(scan.provenance, f.name) for f in fields(Provenance)},
+    }
+
+
+def scan_from_tree(tree: Mapping[str, Any]) -> Scan:
+    """The scan that `scan_tree` took apart."""
+    return Scan(
+        projections=tree["projections"],
+        geometry=geometry_from_tree(tree["geometry"]),
+        weights=tree["weights"],
+        truth=tree["truth"],
+        grid=None if tree["grid"] is None else VolumeGrid(**tree["grid"]),
+        provenance=Provenance(**tree["provenance"]),
+    )
+
+
+def geometry_tree(geometry: Geometry) -> dict[str, Any]:
+    """Every field of a geometry; the angles twice, in radians (exact) and, for other programs, in degrees."""
+    kind = next(name for name, kind in _KINDS.items() if type(geometry) is kind)
+    values = {f.name: getattr(geometry, f.name) for f in fields(geometry)}
+    return {"kind": kind, "rotation_angle": np.rad2deg(geometry.angles), **values}
+
+
+def geometry_from_tree(tree: Mapping[str, Any]) -> Geometry:
+    """The geometry that `geometry_tree` took apart."""
+    values = {key: value for key, value in tree.items() if key not in ("kind", "rotation_angle")}
+    if tree["kind"] not in _KINDS:
+        raise InputError(f"The file has the geometry '{tree['kind']}', which this ctuq does not know; update ctuq.")
+    return _KINDS[tree["kind"]](**values)
+
+
+def grid_tree(grid: VolumeGrid) -> dict[str, Any]:
+    """The grid as nested values."""
+    return {f.name: getattr(grid, f.name) for f in fields(grid)}

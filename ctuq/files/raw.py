@@ -1,0 +1,51 @@
+"""What a file holds before it is a scan: values as they were stored, and the part of the geometry that the file tells."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from numpy.typing import NDArray
+
+from ctuq.tomo.geometry import VolumeGrid
+
+VALUES = ("log", "transmission", "counts")
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """One row of detector data as a file tells it.
+
+    Parameters
+    ----------
+    format : str
+        Name of the layout for people, such as "DXchange HDF5".
+    values : array, shape (angle, column)
+    kind_of_values : str
+        "log" (line integrals), "transmission" (I / I0) or "counts".
+    fields : mapping
+        What is known of the geometry, in mm and radians: kind, angles, pixel, source_to_axis, source_to_detector,
+        detector_offset, axis_offset, axis_column.
+    flats, darks : array, shape (frame, column), optional
+    weights : array, shape (angle, column), optional
+    truth : array, shape ``grid.shape``, optional
+    grid : VolumeGrid, optional
+    row, rows : int
+        Which detector row of how many was read; None of 1 for a sinogram.
+    facts : mapping of str to str
+        Sample, instrument, licence, citation.
+    notes : tuple of str
+        What was assumed or chosen, one sentence each.
+    """
+
+    format: str
+    values: NDArray
+    kind_of_values: str
+    fields: Mapping[str, object]
+    flats: NDArray | None = None
+    darks: NDArray | None = None
+    weights: NDArray | None = None
+    truth: NDArray | None = None
+    grid: VolumeGrid | None = None
+    row: int | None = None
+    rows: int = 1
+    facts: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

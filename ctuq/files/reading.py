@@ -1,0 +1,109 @@
+"""Read scans: one call for every file format, for several files of one object, and for a known truth."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ctuq.errors import InputError
+from ctuq.files.assemble import assemble
+from ctuq.files.formats import file_hash, is_own_scan, read_raw
+from ctuq.files.merge import merged
+from ctuq.files.override import overridden
+from ctuq.files.ownscan import read_scan
+from ctuq.files.raw import Raw
+from ctuq.files.sidecar import Sidecar, read_sidecar
+from ctuq.files.truth import with_truth
+from ctuq.tomo.axis import with_axis_column
+from ctuq.tomo.scan import Scan
+
+PathLike = str | os.PathLike[str]
+
+
+def read(
+    path: PathLike | Sequence[PathLike],
+    *,
+    geometry: PathLike | None = None,
+    row: int | None = None,
+    axis_column: float | None = None,
+    truth: PathLike | None = None,
+) -> Scan:
+    """Read a scan from a file of any known format.
+
+    Parameters
+    ----------
+    path : path, glob pattern or sequence of paths
+        Our HDF5, DXchange, NXtomo, TIFF or PNG (one sinogram, a stack, or a folder of projections), MRC, HTC or FIPS ``.mat``,
+        ``.npz``. Several files are views of one object in one geometry; of views at the same angle the first is kept.
+    geometry : path, optional
+        A geometry file (see `ctuq.files.sidecar`); else ``NAME.yaml`` beside the file, or ``geometry.yaml`` in the folder.
+    row : int, optional
+        Detector row of a stack; the middle one by default.
+    axis_column : float, optional
+        Detector column of the rotation axis (0-based), instead of what the file says or a search finds.
+    truth : path, optional
+        A picture of two values (material or air) on the scan's grid; the material's attenuation follows from the data.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, damaged, of an unknown type, or lacks parts of its geometry.
+    """
+    paths = resolve(path)
+    scans = [_read_one(each, geometry, row, axis_column) for each in paths]
+    scan = scans[0] if len(scans) == 1 else merged(scans)
+    return scan if truth is None else with_truth(scan, Path(truth))
+
+
+def resolve(path: PathLike | Sequence[PathLike]) -> list[Path]:
+    """The files that a name, a glob pattern or a sequence of these stands for.
+
+    Raises
+    ------
+    InputError
+        If it stands for none.
+    """
+    if not isinstance(path, str | os.PathLike):
+        found = [part for each in path for part in resolve(each)]
+        if not found:
+            raise InputError("No file was given; give at least one.")
+        return found
+    name = Path(path)
+    if not any(c in str(path) for c in "*?[") or name.exists():
+        return [name]
+    found = sorted(Path(name.anchor or ".").glob(str(name.relative_to(name.anchor))))
+    if not found:
+        raise InputError(f"No file matches '{path}'; check the pattern.")
+    return found
+
+
+def load_raw(path: Path, geometry: PathLike | None, row: int | None) -> Raw:
+    """What a file and its geometry file tell together.
+
+    Raises
+    ------
+    InputError
+        As `read`, except that parts of the geometry may be missing.
+    """
+    beside = _sidecar_path(path) if geometry is None else Path(geometry)
+    sidecar = Sidecar() if beside is None else read_sidecar(beside)
+    return overridden(read_raw(path, sidecar.row if row is None else row), sidecar)
+
+
+def _read_one(path: Path, geometry: PathLike | None, row: int | None, axis_column: float | None) -> Scan:
+    if is_own_scan(path) and geometry is None:
+        scan = read_scan(path)
+        if axis_column is None:
+            return scan
+        moved = with_axis_column(scan.geometry, axis_column)
+        return replace(scan, geometry=moved, provenance=scan.provenance.then(f"rotation axis set to column {axis_column:g}"))
+    raw = load_raw(path, geometry, row)
+    if axis_column is not None:
+        kept = {key: value for key, value in raw.fields.items() if key not in ("axis_offset", "detector_offset")}
+        raw = replace(raw, fields={**kept, "axis_column": float(axis_column)})
+    return assemble(raw, str(path), file_hash(path))
+
+
+def _sidecar_path(path: Path) -> Path | None:
+    places = (path / "geometry.yaml", path.with_suffix(".yaml")) if path.is_dir() else (path.with_suffix(".yaml"),)
+    return next((place for place in places if place.is_file() and place != path), None)

@@ -1,0 +1,144 @@
+"""The small YAML file that tells what pictures and bare arrays do not: degrees and mm.
+
+::
+
+    kind: fan                 # or parallel
+    values: log               # log (line integrals), transmission (I / I0) or counts
+    angles: {first: 0, step: 3, count: 120}     # degrees; or a list
+    clockwise: false          # true if the angles turn clockwise
+    pixel: 0.35               # mm, on the detector
+    source_to_axis: 110       # mm, fan only
+    source_to_detector: 300   # mm, fan only
+    detector_offset: 0.27     # mm; or
+    axis_column: 163.2        # detector column of the rotation axis (0-based), a number or the word search
+    axis_offset: 0            # mm
+    transpose: false          # true if the picture has one row for each detector column
+    reverse_columns: false    # true if the columns run the other way
+    scale: 1.0                # factor on log values
+    flat: flat.tif            # counts only: a picture, a folder of them, or a number
+    dark: 100                 # the same
+    row: 12                   # detector row of a stack; the middle one if left out
+    sample: walnut            # and instrument, licence, citation: kept as they are
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from ctuq.errors import InputError
+from ctuq.files.raw import VALUES
+from ctuq.tomo.geometry import radians
+
+_LENGTHS = ("pixel", "source_to_axis", "source_to_detector", "detector_offset", "axis_offset")
+_FLAGS = ("clockwise", "transpose", "reverse_columns")
+_FACTS = ("sample", "instrument", "licence", "citation")
+_KEYS = (*_LENGTHS, *_FLAGS, *_FACTS, "kind", "values", "angles", "axis_column", "scale", "flat", "dark", "row")
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """A geometry file: fields in mm and radians, and how to treat the values."""
+
+    fields: Mapping[str, object] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    values: str | None = None
+    scale: float = 1.0
+    clockwise: bool = False
+    transpose: bool = False
+    reverse_columns: bool = False
+    flat: Path | float | None = None
+    dark: Path | float | None = None
+    row: int | None = None
+
+
+def read_sidecar(path: str | Path) -> Sidecar:
+    """Read a geometry file.
+
+    Raises
+    ------
+    InputError
+        If it is missing, no YAML mapping, or has a key or value that is not of the schema in this module's docstring.
+    """
+    path = Path(path)
+    entries = _mapping(path)
+    unknown = sorted(set(map(str, entries)) - set(_KEYS))
+    if unknown:
+        raise InputError(f"'{path}' has the unknown key {', '.join(unknown)}; the keys are {', '.join(_KEYS)}.")
+    fields: dict[str, object] = {key: _number(path, entries, key) for key in _LENGTHS if key in entries}
+    if "kind" in entries:
+        fields["kind"] = _choice(path, entries, "kind", ("parallel", "fan"))
+    flags = {key: _flag(path, entries, key) for key in _FLAGS}
+    if "angles" in entries:
+        fields["angles"] = radians(_angles(path, entries["angles"])) * (-1 if flags["clockwise"] else 1)
+    if "axis_column" in entries:
+        search = entries["axis_column"] == "search"
+        fields["axis_column"] = "search" if search else _number(path, entries, "axis_column")
+    return Sidecar(
+        fields=fields,
+        facts={key: str(entries[key]) for key in _FACTS if key in entries},
+        values=_choice(path, entries, "values", VALUES) if "values" in entries else None,
+        scale=_number(path, entries, "scale") if "scale" in entries else 1.0,
+        clockwise=flags["clockwise"],
+        transpose=flags["transpose"],
+        reverse_columns=flags["reverse_columns"],
+        flat=_level(path, entries, "flat"),
+        dark=_level(path, entries, "dark"),
+        row=int(_number(path, entries, "row")) if "row" in entries else None,
+    )
+
+
+def _mapping(path: Path) -> dict[Any, Any]:
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Cannot read the geometry file '{path}' ({error.strerror}); check the name.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where else ""
+        raise InputError(f"The geometry file '{path}' is not valid YAML{line}.") from error
+    if not isinstance(entries, dict):
+        raise InputError(f"The geometry file '{path}' must hold 'key: value' lines such as 'kind: parallel'.")
+    return entries
+
+
+def _number(path: Path, entries: dict[Any, Any], key: str) -> float:
+    value = entries[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise InputError(f"'{key}' in '{path}' must be a number, not {value!r}.")
+    return float(value)
+
+
+def _flag(path: Path, entries: dict[Any, Any], key: str) -> bool:
+    value = entries.get(key, False)
+    if not isinstance(value, bool):
+        raise InputError(f"'{key}' in '{path}' must be true or false, not {value!r}.")
+    return value
+
+
+def _choice(path: Path, entries: dict[Any, Any], key: str, choices: tuple[str, ...]) -> str:
+    if entries[key] not in choices:
+        raise InputError(f"'{key}' in '{path}' must be one of {', '.join(choices)}, not {entries[key]!r}.")
+    return entries[key]
+
+
+def _angles(path: Path, value: Any) -> NDArray:
+    try:
+        if isinstance(value, dict):
+            first, step, count = (float(value[key]) for key in ("first", "step", "count"))
+            return first + step * np.arange(int(count))
+        angles = np.array(value, dtype=np.float64)
+        if angles.ndim == 1 and np.isfinite(angles).all():
+            return angles
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise InputError(f"'angles' in '{path}' must be a list of degrees or {{first: 0, step: 1, count: 180}}.")
+
+
+def _level(path: Path, entries: dict[Any, Any], key: str) -> Path | float | None:
+    value = entries.get(key)
+    return path.parent / value if isinstance(value, str) else None if value is None else _number(path, entries, key)

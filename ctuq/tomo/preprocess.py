@@ -1,0 +1,162 @@
+"""From what a detector counted to line integrals and what each is worth: flat field, -log, bad pixels."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d, median_filter
+
+from ctuq.errors import InputError
+
+_SPIKE = 10.0
+_SMALLEST_SPIKE = 0.3
+_SMALLEST_BUMP = 0.15
+_SMOOTH_COLUMNS = 2.0
+_FEWEST_VIEWS = 10
+_NEIGHBOURS = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0))
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """Line integrals with their weights.
+
+    Parameters
+    ----------
+    projections : array of float64, shape (angle, column)
+        Finite everywhere; bad rays are interpolated.
+    weights : array of float64, shape (angle, column)
+        Mean 1 over the good rays, 0 on the bad ones.
+    bad : int
+        Number of rays that were repaired.
+    """
+
+    projections: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    bad: int
+
+
+def projections_from_counts(counts: NDArray, flats: NDArray, darks: NDArray | None = None) -> Corrected:
+    """Flat and dark correction and -log, with weights proportional to the expected counts.
+
+    The variance of ``-log(I / I0)`` is about one over the expected counts; these are the dark-corrected counts smoothed along
+    the columns, because noisy ones would favour rays that happened to count much.
+
+    Parameters
+    ----------
+    counts : array, shape (angle, column)
+    flats : array, shape (frame, column)
+        Open-beam frames.
+    darks : array, shape (frame, column), optional
+        Frames without beam.
+
+    Raises
+    ------
+    InputError
+        If shapes disagree or no ray counted anything above the dark level.
+    """
+    counts, flats = np.asarray(counts, np.float64), np.atleast_2d(np.asarray(flats, np.float64))
+    darks = np.zeros((1, counts.shape[-1])) if darks is None else np.atleast_2d(np.asarray(darks, np.float64))
+    if counts.ndim != 2 or {flats.shape[1], darks.shape[1]} != {counts.shape[1]}:
+        raise InputError(
+            f"Counts {counts.shape}, flats {flats.shape} and darks {darks.shape} do not have the same number of columns."
+        )
+    with np.errstate(invalid="ignore"):
+        dark = np.nanmean(darks, axis=0)
+        open_beam, signal = np.nanmean(flats, axis=0) - dark, counts - dark
+    good = np.isfinite(signal) & np.isfinite(open_beam) & (signal > 0) & (open_beam > 0)
+    if not good.any():
+        raise InputError("No ray counted anything above the dark level; check the flats, darks and which images are which.")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        projections = np.where(good, -np.log(signal / open_beam), np.nan)
+    expected = gaussian_filter1d(np.where(np.isfinite(signal), np.maximum(signal, 0), 0), _SMOOTH_COLUMNS, axis=1)
+    return _masked(projections, np.where(good, np.maximum(expected, signal[good].min()), 0))
+
+
+def repaired(projections: NDArray, weights: NDArray | None = None) -> Corrected:
+    """Interpolate rays that are NaN or infinite or belong to a dead or hot column.
+
+    A bad column differs from its neighbours in the same way in the median over all views, or never changes while its neighbours
+    do. Bad rays get weight 0, so that what replaces them can leave no ring.
+
+    Parameters
+    ----------
+    projections : array, shape (angle, column)
+    weights : array, same shape, optional
+
+    Raises
+    ------
+    InputError
+        If no ray is left.
+    """
+    values = np.asarray(projections, np.float64)
+    weights = np.ones(values.shape) if weights is None else np.array(weights, np.float64)
+    bad = ~np.isfinite(values)
+    if bad.all():
+        raise InputError("All projections are NaN or infinite; the data cannot be repaired.")
+    bad |= _bad_columns(_interpolated(values, bad))[None, :]
+    if bad.all() or not np.any(weights[~bad] > 0):
+        raise InputError("No ray is left after taking out dead and hot pixels; check the data.")
+    return _masked(np.where(bad, np.nan, values), np.where(bad, 0, weights))
+
+
+def spikes(projections: NDArray) -> NDArray[np.bool_]:
+    """Rays that stand alone outside their neighbours, as cosmic rays and flickering pixels of a raw scan do.
+
+    A spike leaves the range of its eight neighbours by more than 10 robust standard deviations of the local residual and 30 %
+    of the sinogram's range.
+
+    Parameters
+    ----------
+    projections : array, shape (angle, column)
+        May hold NaN, which are no spikes.
+    """
+    values = np.asarray(projections, np.float64)
+    lost = ~np.isfinite(values)
+    if min(values.shape) < 3 or lost.all():
+        return np.zeros(values.shape, bool)
+    values = _interpolated(values, lost)
+    padded = np.pad(values, 1, mode="reflect")
+    ring = np.stack([np.roll(padded, step, (0, 1))[1:-1, 1:-1] for step in _NEIGHBOURS])
+    outside = np.maximum(values - ring.max(axis=0), ring.min(axis=0) - values)
+    sigma = _spread(values - median_filter(values, 3))
+    return (outside > max(_SPIKE * sigma, _SMALLEST_SPIKE * _range(values))) & ~lost
+
+
+def _masked(projections: NDArray, weights: NDArray) -> Corrected:
+    bad = ~np.isfinite(projections)
+    used = weights > 0
+    return Corrected(_interpolated(projections, bad), weights / weights[used].mean(), int(bad.sum()))
+
+
+def _interpolated(values: NDArray, bad: NDArray) -> NDArray[np.float64]:
+    """Bad rays from the good ones of their view; views with none from the same column of the nearest good views."""
+    filled = np.where(bad, np.nan, values)
+    columns = np.arange(values.shape[1])
+    for row, wrong in zip(filled, bad, strict=True):
+        if wrong.any() and not wrong.all():
+            row[wrong] = np.interp(columns[wrong], columns[~wrong], row[~wrong])
+    lost = bad.all(axis=1)
+    if lost.any() and not lost.all():
+        views = np.arange(len(values))
+        filled[lost] = np.stack([np.interp(views[lost], views[~lost], c) for c in filled[~lost].T], axis=1)
+    return filled
+
+
+def _spread(residual: NDArray) -> float:
+    return float(1.4826 * np.median(np.abs(residual - np.median(residual))))
+
+
+def _range(values: NDArray) -> float:
+    low, high = np.percentile(values, [1, 99])
+    return float(high - low)
+
+
+def _bad_columns(values: NDArray) -> NDArray[np.bool_]:
+    views, columns = values.shape
+    if columns < 5 or views < _FEWEST_VIEWS:
+        return np.zeros(columns, bool)
+    profile = np.median(values - median_filter(values, (1, 5)), axis=0)
+    odd = np.abs(profile) > max(_SPIKE * _spread(profile), _SMALLEST_BUMP * _range(values))
+    change = values.std(axis=0)
+    stuck = (change < 1e-6 * _range(values)) & (median_filter(change, 5) > 1e-2 * _range(values))
+    return odd | stuck

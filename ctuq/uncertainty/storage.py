@@ -1,0 +1,151 @@
+"""Results in files: one HDF5 in the manner of NeXus NXtomoproc that reads back equal, and TIFF pictures."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from ctuq import records
+from ctuq.errors import InputError
+from ctuq.files.ownscan import grid_tree, scan_from_tree, scan_tree
+from ctuq.tomo.geometry import VolumeGrid
+from ctuq.uncertainty.result import Calibration, Result
+
+_IMAGES = ("std", "std_raw", "samples", "truth")
+_CLASSES = {
+    "entry": "NXentry",
+    "entry/instrument": "NXinstrument",
+    "entry/instrument/source": "NXsource",
+    "entry/sample": "NXsample",
+    "entry/reconstruction": "NXprocess",
+    "entry/reconstruction/parameters": "NXparameters",
+    "entry/data": "NXdata",
+    "entry/ctuq": "NXcollection",
+}
+
+
+def save(result: Result, path: str | os.PathLike) -> None:
+    """Write everything in a result to an HDF5 file, whole or not at all.
+
+    ``entry/data`` holds the images (``data`` is the mean) with their axes in mm; ``entry/reconstruction`` says what made them;
+    ``entry/ctuq`` has the rest, with the scan.
+
+    Raises
+    ------
+    InputError, ResourceError
+        If the file cannot be written.
+    """
+    scan, told = result.scan, result.scan.provenance
+    images = {name: getattr(result, name) for name in _IMAGES if getattr(result, name) is not None}
+    rest = {f.name: getattr(result, f.name) for f in fields(Result) if f.name not in ("mean", *_IMAGES)}
+    calibration = result.calibration
+    rest |= {
+        "scan": scan_tree(scan),
+        "grid": grid_tree(result.grid),
+        "calibration": None if calibration is None else {f.name: getattr(calibration, f.name) for f in fields(Calibration)},
+    }
+    entry = {
+        "title": f"{result.method} reconstruction of {told.source}",
+        "definition": "NXtomoproc",
+        "instrument": {"source": {"name": told.facts.get("instrument", "unknown"), "probe": "x-ray"}},
+        "sample": {"name": told.facts.get("sample", "unknown")},
+        "reconstruction": {
+            "program": "ctuq",
+            "version": result.versions.get("ctuq", "unknown"),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "parameters": {"raw_file": told.source, "raw_file_sha256": told.sha256, **result.settings},
+        },
+        "data": {"data": result.mean, **images, **_axes(result.grid)},
+        "ctuq": rest,
+    }
+    records.write(path, {"entry": entry}, kind="result", attributes=_attributes(images))
+
+
+def load(path: str | os.PathLike) -> Result:
+    """Read what `save` wrote.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, foreign or of a newer format.
+    """
+    try:
+        entry = records.read(path, kind="result")["entry"]
+        rest, data = entry["ctuq"], entry["data"]
+        calibration = rest["calibration"]
+        rest |= {
+            "scan": scan_from_tree(rest["scan"]),
+            "grid": VolumeGrid(**rest["grid"]),
+            "calibration": None if calibration is None else Calibration(**calibration),
+        }
+        return Result(mean=data["data"], **{name: data.get(name) for name in _IMAGES}, **rest)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"'{path}' is a result of ours with parts missing ({error}); make it again.") from error
+
+
+def write_tiff(result: Result, folder: str | os.PathLike) -> tuple[Path, ...]:
+    """Write ``mean.tif`` and, if there is one, ``std.tif``: float32 in 1/mm, with the pixel size in the resolution tags.
+
+    Returns
+    -------
+    tuple of Path
+        What was written.
+
+    Raises
+    ------
+    InputError, ResourceError
+        If the folder cannot be written to.
+    """
+    images = {"mean": result.mean} | ({} if result.std is None else {"std": result.std})
+    return tuple(_write_picture(image, name, result, Path(folder)) for name, image in images.items())
+
+
+def _write_picture(image: NDArray, name: str, result: Result, folder: Path) -> Path:
+    path, pixels_per_cm = folder / f"{name}.tif", 10 / result.grid.voxel
+    left, right, bottom, top = result.grid.extent
+    about = {
+        "what": name,
+        "units": "1/mm",
+        "pixel_mm": result.grid.voxel,
+        "extent_mm": [left, right, bottom, top],
+        "method": result.method,
+        "source": result.scan.provenance.source,
+    }
+    records.write_whole(
+        path,
+        lambda target: tifffile.imwrite(
+            target,
+            np.asarray(image, dtype=np.float32),
+            photometric="minisblack",
+            resolution=(pixels_per_cm, pixels_per_cm),
+            resolutionunit="CENTIMETER",
+            description=json.dumps(about),
+            software="ctuq",
+            metadata=None,
+        ),
+    )
+    return path
+
+
+def _axes(grid: VolumeGrid) -> dict[str, NDArray]:
+    """Positions of the pixels' centres in mm; y falls with the row."""
+    left, _, _, top = grid.extent
+    height, width = grid.shape[-2:]
+    return {"x": left + (np.arange(width) + 0.5) * grid.voxel, "y": top - (np.arange(height) + 0.5) * grid.voxel}
+
+
+def _attributes(images: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    attributes = {node: {"NX_class": name} for node, name in _CLASSES.items()}
+    attributes["entry"]["default"] = "data"
+    attributes["entry/data"] |= {"signal": "data", "axes": "y:x"}
+    attributes |= {f"entry/data/{name}": {"units": "1/mm"} for name in ("data", *images)}
+    attributes |= {f"entry/data/{axis}": {"units": "mm"} for axis in "xy"}
+    geometry = "entry/ctuq/scan/geometry/"
+    return attributes | {geometry + "rotation_angle": {"units": "degrees"}, geometry + "angles": {"units": "rad"}}
