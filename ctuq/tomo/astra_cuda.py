@@ -93,9 +93,10 @@ class _CudaPair:
         import astra
 
         grid, geometry = self._grid, self._geometry
+        # ASTRA's rows go downwards in two dimensions and upwards in three, so it gets the mirror image of our scanner.
         left, right, bottom, top = np.array(grid.extent) / grid.voxel
-        volume = astra.create_vol_geom(*grid.shape, slices, left, right, bottom, top, -slices / 2, slices / 2)
-        vectors = geometry.vectors() / grid.voxel
+        volume = astra.create_vol_geom(*grid.shape, slices, left, right, -top, -bottom, -slices / 2, slices / 2)
+        vectors = geometry.vectors() / grid.voxel * np.tile([1, -1, 1], 4)
         vectors[:, 6:8] /= self._rays
         vectors[:, 9:12] = 0, 0, 1
         kind = "cone_vec" if isinstance(geometry, FanBeam) else "parallel3d_vec"

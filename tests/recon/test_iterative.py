@@ -47,7 +47,7 @@ def test_cgls_iterates_are_those_of_conjugate_gradients_on_the_normal_equations(
 
 
 def test_cgls_stops_at_the_noise_and_each_image_by_itself(problem, rng):
-    A, y, truth = problem
+    A, y, _ = problem
     noise = 0.1 * y.std() * torch.randn(y.shape, generator=rng)
     noisy = y + noise
     alone = cgls(A, noisy)
