@@ -8,7 +8,6 @@ import warnings
 import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +16,9 @@ from ctuq import files, pipeline
 from ctuq.app import cli
 from ctuq.app.doctor import examine, usable
 from ctuq.app.drawing import draw_geometry
-from ctuq.app.info import scan_lines
+from ctuq.app.info import description_lines
 from ctuq.app.progress import BarSafeHandler, ProgressBar
-from ctuq.app.report import png_bytes, write_figures, write_report
+from ctuq.app.report import draw_all, png_bytes, write_figures, write_report
 from ctuq.app.summary import sentences
 from ctuq.app.views import selected
 from ctuq.errors import InputError
@@ -29,6 +28,7 @@ from ctuq.tomo.phantoms import PHANTOMS
 from ctuq.tomo.simulate import RelativeNoise
 from ctuq.tomo.simulate import simulate as simulated
 from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.storage import write_tiff
 
 RESULTS, CHECKPOINT = "results.h5", "checkpoint.h5"
 _DEMO_STEP = 4
@@ -37,8 +37,7 @@ _FIELD_MM, _ATTENUATION = 40.0, 0.05
 
 def demo(command: "cli.Demo") -> int:
     """Reconstruct every fourth view of the shipped walnut and open the report."""
-    with resources.as_file(resources.files("ctuq") / "data") as folder:
-        scan = files.read(folder / "walnut.png", geometry=folder / "walnut.yaml").every(_DEMO_STEP)
+    scan = files.read(files.demo_scan()).every(_DEMO_STEP)
     with _told_about(command.debug):
         report_file = _run(scan, command.output, pipeline.ReconstructOptions(size=command.size), resume=False)
     if command.open and _has_display():
@@ -48,10 +47,11 @@ def demo(command: "cli.Demo") -> int:
 
 def info(command: "cli.Info") -> int:
     """Print what is in a scan, and draw its geometry on request."""
-    scan = files.read(_named(command.scan), geometry=command.geometry)
-    for name, text in scan_lines(scan):
-        print(f"{name:>14}  {text}")
+    for description in files.describe(_named(command.scan), geometry=command.geometry):
+        for name, text in description_lines(description):
+            print(f"{name:>13}  {text}")
     if command.draw is not None:
+        scan = files.read(_named(command.scan), geometry=command.geometry)
         data = png_bytes(draw_geometry(scan.geometry, scan.grid))
         write_whole(command.draw, lambda target: target.write(data))
         print(f"Drawn: {command.draw}")
@@ -75,7 +75,7 @@ def simulate(command: "cli.Simulate") -> int:
     rng = np.random.default_rng(command.seed)
     draw = PHANTOMS[command.phantom]
     scan = simulated(lambda size: draw(size, rng), geometry, grid, noise, rng=rng, attenuation=_ATTENUATION)
-    files.write_scan(command.output, scan)
+    files.write_scan(scan, command.output)
     print(f"Written: {command.output}, {command.angles} views of {command.phantom} with {100 * noise.level:g} % noise.")
     return 0
 
@@ -104,8 +104,8 @@ def report(command: "cli.Report") -> int:
     if not path.is_file():
         raise InputError(f"There is no {RESULTS} in {command.folder}; name the folder that ctuq reconstruct wrote.")
     result = Result.load(path)
-    _require_writable(command.folder)
-    print(f"Report: {_write_report(result, command.folder)}")
+    with _output_folder(command.folder):
+        print(f"Report: {_write_report(result, command.folder)}")
     return 0
 
 
@@ -122,35 +122,42 @@ def doctor(_: "cli.Doctor") -> int:
 
 def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, resume: bool) -> Path:
     """Reconstruct into a folder; returns the report's path."""
-    _require_writable(folder)
     checkpoint = folder / CHECKPOINT
     if resume and not checkpoint.is_file():
         raise InputError(f"There is nothing to resume in {folder}; leave --resume out to start anew.")
-    if not resume:
+    with _output_folder(folder):
+        if not resume:
+            checkpoint.unlink(missing_ok=True)
+        result = _interruptible(scan, options, checkpoint)
+        result.save(folder / RESULTS)
+        if result.std is None:
+            (folder / "std.tif").unlink(missing_ok=True)
+        write_tiff(result, folder)
+        report_file = _write_report(result, folder)
         checkpoint.unlink(missing_ok=True)
-    try:
-        with ProgressBar() as bar:
-            result = pipeline.reconstruct(scan, options=options, progress=bar, checkpoint=checkpoint)
-    except KeyboardInterrupt:
-        if checkpoint.is_file():
-            raise KeyboardInterrupt(
-                f"Interrupted; the state is kept in {folder}: add --resume to the command to go on."
-            ) from None
-        raise KeyboardInterrupt("Interrupted before there was anything to keep; nothing was written.") from None
-    result.save(folder / RESULTS)
-    files.write_images(folder, result)
-    report_file = _write_report(result, folder)
-    checkpoint.unlink(missing_ok=True)
     for sentence in (*sentences(result), *(f"Warning: {text}" for text in result.warnings)):
         print(sentence)
     print(f"Report: {report_file}")
     return report_file
 
 
+def _interruptible(scan: Scan, options: pipeline.ReconstructOptions, checkpoint: Path) -> Result:
+    """Reconstruct with a progress bar; an interruption tells how to go on."""
+    try:
+        with ProgressBar() as bar:
+            return pipeline.reconstruct(scan, options=options, progress=bar, checkpoint=checkpoint)
+    except KeyboardInterrupt:
+        told = "Interrupted before there was anything to keep; nothing was written."
+        if checkpoint.is_file():
+            told = f"Interrupted; the state is kept in {checkpoint.parent}: add --resume to the same command to go on."
+        raise KeyboardInterrupt(told) from None
+
+
 def _write_report(result: Result, folder: Path) -> Path:
     path = folder / "report.html"
-    write_report(result, path)
-    write_figures(result, folder / "figures")
+    images = draw_all(result)
+    write_report(result, path, images)
+    write_figures(images, folder / "figures")
     return path
 
 
@@ -160,8 +167,10 @@ def _named(paths: tuple[Path, ...]) -> list[Path]:
     return list(paths)
 
 
-def _require_writable(folder: Path) -> None:
-    """Make the folder if needed, and refuse before the work starts if nothing can be written into it."""
+@contextmanager
+def _output_folder(folder: Path) -> Iterator[None]:
+    """Make the folder, refuse before the work starts if it cannot be written; a new one that stays empty is removed."""
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -169,6 +178,11 @@ def _require_writable(folder: Path) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"Cannot write into {folder} ({reason}); choose another folder.") from error
+    try:
+        yield
+    finally:
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _fraction(text: str) -> float:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ctuq.app import summary, tables
-from ctuq.app.pictures import Picture, pictures_of
+from ctuq.app.pictures import PICTURES, Picture, pictures_of
 from ctuq.app.viewer import viewer_data
 from ctuq.errors import InputError
 from ctuq.records import write_whole
@@ -21,8 +22,20 @@ from ctuq.uncertainty.result import Result
 _DPI = 110
 
 
-def write_report(result: Result, path: str | os.PathLike) -> None:
+def draw_all(result: Result) -> dict[str, bytes]:
+    """Every picture that this result has the data for, by name, as the bytes of a PNG file."""
+    return {picture.name: png_bytes(picture.draw(result)) for picture in pictures_of(result)}
+
+
+def write_report(result: Result, path: str | os.PathLike, images: Mapping[str, bytes] | None = None) -> None:
     """Write the report of a result; the file appears under its name only when it is complete.
+
+    Parameters
+    ----------
+    result : Result
+    path : path
+    images : mapping, optional
+        What `draw_all` gave, if it was called before.
 
     Raises
     ------
@@ -31,12 +44,12 @@ def write_report(result: Result, path: str | os.PathLike) -> None:
     ResourceError
         If the disk is full.
     """
-    page = render_report(result).encode("utf-8")
+    page = render_report(result, draw_all(result) if images is None else images).encode("utf-8")
     write_whole(path, lambda target: target.write(page))
 
 
-def write_figures(result: Result, folder: str | os.PathLike) -> list[Path]:
-    """Write each picture of a result as a PNG into a folder, which is made if needed.
+def write_figures(images: Mapping[str, bytes], folder: str | os.PathLike) -> list[Path]:
+    """Write the pictures of `draw_all` into a folder, which is made if needed; pictures that it does not name are removed.
 
     Raises
     ------
@@ -46,26 +59,26 @@ def write_figures(result: Result, folder: str | os.PathLike) -> list[Path]:
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for picture in PICTURES:
+            if picture.name not in images:
+                (folder / f"{picture.name}.png").unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(f"Cannot make the folder {folder} ({error.strerror}); choose another output folder.") from error
-    written = []
-    for picture in pictures_of(result):
-        path = folder / f"{picture.name}.png"
-        data = png_bytes(picture.draw(result))
+        raise InputError(f"Cannot write into {folder} ({error.strerror}); choose another output folder.") from error
+    written = [folder / f"{name}.png" for name in images]
+    for path, data in zip(written, images.values(), strict=True):
         write_whole(path, lambda target, data=data: target.write(data))
-        written.append(path)
     return written
 
 
-def render_report(result: Result) -> str:
-    """The report as HTML text."""
+def render_report(result: Result, images: Mapping[str, bytes]) -> str:
+    """The report as HTML text, with the pictures of `draw_all` inside."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_template("report.html.jinja"))
     return template.render(
         result=result,
         summary=summary,
         tables=tables,
-        pictures={picture.name: _shown(picture, result) for picture in pictures_of(result)},
+        pictures={picture.name: _shown(picture, images[picture.name]) for picture in PICTURES if picture.name in images},
         viewer=viewer_data(result),
         data=lambda value: Markup(json.dumps(value).replace("<", "\\u003c")),
         css=Markup(_template("report.css")),
@@ -80,8 +93,8 @@ def png_bytes(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _shown(picture: Picture, result: Result) -> dict[str, str]:
-    data = base64.b64encode(png_bytes(picture.draw(result))).decode("ascii")
+def _shown(picture: Picture, image: bytes) -> dict[str, str]:
+    data = base64.b64encode(image).decode("ascii")
     return {"title": picture.title, "text": picture.text, "url": f"data:image/png;base64,{data}"}
 
 

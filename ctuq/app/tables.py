@@ -12,6 +12,7 @@ _LABELS = {
     "rms_z": "rms z (1 is ideal)",
     "log_likelihood": "log-likelihood each (nats)",
     "crps": "CRPS",
+    "rmse": "RMSE",
     "rank_correlation": "rank correlation of |error| and std",
     "sigma2": "noise variance of a ray of weight 1",
     "log_evidence": "log evidence (nats)",
@@ -21,6 +22,7 @@ _SCORES = {
     "held_out": "Rays of held-out views",
     "leave_one_angle_out": "Leave one angle out (closed form, network fixed)",
 }
+_INSIDE, _COVERS = "_object", "cover_"
 
 Rows = list[tuple[str, ...]]
 
@@ -29,9 +31,10 @@ def label(key: str) -> str:
     """A readable name for a key of a result."""
     if key in _LABELS:
         return _LABELS[key]
-    for prefix in ("coverage_", "coverage", "covers_", "covers", "cover_", "cover"):
-        if key.startswith(prefix) and key[len(prefix) :].rstrip("%").isdigit():
-            return f"{key[len(prefix) :].rstrip('%')} % intervals cover (%)"
+    if key.endswith(_INSIDE):
+        return f"{label(key.removesuffix(_INSIDE))}, object only"
+    if key.startswith(_COVERS) and key.removeprefix(_COVERS).isdigit():
+        return f"{key.removeprefix(_COVERS)} % intervals cover (%)"
     return key.replace("_", " ")
 
 
@@ -39,7 +42,7 @@ def number(value: object, key: str = "") -> str:
     """A number to four digits, coverages in per cent; anything else as text."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         return str(value)
-    if label(key).endswith("cover (%)"):
+    if key.startswith(_COVERS):
         return f"{100 * value:.1f}"
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
 

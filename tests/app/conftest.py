@@ -54,14 +54,14 @@ def result(scan) -> Result:
     measured = scan.projections[list(views)]
     spread = np.full_like(measured, 0.05)
     predicted = measured + spread * rng.standard_normal(measured.shape).astype(np.float32)
-    figures = {"log_likelihood": 1.58, "rms_z": 1.01, "cover68": 0.69, "cover95": 0.94}
+    figures = {"log_likelihood": 1.58, "rms_z": 1.01, "cover_68": 0.69, "cover_95": 0.94}
     calibration = Calibration(
         views,
         image_scale=9.1,
         noise_scale=1.3,
         log_image_scale_sd=0.21,
         log_noise_scale_sd=0.33,
-        raw={"log_likelihood": -0.41, "rms_z": 2.2, "cover68": 0.37, "cover95": 0.65},
+        raw={"log_likelihood": -0.41, "rms_z": 2.2, "cover_68": 0.37, "cover_95": 0.65},
         calibrated=figures,
         predictions=np.stack([measured, predicted, spread / 2.2, spread]).astype(np.float32),
     )
@@ -81,7 +81,7 @@ def result(scan) -> Result:
         scores={
             "truth": {"psnr": 31.2, "ssim": 0.94, "rms_z": 1.02},
             "held_out": figures,
-            "leave_one_angle_out": {"rms_z": 0.96, "cover68": 0.71},
+            "leave_one_angle_out": {"rms_z": 0.96, "cover_68": 0.71},
         },
         comparisons={"fbp": truth + 0.006 * rng.standard_normal(truth.shape).astype(np.float32), "tv": truth * 0.95},
         truth=truth,

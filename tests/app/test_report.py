@@ -9,7 +9,7 @@ import pytest
 
 from ctuq.app import tables
 from ctuq.app.pictures import pictures_of
-from ctuq.app.report import render_report, write_figures, write_report
+from ctuq.app.report import draw_all, render_report, write_figures, write_report
 from ctuq.app.summary import how_sure, how_trustworthy, sentences
 from ctuq.app.viewer import viewer_data
 from ctuq.errors import InputError
@@ -35,8 +35,13 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(result):
-    return render_report(result)
+def images(result):
+    return draw_all(result)
+
+
+@pytest.fixture(scope="module")
+def page(result, images):
+    return render_report(result, images)
 
 
 def decoded(packed, kind):
@@ -73,7 +78,7 @@ def test_text_of_a_file_cannot_become_markup(page):
 
 
 def test_a_bare_result_gets_a_page_without_uncertainty(bare):
-    page = render_report(bare)
+    page = render_report(bare, draw_all(bare))
     assert "No uncertainty was computed" in page
     assert not {"std", "calibration", "sure", "trust"} & set(Page(page).ids)
 
@@ -123,8 +128,8 @@ def test_the_summary_speaks_of_the_object_not_of_the_air(result):
 @pytest.mark.parametrize(
     ("key", "value", "name", "shown"),
     [
-        ("cover68", 0.69, "68 % intervals cover (%)", "69.0"),
-        ("coverage_95", 0.942, "95 % intervals cover (%)", "94.2"),
+        ("cover_68", 0.69, "68 % intervals cover (%)", "69.0"),
+        ("cover_95_object", 0.942, "95 % intervals cover (%), object only", "94.2"),
         ("rms_z", 1.01, "rms z (1 is ideal)", "1.01"),
         ("some_thing", True, "some thing", "True"),
         ("iterations", 12345, "iterations", "12345"),
@@ -142,15 +147,15 @@ def test_a_report_that_cannot_be_written_leaves_nothing(bare, tmp_path):
 
 
 def test_the_figures_are_written_as_png(bare, tmp_path):
-    written = write_figures(bare, tmp_path / "figures")
+    written = write_figures(draw_all(bare), tmp_path / "figures")
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(path.name for path in written)
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
 
 
 @pytest.mark.skipif(bool(chromium.missing()), reason=chromium.missing() or "chromium is there")
-def test_hover_keys_and_flip_book_work_in_chromium(result, tmp_path):
+def test_hover_keys_and_flip_book_work_in_chromium(result, images, tmp_path):
     path = tmp_path / "report.html"
-    write_report(result, path)
+    write_report(result, path, images)
     with chromium.browser(tmp_path / "profile") as page:
         page.open(path)
         page.hover("#canvas", 1, 1)

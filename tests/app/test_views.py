@@ -21,7 +21,7 @@ def test_whole_turns_do_not_count():
 
 
 def test_an_angle_farther_than_half_a_step_is_refused_with_the_nearest():
-    with pytest.raises(InputError, match="measured at 50°.*at 40°"):
+    with pytest.raises(InputError, match=r"measured at 50°.*at 40°"):
         views_at(beam([0.0, 4, 8, 40]), np.array([50.0]))
 
 
