@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from ctuq.errors import InputError
+from ctuq.tomo.geometry import ParallelBeam, VolumeGrid
+from ctuq.tomo.phantoms import PHANTOMS
+from ctuq.tomo.preprocess import projections_from_counts, repaired, spikes
+from ctuq.tomo.simulate import RelativeNoise, simulate
+
+
+def _smooth(views=40, columns=60):
+    s = np.linspace(-1, 1, columns)[None, :]
+    t = np.linspace(0, np.pi, views)[:, None]
+    return 2 * np.exp(-((s - 0.3 * np.cos(t)) ** 2) / 0.1)
+
+
+def test_flats_and_darks_are_undone_exactly():
+    p = _smooth()
+    rng = np.random.default_rng(0)
+    beam, dark = rng.uniform(500, 1500, 60), rng.uniform(10, 30, 60)
+    counts = beam * np.exp(-p) + dark
+    corrected = projections_from_counts(counts, np.stack([beam + dark] * 3), np.stack([dark] * 2))
+    assert np.allclose(corrected.projections, p) and corrected.bad == 0
+
+
+def test_weights_follow_the_expected_counts_with_mean_one():
+    p = _smooth()
+    corrected = projections_from_counts(1e4 * np.exp(-p), np.full(60, 1e4))
+    assert corrected.weights.mean() == pytest.approx(1)
+    expected = np.exp(-p) / np.exp(-p).mean()
+    assert np.allclose(corrected.weights, expected, rtol=0.2)
+
+
+def test_rays_without_counts_are_interpolated_and_have_no_weight():
+    p = _smooth()
+    counts = 1e4 * np.exp(-p)
+    counts[3, 10], counts[5, 20], counts[7, 30] = 0, -5, np.nan
+    corrected = projections_from_counts(counts, np.full(60, 1e4))
+    assert corrected.bad == 3
+    for ray in ((3, 10), (5, 20), (7, 30)):
+        assert corrected.weights[ray] == 0
+        assert corrected.projections[ray] == pytest.approx(p[ray], abs=0.05)
+    assert (corrected.weights > 0).sum() == p.size - 3
+
+
+def test_a_column_dead_in_the_flats_is_repaired():
+    p = _smooth()
+    flats = np.full((2, 60), 1e4)
+    flats[:, 17] = 0
+    corrected = projections_from_counts(1e4 * np.exp(-p), flats)
+    assert np.all(corrected.weights[:, 17] == 0) and np.allclose(corrected.projections[:, 17], p[:, 17], atol=0.05)
+
+
+def test_a_lost_view_is_taken_from_its_neighbours():
+    p = _smooth()
+    broken = p.copy()
+    broken[12] = np.nan
+    fixed = repaired(broken)
+    assert np.all(fixed.weights[12] == 0) and np.allclose(fixed.projections[12], (p[11] + p[13]) / 2)
+
+
+@pytest.mark.parametrize("counts", [np.zeros((4, 6)), np.full((4, 6), np.nan), np.full((4, 6), -3.0)])
+def test_nothing_counted_is_refused(counts):
+    with pytest.raises(InputError, match="No ray counted"):
+        projections_from_counts(counts, np.ones(6))
+
+
+def test_other_numbers_of_columns_are_refused():
+    with pytest.raises(InputError, match="number of columns"):
+        projections_from_counts(np.ones((4, 6)), np.ones((2, 5)))
+
+
+def test_nothing_finite_is_refused():
+    with pytest.raises(InputError, match="NaN"):
+        repaired(np.full((3, 4), np.nan))
+
+
+@pytest.mark.parametrize("fault", ["hot", "stuck"])
+def test_a_bad_column_is_found_and_its_neighbours_are_kept(fault):
+    p = _smooth() + 0.01 * np.random.default_rng(0).normal(size=(40, 60))
+    broken = p.copy()
+    broken[:, 31] = p[:, 31] + 1.0 if fault == "hot" else 0.7
+    fixed = repaired(broken)
+    assert list(np.flatnonzero((fixed.weights == 0).all(axis=0))) == [31]
+    assert np.allclose(np.delete(fixed.projections, 31, axis=1), np.delete(p, 31, axis=1))
+    assert np.allclose(fixed.projections[:, 31], p[:, 31], atol=0.1)
+
+
+def test_spikes_are_found_and_nothing_else():
+    p = _smooth() + 0.01 * np.random.default_rng(0).normal(size=(40, 60))
+    broken = p.copy()
+    broken[4, 9] += 2
+    broken[20, 40] -= 3
+    assert {tuple(i) for i in np.argwhere(spikes(broken))} == {(4, 9), (20, 40)}
+
+
+@pytest.mark.parametrize("name", PHANTOMS)
+@pytest.mark.parametrize(("views", "noise"), [(12, 0.0), (12, 0.05), (90, 0.05)])
+def test_whole_scans_are_left_alone(name, views, noise):
+    geometry = ParallelBeam(angles=np.linspace(0, np.pi, views, endpoint=False), columns=46, pixel=1.0)
+    rng = np.random.default_rng(0)
+    scan = simulate(lambda n: PHANTOMS[name](n, rng), geometry, VolumeGrid((32, 32), 1.0), RelativeNoise(noise), rng=rng)
+    fixed = repaired(scan.projections)
+    assert fixed.bad == 0 and np.array_equal(fixed.projections, scan.projections) and np.all(fixed.weights == 1)
