@@ -107,13 +107,17 @@ def astra_cuda() -> Check:
 
 def exact_adjoint() -> Check:
     """Build a small ray transform by ASTRA and compare <Ax, y> with <x, A'y>."""
-    import numpy as np
     import torch
 
-    from ctuq.tomo import FanBeam, adjoint_mismatch, default_grid, ray_transform
+    from ctuq.tomo import FanBeam, adjoint_mismatch, default_grid, radians, ray_transform
 
     geometry = FanBeam(
-        angles=np.arange(7) * 0.9, columns=48, pixel=1.0, source_to_axis=200.0, source_to_detector=300.0, axis_offset=0.3
+        angles=radians(range(0, 350, 50)),
+        columns=48,
+        pixel=1.0,
+        source_to_axis=200.0,
+        source_to_detector=300.0,
+        axis_offset=0.3,
     )
     transform = ray_transform(default_grid(geometry, 32), geometry)
     mismatch = adjoint_mismatch(transform, rng=torch.Generator().manual_seed(0))

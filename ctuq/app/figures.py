@@ -2,6 +2,8 @@
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -59,8 +61,8 @@ def draw_std(result: Result) -> Figure:
     std = _std(result)
     figure, (axes,) = _panels(1, result.grid)
     window = (0.0, float(np.percentile(std, 99.5)))
-    image = _show(axes, std, result.grid, _SPREAD, window)
-    figure.colorbar(image, label="standard deviation (1/mm)", extend="max", shrink=0.85)
+    _show(axes, std, result.grid, _SPREAD, window)
+    _colour_bar([axes], _SPREAD, window, "standard deviation (1/mm)")
     return figure
 
 
@@ -70,12 +72,12 @@ def draw_error(result: Result) -> Figure:
         raise ValueError("The error is drawn only where the truth is known.")
     error = np.abs(result.mean - result.truth)
     maps = {"|mean − truth|": error} | ({} if result.std is None else {"standard deviation": result.std})
-    high = max(float(np.percentile(values, 99.5)) for values in maps.values())
+    window = (0.0, max(float(np.percentile(values, 99.5)) for values in maps.values()))
     figure, panels = _panels(len(maps), result.grid)
     for axes, (title, values) in zip(panels, maps.items(), strict=True):
-        image = _show(axes, values, result.grid, _SPREAD, (0.0, high))
+        _show(axes, values, result.grid, _SPREAD, window)
         axes.set_title(title)
-    figure.colorbar(image, ax=panels, label="1/mm, one scale", extend="max", shrink=0.85)
+    _colour_bar(panels, _SPREAD, window, "1/mm, one scale")
     return figure
 
 
@@ -95,13 +97,12 @@ def draw_samples(result: Result) -> Figure:
     grid = np.atleast_2d(np.array(figure.subplots(2, len(draws), squeeze=False, sharex=True, sharey=True)))
     reach = float(np.percentile(np.abs(draws - result.mean), 99.5)) or 1.0
     for column, draw in enumerate(draws):
-        grey = _show(grid[0, column], draw, result.grid, _GREY, grey_window(result))
+        _show(grid[0, column], draw, result.grid, _GREY, grey_window(result))
         grid[0, column].set_title(f"sample {column + 1}")
-        part = draw - result.mean
-        signed = _show(grid[1, column], part, result.grid, _SIGNED, (-reach, reach))
+        _show(grid[1, column], draw - result.mean, result.grid, _SIGNED, (-reach, reach))
         grid[1, column].set_title(f"sample {column + 1} − mean")
-    figure.colorbar(grey, ax=list(grid[0]), label=UNIT, extend="both")
-    figure.colorbar(signed, ax=list(grid[1]), label="difference (1/mm)", extend="both")
+    _colour_bar(list(grid[0]), _GREY, grey_window(result), UNIT)
+    _colour_bar(list(grid[1]), _SIGNED, (-reach, reach), "difference (1/mm)")
     return figure
 
 
@@ -142,14 +143,20 @@ def _panels(count: int, grid: VolumeGrid) -> tuple[Figure, list[Axes]]:
 def _grey_images(images: dict[str, NDArray], result: Result) -> Figure:
     figure, panels = _panels(len(images), result.grid)
     for axes, (title, values) in zip(panels, images.items(), strict=True):
-        image = _show(axes, values, result.grid, _GREY, grey_window(result))
+        _show(axes, values, result.grid, _GREY, grey_window(result))
         axes.set_title(title)
-    figure.colorbar(image, ax=panels, label=UNIT, extend="both", shrink=0.85)
+    _colour_bar(panels, _GREY, grey_window(result), UNIT)
     return figure
 
 
-def _show(axes: Axes, values: NDArray, grid: VolumeGrid, colours: str, window: tuple[float, float]):
-    image = axes.imshow(values, cmap=colours, vmin=window[0], vmax=window[1], extent=grid.extent, interpolation="nearest")
+def _show(axes: Axes, values: NDArray, grid: VolumeGrid, colours: str, window: tuple[float, float]) -> None:
+    axes.imshow(values, cmap=colours, vmin=window[0], vmax=window[1], extent=grid.extent, interpolation="nearest")
     axes.set(xlabel="x (mm)", ylabel="y (mm)")
     axes.label_outer()
-    return image
+
+
+def _colour_bar(panels: list[Axes], colours: str, window: tuple[float, float], label: str) -> None:
+    """One bar for panels that share their colours; pointed where values may lie beyond."""
+    extend = "max" if colours == _SPREAD else "both"
+    mappable = ScalarMappable(Normalize(*window), colours)
+    panels[0].figure.colorbar(mappable, ax=panels, label=label, extend=extend, shrink=0.85)
