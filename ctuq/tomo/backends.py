@@ -15,8 +15,8 @@ from ctuq.tomo.raytransform import RayTransform
 
 BACKENDS = ("auto", "matrix", "astra-cuda")
 
-# Measured peak while building: the blocks, their concatenation and the transpose, 8 bytes an entry each.
-_BYTES_PER_ENTRY = 24
+# 8 bytes an entry for each of the matrix, its tiled copy, its transpose, and one more while they are made.
+_BYTES_PER_ENTRY = 32
 _WORTH_CACHING = 2e6
 
 

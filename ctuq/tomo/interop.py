@@ -25,8 +25,8 @@ def as_odl_operator(A: RayTransform) -> Any:
     -------
     odl.Operator
         From ``odl.uniform_discr`` on the grid in ODL's axis order (x, y), both upwards, to ``odl.rn`` of shape (angle, column)
-        with the weight of one ray: its width at the axis times half a turn over the views. Its ``adjoint`` is the adjoint for these inner products, that
-        is ``A.T`` times the ratio of the range's weight to the area of a pixel; ``A.T`` itself is not scaled.
+        with the weight of one ray: its width at the axis times half a turn over the views. Its ``adjoint`` is the adjoint for
+        these inner products: ``A.T`` times the ratio of that weight to the area of a pixel.
     """
     import odl
 
@@ -49,7 +49,7 @@ def as_odl_operator(A: RayTransform) -> Any:
         def __init__(self):
             super().__init__(domain, target, linear=True)
 
-        def _call(self, x):
+        def _call(self, x):  # pyright: ignore[reportIncompatibleMethodOverride]
             return project(x.asarray())
 
         @property
@@ -60,7 +60,7 @@ def as_odl_operator(A: RayTransform) -> Any:
         def __init__(self):
             super().__init__(target, domain, linear=True)
 
-        def _call(self, x):
+        def _call(self, x):  # pyright: ignore[reportIncompatibleMethodOverride]
             return back_project(x.asarray())
 
         @property
@@ -133,7 +133,7 @@ def from_tomosipo(volume: Any, projection: Any) -> tuple[VolumeGrid, Geometry]:
     detector = _same(_dot(vectors.det_pos, along), pitch, "axis to detector distance")
     if source < 0:
         raise GeometryError("The detector's columns run against the turn as seen from the source; reverse det_u and the data.")
-    offsets = {"axis_offset": axis, "detector_offset": shadow + axis}
+    offsets: dict[str, Any] = {"axis_offset": axis, "detector_offset": shadow + axis}
     return grid, FanBeam(**shared, **offsets, source_to_axis=source, source_to_detector=source + detector)
 
 

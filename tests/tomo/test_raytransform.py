@@ -140,11 +140,13 @@ def test_a_transform_with_another_back_projection_is_refused_with_the_mismatch(r
 
 
 @pytest.mark.parametrize("count", [1, 2, 19, 20, 40])
-def test_every_kernel_gives_the_matrix_product(count, rng):
-    dense = np.where(np.random.default_rng(0).random((30, 50)) < 0.2, 1.5, 0).astype(np.float32)
+@pytest.mark.parametrize("tiled_from", [1, 1000])
+def test_every_kernel_gives_the_matrix_product(count, tiled_from, rng, monkeypatch):
+    monkeypatch.setattr(matrix, "_TILED_FROM", tiled_from)
+    dense = np.where(np.random.default_rng(0).random((30, 110)) < 0.2, 1.5, 0).astype(np.float32)
     dense[7] = 0
-    x = torch.randn(count, 50, generator=rng)
-    product = SparseMatrix(sp.csr_array(dense), torch.device("cpu"))(x)
+    x = torch.randn(count, 110, generator=rng)
+    product = SparseMatrix(sp.csr_array(dense), (10, 11), torch.device("cpu"))(x)
     np.testing.assert_allclose(product.numpy(), x.numpy() @ dense.T, atol=1e-5)
 
 
