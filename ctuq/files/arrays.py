@@ -56,7 +56,7 @@ def read_npz(path: Path, row: int | None) -> Raw:
     if "image" in arrays and "angles" in arrays and ("A" in arrays or "A_data" in arrays):
         return _problem(arrays, arrays[name], path)
     values, row, rows = as_sinogram(np.asarray(arrays[name]), row, str(path))
-    fields: dict[str, object] = {key: float(arrays[key]) for key in _LENGTHS if key in arrays}
+    fields: dict[str, object] = {key: _number(arrays, key, path) for key in _LENGTHS if key in arrays}
     if "angles" in arrays or "angles_deg" in arrays:
         fields["angles"] = np.ravel(arrays["angles"]) if "angles" in arrays else radians(np.ravel(arrays["angles_deg"]))
     if "kind" in arrays:
@@ -74,7 +74,7 @@ def read_npz(path: Path, row: int | None) -> Raw:
         arrays.get("darks"),
         weights=arrays.get("weights"),
         truth=truth,
-        grid=None if truth is None else VolumeGrid(truth.shape, float(arrays["voxel"])),
+        grid=None if truth is None else VolumeGrid(truth.shape, _number(arrays, "voxel", path)),
         row=row,
         rows=rows,
     )
@@ -99,6 +99,13 @@ def _matrix(arrays: dict[str, Any], path: Path) -> sp.csr_array:
         return sp.csr_array((data, indices, indptr), shape=tuple(int(n) for n in shape), dtype=np.float32)
     except (KeyError, ValueError) as error:
         raise InputError(f"'{path}' has no whole system matrix 'A' or 'A_data, A_indices, A_indptr, A_shape'.") from error
+
+
+def _number(arrays: dict[str, Any], key: str, path: Path) -> float:
+    value = arrays[key]
+    if value.dtype.kind not in "iuf" or value.size != 1:
+        raise InputError(f"'{key}' in '{path}' must be one number.")
+    return float(value.reshape(()))
 
 
 def _choice(arrays: dict[str, Any], key: str, choices: tuple[str, ...], path: Path) -> str:

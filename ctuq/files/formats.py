@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 
 from ctuq import records
-from ctuq.errors import InputError
+from ctuq.errors import CtuqError, InputError
 from ctuq.files import exchange
 from ctuq.files.arrays import read_npz
 from ctuq.files.matlab import read_matlab
@@ -41,7 +41,9 @@ def read_raw(path: Path, row: int | None) -> Raw:
     reader = _reader(path)
     try:
         return reader(path, row)
-    except (OSError, RuntimeError, KeyError) as error:
+    except CtuqError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
         raise InputError(f"'{path}' cannot be read whole (truncated or damaged); copy it again.") from error
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from numpy.typing import NDArray
 
+from ctuq.errors import InputError
 from ctuq.tomo.geometry import VolumeGrid
 
 VALUES = ("log", "transmission", "counts")
@@ -34,6 +35,11 @@ class Raw:
         Sample, instrument, licence, citation.
     notes : tuple of str
         What was assumed or chosen, one sentence each.
+
+    Raises
+    ------
+    InputError
+        If something is not made of real numbers, or the weights are of another shape than the values.
     """
 
     format: str
@@ -49,3 +55,13 @@ class Raw:
     rows: int = 1
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for name in ("values", "flats", "darks", "weights", "truth"):
+            array = getattr(self, name)
+            if array is not None and array.dtype.kind not in "buif":
+                raise InputError(f"The {name} of this file ({self.format}) are {array.dtype}; real numbers are needed.")
+        if self.weights is not None and self.weights.shape != self.values.shape:
+            raise InputError(
+                f"The weights have shape {self.weights.shape}, the projections {self.values.shape}; they must agree."
+            )
