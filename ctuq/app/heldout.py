@@ -1,6 +1,7 @@
 """Pictures of how well the rays of held-out views were predicted."""
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.stats import norm
@@ -9,6 +10,7 @@ from ctuq.uncertainty.result import Calibration, Result
 
 _RAW, _CALIBRATED, _MEASURED = "#9ca3af", "#1d4ed8", "#111827"
 _MOST_VIEWS = 4
+_Z95 = 1.959964
 
 
 def coverage_curve(errors: NDArray, std: NDArray, nominal: NDArray) -> NDArray[np.float64]:
@@ -48,24 +50,37 @@ def draw_coverage(result: Result) -> Figure:
 
 
 def draw_held_out(result: Result) -> Figure:
-    """Measured and predicted rays of some held-out views, with 95 % bands before and after calibration."""
+    """Measured and predicted rays of some held-out views, and their difference with 95 % bands, raw and calibrated."""
     calibration, geometry = _calibration(result), result.scan.geometry
     views = calibration.views[:_MOST_VIEWS]
     position = (np.arange(geometry.columns) - (geometry.columns - 1) / 2) * geometry.pixel + geometry.detector_offset
-    figure = Figure(figsize=(8.4, 2.5 * len(views) + 0.5), layout="constrained")
-    panels = figure.subplots(len(views), 1, squeeze=False, sharex=True)[:, 0]
-    for k, (axes, view) in enumerate(zip(panels, views, strict=True)):
-        measured, predicted, raw, calibrated = calibration.predictions[:, k]
-        for std, colour, alpha, name in ((calibrated, _CALIBRATED, 0.22, "calibrated"), (raw, _RAW, 0.7, "raw")):
-            band = (predicted - 1.96 * std, predicted + 1.96 * std)
-            axes.fill_between(position, *band, color=colour, alpha=alpha, lw=0, label=f"95 % band, {name}")
-        axes.plot(position, predicted, color=_CALIBRATED, lw=1, label="predicted")
-        axes.plot(position, measured, ".", color=_MEASURED, ms=2.5, label="measured")
-        axes.set(ylabel="line integral", title=f"view {view} at {np.rad2deg(geometry.angles[view]):.4g}°")
-        axes.grid(alpha=0.3)
-    panels[-1].set_xlabel("position on the detector (mm)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8, frameon=False)
+    figure = Figure(figsize=(10.4, 2.3 * len(views) + 0.7), layout="constrained")
+    panels = figure.subplots(len(views), 2, squeeze=False, sharex=True, sharey="col")
+    for k, (row, view) in enumerate(zip(panels, views, strict=True)):
+        _draw_rays(row[0], position, calibration.predictions[:, k])
+        _draw_misses(row[1], position, calibration.predictions[:, k])
+        row[0].set(ylabel="line integral", title=f"view {view} at {np.rad2deg(geometry.angles[view]):.4g}°")
+        row[1].set(ylabel="measured − predicted", title=f"view {view}: difference")
+    for axes in panels[-1]:
+        axes.set_xlabel("position on the detector (mm)")
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    more, names = panels[0, 1].get_legend_handles_labels()
+    figure.legend(handles + more, labels + names, loc="outside upper center", ncols=4, fontsize=8, frameon=False)
     return figure
+
+
+def _draw_rays(axes: Axes, position: NDArray, rays: NDArray) -> None:
+    axes.plot(position, rays[1], color=_CALIBRATED, lw=1, label="predicted")
+    axes.plot(position, rays[0], ".", color=_MEASURED, ms=2.5, label="measured")
+    axes.grid(alpha=0.3)
+
+
+def _draw_misses(axes: Axes, position: NDArray, rays: NDArray) -> None:
+    measured, predicted, raw, calibrated = rays
+    for std, colour, alpha, name in ((calibrated, _CALIBRATED, 0.22, "calibrated"), (raw, _RAW, 0.7, "raw")):
+        axes.fill_between(position, -_Z95 * std, _Z95 * std, color=colour, alpha=alpha, lw=0, label=f"95 % band, {name}")
+    axes.plot(position, measured - predicted, ".", color=_MEASURED, ms=2.5)
+    axes.grid(alpha=0.3)
 
 
 def _calibration(result: Result) -> Calibration:

@@ -83,7 +83,7 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         "held_out",
         "Held-out views, measured and predicted",
-        "Measured rays of held-out views, their prediction and its 95 % band before and after calibration.",
+        "Measured and predicted rays of held-out views, and their difference with the 95 % band before and after calibration.",
         draw_held_out,
         lambda result: result.calibration is not None,
     ),

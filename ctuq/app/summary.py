@@ -1,5 +1,7 @@
 """What a result says, in the words of someone who measures with X-rays."""
 
+from pathlib import Path
+
 import numpy as np
 
 from ctuq.app.figures import method_name
@@ -9,13 +11,18 @@ from ctuq.uncertainty.result import Calibration, Result
 _FAIR_RMS_Z = (0.85, 1.18)
 
 
+def scan_name(result: Result) -> str:
+    """What the scan is called: its file's name, without the folders it lies in."""
+    return ", ".join(Path(part.strip()).name or part for part in result.scan.provenance.source.split(","))
+
+
 def what_was_done(result: Result) -> str:
     """One sentence: views, beam, grid and method."""
     geometry, grid = result.scan.geometry, result.grid
     beam = "fan beam" if isinstance(geometry, FanBeam) else "parallel beam"
     pixels = " × ".join(str(n) for n in reversed(grid.shape))
     return (
-        f"{len(geometry.angles)} views of {geometry.columns} rays ({beam}) of {result.scan.provenance.source} were "
+        f"{len(geometry.angles)} views of {geometry.columns} rays ({beam}) of {scan_name(result)} were "
         f"reconstructed on {pixels} pixels of {grid.voxel:.3g} mm by {method_name(result.method)}."
     )
 

@@ -1,6 +1,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import browser as chromium
@@ -10,10 +11,11 @@ import pytest
 from ctuq.app import tables
 from ctuq.app.pictures import pictures_of
 from ctuq.app.report import draw_all, render_report, write_figures, write_report
-from ctuq.app.summary import how_sure, how_trustworthy, sentences
+from ctuq.app.summary import how_sure, how_trustworthy, scan_name, sentences
 from ctuq.app.viewer import viewer_data
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import VolumeGrid
+from ctuq.tomo.scan import Provenance
 from ctuq.uncertainty.result import Result
 
 HALF_STEP = 0.500001
@@ -187,3 +189,9 @@ def test_hover_keys_and_flip_book_work_in_chromium(result, images, tmp_path):
         page.resize(360, 800)
         assert page.run("return document.documentElement.scrollWidth <= innerWidth")
         assert page.errors() == []
+
+
+def test_a_page_is_named_after_the_files_not_their_folders(result):
+    moved = replace(result, scan=replace(result.scan, provenance=Provenance("/home/me/a.mat, /home/me/b.mat")))
+    assert scan_name(moved) == "a.mat, b.mat"
+    assert "/home/me" not in " ".join(sentences(moved))
