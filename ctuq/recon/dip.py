@@ -13,6 +13,8 @@ from ctuq.recon.fbp import fbp
 from ctuq.recon.unet import UNet, UNetOptions
 from ctuq.tomo.raytransform import RayTransform
 
+_HEADROOM = 1.4
+
 
 @dataclass(frozen=True)
 class DIPOptions:
@@ -121,15 +123,18 @@ class Generator:
 def generator(fit: Data, options: DIPOptions, *, rng: torch.Generator) -> tuple[Generator, dict[str, Tensor]]:
     """The generator for these data, and its starting weights.
 
-    The scale is the attenuation that 99.5 % of the pixels of a smooth filtered back-projection stay below; the output starts flat
-    at the image's mean.
+    The scale is 1.4 times the attenuation that 99.5 % of the pixels of a smooth filtered back-projection stay below: nearer to 1
+    a sigmoid saturates inside the object, and its tangent model is sure of a plateau that is wrong. The output starts flat at the
+    image's mean.
     """
     with torch.no_grad():
         image = fbp(fit.A, fit.y, window="hann").clamp(min=0)
     flat = image.flatten(1)
-    scale = torch.quantile(flat, 0.995, dim=1)
+    scale = _HEADROOM * torch.quantile(flat, 0.995, dim=1)
     if not bool((scale > 0).all()):
-        raise InputError("The filtered back-projection is zero: the projections show no object inside the image; check units and geometry.")
+        raise InputError(
+            "The filtered back-projection is zero: the projections show no object inside the image; check units and geometry."
+        )
     inputs = (image / scale[:, None, None])[:, None, None]
     if options.noise_input:
         inputs = torch.randn(inputs.shape, generator=rng, device=rng.device).to(inputs)
@@ -187,7 +192,9 @@ def dip(
         if not diverged:
             return
         rate, resume = rate / 2, None
-    raise CtuqError("The network's fit diverged four times; give a smaller learning rate, and check the projections for outliers.")
+    raise CtuqError(
+        "The network's fit diverged four times; give a smaller learning rate, and check the projections for outliers."
+    )
 
 
 def _diverged(state: DIPState, fit: Data) -> bool:

@@ -42,13 +42,9 @@ class UNet(nn.Module):
         super().__init__()
         widths, skips = options.channels, options.skips
         inputs = (1, *widths)
-        self.down = nn.ModuleList(
-            _block(inputs[i], widths[i], options, stride=1 if i == 0 else 2) for i in range(len(widths))
-        )
+        self.down = nn.ModuleList(_block(inputs[i], widths[i], options, stride=1 if i == 0 else 2) for i in range(len(widths)))
         self.skip = nn.ModuleList(_conv(widths[i], s, 1, options) if s else None for i, s in enumerate(skips))
-        self.up = nn.ModuleList(
-            _block(widths[i + 1] + skips[i], widths[i], options, stride=1) for i in range(len(widths) - 1)
-        )
+        self.up = nn.ModuleList(_block(widths[i + 1] + skips[i], widths[i], options, stride=1) for i in range(len(widths) - 1))
         self.out = _conv(widths[0], 1, 1, options)
         self.activation = _ACTIVATIONS[options.activation]()
         self._upsample = "bilinear" if options.dims == 2 else "trilinear"

@@ -11,7 +11,7 @@ import numpy as np
 import scipy.optimize
 from numpy.typing import NDArray
 
-_IMAGE_PRIOR_SD = 3.0
+_IMAGE_PRIOR_SD = 1.0
 _NOISE_PRIOR_SD = 1.0
 _FEWEST = 5
 
@@ -50,11 +50,11 @@ def choose_views(angles: NDArray[np.float64], k: int) -> tuple[NDArray[np.int64]
 
 
 def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDArray) -> Scales:
-    """Most probable scales ``a``, ``b`` of ``residual ~ N(0, a image_variance + b noise_variance)``.
+    """Expected scales ``a``, ``b`` of ``residual ~ N(0, a image_variance + b noise_variance)``.
 
     The likelihood of the rays is tempered by their correlation time along the detector (neighbouring rays err together), so that a
-    handful of views counts as the few independent facts that it is. Log-normal priors (sd 3 for the image, 1 for the noise, around
-    1) keep the noise scale from collapsing when no held-out ray passes through air alone.
+    handful of views counts as the few independent facts that it is. Log-normal priors of sd 1 around 1 keep the noise scale from
+    collapsing when no held-out ray passes through air alone.
 
     Parameters
     ----------
@@ -64,7 +64,8 @@ def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDA
     Returns
     -------
     Scales
-        Standard deviations from the curvature at the optimum.
+        Posterior means: the less the views say of a scale, the longer the error bars. Standard deviations of the logarithms are
+        from the curvature at the optimum (Laplace).
     """
     r2 = residual.astype(np.float64) ** 2
     p, s = image_variance.astype(np.float64), noise_variance.astype(np.float64)
@@ -78,7 +79,8 @@ def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDA
     starts = [np.array([a, 0.0]) for a in (-1.0, 1.0, 4.0)]
     found = min((scipy.optimize.minimize(loss, x, method="BFGS") for x in starts), key=lambda f: f.fun)
     sd = np.sqrt(np.maximum(np.diag(np.linalg.inv(_hessian(loss, found.x))), 0))
-    return Scales(math.exp(found.x[0]), math.exp(found.x[1]), float(sd[0]), float(sd[1]))
+    image, noise = np.exp(found.x + sd**2 / 2)
+    return Scales(float(image), float(noise), float(sd[0]), float(sd[1]))
 
 
 def correlation_time(rows: NDArray) -> float:
