@@ -11,7 +11,7 @@ def description_lines(description: Description) -> Lines:
     lines = [(name, getattr(description, name)) for name in _PHRASES]
     lines.insert(_PHRASES.index("weights"), ("rotation axis", description.axis))
     lines += [("", fact) for fact in description.facts]
-    lines += [("assumed", text) for text in description.assumed]
+    lines += [("note", text) for text in description.assumed]
     lines += [("MISSING", text) for text in description.missing]
     return [line for line in lines if line[1]] + _unsaid(description)
 

@@ -70,7 +70,7 @@ PICTURES: tuple[Picture, ...] = (
         "Images that explain the data about equally well, and what sets each apart from the mean: structures that come and "
         "go together are correlated errors.",
         figures.draw_samples,
-        lambda result: result.samples is not None,
+        lambda result: result.samples is not None and len(result.samples) > 0,
     ),
     Picture(
         "calibration",

@@ -11,6 +11,7 @@ _LABELS = {
     "ssim": "SSIM",
     "rms_z": "rms z (1 is ideal)",
     "log_likelihood": "log-likelihood each (nats)",
+    "log_likelihood_full": "log-likelihood a pixel, whole image",
     "crps": "CRPS",
     "rmse": "RMSE",
     "rank_correlation": "rank correlation of |error| and std",
@@ -18,11 +19,11 @@ _LABELS = {
     "log_evidence": "log evidence (nats)",
 }
 _SCORES = {
-    "truth": "Against the truth",
     "held_out": "Rays of held-out views",
+    "truth": "Against the truth",
     "leave_one_angle_out": "Leave one angle out (closed form, network fixed)",
 }
-_INSIDE, _COVERS = "_object", "cover_"
+_INSIDE, _COVERS, _PATCH = "_object", "cover_", "log_likelihood_patch_"
 
 Rows = list[tuple[str, ...]]
 
@@ -33,6 +34,9 @@ def label(key: str) -> str:
         return _LABELS[key]
     if key.endswith(_INSIDE):
         return f"{label(key.removesuffix(_INSIDE))}, object only"
+    if key.startswith(_PATCH):
+        patch = key.removeprefix(_PATCH)
+        return f"log-likelihood a pixel, {patch} × {patch} patches"
     if key.startswith(_COVERS) and key.removeprefix(_COVERS).isdigit():
         return f"{key.removeprefix(_COVERS)} % intervals cover (%)"
     return key.replace("_", " ")
@@ -52,14 +56,6 @@ def pairs(values: Mapping[str, object]) -> Rows:
     return [(label(key), number(value, key)) for key, value in values.items()]
 
 
-def calibration_rows(result: Result) -> Rows:
-    """Score, raw, calibrated; one row a score of the held-out rays."""
-    if result.calibration is None:
-        return []
-    raw, calibrated = result.calibration.raw, result.calibration.calibrated
-    return [(label(key), number(raw.get(key, "-"), key), number(value, key)) for key, value in calibrated.items()]
-
-
 def scale_rows(result: Result) -> Rows:
     """What was scaled, the factor, and its 68 % interval."""
     if result.calibration is None:
@@ -72,11 +68,27 @@ def scale_rows(result: Result) -> Rows:
     return [(name, f"× {scale:.3g}", f"{scale * np.exp(-sd):.3g} to {scale * np.exp(sd):.3g}") for name, scale, sd in scales]
 
 
-def score_tables(result: Result) -> list[tuple[str, Rows]]:
-    """Title and rows of each group of scores, but for those that `calibration_rows` shows already."""
-    shown = {} if result.calibration is None else result.calibration.calibrated
-    groups = [(name, values) for name, values in result.scores.items() if values and dict(values) != dict(shown)]
-    return [(_SCORES.get(name, label(name)), pairs(values)) for name, values in groups]
+def score_tables(result: Result) -> list[tuple[str, Rows, tuple[str, ...]]]:
+    """Title, rows and head of each group of scores; where a group has figures from before calibration, both stand in a row."""
+    scores = {name: values for name, values in result.scores.items() if values}
+    if result.calibration is not None:
+        scores |= {"held_out": result.calibration.calibrated, "held_out_raw": result.calibration.raw}
+    tables = []
+    for name in sorted(scores, key=[*_SCORES, *scores].index):
+        raw = scores.get(f"{name}_raw")
+        if name.endswith("_raw") and name.removesuffix("_raw") in scores:
+            continue
+        title = _SCORES.get(name, label(name))
+        if raw is None or dict(raw) == dict(scores[name]):
+            tables.append((title, pairs(scores[name]), ()))
+        else:
+            tables.append((title, _compared(scores[name], raw), ("score", "raw", "calibrated")))
+    return tables
+
+
+def _compared(calibrated: Mapping[str, float], raw: Mapping[str, float]) -> Rows:
+    """Label, raw, calibrated; scores that the scales of the uncertainty do not touch have no raw figure of their own."""
+    return [(label(key), number(raw.get(key, ""), key), number(value, key)) for key, value in calibrated.items()]
 
 
 def hyperparameters(result: Result) -> Rows:

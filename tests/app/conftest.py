@@ -79,7 +79,8 @@ def result(scan) -> Result:
         log_evidence=1234.5,
         calibration=calibration,
         scores={
-            "truth": {"psnr": 31.2, "ssim": 0.94, "rms_z": 1.02},
+            "truth": {"psnr": 31.2, "rms_z": 1.02, "log_likelihood_patch_7": 4.5},
+            "truth_raw": {"psnr": 31.2, "rms_z": 3.06},
             "held_out": figures,
             "leave_one_angle_out": {"rms_z": 0.96, "cover_68": 0.71},
         },

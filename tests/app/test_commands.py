@@ -4,11 +4,11 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-from ctuq.pipeline import Progress
 
 from ctuq import files
 from ctuq.app import cli, commands
 from ctuq.errors import ResourceError
+from ctuq.pipeline import Progress
 from ctuq.uncertainty.result import Result
 
 
@@ -174,6 +174,45 @@ def test_an_impossible_selection_is_told_in_one_line(pipeline, scan_file, tmp_pa
     assert cli.main(["reconstruct", str(scan_file), "-o", str(tmp_path / "run"), *words]) == 2
     assert told(capsys)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--device cuda", "no GPU"),
+        ("--device nonsense", "nonsense"),
+        ("--size 3", "at least 8"),
+        ("--samples=-1", "negative"),
+        ("--calibration-views 20", "20 calibration views"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_in_one_line(scan_file, tmp_path, capsys, monkeypatch, words, said):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert cli.main(["reconstruct", str(scan_file), "-o", str(tmp_path / "run"), *words.split()]) == 2
+    assert said in told(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_little_memory_is_told_with_what_is_needed(scan_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ctuq.linops.memory.available_memory", lambda device="cpu": 10_000)
+    assert cli.main(["reconstruct", str(scan_file), "-o", str(tmp_path / "run")]) == 2
+    assert "GiB" in told(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_geometry_that_misses_the_object_is_refused_in_one_line(scan, tmp_path, capsys):
+    path = tmp_path / "scan.h5"
+    files.write_scan(replace(scan, truth=None, grid=replace(scan.grid, centre=(500.0, 0.0))), path)
+    assert cli.main(["reconstruct", str(path), "-o", str(tmp_path / "run"), "--method", "fbp", "--size", "16"]) == 2
+    assert told(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_real_run_by_a_classical_method(scan_file, tmp_path, capsys):
+    assert cli.main(["reconstruct", str(scan_file), "-o", str(tmp_path), "--method", "fbp", "--size", "24"]) == 0
+    result = Result.load(tmp_path / "results.h5")
+    assert (result.method, result.mean.shape) == ("fbp", (24, 24))
+    assert "PSNR" in (tmp_path / "report.html").read_text()
 
 
 def test_no_scan_named_is_told(capsys, tmp_path):

@@ -68,7 +68,14 @@ def test_the_page_shows_every_picture_with_its_alternative_text(result, page):
 def test_the_page_tells_what_how_sure_and_what_to_beware(result, page):
     for sentence in (*sentences(result), *result.warnings):
         assert sentence in page
-    for text in ("Held-out rays", "Against the truth", "Leave one angle out", "PSNR (dB)", "Hyperparameters", "Time (s)"):
+    for text in (
+        "Rays of held-out views",
+        "Against the truth",
+        "Leave one angle out",
+        "PSNR (dB)",
+        "Hyperparameters",
+        "Time (s)",
+    ):
         assert text in page
     for text in ("How to cite", "Nobody 2025", "Linearised Deep Image Prior", "lengthscale", "2.13.0", "12.5"):
         assert text in page
@@ -189,6 +196,26 @@ def test_hover_keys_and_flip_book_work_in_chromium(result, images, tmp_path):
         page.resize(360, 800)
         assert page.run("return document.documentElement.scrollWidth <= innerWidth")
         assert page.errors() == []
+
+
+def test_scores_before_and_after_calibration_stand_in_one_row(result):
+    tables_by_title = {title: (rows, head) for title, rows, head in tables.score_tables(result)}
+    assert list(tables_by_title) == [
+        "Rays of held-out views",
+        "Against the truth",
+        "Leave one angle out (closed form, network fixed)",
+    ]
+    rows, head = tables_by_title["Rays of held-out views"]
+    assert head == ("score", "raw", "calibrated")
+    assert ("rms z (1 is ideal)", "2.2", "1.01") in rows
+    rows, _ = tables_by_title["Against the truth"]
+    assert ("rms z (1 is ideal)", "3.06", "1.02") in rows
+    assert ("log-likelihood a pixel, 7 × 7 patches", "", "4.5") in rows
+
+
+def test_no_samples_are_no_trouble(bare, result):
+    none = replace(bare, std=result.std, samples=result.samples[:0])
+    assert "flipbook" not in render_report(none, draw_all(none))
 
 
 def test_a_page_is_named_after_the_files_not_their_folders(result):
