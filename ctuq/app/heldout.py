@@ -77,8 +77,10 @@ def _draw_rays(axes: Axes, position: NDArray, rays: NDArray) -> None:
 
 def _draw_misses(axes: Axes, position: NDArray, rays: NDArray) -> None:
     measured, predicted, raw, calibrated = rays
-    for std, colour, alpha, name in ((calibrated, _CALIBRATED, 0.22, "calibrated"), (raw, _RAW, 0.7, "raw")):
-        axes.fill_between(position, -_Z95 * std, _Z95 * std, color=colour, alpha=alpha, lw=0, label=f"95 % band, {name}")
+    band = _Z95 * calibrated
+    axes.fill_between(position, -band, band, color=_CALIBRATED, alpha=0.22, lw=0, label="95 % band, calibrated")
+    for sign, name in ((-1, "95 % band, raw"), (1, None)):
+        axes.plot(position, sign * _Z95 * raw, "--", color=_RAW, lw=1.2, label=name)
     axes.plot(position, measured - predicted, ".", color=_MEASURED, ms=2.5)
     axes.grid(alpha=0.3)
 

@@ -122,10 +122,11 @@ def input_rows(result: Result) -> Rows:
 def citations(result: Result) -> Sequence[str]:
     """What to cite: the data, this program, and the work it stands on."""
     data = result.scan.provenance.facts.get("citation")
-    version = result.versions.get("ctuq", "")
+    told = result.versions.get("ctuq", "")
+    name = f"ctuq {told}" if told[:1].isdigit() else "ctuq"
     return [
         *([f"Data: {data}"] if data else []),
-        f"ctuq {version}: X-ray CT that says how sure it is. See CITATION.cff.",
+        f"{name}: X-ray CT that says how sure it is. See CITATION.cff.",
         "J. Antorán, R. Barbano, J. Leuschner, J. M. Hernández-Lobato, B. Jin: Uncertainty Estimation for Computed Tomography "
         "with a Linearised Deep Image Prior. Transactions on Machine Learning Research, 2023.",
         "D. Ulyanov, A. Vedaldi, V. Lempitsky: Deep Image Prior. CVPR 2018.",

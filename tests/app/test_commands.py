@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import h5py
 import numpy as np
@@ -8,7 +9,9 @@ import tifffile
 from ctuq import files
 from ctuq.app import cli, commands
 from ctuq.errors import ResourceError
-from ctuq.pipeline import Progress
+from ctuq.pipeline import Progress, ReconstructOptions
+from ctuq.recon.dip import DIPOptions
+from ctuq.recon.unet import UNetOptions
 from ctuq.uncertainty.result import Result
 
 
@@ -93,6 +96,25 @@ def test_an_interruption_keeps_the_state_and_resume_uses_it(pipeline, bare, scan
     assert cli.main([*words, "--resume"]) == 0
     assert pipeline.resumed
     assert not (tmp_path / commands.CHECKPOINT).exists()
+
+
+def test_an_interrupted_fit_goes_on_to_what_it_would_have_been(scan_file, tmp_path, capsys, monkeypatch):
+    short = DIPOptions(iterations=24, check_every=2, network=UNetOptions(channels=(4, 4), skips=(2,)))
+    monkeypatch.setattr(commands.pipeline, "ReconstructOptions", partial(ReconstructOptions, dip=short))
+    words = ["reconstruct", str(scan_file), "--size", "16", "--no-uncertainty"]
+    assert cli.main([*words, "-o", str(tmp_path / "whole")]) == 0
+
+    def interrupted(self, record):
+        if record.stage == "Deep Image Prior" and record.done >= 12:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commands.ProgressBar, "__call__", interrupted)
+        assert cli.main([*words, "-o", str(tmp_path / "parts")]) == 2
+    assert "--resume" in told(capsys)
+    assert cli.main([*words, "-o", str(tmp_path / "parts"), "--resume"]) == 0
+    whole, parts = (Result.load(tmp_path / name / "results.h5") for name in ("whole", "parts"))
+    np.testing.assert_allclose(parts.mean, whole.mean, atol=1e-3 * whole.mean.max())
 
 
 def test_an_old_state_is_not_used_without_resume(pipeline, scan_file, tmp_path):
