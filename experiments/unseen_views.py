@@ -1,0 +1,77 @@
+"""Real scans: reconstruct a few views, and score the error bars on all the views that were used for nothing.
+
+``python -m experiments.unseen_views walnut --size 128`` (or ``ta``, ``tb``: HTC 2022 with truth); one row is added to
+``figures/unseen_views.csv``.
+"""
+
+import csv
+import time
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+from tyro.conf import Positional
+
+import ctuq
+from ctuq import files
+from ctuq.pipeline import match_detector
+from ctuq.uncertainty.metrics import gaussian_scores
+from ctuq.uncertainty.predict import predict_views
+
+HERE = Path(__file__).resolve().parent.parent
+STEPS = {"walnut": 4, "ta": 8, "tb": 12}
+_SAMPLES = 512
+
+
+def load(name: str) -> ctuq.Scan:
+    """A shipped scan with all its views (and the truth, for HTC)."""
+    if name == "walnut":
+        return ctuq.read(files.demo_scan())
+    folder = HERE / "data" / "htc2022"
+    return ctuq.read(sorted(folder.glob(f"htc2022_{name}_*-*.mat")), truth=folder / f"htc2022_{name}_seg_gt.png")
+
+
+def measure(name: str, size: int, seed: int) -> dict[str, float | str]:
+    """Scores of the unseen rays: calibrated, raw, and of a constant variance learned from the same held-out views."""
+    scan = load(name)
+    used = np.arange(0, scan.n_angles, STEPS[name])
+    unused = np.setdiff1d(np.arange(scan.n_angles), used)
+    start = time.perf_counter()
+    result = ctuq.reconstruct(scan.select(used), size=size, samples=_SAMPLES, seed=seed)
+    seconds = time.perf_counter() - start
+    others = match_detector(scan.select(unused), result.grid)
+    A = ctuq.ray_transform(result.grid, others.geometry, backend="matrix")
+    mean, variance = predict_views(result, A)
+    residual = others.projections - mean
+    row: dict[str, float | str] = {"scan": name, "size": size, "seed": seed, "views": len(used), "seconds": seconds}
+    row |= gaussian_scores(residual, variance)
+    c = result.calibration
+    assert c is not None
+    raw = (variance - result.sigma2) / c.image_scale + result.sigma2 / c.noise_scale
+    constant = float(np.mean((c.predictions[0] - c.predictions[1]) ** 2))
+    row |= {f"raw_{k}": v for k, v in gaussian_scores(residual, raw).items()}
+    row["constant_log_likelihood"] = gaussian_scores(residual, np.full_like(residual, constant))["log_likelihood"]
+    row |= {"image_scale": c.image_scale, "image_scale_log_sd": c.log_image_scale_sd, "noise_scale": c.noise_scale}
+    truth = result.scores.get("truth", {})
+    row |= {f"truth_{k}": truth.get(k, float("nan")) for k in ("psnr", "rank_correlation", "cover_95_object")}
+    print(" ".join(f"{k} {v:.1f}" for k, v in result.timings.items()))
+    return row
+
+
+def main(name: Positional[Literal["walnut", "ta", "tb"]], size: int = 128, seed: int = 0) -> None:
+    """Print and record the scores of one scan."""
+    row = measure(name, size, seed)
+    for key, value in row.items():
+        print(f"{key:>24} {value:.4g}" if isinstance(value, float) else f"{key:>24} {value}")
+    path = HERE / "figures" / "unseen_views.csv"
+    new = not path.is_file()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
