@@ -124,9 +124,9 @@ def maximise_evidence(
         M.sub_(torch.outer(a, a))
         slopes = torch.tensordot(components, M, 2)
         slopes = torch.cat([slopes, *((m * M).sum()[None] for m in extra), (M.diagonal() * noise).sum()[None]]) / 2
-        loss = (coefficients * slopes).sum() - (0 if log_hyperprior is None else log_hyperprior(psi))
-        (gradient,) = torch.autograd.grad(loss, point)
-        total = -value - (0.0 if log_hyperprior is None else float(log_hyperprior(psi)))
+        hyper = torch.zeros((), dtype=torch.float64) if log_hyperprior is None else log_hyperprior(psi)
+        (gradient,) = torch.autograd.grad((coefficients * slopes).sum() - hyper, point)
+        total = -value - float(hyper.detach())
         history.append(total)
         return total, gradient.numpy()
 
@@ -140,7 +140,7 @@ def maximise_evidence(
         options={"maxiter": steps, "ftol": 1e-9, "gtol": 1e-3},
     )
     psi = torch.tensor(found.x[: len(prior.names)], dtype=torch.float64)
-    hyper = 0.0 if log_hyperprior is None else float(log_hyperprior(psi))
+    hyper = 0.0 if log_hyperprior is None else float(log_hyperprior(psi).detach())
     floor = 0.0 if white is None else float(np.exp(found.x[-2]))
     return Evidence(psi, floor, float(np.exp(found.x[-1])), float(-found.fun - hyper), tuple(history), bool(found.success))
 
@@ -153,7 +153,8 @@ def _start(components: Tensor, t: Tensor, prior: Prior, white: Tensor | None) ->
     share = variance / float((prior.coefficients(psi) * sizes).sum())
     psi = psi + prior.is_variance * math.log(share)
     if prior.is_variance.all() and len(psi) == len(sizes):
-        psi = torch.log(variance / len(sizes) / sizes.clamp(min=1e-300))
+        # A block whose features are all zero would start, and stay, at a variance that overflows float32.
+        psi = torch.log(variance / len(sizes) / sizes.clamp(min=1e-9 * float(sizes.max())))
     tail = [math.log(1e-3 * variance)]
     if white is not None:
         tail.insert(0, math.log(1e-3 * variance / float(white.diagonal().mean())))

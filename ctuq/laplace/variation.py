@@ -43,7 +43,9 @@ class VariationPrior:
         parts = []
         for owner in owners.unique():
             chosen = owners == owner
-            parts.append(mean_absolute(self.means, (a[chosen] @ self.variances[chosen]).sqrt()).sum())
+            # Without a floor, differences that cannot vary would make the gradient of the root NaN.
+            variance = (a[chosen] @ self.variances[chosen]).clamp(min=1e-60)
+            parts.append(mean_absolute(self.means, variance.sqrt()).sum())
         return torch.stack(parts)
 
     def __call__(self, psi: Tensor) -> Tensor:
@@ -51,9 +53,7 @@ class VariationPrior:
             psi = psi.detach().requires_grad_(True)
         kappa = self.strength * self.expected_variation(psi)
         owned = torch.tensor(sorted(set(self.owners)))
-        slopes = torch.stack(
-            [torch.autograd.grad(k, psi, create_graph=True)[0][o] for k, o in zip(kappa, owned, strict=True)]
-        )
+        slopes = torch.stack([torch.autograd.grad(k, psi, create_graph=True)[0][o] for k, o in zip(kappa, owned, strict=True)])
         return -kappa.sum() + slopes.abs().clamp(min=1e-300).log().sum()
 
 

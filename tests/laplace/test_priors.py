@@ -1,0 +1,151 @@
+import math
+
+import pytest
+import torch
+
+from ctuq.errors import InputError
+from ctuq.laplace import FilterProcess, g_prior, isotropic, layerwise, log_evidence, maximise_evidence
+from ctuq.linops.jacobian import Block, linearise
+from ctuq.recon.unet import UNet, UNetOptions
+
+BLOCKS = (
+    Block("first", slice(0, 36), (2, 2, 3, 3)),
+    Block("point", slice(36, 40), (2, 2, 1, 1)),
+    Block("solid", slice(40, 94), (1, 2, 3, 3, 3)),
+)
+P = 94
+KINDS = {"isotropic": isotropic, "layerwise": layerwise, "filter": FilterProcess}
+
+
+def make(kind, features):
+    return g_prior(BLOCKS, features) if kind == "g" else KINDS[kind](BLOCKS)
+
+
+def random_psi(prior, rng):
+    return 0.5 * torch.randn(len(prior.names), generator=rng, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("kind", ["isotropic", "layerwise", "g", "filter"])
+def test_components_sum_to_the_features_covariance(kind, rng):
+    features = torch.randn(11, P, generator=rng, dtype=torch.float64)
+    prior = make(kind, features)
+    psi = random_psi(prior, rng)
+    sigma = prior.covariance(torch.eye(P, dtype=torch.float64), psi)
+    K = torch.tensordot(prior.coefficients(psi), torch.stack(list(prior.components(features))), 1)
+    torch.testing.assert_close(sigma, sigma.T)
+    torch.testing.assert_close(K, features @ sigma @ features.T, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["isotropic", "layerwise", "g", "filter"])
+def test_root_times_its_transpose_is_the_covariance(kind, rng):
+    prior = make(kind, torch.randn(11, P, generator=rng, dtype=torch.float64))
+    psi = random_psi(prior, rng)
+    eye = torch.eye(P, dtype=torch.float64)
+    # Rows are mapped by R^T, so that standard normal rows get the covariance R R^T.
+    root = prior.root(eye, psi)
+    torch.testing.assert_close(root.T @ root, prior.covariance(eye, psi))
+
+
+@pytest.mark.parametrize("kind", ["isotropic", "layerwise", "g", "filter"])
+def test_each_hyperparameter_has_a_name_a_start_and_a_kind(kind, rng):
+    prior = make(kind, torch.randn(11, P, generator=rng))
+    assert len(set(prior.names)) == len(prior.names) == len(prior.start()) == len(prior.is_variance)
+    assert [name.startswith("lengthscale") for name in prior.names] == (~prior.is_variance).tolist()
+
+
+def test_filter_process_kernel_is_exponential_in_tap_distance():
+    variance, length = 0.7, 1.3
+    prior = FilterProcess(BLOCKS[:1])
+    psi = torch.tensor([math.log(variance), math.log(length)], dtype=torch.float64)
+    sigma = prior.covariance(torch.eye(36, dtype=torch.float64), psi)
+    kernel = torch.empty(9, 9, dtype=torch.float64)
+    for i in range(9):
+        for j in range(9):
+            kernel[i, j] = variance * math.exp(-math.hypot(i // 3 - j // 3, i % 3 - j % 3) / length)
+    torch.testing.assert_close(sigma, torch.block_diag(*[kernel] * 4))
+
+
+@pytest.mark.parametrize(("block", "distances"), [(BLOCKS[0], 6), (BLOCKS[1], 1)])
+def test_plane_filters_have_a_component_for_each_tap_distance(block, distances, rng):
+    alone = Block(block.name, slice(0, math.prod(block.shape)), block.shape)
+    prior = FilterProcess([alone])
+    features = torch.randn(3, alone.slice.stop, generator=rng)
+    assert len(list(prior.components(features))) == len(prior.coefficients(prior.start())) == distances
+    assert ("lengthscale " + block.name in prior.names) == (distances > 1)
+
+
+def test_solid_filters_correlate_along_all_three_axes(rng):
+    prior = FilterProcess([Block("solid", slice(0, 54), (1, 2, 3, 3, 3))])
+    sigma = prior.covariance(torch.eye(54, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
+    corner, far, other = 0, 26, 27
+    assert float(sigma[corner, 9]) == pytest.approx(math.exp(-1))
+    assert float(sigma[corner, far]) == pytest.approx(math.exp(-math.sqrt(12)))
+    assert float(sigma[corner, other]) == 0
+    assert len(list(prior.components(torch.randn(2, 54, generator=rng)))) == 10
+
+
+def test_filter_process_refuses_linear_layers():
+    with pytest.raises(InputError, match="convolution"):
+        FilterProcess([Block("linear", slice(0, 6), (2, 3))])
+
+
+def evidence_and_prediction(make_prior, features, new, t):
+    prior = make_prior(features)
+    found = maximise_evidence(torch.stack(list(prior.components(features))), t, prior)
+    K = prior.covariance(features, found.psi) @ features.T + found.sigma2 * torch.eye(len(t), dtype=torch.float64)
+    cross = prior.covariance(new, found.psi) @ features.T
+    return found.value, cross @ torch.linalg.solve(K, t)
+
+
+def rescaling_changes(make_prior, rng):
+    features = torch.randn(14, P, generator=rng, dtype=torch.float64)
+    new = torch.randn(5, P, generator=rng, dtype=torch.float64)
+    t = features @ torch.randn(P, generator=rng, dtype=torch.float64) + torch.randn(14, generator=rng, dtype=torch.float64)
+    factors = torch.ones(P, dtype=torch.float64)
+    factors[BLOCKS[0].slice] = 37.0
+    value, mean = evidence_and_prediction(make_prior, features, new, t)
+    value_2, mean_2 = evidence_and_prediction(make_prior, features * factors, new * factors, t)
+    return abs(value - value_2), float((mean - mean_2).abs().max() / mean.abs().max())
+
+
+def test_g_prior_does_not_see_a_rescaling_of_features(rng):
+    assert max(rescaling_changes(lambda features: g_prior(BLOCKS, features), rng)) < 1e-8
+
+
+def test_isotropic_prior_sees_a_rescaling_of_features(rng):
+    assert min(rescaling_changes(lambda features: isotropic(BLOCKS), rng)) > 1e-3
+
+
+def test_g_prior_gives_dead_weights_no_variance(rng):
+    features = torch.randn(6, P, generator=rng)
+    features[:, 3] = 0
+    sigma = g_prior(BLOCKS, features).covariance(torch.eye(P), torch.zeros(1, dtype=torch.float64))
+    assert float(sigma[3, 3]) == 0
+    assert bool((sigma.diagonal()[4:] > 0).all())
+
+
+def test_g_prior_evidence_does_not_see_weights_scaled_before_a_normalisation(rng):
+    network = UNet(UNetOptions(channels=(4, 4), skips=(2,), groups=2), rng).double()
+    for module in network.modules():
+        if isinstance(module, torch.nn.GroupNorm):
+            module.eps = 1e-12
+    inputs = torch.rand(1, 1, 8, 8, generator=rng, dtype=torch.float64)
+    rays = torch.randn(20, 64, generator=rng, dtype=torch.float64)
+    noise = 0.1 * torch.randn(20, generator=rng, dtype=torch.float64)
+
+    def evidence(make_prior):
+        image, J = linearise(network, inputs)
+        features = J.T(rays.reshape(-1, 8, 8))
+        t = rays @ image.flatten() * 0.1 + noise + features @ J.weights
+        prior = make_prior(J.blocks, features)
+        psi = torch.zeros(len(prior.names), dtype=torch.float64)
+        K = prior.covariance(features, psi) @ features.T + 0.01 * torch.eye(20, dtype=torch.float64)
+        return log_evidence(K, t)[0]
+
+    before = evidence(g_prior), evidence(lambda blocks, _: isotropic(blocks))
+    with torch.no_grad():
+        network.down[0][0].weight.mul_(3.0)
+        network.down[0][0].bias.mul_(3.0)
+    after = evidence(g_prior), evidence(lambda blocks, _: isotropic(blocks))
+    assert after[0] == pytest.approx(before[0], rel=1e-4)
+    assert after[1] != pytest.approx(before[1], rel=1e-4)
