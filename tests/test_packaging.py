@@ -1,0 +1,118 @@
+"""What a user is told of the package holds: README, metadata, licences, citation."""
+
+import pkgutil
+import re
+import textwrap
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from ctuq.app import cli
+from ctuq.files import write_scan
+from ctuq.recon.dip import DIPOptions
+from ctuq.tomo import ParallelBeam, VolumeGrid, radians
+from ctuq.tomo.phantoms import rectangles
+from ctuq.tomo.simulate import RelativeNoise, simulate
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of one language, dedented; "" for those without."""
+    found = re.findall(r"^( *)```(\w*)\n(.*?)^\1```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(body) for _, name, body in found if name == language]
+
+
+def python_blocks():
+    return [pytest.param(text, id=f"{page.stem}-{i}") for page in PAGES for i, text in enumerate(blocks(page, "python"))]
+
+
+def commands() -> list[str]:
+    """Every command line of ctuq in the pages, comments cut."""
+    text = "\n".join(body for page in PAGES for body in blocks(page, ""))
+    shown = re.findall(r"^(?:.*&& )?(ctuq [a-z][^\n]*)$", text, re.MULTILINE)
+    inline = [c for page in PAGES for c in re.findall(r"`(ctuq [a-z]+(?: [^`\n]*)?)`", page.read_text(encoding="utf-8"))]
+    return sorted({line.split("#")[0].strip() for line in shown + inline})
+
+
+def test_the_readme_has_the_two_commands_of_a_new_user():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for command in ("pip install . && ctuq demo", "pip install '.[test]' && pytest"):
+        assert re.search(rf"^{re.escape(command)}( |$)", text, re.MULTILINE), command
+
+
+def test_the_five_lines_of_the_readme_run_and_their_file_reads_back(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    grid = VolumeGrid((12, 12), 2.0)
+    geometry = ParallelBeam(angles=radians(np.arange(6) * 30.0), columns=18, pixel=2.0)
+    rng = np.random.default_rng(0)
+    write_scan(
+        simulate(lambda n: rectangles(n, rng), geometry, grid, RelativeNoise(0.05), rng=rng, attenuation=0.05), Path("scan.h5")
+    )
+    (text,) = blocks(ROOT / "README.md", "python")
+    assert len([line for line in text.splitlines() if line.strip()]) == 5
+    names: dict = {"quick": DIPOptions(iterations=50)}
+    exec(text.replace("size=64", "size=12, dip=quick"), names)
+    read_back = names["ctuq"].Result.load("results.h5")
+    np.testing.assert_array_equal(read_back.std, names["result"].std)
+    assert (read_back.std > 0).all()
+
+
+@pytest.mark.parametrize("text", python_blocks())
+def test_every_python_example_imports_names_that_exist(text):
+    compile(text, "example", "exec")
+    imports = re.findall(r"^ *((?:from [\w.]+ )?import [\w.]+(?:, \w+)*)$", text, re.MULTILINE)
+    exec("\n".join(imports), {})
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_in_the_pages_is_understood(command, monkeypatch):
+    words = command.split()[1:]
+    for name in ("Demo", "Info", "Simulate", "Reconstruct", "Report", "Doctor"):
+        monkeypatch.setattr(getattr(cli, name), "run", lambda self: 0)
+    assert cli.main(words) == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_dotted_names_in_the_pages_exist(page):
+    for name in sorted(set(re.findall(r"`(ctuq(?:\.\w+)+)", page.read_text(encoding="utf-8")))):
+        pkgutil.resolve_name(name)
+
+
+def test_the_demo_and_the_report_templates_are_inside_the_package():
+    package = files("ctuq")
+    for name in ("data/walnut.png", "data/walnut.yaml", "py.typed", "app/templates/report.html.jinja"):
+        assert package.joinpath(name).is_file(), name
+
+
+def test_the_citation_names_this_version_and_licence():
+    assert CITATION["version"] == PROJECT["version"]
+    assert CITATION["license"] == PROJECT["license"] == "Apache-2.0"
+    told = {i["value"] for reference in CITATION["references"] for i in reference.get("identifiers", ())}
+    assert {f"arXiv:{n}" for n in ("2404.19157", "2203.00479", "2206.08900", "2210.04994", "2207.05714")} <= told
+
+
+def test_the_conda_environment_asks_for_what_the_package_asks_for():
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    (pip,) = [e["pip"] for e in entries if isinstance(e, dict)]
+    asked = {
+        re.sub(r"[ ><=@].*", "", e): re.sub(r"^[\w.-]+ ?", "", e).split(" ")[0]
+        for e in [*(e for e in entries if isinstance(e, str)), *pip]
+    }
+    renamed = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+    for requirement in PROJECT["dependencies"]:
+        name, bound = re.fullmatch(r"([\w-]+)(>=.+)", requirement).groups()
+        assert asked[renamed.get(name, name)] == bound, requirement
