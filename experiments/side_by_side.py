@@ -48,7 +48,9 @@ def main(problem: tyro.conf.Positional[Path], out: Annotated[Path | None, tyro.c
     print(f"PSNR {truth['psnr']:.2f} dB, SSIM {truth['ssim']:.4f}, rms z {truth['rms_z']:.2f}")
     print(f"rank correlation of |error| and std {truth['rank_correlation']:.2f}")
     for where in ("", "_object"):
-        print(f"covers{where or '_all'}: 68 % {100 * truth['cover_68' + where]:.1f}, 95 % {100 * truth['cover_95' + where]:.1f}")
+        print(
+            f"covers{where or '_all'}: 68 % {100 * truth['cover_68' + where]:.1f}, 95 % {100 * truth['cover_95' + where]:.1f}"
+        )
     for name in [n for n in truth if n.startswith(("log_likelihood_patch", "log_likelihood_full"))]:
         beside = found["reference"].get(name)
         print(f"{name}: {truth[name]:.3f}" + ("" if beside is None else f" (reference {beside})"))

@@ -1,6 +1,6 @@
 """Linearised Laplace for Gaussian-linear models: priors, evidence, posterior. It knows nothing of tomography."""
 
-from ctuq.laplace.evidence import Evidence, log_evidence, maximise_evidence
+from ctuq.laplace.evidence import Evidence, expected_floor, log_evidence, maximise_evidence
 from ctuq.laplace.gram import gram
 from ctuq.laplace.posterior import Conditioning, DensePosterior, PathwisePosterior
 from ctuq.laplace.priors import DiagonalPrior, FilterProcess, g_prior, isotropic, layerwise
@@ -14,6 +14,7 @@ __all__ = [
     "FilterProcess",
     "PathwisePosterior",
     "VariationPrior",
+    "expected_floor",
     "g_prior",
     "gram",
     "isotropic",

@@ -13,6 +13,7 @@ from ctuq.errors import CtuqError
 from ctuq.laplace.priors import Prior
 
 _SPAN = 25.0
+_NEGLIGIBLE, _MOST_FLOORS, _FLOOR_STEP = 12.0, 40, 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +144,33 @@ def maximise_evidence(
     hyper = 0.0 if log_hyperprior is None else float(log_hyperprior(psi).detach())
     floor = 0.0 if white is None else float(np.exp(found.x[-2]))
     return Evidence(psi, floor, float(np.exp(found.x[-1])), float(-found.fun - hyper), tuple(history), bool(found.success))
+
+
+def expected_floor(K: Tensor, white: Tensor, t: Tensor, lowest: float) -> float:
+    """Posterior mean of the variance of a white misfit, everything else fixed.
+
+    The evidence is flat below the misfit that the data can detect, so that its maximiser may be any small number, and joint densities
+    collapse along directions of no variance. The mean under a log-uniform prior from ``lowest`` upwards is an honest floor: about
+    the largest misfit that the data do not exclude, over the logarithm of the range below it.
+
+    Parameters
+    ----------
+    K : Tensor, float64, shape (m, m)
+        Evidence covariance without the misfit.
+    white : Tensor, float64, shape (m, m)
+        Gram matrix of the misfit at variance 1.
+    t : Tensor, float64, shape (m,)
+    lowest : float
+        Where the prior begins: the rounding of the outputs.
+    """
+    floors, values = [], []
+    floor = lowest
+    while not values or (values[-1] > max(values) - _NEGLIGIBLE and len(values) < _MOST_FLOORS):
+        floors.append(floor)
+        values.append(log_evidence(K + floor * white, t)[0])
+        floor *= _FLOOR_STEP
+    weights = np.exp(np.array(values) - max(values))
+    return float(weights @ np.array(floors) / weights.sum())
 
 
 def _start(components: Tensor, t: Tensor, prior: Prior, white: Tensor | None) -> tuple[np.ndarray, np.ndarray]:

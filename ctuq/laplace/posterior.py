@@ -101,14 +101,14 @@ class DensePosterior:
 class PathwisePosterior:
     """Posterior draws by exact conditioning of prior draws (Matheron's rule).
 
-    ``delta = K^-1 (H z_0 + e)``, deviation ``G (z_0 - cov(z, H z) delta)`` for latent variables z (weights, and a white misfit of the
-    outputs) with observations ``H z`` and outputs ``G z``: one product with the network for each draw.
+    ``delta = K^-1 (H z_0 + e)``, deviation ``G (z_0 - cov(z, H z) delta)`` for latent variables z (weights, and a white misfit
+    of the outputs) with observations ``H z`` and outputs ``G z``: one product with the network for each draw.
 
     Parameters
     ----------
     conditioning : Conditioning
     draw : callable
-        ``draw(n, rng) -> (latent, observations)``: prior draws of the latent variables (n, p), and their noisy observations (n, m).
+        ``draw(n, rng) -> (latent, observations)``: prior draws of the latent variables (n, p), their noisy observations (n, m).
     gain : callable
         ``gain(delta) -> latent``: ``cov(z, H z)`` applied to each row of (n, m).
     push : callable

@@ -1,13 +1,13 @@
 """From a fitted network to calibrated error bars: evidence, calibration on held-out views, final posterior."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctuq.laplace import Conditioning, DensePosterior, Evidence, PathwisePosterior, maximise_evidence
+from ctuq.laplace import Conditioning, DensePosterior, Evidence, PathwisePosterior, expected_floor, maximise_evidence
 from ctuq.uncertainty.calibration import Scales, learn_scales
 from ctuq.uncertainty.metrics import gaussian_scores
 from ctuq.uncertainty.result import Calibration
@@ -41,15 +41,20 @@ class Estimate:
 
 
 def fit_evidence(model: TangentModel, fitted: Tensor, variation: float) -> Evidence:
-    """Maximise the evidence of the fitted rays (boolean, one for each kept ray)."""
+    """Maximise the evidence of the fitted rays (boolean, one for each kept ray), then take the expected floor."""
     rows = fitted.nonzero()[:, 0]
-    every = bool(fitted.all())
-    components = model.components if every else torch.stack([K[rows][:, rows] for K in model.components])
-    white = model.white if every else model.white[rows][:, rows]
+    components = torch.stack([_block(K, rows) for K in model.components])
+    white, t, noise = _block(model.white, rows), model.target[rows], model.noise[rows]
     hyperprior = model.variation_prior(variation) if variation else None
-    return maximise_evidence(
-        components, model.target[rows], model.prior, white=white, noise=model.noise[rows], log_hyperprior=hyperprior
-    )
+    found = maximise_evidence(components, t, model.prior, white=white, noise=noise, log_hyperprior=hyperprior)
+    a = model.prior.coefficients(found.psi).to(components)
+    K = torch.tensordot(a, components, 1) + torch.diag(found.sigma2 * noise)
+    rounding = torch.finfo(torch.float32).eps * float(model.image.abs().max()) ** 2
+    return replace(found, floor=expected_floor(K, white, t, rounding))
+
+
+def _block(K: Tensor, rows: Tensor) -> Tensor:
+    return K if len(rows) == len(K) else K[rows][:, rows]
 
 
 def estimate(model: TangentModel, y: Tensor, held_out: NDArray[np.int64], *, variation: float = 0.0) -> Estimate:
@@ -103,7 +108,9 @@ def _calibrated(model, y, held_out, unseen, evidence, posterior, loo) -> Estimat
         log_noise_scale_sd=scales.log_noise_sd,
         raw=gaussian_scores(residual.cpu(), raw.cpu()),
         calibrated=gaussian_scores(residual.cpu(), calibrated.cpu()),
-        predictions=np.stack([_by_view(torch.from_numpy(v), model, new.cpu(), held_out, y.shape[1]) for v in table]).astype(np.float32),
+        predictions=np.stack([_by_view(torch.from_numpy(v), model, new.cpu(), held_out, y.shape[1]) for v in table]).astype(
+            np.float32
+        ),
     )
     return Estimate(evidence, posterior, scales, calibration, correction, loo)
 

@@ -22,6 +22,7 @@ from ctuq.tomo.matrix import MatrixRayTransform
 
 PRIORS = ("isotropic", "layerwise", "filter", "g")
 _IMAGE_SPACE_RATIO = 2.0
+_SMALL_IMAGE = 4096
 _BATCH = 64
 _DRAWS = 512
 
@@ -52,12 +53,12 @@ def plan(pixels: int, rays: int, weights: int, components: int) -> Plan:
 
     Image space is exact and costs one product a pixel; projection space costs one a ray, and its image variances are sampled.
     """
-    if pixels <= _IMAGE_SPACE_RATIO * rays:
+    if pixels <= max(_SMALL_IMAGE, _IMAGE_SPACE_RATIO * rays):
         space, rows = "image", pixels
-        reason = f"the image has {pixels} pixels, at most {_IMAGE_SPACE_RATIO:g} times the {rays} rays: exact in image space"
+        reason = f"{pixels} pixels against {rays} rays: exact in image space"
     else:
         space, rows = "projection", rays
-        reason = f"the image has {pixels} pixels, more than {_IMAGE_SPACE_RATIO:g} times the {rays} rays: sampled from projection space"
+        reason = f"{pixels} pixels against {rays} rays: sampled from projection space"
     dense = 8 * ((components + 4) * rays**2 + (components + 4) * pixels**2 * (space == "image"))
     return Plan(space, rows, int(4.2 * rows * weights + dense), reason)
 

@@ -59,7 +59,9 @@ def main(problem: Positional[Path], target: float = 32.8) -> None:
         _, jacobian = linearise(network, inputs)
         model = TangentModel(A, y, torch.ones_like(y), image, jacobian, float(generate.scale[0]), "isotropic")
         evidence = fit_evidence(model, torch.ones(len(model.target), dtype=torch.bool), 0.0)
-    print(f"{'log evidence':>45}: {evidence.value:.2f} after {len(evidence.trajectory)} evaluations, converged {evidence.converged}")
+    print(
+        f"{'log evidence':>45}: {evidence.value:.2f} after {len(evidence.trajectory)} evaluations, converged {evidence.converged}"
+    )
     for name in ("layerwise", "filter"):
         with timed(f"the same, {name} prior"):
             other = TangentModel(A, y, torch.ones_like(y), image, jacobian, float(generate.scale[0]), name)

@@ -1,12 +1,10 @@
-"""The main job: from a scan to an image with calibrated error bars."""
+"""The stages of a reconstruction, in their order."""
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctuq import records
 from ctuq.errors import BackendError, InputError
 from ctuq.laplace import DensePosterior
 from ctuq.linops.jacobian import linearise
+from ctuq.pipeline.checkpoint import Checkpoint
+from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.recon import CLASSICAL
-from ctuq.recon.dip import Data, DIPOptions, DIPState, dip, generator
+from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip, generator
 from ctuq.tomo import ray_transform
 from ctuq.tomo.geometry import VolumeGrid, default_grid
 from ctuq.tomo.raytransform import RayTransform
@@ -38,71 +37,11 @@ from ctuq.uncertainty.metrics import (
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.tangent import TangentModel
 
-METHODS = ("dip", *CLASSICAL)
-_LIBRARIES = ("ctuq", "torch", "numpy", "scipy", "astra-toolbox", "odl", "h5py", "scikit-image")
 _STOPPING_SHARE = 0.05
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ReconstructOptions:
-    """Options of a reconstruction; the defaults are meant for every scan.
-
-    Parameters
-    ----------
-    method : str
-        "dip", "fbp", "sirt", "cgls" or "tv"; only "dip" gives uncertainty.
-    size : int
-        Pixels along x and y.
-    uncertainty : bool
-    samples : int
-        Posterior samples to keep.
-    calibrate : bool
-        Hold views out of the fit and learn the scales of the error bars from them.
-    calibration_views : int, optional
-        How many; by default `ctuq.uncertainty.calibration.default_views`.
-    prior : str
-        "isotropic", "layerwise", "filter" or "g".
-    variation : float
-        Strength of the TV hyperprior; 0 leaves it out.
-    device : str
-        "auto" takes a GPU if there is one.
-    seed : int
-    dip : DIPOptions
-    """
-
-    method: str = "dip"
-    size: int = 128
-    uncertainty: bool = True
-    samples: int = 64
-    calibrate: bool = True
-    calibration_views: int | None = None
-    prior: str = "isotropic"
-    variation: float = 0.0
-    device: str = "auto"
-    seed: int = 0
-    dip: DIPOptions = DIPOptions()
-
-    def __post_init__(self):
-        if self.method not in METHODS:
-            raise InputError(f"There is no method {self.method!r}; choose one of {', '.join(METHODS)}.")
-        if self.size < 8:
-            raise InputError(f"The image size must be at least 8 pixels, got {self.size}.")
-        if self.samples < 0:
-            raise InputError(f"The number of samples cannot be negative, got {self.samples}.")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a stage is: ``done`` of ``total``, and what there is to say."""
-
-    stage: str
-    done: int
-    total: int
-    message: str = ""
-
-
-class _Run:
+class Run:
     """What the stages share: options, device, random numbers, clock, and who is told of progress."""
 
     def __init__(self, options: ReconstructOptions, progress: Callable[[Progress], None] | None):
@@ -121,6 +60,15 @@ class _Run:
         start = time.perf_counter()
         yield
         self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
+
+
+@dataclass(frozen=True, eq=False)
+class _Views:
+    """Indices of the views to fit and to hold out, and what the user should know of the choice."""
+
+    fitted: NDArray[np.int64]
+    held: NDArray[np.int64]
+    notes: tuple[str, ...] = ()
 
 
 def reconstruct(
@@ -162,13 +110,14 @@ def reconstruct(
     >>> result = ctuq.reconstruct(scan, size=96)  # doctest: +SKIP
     >>> result.mean, result.std  # doctest: +SKIP
     """
-    run = _Run(options or _options(method, settings), progress)
+    run = Run(options or options_from(method, settings), progress)
     grid = choose_grid(scan, run.options.size)
     scan = match_detector(scan, grid)
-    truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
+    views = _split(run.options, scan)
     with run.clock("ray transform"):
         dense = run.options.method == "dip" and run.options.uncertainty
         A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix" if dense else "auto")
+    truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
     y, weights = _tensors(scan, run.device)
     comparisons = _classical(run, A, y, weights)
     method_name = run.options.method
@@ -180,12 +129,12 @@ def reconstruct(
         comparisons={name: image for name, image in comparisons.items() if name != method_name},
         truth=truth,
         timings=run.timings,
-        settings=_settings(run.options),
-        versions=_versions(),
+        settings=flat_settings(run.options),
+        versions=library_versions(),
     )
     if method_name != "dip":
         return replace(base, scores={} if truth is None else {"truth": image_scores(base.mean, truth)})
-    return _with_dip(run, base, A, y, weights, checkpoint)
+    return _with_dip(run, base, Data(A, y, weights), views, checkpoint)
 
 
 def choose_grid(scan: Scan, size: int) -> VolumeGrid:
@@ -199,24 +148,23 @@ def match_detector(scan: Scan, grid: VolumeGrid) -> Scan:
     return scan.binned(min(factor, scan.geometry.columns))
 
 
-def _with_dip(run: _Run, base: Result, A: RayTransform, y: Tensor, weights: Tensor, checkpoint: Path | None) -> Result:
-    fitted, held, notes = _split(run.options, base.scan)
-    fit, stop = _stopping_data(run, A, y, weights, fitted, held)
+def _with_dip(run: Run, base: Result, data: Data, views: _Views, checkpoint: Path | None) -> Result:
+    fit, stop = _stopping_data(run, data, views)
     with run.clock("dip"):
         generate, start = generator(fit, run.options.dip, rng=run.rng)
-        state = _fit(run, generate, start, fit, stop, _Checkpoint(checkpoint, base.scan, run.options))
+        state = _fit(run, generate, start, (fit, stop), Checkpoint(checkpoint, base.scan, run.options))
         image = generate(state.best)[0].detach()
     history = {name: state.history[:, i].numpy() for i, name in enumerate(("iteration", "loss", "held_out_loss"))}
-    base = replace(base, mean=image.cpu().numpy(), history=history, warnings=notes)
+    base = replace(base, mean=image.cpu().numpy(), history=history, warnings=views.notes)
     if not run.options.uncertainty:
         return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
     with run.clock("jacobian"):
         network, inputs = generate.module(state.best)
         _, jacobian = linearise(network, inputs)
         model = TangentModel(
-            A,  # pyright: ignore[reportArgumentType]
-            y,
-            weights,
+            data.A,  # pyright: ignore[reportArgumentType]
+            data.y,
+            data.weights,
             image,
             jacobian,
             float(generate.scale[0]),
@@ -226,12 +174,12 @@ def _with_dip(run: _Run, base: Result, A: RayTransform, y: Tensor, weights: Tens
         _log.info("Tangent model: %s; about %.1f GiB.", model.plan.reason, model.plan.bytes / 2**30)
     with run.clock("evidence"):
         run.tell("Evidence", 0, 1)
-        found = estimate(model, y, held, variation=run.options.variation)
+        found = estimate(model, data.y, views.held, variation=run.options.variation)
         run.tell("Evidence", 1, 1, f"log evidence {found.evidence.value:.1f}")
     return _assembled(run, base, model, found)
 
 
-def _assembled(run: _Run, base: Result, model: TangentModel, found: Estimate) -> Result:
+def _assembled(run: Run, base: Result, model: TangentModel, found: Estimate) -> Result:
     """The result with its error bars, samples and scores."""
     with run.clock("samples"):
         run.tell("Samples", 0, 1)
@@ -275,36 +223,39 @@ def _patches(error: NDArray, covariance: NDArray | None, deviations: NDArray) ->
     return scores | {"log_likelihood_full": joint_log_likelihood(error.ravel(), covariance) / error.size}
 
 
-def _split(options: ReconstructOptions, scan: Scan) -> tuple[NDArray, NDArray, tuple[str, ...]]:
-    """Views to fit, views to hold out, and what the user should know of the choice."""
+def _split(options: ReconstructOptions, scan: Scan) -> _Views:
     n = scan.n_angles
     wanted = default_views(n) if options.calibration_views is None else options.calibration_views
     if wanted < 0 or wanted >= n:
         raise InputError(f"{wanted} calibration views were asked for, and the scan has {n}; leave at least one for the fit.")
-    if not (options.calibrate and options.uncertainty and wanted):
+    if not options.uncertainty:
+        return _Views(np.arange(n), np.zeros(0, np.int64))
+    if not (options.calibrate and wanted):
         text = "Not calibrated: the error bars are the tangent model's own, which are too short on real scans."
         few = f" {n} views are too few to hold any out." if options.calibrate and not wanted else ""
-        return np.arange(n), np.zeros(0, np.int64), (text + few,) if options.uncertainty else ()
-    fitted, held = choose_views(scan.geometry.angles, wanted)
-    return fitted, held, ()
+        return _Views(np.arange(n), np.zeros(0, np.int64), (text + few,))
+    return _Views(*choose_views(scan.geometry.angles, wanted))
 
 
-def _stopping_data(run: _Run, A: RayTransform, y: Tensor, weights: Tensor, fitted: NDArray, held: NDArray) -> tuple[Data, Data]:
+def _stopping_data(run: Run, data: Data, views: _Views) -> tuple[Data, Data]:
     """Rays to fit and rays that stop the fit: the held-out views, or else one ray in twenty."""
-    if len(held):
-        pick = [torch.as_tensor(v, device=y.device) for v in (fitted, held)]
-        fit, stop = (Data(A.subset(v), y[i][None], weights[i][None]) for v, i in zip((fitted, held), pick, strict=True))
-        return fit, stop
-    apart = (torch.rand(y.shape, generator=run.rng) < _STOPPING_SHARE).to(y)
-    return Data(A, y[None], (weights * (1 - apart))[None]), Data(A, y[None], (weights * apart)[None])
+    if len(views.held):
+        return _of_views(data, views.fitted), _of_views(data, views.held)
+    apart = (torch.rand(data.y.shape, generator=run.rng) < _STOPPING_SHARE).to(data.y)
+    fit, stop = (Data(data.A, data.y[None], (data.weights * share)[None]) for share in (1 - apart, apart))
+    return fit, stop
 
 
-def _fit(run: _Run, generate, start, fit: Data, stop: Data, checkpoint: "_Checkpoint") -> DIPState:
+def _of_views(data: Data, views: NDArray[np.int64]) -> Data:
+    rows = torch.as_tensor(views, device=data.y.device)
+    return Data(data.A.subset(views), data.y[rows][None], data.weights[rows][None])
+
+
+def _fit(run: Run, generate: Generator, start: dict[str, Tensor], data: tuple[Data, Data], checkpoint: Checkpoint) -> DIPState:
     options = run.options.dip
-    state = checkpoint.load(start)
-    resumed = state is not None and _finished(state, options)
-    if not resumed:
-        for state in dip(generate, start, fit, stop, options, resume=state):
+    kept = state = checkpoint.load(start)
+    if kept is None or not _finished(kept, options):
+        for state in dip(generate, start, *data, options, resume=kept):
             checkpoint.save(state, options)
             misfit = float(state.history[-1, 2])
             run.tell("Deep Image Prior", state.iteration, options.iterations, f"held-out misfit {misfit:.3g}")
@@ -319,44 +270,7 @@ def _finished(state: DIPState, options: DIPOptions) -> bool:
     return state.iteration >= options.iterations or waited > options.patience * options.iterations
 
 
-class _Checkpoint:
-    """The fit's state in a file that belongs to one scan and one set of options."""
-
-    _EVERY = 4
-
-    def __init__(self, path: Path | None, scan: Scan, options: ReconstructOptions):
-        self._path = path
-        recipe = repr((options, scan.geometry)).encode() + scan.projections.tobytes() + scan.geometry.angles.tobytes()
-        self._identity = hashlib.sha256(recipe).hexdigest()
-
-    def load(self, start: dict[str, Tensor]) -> DIPState | None:
-        if self._path is None or not self._path.is_file():
-            return None
-        tree = records.read(self._path, kind="checkpoint")
-        if tree["identity"] != self._identity:
-            raise InputError(f"'{self._path}' belongs to another scan or other options; leave --resume out to start anew.")
-        device = next(iter(start.values())).device
-
-        def tensors(value):
-            return {k: tensors(v) for k, v in value.items()} if isinstance(value, dict) else torch.from_numpy(value).to(device)
-
-        values = {name: value if name == "iteration" else tensors(value) for name, value in tree["state"].items()}
-        return DIPState(**(values | {"history": values["history"].cpu()}))
-
-    def save(self, state: DIPState, options: DIPOptions, *, last: bool = False) -> None:
-        due = last or (state.iteration // options.check_every) % self._EVERY == 0
-        if self._path is None or not due:
-            return
-
-        def arrays(value):
-            return {k: arrays(v) for k, v in value.items()} if isinstance(value, dict) else value.cpu().numpy()
-
-        tree = {f.name: getattr(state, f.name) for f in fields(state)}
-        stored = {name: value if name == "iteration" else arrays(value) for name, value in tree.items()}
-        records.write(self._path, {"identity": self._identity, "state": stored}, kind="checkpoint")
-
-
-def _classical(run: _Run, A: RayTransform, y: Tensor, weights: Tensor) -> dict[str, NDArray[np.float32]]:
+def _classical(run: Run, A: RayTransform, y: Tensor, weights: Tensor) -> dict[str, NDArray[np.float32]]:
     """The method that was asked for; beside a DIP, FBP and TV to compare with."""
     names = ("fbp", "tv") if run.options.method == "dip" else (run.options.method,)
     images = {}
@@ -373,14 +287,6 @@ def _tensors(scan: Scan, device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.tensor(scan.projections, device=device), torch.tensor(weights, device=device)
 
 
-def _options(method: str, settings: dict) -> ReconstructOptions:
-    known = {f.name for f in fields(ReconstructOptions)}
-    unknown = [name for name in settings if name not in known]
-    if unknown:
-        raise InputError(f"There is no option {unknown[0]!r}; there are {', '.join(sorted(known))}.")
-    return ReconstructOptions(method=method, **settings)
-
-
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -390,27 +296,3 @@ def _device(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError as error:
         raise InputError(f"There is no device {name!r}; use 'auto', 'cpu' or 'cuda'.") from error
-
-
-def _settings(options: ReconstructOptions) -> dict[str, str | float | int]:
-    flat: dict[str, str | float | int] = {}
-
-    def put(prefix: str, values: dict) -> None:
-        for name, value in values.items():
-            if isinstance(value, dict):
-                put(f"{prefix}{name}.", value)
-            else:
-                flat[prefix + name] = value if isinstance(value, str | float | int) else str(value)
-
-    put("", asdict(options))
-    return flat
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found

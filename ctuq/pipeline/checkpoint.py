@@ -1,0 +1,52 @@
+"""The state of a fit in a file, so that an interrupted run goes on where it stopped."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctuq import records
+from ctuq.errors import InputError
+from ctuq.pipeline.options import ReconstructOptions
+from ctuq.recon.dip import DIPOptions, DIPState
+from ctuq.tomo.scan import Scan
+
+
+class Checkpoint:
+    """The fit's state in a file that belongs to one scan and one set of options."""
+
+    _EVERY = 4
+
+    def __init__(self, path: Path | None, scan: Scan, options: ReconstructOptions):
+        self._path = path
+        recipe = repr((options, scan.geometry)).encode() + scan.projections.tobytes() + scan.geometry.angles.tobytes()
+        self._identity = hashlib.sha256(recipe).hexdigest()
+
+    def load(self, start: dict[str, Tensor]) -> DIPState | None:
+        if self._path is None or not self._path.is_file():
+            return None
+        tree = records.read(self._path, kind="checkpoint")
+        if tree["identity"] != self._identity:
+            raise InputError(f"'{self._path}' belongs to another scan or other options; leave --resume out to start anew.")
+        device = next(iter(start.values())).device
+        state = _mapped(tree["state"], lambda array: torch.from_numpy(array).to(device))
+        return DIPState(**(state | {"history": state["history"].cpu()}))
+
+    def save(self, state: DIPState, options: DIPOptions, *, last: bool = False) -> None:
+        due = last or (state.iteration // options.check_every) % self._EVERY == 0
+        if self._path is None or not due:
+            return
+
+        stored = _mapped({f.name: getattr(state, f.name) for f in fields(state)}, lambda tensor: tensor.cpu().numpy())
+        records.write(self._path, {"identity": self._identity, "state": stored}, kind="checkpoint")
+
+
+def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A tree of dicts with its arrays or tensors changed and its numbers kept."""
+    if isinstance(value, dict):
+        return {name: _mapped(entry, change) for name, entry in value.items()}
+    return value if isinstance(value, int) else change(value)

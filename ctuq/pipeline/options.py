@@ -1,0 +1,105 @@
+"""What a user can choose, how it is recorded, and who is told of progress."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import PackageNotFoundError, version
+
+from ctuq.errors import InputError
+from ctuq.recon import CLASSICAL
+from ctuq.recon.dip import DIPOptions
+
+METHODS = ("dip", *CLASSICAL)
+_LIBRARIES = ("ctuq", "torch", "numpy", "scipy", "astra-toolbox", "odl", "h5py", "scikit-image")
+
+
+@dataclass(frozen=True)
+class ReconstructOptions:
+    """Options of a reconstruction; the defaults are meant for every scan.
+
+    Parameters
+    ----------
+    method : str
+        "dip", "fbp", "sirt", "cgls" or "tv"; only "dip" gives uncertainty.
+    size : int
+        Pixels along x and y.
+    uncertainty : bool
+    samples : int
+        Posterior samples to keep.
+    calibrate : bool
+        Hold views out of the fit and learn the scales of the error bars from them.
+    calibration_views : int, optional
+        How many; by default `ctuq.uncertainty.calibration.default_views`.
+    prior : str
+        "isotropic", "layerwise", "filter" or "g".
+    variation : float
+        Strength of the TV hyperprior; 0 leaves it out.
+    device : str
+        "auto" takes a GPU if there is one.
+    seed : int
+    dip : DIPOptions
+    """
+
+    method: str = "dip"
+    size: int = 128
+    uncertainty: bool = True
+    samples: int = 64
+    calibrate: bool = True
+    calibration_views: int | None = None
+    prior: str = "isotropic"
+    variation: float = 0.0
+    device: str = "auto"
+    seed: int = 0
+    dip: DIPOptions = field(default_factory=DIPOptions)
+
+    def __post_init__(self):
+        if self.method not in METHODS:
+            raise InputError(f"There is no method {self.method!r}; choose one of {', '.join(METHODS)}.")
+        if self.size < 8:
+            raise InputError(f"The image size must be at least 8 pixels, got {self.size}.")
+        if self.samples < 0:
+            raise InputError(f"The number of samples cannot be negative, got {self.samples}.")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is: ``done`` of ``total``, and what there is to say."""
+
+    stage: str
+    done: int
+    total: int
+    message: str = ""
+
+
+def options_from(method: str, settings: Mapping) -> ReconstructOptions:
+    """Options from keyword arguments; unknown names are refused."""
+    known = {f.name for f in fields(ReconstructOptions)}
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise InputError(f"There is no option {unknown[0]!r}; there are {', '.join(sorted(known))}.")
+    return ReconstructOptions(method=method, **settings)
+
+
+def flat_settings(options: ReconstructOptions) -> dict[str, str | float | int]:
+    """Every option by its dotted name, for the record."""
+    flat: dict[str, str | float | int] = {}
+
+    def put(prefix: str, values: dict) -> None:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                put(f"{prefix}{name}.", value)
+            else:
+                flat[prefix + name] = value if isinstance(value, str | float | int) else str(value)
+
+    put("", asdict(options))
+    return flat
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of ctuq and of what it computes with."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
