@@ -38,6 +38,7 @@ class Convolution:
         out = torch.convolution(self._x[:1], self._weight, None, *self._settings)
         self._shape = (x.shape[0], *out.shape[2:], out.shape[1])
         size = out[0, 0].numel() * x.shape[0] * weight[0].numel() * x.element_size()
+        self._local = weight[0, 0].numel() == 1 and stride == [1] * len(stride) and not any(padding)
         self._patches = _unfold(x, weight.shape[2:], stride, padding, dilation) if size <= PATCH_BYTES else None
 
     def jvp(self, tangents: Sequence[Tensor | None]) -> Tensor:
@@ -56,7 +57,9 @@ class Convolution:
     def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
         k, g = cotangent.shape[0], _merge(cotangent)
         dx = dw = None
-        if wanted[0]:
+        if wanted[0] and self._local:
+            dx = (self._pixels(g, k) @ self._weight.flatten(1)).reshape(k, *self._shape[:-1], -1).movedim(-1, 2)
+        elif wanted[0]:
             size = (g.shape[0], *self._x.shape[1:])
             dx = self._backward(g, self._x.new_empty(()).expand(size), 0).unflatten(0, (k, -1))
         if wanted[1] and self._patches is not None:
@@ -122,14 +125,12 @@ class Pointwise:
     """An elementwise function: one stored factor for each operand."""
 
     def __init__(self, function: Callable[..., Tensor], operands: Sequence[Tensor]):
-        self._factors = []
-        for i, x in enumerate(operands):
-            alone = lambda z, i=i: function(*operands[:i], z, *operands[i + 1 :])  # noqa: E731
-            self._factors.append(channels_last(torch.func.jvp(alone, (x,), (torch.ones_like(x),))[1]))
+        factors = pull_back(function, operands, torch.ones_like(operands[0]))
+        self._factors = [channels_last(factor) if factor.ndim > 1 else factor for factor in factors]
 
     def jvp(self, tangents: Sequence[Tensor | None]) -> Tensor:
         terms = [t * factor for t, factor in zip(tangents, self._factors, strict=True) if t is not None]
-        return terms[0] if len(terms) == 1 else torch.stack(terms).sum(0)
+        return sum(terms[1:], start=terms[0])
 
     def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
         return [cotangent * factor if want else None for factor, want in zip(self._factors, wanted, strict=True)]
@@ -148,8 +149,8 @@ class Linear:
 
     def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
         g = _merge(cotangent)
-        anywhere = g.new_zeros(()).expand(g.shape[0], *self._shape[1:])
-        return [torch.func.vjp(self._function, anywhere)[1](g)[0].unflatten(0, (cotangent.shape[0], -1))]
+        anywhere = g.new_empty(g.shape[0], *self._shape[2:], self._shape[1]).movedim(-1, 1)
+        return [pull_back(self._function, [anywhere], g)[0].unflatten(0, (cotangent.shape[0], -1))]
 
 
 class Concatenation:
@@ -160,14 +161,30 @@ class Concatenation:
 
     def jvp(self, tangents: Sequence[Tensor | None]) -> Tensor:
         some = next(t for t in tangents if t is not None)
-        parts = [
-            some.new_zeros(some.shape[0], *s) if t is None else t for t, s in zip(tangents, self._shapes, strict=True)
-        ]
+        parts = [some.new_zeros(some.shape[0], *s) if t is None else t for t, s in zip(tangents, self._shapes, strict=True)]
         return torch.cat([_merge(part) for part in parts], 1).unflatten(0, (some.shape[0], -1))
 
     def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
         parts = cotangent.split([s[1] for s in self._shapes], 2)
         return [part if want else None for part, want in zip(parts, wanted, strict=True)]
+
+
+class Crop:
+    """A part of a value by slices, as ``x[index]``."""
+
+    def __init__(self, index: tuple, shape: torch.Size):
+        self._index, self._shape = (slice(None), *index), shape
+
+    def jvp(self, tangents: Sequence[Tensor | None]) -> Tensor:
+        (dx,) = tangents
+        assert dx is not None
+        return dx[self._index]
+
+    def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
+        images, channels, *pixels = self._shape
+        whole = cotangent.new_zeros(cotangent.shape[0], images, *pixels, channels).movedim(-1, 2)
+        whole[self._index] = cotangent
+        return [whole]
 
 
 class Opaque:
@@ -179,7 +196,7 @@ class Opaque:
     @cached_property
     def _forward(self) -> Callable[..., Tensor]:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Attempted to insert a get_attr Node", UserWarning)
+            warnings.simplefilter("ignore")  # of torch's own tracer, about itself
             return torch.func.linearize(self._function, *self._operands)[1]
 
     @cached_property
@@ -188,19 +205,27 @@ class Opaque:
 
     def jvp(self, tangents: Sequence[Tensor | None]) -> Tensor:
         k = next(t.shape[0] for t in tangents if t is not None)
-        full = [
-            x.new_zeros(k, *x.shape) if t is None else t for t, x in zip(tangents, self._operands, strict=True)
-        ]
+        full = [x.new_zeros(k, *x.shape) if t is None else t for t, x in zip(tangents, self._operands, strict=True)]
         return torch.vmap(self._forward)(*full)
 
     def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
         return list(torch.vmap(self._reverse)(cotangent))
 
 
+def pull_back(function: Callable[..., Tensor], operands: Sequence[Tensor], cotangent: Tensor) -> tuple[Tensor, ...]:
+    """The vector-Jacobian product of one cotangent, by autograd (torch.func takes seconds to load)."""
+    with torch.enable_grad():
+        leaves = [x.detach().requires_grad_() for x in operands]
+        out = function(*leaves)
+    if not out.requires_grad:
+        return tuple(torch.zeros_like(x) for x in operands)
+    return torch.autograd.grad(out, leaves, cotangent, materialize_grads=True)
+
+
 def channels_last(x: Tensor) -> Tensor:
-    """The same values with the channels (axis 1) innermost in memory, where torch has such a layout."""
-    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(x.ndim)
-    return x.contiguous() if layout is None else x.contiguous(memory_format=layout)
+    """The same values with the channels (axis 1) innermost in memory, and strides that say so even for one channel."""
+    dense = x.movedim(1, -1).contiguous()
+    return dense.view(-1).view(dense.shape).movedim(-1, 1)
 
 
 def _merge(rows: Tensor) -> Tensor:

@@ -6,16 +6,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules.utils import _ntuple
 from torch.overrides import TorchFunctionMode
 
-from ctuq.linops.layers import Concatenation, Convolution, GroupNorm, Linear, Opaque, Pointwise, Rule
+from ctuq.linops.layers import Concatenation, Convolution, Crop, GroupNorm, Linear, Opaque, Pointwise, Rule, pull_back
 
-_POINTWISE = frozenset(
-    "relu relu6 leaky_relu elu selu celu gelu silu mish softplus sigmoid logsigmoid tanh hardtanh exp log sqrt square "
-    "abs neg sin cos dropout add sub mul div __rsub__ __rdiv__".split()
-)
-_PER_IMAGE = frozenset("interpolate avg_pool1d avg_pool2d avg_pool3d pixel_shuffle".split())
+_ACTIVATIONS = ["relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "sigmoid"]
+_ELEMENTARY = ["logsigmoid", "tanh", "hardtanh", "exp", "log", "sqrt", "square", "abs", "neg", "sin", "cos", "dropout"]
+_ARITHMETIC = ["add", "sub", "mul", "div", "__rsub__", "__rdiv__"]
+_POINTWISE = frozenset([*_ACTIVATIONS, *_ELEMENTARY, *_ARITHMETIC])
+_PER_IMAGE = frozenset(["interpolate", "avg_pool1d", "avg_pool2d", "avg_pool3d", "pixel_shuffle"])
+_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+_GROUP_NORM = ("input", "num_groups", "weight", "bias", "eps")
 _HARMLESS = (bool, int, str, torch.dtype, torch.device, torch.layout, type(None))
 
 
@@ -33,17 +34,20 @@ class Tape:
 
     def __init__(self, nodes: Sequence[Node], leaves: int, output: int):
         self._leaves, self._output = leaves, output
-        needed, self._nodes = {output}, []
+        self.nodes: list[Node] = []
+        self._last: list[list[int]] = []
+        needed = {output}
         for node in reversed(nodes):
             if node.output in needed:
                 dead = [slot for slot in set(node.inputs) if slot is not None and slot not in needed]
                 needed.update(dead)
-                self._nodes.insert(0, (node, dead))
+                self.nodes.insert(0, node)
+                self._last.insert(0, dead)
 
     def jvp(self, tangents: Sequence[Tensor]) -> Tensor:
         """Tangents ``(k, *leaf)`` of the leaves to those of the output, ``(k, *output)``."""
         env = dict(enumerate(tangents))
-        for node, dead in self._nodes:
+        for node, dead in zip(self.nodes, self._last, strict=True):
             env[node.output] = node.rule.jvp([None if slot is None else env[slot] for slot in node.inputs])
             for slot in dead:
                 del env[slot]
@@ -52,7 +56,7 @@ class Tape:
     def vjp(self, cotangent: Tensor) -> list[Tensor | None]:
         """Cotangents ``(k, *output)`` to those of the leaves; ``None`` where the output does not depend on one."""
         env = {self._output: cotangent}
-        for node, _ in reversed(self._nodes):
+        for node in reversed(self.nodes):
             wanted = [slot is not None for slot in node.inputs]
             for slot, part in zip(node.inputs, node.rule.vjp(env.pop(node.output), wanted), strict=True):
                 if slot is not None and part is not None:
@@ -80,13 +84,13 @@ def record(function: Callable[..., Tensor], leaves: Sequence[Tensor]) -> tuple[T
         tape = Tape(recorder.nodes, len(leaves), recorder.slots[id(out)])
         if _agrees(tape, function, leaves, out):
             return out, tape, recorder.widest
-    except (_Unrecordable, KeyError):
+    except (_UnrecordableError, KeyError):
         out = function(*leaves)
     whole = Node(Opaque(function, leaves), tuple(range(len(leaves))), len(leaves))
     return out, Tape([whole], len(leaves), len(leaves)), recorder.widest
 
 
-class _Unrecordable(Exception):
+class _UnrecordableError(Exception):
     pass
 
 
@@ -107,13 +111,16 @@ class _Recorder(TorchFunctionMode):
         versions = [x._version for x in tensors]
         out = func(*args, **kwargs)
         if versions != [x._version for x in tensors]:
-            raise _Unrecordable
+            raise _UnrecordableError
         if not isinstance(out, Tensor):
             parts = out if isinstance(out, tuple) else (out,)
             if not all(isinstance(part, _HARMLESS) for part in parts):
-                raise _Unrecordable
+                raise _UnrecordableError
         elif out.is_complex():
-            raise _Unrecordable
+            raise _UnrecordableError
+        elif func is Tensor.__getitem__ and id(args[0]) in self.slots and _same(args[0], out):
+            self.slots[id(out)] = self.slots[id(args[0])]
+            self._alive.append(out)
         elif out.is_floating_point() and id(out) not in self.slots:
             self._append(out, *_rule(func, args, kwargs, active, out))
         return out
@@ -129,11 +136,13 @@ class _Recorder(TorchFunctionMode):
 def _rule(func, args, kwargs, active: list[Tensor], out: Tensor) -> tuple[Rule, Sequence[Tensor | None]]:
     name, special = func.__name__, None
     if name in ("conv1d", "conv2d", "conv3d"):
-        special = _convolution(*args, **kwargs)
+        special = _convolution(args, kwargs)
     elif name == "group_norm":
-        special = _group_norm(active, *args, **kwargs)
+        special = _group_norm(args, kwargs, active)
     elif name == "cat":
         special = _concatenation(*args, **kwargs)
+    elif func is Tensor.__getitem__:
+        special = _crop(*args)
     if special is not None:
         return special
 
@@ -151,31 +160,45 @@ def _rule(func, args, kwargs, active: list[Tensor], out: Tensor) -> tuple[Rule, 
     return Opaque(function, unique), unique
 
 
-def _convolution(input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):  # noqa: A002
-    space = weight.ndim - 2
-    if groups != 1 or isinstance(padding, str) or input.ndim != weight.ndim:
+def _convolution(args, kwargs):
+    given = {"bias": None, **dict(zip(_CONVOLUTION, args, strict=False)), **kwargs}
+    x, weight = given["input"], given["weight"]
+    settings = [given.get("stride", 1), given.get("padding", 0), given.get("dilation", 1)]
+    if given.get("groups", 1) != 1 or "same" in settings or "valid" in settings or x.ndim != weight.ndim:
         return None
-    steps = [list(_ntuple(space)(value)) for value in (stride, padding, dilation)]
-    return Convolution(input, weight, *steps), (input, weight, bias)
+    steps = [[value] * (x.ndim - 2) if isinstance(value, int) else list(value) for value in settings]
+    return Convolution(x, weight, *steps), (x, weight, given["bias"])
 
 
-def _group_norm(active, input, num_groups, weight=None, bias=None, eps=1e-5):  # noqa: A002
-    if input.ndim < 3 or any(x is weight or x is bias for x in active):
+def _group_norm(args, kwargs, active):
+    given = {"weight": None, "bias": None, "eps": 1e-5, **dict(zip(_GROUP_NORM, args, strict=False)), **kwargs}
+    x, weight = given["input"], given["weight"]
+    if x.ndim < 3 or any(leaf is weight or leaf is given["bias"] for leaf in active):
         return None
-    return GroupNorm(input, num_groups, weight, eps), (input,)
+    return GroupNorm(x, given["num_groups"], weight, given["eps"]), (x,)
 
 
-def _concatenation(tensors, dim=0):
+def _concatenation(tensors, dim=0, **_):
     same = all(x.ndim == tensors[0].ndim >= 2 for x in tensors)
     return (Concatenation(tensors), tuple(tensors)) if same and dim % tensors[0].ndim == 1 else None
 
 
+def _crop(x, index):
+    index = index if isinstance(index, tuple) else (index,)
+    basic = all(part is Ellipsis or isinstance(part, slice) for part in index)
+    return (Crop(index, x.shape), (x,)) if basic and x.ndim > 2 else None
+
+
 def _agrees(tape: Tape, function: Callable[..., Tensor], leaves: Sequence[Tensor], out: Tensor) -> bool:
     probe = torch.arange(out.numel(), device=out.device, dtype=out.dtype).mul(0.7).cos().reshape(out.shape)
-    truth = torch.func.vjp(function, *leaves)[1](probe)
+    truth = pull_back(function, leaves, probe)
     mine = tape.vjp(probe[None])
     gaps = [(t if m is None else t - m[0]).norm() <= 1e-2 * t.norm() for t, m in zip(truth, mine, strict=True)]
     return all(gaps)
+
+
+def _same(x: Tensor, y: Tensor) -> bool:
+    return (x.shape, x.stride(), x.data_ptr()) == (y.shape, y.stride(), y.data_ptr())
 
 
 def _tensors(tree: Any) -> list[Tensor]:
