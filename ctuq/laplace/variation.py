@@ -21,7 +21,8 @@ class VariationPrior:
     ----------
     prior : Prior
     variances : Tensor, float64, shape (c, k)
-        ``q_ck``: variance of difference k under component c at coefficient 1.
+        ``q_ck``: variance of difference k under component c at coefficient 1. Those of a tap distance may be negative; only the
+        sum over a block is a variance.
     means : Tensor, float64, shape (k,)
         ``mu_k``: differences of the reconstruction.
     owners : sequence of int, length c

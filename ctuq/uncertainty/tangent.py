@@ -1,7 +1,7 @@
 """The network's tangent model of a scan: which space it is solved in, its components, and its posterior.
 
-With H = A J (all used rays of positive weight) everything the evidence needs is ``K_c = H D_c H^T``. Where the image is not much larger
-than the data, J is kept and the posterior is exact in image space; else H is kept and the posterior is sampled.
+With H = A J (all used rays of positive weight) everything the evidence needs is ``K_c = H D_c H^T``. Where the image is not much
+larger than the data, J is kept and the posterior is exact in image space; else H is kept and the posterior is sampled.
 """
 
 from collections.abc import Callable
@@ -93,6 +93,7 @@ class TangentModel:
         A: MatrixRayTransform,
         y: Tensor,
         weights: Tensor,
+        *,
         image: Tensor,
         jacobian: Jacobian,
         scale: float,
@@ -115,7 +116,7 @@ class TangentModel:
         require_memory(self.plan.bytes, "The tangent model", advice, device)
         self.features = self._assemble(device, progress)
         self.prior = self._make_prior(prior, blocks)
-        self._output_components = None
+        self._output_components: Tensor | None = None
         if self.plan.space == "image":
             self._output_components = torch.stack(list(self.prior.components(self.features)))
             self.components = torch.stack([self._project_both(S) for S in self._output_components])
@@ -180,7 +181,7 @@ class TangentModel:
         rows = [S.diagonal()[first] + S.diagonal()[second] - 2 * S[first, second] for S in self._output_components]
         means = flat[first] - flat[second]
         owners = [int(o) for o in self._owners()]
-        return VariationPrior(self.prior, torch.stack(rows).clamp(min=0), means, owners, strength / float(means.abs().sum()))
+        return VariationPrior(self.prior, torch.stack(rows), means, owners, strength / float(means.abs().sum()))
 
     def _owners(self) -> Tensor:
         """Which variance each component belongs to: the one entry of psi whose change scales it."""
@@ -193,7 +194,7 @@ class TangentModel:
         """J (pixels, P) in image space, H (rays, P) in projection space; float32."""
         rows = self.plan.rows
         features = torch.empty(rows, self.jacobian.domain.size, dtype=torch.float32, device=device)
-        identity = sp.eye_array(rows, format="csr") if self.plan.space == "image" else self._M
+        identity = sp.csr_array(sp.eye_array(rows)) if self.plan.space == "image" else self._M
         for start in range(0, rows, _BATCH):
             images = torch.from_numpy(identity[start : start + _BATCH].toarray().astype(np.float32)).to(device)
             features[start : start + _BATCH] = self.jacobian.T(images.reshape(-1, *self.shape))

@@ -51,7 +51,7 @@ def test_prediction_is_the_conditional_covariance(model):
 
 
 def test_solve_inverts_each_row(model, rng):
-    G, A, noise = model
+    _, A, noise = model
     given = Conditioning.of(A @ A.T, noise)
     rows = torch.randn(4, 9, generator=rng, dtype=torch.float64)
     torch.testing.assert_close(given.solve(rows) @ given.K, rows)

@@ -58,7 +58,7 @@ def test_density_over_one_variance_integrates_to_the_tail_of_the_exponential(rng
     prior = DiagonalPrior(("all",), (slice(0, 5),))
     hyper = variation(prior, [0], rng)
     psi = np.linspace(-30, 12, 841)
-    density = [math.exp(float(hyper(torch.tensor([v], dtype=torch.float64)))) for v in psi]
+    density = [math.exp(hyper(torch.tensor([v], dtype=torch.float64)).item()) for v in psi]
     least = 0.2 * float(hyper.means.abs().sum())
     assert scipy.integrate.trapezoid(density, psi) == pytest.approx(math.exp(-least), rel=1e-3)
 

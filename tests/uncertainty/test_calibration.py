@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import scipy.signal
+
+from ctuq.uncertainty.calibration import choose_views, correlation_time, default_views, learn_scales
+
+
+@pytest.fixture
+def normal():
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("n", "views"), [(1, 0), (4, 0), (5, 1), (7, 1), (8, 2), (11, 2), (12, 3), (39, 3), (40, 3), (130, 10)]
+)
+def test_default_number_of_views(n, views):
+    assert default_views(n) == views
+
+
+@pytest.mark.parametrize("n", range(5, 60, 3))
+def test_chosen_views_are_spread_disjoint_and_never_empty(n, normal):
+    angles = normal.permutation(np.linspace(0, np.pi, n, endpoint=False))
+    k = default_views(n)
+    fitted, held = choose_views(angles, k)
+    assert len(held) == k >= 1
+    assert len(fitted) == n - k
+    assert sorted([*fitted, *held]) == list(range(n))
+    ranks = np.sort(np.argsort(np.argsort(angles))[held])
+    assert ranks[0] > 0 and ranks[-1] < n - 1
+    assert np.ptp(np.diff(ranks)) <= 1 if k > 1 else True
+
+
+def test_no_views_held_out_leaves_all_to_the_fit():
+    fitted, held = choose_views(np.linspace(0, 1, 6), 0)
+    assert len(held) == 0
+    assert list(fitted) == list(range(6))
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.8])
+def test_correlation_time_of_an_autoregression(rho, normal):
+    steps = normal.standard_normal((3000, 300))
+    rows = scipy.signal.lfilter([1], [1, -rho], steps, axis=1)[:, 50:]
+    assert correlation_time(rows) == pytest.approx((1 + rho) / (1 - rho), rel=0.1)
+
+
+def test_correlation_time_is_at_least_one(normal):
+    assert correlation_time(np.tile([1.0, -1.0], (3, 10))) == 1.0
+    assert correlation_time(1e-9 * normal.standard_normal((3, 40))) < 2
+
+
+def draws(image, noise, views, normal):
+    p = normal.uniform(0.1, 4, (views, 40)) * (normal.uniform(size=(views, 40)) < 0.7)
+    s = normal.uniform(0.5, 1.5, (views, 40))
+    return np.sqrt(image * p + noise * s) * normal.standard_normal(p.shape), p, s
+
+
+@pytest.mark.parametrize(("image", "noise"), [(1.0, 1.0), (9.0, 0.5), (40.0, 2.0)])
+def test_known_scales_are_recovered_from_many_views(image, noise, normal):
+    scales = learn_scales(*draws(image, noise, 400, normal))
+    assert abs(np.log(scales.image / image)) < max(4 * scales.log_image_sd, 0.02)
+    assert abs(np.log(scales.noise / noise)) < max(4 * scales.log_noise_sd, 0.02)
+    assert scales.log_image_sd < 0.1
+
+
+def test_stated_sd_of_the_scales_is_their_spread(normal):
+    found = [learn_scales(*draws(4.0, 1.0, 10, normal)) for _ in range(60)]
+    spread = np.std([np.log(f.image) for f in found])
+    assert np.mean([f.log_image_sd for f in found]) == pytest.approx(spread, rel=0.35)
+
+
+def test_fewer_views_say_less(normal):
+    residual, p, s = draws(4.0, 1.0, 60, normal)
+    few, many = learn_scales(residual[:2], p[:2], s[:2]), learn_scales(residual, p, s)
+    assert few.log_image_sd > 3 * many.log_image_sd
+
+
+def test_noise_scale_does_not_collapse_where_the_image_explains_everything(normal):
+    p, s = np.full((3, 40), 4.0), np.full((3, 40), 1e-3)
+    scales = learn_scales(2 * normal.standard_normal((3, 40)), p, s)
+    assert 0.3 < scales.noise < 3
+    assert 0.5 < scales.image < 2
