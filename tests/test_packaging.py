@@ -1,5 +1,6 @@
 """What a user is told of the package holds: README, metadata, licences, citation."""
 
+import ast
 import pkgutil
 import re
 import textwrap
@@ -116,3 +117,12 @@ def test_the_conda_environment_asks_for_what_the_package_asks_for():
     for requirement in PROJECT["dependencies"]:
         name, bound = re.fullmatch(r"([\w-]+)(>=.+)", requirement).groups()
         assert asked[renamed.get(name, name)] == bound, requirement
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "ctuq").rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_and_functions_can_be_held_in_the_head(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 400
+    functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+    assert [f.name for f in functions if f.end_lineno - f.lineno >= 80] == []
+    assert "TODO" not in text

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The edge: commands, report and figures. Nothing below imports it."""

@@ -19,6 +19,7 @@ class Space:
 
     @property
     def size(self) -> int:
+        """Number of values of one element."""
         return int(torch.Size(self.shape).numel())
 
     def randn(self, *batch: int, rng: torch.Generator) -> Tensor:
@@ -46,6 +47,7 @@ class LinearOperator(ABC):
 
     @property
     def T(self) -> "LinearOperator":
+        """The transpose; ``A.T.T`` is A."""
         return Transpose(self)
 
     def __matmul__(self, other: "LinearOperator") -> "LinearOperator":

@@ -27,6 +27,7 @@ class Checkpoint:
         self._identity = hashlib.sha256(recipe).hexdigest()
 
     def load(self, start: dict[str, Tensor]) -> DIPState | None:
+        """The state in the file, or None if there is no file."""
         if self._path is None or not self._path.is_file():
             return None
         tree = records.read(self._path, kind="checkpoint")
@@ -37,6 +38,7 @@ class Checkpoint:
         return DIPState(**(state | {"history": state["history"].cpu()}))
 
     def save(self, state: DIPState, options: DIPOptions, *, last: bool = False) -> None:
+        """Write the state, if it is the last one or enough has passed since the one before."""
         due = last or (state.iteration // options.check_every) % self._EVERY == 0
         if self._path is None or not due:
             return

@@ -33,6 +33,7 @@ class RayTransform(LinearOperator):
 
     @property
     def device(self) -> torch.device:
+        """Where images and sinograms live."""
         return self.domain.device
 
     @abstractmethod

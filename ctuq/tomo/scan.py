@@ -33,6 +33,7 @@ class Provenance:
     facts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def then(self, step: str) -> "Provenance":
+        """The same with one more step."""
         return replace(self, steps=(*self.steps, step))
 
 
@@ -80,6 +81,7 @@ class Scan:
 
     @property
     def n_angles(self) -> int:
+        """Number of views."""
         return len(self.geometry.angles)
 
     def select(self, indices: Sequence[int] | NDArray) -> "Scan":
