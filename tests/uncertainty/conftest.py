@@ -35,7 +35,7 @@ def make(tiny, monkeypatch):
         monkeypatch.setattr(tangent, "_SMALL_IMAGE", {"image": 4096, "projection": 0}[space])
         monkeypatch.setattr(tangent, "_IMAGE_SPACE_RATIO", 0.0)
         A, y, weights, image, jacobian = tiny
-        model = tangent.TangentModel(A, y, weights, image, jacobian, SCALE, prior)
+        model = tangent.TangentModel(A, y, weights, image=image, jacobian=jacobian, scale=SCALE, prior=prior)
         assert model.plan.space == space
         return model
 

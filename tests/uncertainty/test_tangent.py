@@ -124,13 +124,13 @@ def test_too_little_memory_is_refused_before_any_product(monkeypatch, tiny):
     monkeypatch.setattr(memory, "available_memory", lambda device: 1000)
     monkeypatch.setattr(type(jacobian), "_apply_transpose", fail)
     with pytest.raises(ResourceError, match="choose a smaller image"):
-        TangentModel(A, y, weights, image, jacobian, SCALE, "isotropic")
+        TangentModel(A, y, weights, image=image, jacobian=jacobian, scale=SCALE, prior="isotropic")
 
 
 def test_unknown_prior_is_refused(tiny):
     A, y, weights, image, jacobian = tiny
     with pytest.raises(InputError, match="isotropic"):
-        TangentModel(A, y, weights, image, jacobian, SCALE, "horseshoe")
+        TangentModel(A, y, weights, image=image, jacobian=jacobian, scale=SCALE, prior="horseshoe")
 
 
 @pytest.mark.parametrize(
