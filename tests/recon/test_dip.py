@@ -1,0 +1,205 @@
+import inspect
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from ctuq.errors import CtuqError, InputError
+from ctuq.recon import dip as module
+from ctuq.recon.dip import Data, DIPOptions, dip, generator
+from ctuq.recon.fbp import fbp
+from ctuq.recon.unet import UNetOptions
+from ctuq.tomo import ParallelBeam, VolumeGrid, radians, ray_transform
+from ctuq.uncertainty.metrics import image_scores
+
+NETWORK = UNetOptions(channels=(8, 8), skips=(4,))
+OPTIONS = DIPOptions(network=NETWORK, iterations=60, check_every=10)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """Clean projections of two rectangles, 16 x 16 pixels of 1 mm, 12 angles of which two are held out."""
+    grid = VolumeGrid((16, 16), 1.0)
+    A = ray_transform(grid, ParallelBeam(angles=radians(np.arange(12) * 15), columns=22, pixel=1.0), backend="matrix")
+    truth = torch.zeros(16, 16)
+    truth[3:12, 4:9], truth[6:10, 10:13] = 0.04, 0.07
+    y = A(truth)
+    held, fitted = [3, 9], [i for i in range(12) if i not in (3, 9)]
+    data = [Data(A.subset(np.array(v)), y[v][None], torch.ones(1, len(v), 22)) for v in (fitted, held)]
+    return truth, data[0], data[1]
+
+
+def start(fit, options=OPTIONS, seed=0):
+    return generator(fit, options, rng=torch.Generator().manual_seed(seed))
+
+
+def run(problem, options=OPTIONS, resume=None, seed=0):
+    _, fit, held = problem
+    generate, weights = start(fit, options, seed)
+    return generate, list(dip(generate, weights, fit, held, options, resume=resume))
+
+
+def twice(data):
+    return Data(data.A, torch.cat([data.y, 0.5 * data.y]), data.weights.repeat(2, 1, 1))
+
+
+def assert_same(a, b, tolerance=0.0):
+    for name in (f.name for f in fields(a)):
+        left, right = getattr(a, name), getattr(b, name)
+        pairs = [(left[k], right[k]) for k in left] if isinstance(left, dict) else [(left, right)]
+        for x, y in pairs:
+            torch.testing.assert_close(torch.as_tensor(x), torch.as_tensor(y), rtol=tolerance, atol=tolerance)
+
+
+def test_fit_is_much_better_than_filtered_back_projection(problem):
+    truth, fit, _ = problem
+    generate, states = run(problem, replace(OPTIONS, iterations=250, check_every=25))
+    image = generate(states[-1].best)[0].detach().numpy()
+    score = image_scores(image, truth.numpy())["psnr"]
+    assert score > image_scores(fbp(fit.A, fit.y)[0].numpy(), truth.numpy())["psnr"] + 6
+
+
+def test_no_ground_truth_can_reach_the_fit():
+    for function in (dip, generator):
+        assert not {"truth", "target"} & set(inspect.signature(function).parameters)
+    assert {f.name for f in fields(Data)} == {"A", "y", "weights"}
+
+
+def test_misfit_is_the_weighted_mean_square(problem, rng):
+    _, fit, _ = problem
+    weights = torch.rand(fit.y.shape, generator=rng)
+    x = torch.rand(1, 16, 16, generator=rng)
+    expected = (weights * (fit.A(x) - fit.y) ** 2).sum() / weights.sum()
+    torch.testing.assert_close(Data(fit.A, fit.y, weights).misfit(x), expected[None])
+
+
+def test_best_weights_are_the_averages_of_smallest_held_out_misfit(problem):
+    generate, states = run(problem)
+    _, _, held = problem
+    history = states[-1].history
+    assert history[:, 0].tolist() == [10, 20, 30, 40, 50, 60]
+    smallest = int(history[:, 2].argmin())
+    assert int(states[-1].best_iteration) == int(history[smallest, 0])
+    torch.testing.assert_close(held.misfit(generate(states[-1].best)), states[-1].best_misfit)
+    torch.testing.assert_close(states[-1].best_misfit[0], history[smallest, 2])
+    torch.testing.assert_close(states[-1].best["out.weight"], states[smallest].average["out.weight"])
+
+
+def test_fit_stops_when_the_held_out_misfit_no_longer_improves(problem):
+    truth, fit, held = problem
+    # Held-out rays of nothing: the flat start is the best that there is, and every step makes it worse.
+    empty = Data(held.A, torch.zeros_like(held.y), held.weights)
+    options = replace(OPTIONS, iterations=400, patience=0.1)
+    generate, weights = start(fit, options)
+    states = list(dip(generate, weights, fit, empty, options))
+    best, last = int(states[-1].best_iteration), states[-1].iteration
+    assert last < 400
+    assert 40 < last - best <= 50
+
+
+def test_resumed_fit_is_the_same_fit(problem):
+    _, whole = run(problem)
+    _, rest = run(problem, resume=whole[2])
+    assert [s.iteration for s in rest] == [40, 50, 60]
+    assert_same(rest[-1], whole[-1])
+
+
+def test_fit_repeats_with_the_seed(problem):
+    first, second, other = (run(problem, seed=s)[1][-1] for s in (0, 0, 1))
+    assert_same(first, second)
+    assert not torch.equal(first.best["out.weight"], other.best["out.weight"])
+
+
+@pytest.mark.parametrize("groups", [0, 2])
+def test_two_images_at_once_are_two_fits(problem, groups):
+    _, fit, held = problem
+    options = replace(OPTIONS, iterations=30, network=replace(NETWORK, groups=groups))
+    generate, weights = start(twice(fit), options)
+    both = list(dip(generate, weights, twice(fit), twice(held), options))[-1]
+    images = generate(both.best)
+    for i in range(2):
+        one = [Data(d.A, d.y[i : i + 1], d.weights[i : i + 1]) for d in (twice(fit), twice(held))]
+        alone = module.Generator(generate.network, generate.inputs[i : i + 1], generate.scale[i : i + 1])
+        begin = {name: value[i : i + 1] for name, value in weights.items()}
+        last = list(dip(alone, begin, *one, options))[-1]
+        torch.testing.assert_close(images[i], alone(last.best)[0], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(both.history[:, [1 + i, 3 + i]], last.history[:, 1:], rtol=1e-2, atol=1e-5)
+
+
+def test_fit_that_diverges_is_begun_again_more_slowly_and_then_given_up(problem, monkeypatch):
+    rates = []
+    descend = module._descend
+
+    def watched(*arguments, rate, **rest):
+        rates.append(rate)
+        return descend(*arguments, rate=rate, **rest)
+
+    monkeypatch.setattr(module, "_descend", watched)
+    with pytest.raises(CtuqError, match="smaller learning rate"):
+        run(problem, replace(OPTIONS, iterations=100, learning_rate=1e4))
+    assert rates == [1e4, 5e3, 2.5e3, 1.25e3]
+
+
+def test_fit_recovers_from_a_divergence(problem, monkeypatch):
+    calls = []
+    diverged = module._diverged
+
+    def once(state, fit):
+        calls.append(state.iteration)
+        return len(calls) == 2 or diverged(state, fit)
+
+    monkeypatch.setattr(module, "_diverged", once)
+    _, states = run(problem)
+    slow = run(problem, replace(OPTIONS, learning_rate=OPTIONS.learning_rate / 2))[1]
+    assert [s.iteration for s in states] == [10, 10, 20, 30, 40, 50, 60]
+    assert_same(states[-1], slow[-1])
+
+
+def test_rays_of_no_weight_do_not_matter(problem):
+    _, fit, held = problem
+    weights = fit.weights.clone()
+    weights[0, 2] = 0
+    spoiled = fit.y.clone()
+    spoiled[0, 2] += 1.0
+    # The input is the same image for both: only the loss can differ.
+    generate, begin = start(fit)
+    last = [list(dip(generate, begin, Data(fit.A, y, weights), held, OPTIONS))[-1] for y in (fit.y, spoiled)]
+    assert_same(*last)
+
+
+def test_projections_of_nothing_are_refused(problem):
+    _, fit, _ = problem
+    with pytest.raises(InputError, match="no object"):
+        start(Data(fit.A, torch.zeros_like(fit.y), fit.weights))
+
+
+def test_noise_can_be_the_input(problem):
+    _, fit, _ = problem
+    options = replace(OPTIONS, noise_input=True)
+    first, second, image = start(fit, options)[0].inputs, start(fit, options, seed=1)[0].inputs, start(fit)[0].inputs
+    assert not torch.equal(first, second)
+    assert first.shape == image.shape
+    assert float(first.std()) == pytest.approx(1, abs=0.2)
+
+
+def test_scale_keeps_the_object_below_saturation(problem):
+    truth, fit, _ = problem
+    generate, weights = start(fit)
+    assert float(generate.scale) > float(truth.max())
+    flat = generate(weights)
+    assert float(flat.mean()) == pytest.approx(float(truth.mean()), rel=0.5)
+
+
+def test_network_of_one_image_is_ready_to_be_linearised(problem):
+    generate, states = run(problem, replace(OPTIONS, iterations=10))
+    network, inputs = generate.module(states[-1].best)
+    with torch.no_grad():
+        image = generate.scale[0] * network(inputs)[0, 0]
+    torch.testing.assert_close(image, generate(states[-1].best)[0])
+
+
+def test_total_variation_weight_smooths(problem):
+    rough, smooth = (run(problem, replace(OPTIONS, iterations=100, total_variation=v)) for v in (0.0, 1.0))
+    variation = [float(module._variation(g(s[-1].average)).detach()) for g, s in (rough, smooth)]
+    assert variation[1] < 0.8 * variation[0]
