@@ -73,6 +73,18 @@ def test_every_python_example_imports_names_that_exist(text):
     exec("\n".join(imports), {})
 
 
+def test_the_listings_of_the_researchers_tutorial_run_as_one_script_when_small(capsys):
+    text = "\n".join(blocks(ROOT / "docs" / "tutorial_researcher.md", "python"))
+    smaller = {"32, 32)": "12, 12)", "size=32": "size=12", "columns=46": "columns=18", "0, 180, 9": "0, 180, 30"}
+    for large, small in {**smaller, "[0, 5, 10]": "[0, 2, 4]", "iterations=600": "iterations=50"}.items():
+        assert large in text, large
+        text = text.replace(large, small)
+    names: dict = {}
+    exec(text, names)
+    assert names["samples"].shape == (100, 12, 12)
+    assert np.isfinite(names["result"].scores["truth"]["log_likelihood"])
+
+
 @pytest.mark.parametrize("command", commands())
 def test_every_command_in_the_pages_is_understood(command, monkeypatch):
     words = command.split()[1:]
