@@ -149,9 +149,9 @@ def maximise_evidence(
 def expected_floor(K: Tensor, white: Tensor, t: Tensor, lowest: float) -> float:
     """Posterior mean of the variance of a white misfit, everything else fixed.
 
-    The evidence is flat below the misfit that the data can detect, so that its maximiser may be any small number, and joint densities
-    collapse along directions of no variance. The mean under a log-uniform prior from ``lowest`` upwards is an honest floor: about
-    the largest misfit that the data do not exclude, over the logarithm of the range below it.
+    The evidence is flat below the misfit that the data can detect, so that its maximiser may be any small number, and joint
+    densities collapse along directions of no variance. The mean under a log-uniform prior from ``lowest`` upwards is an honest
+    floor: about the largest misfit that the data do not exclude, over the logarithm of the range below it.
 
     Parameters
     ----------

@@ -111,7 +111,7 @@ def g_prior(blocks: Sequence[Block], features: Tensor) -> DiagonalPrior:
     Unchanged by a rescaling of weights that the network undoes, such as before a normalisation layer. Weights whose features
     are never active (energy below 1e-12 of the largest) get no prior variance.
     """
-    energy = sum((rows.double() ** 2).sum(0) for rows in features.split(512))
+    energy = torch.stack([(rows.double() ** 2).sum(0) for rows in features.split(512)]).sum(0)
     alive = energy > 1e-12 * energy.max()
     diagonal = torch.where(alive, 1 / torch.where(alive, energy, 1.0), 0.0)
     return DiagonalPrior(("g",), (slice(0, blocks[-1].slice.stop),), diagonal)

@@ -23,8 +23,9 @@ class Checkpoint:
 
     def __init__(self, path: Path | None, scan: Scan, options: ReconstructOptions):
         self._path = path
+        weights = b"" if scan.weights is None else scan.weights.tobytes()
         recipe = repr((options, scan.geometry)).encode() + scan.projections.tobytes() + scan.geometry.angles.tobytes()
-        self._identity = hashlib.sha256(recipe).hexdigest()
+        self._identity = hashlib.sha256(recipe + weights).hexdigest()
 
     def load(self, start: dict[str, Tensor]) -> DIPState | None:
         """The state in the file, or None if there is no file."""

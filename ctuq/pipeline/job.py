@@ -165,11 +165,11 @@ def _with_dip(run: Run, base: Result, data: Data, views: _Views, checkpoint: Pat
             data.A,  # pyright: ignore[reportArgumentType]
             data.y,
             data.weights,
-            image,
-            jacobian,
-            float(generate.scale[0]),
-            run.options.prior,
-            lambda done, total: run.tell("Jacobian", done, total),
+            image=image,
+            jacobian=jacobian,
+            scale=float(generate.scale[0]),
+            prior=run.options.prior,
+            progress=lambda done, total: run.tell("Jacobian", done, total),
         )
         _log.info("Tangent model: %s; about %.1f GiB.", model.plan.reason, model.plan.bytes / 2**30)
     with run.clock("evidence"):

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from ctuq.errors import InputError
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import DIPOptions
+from ctuq.uncertainty.tangent import PRIORS
 
 METHODS = ("dip", *CLASSICAL)
 _LIBRARIES = ("ctuq", "torch", "numpy", "scipy", "astra-toolbox", "odl", "h5py", "scikit-image")
@@ -54,6 +55,8 @@ class ReconstructOptions:
     def __post_init__(self):
         if self.method not in METHODS:
             raise InputError(f"There is no method {self.method!r}; choose one of {', '.join(METHODS)}.")
+        if self.prior not in PRIORS:
+            raise InputError(f"There is no prior {self.prior!r}; choose one of {', '.join(PRIORS)}.")
         if self.size < 8:
             raise InputError(f"The image size must be at least 8 pixels, got {self.size}.")
         if self.samples < 0:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from ctuq.errors import CtuqError, InputError
@@ -28,7 +28,7 @@ class DIPOptions:
     learning_rate : float
         Peak; halved at each restart after a divergence.
     total_variation : float
-        Weight of the mean absolute difference of neighbouring pixels (in units of the image's scale) against the relative misfit.
+        Weight of the mean absolute difference of neighbouring pixels, in units of the image's scale, against the misfit.
     average : float
         Decay of the running average of the weights; the average is what is kept.
     check_every : int
@@ -123,9 +123,9 @@ class Generator:
 def generator(fit: Data, options: DIPOptions, *, rng: torch.Generator) -> tuple[Generator, dict[str, Tensor]]:
     """The generator for these data, and its starting weights.
 
-    The scale is 1.4 times the attenuation that 99.5 % of the pixels of a smooth filtered back-projection stay below: nearer to 1
-    a sigmoid saturates inside the object, and its tangent model is sure of a plateau that is wrong. The output starts flat at the
-    image's mean.
+    The scale is 1.4 times the attenuation that 99.5 % of the pixels of a smooth filtered back-projection stay below: nearer
+    to 1 a sigmoid saturates inside the object, and its tangent model is sure of a plateau that is wrong. The output starts
+    flat at the image's mean.
     """
     with torch.no_grad():
         image = fbp(fit.A, fit.y, window="hann").clamp(min=0)
@@ -140,9 +140,8 @@ def generator(fit: Data, options: DIPOptions, *, rng: torch.Generator) -> tuple[
         inputs = torch.randn(inputs.shape, generator=rng, device=rng.device).to(inputs)
     networks = [UNet(options.network, rng).to(fit.y.device) for _ in scale]
     for network, value in zip(networks, flat.mean(1) / scale, strict=True):
-        if options.network.activation == "sigmoid":
-            with torch.no_grad():
-                network.out.bias.fill_(math.log(level := float(value.clamp(0.02, 0.9))) - math.log1p(-level))
+        if options.network.activation == "sigmoid" and network.out.bias is not None:
+            nn.init.constant_(network.out.bias, float(torch.logit(value.clamp(0.02, 0.9))))
     parameters, _ = stack_module_state(networks)
     return Generator(networks[0], inputs, scale), {name: value.detach().clone() for name, value in parameters.items()}
 
@@ -159,8 +158,8 @@ def dip(
     """Fit the network; yields the state at every look at the held-out rays, the last one when it stops.
 
     The rule: keep the averaged weights whose misfit on the held-out rays is smallest, and stop when it has not improved for
-    ``patience * iterations``. Held-out rays see over-fitting directly; a ground truth is never used. A loss that ends a look above
-    its start (a dead network) restarts the fit with half the learning rate.
+    ``patience * iterations``. Held-out rays see over-fitting directly; a ground truth is never used. A fit that is no better
+    than a quarter of nothing after 100 iterations (a dead network) starts anew with half the learning rate.
 
     Parameters
     ----------
@@ -184,7 +183,7 @@ def dip(
     rate = options.learning_rate
     for _ in range(4):
         diverged = False
-        for state in _descend(generate, start, fit, held_out, options, rate, resume):
+        for state in _descend(generate, start, fit, held_out, options=options, rate=rate, resume=resume):
             diverged = _diverged(state, fit)
             if diverged:
                 break
@@ -203,7 +202,16 @@ def _diverged(state: DIPState, fit: Data) -> bool:
     return state.iteration >= 100 and not bool((latest < 0.25 * nothing).all())
 
 
-def _descend(generate, start, fit, held_out, options, rate, resume) -> Iterator[DIPState]:
+def _descend(
+    generate: Generator,
+    start: dict[str, Tensor],
+    fit: Data,
+    held_out: Data,
+    *,
+    options: DIPOptions,
+    rate: float,
+    resume: DIPState | None,
+) -> Iterator[DIPState]:
     state = resume or _fresh(start, fit)
     parameters = {name: value.clone().requires_grad_(True) for name, value in state.parameters.items()}
     average = {name: value.clone() for name, value in state.average.items()}
@@ -222,22 +230,31 @@ def _descend(generate, start, fit, held_out, options, rate, resume) -> Iterator[
             for name, value in parameters.items():
                 average[name].lerp_(value, 1 - decay)
         if iteration % options.check_every == 0 or iteration == options.iterations:
-            state = _look(iteration, state, generate, parameters, average, optimiser, fit, held_out)
+            with torch.no_grad():
+                x = generate(average)
+                misfits = fit.misfit(x), held_out.misfit(x)
+            moments = [optimiser.state[value] for value in parameters.values()]
+            state = _look(iteration, state, parameters, average, moments=moments, misfits=misfits)
             yield state
             if iteration - int(state.best_iteration.max()) > options.patience * options.iterations:
                 return
 
 
-def _look(iteration, state, generate, parameters, average, optimiser, fit, held_out) -> DIPState:
-    with torch.no_grad():
-        x = generate(average)
-        fitted, unseen = fit.misfit(x), held_out.misfit(x)
+def _look(
+    iteration: int,
+    state: DIPState,
+    parameters: dict[str, Tensor],
+    average: dict[str, Tensor],
+    *,
+    moments: list[dict[str, Tensor]],
+    misfits: tuple[Tensor, Tensor],
+) -> DIPState:
+    fitted, unseen = misfits
     better = unseen < state.best_misfit
     best = {}
     for name, value in average.items():
         pick = better.reshape(-1, *[1] * (value.ndim - 1))
         best[name] = torch.where(pick, value, state.best[name])
-    moments = [optimiser.state[value] for value in parameters.values()]
     row = torch.cat([torch.tensor([float(iteration)], device=fitted.device), fitted, unseen]).cpu()
     return DIPState(
         iteration=iteration,
@@ -275,4 +292,5 @@ def _schedule(iteration: int, iterations: int) -> float:
 
 def _variation(x: Tensor) -> Tensor:
     """Mean absolute difference of neighbouring voxels along every spatial axis, one value for each image."""
-    return sum(x.diff(dim=axis).abs().flatten(1).mean(1) for axis in range(1, x.ndim))
+    means = [x.diff(dim=axis).abs().flatten(1).mean(1) for axis in range(1, x.ndim)]
+    return torch.stack(means).sum(0)

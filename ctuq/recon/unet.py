@@ -36,14 +36,14 @@ _ACTIVATIONS = {"softplus": nn.Softplus, "sigmoid": nn.Sigmoid, "relu": nn.ReLU,
 
 
 class UNet(nn.Module):
-    """``(batch, 1, *shape) -> (batch, 1, *shape)`` for any shape; sizes that do not halve evenly are cropped after upsampling."""
+    """``(batch, 1, *shape) -> (batch, 1, *shape)``; sizes that do not halve evenly are cropped after upsampling."""
 
     def __init__(self, options: UNetOptions, rng: torch.Generator):
         super().__init__()
         widths, skips = options.channels, options.skips
         inputs = (1, *widths)
         self.down = nn.ModuleList(_block(inputs[i], widths[i], options, stride=1 if i == 0 else 2) for i in range(len(widths)))
-        self.skip = nn.ModuleList(_conv(widths[i], s, 1, options) if s else None for i, s in enumerate(skips))
+        self.skip = nn.ModuleDict({str(i): _conv(widths[i], s, 1, options) for i, s in enumerate(skips) if s})
         self.up = nn.ModuleList(_block(widths[i + 1] + skips[i], widths[i], options, stride=1) for i in range(len(widths) - 1))
         self.out = _conv(widths[0], 1, 1, options)
         self.activation = _ACTIVATIONS[options.activation]()
@@ -59,8 +59,8 @@ class UNet(nn.Module):
             fine = features[i]
             x = nn.functional.interpolate(x, scale_factor=2, mode=self._upsample, align_corners=False)
             x = x[(..., *(slice(n) for n in fine.shape[2:]))]
-            if self.skip[i] is not None:
-                x = torch.cat([x, self.skip[i](fine)], dim=1)
+            if str(i) in self.skip:
+                x = torch.cat([x, self.skip[str(i)](fine)], dim=1)
             x = self.up[i](x)
         return self.activation(self.out(x))
 
@@ -68,20 +68,21 @@ class UNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Conv3d):
                 nn.init.kaiming_normal_(module.weight, a=0.2, nonlinearity="leaky_relu", generator=rng)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         # A small last layer starts the image flat, where no activation saturates.
         with torch.no_grad():
             self.out.weight.mul_(0.1)
 
 
-def _conv(inputs: int, outputs: int, kernel: int, options: UNetOptions, stride: int = 1) -> nn.Module:
+def _conv(inputs: int, outputs: int, kernel: int, options: UNetOptions, stride: int = 1) -> nn.Conv2d | nn.Conv3d:
     conv = nn.Conv2d if options.dims == 2 else nn.Conv3d
     return conv(inputs, outputs, kernel, stride=stride, padding=kernel // 2)
 
 
 def _block(inputs: int, outputs: int, options: UNetOptions, stride: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for i, (n, step) in enumerate([(inputs, stride), (outputs, 1)]):
+    for n, step in ((inputs, stride), (outputs, 1)):
         layers.append(_conv(n, outputs, 3, options, step))
         if options.groups:
             layers.append(nn.GroupNorm(options.groups, outputs))

@@ -26,14 +26,14 @@ def resample(image: NDArray, grid: VolumeGrid, target: VolumeGrid) -> NDArray[np
     return (down @ np.asarray(image, np.float64) @ across.T).astype(np.float32)
 
 
-def _edges(grid: VolumeGrid, axis: int) -> NDArray[np.float64]:
+def _edges(grid: VolumeGrid, axis: int) -> NDArray:
     """Pixel borders in mm: from the top row for axis 0, from the left column for axis 1."""
     left, _, _, top = grid.extent
     steps = np.arange(grid.shape[axis] + 1) * grid.voxel
     return top - steps if axis == 0 else left + steps
 
 
-def _shares(source: NDArray, target: NDArray) -> NDArray[np.float64]:
+def _shares(source: NDArray, target: NDArray) -> NDArray:
     """Share of each target interval (row) that each source interval covers, for increasing borders."""
     low = np.maximum(source[None, :-1], target[:-1, None])
     high = np.minimum(source[None, 1:], target[1:, None])

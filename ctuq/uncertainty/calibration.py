@@ -1,10 +1,9 @@
 """Scales of the image covariance and of the noise, learned on views that the network never saw.
 
-The network was fitted to the same rays that the evidence sees, so its error bars are too short on real data, and no figure computed
-from fitted rays can show it. Held-out views can.
+The network was fitted to the same rays that the evidence sees, so its error bars are too short on real data, and no figure
+computed from fitted rays can show it. Held-out views can.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,9 +51,9 @@ def choose_views(angles: NDArray[np.float64], k: int) -> tuple[NDArray[np.int64]
 def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDArray) -> Scales:
     """Expected scales ``a``, ``b`` of ``residual ~ N(0, a image_variance + b noise_variance)``.
 
-    The likelihood of the rays is tempered by their correlation time along the detector (neighbouring rays err together), so that a
-    handful of views counts as the few independent facts that it is. Log-normal priors of sd 1 around 1 keep the noise scale from
-    collapsing when no held-out ray passes through air alone.
+    The likelihood of the rays is tempered by their correlation time along the detector (neighbouring rays err together), so
+    that a handful of views counts as the few independent facts that it is. Log-normal priors of sd 1 around 1 keep the noise
+    scale from collapsing when no held-out ray passes through air alone.
 
     Parameters
     ----------

@@ -77,10 +77,15 @@ def estimate(model: TangentModel, y: Tensor, held_out: NDArray[np.int64], *, var
     if not len(held_out):
         zero = torch.zeros(model.shape, dtype=torch.float64, device=y.device)
         return Estimate(evidence, posterior, Scales(1, 1, float("inf"), float("inf")), None, zero, loo)
-    return _calibrated(model, y, held_out, unseen, evidence, posterior, loo)
+    scales, calibration, correction = _calibrate(model, y, held_out, evidence)
+    return Estimate(evidence, posterior, scales, calibration, correction, loo)
 
 
-def _calibrated(model, y, held_out, unseen, evidence, posterior, loo) -> Estimate:
+def _calibrate(
+    model: TangentModel, y: Tensor, held_out: NDArray[np.int64], evidence: Evidence
+) -> tuple[Scales, Calibration, Tensor]:
+    """Scales from the held-out rays, the record of it, and what these rays add to the image."""
+    unseen = torch.isin(model.view, torch.as_tensor(held_out)).to(y.device)
     seen, new = (~unseen).nonzero()[:, 0], unseen.nonzero()[:, 0]
     K = model.prior_covariance(evidence)
     noise = evidence.sigma2 * model.noise
@@ -96,7 +101,7 @@ def _calibrated(model, y, held_out, unseen, evidence, posterior, loo) -> Estimat
     total = scales.image * covariance + torch.diag(scales.noise * noise[new])
     delta = torch.zeros(1, len(K), dtype=torch.float64, device=y.device)
     delta[0, new] = torch.linalg.solve(total, residual)
-    delta[0, seen] = -given.solve((delta[:, new] @ cross))[0]
+    delta[0, seen] = -given.solve(delta[:, new] @ cross)[0]
     correction = scales.image * model.respond(evidence, delta)[0]
     raw, calibrated = signal + noise[new], scales.image * signal + scales.noise * noise[new]
     table = torch.stack([measured, predicted, raw.sqrt(), calibrated.sqrt()]).cpu().numpy()
@@ -112,7 +117,7 @@ def _calibrated(model, y, held_out, unseen, evidence, posterior, loo) -> Estimat
             np.float32
         ),
     )
-    return Estimate(evidence, posterior, scales, calibration, correction, loo)
+    return scales, calibration, correction
 
 
 def _by_view(values: Tensor, model: TangentModel, rows: Tensor, views: NDArray, columns: int) -> NDArray[np.float64]:

@@ -55,7 +55,7 @@ def image_scores(mean: NDArray, truth: NDArray) -> dict[str, float]:
     mse = float(np.mean((np.asarray(mean, np.float64) - truth) ** 2))
     window = min(7, min(truth.shape) // 2 * 2 - 1)
     ssim = structural_similarity(np.asarray(truth, np.float64), np.asarray(mean, np.float64), data_range=peak, win_size=window)
-    return {"psnr": 10 * math.log10(peak**2 / max(mse, 1e-300)), "ssim": float(ssim), "rmse": math.sqrt(mse)}
+    return {"psnr": 10 * math.log10(peak**2 / max(mse, 1e-300)), "ssim": float(np.asarray(ssim)), "rmse": math.sqrt(mse)}
 
 
 def truth_scores(mean: NDArray, std: NDArray, truth: NDArray) -> dict[str, float]:
@@ -67,7 +67,8 @@ def truth_scores(mean: NDArray, std: NDArray, truth: NDArray) -> dict[str, float
     scores = image_scores(mean, truth) | gaussian_scores(error, variance)
     inside = truth > 0.05 * truth.max()
     scores |= {f"{name}_object": value for name, value in gaussian_scores(error[inside], variance[inside]).items()}
-    scores["rank_correlation"] = float(scipy.stats.spearmanr(np.abs(error).ravel(), np.asarray(std).ravel())[0])
+    ranks = (scipy.stats.rankdata(values) for values in (np.abs(error), np.asarray(std)))
+    scores["rank_correlation"] = float(np.corrcoef(*(r.ravel() for r in ranks))[0, 1])
     return scores
 
 
@@ -95,8 +96,8 @@ def patch_log_likelihood(error: NDArray, covariance: NDArray, patch: int) -> flo
 def sampled_patch_log_likelihood(error: NDArray, deviations: NDArray, patch: int) -> float:
     """As `patch_log_likelihood` with the covariance of each patch from samples ``(sample, y, x)`` of mean zero.
 
-    A patch of p pixels needs clearly more than p samples; its sample covariance is shrunk to its diagonal by the share p / samples,
-    which keeps it positive definite.
+    A patch of p pixels needs clearly more than p samples; its sample covariance is shrunk to its diagonal by the share
+    p / samples, which keeps it positive definite.
     """
     n = len(deviations)
     total = 0.0

@@ -1,7 +1,7 @@
 """The network's tangent model of a scan: which space it is solved in, its components, and its posterior.
 
-With H = A J (all used rays of positive weight) everything the evidence needs is ``K_c = H D_c H^T``. Where the image is not much
-larger than the data, J is kept and the posterior is exact in image space; else H is kept and the posterior is sampled.
+With H = A J (all used rays of positive weight) everything the evidence needs is ``K_c = H D_c H^T``. Where the image is not
+much larger than the data, J is kept and the posterior is exact in image space; else H is kept and the posterior is sampled.
 """
 
 from collections.abc import Callable
@@ -128,7 +128,7 @@ class TangentModel:
 
     def project(self, image: Tensor) -> Tensor:
         """The kept rays of images ``(..., y, x)``: ``(..., m)``, float64."""
-        flat = image.reshape(-1, self._M.shape[1]).double().cpu().numpy()
+        flat = image.reshape(-1, int(np.prod(self.shape))).double().cpu().numpy()
         rays = torch.from_numpy(np.ascontiguousarray((self._M @ flat.T).T)).to(image.device)
         return rays.reshape(*image.shape[: image.ndim - 2], -1)
 

@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 import ctuq
+from ctuq.laplace import Evidence
 from ctuq.linops.jacobian import linearise
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
 from ctuq.uncertainty.estimate import fit_evidence
@@ -30,6 +31,12 @@ def timed(what: str) -> Iterator[None]:
     wall, cpu = time.perf_counter(), time.process_time()
     yield
     print(f"{what:>45}: {time.perf_counter() - wall:8.3f} s wall, {time.process_time() - cpu:8.3f} s CPU")
+
+
+def told_evidence(found: Evidence) -> None:
+    """Print the value and how it was reached."""
+    steps = len(found.trajectory)
+    print(f"{'log evidence':>45}: {found.value:.2f} after {steps} evaluations, converged {found.converged}")
 
 
 def main(problem: Positional[Path], target: float = 32.8) -> None:
@@ -54,19 +61,17 @@ def main(problem: Positional[Path], target: float = 32.8) -> None:
     print(f"DIP to {target:g} dB: {told}; best {best[0]:.2f} dB at {best[1]}, {time.process_time() - begun:.1f} s CPU in all")
     torch.set_num_threads(threads)
     network, inputs = generate.module(state.average)
-    image = generate(state.average)[0].detach()
+    image, ones, scale = generate(state.average)[0].detach(), torch.ones_like(y), float(generate.scale[0])
     with timed("Jacobian and evidence to convergence"):
         _, jacobian = linearise(network, inputs)
-        model = TangentModel(A, y, torch.ones_like(y), image, jacobian, float(generate.scale[0]), "isotropic")
+        model = TangentModel(A, y, ones, image=image, jacobian=jacobian, scale=scale, prior="isotropic")
         evidence = fit_evidence(model, torch.ones(len(model.target), dtype=torch.bool), 0.0)
-    print(
-        f"{'log evidence':>45}: {evidence.value:.2f} after {len(evidence.trajectory)} evaluations, converged {evidence.converged}"
-    )
+    told_evidence(evidence)
     for name in ("layerwise", "filter"):
         with timed(f"the same, {name} prior"):
-            other = TangentModel(A, y, torch.ones_like(y), image, jacobian, float(generate.scale[0]), name)
+            other = TangentModel(A, y, ones, image=image, jacobian=jacobian, scale=scale, prior=name)
             found = fit_evidence(other, torch.ones(len(model.target), dtype=torch.bool), 0.0)
-        print(f"{'log evidence':>45}: {found.value:.2f} after {len(found.trajectory)} evaluations, converged {found.converged}")
+        told_evidence(found)
         del other
     with timed("exact posterior covariance"):
         posterior = model.posterior(evidence)
