@@ -224,17 +224,21 @@ def _patches(error: NDArray, covariance: NDArray | None, deviations: NDArray) ->
 
 
 def _split(options: ReconstructOptions, scan: Scan) -> _Views:
-    n = scan.n_angles
+    every, nobody = np.arange(scan.n_angles), np.zeros(0, np.int64)
+    # A view without a single ray that counts can neither stop the fit nor say anything of the scales.
+    useful = every if scan.weights is None else np.flatnonzero(scan.weights.max(axis=1) > 0)
+    n = len(useful)
     wanted = default_views(n) if options.calibration_views is None else options.calibration_views
     if wanted < 0 or wanted >= n:
         raise InputError(f"{wanted} calibration views were asked for, and the scan has {n}; leave at least one for the fit.")
     if not options.uncertainty:
-        return _Views(np.arange(n), np.zeros(0, np.int64))
+        return _Views(every, nobody)
     if not (options.calibrate and wanted):
         text = "Not calibrated: the error bars are the tangent model's own, which are too short on real scans."
         few = f" {n} views are too few to hold any out." if options.calibrate and not wanted else ""
-        return _Views(np.arange(n), np.zeros(0, np.int64), (text + few,))
-    return _Views(*choose_views(scan.geometry.angles, wanted))
+        return _Views(every, nobody, (text + few,))
+    held = useful[choose_views(scan.geometry.angles[useful], wanted)[1]]
+    return _Views(np.setdiff1d(every, held), held)
 
 
 def _stopping_data(run: Run, data: Data, views: _Views) -> tuple[Data, Data]:

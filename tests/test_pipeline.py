@@ -1,0 +1,265 @@
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+import ctuq
+from ctuq.errors import BackendError, InputError
+from ctuq.pipeline import METHODS, ReconstructOptions, choose_grid, match_detector, reconstruct
+from ctuq.recon.dip import DIPOptions
+from ctuq.recon.unet import UNetOptions
+from ctuq.tomo import Scan
+
+DIP = DIPOptions(network=UNetOptions(channels=(4, 4), skips=(2,)), iterations=60, check_every=10)
+OPTIONS = ReconstructOptions(size=16, samples=20, dip=DIP, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def scan(disc_scan):
+    """Fifteen noisy views of a disc, with a truth."""
+    noise = 0.01 * np.random.default_rng(0).standard_normal(disc_scan.projections.shape)
+    return replace(disc_scan, projections=disc_scan.projections + noise).every(2)
+
+
+@pytest.fixture(scope="module")
+def result(scan):
+    return reconstruct(scan, options=OPTIONS)
+
+
+def same(a, b, tolerance=0.0):
+    for name in ("mean", "std", "std_raw", "samples"):
+        np.testing.assert_allclose(getattr(a, name), getattr(b, name), rtol=tolerance, atol=tolerance, err_msg=name)
+    assert a.log_evidence == pytest.approx(b.log_evidence, rel=tolerance or 1e-12)
+    assert a.sigma2 == pytest.approx(b.sigma2, rel=tolerance or 1e-12)
+
+
+def test_every_field_of_a_result_is_filled(result):
+    assert result.mean.shape == result.std.shape == result.std_raw.shape == result.grid.shape == (16, 16)
+    assert result.samples.shape == (20, 16, 16)
+    assert result.mean.dtype == result.std.dtype == result.samples.dtype == np.float32
+    assert (result.std > 0).all() and np.isfinite(result.mean).all()
+    assert result.std_error == 0
+    assert result.sigma2 > 0 and np.isfinite(result.log_evidence)
+    assert set(result.prior) == {"variance", "floor"}
+    assert set(result.comparisons) == {"fbp", "tv"}
+    assert set(result.history) == {"iteration", "loss", "held_out_loss"}
+    assert {"ray transform", "classical", "dip", "jacobian", "evidence", "samples"} <= set(result.timings)
+    assert result.settings["dip.iterations"] == 60
+    assert result.settings["dip.network.channels"] == "(4, 4)"
+    assert {"ctuq", "torch", "numpy"} <= set(result.versions)
+
+
+def test_three_views_calibrate_the_error_bars(result):
+    record = result.calibration
+    assert len(record.views) == 3
+    assert record.predictions.shape == (4, 3, result.scan.geometry.columns)
+    np.testing.assert_allclose(result.std, np.sqrt(record.image_scale) * result.std_raw, rtol=1e-5)
+    assert not any("alibrated" in text for text in result.warnings)
+    assert result.scores["held_out"] == record.calibrated
+    assert result.scores["held_out_raw"] == record.raw
+
+
+def test_samples_spread_about_the_mean_as_the_std_says(scan):
+    result = reconstruct(scan, options=replace(OPTIONS, samples=600))
+    spread = np.sqrt(np.mean((result.samples - result.mean) ** 2, axis=0))
+    np.testing.assert_allclose(spread, result.std, rtol=5 / np.sqrt(2 * 600))
+
+
+def test_scores_against_a_known_truth(result):
+    assert {"psnr", "ssim", "rms_z", "cover_68", "cover_68_object", "rank_correlation", "log_likelihood_full"} <= set(
+        result.scores["truth"]
+    )
+    assert {f"log_likelihood_patch_{p}" for p in (1, 2, 4, 7, 14)} <= set(result.scores["truth"])
+    assert {"truth", "truth_raw", "leave_one_angle_out", "held_out", "held_out_raw"} == set(result.scores)
+    assert result.scores["truth"]["rmse"] == pytest.approx(np.sqrt(np.mean((result.mean - result.truth) ** 2)), rel=1e-4)
+
+
+def test_truth_is_never_used_to_reconstruct(scan, result):
+    blind = reconstruct(replace(scan, truth=None), options=OPTIONS)
+    same(blind, result)
+    assert blind.truth is None
+    assert set(blind.scores) == {"leave_one_angle_out", "held_out", "held_out_raw"}
+
+
+def test_result_reads_back_equal(result, tmp_path):
+    result.save(tmp_path / "result.h5")
+    back = ctuq.Result.load(tmp_path / "result.h5")
+    same(back, result)
+    assert back.grid == result.grid
+    assert back.scan.geometry == result.scan.geometry
+    assert dict(back.settings) == dict(result.settings)
+    assert back.calibration.views == result.calibration.views
+
+
+def test_results_repeat_with_the_seed(scan, result):
+    state = torch.random.get_rng_state()
+    torch.manual_seed(12345)
+    same(reconstruct(scan, options=OPTIONS), result)
+    torch.random.set_rng_state(state)
+    other = reconstruct(scan, options=replace(OPTIONS, seed=1, uncertainty=False))
+    assert not np.allclose(other.history["loss"][:2], result.history["loss"][:2])
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "dip"])
+def test_classical_methods_give_an_image_alone(method, scan):
+    result = reconstruct(scan, method, size=16)
+    assert result.method == method
+    assert result.std is None and result.samples is None and result.calibration is None
+    assert result.comparisons == {}
+    assert result.scores["truth"]["psnr"] > 10
+
+
+def test_without_uncertainty_there_is_an_image_alone(scan):
+    result = reconstruct(scan, options=replace(OPTIONS, uncertainty=False))
+    assert result.std is None and result.calibration is None
+    assert result.mean.max() > 0.02
+    assert result.warnings == ()
+
+
+def test_without_calibration_the_user_is_warned(scan):
+    result = reconstruct(scan, options=replace(OPTIONS, calibrate=False))
+    assert result.calibration is None
+    np.testing.assert_array_equal(result.std, result.std_raw)
+    assert any("Not calibrated" in text for text in result.warnings)
+    assert "held_out" not in result.scores
+
+
+def test_too_few_views_are_said_and_reported_raw(scan):
+    result = reconstruct(scan.select([0, 4, 8, 12]), options=OPTIONS)
+    assert result.calibration is None
+    np.testing.assert_array_equal(result.std, result.std_raw)
+    assert any("4 views are too few" in text for text in result.warnings)
+
+
+def test_number_of_calibration_views_can_be_chosen(scan):
+    result = reconstruct(scan, options=replace(OPTIONS, calibration_views=2, samples=0))
+    assert len(result.calibration.views) == 2
+    assert result.samples.shape == (0, 16, 16)
+
+
+@pytest.mark.parametrize("views", [15, 16, -1])
+def test_calibration_views_must_leave_some_for_the_fit(views, scan):
+    with pytest.raises(InputError, match="15"):
+        reconstruct(scan, options=replace(OPTIONS, calibration_views=views))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "magic"}, "dip, fbp"),
+        ({"sise": 32}, "size"),
+        ({"size": 4}, "at least 8"),
+        ({"samples": -1}, "negative"),
+        ({"prior": "horseshoe"}, "isotropic"),
+        ({"device": "toaster"}, "'cpu'"),
+    ],
+)
+def test_options_that_do_not_exist_are_refused_before_any_work(settings, message, scan):
+    def never(progress):
+        raise AssertionError(f"{progress.stage} was begun")
+
+    with pytest.raises(InputError, match=message):
+        reconstruct(scan, **settings, progress=never)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_by_name_is_refused_where_there_is_none(scan):
+    with pytest.raises(BackendError, match="no GPU"):
+        reconstruct(scan, "fbp", size=16, device="cuda")
+
+
+class Interrupted:
+    """Ctrl-C when the fit has told of its progress for the n-th time."""
+
+    def __init__(self, n):
+        self.left = n
+
+    def __call__(self, progress):
+        if progress.stage == "Deep Image Prior":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("looks", [2, 5])
+def test_interrupted_run_goes_on_to_the_same_result(looks, scan, result, tmp_path):
+    path = tmp_path / "checkpoint.h5"
+    with pytest.raises(KeyboardInterrupt):
+        reconstruct(scan, options=OPTIONS, progress=Interrupted(looks), checkpoint=path)
+    told = []
+    resumed = reconstruct(scan, options=OPTIONS, progress=told.append, checkpoint=path)
+    same(resumed, result, 1e-6)
+    first = next((p.done for p in told if p.stage == "Deep Image Prior"), 60)
+    assert path.is_file() or looks == 2
+    assert first > (40 if looks > 4 else 0)
+    np.testing.assert_array_equal(resumed.history["iteration"], result.history["iteration"])
+
+
+def test_checkpoint_of_another_scan_is_refused(scan, tmp_path):
+    path = tmp_path / "checkpoint.h5"
+    short = replace(OPTIONS, uncertainty=False)
+    reconstruct(scan, options=short, checkpoint=path)
+    weights = np.ones(scan.projections.shape, np.float32)
+    weights[3] = 0.5
+    others = [replace(scan, projections=scan.projections * 1.01), replace(scan, weights=weights), scan.select(range(14))]
+    for other in others:
+        with pytest.raises(InputError, match="another scan"):
+            reconstruct(other, options=short, checkpoint=path)
+    with pytest.raises(InputError, match="other options"):
+        reconstruct(scan, options=replace(short, seed=1), checkpoint=path)
+
+
+def test_rays_of_weight_zero_do_not_matter(scan):
+    weights = np.ones(scan.projections.shape, np.float32)
+    weights[:, 3], weights[5, 10:14] = 0, 0
+    result = reconstruct(replace(scan, weights=weights), options=OPTIONS)
+    assert np.isfinite(result.mean).all() and (result.std > 0).all()
+    assert result.calibration is not None
+    assert np.isfinite(result.calibration.predictions).all()
+
+
+def test_view_without_any_weight_is_not_held_out(scan, result):
+    weights = np.ones(scan.projections.shape, np.float32)
+    weights[result.calibration.views[1]] = 0
+    found = reconstruct(replace(scan, weights=weights), options=OPTIONS)
+    assert len(found.calibration.views) == 3
+    assert result.calibration.views[1] not in found.calibration.views
+    assert np.isfinite(found.std).all()
+
+
+@pytest.mark.parametrize("prior", ["layerwise", "filter", "g"])
+def test_every_prior_gives_error_bars(prior, scan):
+    result = reconstruct(scan, options=replace(OPTIONS, prior=prior, samples=4))
+    assert (result.std > 0).all() and np.isfinite(result.std).all()
+    assert all(value > 0 for value in result.prior.values())
+
+
+def test_variation_hyperprior_gives_error_bars(scan):
+    result = reconstruct(scan, options=replace(OPTIONS, variation=1.0, samples=4))
+    assert (result.std > 0).all()
+
+
+def test_progress_names_the_stages_in_order(scan):
+    told = []
+    reconstruct(scan, options=OPTIONS, progress=told.append)
+    stages = list(dict.fromkeys(p.stage for p in told))
+    assert stages == ["Classical reconstructions", "Deep Image Prior", "Jacobian", "Evidence", "Samples"]
+    assert all(0 <= p.done <= p.total for p in told)
+
+
+def test_grid_is_the_scans_own_or_the_field_of_view(scan):
+    assert choose_grid(scan, 16).extent == scan.grid.extent
+    free = choose_grid(Scan(scan.projections, scan.geometry), 16)
+    assert free.voxel * 16 == pytest.approx(scan.geometry.field_of_view)
+
+
+@pytest.mark.parametrize(("size", "columns"), [(24, 36), (12, 18), (8, 12)])
+def test_detector_is_binned_while_its_columns_are_finer_than_a_pixel(size, columns, scan):
+    assert match_detector(scan, choose_grid(scan, size)).geometry.columns == columns
+
+
+def test_options_are_the_fields_that_a_user_can_name():
+    assert {"method", "size", "uncertainty", "samples", "calibrate", "calibration_views", "prior", "seed"} <= {
+        f.name for f in fields(ReconstructOptions)
+    }
