@@ -11,7 +11,7 @@ from ctuq.errors import InputError
 from ctuq.linops.operator import LinearOperator, Space
 from ctuq.linops.tape import Tape, record
 
-_CPU_BYTES = 2**24
+_CPU_BYTES = 2**23
 _GPU_BYTES = 2**28
 
 
