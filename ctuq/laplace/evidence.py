@@ -13,7 +13,7 @@ from ctuq.errors import CtuqError
 from ctuq.laplace.priors import Prior
 
 _SPAN = 25.0
-_NEGLIGIBLE, _MOST_FLOORS, _FLOOR_STEP = 12.0, 40, 3.0
+_NEGLIGIBLE, _MOST_FLOORS, _FLOOR_STEP = 12.0, 40, 2.0
 
 
 @dataclass(frozen=True, eq=False)

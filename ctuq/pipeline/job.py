@@ -287,7 +287,7 @@ def _classical(run: Run, A: RayTransform, y: Tensor, weights: Tensor) -> dict[st
 
 
 def _tensors(scan: Scan, device: torch.device) -> tuple[Tensor, Tensor]:
-    weights = np.ones_like(scan.projections) if scan.weights is None else scan.weights / scan.weights.mean()
+    weights = np.ones_like(scan.projections) if scan.weights is None else scan.weights
     return torch.tensor(scan.projections, device=device), torch.tensor(weights, device=device)
 
 

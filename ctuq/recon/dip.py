@@ -14,6 +14,7 @@ from ctuq.recon.unet import UNet, UNetOptions
 from ctuq.tomo.raytransform import RayTransform
 
 _HEADROOM = 1.4
+_JUDGED_FROM = 100
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ def dip(
 def _diverged(state: DIPState, fit: Data) -> bool:
     latest = state.history[-1, 1 : 1 + len(fit.y)]
     nothing = (fit.weights * fit.y.square()).mean((-2, -1)) / fit.weights.mean()
-    return state.iteration >= 100 and not bool((latest < 0.25 * nothing).all())
+    return state.iteration >= _JUDGED_FROM and not bool((latest < 0.25 * nothing).all())
 
 
 def _descend(
@@ -236,7 +237,8 @@ def _descend(
             moments = [optimiser.state[value] for value in parameters.values()]
             state = _look(iteration, state, parameters, average, moments=moments, misfits=misfits)
             yield state
-            if iteration - int(state.best_iteration.max()) > options.patience * options.iterations:
+            waited = iteration - int(state.best_iteration.max())
+            if iteration >= _JUDGED_FROM and waited > options.patience * options.iterations:
                 return
 
 

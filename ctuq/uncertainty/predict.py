@@ -9,8 +9,10 @@ from ctuq.tomo.raytransform import RayTransform
 from ctuq.uncertainty.result import Result
 
 
-def predict_views(result: Result, A: RayTransform) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and variance of each ray of other views, noise of weight 1 included.
+def predict_views(
+    result: Result, A: RayTransform, weights: NDArray[np.float32] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance of each ray of other views, noise included.
 
     Parameters
     ----------
@@ -18,6 +20,8 @@ def predict_views(result: Result, A: RayTransform) -> tuple[NDArray[np.float64],
         With samples; the relative Monte Carlo error of the image's part of the variance is ``sqrt(2 / samples)``.
     A : RayTransform
         Of the other views, on the result's grid.
+    weights : array, shape (angle, column), optional
+        Relative precision of each ray; None means ones.
 
     Returns
     -------
@@ -34,5 +38,6 @@ def predict_views(result: Result, A: RayTransform) -> tuple[NDArray[np.float64],
         raise InputError(f"The ray transform is on {A.grid}, the result on {result.grid}; build it with result.grid.")
     mean = A(torch.from_numpy(result.mean).to(A.device))
     deviations = A(torch.from_numpy(result.samples - result.mean).to(A.device))
-    variance = deviations.double().square().mean(0) + result.sigma2
-    return mean.double().cpu().numpy(), variance.cpu().numpy()
+    noise = result.sigma2 if weights is None else result.sigma2 / weights
+    variance = deviations.double().square().mean(0).cpu().numpy() + noise
+    return mean.double().cpu().numpy(), variance
