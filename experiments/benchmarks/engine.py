@@ -75,6 +75,7 @@ def main(problem: Positional[Path], target: float = 32.8) -> None:
         del other
     with timed("exact posterior covariance"):
         posterior = model.posterior(evidence)
+    torch.set_num_threads(1)
     posterior.deviations(1, rng=rng)
     wall = time.perf_counter()
     for _ in range(_SAMPLES):
