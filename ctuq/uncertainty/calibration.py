@@ -63,8 +63,8 @@ def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDA
     Returns
     -------
     Scales
-        Posterior medians, and standard deviations of the logarithms, from the optimum and its curvature (Laplace). On the walnut
-        at 128 x 128 posterior means were longer than right: 68 % intervals covered 76 % of the rays of 90 unseen views.
+        Posterior medians, and standard deviations of the logarithms, from the optimum and its curvature (Laplace). On the
+        walnut at 128 x 128 posterior means were longer than right: 68 % intervals covered 76 % of the rays of 90 unseen views.
     """
     r2 = residual.astype(np.float64) ** 2
     p, s = image_variance.astype(np.float64), noise_variance.astype(np.float64)
