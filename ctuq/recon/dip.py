@@ -237,8 +237,7 @@ def _descend(
             moments = [optimiser.state[value] for value in parameters.values()]
             state = _look(iteration, state, parameters, average, moments=moments, misfits=misfits)
             yield state
-            waited = iteration - int(state.best_iteration.max())
-            if iteration >= _JUDGED_FROM and waited > options.patience * options.iterations:
+            if iteration - int(state.best_iteration.max()) > options.patience * options.iterations:
                 return
 
 
