@@ -38,6 +38,6 @@ def predict_views(
         raise InputError(f"The ray transform is on {A.grid}, the result on {result.grid}; build it with result.grid.")
     mean = A(torch.from_numpy(result.mean).to(A.device))
     deviations = A(torch.from_numpy(result.samples - result.mean).to(A.device))
-    noise = result.sigma2 if weights is None else result.sigma2 / weights
-    variance = deviations.double().square().mean(0).cpu().numpy() + noise
+    noise = np.float64(result.sigma2) / (1.0 if weights is None else weights.astype(np.float64))
+    variance: NDArray[np.float64] = deviations.double().square().mean(0).cpu().numpy() + noise
     return mean.double().cpu().numpy(), variance
