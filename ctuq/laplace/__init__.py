@@ -1,6 +1,6 @@
 """Linearised Laplace for Gaussian-linear models: priors, evidence, posterior. It knows nothing of tomography."""
 
-from ctuq.laplace.evidence import Evidence, expected_floor, log_evidence, maximise_evidence
+from ctuq.laplace.evidence import Evidence, expected_floor, log_evidence, maximise_dense
 from ctuq.laplace.gram import gram
 from ctuq.laplace.posterior import Conditioning, DensePosterior, PathwisePosterior
 from ctuq.laplace.priors import DiagonalPrior, FilterProcess, g_prior, isotropic, layerwise
@@ -20,5 +20,5 @@ __all__ = [
     "isotropic",
     "layerwise",
     "log_evidence",
-    "maximise_evidence",
+    "maximise_dense",
 ]

@@ -68,7 +68,7 @@ def log_evidence(K: Tensor, t: Tensor) -> tuple[float, Tensor, Tensor]:
     return value, L, a
 
 
-def maximise_evidence(
+def maximise_dense(
     components: Tensor,
     t: Tensor,
     prior: Prior,

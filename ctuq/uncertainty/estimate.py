@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctuq.laplace import Conditioning, DensePosterior, Evidence, PathwisePosterior, expected_floor, maximise_evidence
+from ctuq.laplace import Conditioning, DensePosterior, Evidence, PathwisePosterior, expected_floor, maximise_dense
 from ctuq.uncertainty.calibration import Scales, learn_scales
 from ctuq.uncertainty.metrics import gaussian_scores
 from ctuq.uncertainty.result import Calibration
@@ -46,7 +46,7 @@ def fit_evidence(model: TangentModel, fitted: Tensor, variation: float) -> Evide
     components = torch.stack([_block(K, rows) for K in model.components])
     white, t, noise = _block(model.white, rows), model.target[rows], model.noise[rows]
     hyperprior = model.variation_prior(variation) if variation else None
-    found = maximise_evidence(components, t, model.prior, white=white, noise=noise, log_hyperprior=hyperprior)
+    found = maximise_dense(components, t, model.prior, white=white, noise=noise, log_hyperprior=hyperprior)
     a = model.prior.coefficients(found.psi).to(components)
     K = torch.tensordot(a, components, 1) + torch.diag(found.sigma2 * noise)
     rounding = torch.finfo(torch.float32).eps * float(model.image.abs().max()) ** 2

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import multivariate_normal
 
 from ctuq.errors import CtuqError
-from ctuq.laplace import DiagonalPrior, FilterProcess, VariationPrior, log_evidence, maximise_evidence
+from ctuq.laplace import DiagonalPrior, FilterProcess, VariationPrior, log_evidence, maximise_dense
 from ctuq.linops.jacobian import Block
 
 BLOCKS = (Block("a", slice(0, 18), (2, 1, 3, 3)), Block("b", slice(18, 20), (2, 1, 1, 1)))
@@ -62,7 +62,7 @@ def test_gradient_is_that_of_the_objective(monkeypatch, rng, with_hyperprior):
         return scipy.optimize.OptimizeResult(x=start, fun=objective(start)[0], success=True)
 
     monkeypatch.setattr("ctuq.laplace.evidence.scipy.optimize.minimize", catch)
-    maximise_evidence(components, t, prior, white=white, noise=noise, log_hyperprior=hyperprior if with_hyperprior else None)
+    maximise_dense(components, t, prior, white=white, noise=noise, log_hyperprior=hyperprior if with_hyperprior else None)
     objective = caught["objective"]
     for _ in range(3):
         x = caught["start"] + torch.randn(len(caught["start"]), generator=rng, dtype=torch.float64).numpy()
@@ -78,7 +78,7 @@ def test_gradient_is_that_of_the_objective(monkeypatch, rng, with_hyperprior):
 def test_maximum_is_that_of_a_search_without_derivatives(prior, with_white, rng):
     components, t, white, noise = problem(prior, rng)
     white = white if with_white else None
-    found = maximise_evidence(components, t, prior, white=white, noise=noise)
+    found = maximise_dense(components, t, prior, white=white, noise=noise)
     count = len(prior.names) + 1 + with_white
     starts = [np.full(count, s) for s in (-2.0, 0.0)]
 
@@ -102,7 +102,7 @@ def whitened(K, t, noise):
 
 def test_one_variance_is_found_where_a_grid_says(rng):
     components, t, _, noise = problem(ONE, rng)
-    found = maximise_evidence(components, t, ONE, noise=noise)
+    found = maximise_dense(components, t, ONE, noise=noise)
     grid = np.linspace(-3, 3, 121)
     eigenvalues, turned = whitened(components[0], t, noise)
     v = np.exp(grid)[:, None, None] * eigenvalues + np.exp(grid)[None, :, None]
@@ -117,8 +117,8 @@ def test_one_variance_is_found_where_a_grid_says(rng):
 def test_noise_of_each_observation_equals_the_whitened_problem(rng):
     components, t, white, noise = problem(TWO, rng)
     root = noise.rsqrt()
-    found = maximise_evidence(components, t, TWO, white=white, noise=noise)
-    whitened = maximise_evidence(components * root * root[:, None], t * root, TWO, white=white * root * root[:, None])
+    found = maximise_dense(components, t, TWO, white=white, noise=noise)
+    whitened = maximise_dense(components * root * root[:, None], t * root, TWO, white=white * root * root[:, None])
     assert found.value == pytest.approx(whitened.value - 0.5 * float(noise.log().sum()), abs=1e-4)
     assert found.sigma2 == pytest.approx(whitened.sigma2, rel=1e-2)
     torch.testing.assert_close(found.psi, whitened.psi, rtol=0, atol=1e-2)
@@ -126,8 +126,8 @@ def test_noise_of_each_observation_equals_the_whitened_problem(rng):
 
 def test_value_leaves_the_hyperprior_out(rng):
     components, t, _, noise = problem(ONE, rng)
-    found = maximise_evidence(components, t, ONE, noise=noise, log_hyperprior=lambda psi: -5 * (psi - 1).square().sum())
-    free = maximise_evidence(components, t, ONE, noise=noise)
+    found = maximise_dense(components, t, ONE, noise=noise, log_hyperprior=lambda psi: -5 * (psi - 1).square().sum())
+    free = maximise_dense(components, t, ONE, noise=noise)
     at = [float(found.psi[0]), np.log(found.sigma2)]
     assert found.value == pytest.approx(density(at, components, t, ONE, None, noise), rel=1e-9)
     assert abs(float(found.psi[0]) - 1) < abs(float(free.psi[0]) - 1)
@@ -135,19 +135,19 @@ def test_value_leaves_the_hyperprior_out(rng):
 
 def test_too_few_steps_are_reported(rng):
     components, t, _, noise = problem(TWO, rng)
-    assert not maximise_evidence(components, t, TWO, noise=noise, steps=1).converged
+    assert not maximise_dense(components, t, TWO, noise=noise, steps=1).converged
 
 
 def test_component_without_features_keeps_a_finite_variance(rng):
     components, t, _, noise = problem(TWO, rng)
     components[1] = 0
-    found = maximise_evidence(components, t, TWO, noise=noise)
+    found = maximise_dense(components, t, TWO, noise=noise)
     assert float(found.psi[1].exp()) < 1e30
-    alone = maximise_evidence(components[:1], t, ONE, noise=noise)
+    alone = maximise_dense(components[:1], t, ONE, noise=noise)
     assert found.value == pytest.approx(alone.value, abs=1e-4)
 
 
 def test_hyperparameters_are_named(rng):
     components, t, _, noise = problem(TWO, rng)
-    found = maximise_evidence(components, t, TWO, noise=noise)
+    found = maximise_dense(components, t, TWO, noise=noise)
     assert found.named(TWO) == pytest.approx({"a": float(found.psi[0].exp()), "b": float(found.psi[1].exp())})

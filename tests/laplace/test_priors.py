@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ctuq.errors import InputError
-from ctuq.laplace import FilterProcess, g_prior, isotropic, layerwise, log_evidence, maximise_evidence
+from ctuq.laplace import FilterProcess, g_prior, isotropic, layerwise, log_evidence, maximise_dense
 from ctuq.linops.jacobian import Block, linearise
 from ctuq.recon.unet import UNet, UNetOptions
 
@@ -91,7 +91,7 @@ def test_filter_process_refuses_linear_layers():
 
 def evidence_and_prediction(make_prior, features, new, t):
     prior = make_prior(features)
-    found = maximise_evidence(torch.stack(list(prior.components(features))), t, prior)
+    found = maximise_dense(torch.stack(list(prior.components(features))), t, prior)
     K = prior.covariance(features, found.psi) @ features.T + found.sigma2 * torch.eye(len(t), dtype=torch.float64)
     cross = prior.covariance(new, found.psi) @ features.T
     return found.value, cross @ torch.linalg.solve(K, t)

@@ -3,7 +3,7 @@ import scipy.stats
 import torch
 
 from ctuq.errors import InputError, ResourceError
-from ctuq.laplace import Evidence, maximise_evidence
+from ctuq.laplace import Evidence, maximise_dense
 from ctuq.linops import memory
 from ctuq.uncertainty.tangent import PRIORS, TangentModel, plan
 
@@ -91,7 +91,7 @@ def test_spaces_agree_on_the_evidence(make):
     found = []
     for space in ("image", "projection"):
         model = make("layerwise", space)
-        found.append(maximise_evidence(model.components, model.target, model.prior, white=model.white, noise=model.noise))
+        found.append(maximise_dense(model.components, model.target, model.prior, white=model.white, noise=model.noise))
     assert found[0].value == pytest.approx(found[1].value, abs=0.02)
 
 
