@@ -1,4 +1,4 @@
-"""Linear operators between tensor spaces: apply by calling, compose with ``@``, transpose with ``.T``."""
+"""Linear operators between tensor spaces: apply by calling, compose with ``@``, ``+`` and ``*``, transpose with ``.T``."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -55,6 +55,16 @@ class LinearOperator(ABC):
             raise InputError(f"Cannot compose {self!r} after {other!r}: {other.range.shape} is not {self.domain.shape}.")
         return Product(self, other)
 
+    def __add__(self, other: "LinearOperator") -> "LinearOperator":
+        if (self.domain.shape, self.range.shape) != (other.domain.shape, other.range.shape):
+            raise InputError(f"Cannot add {self!r} and {other!r}: their shapes differ.")
+        return Sum(self, other)
+
+    def __mul__(self, factor: float) -> "LinearOperator":
+        return Scaled(factor, self)
+
+    __rmul__ = __mul__
+
     def dense(self) -> Tensor:
         """The matrix ``(range.size, domain.size)``, by applying to unit vectors: for small operators and tests."""
         eye = torch.eye(self.domain.size, dtype=self.domain.dtype, device=self.domain.device)
@@ -94,6 +104,34 @@ class Product(LinearOperator):
 
     def _apply_transpose(self, y: Tensor) -> Tensor:
         return self._inner._apply_transpose(self._outer._apply_transpose(y))
+
+
+class Sum(LinearOperator):
+    """Two operators between the same spaces, added."""
+
+    def __init__(self, first: LinearOperator, second: LinearOperator):
+        self._first, self._second = first, second
+        self.domain, self.range = first.domain, first.range
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self._first._apply(x) + self._second._apply(x)
+
+    def _apply_transpose(self, y: Tensor) -> Tensor:
+        return self._first._apply_transpose(y) + self._second._apply_transpose(y)
+
+
+class Scaled(LinearOperator):
+    """``factor`` times an operator."""
+
+    def __init__(self, factor: float, operator: LinearOperator):
+        self._factor, self._operator = factor, operator
+        self.domain, self.range = operator.domain, operator.range
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self._factor * self._operator._apply(x)
+
+    def _apply_transpose(self, y: Tensor) -> Tensor:
+        return self._factor * self._operator._apply_transpose(y)
 
 
 def _batched(function, x: Tensor, into: tuple[int, ...], out: tuple[int, ...], operator: LinearOperator) -> Tensor:
