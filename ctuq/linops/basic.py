@@ -1,4 +1,4 @@
-"""The plainest operators: identity, diagonal, matrix, and a change of floating-point type."""
+"""The plainest operators: identity, diagonal, matrix, low-rank update, and a change of floating-point type."""
 
 from dataclasses import replace
 
@@ -88,6 +88,21 @@ class Dense(LinearOperator):
     def rows(self, index: Tensor, x: Tensor) -> Tensor:
         """Values ``index`` (flat) of the product with ``(k, *domain.shape)``: ``(k, len(index))``."""
         return x.reshape(-1, self.domain.size) @ self.matrix[index].T
+
+
+class LowRankUpdate(LinearOperator):
+    """``I + V^T diag(f) V`` with orthonormal rows V ``(r, n)`` and factors f ``(r,)``: symmetric."""
+
+    def __init__(self, vectors: Tensor, factors: Tensor, space: Space):
+        self._vectors, self._factors = vectors, factors
+        self.domain = self.range = space
+
+    def _apply(self, x: Tensor) -> Tensor:
+        rows = x.reshape(-1, self.domain.size)
+        return (rows + (rows @ self._vectors.T * self._factors) @ self._vectors).reshape(x.shape)
+
+    def _apply_transpose(self, y: Tensor) -> Tensor:
+        return self._apply(y)
 
 
 class Cast(LinearOperator):
