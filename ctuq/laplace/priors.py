@@ -4,24 +4,41 @@ A prior covariance is ``Sigma(psi) = sum_c a_c(psi) D_c``: the ``D_c`` never cha
 ``K_c = H D_c H^T``, are computed once and hyperparameter learning is dense algebra on them.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from ctuq.errors import InputError
+from ctuq.laplace.blocks import Groups, HasBlocks, blocks_of, grouped
+from ctuq.laplace.filters import FilterProcess
 from ctuq.laplace.gram import gram
 from ctuq.linops.jacobian import Block
 
+__all__ = ["DiagonalPrior", "FilterProcess", "Prior", "blocks_prior", "g_prior", "isotropic", "layerwise"]
+
+_log = logging.getLogger(__name__)
+_DEAD = 1e-12
+
 
 class Prior(Protocol):
-    """What evidence and posterior ask of a prior; ``psi`` is the vector of log hyperparameters (float64)."""
+    """What evidence and posterior ask of a prior; ``psi`` is the vector of log hyperparameters (float64).
+
+    The first ``len(members)`` entries of ``psi`` are the log variances, in the order of ``members``.
+    """
 
     @property
     def names(self) -> tuple[str, ...]:
         """A name for each entry of ``psi``."""
+        ...
+
+    @property
+    def members(self) -> tuple[tuple[slice, ...], ...]:
+        """The weights that each variance governs, as slices of the flat vector."""
         ...
 
     def start(self) -> Tensor:
@@ -46,7 +63,15 @@ class Prior(Protocol):
         ...
 
     def root(self, vectors: Tensor, psi: Tensor) -> Tensor:
-        """A square root of ``Sigma(psi)`` applied to ``(k, P)``: standard normal draws become prior draws."""
+        """R of ``Sigma(psi) = R R^T`` applied to ``(k, P)``: standard normal draws become prior draws."""
+        ...
+
+    def root_transpose(self, vectors: Tensor, psi: Tensor) -> Tensor:
+        """``R^T`` applied to ``(k, P)``."""
+        ...
+
+    def precision(self, vectors: Tensor, psi: Tensor) -> Tensor:
+        """``Sigma(psi)^-1`` applied to ``(k, P)``; zero for weights without prior variance."""
         ...
 
 
@@ -58,15 +83,36 @@ class DiagonalPrior:
     ----------
     names : tuple of str
         One for each group.
-    groups : tuple of slice
+    groups : tuple of slice, or of tuples of slice
         The weights of each group in the flat vector; together they cover it.
     diagonal : Tensor, shape (P,), optional
-        Fixed factors ``d_i``; ones if None.
+        Fixed factors ``d_i``, not negative; ones if None.
+
+    Raises
+    ------
+    InputError
+        If the groups leave weights out or overlap, or the diagonal has another size or negative values.
     """
 
     names: tuple[str, ...]
-    groups: tuple[slice, ...]
+    groups: tuple[slice | tuple[slice, ...], ...]
     diagonal: Tensor | None = None
+
+    def __post_init__(self):
+        end = 0
+        for part in sorted((s for slices in self.members for s in slices), key=lambda s: s.start):
+            if part.start != end:
+                gap = sorted((end, part.start))
+                raise InputError(f"Weights {gap[0]} to {gap[1]} are in no group of the prior, or in two.")
+            end = part.stop
+        if len(self.names) != len(self.groups):
+            raise InputError(f"The prior has {len(self.groups)} groups, but {len(self.names)} names.")
+        if self.diagonal is not None and (self.diagonal.shape != (end,) or not bool((self.diagonal >= 0).all())):
+            raise InputError(f"The prior's diagonal has shape {tuple(self.diagonal.shape)}: give {end} values, none negative.")
+
+    @cached_property
+    def members(self) -> tuple[tuple[slice, ...], ...]:
+        return tuple((group,) if isinstance(group, slice) else group for group in self.groups)
 
     @property
     def is_variance(self) -> Tensor:
@@ -76,127 +122,115 @@ class DiagonalPrior:
         return torch.zeros(len(self.groups), dtype=torch.float64)
 
     def components(self, features: Tensor) -> Iterator[Tensor]:
-        for group in self.groups:
-            part = features[:, group]
-            yield gram(part if self.diagonal is None else part * self.diagonal[group].sqrt())
+        scale = None if self.diagonal is None else self.diagonal.to(features.device).sqrt()
+        for slices in self.members:
+            yield torch.stack([gram(features[:, s] if scale is None else features[:, s] * scale[s]) for s in slices]).sum(0)
 
     def coefficients(self, psi: Tensor) -> Tensor:
         return psi.exp()
 
     def covariance(self, vectors: Tensor, psi: Tensor) -> Tensor:
-        return vectors * self._variances(psi).to(vectors)
+        return self._scaled(vectors, psi, 1.0)
 
     def root(self, vectors: Tensor, psi: Tensor) -> Tensor:
-        return vectors * self._variances(psi).sqrt().to(vectors)
+        return self._scaled(vectors, psi, 0.5)
 
-    def _variances(self, psi: Tensor) -> Tensor:
-        parts = [psi[i].exp().expand(g.stop - g.start) for i, g in enumerate(self.groups)]
-        variances = torch.cat(parts)
-        return variances if self.diagonal is None else variances * self.diagonal.double().to(variances)
+    def root_transpose(self, vectors: Tensor, psi: Tensor) -> Tensor:
+        return self._scaled(vectors, psi, 0.5)
+
+    def precision(self, vectors: Tensor, psi: Tensor) -> Tensor:
+        return self._scaled(vectors, psi, -1.0)
+
+    def _scaled(self, vectors: Tensor, psi: Tensor, power: float) -> Tensor:
+        out = torch.empty_like(vectors)
+        for value, slices in zip((power * psi.double()).exp().tolist(), self.members, strict=True):
+            for s in slices:
+                out[:, s] = vectors[:, s] * value
+        return out if self.diagonal is None else out.mul_(self._diagonal_power(power).to(vectors))
+
+    def _diagonal_power(self, power: float) -> Tensor:
+        assert self.diagonal is not None
+        alive = self.diagonal > 0
+        return torch.where(alive, torch.where(alive, self.diagonal.double(), 1.0) ** power, 0.0)
 
 
-def isotropic(blocks: Sequence[Block]) -> DiagonalPrior:
-    """One variance for all weights."""
-    return DiagonalPrior(("variance",), (slice(0, blocks[-1].slice.stop),))
+def isotropic(model: HasBlocks | Sequence[Block]) -> DiagonalPrior:
+    """One variance for all weights of a model, or of its blocks."""
+    return DiagonalPrior(("variance",), (slice(0, blocks_of(model)[-1].slice.stop),))
 
 
-def layerwise(blocks: Sequence[Block]) -> DiagonalPrior:
-    """One variance for the weights of each layer."""
+def layerwise(model: HasBlocks | Sequence[Block]) -> DiagonalPrior:
+    """One variance for the weights of each layer of a model, or of its blocks."""
+    blocks = blocks_of(model)
     return DiagonalPrior(tuple(f"variance {b.name}" for b in blocks), tuple(b.slice for b in blocks))
 
 
-def g_prior(blocks: Sequence[Block], features: Tensor) -> DiagonalPrior:
-    """One variance for all weights, each divided by the energy ``sum_n H_ni^2`` of the features it multiplies.
-
-    Unchanged by a rescaling of weights that the network undoes, such as before a normalisation layer. Weights whose features
-    are never active (energy below 1e-12 of the largest) get no prior variance.
-    """
-    energy = torch.stack([(rows.double() ** 2).sum(0) for rows in features.split(512)]).sum(0)
-    alive = energy > 1e-12 * energy.max()
-    diagonal = torch.where(alive, 1 / torch.where(alive, energy, 1.0), 0.0)
-    return DiagonalPrior(("g",), (slice(0, blocks[-1].slice.stop),), diagonal)
-
-
-class FilterProcess:
-    """Each convolution filter is a Gaussian process over its taps with an exponential (Matern-1/2) kernel.
-
-    Taps of one filter at distance r have covariance ``s_b exp(-r / l_b)``; filters are independent; every block has its own
-    variance and lengthscale (in taps). Blocks of single taps have a variance only. A 3 x 3 filter has six tap distances, so a
-    block has at most six components.
+def blocks_prior(model: HasBlocks | Sequence[Block], groups: Groups) -> DiagonalPrior:
+    """One variance for each named group of parameters.
 
     Parameters
     ----------
-    blocks : sequence of Block
-        Convolution weights ``(out, in, *taps)``.
+    model : LinearModel or sequence of Block
+    groups : mapping of str to sequence of str
+        Names of parameters by name of group, as `ctuq.laplace.blocks.by_module` and `unet_blocks` give them.
 
     Raises
     ------
     InputError
-        If a block is not a convolution's weight.
+        If the groups miss a parameter, have one twice, or name one that the model does not have.
     """
-
-    def __init__(self, blocks: Sequence[Block]):
-        if any(len(b.shape) < 3 for b in blocks):
-            raise InputError("The filter process prior needs convolution weights; use a layerwise prior for linear layers.")
-        self._blocks = tuple(blocks)
-        self._distances = [_tap_distances(b.shape[2:]) for b in blocks]
-        self.names = tuple(f"variance {b.name}" for b in blocks) + tuple(
-            f"lengthscale {b.name}" for b, r in zip(blocks, self._distances, strict=True) if len(r) > 1
-        )
-        self._lengthscale = []
-        position = len(blocks)
-        for r in self._distances:
-            self._lengthscale.append(position if len(r) > 1 else None)
-            position += len(r) > 1
-
-    @property
-    def is_variance(self) -> Tensor:
-        return torch.arange(len(self.names)) < len(self._blocks)
-
-    def start(self) -> Tensor:
-        return torch.zeros(len(self.names), dtype=torch.float64)
-
-    def components(self, features: Tensor) -> Iterator[Tensor]:
-        for block, distances in zip(self._blocks, self._distances, strict=True):
-            taps = features[:, block.slice].reshape(len(features), -1, len(distances))
-            for value in distances.unique():
-                pairs = (distances == value).nonzero().tolist()
-                yield _sum_over_pairs(taps, [(i, j) for i, j in pairs if i <= j])
-
-    def coefficients(self, psi: Tensor) -> Tensor:
-        parts = []
-        for b, distances in enumerate(self._distances):
-            where = self._lengthscale[b]
-            decay = torch.zeros(1, dtype=psi.dtype) if where is None else distances.unique() * (-psi[where]).exp()
-            parts.append((psi[b] - decay).exp())
-        return torch.cat(parts)
-
-    def covariance(self, vectors: Tensor, psi: Tensor) -> Tensor:
-        return self._by_filter(vectors, psi, lambda kernel: kernel)
-
-    def root(self, vectors: Tensor, psi: Tensor) -> Tensor:
-        return self._by_filter(vectors, psi, lambda kernel: torch.linalg.cholesky(kernel).T)
-
-    def _by_filter(self, vectors: Tensor, psi: Tensor, of_kernel) -> Tensor:
-        out = torch.empty_like(vectors)
-        for b, (block, distances) in enumerate(zip(self._blocks, self._distances, strict=True)):
-            where = self._lengthscale[b]
-            decay = torch.zeros_like(distances) if where is None else distances * (-psi[where]).exp()
-            matrix = of_kernel((psi[b] - decay).exp()).to(vectors)
-            taps = vectors[:, block.slice].reshape(len(vectors), -1, len(distances))
-            out[:, block.slice] = (taps @ matrix).reshape(len(vectors), -1)
-        return out
+    members = grouped(blocks_of(model), groups)
+    slices = tuple(tuple(block.slice for block in blocks) for blocks in members.values())
+    return DiagonalPrior(tuple(f"variance {name}" for name in members), slices)
 
 
-def _tap_distances(taps: Sequence[int]) -> Tensor:
-    grid = torch.stack(torch.meshgrid(*(torch.arange(n, dtype=torch.float64) for n in taps), indexing="ij"), -1)
-    points = grid.reshape(-1, len(taps))
-    return torch.cdist(points, points).round(decimals=9)
+class HasFeatures(HasBlocks, Protocol):
+    """A linear model, seen as its weights and the energy of its features."""
+
+    def energy(self, *, rng: torch.Generator | None, probes: int) -> Tensor:
+        """``sum_n H_ni^2`` of each whitened feature, float64 (P,)."""
+        ...
 
 
-def _sum_over_pairs(taps: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
-    """``sum over pairs (i, j) of H_i H_j^T`` and, for i != j, its transpose, with H_i the features (m, filter) of tap i."""
-    first = torch.cat([taps[..., i] for i, _ in pairs], 1)
-    if all(i == j for i, j in pairs):
-        return gram(first)
-    return gram(first, torch.cat([taps[..., j] for _, j in pairs], 1))
+def g_prior(
+    model: HasFeatures | Sequence[Block],
+    features: Tensor | None = None,
+    *,
+    rng: torch.Generator | None = None,
+    probes: int = 64,
+) -> DiagonalPrior:
+    """One variance for all weights, each divided by the energy ``sum_n H_ni^2`` of the features it multiplies.
+
+    Unchanged by a rescaling of weights that the network undoes, such as before a normalisation layer. Weights whose features
+    are never active (energy below 1e-12 of the largest) get no prior variance; their number is logged.
+
+    Parameters
+    ----------
+    model : LinearModel or sequence of Block
+        A model's energies are exact where that costs no more than the probes.
+    features : Tensor, shape (m, P), optional
+        The assembled features, if ``model`` is blocks.
+    rng : torch.Generator, optional
+        For the probes, which a model with many outputs needs.
+    probes : int
+        Random products; each energy then has a relative error of at most ``(2 / probes)^1/2``.
+
+    Raises
+    ------
+    InputError
+        For fewer than 64 probes, which would leave a random scale of 20 % on each feature; without ``rng`` where it is needed.
+    """
+    if probes < 64:
+        raise InputError(f"The g-prior's scale from {probes} probes would be too random: take at least 64.")
+    if not isinstance(model, Sequence):
+        energy = model.energy(rng=rng, probes=probes)
+    elif features is not None:
+        energy = torch.stack([(rows.double() ** 2).sum(0) for rows in features.split(512)]).sum(0)
+    else:
+        raise InputError("A g-prior over blocks needs their features too; or give it the linear model.")
+    alive = energy > _DEAD * energy.max()
+    dead = int((~alive).sum())
+    if dead:
+        _log.info("%d of %d weights multiply features that are never active: they get no prior variance.", dead, len(energy))
+    diagonal = torch.where(alive, 1 / torch.where(alive, energy, 1.0), 0.0)
+    return DiagonalPrior(("g",), (slice(0, blocks_of(model)[-1].slice.stop),), diagonal)

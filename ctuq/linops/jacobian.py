@@ -1,7 +1,9 @@
 """The Jacobian of a network's output in its weights, as a linear operator that keeps one linearisation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,12 +39,13 @@ class Jacobian(LinearOperator):
         The weights linearised at, ``(P,)``.
     chunk : int
         Rows that are pushed through the network at once.
+    widest : int
+        Bytes of the largest intermediate value of one row.
     """
 
-    def __init__(self, tape: Tape, weights: Sequence[tuple[str, Tensor]], output: Tensor, chunk: int):
-        self._tape, self._raw, self.chunk = tape, output.shape, chunk
-        self.weights = torch.cat([value.reshape(-1) for _, value in weights])
-        self.blocks = _blocks(weights)
+    def __init__(self, tape: Tape, network: "Frozen", output: Tensor, widest: int, chunk: int):
+        self._tape, self._raw, self.widest, self.chunk = tape, output.shape, widest, chunk
+        self.weights, self.blocks = network.weights, network.blocks
         self.domain = Space(tuple(self.weights.shape), self.weights.dtype, self.weights.device)
         self.range = Space(tuple(squeeze(output).shape), output.dtype, output.device)
 
@@ -62,8 +65,64 @@ class Jacobian(LinearOperator):
                     target[:, block.slice] = part.flatten(1)
         return out
 
+    @property
+    def bytes(self) -> int:
+        """Memory that the linearisation holds; what torch.func keeps for calls without a rule of their own is not seen."""
+        return sum(x.untyped_storage().nbytes() for x in _held([vars(node.rule) for node in self._tape.nodes]).values())
 
-@torch.no_grad()
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """A module at fixed weights: what linearisations at different inputs share.
+
+    Parameters
+    ----------
+    module : nn.Module
+    weights : Tensor, shape (P,)
+        Copy of the chosen parameters.
+    blocks : tuple of Block
+    fixed : dict of str to Tensor
+        Copies of the other parameters and of the buffers.
+    """
+
+    module: nn.Module
+    weights: Tensor
+    blocks: tuple[Block, ...]
+    fixed: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, module: nn.Module, parameters: Sequence[str] | None = None) -> "Frozen":
+        """Copy the parameters; see `linearise` for their choice and the errors."""
+        names = list(weight_names(module) if parameters is None else parameters)
+        _check(module, names)
+        values = {name: value.detach().clone() for name, value in module.named_parameters()}
+        chosen = [(name, values.pop(name)) for name in names]
+        values.update((name, value.detach().clone()) for name, value in module.named_buffers())
+        return cls(module, torch.cat([value.reshape(-1) for _, value in chosen]), _blocks(chosen), values)
+
+    def leaves(self, weights: Tensor | None = None) -> list[Tensor]:
+        """The chosen parameters one by one, views of ``weights`` (P,) or of the fixed ones."""
+        flat = self.weights if weights is None else weights
+        return [flat[block.slice].reshape(block.shape) for block in self.blocks]
+
+    def __call__(self, inputs: Tensor, *leaves: Tensor) -> Tensor:
+        """``module(inputs)`` at other values of the chosen parameters, or at the fixed ones."""
+        chosen = {block.name: leaf for block, leaf in zip(self.blocks, leaves or self.leaves(), strict=True)}
+        with _out_of_place(self.module):
+            return functional_call(self.module, {**self.fixed, **chosen}, (inputs.detach(),))
+
+    @torch.no_grad()
+    def linearise(self, inputs: Tensor, *, chunk: int | None = None) -> tuple[Tensor, Jacobian]:
+        """Output and Jacobian, as `linearise` has them."""
+        if chunk is not None and chunk < 1:
+            raise InputError(f"The chunk is {chunk} rows: give at least 1.")
+        output, tape, widest = record(lambda *leaves: self(inputs, *leaves), self.leaves())
+        if chunk is None:
+            budget = _CPU_BYTES if output.device.type == "cpu" else _GPU_BYTES
+            chunk = min(max(1, budget // max(1, widest)), 64)
+        return squeeze(output), Jacobian(tape, self, output, widest, chunk)
+
+
 def linearise(
     module: nn.Module, inputs: Tensor, *, parameters: Sequence[str] | None = None, chunk: int | None = None
 ) -> tuple[Tensor, Jacobian]:
@@ -95,19 +154,7 @@ def linearise(
     InputError
         For unknown or no parameters, and for batch normalisation or dropout in training mode.
     """
-    names = list(weight_names(module) if parameters is None else parameters)
-    _check(module, names, chunk)
-    values = {name: value.detach().clone() for name, value in module.named_parameters()}
-    fixed = {name: value for name, value in values.items() if name not in names}
-
-    def function(*leaves: Tensor) -> Tensor:
-        return functional_call(module, {**fixed, **dict(zip(names, leaves, strict=True))}, (inputs.detach(),))
-
-    output, tape, widest = record(function, [values[name] for name in names])
-    if chunk is None:
-        budget = _CPU_BYTES if output.device.type == "cpu" else _GPU_BYTES
-        chunk = min(max(1, budget // max(1, widest)), 64)
-    return squeeze(output), Jacobian(tape, [(name, values[name]) for name in names], output, chunk)
+    return Frozen.of(module, parameters).linearise(inputs, chunk=chunk)
 
 
 def squeeze(output: Tensor) -> Tensor:
@@ -130,16 +177,35 @@ def _blocks(weights: Sequence[tuple[str, Tensor]]) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _check(module: nn.Module, names: list[str], chunk: int | None) -> None:
+def _check(module: nn.Module, names: list[str]) -> None:
     known = dict(module.named_parameters())
     unknown = [name for name in names if name not in known]
     if unknown:
         raise InputError(f"The network has no parameter named {unknown[0]!r}; it has {', '.join(known)}.")
     if not names or len(set(names)) < len(names):
         raise InputError(f"A Jacobian needs at least one parameter and each only once, not {names}.")
-    if chunk is not None and chunk < 1:
-        raise InputError(f"The chunk is {chunk} rows: give at least 1.")
     unsteady = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
     for name, layer in module.named_modules():
         if layer.training and isinstance(layer, unsteady):
             raise InputError(f"Layer {name!r} ({type(layer).__name__}) is in training mode: call eval() on the network first.")
+
+
+@contextmanager
+def _out_of_place(module: nn.Module) -> Iterator[None]:
+    """Activations that work in place, where a record cannot follow, work out of place meanwhile."""
+    changed: list[Any] = [layer for layer in module.modules() if getattr(layer, "inplace", False) is True]
+    for layer in changed:
+        layer.inplace = False
+    try:
+        yield
+    finally:
+        for layer in changed:
+            layer.inplace = True
+
+
+def _held(tree: object) -> dict[int, Tensor]:
+    """Tensors inside lists, tuples and dicts, one for each storage."""
+    if isinstance(tree, Tensor):
+        return {tree.untyped_storage().data_ptr(): tree}
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ()
+    return {key: value for part in parts for key, value in _held(part).items()}
