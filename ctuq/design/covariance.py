@@ -1,0 +1,198 @@
+"""Prior covariances that are conditioned exactly: dense, or a low-rank factor with white variance beside it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ctuq.design.rows import ViewRows
+from ctuq.errors import InputError
+
+
+class Covariance(Protocol):
+    """What conditioning asks of a prior covariance S of d unknowns; all tensors are float64."""
+
+    @property
+    def size(self) -> int:
+        """D."""
+        ...
+
+    def diagonal(self) -> Tensor:
+        """Prior variances, (d,)."""
+        ...
+
+    def times(self, x: Tensor) -> Tensor:
+        """``x S`` for dense rows ``x`` (k, d)."""
+        ...
+
+    def row(self, A: Tensor) -> Tensor:
+        """``A S`` for sparse rows (n, d): dense (n, d)."""
+        ...
+
+    def blocks(self, rows: ViewRows, region: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """``A_v S A_v^T`` and, with region E = diag(region), ``A_v S E S A_v^T`` of every view, (V, n, n) each."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class DenseCovariance:
+    """S itself.
+
+    Parameters
+    ----------
+    matrix : Tensor, float64, shape (d, d)
+    """
+
+    matrix: Tensor
+
+    @property
+    def size(self) -> int:
+        return len(self.matrix)
+
+    def diagonal(self) -> Tensor:
+        return self.matrix.diagonal().clone()
+
+    def times(self, x: Tensor) -> Tensor:
+        return x @ self.matrix
+
+    def row(self, A: Tensor) -> Tensor:
+        return A @ self.matrix
+
+    def blocks(self, rows: ViewRows, region: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        own = self.matrix.new_empty(rows.views, rows.rays, rows.rays)
+        squared = None if region is None else torch.empty_like(own)
+        for v in range(rows.views):
+            A = rows.view(v)
+            half = A @ self.matrix
+            own[v] = A @ half.T
+            if region is not None and squared is not None:
+                squared[v] = (half * region) @ half.T
+        return (own + own.mT) / 2, squared
+
+
+@dataclass(frozen=True, eq=False)
+class FactorCovariance:
+    """``S = Q^T Q + white I``: a low-rank factor, and the variance of what it leaves out.
+
+    Parameters
+    ----------
+    factor : Tensor, float64, shape (r, d)
+        Q; r may be 0.
+    white : float
+        Variance of every unknown beside the factor.
+    missed : float
+        Share of the trace that the factor does not hold and ``white`` replaces; 0 where exact.
+    """
+
+    factor: Tensor
+    white: float = 0.0
+    missed: float = 0.0
+
+    @property
+    def size(self) -> int:
+        return self.factor.shape[1]
+
+    def diagonal(self) -> Tensor:
+        return self.factor.square().sum(0) + self.white
+
+    def times(self, x: Tensor) -> Tensor:
+        return (x @ self.factor.T) @ self.factor + self.white * x
+
+    def row(self, A: Tensor) -> Tensor:
+        return (A @ self.factor.T) @ self.factor + self.white * A.to_dense()
+
+    def blocks(self, rows: ViewRows, region: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        X = rows.project(self.factor)
+        own = X @ X.mT + self.white * rows.own()
+        if region is None:
+            return own, None
+        weighted = self.factor * region
+        squared = X @ (weighted @ self.factor.T) @ X.mT
+        if self.white:
+            mixed = X @ rows.project(weighted).mT
+            squared = squared + self.white * (mixed + mixed.mT) + self.white**2 * _own_in(rows, region)
+        return own, squared
+
+
+def _own_in(rows: ViewRows, region: Tensor) -> Tensor:
+    """``A_v E A_v^T`` of every view."""
+    dense = (rows.view(v).to_dense() for v in range(rows.views))
+    return torch.stack([(A * region) @ A.T for A in dense])
+
+
+def low_rank(
+    times: Callable[[Tensor], Tensor],
+    size: int,
+    rank: int,
+    *,
+    rng: torch.Generator,
+    trace: float | None = None,
+    white: float = 0.0,
+    batch: int = 64,
+) -> FactorCovariance:
+    """A randomised Nystrom factor of a covariance that is known by its products (Frangella, Tropp and Udell 2023).
+
+    ``Y = S Omega`` for Gaussian probes and ``S ~ Y (Omega^T Y)^-1 Y^T``: one product a probe, and an error that falls with the
+    spectrum, where a factor of prior samples has a relative error of about ``sqrt(2 / r)`` whatever the spectrum. What is
+    missed is never negative; it is put back as white variance, so that the total variance is right.
+
+    Parameters
+    ----------
+    times : callable
+        ``x S`` for rows ``x`` (k, d), float64, without the white part.
+    size, rank : int
+        d, r.
+    rng : torch.Generator
+    trace : float, optional
+        Trace of S; by default estimated from the probes.
+    white : float
+        White variance that is known and not in ``times``.
+    batch : int
+        Probes at once.
+
+    Returns
+    -------
+    FactorCovariance
+
+    Raises
+    ------
+    InputError
+        If the rank is not between 1 and d.
+    """
+    if not 1 <= rank <= size:
+        raise InputError(f"A factor of rank {rank} was asked for; give 1 to {size}, the number of unknowns.")
+    probes = torch.randn(rank, size, generator=rng, device=rng.device, dtype=torch.float64)
+    products = torch.cat([times(part) for part in probes.split(batch)])
+    if trace is None:
+        trace = float((probes * products).sum()) / rank
+    # A shift of rounding size keeps the core positive definite; it is taken off the eigenvalues again.
+    shift = torch.finfo(torch.float32).eps * float(products.norm()) / rank**0.5
+    products = products + shift * probes
+    core = products @ probes.T
+    L = torch.linalg.cholesky((core + core.T) / 2)
+    half = torch.linalg.solve_triangular(L, products, upper=False)
+    values, vectors = torch.linalg.eigh(half @ half.T)
+    keep = values > 2 * shift
+    kept = vectors[:, keep].T @ half
+    factor = kept * ((values[keep] - shift) / values[keep]).sqrt()[:, None]
+    missed = max(0.0, trace - float(factor.square().sum()))
+    return FactorCovariance(factor, white + missed / size, missed / trace)
+
+
+def sampled(draw: Callable[[int], Tensor], count: int, *, white: float = 0.0, batch: int = 64) -> FactorCovariance:
+    """The factor of ``count`` prior samples: unbiased, with a relative error of about ``sqrt(2 / count)`` of each variance.
+
+    Parameters
+    ----------
+    draw : callable
+        ``draw(k)``: k independent prior samples (k, d).
+    count : int
+    white : float
+        White variance that is known and not in the samples.
+    """
+    if count < 1:
+        raise InputError(f"{count} prior samples were asked for; give at least 1.")
+    draws = [draw(min(batch, count - start)) for start in range(0, count, batch)]
+    return FactorCovariance(torch.cat(draws).double() / count**0.5, white)

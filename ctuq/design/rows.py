@@ -1,0 +1,68 @@
+"""Candidate views as sparse rows: what conditioning multiplies by, in float64."""
+
+import warnings
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from ctuq.errors import InputError
+
+
+class ViewRows:
+    """The rows ``A_v`` of V candidate views of n rays each, over an image of d pixels (or over all candidate rays).
+
+    Parameters
+    ----------
+    matrix : scipy sparse array, shape (V * n, d)
+        Rows in the order (view, ray).
+    views : int
+        V.
+    device : torch.device or str
+        Where products are made.
+
+    Raises
+    ------
+    InputError
+        If the rows cannot be split into V equal views.
+    """
+
+    def __init__(self, matrix: sp.csr_array, views: int, device: torch.device | str = "cpu"):
+        height, self.size = cast(tuple[int, int], matrix.shape)
+        if views < 1 or height % views:
+            raise InputError(f"{height} rays cannot be split into {views} views of equal size.")
+        self.views, self.rays = views, height // views
+        self.device = torch.device(device)
+        self._matrix = sp.csr_array(matrix, dtype=np.float64)
+
+    @classmethod
+    def of_rays(cls, views: int, rays: int, device: torch.device | str = "cpu") -> "ViewRows":
+        """The rows of a model whose unknowns are the candidate rays themselves: the identity."""
+        return cls(sp.csr_array(sp.eye_array(views * rays)), views, device)
+
+    def view(self, v: int) -> Tensor:
+        """``A_v`` as a sparse tensor (n, d)."""
+        return _sparse(self._matrix[v * self.rays : (v + 1) * self.rays], self.device)
+
+    def project(self, images: Tensor) -> Tensor:
+        """``A_v x`` of every view for images (k, d): (V, n, k)."""
+        return (self._all @ images.T).reshape(self.views, self.rays, -1)
+
+    def own(self) -> Tensor:
+        """``A_v A_v^T`` of every view: (V, n, n)."""
+        blocks = (self._matrix[v * self.rays : (v + 1) * self.rays] for v in range(self.views))
+        return torch.from_numpy(np.stack([(A @ A.T).toarray() for A in blocks])).to(self.device)
+
+    @cached_property
+    def _all(self) -> Tensor:
+        return _sparse(self._matrix, self.device)
+
+
+def _sparse(matrix: sp.csr_array, device: torch.device) -> Tensor:
+    parts = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(*parts, size=matrix.shape, check_invariants=False, device=device)
