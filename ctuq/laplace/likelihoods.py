@@ -31,8 +31,8 @@ class Likelihood(Protocol):
         """The same with tensors of the shape of ``outputs``; `InputError` where it cannot describe such outputs."""
         ...
 
-    def rows(self, index: Tensor) -> "Likelihood":
-        """Of the data with these indices, after `conform`."""
+    def rows(self, index: Tensor, axis: int = 0) -> "Likelihood":
+        """Of the data with these indices along an axis of the outputs, after `conform`."""
         ...
 
     def targets(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -105,8 +105,8 @@ class Gaussian:
             _check_groups(groups)
         return replace(self, weights=weights, groups=groups)
 
-    def rows(self, index: Tensor) -> "Gaussian":
-        weights, groups = (None if x is None else x[index] for x in (self.weights, self.groups))
+    def rows(self, index: Tensor, axis: int = 0) -> "Gaussian":
+        weights, groups = (None if x is None else x.index_select(axis, index) for x in (self.weights, self.groups))
         return replace(self, weights=weights, groups=groups)
 
     def targets(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class Categorical:
             raise InputError(f"Classes need outputs (n, classes, ...) with at least 2 classes, not {tuple(outputs.shape)}.")
         return self
 
-    def rows(self, index: Tensor) -> "Categorical":
+    def rows(self, index: Tensor, axis: int = 0) -> "Categorical":
         return self
 
     def targets(self, outputs: Tensor, y: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ class Bernoulli:
     def conform(self, outputs: Tensor) -> "Bernoulli":
         return self
 
-    def rows(self, index: Tensor) -> "Bernoulli":
+    def rows(self, index: Tensor, axis: int = 0) -> "Bernoulli":
         return self
 
     def targets(self, outputs: Tensor, y: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ class Jacobian(LinearOperator):
 
     @property
     def bytes(self) -> int:
-        """Memory that the linearisation holds; what torch.func keeps for calls without a rule of their own is not seen."""
+        """Memory that the linearisation holds, without what torch.func keeps for calls that have no rule of their own."""
         return sum(x.untyped_storage().nbytes() for x in _held([vars(node.rule) for node in self._tape.nodes]).values())
 
 
@@ -113,14 +113,14 @@ class Frozen:
 
     @torch.no_grad()
     def linearise(self, inputs: Tensor, *, chunk: int | None = None) -> tuple[Tensor, Jacobian]:
-        """Output and Jacobian, as `linearise` has them."""
+        """The module's own output, with all its axes, and the Jacobian that `linearise` gives."""
         if chunk is not None and chunk < 1:
             raise InputError(f"The chunk is {chunk} rows: give at least 1.")
         output, tape, widest = record(lambda *leaves: self(inputs, *leaves), self.leaves())
         if chunk is None:
             budget = _CPU_BYTES if output.device.type == "cpu" else _GPU_BYTES
             chunk = min(max(1, budget // max(1, widest)), 64)
-        return squeeze(output), Jacobian(tape, self, output, widest, chunk)
+        return output, Jacobian(tape, self, output, widest, chunk)
 
 
 def linearise(
@@ -154,7 +154,8 @@ def linearise(
     InputError
         For unknown or no parameters, and for batch normalisation or dropout in training mode.
     """
-    return Frozen.of(module, parameters).linearise(inputs, chunk=chunk)
+    output, jacobian = Frozen.of(module, parameters).linearise(inputs, chunk=chunk)
+    return squeeze(output), jacobian
 
 
 def squeeze(output: Tensor) -> Tensor:

@@ -1,0 +1,92 @@
+"""What a network has to be before it is linearised: one clear error each, before any work."""
+
+import torch
+from torch import Tensor, nn
+
+from ctuq.errors import CtuqError, InputError
+from ctuq.linops.jacobian import Frozen
+
+
+def check_inputs(module: nn.Module, inputs: Tensor) -> None:
+    """Data in rows, on the network's device, without NaN; weights and buffers without NaN.
+
+    Raises
+    ------
+    InputError
+    """
+    if not isinstance(inputs, Tensor) or inputs.ndim < 1 or not len(inputs):
+        raise InputError("The inputs are one tensor (n, ...) of at least one datum.")
+    if inputs.is_floating_point() and not bool(inputs.isfinite().all()):
+        raise InputError(f"{int((~inputs.isfinite()).sum())} of {inputs.numel()} input values are NaN or infinite.")
+    for name, value in [*module.named_parameters(), *module.named_buffers()]:
+        if value.device != inputs.device:
+            raise InputError(f"The inputs are on {inputs.device}, but the network's {name!r} is on {value.device}: move one.")
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise InputError(f"The network's {name!r} has values that are NaN or infinite: train it again.")
+
+
+def check_network(network: Frozen, datum: Tensor) -> None:
+    """One output tensor in floating point, finite, that depends on the weights in a way that torch.func can differentiate.
+
+    Parameters
+    ----------
+    network : Frozen
+    datum : Tensor, shape (1, *input)
+
+    Raises
+    ------
+    InputError
+    """
+    leaves = [leaf.requires_grad_() for leaf in network.leaves(network.weights.clone())]
+    try:
+        with torch.enable_grad():
+            output = network(datum, *leaves)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(f"The network does not run on an input of shape {tuple(datum.shape)}: {_first_line(error)}") from error
+    if not isinstance(output, Tensor) or not output.is_floating_point():
+        kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
+        raise InputError(f"The network gives {kind}: it has to give one tensor of real numbers, such as logits before argmax.")
+    if output.ndim < 1 or output.shape[0] != 1:
+        raise InputError(f"One datum gives an output of shape {tuple(output.shape)}: the first axis has to be the data's.")
+    if not output.requires_grad:
+        raise InputError("The network's output cannot be differentiated in the chosen parameters: look for detach or no_grad.")
+    if not bool(output.isfinite().all()):
+        raise InputError("The network's output is NaN or infinite at the first datum.")
+    _check_products(network, datum)
+
+
+def check_independent(network: Frozen, inputs: Tensor) -> None:
+    """The first datum's output is the same alone as beside the second, and when asked again.
+
+    Raises
+    ------
+    InputError
+    """
+    with torch.no_grad():
+        alone, beside = network(inputs[:1])[0], network(inputs[:2])
+    if len(beside) != len(inputs[:2]):
+        raise InputError(f"{len(inputs[:2])} data give {len(beside)} outputs: the first axis has to be the data's.")
+    tolerance = 100 * torch.finfo(alone.dtype).eps ** 0.75
+    if not bool((alone - beside[0]).norm() <= tolerance * alone.norm()):
+        raise InputError(
+            "The network's output at a datum changes with its neighbours in the batch or from run to run; "
+            "call eval() on the network, and take out layers that are random or normalise over the batch."
+        )
+
+
+def _check_products(network: Frozen, datum: Tensor) -> None:
+    try:
+        _, J = network.linearise(datum)
+        pushed = J(torch.ones_like(network.weights)[None])
+        J.T(pushed)
+    except CtuqError:
+        raise
+    except (RuntimeError, NotImplementedError) as error:
+        raise InputError(
+            f"torch.func cannot differentiate the network ({_first_line(error)}): write it without item(), branches on "
+            "values and changes in place."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200].rstrip(".")
