@@ -1,0 +1,298 @@
+"""What evidence and posterior know of a model: whitened features, target and noise, with no network in sight.
+
+``t = H theta + e`` with ``theta ~ N(0, Sigma(psi))`` and ``e`` of variance ``sigma2_g`` for the observations of noise group g.
+For curved likelihoods ``H`` is whitened by the likelihood's curvature, the noise has variance 1, and only the mode knows more.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ctuq.errors import InputError
+from ctuq.laplace.priors import Prior
+from ctuq.linops.operator import LinearOperator, Space
+
+
+class Curved(Protocol):
+    """What the mode asks of a likelihood that is not Gaussian; `ctuq.laplace.likelihoods` has them."""
+
+    def negative_log(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """``-log p(y | outputs)``, summed over all data."""
+        ...
+
+    def gradient(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Gradient of `negative_log` in the outputs."""
+        ...
+
+    def curvature(self, outputs: Tensor, v: Tensor) -> Tensor:
+        """Its Hessian applied to ``v`` (..., *outputs)."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Targets of a likelihood that is not Gaussian, with the tangent model ``offset + J theta`` of its outputs.
+
+    Parameters
+    ----------
+    likelihood : Curved
+    jacobian : LinearOperator
+        J, from weights (P,) to outputs.
+    offset : Tensor
+        Outputs at theta = 0.
+    y : Tensor
+        As the likelihood takes them.
+    """
+
+    likelihood: Curved
+    jacobian: LinearOperator
+    offset: Tensor
+    y: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A linear model to be fitted.
+
+    Parameters
+    ----------
+    features : LinearOperator
+        H, from weights (P,) to observations ``(n, ...)`` whitened by what is known of the noise.
+    target : Tensor, float64, observation shape
+        Whitened; zeros with ``labels``.
+    sigma2 : Tensor, float64, shape (G,)
+        Noise variance of each group: fixed, or where learning starts (NaN: from the target's variance).
+    learn_noise : bool
+    groups : Tensor of int, observation shape, optional
+        Noise group of each observation; all 0 if None.
+    rows : callable, optional
+        ``rows(index)`` is H of the data with these indices of the leading axis, for mini-batches.
+    batch : int, optional
+        Data whose products are formed at once where all together would not fit in memory; needs ``rows``.
+    log_scale : float
+        Log density of the data minus that of the whitened target, ``1/2 sum log w``.
+    labels : Labels, optional
+        For likelihoods that are not Gaussian.
+
+    Raises
+    ------
+    InputError
+        If shapes do not agree, or the target is not finite.
+    """
+
+    features: LinearOperator
+    target: Tensor
+    sigma2: Tensor
+    learn_noise: bool = True
+    groups: Tensor | None = None
+    rows: Callable[[Tensor], LinearOperator] | None = None
+    batch: int | None = None
+    log_scale: float = 0.0
+    labels: Labels | None = None
+
+    def __post_init__(self):
+        shape = self.features.range.shape
+        if tuple(self.target.shape) != shape:
+            raise InputError(f"The target has shape {tuple(self.target.shape)}, but the features observe {shape}.")
+        if not self.target.isfinite().all():
+            raise InputError(f"{int((~self.target.isfinite()).sum())} of {self.observations} target values are not finite.")
+        if self.groups is not None and tuple(self.groups.shape) != shape:
+            raise InputError(f"The noise groups have shape {tuple(self.groups.shape)}, but the observations {shape}.")
+
+    def part(self, index: Tensor) -> "Problem":
+        """The problem of the data with these indices of the leading axis."""
+        if self.rows is None:
+            raise InputError("Mini-batches need a problem with `rows`: give it, or use a solver that sees all data.")
+        groups = None if self.groups is None else self.groups[index]
+        return replace(self, features=self.rows(index), target=self.target[index], groups=groups, batch=None, rows=None)
+
+    def parts(self) -> Iterator["Problem"]:
+        """The problem, or the parts of it whose products fit in memory one after the other."""
+        if self.batch is None:
+            yield self
+        else:
+            for index in torch.arange(len(self.target), device=self.target.device).split(self.batch):
+                yield self.part(index)
+
+    @property
+    def observations(self) -> int:
+        """Number of observations, m."""
+        return self.features.range.size
+
+    @property
+    def weights(self) -> int:
+        """Number of weights, P."""
+        return self.features.domain.size
+
+    @property
+    def counts(self) -> Tensor:
+        """Observations of each noise group, float64 (G,)."""
+        return self.by_group(torch.ones_like(self.target))
+
+    def by_group(self, values: Tensor) -> Tensor:
+        """Sums over the observations of each noise group of ``(..., *observations)``: ``(..., G)``."""
+        batch = values.shape[: values.ndim - self.target.ndim]
+        flat = values.reshape(*batch, -1)
+        if self.groups is None:
+            return flat.sum(-1, keepdim=True)
+        out = flat.new_zeros(*batch, len(self.sigma2))
+        return out.index_add(-1, self.groups.reshape(-1), flat)
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """Hyperparameters: log hyperparameters ``psi`` of the prior, and noise variances ``sigma2`` (G,), float64."""
+
+    psi: Tensor
+    sigma2: Tensor
+
+    @property
+    def vector(self) -> Tensor:
+        """``psi`` and the logarithms of the noise variances, in one vector."""
+        return torch.cat([self.psi, self.sigma2.log()])
+
+    def moved(self, vector: Tensor) -> "Point":
+        """The point with this `vector`."""
+        return Point(vector[: len(self.psi)], vector[len(self.psi) :].exp())
+
+
+class System:
+    """A problem at one point, in the units of its noise and its prior.
+
+    With D the noise, R a root of Sigma and ``B = D^-1/2 H R``, posterior and evidence need one of two systems with the same
+    eigenvalues: ``I + B B^T`` over observations, or ``I + B^T B`` over weights. Vectors are float64; products of H keep its
+    type.
+
+    Parameters
+    ----------
+    problem : Problem
+    prior : Prior
+    point : Point
+
+    Attributes
+    ----------
+    target : Tensor, observation shape
+        ``D^-1/2 t``.
+    """
+
+    def __init__(self, problem: Problem, prior: Prior, point: Point):
+        self.problem, self.prior, self.point = problem, prior, point
+        root = point.sigma2.sqrt()
+        self._root = root[0] if problem.groups is None else root[problem.groups]
+        self.target = problem.target / self._root
+
+    def push(self, weights: Tensor) -> Tensor:
+        """``D^-1/2 H theta`` for weights (k, P): observations, float64."""
+        features = self.problem.features
+        return features(weights.to(features.domain.dtype)).double() / self._root
+
+    def pull(self, values: Tensor) -> Tensor:
+        """``H^T D^-1/2 v`` for observations (k, ...): weight vectors (k, P), float64."""
+        features = self.problem.features
+        return features.T((values / self._root).to(features.range.dtype)).double()
+
+    def parts(self) -> Iterator["System"]:
+        """The system of each part of the problem; their Gram matrices over weights, less the identities, sum to the whole's."""
+        return (System(part, self.prior, self.point) for part in self.problem.parts())
+
+    def part(self, index: Tensor) -> "System":
+        """The system of the data with these indices."""
+        return System(self.problem.part(index), self.prior, self.point)
+
+    def covariance(self, vectors: Tensor) -> Tensor:
+        """``Sigma v``."""
+        return self.prior.covariance(vectors, self.point.psi)
+
+    def root(self, vectors: Tensor) -> Tensor:
+        """``R v``."""
+        return self.prior.root(vectors, self.point.psi)
+
+    def root_transpose(self, vectors: Tensor) -> Tensor:
+        """``R^T v``."""
+        return self.prior.root_transpose(vectors, self.point.psi)
+
+    @property
+    def is_dual(self) -> bool:
+        """Whether the observations are the smaller space to solve in; never where the data are seen part by part."""
+        return self.problem.batch is None and self.problem.observations <= self.problem.weights
+
+    def dual_gram(self) -> LinearOperator:
+        """``B B^T`` over observations."""
+        space = replace(self.problem.features.range, dtype=torch.float64)
+        return Symmetric(lambda v: self.push(self.covariance(self.pull(v))), space)
+
+    def primal_gram(self) -> LinearOperator:
+        """``B^T B`` over weights."""
+
+        def product(z: Tensor) -> Tensor:
+            weights = self.root(z)
+            return self.root_transpose(_sum(part.pull(part.push(weights)) for part in self.parts()))
+
+        return Symmetric(product, replace(self.problem.features.domain, dtype=torch.float64))
+
+    def gram(self) -> LinearOperator:
+        """The one over the smaller space."""
+        return self.dual_gram() if self.is_dual else self.primal_gram()
+
+    def pulled_target(self) -> Tensor:
+        """``B^T D^-1/2 t``: (1, P)."""
+        return self.root_transpose(_sum(part.pull(part.target[None]) for part in self.parts()))
+
+    def squares(self, weights: Tensor, *, residual: bool = False) -> Tensor:
+        """``|D^-1/2 H theta|^2`` of each noise group for weights (k, P), or of the target minus it: (k, G)."""
+        return _sum(
+            part.problem.by_group((part.target * float(residual) - part.push(weights)).square()) for part in self.parts()
+        )
+
+    def log_density(self, misfit: Tensor) -> float:
+        """``log N(t; H theta, D)`` from the whitened squared residuals of each group (G,)."""
+        noise = (self.problem.counts * (2 * math.pi * self.point.sigma2).log()).sum()
+        return float(-0.5 * (misfit.sum() + noise)) + self.problem.log_scale
+
+
+def _sum(terms: Iterator[Tensor]) -> Tensor:
+    """Sum of tensors that need not exist at the same time."""
+    total = next(terms)
+    for term in terms:
+        total = total + term
+    return total
+
+
+class Symmetric(LinearOperator):
+    """A symmetric operator from a function of ``(k, *shape)``."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], space: Space):
+        self._function = function
+        self.domain = self.range = space
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self._function(x)
+
+    def _apply_transpose(self, y: Tensor) -> Tensor:
+        return self._function(y)
+
+
+def plus_identity(gram: LinearOperator) -> LinearOperator:
+    """``I + G``."""
+    return Symmetric(lambda v: v + gram._apply(v), gram.domain)
+
+
+def first_point(problem: Problem, prior: Prior, *, rng: torch.Generator, draws: int = 8) -> Point:
+    """Where a search starts: the prior explains the target's variance, and learned noise is a tenth of that.
+
+    With labels, the prior's whitened outputs have variance 1. The scale of the prior is measured on a few of its draws.
+    """
+    psi = prior.start()
+    domain = problem.features.domain
+    sizes = problem.features(prior.root(domain.randn(draws, rng=rng), psi).to(domain.dtype)).double()
+    spread = float(sizes.square().mean())
+    variance = float(problem.target.square().mean()) if problem.labels is None else 1.0
+    if not (spread > 0 and variance > 0):
+        raise InputError("Features or targets are all zero: there is nothing to learn from.")
+    unknown = problem.sigma2.isnan()
+    sigma2 = torch.where(unknown, 0.1 * variance, problem.sigma2)
+    return Point(psi + prior.is_variance * math.log(variance / spread), sigma2)
