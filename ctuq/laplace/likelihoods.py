@@ -184,6 +184,14 @@ class Categorical:
         logarithm = outputs.log_softmax(1)
         return _one_hot(outputs, y) * (-0.5 * logarithm).exp() - (0.5 * logarithm).exp()
 
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Of the classes, the shape of ``outputs``."""
+        return _softmax(outputs)
+
+    def log_probability(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """``log p(y | outputs)``, the shape of ``y``."""
+        return -torch.nn.functional.cross_entropy(outputs, y, reduction="none")
+
 
 class Bernoulli:
     """Independent binary targets by the logistic function of logits ``(n, *shape)``; ``B = diag(p (1 - p))``."""
@@ -224,6 +232,14 @@ class Bernoulli:
     def residual(self, outputs: Tensor, y: Tensor) -> Tensor:
         sign = 2 * y - 1
         return sign * (-0.5 * sign * outputs).exp()
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Of a target of 1, the shape of ``outputs``."""
+        return outputs.sigmoid()
+
+    def log_probability(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """``log p(y | outputs)``, the shape of ``y``."""
+        return -torch.nn.functional.binary_cross_entropy_with_logits(outputs, y, reduction="none")
 
 
 def _fitted(values: Tensor | None, outputs: Tensor, what: str) -> Tensor | None:
