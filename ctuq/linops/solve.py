@@ -5,7 +5,7 @@ Vectors are float64 whatever the products of K are; relative residuals are alway
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -53,6 +53,7 @@ class Solver(Protocol):
 class Cholesky:
     """Dense float64 factorisation: n products and n^2 numbers; any start is ignored."""
 
+    @torch.no_grad()
     def __call__(self, K: LinearOperator, b: Tensor, *, start: Tensor | None = None) -> Solution:
         """Solve exactly.
 
@@ -75,10 +76,7 @@ class Cholesky:
             )
         x = torch.cholesky_solve(rows.T, factor).T
         residual = relative(rows - x @ matrix, rows)
-        converged = bool((residual <= _EXACT).all())
-        if not converged:
-            _warn_of_miss("Cholesky", 1, float(residual.max()), _EXACT)
-        return Solution(x.reshape(b.shape), residual, 1, converged)
+        return reported("Cholesky", Solution(x.reshape(b.shape), residual, 1, True), _EXACT)
 
 
 @dataclass(frozen=True)
@@ -102,6 +100,7 @@ class CG:
     max_steps: int = 1000
     preconditioner: LinearOperator | None = None
 
+    @torch.no_grad()
     def __call__(self, K: LinearOperator, b: Tensor, *, start: Tensor | None = None) -> Solution:
         """Solve to the tolerance; a miss is a warning with the number.
 
@@ -113,10 +112,7 @@ class CG:
         rows, x = flat_rows(K, b, start)
         precondition = _identity if self.preconditioner is None else flat_product(self.preconditioner)
         residual, steps = _descend(flat_product(K), precondition, rows, x, (self.rtol, self.max_steps))
-        converged = bool((residual <= self.rtol).all())
-        if not converged:
-            _warn_of_miss("CG", steps, float(residual.max()), self.rtol)
-        return Solution(x.reshape(b.shape), residual, steps, converged)
+        return reported("CG", Solution(x.reshape(b.shape), residual, steps, True), self.rtol)
 
 
 def flat_product(K: LinearOperator) -> Callable[[Tensor], Tensor]:
@@ -150,6 +146,19 @@ def flat_rows(K: LinearOperator, b: Tensor, start: Tensor | None) -> tuple[Tenso
 def relative(residual: Tensor, rows: Tensor) -> Tensor:
     """Norm of each row of ``residual`` over that of ``rows``; 0 where both are 0."""
     return residual.norm(dim=1) / rows.norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+
+
+def reported(name: str, found: Solution, rtol: float) -> Solution:
+    """The solution with ``converged`` by its residuals, and a warning with the number if they miss the tolerance."""
+    worst = float(found.residual.max()) if len(found.residual) else 0.0
+    if worst <= rtol:
+        return found
+    warnings.warn(
+        f"{name} reached a relative residual of {worst:.1e} in {found.steps} steps, not {rtol:.1e}: "
+        f"allow more steps, precondition, or use float64 products.",
+        stacklevel=4,  # past the solver and its no_grad
+    )
+    return replace(found, converged=False)
 
 
 def _descend(
@@ -198,11 +207,3 @@ def _dot(x: Tensor, y: Tensor) -> Tensor:
 
 def _identity(x: Tensor) -> Tensor:
     return x
-
-
-def _warn_of_miss(name: str, steps: int, reached: float, rtol: float) -> None:
-    warnings.warn(
-        f"{name} reached a relative residual of {reached:.1e} in {steps} steps, not {rtol:.1e}: "
-        f"allow more steps, precondition, or use float64 products.",
-        stacklevel=3,
-    )

@@ -1,0 +1,227 @@
+"""Solvers that see a mini-batch at a time: stochastic gradients with Nesterov momentum, and stochastic dual descent.
+
+Their steps come from the largest eigenvalues of the whole problem and of its mini-batches, never from a user.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from ctuq.errors import CtuqError
+from ctuq.linops.estimate import largest_eigenvalue
+from ctuq.linops.operator import LinearOperator, Space
+from ctuq.linops.solve import Solution, relative, reported
+
+_CAUTION = 0.7
+_TRIALS = 5
+_LARGE = 10
+_MEMORY = 100
+
+
+def step_limit(largest: float, in_batches: float, momentum: float) -> float:
+    """Largest step at which stochastic gradients with Nesterov momentum converge in mean square.
+
+    With curvature ``largest`` and momentum r, exact gradients converge below ``2 (1 + r) / ((1 + 2 r) largest)``. Those of
+    mini-batches whose own curvature is c times as large (with probability 1/c, and none else) have second moments that stay
+    bounded while ``b = step largest`` is below the positive root of
+
+        r (1 + 2 r) c b^2 + ((1 + r) c - 2 r (1 + 2 r)) b - 2 (1 - r^2) = 0,
+
+    which is the same at c = 1, ``2 / c`` without momentum, and ``2 (1 - r) / c`` for small batches.
+
+    Parameters
+    ----------
+    largest : float
+        Largest eigenvalue of the whole curvature.
+    in_batches : float
+        Largest eigenvalue of the mini-batches' estimates of it, at least ``largest``.
+    momentum : float
+        In [0, 1).
+    """
+    c, r = max(1.0, in_batches / largest), momentum
+    slope = (1 + r) * c - 2 * r * (1 + 2 * r)
+    return 4 * (1 - r**2) / (slope + math.sqrt(slope**2 + 8 * c * r * (1 + 2 * r) * (1 - r**2))) / largest
+
+
+def automatic_step(
+    curvature: Callable[[Tensor], LinearOperator], *, n: int, batch: int, momentum: float, rng: torch.Generator
+) -> float:
+    """0.7 of `step_limit`, with eigenvalues by Lanczos steps on random batches.
+
+    Parameters
+    ----------
+    curvature : callable
+        ``curvature(index)``: the unbiased estimate of the whole curvature from the data with these indices, symmetric.
+    n, batch : int
+        All data, and those of a mini-batch. Ten mini-batches, or all data, stand for the whole.
+    momentum : float
+    rng : torch.Generator
+    """
+    whole, *batches = [
+        largest_eigenvalue(curvature(torch.randperm(n, generator=rng, device=rng.device)[:size]), rng=rng, steps=15)
+        for size in (min(n, _LARGE * batch), *[batch] * _TRIALS)
+    ]
+    return _CAUTION * step_limit(whole, max(batches), momentum)
+
+
+@torch.no_grad()
+def sgd(
+    gradient: Callable[[Tensor, Tensor], Tensor],
+    start: Tensor,
+    *,
+    n: int,
+    batch: int,
+    steps: int,
+    step_size: float | None = None,
+    momentum: float = 0.9,
+    rng: torch.Generator,
+) -> Tensor:
+    """Minimise k quadratics by mini-batch gradients with Nesterov momentum, decaying steps and averaged iterates.
+
+    ``v <- r v - b g(x + r v, index)``, ``x <- x + v``, average over about the last hundredth of the iterates. The noise of the
+    gradient does not vanish at the optimum: the step falls to zero over the second half, and mini-batches go through all
+    data in random order, again and again, which makes errors cancel (iterates from batches drawn independently were 5 to 10
+    times further from the optimum, however averaged).
+
+    Parameters
+    ----------
+    gradient : callable
+        ``gradient(x, index)``: unbiased estimate ``(k, *shape)`` at x ``(k, *shape)`` from the data ``index``; affine in x with
+        a symmetric slope, the same for each of the k.
+    start : Tensor, shape (k, *shape)
+    n, batch, steps : int
+        Data, data in a mini-batch, mini-batches in all.
+    step_size : float, optional
+        The first; by default from `automatic_step`.
+    momentum : float
+    rng : torch.Generator
+
+    Returns
+    -------
+    Tensor, shape (k, *shape)
+        Of the type of ``start``.
+
+    Raises
+    ------
+    CtuqError
+        If the iterates overflow.
+    """
+    batch = min(batch, n)
+
+    def slope(index: Tensor) -> LinearOperator:
+        index = index.to(start.device)
+        origin = gradient(torch.zeros_like(start), index)
+        return Symmetric(lambda x: (gradient(x.expand_as(start), index) - origin)[:1], start[:1])
+
+    if step_size is None:
+        step_size = automatic_step(slope, n=n, batch=batch, momentum=momentum, rng=rng)
+    schedule = [step_size * min(1.0, 2 - 2 * t / steps) for t in range(steps)]
+    return descend(gradient, start, batches(n, batch, rng), schedule, momentum)
+
+
+@torch.no_grad()
+def sdd(
+    rows: Callable[[Tensor, Tensor], Tensor],
+    b: Tensor,
+    *,
+    batch: int,
+    steps: int,
+    step_size: float | None = None,
+    momentum: float = 0.9,
+    rtol: float = 1e-2,
+    rng: torch.Generator,
+    start: Tensor | None = None,
+) -> Solution:
+    """Solve ``K a = b`` by stochastic dual descent (Lin et al. 2024): momentum, random coordinates, averaged iterates.
+
+    Minimises ``a^T K a / 2 - a^T b`` by the coordinates of its gradient in a random block, ``(n / batch) [(K a)_I - b_I]``.
+    Their noise vanishes at the solution, so that the step stays. The average is over about the last hundredth of the iterates.
+
+    Parameters
+    ----------
+    rows : callable
+        ``rows(index, a)``: ``(K a)[:, index]``, noise included, ``(k, |index|, ...)`` for a ``(k, n, ...)``.
+    b : Tensor, shape (k, n, ...)
+    batch, steps : int
+        Coordinates (of axis 1) in a block, and blocks in all.
+    step_size : float, optional
+        By default from `automatic_step`.
+    momentum : float
+    rtol : float
+        Relative residual to expect; a miss is a warning with the number.
+    rng : torch.Generator
+    start : Tensor, shape (k, n, ...), optional
+        Zeros if None.
+
+    Raises
+    ------
+    CtuqError
+        If the iterates overflow.
+    """
+    b, n = b.double(), b.shape[1]
+    batch = min(batch, n)
+
+    def place(index: Tensor, part: Tensor) -> Tensor:
+        return part.new_zeros(len(part), *b.shape[1:]).index_copy_(1, index, part)
+
+    def principal(index: Tensor) -> LinearOperator:
+        index = index.to(b.device)
+        return Symmetric(lambda x: (n / len(index)) * rows(index, place(index, x)), b[:1, index])
+
+    def gradient(a: Tensor, index: Tensor) -> Tensor:
+        return place(index, (n / len(index)) * (rows(index, a).to(b) - b[:, index]))
+
+    if step_size is None:
+        step_size = automatic_step(principal, n=n, batch=batch, momentum=momentum, rng=rng)
+    a = torch.zeros_like(b) if start is None else start.to(b)
+    a = descend(gradient, a, batches(n, batch, rng), [step_size] * steps, momentum)
+    return reported("SDD", Solution(a, residuals(rows, a, b, batch), steps, True), rtol)
+
+
+class Symmetric(LinearOperator):
+    """A function of ``(k, *shape)`` that is known to be linear and symmetric; ``like`` is an element of shape (1, *shape)."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], like: Tensor):
+        self._function = function
+        self.domain = self.range = Space(tuple(like.shape[1:]), like.dtype, like.device)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self._function(x).to(x)
+
+    def _apply_transpose(self, y: Tensor) -> Tensor:
+        return self._apply(y)
+
+
+def descend(
+    gradient: Callable[[Tensor, Tensor], Tensor], x: Tensor, batches: Iterator[Tensor], schedule: list[float], momentum: float
+) -> Tensor:
+    """Geometric average of the iterates of gradient steps with Nesterov momentum, one for each entry of the schedule.
+
+    Raises
+    ------
+    CtuqError
+        If the iterates overflow.
+    """
+    x, v, average = x.clone(), torch.zeros_like(x), x.clone()
+    for step_size, index in zip(schedule, batches, strict=False):
+        v = momentum * v - step_size * gradient(x + momentum * v, index.to(x.device))
+        x = x + v
+        average += min(1.0, _MEMORY / len(schedule)) * (x - average)
+    if not average.isfinite().all():
+        raise CtuqError(f"Stochastic gradients diverged with the step {schedule[0]:.1e}: take larger mini-batches.")
+    return average
+
+
+def residuals(rows: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, batch: int) -> Tensor:
+    """``|b - K a| / |b|`` for each of ``(k, n, ...)``, a block of coordinates at a time."""
+    blocks = torch.arange(b.shape[1], device=b.device).split(batch)
+    left = torch.cat([b[:, index] - rows(index, a).to(b) for index in blocks], 1)
+    return relative(left.flatten(1), b.flatten(1))
+
+
+def batches(n: int, batch: int, rng: torch.Generator) -> Iterator[Tensor]:
+    """Mini-batches of one size from all data in random order, in a new one each time; what is left over waits."""
+    while True:
+        yield from torch.randperm(n, generator=rng, device=rng.device)[: n - n % batch].split(batch)
