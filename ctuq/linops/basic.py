@@ -86,8 +86,14 @@ class Dense(LinearOperator):
         return (y.reshape(-1, self.range.size) @ self.matrix).reshape(-1, *self.domain.shape)
 
     def rows(self, index: Tensor, x: Tensor) -> Tensor:
-        """Values ``index`` (flat) of the product with ``(k, *domain.shape)``: ``(k, len(index))``."""
-        return x.reshape(-1, self.domain.size) @ self.matrix[index].T
+        """``A x`` at places ``index`` of the range's first axis, for x of shape ``(k, *domain.shape)``."""
+        part = self.matrix.reshape(*self.range.shape, -1)[index]
+        return (x.reshape(-1, self.domain.size) @ part.flatten(0, -2).T).reshape(-1, *part.shape[:-1])
+
+    def block(self, index: Tensor) -> Tensor:
+        """The square matrix between places ``index`` of the first axes of range and domain."""
+        sides = [part for space in (self.range, self.domain) for part in (space.shape[0], space.size // space.shape[0])]
+        return self.matrix.reshape(sides)[index][:, :, index].flatten(2).flatten(0, 1)
 
 
 class LowRankUpdate(LinearOperator):
