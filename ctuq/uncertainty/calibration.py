@@ -4,6 +4,7 @@ The network was fitted to the same rays that the evidence sees, so its error bar
 computed from fitted rays can show it. Held-out views can.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 _IMAGE_PRIOR_SD = 1.0
 _NOISE_PRIOR_SD = 1.0
 _FEWEST = 5
+_NODES, _REACH = 41, 6.0
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,13 @@ def choose_views(angles: NDArray[np.float64], k: int) -> tuple[NDArray[np.int64]
 
 
 def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDArray) -> Scales:
-    """Median scales ``a``, ``b`` of ``residual ~ N(0, a image_variance + b noise_variance)``.
+    """Posterior medians of ``a >= 1`` and ``b`` in ``residual ~ N(0, a image_variance + b noise_variance)``.
 
     The likelihood of the rays is tempered by their correlation time along the detector (neighbouring rays err together), so
-    that a handful of views counts as the few independent facts that it is. Log-normal priors of sd 1 around 1 keep the noise
-    scale from collapsing when no held-out ray passes through air alone.
+    that a handful of views counts as the few independent facts that it is. A log-normal prior of sd 1 around 1 keeps the noise
+    scale from collapsing when no held-out ray passes through air alone. The prior of the image scale is the upper half of a
+    log-normal: fitting the network to the rays that the evidence sees can only shorten the error bars, and rays average over
+    the fine errors of an image, so that they cannot show that its pixels are better known than the model says.
 
     Parameters
     ----------
@@ -63,8 +67,7 @@ def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDA
     Returns
     -------
     Scales
-        Posterior medians, and standard deviations of the logarithms, from the optimum and its curvature (Laplace). On the
-        walnut at 128 x 128 posterior means were longer than right: 68 % intervals covered 76 % of the rays of 90 unseen views.
+        Medians, and standard deviations of the logarithms, by quadrature.
     """
     r2 = residual.astype(np.float64) ** 2
     p, s = image_variance.astype(np.float64), noise_variance.astype(np.float64)
@@ -75,11 +78,29 @@ def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDA
         prior = 0.5 * (x[0] / _IMAGE_PRIOR_SD) ** 2 + 0.5 * (x[1] / _NOISE_PRIOR_SD) ** 2
         return float(temper * 0.5 * np.sum(r2 / v + np.log(v)) + prior)
 
-    starts = [np.array([a, 0.0]) for a in (-1.0, 1.0, 4.0)]
-    found = min((scipy.optimize.minimize(loss, x, method="BFGS") for x in starts), key=lambda f: f.fun)
-    sd = np.sqrt(np.maximum(np.diag(np.linalg.inv(_hessian(loss, found.x))), 0))
-    image, noise = np.exp(found.x)
-    return Scales(float(image), float(noise), float(sd[0]), float(sd[1]))
+    best = _minimum(loss)
+    sd = np.sqrt(np.diag(np.linalg.inv(_hessian(loss, best))))
+    first, last = np.maximum(best - _REACH * sd, [0.0, -np.inf]), best + _REACH * sd
+    axes = [np.linspace(low, high, _NODES) for low, high in zip(first, last, strict=True)]
+    losses = np.array([[loss(np.array([log_a, log_b])) for log_b in axes[1]] for log_a in axes[0]])
+    weights = np.exp(losses.min() - losses)
+    (image, image_sd), (noise, noise_sd) = (_summary(x, weights.sum(1 - i)) for i, x in enumerate(axes))
+    return Scales(float(np.exp(image)), float(np.exp(noise)), image_sd, noise_sd)
+
+
+def _minimum(loss: Callable[[NDArray], float]) -> NDArray:
+    """The smallest of several local minima with a non-negative log image scale."""
+    starts = [np.array([a, 0.0]) for a in (0.5, 2.0, 4.0)]
+    bounds = [(0.0, None), (None, None)]
+    return min((scipy.optimize.minimize(loss, x, method="L-BFGS-B", bounds=bounds) for x in starts), key=lambda f: f.fun).x
+
+
+def _summary(x: NDArray, density: NDArray) -> tuple[float, float]:
+    """Median and standard deviation of a density on an even grid."""
+    share = np.cumsum((density[1:] + density[:-1]) / 2)
+    median = float(np.interp(0.5 * share[-1], np.insert(share, 0, 0.0), x))
+    mean = np.average(x, weights=density)
+    return median, float(np.sqrt(np.average((x - mean) ** 2, weights=density)))
 
 
 def correlation_time(rows: NDArray) -> float:
