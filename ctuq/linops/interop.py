@@ -82,4 +82,4 @@ def _rows(X: np.ndarray, space: Space) -> Tensor:
 
 
 def _columns(x: Tensor) -> np.ndarray:
-    return x.reshape(len(x), -1).detach().cpu().numpy().T
+    return x[..., None].flatten(1).detach().cpu().numpy().T

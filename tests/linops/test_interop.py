@@ -27,7 +27,8 @@ def test_scipy_sees_the_matrix_its_transpose_and_single_vectors(matrix, rng):
 
 def test_the_solvers_of_scipy_take_our_operators(matrix):
     A, b = Dense(matrix), np.arange(6.0)
-    np.testing.assert_allclose(lsmr(to_scipy(A), b, atol=1e-12, btol=1e-12)[0], np.linalg.lstsq(matrix.numpy(), b)[0], rtol=1e-9)
+    found = lsmr(to_scipy(A), b, atol=1e-12, btol=1e-12)[0]
+    np.testing.assert_allclose(found, np.linalg.lstsq(matrix.numpy(), b)[0], rtol=1e-9)
     largest = eigsh(to_scipy(A.T @ A), k=1, v0=np.ones(4))[0]
     np.testing.assert_allclose(largest, torch.linalg.matrix_norm(matrix, 2) ** 2, rtol=1e-12)
 
