@@ -41,7 +41,7 @@ def test_every_field_of_a_result_is_filled(result):
     assert (result.std > 0).all() and np.isfinite(result.mean).all()
     assert result.std_error == 0
     assert result.sigma2 > 0 and np.isfinite(result.log_evidence)
-    assert set(result.prior) == {"variance", "floor"}
+    assert set(result.prior) == {"variance", "floor", "displacement"}
     assert set(result.comparisons) == {"fbp", "tv"}
     assert set(result.history) == {"iteration", "loss", "held_out_loss"}
     assert {"ray transform", "classical", "dip", "jacobian", "evidence", "samples"} <= set(result.timings)

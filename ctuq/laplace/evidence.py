@@ -1,7 +1,7 @@
 """The evidence of a Gaussian-linear model in its fixed-component form, and its maximiser."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,8 +24,8 @@ class Evidence:
     ----------
     psi : Tensor, float64
         Log hyperparameters of the prior.
-    floor : float
-        Variance of the white component in the space of the outputs, 0 where there was none.
+    floors : tuple of float
+        Variance of each misfit of the outputs, in the order given.
     sigma2 : float
         Noise variance of an observation of weight 1.
     value : float
@@ -36,7 +36,7 @@ class Evidence:
     """
 
     psi: Tensor
-    floor: float
+    floors: tuple[float, ...]
     sigma2: float
     value: float
     trajectory: tuple[float, ...]
@@ -73,15 +73,15 @@ def maximise_dense(
     t: Tensor,
     prior: Prior,
     *,
-    white: Tensor | None = None,
+    misfits: Sequence[Tensor] = (),
     noise: Tensor | None = None,
     log_hyperprior: Callable[[Tensor], Tensor] | None = None,
     steps: int = 60,
 ) -> Evidence:
     """Maximise the evidence over all hyperparameters by L-BFGS on their logarithms.
 
-    ``K = sum_c a_c(psi) K_c + floor * white + sigma2 * diag(noise)``; with ``M = K^-1 - a a^T`` and ``a = K^-1 t`` the gradient
-    is ``d(-log p)/d a_c = 1/2 <M, K_c>`` and chains through ``prior.coefficients``.
+    ``K = sum_c a_c(psi) K_c + sum_f floor_f misfit_f + sigma2 * diag(noise)``; with ``M = K^-1 - a a^T`` and ``a = K^-1 t``
+    the gradient is ``d(-log p)/d a_c = 1/2 <M, K_c>`` and chains through ``prior.coefficients``.
 
     Parameters
     ----------
@@ -90,8 +90,9 @@ def maximise_dense(
     t : Tensor, float64, shape (m,)
         Target of the linear model.
     prior : Prior
-    white : Tensor, float64, shape (m, m), optional
-        Gram matrix of a misfit that is white in the space of the outputs: an honest floor, learned with the rest.
+    misfits : sequence of Tensor, float64, shape (m, m)
+        Gram matrices of what the prior cannot express, such as white errors of the outputs: honest floors, learned with the
+        rest.
     noise : Tensor, float64, shape (m,), optional
         Relative noise variances (1 / weight); ones if None.
     log_hyperprior : callable, optional
@@ -104,8 +105,7 @@ def maximise_dense(
     Evidence
     """
     noise = torch.ones_like(t) if noise is None else noise
-    extra = [] if white is None else [white]
-    start, scale = _start(components, t, prior, white)
+    start, scale = _start(components, t, prior, misfits)
     history: list[float] = []
 
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -113,7 +113,7 @@ def maximise_dense(
         psi = point[: len(prior.names)]
         coefficients = torch.cat([prior.coefficients(psi), point[len(prior.names) :].exp()])
         K = torch.tensordot(coefficients[: len(components)].detach(), components, 1)
-        for factor, matrix in zip(coefficients[len(components) :].detach(), extra, strict=False):
+        for factor, matrix in zip(coefficients[len(components) : -1].detach(), misfits, strict=True):
             K = K + factor * matrix
         K.diagonal().add_(coefficients[-1].detach() * noise)
         try:
@@ -124,7 +124,7 @@ def maximise_dense(
         M = torch.cholesky_inverse(L)
         M.sub_(torch.outer(a, a))
         slopes = torch.tensordot(components, M, 2)
-        slopes = torch.cat([slopes, *((m * M).sum()[None] for m in extra), (M.diagonal() * noise).sum()[None]]) / 2
+        slopes = torch.cat([slopes, *((m * M).sum()[None] for m in misfits), (M.diagonal() * noise).sum()[None]]) / 2
         hyper = torch.zeros((), dtype=torch.float64) if log_hyperprior is None else log_hyperprior(psi)
         (gradient,) = torch.autograd.grad((coefficients * slopes).sum() - hyper, point)
         total = -value - float(hyper.detach())
@@ -142,12 +142,12 @@ def maximise_dense(
     )
     psi = torch.tensor(found.x[: len(prior.names)], dtype=torch.float64)
     hyper = 0.0 if log_hyperprior is None else float(log_hyperprior(psi).detach())
-    floor = 0.0 if white is None else float(np.exp(found.x[-2]))
-    return Evidence(psi, floor, float(np.exp(found.x[-1])), float(-found.fun - hyper), tuple(history), bool(found.success))
+    floors = tuple(float(f) for f in np.exp(found.x[len(psi) : -1]))
+    return Evidence(psi, floors, float(np.exp(found.x[-1])), float(-found.fun - hyper), tuple(history), bool(found.success))
 
 
-def expected_floor(K: Tensor, white: Tensor, t: Tensor, lowest: float) -> float:
-    """Posterior mean of the variance of a white misfit, everything else fixed.
+def expected_floor(K: Tensor, misfit: Tensor, t: Tensor, lowest: float) -> float:
+    """Posterior mean of the variance of a misfit, everything else fixed.
 
     The evidence is flat below the misfit that the data can detect, so that its maximiser may be any small number, and joint
     densities collapse along directions of no variance. The mean under a log-uniform prior from ``lowest`` upwards is an honest
@@ -157,23 +157,23 @@ def expected_floor(K: Tensor, white: Tensor, t: Tensor, lowest: float) -> float:
     ----------
     K : Tensor, float64, shape (m, m)
         Evidence covariance without the misfit.
-    white : Tensor, float64, shape (m, m)
+    misfit : Tensor, float64, shape (m, m)
         Gram matrix of the misfit at variance 1.
     t : Tensor, float64, shape (m,)
     lowest : float
-        Where the prior begins: the rounding of the outputs.
+        Where the prior begins, such as the rounding of the outputs.
     """
     floors, values = [], []
     floor = lowest
     while not values or (values[-1] > max(values) - _NEGLIGIBLE and len(values) < _MOST_FLOORS):
         floors.append(floor)
-        values.append(log_evidence(K + floor * white, t)[0])
+        values.append(log_evidence(K + floor * misfit, t)[0])
         floor *= _FLOOR_STEP
     weights = np.exp(np.array(values) - max(values))
     return float(weights @ np.array(floors) / weights.sum())
 
 
-def _start(components: Tensor, t: Tensor, prior: Prior, white: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+def _start(components: Tensor, t: Tensor, prior: Prior, misfits: Sequence[Tensor]) -> tuple[np.ndarray, np.ndarray]:
     """Signal variance shared equally among the components, noise and floor a thousandth of it; and how far each may rise."""
     variance = float(t.var()) if len(t) > 1 else float(t.square().mean())
     sizes = components.diagonal(dim1=1, dim2=2).mean(1)
@@ -184,7 +184,7 @@ def _start(components: Tensor, t: Tensor, prior: Prior, white: Tensor | None) ->
         # A block whose features are all zero would start, and stay, at a variance that overflows float32.
         psi = torch.log(variance / len(sizes) / sizes.clamp(min=1e-9 * float(sizes.max())))
     tail = [math.log(1e-3 * variance)]
-    if white is not None:
-        tail.insert(0, math.log(1e-3 * variance / float(white.diagonal().mean())))
+    for misfit in reversed(misfits):
+        tail.insert(0, math.log(1e-3 * variance / float(misfit.diagonal().mean())))
     rises = np.where(np.append(prior.is_variance.numpy(), [True] * len(tail)), 15.0, 4.0)
     return np.concatenate([psi.numpy(), tail]), rises

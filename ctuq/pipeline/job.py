@@ -208,7 +208,7 @@ def _assembled(run: Run, base: Result, model: TangentModel, found: Estimate) -> 
         std_error=0.0 if exact else (2 * len(deviations)) ** -0.5,
         samples=mean + deviations[: run.options.samples],
         sigma2=found.scales.noise * evidence.sigma2,
-        prior=evidence.named(model.prior) | {"floor": evidence.floor},
+        prior=evidence.named(model.prior) | dict(zip(("floor", "displacement"), evidence.floors, strict=True)),
         log_evidence=evidence.value,
         calibration=found.calibration,
         scores=scores,

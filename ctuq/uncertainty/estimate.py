@@ -41,16 +41,21 @@ class Estimate:
 
 
 def fit_evidence(model: TangentModel, fitted: Tensor, variation: float) -> Evidence:
-    """Maximise the evidence of the fitted rays (boolean, one for each kept ray), then take the expected floor."""
+    """Maximise the evidence of the fitted rays (boolean, one for each kept ray), then take the expected floors."""
     rows = fitted.nonzero()[:, 0]
     components = torch.stack([_block(K, rows) for K in model.components])
-    white, t, noise = _block(model.white, rows), model.target[rows], model.noise[rows]
+    misfits = [_block(K, rows) for K in model.misfits]
+    t, noise = model.target[rows], model.noise[rows]
     hyperprior = model.variation_prior(variation) if variation else None
-    found = maximise_dense(components, t, model.prior, white=white, noise=noise, log_hyperprior=hyperprior)
+    found = maximise_dense(components, t, model.prior, misfits=misfits, noise=noise, log_hyperprior=hyperprior)
     a = model.prior.coefficients(found.psi).to(components)
     K = torch.tensordot(a, components, 1) + torch.diag(found.sigma2 * noise)
-    rounding = torch.finfo(torch.float32).eps * float(model.image.abs().max()) ** 2
-    return replace(found, floor=expected_floor(K, white, t, rounding))
+    rounding = torch.finfo(torch.float32).eps
+    floors = []
+    for misfit, unit in zip(misfits, (float(model.image.abs().max()) ** 2, 1.0), strict=True):
+        floors.append(expected_floor(K, misfit, t, rounding * unit))
+        K += floors[-1] * misfit
+    return replace(found, floors=tuple(floors))
 
 
 def _block(K: Tensor, rows: Tensor) -> Tensor:

@@ -2,6 +2,9 @@
 
 With H = A J (all used rays of positive weight) everything the evidence needs is ``K_c = H D_c H^T``. Where the image is not
 much larger than the data, J is kept and the posterior is exact in image space; else H is kept and the posterior is sampled.
+
+Beside the network's own variance there are two misfits that no weights explain: a white error of all pixels, and edges that
+lie a little beside where the image has them, whose error is the displacement times the image's slope.
 """
 
 from collections.abc import Callable
@@ -122,7 +125,8 @@ class TangentModel:
             self.components = torch.stack([self._project_both(S) for S in self._output_components])
         else:
             self.components = torch.stack(list(self.prior.components(self.features)))
-        self.white = torch.from_numpy((self._M @ self._M.T).toarray()).to(device)
+        self.profiles = torch.stack([torch.ones_like(image).double(), _slopes(image.double())]).flatten(1)
+        self.misfits = torch.stack([self._white(p) for p in self.profiles])
         offset = image.double() - scale * jacobian(jacobian.weights[None])[0].double()
         self.target = y.reshape(-1)[kept].double() - self.project(offset)
 
@@ -140,7 +144,11 @@ class TangentModel:
     def prior_covariance(self, evidence: Evidence) -> Tensor:
         """Covariance of the kept rays under the prior, without noise: (m, m), float64."""
         a = self.prior.coefficients(evidence.psi).to(self.components)
-        return torch.tensordot(a, self.components, 1) + evidence.floor * self.white
+        return torch.tensordot(a, self.components, 1) + torch.tensordot(_floors(evidence, self.misfits), self.misfits, 1)
+
+    def misfit(self, evidence: Evidence) -> Tensor:
+        """Variance of each pixel, (d,) float64, that no weights explain: the white floor, and edges that are displaced."""
+        return _floors(evidence, self.profiles) @ self.profiles
 
     def respond(self, evidence: Evidence, delta: Tensor) -> Tensor:
         """Prior covariance of image and rays applied to rows of ``delta`` (k, m): (k, y, x), float64."""
@@ -212,6 +220,11 @@ class TangentModel:
             return self.features
         return torch.from_numpy(sp.csr_array(self._M, dtype=np.float32) @ self.features.cpu().numpy()).to(self.features)
 
+    def _white(self, profile: Tensor) -> Tensor:
+        """Gram matrix of the kept rays of independent pixels with these variances."""
+        weighted = self._M.multiply(profile.cpu().numpy()[None])
+        return torch.from_numpy(sp.csr_array(weighted @ self._M.T).toarray()).to(profile)
+
     def _project_both(self, S: Tensor) -> Tensor:
         half = self._M @ S.cpu().numpy()
         return torch.from_numpy(np.ascontiguousarray(self._M @ half.T)).to(S)
@@ -220,7 +233,7 @@ class TangentModel:
         assert self._output_components is not None
         a = self.prior.coefficients(evidence.psi).to(self._output_components)
         S = torch.tensordot(a, self._output_components, 1)
-        S.diagonal().add_(evidence.floor)
+        S.diagonal().add_(self.misfit(evidence))
         return S
 
     def _draw(self, evidence: Evidence, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -228,16 +241,25 @@ class TangentModel:
             return torch.randn(n, width, generator=rng, device=rng.device).to(self.features)
 
         theta = self.prior.root(normal(self.features.shape[1]), evidence.psi)
-        misfit = evidence.floor**0.5 * normal(self.image.numel())
+        misfit = self.misfit(evidence).sqrt().to(self.features) * normal(self.image.numel())
         noise = (evidence.sigma2 * self.noise).sqrt() * normal(len(self.rays)).double()
         observations = (theta @ self.features.T).double() + self.project(misfit.reshape(n, *self.shape)) + noise
         return torch.cat([theta, misfit], 1), observations
 
     def _gain(self, evidence: Evidence, delta: Tensor) -> Tensor:
         theta = self.prior.covariance(delta.to(self.features) @ self.features, evidence.psi)
-        misfit = evidence.floor * self.backproject(delta).flatten(1)
+        misfit = self.misfit(evidence) * self.backproject(delta).flatten(1)
         return torch.cat([theta, misfit.to(theta)], 1)
 
     def _push(self, latent: Tensor) -> Tensor:
         width = self.features.shape[1]
         return self.scale * self.jacobian(latent[:, :width]) + latent[:, width:].reshape(-1, *self.shape)
+
+
+def _slopes(image: Tensor) -> Tensor:
+    """Squared gradient of an image (y, x) per pixel of displacement, by central differences."""
+    return sum((g.square() for g in torch.gradient(image)), start=torch.zeros_like(image))
+
+
+def _floors(evidence: Evidence, like: Tensor) -> Tensor:
+    return torch.tensor(evidence.floors).to(like)

@@ -62,7 +62,7 @@ def test_gradient_is_that_of_the_objective(monkeypatch, rng, with_hyperprior):
         return scipy.optimize.OptimizeResult(x=start, fun=objective(start)[0], success=True)
 
     monkeypatch.setattr("ctuq.laplace.evidence.scipy.optimize.minimize", catch)
-    maximise_dense(components, t, prior, white=white, noise=noise, log_hyperprior=hyperprior if with_hyperprior else None)
+    maximise_dense(components, t, prior, misfits=[white], noise=noise, log_hyperprior=hyperprior if with_hyperprior else None)
     objective = caught["objective"]
     for _ in range(3):
         x = caught["start"] + torch.randn(len(caught["start"]), generator=rng, dtype=torch.float64).numpy()
@@ -78,7 +78,7 @@ def test_gradient_is_that_of_the_objective(monkeypatch, rng, with_hyperprior):
 def test_maximum_is_that_of_a_search_without_derivatives(prior, with_white, rng):
     components, t, white, noise = problem(prior, rng)
     white = white if with_white else None
-    found = maximise_dense(components, t, prior, white=white, noise=noise)
+    found = maximise_dense(components, t, prior, misfits=[white] if with_white else [], noise=noise)
     count = len(prior.names) + 1 + with_white
     starts = [np.full(count, s) for s in (-2.0, 0.0)]
 
@@ -89,7 +89,7 @@ def test_maximum_is_that_of_a_search_without_derivatives(prior, with_white, rng)
     best = min((scipy.optimize.minimize(loss, x, method="Nelder-Mead", options=options) for x in starts), key=lambda f: f.fun)
     assert found.converged
     assert found.value == pytest.approx(-best.fun, abs=1e-4)
-    at = np.concatenate([found.psi.numpy(), np.log([found.floor]) if with_white else [], np.log([found.sigma2])])
+    at = np.concatenate([found.psi.numpy(), np.log(found.floors), np.log([found.sigma2])])
     assert found.value == pytest.approx(density(at, components, t, prior, white, noise), rel=1e-9)
 
 
@@ -117,8 +117,8 @@ def test_one_variance_is_found_where_a_grid_says(rng):
 def test_noise_of_each_observation_equals_the_whitened_problem(rng):
     components, t, white, noise = problem(TWO, rng)
     root = noise.rsqrt()
-    found = maximise_dense(components, t, TWO, white=white, noise=noise)
-    whitened = maximise_dense(components * root * root[:, None], t * root, TWO, white=white * root * root[:, None])
+    found = maximise_dense(components, t, TWO, misfits=[white], noise=noise)
+    whitened = maximise_dense(components * root * root[:, None], t * root, TWO, misfits=[white * root * root[:, None]])
     assert found.value == pytest.approx(whitened.value - 0.5 * float(noise.log().sum()), abs=1e-4)
     assert found.sigma2 == pytest.approx(whitened.sigma2, rel=1e-2)
     torch.testing.assert_close(found.psi, whitened.psi, rtol=0, atol=1e-2)

@@ -31,10 +31,11 @@ def tiny():
 def make(tiny, monkeypatch):
     """``make(prior, space)`` builds the tangent model in the space that is named."""
 
-    def build(prior="isotropic", space="image"):
+    def build(prior="isotropic", space="image", image=None):
         monkeypatch.setattr(tangent, "_SMALL_IMAGE", {"image": 4096, "projection": 0}[space])
         monkeypatch.setattr(tangent, "_IMAGE_SPACE_RATIO", 0.0)
-        A, y, weights, image, jacobian = tiny
+        A, y, weights, fitted, jacobian = tiny
+        image = fitted if image is None else image
         model = tangent.TangentModel(A, y, weights, image=image, jacobian=jacobian, scale=SCALE, prior=prior)
         assert model.plan.space == space
         return model

@@ -19,7 +19,7 @@ def fixed_scales(monkeypatch):
 def image_prior(model, found):
     """Prior covariance (64, 64) of the image, by responding to each pixel's unit vector through the dense Jacobian."""
     J = model.scale * model.jacobian.dense().double().reshape(64, -1)
-    return model.prior.covariance(J, found.evidence.psi) @ J.T + found.evidence.floor * torch.eye(64, dtype=torch.float64)
+    return model.prior.covariance(J, found.evidence.psi) @ J.T + torch.diag(model.misfit(found.evidence))
 
 
 def rays_matrix(model):

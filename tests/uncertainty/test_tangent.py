@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import scipy.stats
 import torch
@@ -20,16 +21,16 @@ def dense(tiny):
     return M, J, y.flatten().double()[used] - M @ (f - J @ jacobian.weights.double()), 1 / weights.flatten().double()[used]
 
 
-def some_evidence(model, floor=1e-6, sigma2=1e-4):
+def some_evidence(model, floor=1e-6, displacement=0.05, sigma2=1e-4):
     psi = torch.linspace(-1, 1, len(model.prior.names), dtype=torch.float64)
     shift = torch.log(1e-2 / model.components.diagonal(dim1=1, dim2=2).mean()) * model.prior.is_variance
-    return Evidence(psi + shift, floor, sigma2, 0.0, (), True)
+    return Evidence(psi + shift, (floor, displacement), sigma2, 0.0, (), True)
 
 
 def textbook(tiny, model, evidence):
     """(S^-1 + M^T R^-1 M)^-1 with the prior covariance S of the image."""
     M, J, _, noise = dense(tiny)
-    S = model.prior.covariance(J, evidence.psi) @ J.T + evidence.floor * torch.eye(64, dtype=torch.float64)
+    S = model.prior.covariance(J, evidence.psi) @ J.T + torch.diag(model.misfit(evidence))
     return torch.linalg.inv(torch.linalg.inv(S) + M.T @ (M / (evidence.sigma2 * noise)[:, None]))
 
 
@@ -52,9 +53,20 @@ def test_both_spaces_give_the_same_components_and_target(prior, make, tiny):
         assert close(a, b)
 
 
-def test_white_component_is_the_gram_matrix_of_the_rays(make, tiny):
-    M = dense(tiny)[0]
-    assert close(make().white, M @ M.T)
+def test_misfits_are_white_pixels_and_displaced_edges(make, tiny):
+    M, model = dense(tiny)[0], make()
+    down, right = np.gradient(tiny[3].double().numpy())
+    slopes = torch.from_numpy(down**2 + right**2).flatten()
+    assert close(model.misfits[0], M @ M.T)
+    assert close(model.misfits[1], M @ torch.diag(slopes) @ M.T)
+    assert close(model.misfit(some_evidence(model, floor=0.3, displacement=2.0)), 0.3 + 2 * slopes)
+
+
+def test_misfit_of_a_displaced_edge_is_its_squared_error(make, tiny):
+    ramp = torch.arange(8.0).expand(8, 8) * SCALE
+    shifted = ramp + 0.1 * SCALE  # the same ramp, a tenth of a pixel to the left
+    model = make(image=ramp)
+    assert close(model.misfit(some_evidence(model, 0.0, 0.1**2)), (shifted - ramp).square().flatten().double())
 
 
 @pytest.mark.parametrize("space", ["image", "projection"])
@@ -91,7 +103,7 @@ def test_spaces_agree_on_the_evidence(make):
     found = []
     for space in ("image", "projection"):
         model = make("layerwise", space)
-        found.append(maximise_dense(model.components, model.target, model.prior, white=model.white, noise=model.noise))
+        found.append(maximise_dense(model.components, model.target, model.prior, misfits=model.misfits, noise=model.noise))
     assert found[0].value == pytest.approx(found[1].value, abs=0.02)
 
 
@@ -102,7 +114,7 @@ def test_response_is_the_prior_covariance_of_image_and_rays(prior, make, tiny, r
     for space in ("image", "projection"):
         model = make(prior, space)
         evidence = some_evidence(model)
-        S = model.prior.covariance(J, evidence.psi) @ J.T + evidence.floor * torch.eye(64, dtype=torch.float64)
+        S = model.prior.covariance(J, evidence.psi) @ J.T + torch.diag(model.misfit(evidence))
         assert close(model.respond(evidence, delta).flatten(1), delta @ M @ S)
 
 
