@@ -1,14 +1,17 @@
 """What a network has to be before it is linearised: one clear error each, before any work."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
-from ctuq.errors import CtuqError, InputError
+from ctuq.errors import CtuqError, InputError, ResourceError
 from ctuq.linops.jacobian import Frozen
 
 
-def check_inputs(module: nn.Module, inputs: Tensor) -> None:
-    """Data in rows, on the network's device, without NaN; weights and buffers without NaN.
+def check_inputs(inputs: Tensor, device: torch.device) -> None:
+    """Data in rows, on the network's device, without NaN.
 
     Raises
     ------
@@ -16,17 +19,29 @@ def check_inputs(module: nn.Module, inputs: Tensor) -> None:
     """
     if not isinstance(inputs, Tensor) or inputs.ndim < 1 or not len(inputs):
         raise InputError("The inputs are one tensor (n, ...) of at least one datum.")
+    if inputs.device != device:
+        raise InputError(f"The inputs are on {inputs.device}, but the network is on {device}: move one of them.")
     if inputs.is_floating_point() and not bool(inputs.isfinite().all()):
         raise InputError(f"{int((~inputs.isfinite()).sum())} of {inputs.numel()} input values are NaN or infinite.")
-    for name, value in [*module.named_parameters(), *module.named_buffers()]:
-        if value.device != inputs.device:
-            raise InputError(f"The inputs are on {inputs.device}, but the network's {name!r} is on {value.device}: move one.")
+
+
+def check_weights(module: nn.Module) -> None:
+    """Parameters and buffers on one device, without NaN.
+
+    Raises
+    ------
+    InputError
+    """
+    state = [*module.named_parameters(), *module.named_buffers()]
+    if len({value.device for _, value in state}) > 1:
+        raise InputError("The network's weights are on several devices: move it to one.")
+    for name, value in state:
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise InputError(f"The network's {name!r} has values that are NaN or infinite: train it again.")
 
 
 def check_network(network: Frozen, datum: Tensor) -> None:
-    """One output tensor in floating point, finite, that depends on the weights in a way that torch.func can differentiate.
+    """One output tensor in floating point for each datum, finite, that depends on the weights.
 
     Parameters
     ----------
@@ -52,7 +67,9 @@ def check_network(network: Frozen, datum: Tensor) -> None:
         raise InputError("The network's output cannot be differentiated in the chosen parameters: look for detach or no_grad.")
     if not bool(output.isfinite().all()):
         raise InputError("The network's output is NaN or infinite at the first datum.")
-    _check_products(network, datum)
+    with differentiating():
+        _, J = network.linearise(datum)
+        J.T(torch.zeros(1, *J.range.shape, dtype=output.dtype, device=output.device))
 
 
 def check_independent(network: Frozen, inputs: Tensor) -> None:
@@ -74,14 +91,21 @@ def check_independent(network: Frozen, inputs: Tensor) -> None:
         )
 
 
-def _check_products(network: Frozen, datum: Tensor) -> None:
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """Turns what torch.func says of a network that it cannot differentiate into one sentence.
+
+    Raises
+    ------
+    InputError
+    """
     try:
-        _, J = network.linearise(datum)
-        pushed = J(torch.ones_like(network.weights)[None])
-        J.T(pushed)
+        yield
     except CtuqError:
         raise
-    except (RuntimeError, NotImplementedError) as error:
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(f"Memory ran out ({_first_line(error)}): give a smaller batch.") from error
+    except RuntimeError as error:
         raise InputError(
             f"torch.func cannot differentiate the network ({_first_line(error)}): write it without item(), branches on "
             "values and changes in place."

@@ -50,6 +50,7 @@ class Features(LinearOperator):
             u = likelihood.root_transpose(outputs, J(x).reshape(len(x), *outputs.shape))
             u = likelihood.root(outputs, u if precision is None else u * precision[part].to(u))
             out += J.T(u.reshape(len(x), *J.range.shape))
+            del J
         return out
 
     def energy(self, *, rng: torch.Generator | None, probes: int) -> Tensor:

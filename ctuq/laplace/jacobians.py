@@ -51,21 +51,22 @@ class DataJacobian(LinearOperator):
         self._slices = [slice(start, min(start + self.batch, len(inputs))) for start in range(0, len(inputs), self.batch)]
         first, J = network.linearise(inputs[self._slices[0]])
         self.kept = len(self._slices) == 1 or _fits(J.bytes * len(self._slices), inputs.device)
-        self._jacobians = [J]
+        self._jacobians = [J] if self.kept else []
+        del J  # or two linearisations would be alive while the next is made
         outputs = [first]
         for rows in self._slices[1:]:
             if self.kept:
                 output, J = network.linearise(inputs[rows])
                 self._jacobians.append(J)
             else:
-                output = evaluate(network, inputs[rows])
+                output = _evaluate(network, inputs[rows])
             outputs.append(output)
         self.outputs = torch.cat(outputs)
         self.domain = Space(tuple(network.weights.shape), network.weights.dtype, network.weights.device)
         self.range = Space(tuple(self.outputs.shape), self.outputs.dtype, self.outputs.device)
 
     def linearisations(self) -> Iterator[tuple[slice, Jacobian]]:
-        """The data of each mini-batch and its Jacobian, whose range has lost axes of length one."""
+        """The data of each mini-batch and its Jacobian, whose range has lost axes of length one; drop it before the next."""
         for i, rows in enumerate(self._slices):
             yield rows, self._jacobians[i] if self.kept else self.network.linearise(self.inputs[rows])[1]
 
@@ -89,16 +90,18 @@ class DataJacobian(LinearOperator):
         out = x.new_empty(x.shape[0], *self.range.shape, dtype=self.range.dtype)
         for rows, J in self.linearisations():
             out[:, rows] = J(x).reshape(x.shape[0], -1, *self.range.shape[1:])
+            del J
         return out
 
     def _apply_transpose(self, y: Tensor) -> Tensor:
         out = y.new_zeros(y.shape[0], *self.domain.shape, dtype=self.domain.dtype)
         for rows, J in self.linearisations():
             out += J.T(y[:, rows].reshape(-1, *J.range.shape))
+            del J
         return out
 
 
-def evaluate(network: Frozen, inputs: Tensor) -> Tensor:
+def _evaluate(network: Frozen, inputs: Tensor) -> Tensor:
     """The network's output at its own weights, without a graph."""
     with torch.no_grad():
         return network(inputs)

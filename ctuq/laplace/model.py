@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ctuq.errors import InputError
-from ctuq.laplace.checks import check_independent, check_inputs, check_network
+from ctuq.laplace.checks import check_independent, check_inputs, check_network, check_weights, differentiating
 from ctuq.laplace.features import Features, GaussNewton, ObservedFeatures
 from ctuq.laplace.jacobians import DataJacobian
 from ctuq.laplace.likelihoods import Gaussian, Likelihood
@@ -127,7 +127,7 @@ class LinearModel:
         """Outputs and Jacobian of the network at other inputs (n', *input), or at its own; unwhitened and not observed."""
         if inputs is None:
             return self.predicted, self.jacobian
-        check_inputs(self.network.module, inputs)
+        check_inputs(inputs, self.weights.device)
         if inputs.shape[1:] != self.inputs.shape[1:]:
             raise InputError(f"The model's inputs have shape {tuple(self.inputs.shape[1:])}, not {tuple(inputs.shape[1:])}.")
         if isinstance(self.features, ObservedFeatures):
@@ -198,12 +198,15 @@ def linearise(
     """
     if offset not in ("auto", *OFFSETS):
         raise InputError(f"There is no offset {offset!r}; choose one of auto, {', '.join(OFFSETS)}.")
-    check_inputs(module, inputs)
+    check_weights(module)
     network = Frozen.of(module, parameters)
+    check_inputs(inputs, network.weights.device)
     check_network(network, inputs[:1])
     check_independent(network, inputs)
-    jacobian, predicted, features = _parts(network, inputs, Gaussian() if likelihood is None else likelihood, observe, batch)
-    tangent = jacobian(network.weights)
+    likelihood = Gaussian() if likelihood is None else likelihood
+    with differentiating():
+        jacobian, predicted, features = _parts(network, inputs, likelihood, observe, batch)
+        tangent = jacobian(network.weights)
     gap = float((predicted - tangent).norm() / predicted.norm().clamp(min=torch.finfo(predicted.dtype).tiny))
     chosen = features.likelihood.offset if offset == "auto" else offset
     outputs, shift = features.outputs.double(), (tangent if observe is None else observe(tangent)).double()

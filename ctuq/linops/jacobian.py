@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ctuq.errors import InputError
+from ctuq.linops.layers import Opaque
 from ctuq.linops.operator import LinearOperator, Space
+from ctuq.linops.reverse import Reverse
 from ctuq.linops.tape import Tape, record
 
 _CPU_BYTES = 2**23
@@ -117,6 +119,7 @@ class Frozen:
         if chunk is not None and chunk < 1:
             raise InputError(f"The chunk is {chunk} rows: give at least 1.")
         output, tape, widest = record(lambda *leaves: self(inputs, *leaves), self.leaves())
+        tape.nodes = [replace(n, rule=Reverse.of(n.rule)) if isinstance(n.rule, Opaque) else n for n in tape.nodes]
         if chunk is None:
             budget = _CPU_BYTES if output.device.type == "cpu" else _GPU_BYTES
             chunk = min(max(1, budget // max(1, widest)), 64)

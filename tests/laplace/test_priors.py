@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from ctuq.errors import InputError
-from ctuq.laplace import FilterProcess, g_prior, isotropic, layerwise, log_evidence, maximise_dense
+from ctuq.laplace.evidence import log_evidence, maximise_dense
+from ctuq.laplace.likelihoods import Categorical
+from ctuq.laplace.model import linearise as linear_model
+from ctuq.laplace.priors import DiagonalPrior, FilterProcess, blocks_prior, g_prior, isotropic, layerwise
 from ctuq.linops.jacobian import Block, linearise
 from ctuq.recon.unet import UNet, UNetOptions
 
@@ -14,7 +17,20 @@ BLOCKS = (
     Block("solid", slice(40, 94), (1, 2, 3, 3, 3)),
 )
 P = 94
-KINDS = {"isotropic": isotropic, "layerwise": layerwise, "filter": FilterProcess}
+TWINS = (
+    Block("a", slice(0, 18), (2, 1, 3, 3)),
+    Block("b", slice(18, 22), (2, 2, 1, 1)),
+    Block("c", slice(22, 40), (1, 2, 3, 3)),
+    Block("d", slice(40, 94), (1, 2, 3, 3, 3)),
+)
+KINDS = {
+    "isotropic": isotropic,
+    "layerwise": layerwise,
+    "filter": FilterProcess,
+    "blocks": lambda blocks: blocks_prior(blocks, {"ends": ["solid", "first"], "middle": ["point"]}),
+    "shared filters": lambda blocks: FilterProcess(TWINS, {"twins": ["a", "c"], "point": ["b"], "solid": ["d"]}),
+}
+PRIORS = [*KINDS, "g"]
 
 
 def make(kind, features):
@@ -25,7 +41,7 @@ def random_psi(prior, rng):
     return 0.5 * torch.randn(len(prior.names), generator=rng, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("kind", ["isotropic", "layerwise", "g", "filter"])
+@pytest.mark.parametrize("kind", PRIORS)
 def test_components_sum_to_the_features_covariance(kind, rng):
     features = torch.randn(11, P, generator=rng, dtype=torch.float64)
     prior = make(kind, features)
@@ -36,7 +52,7 @@ def test_components_sum_to_the_features_covariance(kind, rng):
     torch.testing.assert_close(K, features @ sigma @ features.T, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("kind", ["isotropic", "layerwise", "g", "filter"])
+@pytest.mark.parametrize("kind", PRIORS)
 def test_root_times_its_transpose_is_the_covariance(kind, rng):
     prior = make(kind, torch.randn(11, P, generator=rng, dtype=torch.float64))
     psi = random_psi(prior, rng)
@@ -44,9 +60,33 @@ def test_root_times_its_transpose_is_the_covariance(kind, rng):
     # Rows are mapped by R^T, so that standard normal rows get the covariance R R^T.
     root = prior.root(eye, psi)
     torch.testing.assert_close(root.T @ root, prior.covariance(eye, psi))
+    torch.testing.assert_close(prior.root_transpose(eye, psi), root.T)
 
 
-@pytest.mark.parametrize("kind", ["isotropic", "layerwise", "g", "filter"])
+@pytest.mark.parametrize("kind", PRIORS)
+def test_precision_is_the_inverse_of_the_covariance(kind, rng):
+    prior = make(kind, torch.randn(11, P, generator=rng, dtype=torch.float64))
+    psi, v = random_psi(prior, rng), torch.randn(3, P, generator=rng, dtype=torch.float64)
+    torch.testing.assert_close(prior.precision(prior.covariance(v, psi), psi), v, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", PRIORS)
+def test_a_variance_scales_its_own_members_and_nothing_else(kind, rng):
+    prior = make(kind, torch.randn(11, P, generator=rng, dtype=torch.float64))
+    psi, eye = random_psi(prior, rng), torch.eye(P, dtype=torch.float64)
+    covered = [i for slices in prior.members for s in slices for i in range(s.start, s.stop)]
+    assert sorted(covered) == list(range(P))
+    assert len(prior.members) == int(prior.is_variance.sum())
+    for entry, slices in enumerate(prior.members):
+        raised = psi.clone()
+        raised[entry] += math.log(4)
+        factor = torch.ones(P, dtype=torch.float64)
+        for s in slices:
+            factor[s] = 4
+        torch.testing.assert_close(prior.covariance(eye, raised), prior.covariance(eye, psi) * factor)
+
+
+@pytest.mark.parametrize("kind", PRIORS)
 def test_each_hyperparameter_has_a_name_a_start_and_a_kind(kind, rng):
     prior = make(kind, torch.randn(11, P, generator=rng))
     assert len(set(prior.names)) == len(prior.names) == len(prior.start()) == len(prior.is_variance)
@@ -82,6 +122,41 @@ def test_solid_filters_correlate_along_all_three_axes(rng):
     assert float(sigma[corner, far]) == pytest.approx(math.exp(-math.sqrt(12)))
     assert float(sigma[corner, other]) == 0
     assert len(list(prior.components(torch.randn(2, 54, generator=rng)))) == 10
+
+
+def test_filters_of_a_group_share_their_kernel_and_are_found_block_by_block(rng):
+    prior = KINDS["shared filters"](BLOCKS)
+    assert prior.names == ("variance twins", "variance point", "variance solid", "lengthscale twins", "lengthscale solid")
+    psi, v = random_psi(prior, rng), torch.randn(2, P, generator=rng, dtype=torch.float64)
+    sigma = prior.covariance(torch.eye(P, dtype=torch.float64), psi)
+    kernel = prior.kernel(psi, 0)
+    torch.testing.assert_close(sigma[:9, :9], kernel)
+    torch.testing.assert_close(sigma[31:40, 31:40], kernel)
+    first, second = prior.filters(v, 0)
+    assert (first.shape, second.shape) == ((2, 2, 9), (2, 2, 9))
+    torch.testing.assert_close(second[:, 1], v[:, 31:40])
+    assert torch.autograd.gradcheck(lambda p: prior.kernel(p, 0), psi.requires_grad_())
+
+
+def test_filter_process_refuses_groups_of_several_filter_sizes():
+    with pytest.raises(InputError, match="'all' of the filter process mixes"):
+        FilterProcess(TWINS, {"all": ["a", "b", "c", "d"]})
+
+
+@pytest.mark.parametrize(
+    ("names", "groups", "diagonal", "told"),
+    [
+        (("a", "b"), (slice(0, 2), slice(3, 5)), None, "Weights 2 to 3"),
+        (("a", "b"), (slice(0, 3), slice(2, 5)), None, "Weights 2 to 3"),
+        (("a",), ((slice(1, 2), slice(2, 5)),), None, "Weights 0 to 1"),
+        (("a",), (slice(0, 2), slice(2, 5)), None, "2 groups, but 1 names"),
+        (("a",), (slice(0, 5),), torch.ones(4), "give 5 values"),
+        (("a",), (slice(0, 5),), -torch.ones(5), "none negative"),
+    ],
+)
+def test_diagonal_priors_that_leave_weights_out_or_overlap_are_refused(names, groups, diagonal, told):
+    with pytest.raises(InputError, match=told):
+        DiagonalPrior(names, groups, diagonal)
 
 
 def test_filter_process_refuses_linear_layers():
@@ -122,6 +197,59 @@ def test_g_prior_gives_dead_weights_no_variance(rng):
     sigma = g_prior(BLOCKS, features).covariance(torch.eye(P), torch.zeros(1, dtype=torch.float64))
     assert float(sigma[3, 3]) == 0
     assert bool((sigma.diagonal()[4:] > 0).all())
+
+
+class Energies:
+    """A stand-in for a model: two energies of zero or nearly so."""
+
+    blocks = BLOCKS
+
+    def __init__(self):
+        self.asked = []
+
+    def energy(self, *, rng, probes):
+        self.asked.append((rng, probes))
+        energy = torch.linspace(1, 2, P, dtype=torch.float64)
+        energy[5], energy[6], energy[7] = 0, 1e-13, 1e-11
+        return energy
+
+
+def test_g_prior_clips_dead_features_and_tells_their_number(caplog, rng):
+    model = Energies()
+    with caplog.at_level("INFO", logger="ctuq.laplace.priors"):
+        prior = g_prior(model, rng=rng, probes=100)
+    assert "2 of 94 weights" in caplog.text
+    assert model.asked == [(rng, 100)]
+    assert prior.diagonal[5:8].tolist() == [0, 0, pytest.approx(1e11)]
+    psi, eye = torch.zeros(1, dtype=torch.float64), torch.eye(P, dtype=torch.float64)
+    assert bool((prior.precision(eye, psi)[5:7] == 0).all())
+
+
+def test_g_prior_refuses_few_probes_and_blocks_without_features():
+    with pytest.raises(InputError, match="at least 64"):
+        g_prior(Energies(), probes=63)
+    with pytest.raises(InputError, match="features too"):
+        g_prior(BLOCKS)
+
+
+def test_g_prior_of_a_model_is_that_of_its_assembled_features(rng):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 3)).double()
+    model = linear_model(net, torch.randn(20, 3, generator=rng, dtype=torch.float64), likelihood=Categorical())
+    exact = g_prior(model.blocks, model.features.dense())
+    torch.testing.assert_close(g_prior(model).diagonal, exact.diagonal)
+
+
+def test_g_prior_by_probes_is_close_to_the_exact_one(rng):
+    network = UNet(UNetOptions(channels=(3, 3), skips=(2,), groups=0), rng).double()
+    model = linear_model(network, torch.rand(1, 1, 12, 12, generator=rng).double(), offset="delta")
+    exact = g_prior(model.blocks, model.features.dense()).diagonal
+    probed = g_prior(model, rng=rng, probes=128).diagonal
+    alive = exact > 0
+    # The inverse energies' relative error is at most (2 / 128)^1/2 = 0.125 each, but they are not independent.
+    ratio = (probed[alive] / exact[alive]).log()
+    assert 0 < float(ratio.square().mean().sqrt()) < 0.15
 
 
 def test_g_prior_evidence_does_not_see_weights_scaled_before_a_normalisation(rng):

@@ -1,0 +1,160 @@
+import gc
+
+import pytest
+import torch
+from torch import nn
+
+from ctuq.errors import ResourceError
+from ctuq.laplace import jacobians
+from ctuq.laplace.jacobians import DataJacobian, per_datum
+from ctuq.linops import memory
+from ctuq.linops.jacobian import Frozen, Jacobian
+
+
+def seeded(make):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return make().double().eval()
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+
+
+def cnn():
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1),
+        nn.BatchNorm2d(3),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(3, 2, 3),
+        nn.Flatten(),
+        nn.Linear(2, 3),
+    )
+
+
+def image():
+    return nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.GroupNorm(1, 3), nn.SiLU(), nn.Conv2d(3, 1, 3, padding=1))
+
+
+def single():
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1), nn.Flatten(0))
+
+
+NETWORKS = {"mlp": (mlp, (3,)), "cnn": (cnn, (1, 6, 6)), "image": (image, (1, 4, 5)), "single": (single, (3,))}
+N = 7
+
+
+@pytest.fixture(params=NETWORKS)
+def problem(request, rng):
+    make, shape = NETWORKS[request.param]
+    network = Frozen.of(seeded(make))
+    return network, torch.randn(N, *shape, generator=rng, dtype=torch.float64)
+
+
+def truth(network, inputs):
+    """The dense Jacobian by torch.func, all data in one output."""
+    parts = torch.func.jacrev(lambda leaves: network(inputs, *leaves))(tuple(network.leaves()))
+    size = network(inputs).numel()
+    return torch.cat([part.reshape(size, -1) for part in parts], 1).detach()
+
+
+def starve(monkeypatch, share=1e-9):
+    monkeypatch.setattr(jacobians, "_KEPT_SHARE", share)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("batch", [None, 1, 3, 7])
+def test_products_are_those_of_the_whole_whatever_the_batch_and_whether_it_is_kept(problem, batch, kept, rng, monkeypatch):
+    network, inputs = problem
+    if not kept:
+        starve(monkeypatch)
+    J = DataJacobian(network, inputs, batch=batch)
+    assert J.kept == (kept or batch in (None, 7))
+    dense = truth(network, inputs)
+    torch.testing.assert_close(J.outputs, network(inputs).detach(), rtol=1e-12, atol=1e-12)
+    v, u = J.domain.randn(3, rng=rng), J.range.randn(3, rng=rng)
+    torch.testing.assert_close(J(v).flatten(1), v @ dense.T, rtol=1e-10, atol=1e-11)
+    torch.testing.assert_close(J.T(u), u.flatten(1) @ dense, rtol=1e-10, atol=1e-11)
+
+
+def test_dense_matrix_is_assembled_datum_by_datum(problem, monkeypatch):
+    network, inputs = problem
+    J, dense = DataJacobian(network, inputs), truth(network, inputs)
+    torch.testing.assert_close(J.dense(), dense, rtol=1e-10, atol=1e-12)
+    monkeypatch.setattr(jacobians, "_ROWS_BYTES", {"cpu": 1})
+    torch.testing.assert_close(J.dense(), dense, rtol=1e-10, atol=1e-12)
+
+
+def test_networks_that_vmap_refuses_are_assembled_one_by_one(problem, monkeypatch):
+    network, inputs = problem
+
+    def refuse(*_, **__):
+        raise RuntimeError("vmap: no batching rule")
+
+    batched = per_datum(network, inputs)
+    monkeypatch.setattr(jacobians, "vmap", refuse)
+    torch.testing.assert_close(per_datum(network, inputs), batched, rtol=1e-11, atol=1e-12)
+
+
+def test_rows_are_those_of_the_chosen_data(problem, rng):
+    network, inputs = problem
+    index = torch.tensor([5, 0, 5])
+    J = DataJacobian(network, inputs)
+    v = J.domain.randn(2, rng=rng)
+    torch.testing.assert_close(J.rows(index)(v), J(v)[:, index])
+
+
+def test_memory_does_not_grow_with_the_number_of_data(rng, monkeypatch):
+    starve(monkeypatch)
+    network = Frozen.of(seeded(cnn))
+    J = DataJacobian(network, torch.randn(12, 1, 6, 6, generator=rng, dtype=torch.float64), batch=2)
+    alive, linearised = [], Frozen.linearise
+
+    def count(self, inputs, **options):
+        out = linearised(self, inputs, **options)
+        alive.append(sum(type(o) is Jacobian for o in gc.get_objects()))
+        return out
+
+    gc.collect()
+    monkeypatch.setattr(Frozen, "linearise", count)
+    J.T(J(J.domain.randn(2, rng=rng)))
+    assert len(alive) == 12
+    assert max(alive) == 1
+
+
+def test_linearisations_that_fit_are_kept_and_the_network_is_not_run_again(rng, monkeypatch):
+    module, calls = seeded(cnn), []
+    J = DataJacobian(Frozen.of(module), torch.randn(6, 1, 6, 6, generator=rng, dtype=torch.float64), batch=2)
+    module.register_forward_hook(lambda *_: calls.append(1))
+    J.T(J(J.domain.randn(2, rng=rng)))
+    assert J.kept
+    assert not calls
+
+
+@pytest.mark.parametrize(("free", "batch"), [(None, N), (2**20, N), (60_000, 2), (10_000, 1)])
+def test_batches_shrink_with_the_free_memory(free, batch, rng, monkeypatch):
+    monkeypatch.setattr(jacobians, "available_memory", lambda device: free)
+    network = Frozen.of(seeded(mlp))
+    J = DataJacobian(network, torch.randn(N, 3, generator=rng, dtype=torch.float64))
+    assert J.batch >= batch if batch == N else J.batch < N
+
+
+def test_weights_and_buffers_changed_later_do_not_change_the_model(rng, monkeypatch):
+    starve(monkeypatch)
+    module = seeded(cnn)
+    J = DataJacobian(Frozen.of(module), torch.randn(4, 1, 6, 6, generator=rng, dtype=torch.float64), batch=2)
+    v = J.domain.randn(1, rng=rng)
+    before = J(v)
+    with torch.no_grad():
+        for value in [*module.parameters(), *module.buffers()]:
+            value.zero_()
+    torch.testing.assert_close(J(v), before, rtol=0, atol=0)
+
+
+def test_a_matrix_larger_than_memory_is_refused(rng, monkeypatch):
+    network = Frozen.of(seeded(mlp))
+    J = DataJacobian(network, torch.randn(N, 3, generator=rng, dtype=torch.float64))
+    monkeypatch.setattr(memory, "available_memory", lambda device: 1000)
+    with pytest.raises(ResourceError, match="matrix-free"):
+        J.dense()
