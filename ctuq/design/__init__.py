@@ -1,9 +1,36 @@
-"""Which angle next: criteria, exact greedy conditioning, priors, strategies, and a designer that is asked and told."""
+"""Which angle next: criteria, exact greedy conditioning, priors, strategies, and a designer that is asked and told.
+
+The posterior covariance of a Gaussian-linear model does not depend on measured values, so a whole sequence of views is chosen
+by dense algebra, without a product with a network.
+
+* `DesignProblem`: the ray transform of all views that may be asked for or told, the criterion (`EIG`, `DIAGONAL_EIG`, `ESE`,
+  `A_OPTIMAL`, by name in `CRITERIA`), and the scanner's constraints: `Arc`, `Exposure`, `Turning`, `Stopping`, a dose budget.
+  `CandidateGrid(...).angles` and `candidate_transform` make the ray transform.
+* A model of image and noise: a `GaussianModel`, or a callable that learns one from `Measurements`: `Isotropic()`, `Matern()`,
+  `Edges()`, `LinearisedDIP(LinDIPOptions(...))`, `Sum(...)` of these, by name from `learner`; `Every(learn, k)` learns it again
+  every k views.
+* `Designer(problem, model)`: ``tell(angles, projections, weights=None)`` (pilot views first), ``ask(n, pending=())`` gives a
+  `Suggestion`, ``reject(angles)``, ``renew(model)``, ``scores``, ``predicted_error``, ``state`` (a frozen `DesignState` of
+  plain arrays with the log of `Decision`). ``Designer(problem, model, state=..., resumed=...)`` goes on where a state was left.
+* `ctuq.design.strategies`: `equidistant`, `nested`, `golden`, `random`, `exhaustive`, and `grow`, which runs a designer.
+
+Angles are in radians; views are indices into ``problem.angles``.
+"""
 
 from ctuq.design.conditioning import Conditioned
+from ctuq.design.constraints import Arc, CandidateGrid, Exposure, Stopping, Turning, candidate_transform
 from ctuq.design.covariance import Covariance, DenseCovariance, FactorCovariance, low_rank, sampled
 from ctuq.design.criteria import A_OPTIMAL, CRITERIA, DIAGONAL_EIG, EIG, ESE, Criterion, box_region
+from ctuq.design.designer import Designer
+from ctuq.design.edges import Edges
+from ctuq.design.learners import PRIORS, Sum, learner
+from ctuq.design.lindip import Fitted, LinDIPOptions, LinearisedDIP
+from ctuq.design.model import Every, GaussianModel, Learn, Measurements
+from ctuq.design.priors import Isotropic, Matern
+from ctuq.design.problem import DesignProblem
 from ctuq.design.rows import ViewRows
+from ctuq.design.state import Decision, DesignState, Suggestion
+from ctuq.design.strategies import grow
 
 __all__ = [
     "A_OPTIMAL",
@@ -11,13 +38,38 @@ __all__ = [
     "DIAGONAL_EIG",
     "EIG",
     "ESE",
+    "PRIORS",
+    "Arc",
+    "CandidateGrid",
     "Conditioned",
     "Covariance",
     "Criterion",
+    "Decision",
     "DenseCovariance",
+    "DesignProblem",
+    "DesignState",
+    "Designer",
+    "Edges",
+    "Every",
+    "Exposure",
     "FactorCovariance",
+    "Fitted",
+    "GaussianModel",
+    "Isotropic",
+    "Learn",
+    "LinDIPOptions",
+    "LinearisedDIP",
+    "Matern",
+    "Measurements",
+    "Stopping",
+    "Suggestion",
+    "Sum",
+    "Turning",
     "ViewRows",
     "box_region",
+    "candidate_transform",
+    "grow",
+    "learner",
     "low_rank",
     "sampled",
 ]

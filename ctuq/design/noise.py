@@ -1,0 +1,33 @@
+"""What the rays of views to come will be worth: from their exposure, and from the photons that the present image lets pass."""
+
+import torch
+from torch import Tensor
+
+from ctuq.design.model import GaussianModel, Measurements
+from ctuq.design.problem import DesignProblem
+
+
+def expected_weights(problem: DesignProblem, model: GaussianModel | None, measured: Measurements) -> Tensor:
+    """Relative precision of every ray of every view, on the scale of the measured weights.
+
+    Weights are proportional to the dose; where they are photon counts also to ``exp(-A x)`` of the model's image x. Detector
+    columns that counted for nothing in every measured view will count for nothing again.
+
+    Returns
+    -------
+    Tensor, float64, shape (V, n)
+    """
+    doses = torch.as_tensor(problem.doses, device=problem.A.device)[:, None]
+    weights = doses.expand(problem.A.geometry.shape)
+    seen = torch.as_tensor(measured.views, device=problem.A.device)
+    if problem.exposure.counts and model is not None and model.image is not None:
+        weights = doses * torch.exp(-problem.A(model.image.float()).double())
+        # Of the measured rays where there are some; otherwise a mean weight of 1, as counts are normalised to.
+        expected, known = weights.mean(), measured.weights.new_ones(()).double()
+        if len(seen):
+            used = measured.weights > 0
+            expected, known = weights[seen][used].mean(), measured.weights[used].double().mean()
+        weights = weights * (known / expected)
+    if len(seen):
+        weights = torch.where((measured.weights > 0).any(0), weights, 0.0)
+    return weights

@@ -1,0 +1,128 @@
+"""Classical Gaussian priors of an image, with their hyperparameters learned by evidence from the measured views."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from ctuq.design.covariance import Covariance, DenseCovariance, FactorCovariance, low_rank
+from ctuq.design.model import GaussianModel, Measurements
+from ctuq.design.stationary import Matern12
+from ctuq.laplace import DiagonalPrior, Evidence, maximise_dense
+from ctuq.linops.memory import require_memory
+
+DENSE_PIXELS = 16384
+_SHORTEST = 0.3
+
+
+@dataclass(frozen=True)
+class Isotropic:
+    """Every pixel alone: ``S = s I``; s and the noise by evidence."""
+
+    def __call__(self, measured: Measurements) -> GaussianModel:
+        M = measured.matrix()
+        found = learn_variances([dense(M @ M.T)], ("variance",), measured.target(), measured.noise())
+        none = torch.zeros(0, measured.A.grid.size, dtype=torch.float64)
+        covariance = FactorCovariance(none, float(found.psi[0].exp()))
+        values = {"variance": covariance.white, "sigma2": found.sigma2}
+        return GaussianModel(covariance, found.sigma2, hyperparameters=values, note="white: exact")
+
+
+@dataclass(frozen=True)
+class Matern:
+    """A Matern-1/2 process over the pixels, ``s exp(-r / l)``; s, l and the noise by evidence.
+
+    Parameters
+    ----------
+    rank : int
+        Of the factor that stands for the covariance of images of more than 16,384 pixels.
+    seed : int
+        Of the factor's probes.
+    """
+
+    rank: int = 2000
+    seed: int = 0
+
+    def __call__(self, measured: Measurements) -> GaussianModel:
+        shape = measured.A.grid.shape
+        M = measured.matrix()
+        rows = dense(M)
+        found: dict[float, Evidence] = {}
+
+        def loss(log_lengthscale: float) -> float:
+            kernel = Matern12(shape, float(np.exp(log_lengthscale)))
+            K = project(M, kernel.times(rows))
+            found[log_lengthscale] = learn_variances([K], ("variance",), measured.target(), measured.noise())
+            return -found[log_lengthscale].value
+
+        bounds = (np.log(_SHORTEST), np.log(2 * max(shape)))
+        scipy.optimize.fminbound(loss, *bounds, xtol=0.02, maxfun=30)
+        best = max(found, key=lambda value: found[value].value)
+        evidence, kernel = found[best], Matern12(shape, float(np.exp(best)))
+        s = float(evidence.psi[0].exp())
+        covariance, note = held(lambda x: s * kernel.times(x), lambda: s * kernel.dense(), measured, self.rank, self.seed)
+        values = {"variance": s, "lengthscale (pixels)": kernel.lengthscale, "sigma2": evidence.sigma2}
+        return GaussianModel(covariance, evidence.sigma2, hyperparameters=values, note=note)
+
+
+def learn_variances(components: Sequence[Tensor], names: tuple[str, ...], t: Tensor, noise: Tensor) -> Evidence:
+    """Variances of fixed components, and the noise, at the maximum of the evidence of ``t``.
+
+    Parameters
+    ----------
+    components : sequence of Tensor, float64, (m, m) each
+        Covariances of the rays at variance 1.
+    names : tuple of str
+    t, noise : Tensor, float64, shape (m,)
+        Rays, and their relative noise variances.
+    """
+    prior = DiagonalPrior(names, tuple(slice(i, i + 1) for i in range(len(names))))
+    return maximise_dense(torch.stack(list(components)), t, prior, noise=noise)
+
+
+def held(
+    times: Callable[[Tensor], Tensor],
+    matrix: Callable[[], Tensor],
+    measured: Measurements,
+    rank: int,
+    seed: int,
+    *,
+    largest: int = DENSE_PIXELS,
+) -> tuple[Covariance, str]:
+    """A covariance dense where the image is small enough, else as a low-rank factor; and a sentence that says so.
+
+    Parameters
+    ----------
+    times : callable
+        ``x S``.
+    matrix : callable
+        Makes S.
+    measured : Measurements
+        For the image's size.
+    rank, seed : int
+        Of the factor.
+    largest : int
+        Most pixels of a dense covariance.
+    """
+    d = measured.A.grid.size
+    if d <= largest:
+        require_memory(8 * 2.5 * d**2, "The image's covariance", "choose a smaller image for the design")
+        return DenseCovariance(matrix()), f"{d} pixels: exact in image space"
+    rank = min(rank, d)
+    factor = low_rank(times, d, rank, rng=torch.Generator().manual_seed(seed))
+    return factor, f"{d} pixels: a factor of rank {rank}, which misses {factor.missed:.1%} of the variance"
+
+
+def project(M: sp.csr_array, half: Tensor) -> Tensor:
+    """``M h^T`` for dense rows ``h`` (m, d), made symmetric: float64 (m, m)."""
+    K = torch.from_numpy(M @ np.ascontiguousarray(half.cpu().numpy().T))
+    return (K + K.T) / 2
+
+
+def dense(matrix: sp.csr_array) -> Tensor:
+    """A sparse matrix as a tensor, float64."""
+    return torch.from_numpy(np.asarray(matrix.toarray(), dtype=np.float64))

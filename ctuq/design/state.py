@@ -1,0 +1,111 @@
+"""What a design has come to: plain values that can be written to a file and taken up again."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """One entry of the log.
+
+    Parameters
+    ----------
+    kind : {"ask", "tell", "reject", "learn"}
+    angles : array of float64, shape (n,), radians
+        What was asked, told or rejected.
+    scores : array of float64, shape (n, V)
+        For "ask", of every view before each pick, in the criterion's unit; otherwise (0, V).
+    gains : array of float64, shape (n,)
+        For "ask", the score of each pick; otherwise empty.
+    error : float
+        Predicted root mean square error before, 1/mm (line integrals where the model is of rays); NaN where unknown.
+    spent : float
+        Dose spent so far.
+    stop : bool
+        For "ask", whether the advice is to stop.
+    reason : str
+        One sentence.
+    """
+
+    kind: str
+    angles: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    gains: NDArray[np.float64]
+    error: float
+    spent: float
+    stop: bool
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Suggestion:
+    """The answer to ``ask``.
+
+    Parameters
+    ----------
+    angles : array of float64, shape (n,), radians
+        In the order they were picked.
+    views : array of int, shape (n,)
+    scores : array of float64, shape (n, V)
+        Of every view before each pick, forbidden and measured ones included.
+    available : array of bool, shape (V,)
+        The views that could be picked first.
+    gains : array of float64, shape (n,)
+        The score of each pick, given those before it.
+    unit : str
+        Of scores and gains.
+    error : float
+        Predicted root mean square error of the region now, 1/mm (line integrals where the model is of rays).
+    stop : bool
+    reason : str
+        Why to go on or stop, with the figures.
+    """
+
+    angles: NDArray[np.float64]
+    views: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    available: NDArray[np.bool_]
+    gains: NDArray[np.float64]
+    unit: str
+    error: float
+    stop: bool
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class DesignState:
+    """Everything a designer has been told, and the log.
+
+    Parameters
+    ----------
+    views : array of int, shape (k,)
+        The measured views, in order.
+    projections, weights : array of float32, shape (k, n)
+        Their line integrals, and the relative precision of each ray.
+    banned : tuple of int
+        Views that failed and shall not be asked for again.
+    spent : float
+        Dose, failed exposures included.
+    position : float, optional
+        Where the stage stands, radians.
+    learned : int
+        How many of the views the present model was learned from.
+    log : tuple of Decision
+    """
+
+    views: NDArray[np.int64]
+    projections: NDArray[np.float32]
+    weights: NDArray[np.float32]
+    banned: tuple[int, ...] = ()
+    spent: float = 0.0
+    position: float | None = None
+    learned: int = 0
+    log: tuple[Decision, ...] = ()
+
+    @classmethod
+    def empty(cls, rays: int) -> "DesignState":
+        """Nothing measured, views of ``rays`` rays."""
+        nothing = np.zeros((0, rays), np.float32)
+        return cls(np.zeros(0, np.int64), nothing, nothing)
