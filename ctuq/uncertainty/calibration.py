@@ -104,7 +104,11 @@ def _summary(x: NDArray, density: NDArray) -> tuple[float, float]:
 
 
 def correlation_time(rows: NDArray) -> float:
-    """``1 + 2 sum of autocorrelations`` along the last axis, up to the first that is negative; at least 1 (Geyer 1992)."""
+    """How many correlated values along the last axis say as much of their variance as one independent value; at least 1.
+
+    ``1 + 2 sum of squared autocorrelations``, up to the first that is negative: the variance of a mean square of n Gaussian
+    values is that factor times 2 / n (Bartlett 1935).
+    """
     n = rows.shape[1]
     centred = rows.astype(np.float64) / max(float(np.sqrt(np.mean(rows.astype(np.float64) ** 2))), 1e-300)
     total = 1.0
@@ -112,7 +116,7 @@ def correlation_time(rows: NDArray) -> float:
         correlation = float(np.mean(centred[:, :-lag] * centred[:, lag:]))
         if correlation <= 0:
             break
-        total += 2 * correlation
+        total += 2 * correlation**2
     return total
 
 

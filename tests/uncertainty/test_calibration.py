@@ -40,7 +40,9 @@ def test_no_views_held_out_leaves_all_to_the_fit():
 def test_correlation_time_of_an_autoregression(rho, normal):
     steps = normal.standard_normal((3000, 300))
     rows = scipy.signal.lfilter([1], [1, -rho], steps, axis=1)[:, 50:]
-    assert correlation_time(rows) == pytest.approx((1 + rho) / (1 - rho), rel=0.1)
+    assert correlation_time(rows) == pytest.approx((1 + rho**2) / (1 - rho**2), rel=0.1)
+    spread = np.mean(rows**2, axis=1).std() / np.mean(rows**2)
+    assert np.sqrt(2 * correlation_time(rows) / rows.shape[1]) == pytest.approx(spread, rel=0.1)
 
 
 def test_correlation_time_is_at_least_one(normal):
