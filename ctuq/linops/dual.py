@@ -10,7 +10,7 @@ from torch import Tensor
 from ctuq.errors import CtuqError, InputError
 from ctuq.linops.operator import LinearOperator
 from ctuq.linops.solve import Solution, flat_rows, reported
-from ctuq.linops.stochastic import Symmetric, automatic_step, batches, descend, residuals, sdd
+from ctuq.linops.stochastic import Symmetric, automatic_step, batches, descend, residuals, sdd, smallest_batch
 
 
 @runtime_checkable
@@ -55,8 +55,9 @@ class SDD:
         Raises
         ------
         InputError
-            If K does not give its rows.
+            If K does not give its rows, or does not act on tensors of b's shape.
         """
+        flat_rows(K, b, start)  # refuses what does not fit
         return sdd(_rows(K), b, batch=self.batch, steps=self.steps, rtol=self.rtol, rng=self.rng, start=start)
 
 
@@ -147,7 +148,6 @@ def sdd_features(
     """
     b, noise, shape = b.double(), noise.double(), b.shape[1:]
     n, size = shape[0], shape.numel()
-    batch = min(batch, n)
 
     def lift(index: Tensor, part: Tensor) -> Tensor:
         H = features(index)
@@ -167,7 +167,7 @@ def sdd_features(
         change = (n / len(index)) * (push(index, u) + noise[index] * a[:, index] - b[:, index])
         return torch.cat([torch.zeros_like(b).index_copy_(1, index, change).flatten(1), lift(index, change)], 1)
 
-    step_size = automatic_step(principal, n=n, batch=batch, momentum=momentum, rng=rng)
+    step_size = automatic_step(principal, n=n, batch=smallest_batch(n, batch), momentum=momentum, rng=rng)
     weights = features(torch.arange(1, device=b.device)).domain.size
     pair = descend(gradient, b.new_zeros(len(b), size + weights), batches(n, batch, rng), [step_size] * steps, momentum)
     a = pair[:, :size].reshape(b.shape)
