@@ -74,20 +74,20 @@ class DenseCovariance:
 
 @dataclass(frozen=True, eq=False)
 class FactorCovariance:
-    """``S = Q^T Q + white I``: a low-rank factor, and the variance of what it leaves out.
+    """``S = Q^T Q + diag(white)``: a low-rank factor, and the variance of what it leaves out.
 
     Parameters
     ----------
     factor : Tensor, float64, shape (r, d)
         Q; r may be 0.
-    white : float
-        Variance of every unknown beside the factor.
+    white : Tensor, float64, shape (d,)
+        Independent variance of every unknown beside the factor.
     missed : float
         Share of the trace that the factor does not hold and ``white`` replaces; 0 where exact.
     """
 
     factor: Tensor
-    white: float = 0.0
+    white: Tensor
     missed: float = 0.0
 
     @property
@@ -101,25 +101,17 @@ class FactorCovariance:
         return (x @ self.factor.T) @ self.factor + self.white * x
 
     def row(self, A: Tensor) -> Tensor:
-        return (A @ self.factor.T) @ self.factor + self.white * A.to_dense()
+        return (A @ self.factor.T) @ self.factor + A.to_dense() * self.white
 
     def blocks(self, rows: ViewRows, region: Tensor | None) -> tuple[Tensor, Tensor | None]:
         X = rows.project(self.factor)
-        own = X @ X.mT + self.white * rows.own()
+        own = X @ X.mT + rows.squares(self.white)
         if region is None:
             return own, None
         weighted = self.factor * region
-        squared = X @ (weighted @ self.factor.T) @ X.mT
-        if self.white:
-            mixed = X @ rows.project(weighted).mT
-            squared = squared + self.white * (mixed + mixed.mT) + self.white**2 * _own_in(rows, region)
-        return own, squared
-
-
-def _own_in(rows: ViewRows, region: Tensor) -> Tensor:
-    """``A_v E A_v^T`` of every view."""
-    dense = (rows.view(v).to_dense() for v in range(rows.views))
-    return torch.stack([(A * region) @ A.T for A in dense])
+        mixed = X @ rows.project(weighted * self.white).mT
+        squared = X @ (weighted @ self.factor.T) @ X.mT + mixed + mixed.mT
+        return own, squared + rows.squares(self.white.square() * region)
 
 
 def low_rank(
@@ -129,7 +121,7 @@ def low_rank(
     *,
     rng: torch.Generator,
     trace: float | None = None,
-    white: float = 0.0,
+    white: Tensor | float = 0.0,
     batch: int = 64,
 ) -> FactorCovariance:
     """A randomised Nystrom factor of a covariance that is known by its products (Frangella, Tropp and Udell 2023).
@@ -147,8 +139,8 @@ def low_rank(
     rng : torch.Generator
     trace : float, optional
         Trace of S; by default estimated from the probes.
-    white : float
-        White variance that is known and not in ``times``.
+    white : Tensor (d,) or float
+        Independent variances that are known and not in ``times``.
     batch : int
         Probes at once.
 
@@ -178,10 +170,10 @@ def low_rank(
     kept = vectors[:, keep].T @ half
     factor = kept * ((values[keep] - shift) / values[keep]).sqrt()[:, None]
     missed = max(0.0, trace - float(factor.square().sum()))
-    return FactorCovariance(factor, white + missed / size, missed / trace)
+    return FactorCovariance(factor, factor.new_zeros(size) + white + missed / size, missed / trace)
 
 
-def sampled(draw: Callable[[int], Tensor], count: int, *, white: float = 0.0, batch: int = 64) -> FactorCovariance:
+def sampled(draw: Callable[[int], Tensor], count: int, *, white: Tensor | float = 0.0, batch: int = 64) -> FactorCovariance:
     """The factor of ``count`` prior samples: unbiased, with a relative error of about ``sqrt(2 / count)`` of each variance.
 
     Parameters
@@ -189,10 +181,11 @@ def sampled(draw: Callable[[int], Tensor], count: int, *, white: float = 0.0, ba
     draw : callable
         ``draw(k)``: k independent prior samples (k, d).
     count : int
-    white : float
-        White variance that is known and not in the samples.
+    white : Tensor (d,) or float
+        Independent variances that are known and not in the samples.
     """
     if count < 1:
         raise InputError(f"{count} prior samples were asked for; give at least 1.")
     draws = [draw(min(batch, count - start)) for start in range(0, count, batch)]
-    return FactorCovariance(torch.cat(draws).double() / count**0.5, white)
+    factor = torch.cat(draws).double() / count**0.5
+    return FactorCovariance(factor, factor.new_zeros(factor.shape[1]) + white)

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctuq.design.evidence import Variances, learn_variance
 from ctuq.design.model import GaussianModel, Measurements
-from ctuq.design.priors import dense, held, learn_variances, project
-from ctuq.laplace import Evidence
+from ctuq.design.priors import dense, held, project
 from ctuq.recon import tv
 
 _SOFTNESS = (0.01, 0.03, 0.1, 0.3)
@@ -76,8 +76,8 @@ class Edges:
     seed: int = 0
 
     def __call__(self, measured: Measurements) -> GaussianModel:
-        image, precision, softness, evidence = self.fit(measured)
-        s = float(evidence.psi[0].exp())
+        image, precision, softness, found = self.fit(measured)
+        s = found.signal
         covariance, note = held(
             lambda x: s * precision.times(x),
             lambda: s * precision.inverse(),
@@ -86,21 +86,21 @@ class Edges:
             self.seed,
             largest=_LARGEST_INVERSE,
         )
-        values = {"variance": s, "softness (1/mm)": softness, "sigma2": evidence.sigma2}
-        return GaussianModel(covariance, evidence.sigma2, image=image, hyperparameters=values, note=note)
+        values = {"variance": s, "softness (1/mm)": softness, "sigma2": found.noise}
+        return GaussianModel(covariance, found.noise, image=image, hyperparameters=values, note=note)
 
-    def fit(self, measured: Measurements) -> tuple[Tensor, EdgePrecision, float, Evidence]:
+    def fit(self, measured: Measurements) -> tuple[Tensor, EdgePrecision, float, Variances]:
         """The TV reconstruction, and the precision about it whose evidence is largest, its softness and that evidence."""
         image = tv(measured.A.subset(measured.views), measured.y, weights=measured.weights, strength=self.strength)
-        M, t, noise = measured.matrix(), measured.target(), measured.noise()
+        thin = measured.thinned()
+        M, t, noise = thin.matrix(), thin.target(), thin.noise()
         fits = []
         for share in self.softness:
             softness = share * max(float(image.max()), 1e-12)
             precision = EdgePrecision(image.double().cpu().numpy(), softness)
             K = project(M, precision.times(dense(M)))
-            fits.append((precision, softness, learn_variances([K], ("variance",), t, noise)))
-        precision, softness, evidence = max(fits, key=lambda fit: fit[2].value)
-        return image, precision, softness, evidence
+            fits.append((precision, softness, learn_variance(K, t, noise)))
+        return image, *max(fits, key=lambda fit: fit[2].value)
 
 
 def _differences(n: int) -> sp.csr_array:

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from ctuq.design.covariance import Covariance, DenseCovariance, low_rank
 from ctuq.design.edges import Edges
+from ctuq.design.evidence import learn_variances
 from ctuq.design.lindip import LinDIPOptions, LinearisedDIP
 from ctuq.design.model import Every, GaussianModel, Learn, Measurements
-from ctuq.design.priors import Isotropic, Matern, learn_variances, project
+from ctuq.design.priors import Isotropic, Matern, project
 from ctuq.design.rows import ViewRows
 from ctuq.errors import InputError
 
@@ -38,6 +39,7 @@ class Sum:
         models = [learn(measured) for learn in self.learners]
         if any(model.space != "image" for model in models):
             raise InputError("Only covariances of the image can be summed; give the network's more memory or a smaller image.")
+        measured = measured.thinned()
         M, t = measured.matrix(), measured.target()
         means = [model.mean for model in models if model.mean is not None]
         for mean in means:

@@ -180,7 +180,8 @@ def model_of(tangent: TangentModel, fitted: Fitted, measured: Measurements, opti
     covariance, space, note = _covariance(tangent, fitted, measured, options)
     evidence, scales = fitted.evidence, fitted.scales
     sigma2 = scales.noise * evidence.sigma2
-    values = evidence.named(tangent.prior) | {"floor": evidence.floor, "sigma2": sigma2, "image scale": scales.image}
+    floors = {f"floor {i + 1}": value for i, value in enumerate(evidence.floors)}
+    values = evidence.named(tangent.prior) | floors | {"sigma2": sigma2, "image scale": scales.image}
     return GaussianModel(covariance, sigma2, fitted.image, fitted.mean, values, space, note)
 
 
@@ -190,7 +191,7 @@ def _covariance(
     """The scaled prior covariance in the cheapest space that fits: pixels, candidate rays, or a factor."""
     evidence, scale = fitted.evidence, fitted.scales.image
     pixels, rays, weights = measured.A.grid.size, int(np.prod(measured.A.geometry.shape)), tangent.jacobian.domain.size
-    floor = scale * evidence.floor
+    floor = scale * tangent.misfit(evidence)
 
     def exact(features: Tensor) -> Tensor:
         return scale * gram(tangent.prior.root_transpose(features, evidence.psi))
@@ -206,7 +207,7 @@ def _covariance(
         return DenseCovariance(S), "image", f"{pixels} pixels, {rays} candidate rays: exact in image space"
     if fits:
         M = sp.csr_array(measured.A.matrix, dtype=np.float64)
-        G = exact(_features(tangent, M)) + floor * torch.from_numpy((M @ M.T).toarray())
+        G = exact(_features(tangent, M)) + torch.from_numpy(((M * floor.cpu().numpy()[None]) @ M.T).toarray())
         return DenseCovariance(G), "rays", f"{pixels} pixels, {rays} candidate rays: exact among the rays"
     rank = min(options.rank, pixels)
     rng = torch.Generator().manual_seed(options.seed)

@@ -1,7 +1,7 @@
 """What a designer knows: the views measured so far, and a Gaussian model of image and noise learned from them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,6 +13,8 @@ from ctuq.design.covariance import Covariance
 from ctuq.design.rows import ViewRows
 from ctuq.errors import InputError
 from ctuq.tomo.matrix import MatrixRayTransform
+
+EVIDENCE_RAYS = 1200
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,17 @@ class Measurements:
     def used(self) -> NDArray[np.int64]:
         """The rays of positive weight among the k * n, in order."""
         return np.flatnonzero(self.weights.cpu().numpy().reshape(-1) > 0)
+
+    def thinned(self, rays: int = EVIDENCE_RAYS) -> "Measurements":
+        """Every q-th ray of the used ones, at most ``rays`` of them: enough to learn a few hyperparameters from."""
+        used = self.used
+        step = -(-len(used) // rays)
+        if step <= 1:
+            return self
+        weights = torch.zeros_like(self.weights).reshape(-1)
+        kept = torch.from_numpy(used[::step]).to(weights.device)
+        weights[kept] = self.weights.reshape(-1)[kept]
+        return replace(self, weights=weights.reshape(self.weights.shape))
 
     def matrix(self) -> sp.csr_array:
         """The rows of the used rays, (m, d), float64."""

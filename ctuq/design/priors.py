@@ -1,6 +1,6 @@
 """Classical Gaussian priors of an image, with their hyperparameters learned by evidence from the measured views."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ctuq.design.covariance import Covariance, DenseCovariance, FactorCovariance, low_rank
+from ctuq.design.evidence import Variances, learn_variance
 from ctuq.design.model import GaussianModel, Measurements
 from ctuq.design.stationary import Matern12
-from ctuq.laplace import DiagonalPrior, Evidence, maximise_dense
 from ctuq.linops.memory import require_memory
 
 DENSE_PIXELS = 16384
@@ -24,12 +24,15 @@ class Isotropic:
     """Every pixel alone: ``S = s I``; s and the noise by evidence."""
 
     def __call__(self, measured: Measurements) -> GaussianModel:
+        measured = measured.thinned()
         M = measured.matrix()
-        found = learn_variances([dense(M @ M.T)], ("variance",), measured.target(), measured.noise())
-        none = torch.zeros(0, measured.A.grid.size, dtype=torch.float64)
-        covariance = FactorCovariance(none, float(found.psi[0].exp()))
-        values = {"variance": covariance.white, "sigma2": found.sigma2}
-        return GaussianModel(covariance, found.sigma2, hyperparameters=values, note="white: exact")
+        found = learn_variance(dense(M @ M.T), measured.target(), measured.noise())
+        d = measured.A.grid.size
+        covariance = FactorCovariance(
+            torch.zeros(0, d, dtype=torch.float64), torch.full((d,), found.signal, dtype=torch.float64)
+        )
+        values = {"variance": found.signal, "sigma2": found.noise}
+        return GaussianModel(covariance, found.noise, hyperparameters=values, note="white: exact")
 
 
 @dataclass(frozen=True)
@@ -48,40 +51,24 @@ class Matern:
     seed: int = 0
 
     def __call__(self, measured: Measurements) -> GaussianModel:
-        shape = measured.A.grid.shape
+        measured, shape = measured.thinned(), measured.A.grid.shape
         M = measured.matrix()
         rows = dense(M)
-        found: dict[float, Evidence] = {}
+        found: dict[float, Variances] = {}
 
         def loss(log_lengthscale: float) -> float:
             kernel = Matern12(shape, float(np.exp(log_lengthscale)))
             K = project(M, kernel.times(rows))
-            found[log_lengthscale] = learn_variances([K], ("variance",), measured.target(), measured.noise())
+            found[log_lengthscale] = learn_variance(K, measured.target(), measured.noise())
             return -found[log_lengthscale].value
 
         bounds = (np.log(_SHORTEST), np.log(2 * max(shape)))
         scipy.optimize.fminbound(loss, *bounds, xtol=0.02, maxfun=30)
         best = max(found, key=lambda value: found[value].value)
-        evidence, kernel = found[best], Matern12(shape, float(np.exp(best)))
-        s = float(evidence.psi[0].exp())
+        kernel, s, sigma2 = Matern12(shape, float(np.exp(best))), found[best].signal, found[best].noise
         covariance, note = held(lambda x: s * kernel.times(x), lambda: s * kernel.dense(), measured, self.rank, self.seed)
-        values = {"variance": s, "lengthscale (pixels)": kernel.lengthscale, "sigma2": evidence.sigma2}
-        return GaussianModel(covariance, evidence.sigma2, hyperparameters=values, note=note)
-
-
-def learn_variances(components: Sequence[Tensor], names: tuple[str, ...], t: Tensor, noise: Tensor) -> Evidence:
-    """Variances of fixed components, and the noise, at the maximum of the evidence of ``t``.
-
-    Parameters
-    ----------
-    components : sequence of Tensor, float64, (m, m) each
-        Covariances of the rays at variance 1.
-    names : tuple of str
-    t, noise : Tensor, float64, shape (m,)
-        Rays, and their relative noise variances.
-    """
-    prior = DiagonalPrior(names, tuple(slice(i, i + 1) for i in range(len(names))))
-    return maximise_dense(torch.stack(list(components)), t, prior, noise=noise)
+        values = {"variance": s, "lengthscale (pixels)": kernel.lengthscale, "sigma2": sigma2}
+        return GaussianModel(covariance, sigma2, hyperparameters=values, note=note)
 
 
 def held(

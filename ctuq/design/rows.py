@@ -51,10 +51,12 @@ class ViewRows:
         """``A_v x`` of every view for images (k, d): (V, n, k)."""
         return (self._all @ images.T).reshape(self.views, self.rays, -1)
 
-    def own(self) -> Tensor:
-        """``A_v A_v^T`` of every view: (V, n, n)."""
-        blocks = (self._matrix[v * self.rays : (v + 1) * self.rays] for v in range(self.views))
-        return torch.from_numpy(np.stack([(A @ A.T).toarray() for A in blocks])).to(self.device)
+    def squares(self, variance: Tensor) -> Tensor:
+        """``A_v diag(variance) A_v^T`` of every view, for ``variance`` (d,): (V, n, n)."""
+        scaled = self._matrix * variance.cpu().numpy()[None]
+        cuts = [slice(v * self.rays, (v + 1) * self.rays) for v in range(self.views)]
+        blocks = np.stack([(scaled[cut] @ self._matrix[cut].T).toarray() for cut in cuts])
+        return torch.from_numpy(blocks).to(self.device)
 
     @cached_property
     def _all(self) -> Tensor:

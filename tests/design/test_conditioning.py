@@ -47,10 +47,11 @@ def test_conditioning_among_candidate_rays_equals_that_in_the_image(rows, S, pre
         torch.testing.assert_close(among.blocks, state.blocks, rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("white", [0.0, 0.3])
-def test_factor_is_conditioned_as_the_matrix_it_stands_for(rows, precision, region, rng, white):
+@pytest.mark.parametrize("scale", [0.0, 0.3])
+def test_factor_is_conditioned_as_the_matrix_it_stands_for(rows, precision, region, rng, scale):
     Q = torch.randn(5, rows.size, generator=rng, dtype=torch.float64)
-    S = Q.T @ Q + white * torch.eye(rows.size, dtype=torch.float64)
+    white = scale * torch.rand(rows.size, generator=rng, dtype=torch.float64)
+    S = Q.T @ Q + torch.diag(white)
     low = Conditioned.start(rows, FactorCovariance(Q, white), precision, region=region)
     dense = Conditioned.start(rows, DenseCovariance(S), precision, region=region)
     for v in ORDER:
