@@ -17,20 +17,24 @@ by dense algebra, without a product with a network.
 Angles are in radians; views are indices into ``problem.angles``.
 """
 
-from ctuq.design.conditioning import Conditioned
-from ctuq.design.constraints import Arc, CandidateGrid, Exposure, Stopping, Turning, candidate_transform
-from ctuq.design.covariance import Covariance, DenseCovariance, FactorCovariance, low_rank, sampled
-from ctuq.design.criteria import A_OPTIMAL, CRITERIA, DIAGONAL_EIG, EIG, ESE, Criterion, box_region
-from ctuq.design.designer import Designer
-from ctuq.design.edges import Edges
-from ctuq.design.learners import PRIORS, Sum, learner
-from ctuq.design.lindip import Fitted, LinDIPOptions, LinearisedDIP
-from ctuq.design.model import Every, GaussianModel, Learn, Measurements
-from ctuq.design.priors import Isotropic, Matern
-from ctuq.design.problem import DesignProblem
-from ctuq.design.rows import ViewRows
-from ctuq.design.state import Decision, DesignState, Suggestion
-from ctuq.design.strategies import grow
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ctuq.design.conditioning import Conditioned
+    from ctuq.design.constraints import Arc, CandidateGrid, Exposure, Stopping, Turning, candidate_transform
+    from ctuq.design.covariance import Covariance, DenseCovariance, FactorCovariance, low_rank, sampled
+    from ctuq.design.criteria import A_OPTIMAL, CRITERIA, DIAGONAL_EIG, EIG, ESE, Criterion, box_region
+    from ctuq.design.designer import Designer
+    from ctuq.design.edges import Edges
+    from ctuq.design.learners import PRIORS, Sum, learner
+    from ctuq.design.lindip import Fitted, LinDIPOptions, LinearisedDIP
+    from ctuq.design.model import Every, GaussianModel, Learn, Measurements
+    from ctuq.design.priors import Isotropic, Matern
+    from ctuq.design.problem import DesignProblem
+    from ctuq.design.rows import ViewRows
+    from ctuq.design.state import Decision, DesignState, Suggestion
+    from ctuq.design.strategies import grow
 
 __all__ = [
     "A_OPTIMAL",
@@ -73,3 +77,32 @@ __all__ = [
     "low_rank",
     "sampled",
 ]
+
+_HOMES = {
+    "ctuq.design.conditioning": ("Conditioned",),
+    "ctuq.design.constraints": ("Arc", "CandidateGrid", "Exposure", "Stopping", "Turning", "candidate_transform"),
+    "ctuq.design.covariance": ("Covariance", "DenseCovariance", "FactorCovariance", "low_rank", "sampled"),
+    "ctuq.design.criteria": ("A_OPTIMAL", "CRITERIA", "DIAGONAL_EIG", "EIG", "ESE", "Criterion", "box_region"),
+    "ctuq.design.designer": ("Designer",),
+    "ctuq.design.edges": ("Edges",),
+    "ctuq.design.learners": ("PRIORS", "Sum", "learner"),
+    "ctuq.design.lindip": ("Fitted", "LinDIPOptions", "LinearisedDIP"),
+    "ctuq.design.model": ("Every", "GaussianModel", "Learn", "Measurements"),
+    "ctuq.design.priors": ("Isotropic", "Matern"),
+    "ctuq.design.problem": ("DesignProblem",),
+    "ctuq.design.rows": ("ViewRows",),
+    "ctuq.design.state": ("Decision", "DesignState", "Suggestion"),
+    "ctuq.design.strategies": ("grow",),
+}
+
+
+def __getattr__(name: str) -> object:
+    # Imported on first use: a session's file can be read, and its next angles told, without waiting for torch.
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'ctuq.design' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

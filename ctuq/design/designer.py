@@ -24,13 +24,16 @@ class Designer:
     Parameters
     ----------
     problem : DesignProblem
-    model : GaussianModel or callable
+    model : GaussianModel, callable or None
         The model of image and noise; or how it is learned from the measured views, called after every `tell` and `reject` (wrap
-        it in `Every` to learn more rarely). A callable that returns the model it returned before changes nothing.
+        it in `Every` to learn more rarely). A callable that returns the model it returned before changes nothing. None only
+        takes projections in.
     state : DesignState, optional
         Of an earlier session.
     resumed : GaussianModel, optional
         The model of that session, which is then not learned again at once.
+    conditioned : Conditioned, optional
+        That model given the first of the state's views, with the weights that they were measured with.
 
     Attributes
     ----------
@@ -44,10 +47,11 @@ class Designer:
     def __init__(
         self,
         problem: DesignProblem,
-        model: GaussianModel | Learn,
+        model: GaussianModel | Learn | None,
         *,
         state: DesignState | None = None,
         resumed: GaussianModel | None = None,
+        conditioned: Conditioned | None = None,
     ):
         self.problem = problem
         self.state = DesignState.empty(problem.A.geometry.columns) if state is None else state
@@ -55,7 +59,7 @@ class Designer:
         self.model: GaussianModel | None = model if isinstance(model, GaussianModel) else resumed
         if self.model is None and self._learn is not None and len(self.state.views):
             self.model = self._learn(self.measurements)
-        self._given: Conditioned | None = None
+        self._given = conditioned
 
     @property
     def measurements(self) -> Measurements:
@@ -73,8 +77,7 @@ class Designer:
         """
         if self.model is None:
             raise InputError("Nothing has been measured yet; tell the projections of a few pilot angles first.")
-        if self._given is None:
-            self._given = condition(self.problem, self.state, self.model)
+        self._given = self._extended(self.state, self.model)
         return self._given
 
     @property
@@ -219,7 +222,7 @@ class Designer:
         given = self._given
         if given is None or model is not self.model or tuple(state.views[: len(given.views)].tolist()) != given.views:
             return condition(self.problem, state, model)
-        return condition_on_new(given, state, model)
+        return condition_on_new(self.problem, given, state, model)
 
     def _available(self, spent: float, taken: Sequence[int] | NDArray) -> NDArray[np.bool_]:
         """The views that can be asked for when so much is spent and these are taken besides the measured ones."""
