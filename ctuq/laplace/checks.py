@@ -67,9 +67,6 @@ def check_network(network: Frozen, datum: Tensor) -> None:
         raise InputError("The network's output cannot be differentiated in the chosen parameters: look for detach or no_grad.")
     if not bool(output.isfinite().all()):
         raise InputError("The network's output is NaN or infinite at the first datum.")
-    with differentiating():
-        _, J = network.linearise(datum)
-        J.T(torch.zeros(1, *J.range.shape, dtype=output.dtype, device=output.device))
 
 
 def check_independent(network: Frozen, inputs: Tensor) -> None:

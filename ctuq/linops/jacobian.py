@@ -109,6 +109,7 @@ class Frozen:
 
     def __call__(self, inputs: Tensor, *leaves: Tensor) -> Tensor:
         """``module(inputs)`` at other values of the chosen parameters, or at the fixed ones."""
+        _check_steady(self.module)
         chosen = {block.name: leaf for block, leaf in zip(self.blocks, leaves or self.leaves(), strict=True)}
         with _out_of_place(self.module):
             return functional_call(self.module, {**self.fixed, **chosen}, (inputs.detach(),))
@@ -188,6 +189,10 @@ def _check(module: nn.Module, names: list[str]) -> None:
         raise InputError(f"The network has no parameter named {unknown[0]!r}; it has {', '.join(known)}.")
     if not names or len(set(names)) < len(names):
         raise InputError(f"A Jacobian needs at least one parameter and each only once, not {names}.")
+    _check_steady(module)
+
+
+def _check_steady(module: nn.Module) -> None:
     unsteady = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
     for name, layer in module.named_modules():
         if layer.training and isinstance(layer, unsteady):

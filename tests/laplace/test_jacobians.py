@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ctuq.errors import ResourceError
+from ctuq.errors import InputError, ResourceError
 from ctuq.laplace import jacobians
 from ctuq.laplace.jacobians import DataJacobian, per_datum
 from ctuq.linops import memory
@@ -76,6 +76,30 @@ def test_products_are_those_of_the_whole_whatever_the_batch_and_whether_it_is_ke
     v, u = J.domain.randn(3, rng=rng), J.range.randn(3, rng=rng)
     torch.testing.assert_close(J(v).flatten(1), v @ dense.T, rtol=1e-10, atol=1e-11)
     torch.testing.assert_close(J.T(u), u.flatten(1) @ dense, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("smooth", ["mlp", "image", "single"])
+def test_products_are_derivatives_to_second_order_of_the_step(smooth, rng):
+    make, shape = NETWORKS[smooth]
+    network, inputs = Frozen.of(seeded(make)), torch.randn(N, *shape, generator=rng, dtype=torch.float64)
+    J, v = DataJacobian(network, inputs), network.weights.new_empty(network.weights.shape).normal_(generator=rng)
+    gaps = []
+    for step in (1e-3, 5e-4):
+        ends = [network(inputs, *network.leaves(network.weights + sign * step * v)).detach() for sign in (1, -1)]
+        gaps.append(float(((ends[0] - ends[1]) / (2 * step) - J(v)).norm() / J(v).norm()))
+    # The error of central differences falls fourfold with half the step.
+    assert gaps[0] < 1e-4
+    assert gaps[1] < 0.3 * gaps[0] + 1e-10
+
+
+@pytest.mark.parametrize("case", NETWORKS)
+def test_transpose_is_exact_in_float32(case, rng):
+    make, shape = NETWORKS[case]
+    J = DataJacobian(Frozen.of(seeded(make).float()), torch.randn(N, *shape, generator=rng), batch=3)
+    v, u = J.domain.randn(5, rng=rng), J.range.randn(5, rng=rng)
+    Jv, Ju = J(v).flatten(1).double(), J.T(u).double()
+    gap = (Jv * u.flatten(1)).sum(1) - (Ju * v).sum(1)
+    assert (gap.abs() <= 1e-6 * Jv.norm(dim=1) * u.flatten(1).double().norm(dim=1)).all()
 
 
 def test_dense_matrix_is_assembled_datum_by_datum(problem, monkeypatch):
@@ -150,6 +174,15 @@ def test_weights_and_buffers_changed_later_do_not_change_the_model(rng, monkeypa
         for value in [*module.parameters(), *module.buffers()]:
             value.zero_()
     torch.testing.assert_close(J(v), before, rtol=0, atol=0)
+
+
+def test_a_network_put_back_into_training_is_refused_when_it_has_to_run_again(rng, monkeypatch):
+    starve(monkeypatch)
+    module = seeded(cnn)
+    J = DataJacobian(Frozen.of(module), torch.randn(4, 1, 6, 6, generator=rng, dtype=torch.float64), batch=2)
+    module.train()
+    with pytest.raises(InputError, match="training mode"):
+        J(J.domain.randn(1, rng=rng))
 
 
 def test_a_matrix_larger_than_memory_is_refused(rng, monkeypatch):

@@ -34,13 +34,8 @@ def layer_norm():
 
 
 def group_norm():
-    return seeded(
-        lambda: nn.Conv1d(1, 4, 2, padding=1),
-        lambda: nn.GroupNorm(2, 4, eps=EPS),
-        nn.ReLU,
-        nn.Flatten,
-        lambda: nn.Linear(12, 1),
-    )
+    layers = (lambda: nn.Conv1d(1, 4, 2, padding=1), lambda: nn.GroupNorm(2, 4, eps=EPS), nn.ReLU, nn.Flatten)
+    return seeded(*layers, lambda: nn.Linear(12, 1))
 
 
 def batch_norm():
