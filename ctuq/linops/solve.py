@@ -84,8 +84,8 @@ class CG:
     """Preconditioned conjugate gradients; all right-hand sides share each product, finished ones leave.
 
     The residual of the recursion drifts from the true one when products are rounded to float32. So the true one is computed
-    every 50 steps and before a column may leave; where the recursion was wrong, the column starts again from the truth, and
-    leaves when that does not halve its residual: it has reached the rounding of the products.
+    every 50 steps and before a column may leave; a column whose recursion claims less than half of the truth has reached the
+    rounding of the products, and leaves with what it has.
 
     Parameters
     ----------
@@ -168,7 +168,6 @@ def _descend(
     rtol, max_steps = stop
     r = b - product(x) if x.any() else b.clone()
     residual = relative(r, b)
-    restarted = torch.full_like(residual, torch.inf)
     active, steps = (residual > rtol).nonzero()[:, 0], 0
     r = r[active]
     p = z = precondition(r)
@@ -181,20 +180,15 @@ def _descend(
         x[active] += length[:, None] * p
         r = r - length[:, None] * Kp
         claims = relative(r, b[active])
-        ends = (claims <= rtol) | ~(curvature > 0)
-        which = active if steps % _CHECK == 0 else active[ends]
-        if len(which):
+        checks = (claims <= rtol) | (curvature <= 0) | (steps % _CHECK == 0)
+        if checks.any():
+            which = active[checks]
             residual[which] = relative(b[which] - product(x[which]), b[which])
-        ends |= (steps % _CHECK == 0) & (residual[active] > 2 * claims)
-        again = ends & (residual[active] > rtol) & (residual[active] < restarted[active] / 2) & (curvature > 0)
-        if again.any():
-            which = active[again]
-            restarted[which] = residual[which]
-            r[again] = b[which] - product(x[which])
-        stays = ~ends | again
-        active, r, p, rz, again = active[stays], r[stays], p[stays], rz[stays], again[stays]
+        # Where the truth has parted from the recursion, the rounding of the products is reached: a restart gains nothing.
+        ends = checks & ((residual[active] <= rtol) | (residual[active] > 2 * claims) | (curvature <= 0))
+        active, r, p, rz = active[~ends], r[~ends], p[~ends], rz[~ends]
         z = precondition(r)
-        beta = torch.where(again, 0.0, _dot(r, z) / rz)
+        beta = _dot(r, z) / rz
         p, rz = z + beta[:, None] * p, _dot(r, z)
     if len(active):
         residual[active] = relative(b[active] - product(x[active]), b[active])

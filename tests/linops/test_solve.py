@@ -5,7 +5,7 @@ import torch
 
 from ctuq.errors import CtuqError, InputError, ResourceError
 from ctuq.linops import LinearOperator, Space, memory
-from ctuq.linops.basic import Cast, Dense
+from ctuq.linops.basic import Cast, Dense, Diagonal
 from ctuq.linops.solve import CG, Cholesky
 
 DOUBLE = torch.float64
@@ -113,7 +113,9 @@ def test_columns_do_not_depend_on_their_company():
 def test_a_warm_start_saves_steps_and_a_solution_needs_none():
     K, b = Dense(matrix(0, 3)), normal(2, N)
     cold = CG(rtol=1e-6)(K, b)
-    near = CG(rtol=1e-6)(K, b, start=cold.value * (1 + 1e-4))
+    start = cold.value * (1 + 1e-4)
+    near = CG(rtol=1e-6)(K, b, start=start)
+    assert torch.equal(start, cold.value * (1 + 1e-4))
     assert near.steps < cold.steps
     assert near.converged
     done = CG(rtol=1e-3)(K, b, start=cold.value)
@@ -127,6 +129,14 @@ def test_a_perfect_preconditioner_needs_one_step():
     found = CG(rtol=1e-6, preconditioner=Dense(torch.linalg.inv(K)))(Dense(K), b)
     assert found.steps == 1
     assert found.converged
+
+
+def test_a_diagonal_preconditioner_undoes_a_bad_scaling():
+    scales = torch.logspace(-3, 3, N, dtype=DOUBLE)
+    K, b = scales[:, None] * matrix(0, 1) * scales, normal(2, N)
+    found = CG(rtol=1e-6, preconditioner=Diagonal(1 / K.diagonal()))(Dense(K), b)
+    assert found.converged
+    assert found.steps < 40
 
 
 @pytest.mark.parametrize("solver", [Cholesky(), CG()])
