@@ -20,7 +20,6 @@ from ctuq.design.priors import dense, held, project
 from ctuq.recon import tv
 
 _SOFTNESS = (0.01, 0.03, 0.1, 0.3)
-_LARGEST_INVERSE = 4096
 
 
 class EdgePrecision:
@@ -65,15 +64,18 @@ class Edges:
     softness : tuple of float
         Candidates for e, over the reconstruction's largest value; the evidence chooses.
     rank : int
-        Of the factor that stands for the covariance of images of more than 4,096 pixels.
+        Of the factor that stands for the covariance of larger images.
     seed : int
         Of the factor's probes.
+    dense_pixels : int
+        Largest image whose covariance is kept whole: its inverse costs the cube of that.
     """
 
     strength: float = 1.0
     softness: tuple[float, ...] = _SOFTNESS
     rank: int = 1500
     seed: int = 0
+    dense_pixels: int = 4096
 
     def __call__(self, measured: Measurements) -> GaussianModel:
         image, precision, softness, found = self.fit(measured)
@@ -82,9 +84,9 @@ class Edges:
             lambda x: s * precision.times(x),
             lambda: s * precision.inverse(),
             measured,
-            self.rank,
-            self.seed,
-            largest=_LARGEST_INVERSE,
+            rank=self.rank,
+            seed=self.seed,
+            largest=self.dense_pixels,
         )
         values = {"variance": s, "softness (1/mm)": softness, "sigma2": found.noise}
         return GaussianModel(covariance, found.noise, image=image, hyperparameters=values, note=note)

@@ -15,7 +15,6 @@ from ctuq.design.model import GaussianModel, Measurements
 from ctuq.design.stationary import Matern12
 from ctuq.linops.memory import require_memory
 
-DENSE_PIXELS = 16384
 _SHORTEST = 0.3
 
 
@@ -42,13 +41,16 @@ class Matern:
     Parameters
     ----------
     rank : int
-        Of the factor that stands for the covariance of images of more than 16,384 pixels.
+        Of the factor that stands for the covariance of larger images.
     seed : int
         Of the factor's probes.
+    dense_pixels : int
+        Largest image whose covariance is kept whole.
     """
 
     rank: int = 2000
     seed: int = 0
+    dense_pixels: int = 16384
 
     def __call__(self, measured: Measurements) -> GaussianModel:
         measured, shape = measured.thinned(), measured.A.grid.shape
@@ -66,7 +68,14 @@ class Matern:
         scipy.optimize.fminbound(loss, *bounds, xtol=0.02, maxfun=30)
         best = max(found, key=lambda value: found[value].value)
         kernel, s, sigma2 = Matern12(shape, float(np.exp(best))), found[best].signal, found[best].noise
-        covariance, note = held(lambda x: s * kernel.times(x), lambda: s * kernel.dense(), measured, self.rank, self.seed)
+        covariance, note = held(
+            lambda x: s * kernel.times(x),
+            lambda: s * kernel.dense(),
+            measured,
+            rank=self.rank,
+            seed=self.seed,
+            largest=self.dense_pixels,
+        )
         values = {"variance": s, "lengthscale (pixels)": kernel.lengthscale, "sigma2": sigma2}
         return GaussianModel(covariance, sigma2, hyperparameters=values, note=note)
 
@@ -75,10 +84,10 @@ def held(
     times: Callable[[Tensor], Tensor],
     matrix: Callable[[], Tensor],
     measured: Measurements,
+    *,
     rank: int,
     seed: int,
-    *,
-    largest: int = DENSE_PIXELS,
+    largest: int,
 ) -> tuple[Covariance, str]:
     """A covariance dense where the image is small enough, else as a low-rank factor; and a sentence that says so.
 

@@ -53,7 +53,7 @@ class ViewRows:
 
     def squares(self, variance: Tensor) -> Tensor:
         """``A_v diag(variance) A_v^T`` of every view, for ``variance`` (d,): (V, n, n)."""
-        scaled = self._matrix * variance.cpu().numpy()[None]
+        scaled = sp.csr_array(self._matrix * variance.cpu().numpy()[None])
         cuts = [slice(v * self.rays, (v + 1) * self.rays) for v in range(self.views)]
         blocks = np.stack([(scaled[cut] @ self._matrix[cut].T).toarray() for cut in cuts])
         return torch.from_numpy(blocks).to(self.device)

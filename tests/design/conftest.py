@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctuq.design import Conditioned, DenseCovariance, ViewRows
+from ctuq.design import Conditioned, DenseCovariance, GaussianModel, ViewRows
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
 
 SIZE, VIEWS, COLUMNS = 6, 8, 9
@@ -45,3 +45,14 @@ def region():
 @pytest.fixture
 def start(rows, S, precision, region):
     return Conditioned.start(rows, DenseCovariance(S), precision, region=region)
+
+
+@pytest.fixture
+def model(S):
+    return GaussianModel(DenseCovariance(S), 0.2)
+
+
+@pytest.fixture
+def y(A, rng):
+    """Projections of every view, (V, n)."""
+    return torch.randn(A.geometry.shape, generator=rng).numpy()
