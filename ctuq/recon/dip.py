@@ -14,6 +14,7 @@ from ctuq.recon.unet import UNet, UNetOptions
 from ctuq.tomo.raytransform import RayTransform
 
 _HEADROOM = 1.4
+_MOST_VARIATION = 1e-2  # so that the first images, whose misfit is no noise, are not kept flat
 _JUDGED_FROM = 100
 
 
@@ -29,7 +30,9 @@ class DIPOptions:
     learning_rate : float
         Peak; halved at each restart after a divergence.
     total_variation : float
-        Weight of the mean absolute difference of neighbouring pixels, in units of the image's scale, against the misfit.
+        Weight of the mean absolute difference of neighbouring pixels, in units of the image's scale, against the logarithm of
+        the misfit, for as many rays as pixels; with fewer rays in proportion more. The misfit itself thus stands for the noise
+        (its profile likelihood), and one weight serves clean and noisy scans.
     average : float
         Decay of the running average of the weights; the average is what is kept.
     check_every : int
@@ -43,7 +46,7 @@ class DIPOptions:
     network: UNetOptions = field(default_factory=UNetOptions)
     iterations: int = 1500
     learning_rate: float = 1e-2
-    total_variation: float = 1e-4
+    total_variation: float = 5.0
     average: float = 0.99
     check_every: int = 25
     patience: float = 0.35
@@ -219,11 +222,14 @@ def _descend(
     optimiser = torch.optim.Adam(parameters.values(), lr=rate, betas=(0.9, 0.99))
     _restore(optimiser, parameters, state)
     size = (fit.weights * fit.y.square()).mean((-2, -1)) / fit.weights.mean()
+    weight = options.total_variation * fit.A.domain.size / fit.A.range.size
     for iteration in range(state.iteration + 1, options.iterations + 1):
         optimiser.param_groups[0]["lr"] = rate * _schedule(iteration, options.iterations)
         optimiser.zero_grad()
         x = generate(parameters)
-        loss = fit.misfit(x) / size + options.total_variation * _variation(x) / generate.scale
+        misfit = fit.misfit(x) / size
+        strength = (weight * misfit.detach()).clamp(max=_MOST_VARIATION)
+        loss = misfit + strength * _variation(x) / generate.scale
         loss.sum().backward()
         optimiser.step()
         decay = min(options.average, iteration / (iteration + 10))
