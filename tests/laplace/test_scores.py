@@ -35,9 +35,10 @@ def test_calibration_error_of_calibrated_predictions_is_small_and_of_overconfide
 
 
 def test_confidences_on_an_edge_belong_to_the_lower_bin():
-    p = torch.tensor([0.6, 0.8], dtype=torch.float64)
-    assert calibration_error(p, torch.tensor([1, 1]), bins=5) == pytest.approx(0.3)
-    assert calibration_error(p, torch.tensor([0, 1]), bins=5) == pytest.approx(abs(-0.6 / 2) + 0.2 / 2)
+    p = torch.tensor([0.6, 0.55], dtype=torch.float64)
+    # Together in (0.4, 0.6], a right and a wrong choice cancel in part.
+    assert calibration_error(p, torch.tensor([1, 0]), bins=5) == pytest.approx(abs(0.4 - 0.55) / 2)
+    assert calibration_error(p + 0.03, torch.tensor([1, 0]), bins=5) == pytest.approx((0.37 + 0.58) / 2)
 
 
 def test_roc_area_counts_pairs_and_halves_ties(rng):
