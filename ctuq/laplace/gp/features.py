@@ -10,6 +10,8 @@ from torch import Tensor
 from ctuq.errors import InputError
 from ctuq.laplace.gp.kernels import Kernel, Stationary, Tanimoto
 
+_HASHES = 16
+
 
 @dataclass(frozen=True, eq=False)
 class Features(ABC):
@@ -66,8 +68,12 @@ class HashFeatures(Features):
             raise InputError("Random features of the Tanimoto kernel need fingerprints of zeros and ones: threshold them.")
         bits = torch.cat([x > 0, torch.ones_like(x[:, :1], dtype=torch.bool)], 1)
         order = torch.nn.functional.pad(self.order, (0, 1), value=x.shape[1])
-        columns = [s[o[bits[:, o].byte().argmax(1)]] for o, s in zip(order, self.signs, strict=True)]
-        return torch.stack(columns, 1).to(x) * (self.kernel.variance / len(columns)).sqrt().to(x)
+        parts = []
+        for own, signs in zip(order.split(_HASHES), self.signs.split(_HASHES), strict=True):
+            first = bits[:, own].byte().argmax(2)
+            hashes = own.gather(1, first.T)
+            parts.append(signs.gather(1, hashes).T)
+        return torch.cat(parts, 1).to(x) * (self.kernel.variance / len(order)).sqrt().to(x)
 
 
 def random_features(kernel: Kernel, inputs: int, count: int, *, rng: torch.Generator) -> Features:

@@ -66,8 +66,8 @@ class InducingPosterior:
     def samples(self, count: int, *, rng: torch.Generator, features: int = 2000) -> SamplePaths:
         """``count`` functions by pathwise conditioning on the inducing points (Lin et al. 2023), one pass over the data.
 
-        ``f_0(.) + k(., z) (v_y - v)``, ``v = (K_zx K_xz + sigma2 K_zz)^-1 K_zx (f_0(x) + e)``: the data correct what the inducing
-        points can express of ``f_0``; what they cannot stays as it is in the prior.
+        ``f_0(.) + k(., z) (v_y - v)``, ``v = (K_zx K_xz + sigma2 K_zz)^-1 K_zx (f_0(x) + e)``: the data correct what the
+        inducing points can express of ``f_0``; what they cannot stays as it is in the prior.
         """
         kernel = self.process.kernel
         prior = prior_paths(kernel, self.x.shape[1], count, rng=rng, features=features)

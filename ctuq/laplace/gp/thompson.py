@@ -122,12 +122,12 @@ def thompson(
 
 
 def drawer(
-    process: GaussianProcess, parallel: int, *, rng: torch.Generator, **settings
+    process: GaussianProcess, parallel: int, *, rng: torch.Generator, features: int = 2000, **settings
 ) -> Callable[[Tensor, Tensor], SamplePaths]:
-    """``draw(x, y)`` of `thompson`: ``parallel`` draws of what `GaussianProcess.condition` makes of the data and ``settings``."""
+    """``draw(x, y)`` of `thompson`: ``parallel`` draws of what `GaussianProcess.condition` makes of data and ``settings``."""
 
     def draw(x: Tensor, y: Tensor) -> SamplePaths:
-        return process.condition(x, y, rng=rng, **settings).samples(parallel, rng=rng)
+        return process.condition(x, y, rng=rng, **settings).samples(parallel, rng=rng, features=features)
 
     return draw
 
