@@ -156,7 +156,7 @@ def low_rank(
     if not 1 <= rank <= size:
         raise InputError(f"A factor of rank {rank} was asked for; give 1 to {size}, the number of unknowns.")
     probes = torch.randn(rank, size, generator=rng, device=rng.device, dtype=torch.float64)
-    products = torch.cat([times(part) for part in probes.split(batch)])
+    products = torch.cat([times(part).to(probes) for part in probes.split(batch)])
     if trace is None:
         trace = float((probes * products).sum()) / rank
     # A shift of rounding size keeps the core positive definite; it is taken off the eigenvalues again.

@@ -83,7 +83,7 @@ class Designer:
     @property
     def scores(self) -> NDArray[np.float64]:
         """The score of every view now, (V,), in the criterion's unit; measured and forbidden ones included."""
-        return self.problem.criterion(self.conditioned).cpu().numpy()
+        return self.problem.criterion(self.conditioned).numpy()
 
     @property
     def available(self) -> NDArray[np.bool_]:
@@ -152,7 +152,7 @@ class Designer:
         views = problem.index(angles)
         y = rays(projections, len(views), problem.A.geometry.columns, "projections")
         if weights is None:
-            weights = expected_weights(problem, self.model, self.measurements)[torch.from_numpy(views)].cpu().numpy()
+            weights = expected_weights(problem, self.model, self.measurements)[torch.from_numpy(views)].numpy()
         w = weights_of(weights, len(views), problem.A.geometry.columns)
         refuse_repeats(problem, old.views, views)
         state = replace(

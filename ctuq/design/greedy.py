@@ -57,7 +57,7 @@ def greedy(
             break
         if picked:
             given = given.given(picked[-1])
-        scores.append(problem.criterion(given).cpu().numpy())
+        scores.append(problem.criterion(given).numpy())
         cost = problem.doses + problem.turning.between(position, problem.angles)
         best = best_view(scores[-1] / cost, free, problem.angles)
         picked.append(best)

@@ -191,10 +191,10 @@ def _covariance(
     """The scaled prior covariance in the cheapest space that fits: pixels, candidate rays, or a factor."""
     evidence, scale = fitted.evidence, fitted.scales.image
     pixels, rays, weights = measured.A.grid.size, int(np.prod(measured.A.geometry.shape)), tangent.jacobian.domain.size
-    floor = scale * tangent.misfit(evidence)
+    floor = scale * tangent.misfit(evidence).cpu()
 
     def exact(features: Tensor) -> Tensor:
-        return scale * gram(tangent.prior.root_transpose(features, evidence.psi))
+        return scale * gram(tangent.prior.root_transpose(features, evidence.psi)).cpu()
 
     if tangent.plan.space == "image":
         S = exact(tangent.features)
@@ -207,7 +207,7 @@ def _covariance(
         return DenseCovariance(S), "image", f"{pixels} pixels, {rays} candidate rays: exact in image space"
     if fits:
         M = sp.csr_array(measured.A.matrix, dtype=np.float64)
-        G = exact(_features(tangent, M)) + torch.from_numpy(((M * floor.cpu().numpy()[None]) @ M.T).toarray())
+        G = exact(_features(tangent, M)) + torch.from_numpy(((M * floor.numpy()[None]) @ M.T).toarray())
         return DenseCovariance(G), "rays", f"{pixels} pixels, {rays} candidate rays: exact among the rays"
     rank = min(options.rank, pixels)
     rng = torch.Generator().manual_seed(options.seed)
@@ -219,9 +219,9 @@ def _products(tangent: TangentModel, evidence: Evidence, scale: float) -> Callab
     """Rows times ``scale J Sigma J^T``: two products with the network each."""
 
     def times(x: Tensor) -> Tensor:
-        theta = tangent.jacobian.T(x.float().reshape(-1, *tangent.shape))
+        theta = tangent.jacobian.T(x.to(tangent.image).reshape(-1, *tangent.shape))
         images = tangent.jacobian(tangent.prior.covariance(theta, evidence.psi))
-        return scale * tangent.scale**2 * images.flatten(1).double()
+        return scale * tangent.scale**2 * images.flatten(1).cpu().double()
 
     return times
 
@@ -229,9 +229,9 @@ def _products(tangent: TangentModel, evidence: Evidence, scale: float) -> Callab
 def _features(tangent: TangentModel, rows: sp.csr_array) -> Tensor:
     """``rows J``, float32, in the image's unit."""
     count = len(rows.indptr) - 1
-    features = torch.empty(count, tangent.jacobian.domain.size, dtype=torch.float32)
+    features = torch.empty(count, tangent.jacobian.domain.size, dtype=torch.float32, device=tangent.image.device)
     for start in range(0, count, _BATCH):
-        images = torch.from_numpy(rows[start : start + _BATCH].toarray().astype(np.float32))
+        images = torch.from_numpy(rows[start : start + _BATCH].toarray()).to(tangent.image)
         features[start : start + _BATCH] = tangent.jacobian.T(images.reshape(-1, *tangent.shape))
     return features.mul_(tangent.scale)
 

@@ -60,16 +60,16 @@ class Measurements:
 
     def target(self) -> Tensor:
         """The used rays, (m,), float64."""
-        return self.y.reshape(-1)[torch.from_numpy(self.used)].double()
+        return self.y.cpu().reshape(-1)[torch.from_numpy(self.used)].double()
 
     def noise(self) -> Tensor:
         """Relative noise variance of each used ray, (m,), float64."""
-        return 1 / self.weights.reshape(-1)[torch.from_numpy(self.used)].double()
+        return 1 / self.weights.cpu().reshape(-1)[torch.from_numpy(self.used)].double()
 
 
 @dataclass(frozen=True, eq=False)
 class GaussianModel:
-    """The image's covariance before any view is measured, and the noise.
+    """The image's covariance before any view is measured, and the noise; design is algebra in float64 on the CPU.
 
     Parameters
     ----------
@@ -100,8 +100,8 @@ class GaussianModel:
         """All views as rows over what ``covariance`` is of."""
         views, rays = A.geometry.shape
         if self.space == "rays":
-            return ViewRows.of_rays(views, rays, A.device)
-        return ViewRows(A.matrix, views, A.device)
+            return ViewRows.of_rays(views, rays)
+        return ViewRows(A.matrix, views)
 
 
 Learn = Callable[[Measurements], GaussianModel]

@@ -17,17 +17,15 @@ def expected_weights(problem: DesignProblem, model: GaussianModel | None, measur
     -------
     Tensor, float64, shape (V, n)
     """
-    doses = torch.as_tensor(problem.doses, device=problem.A.device)[:, None]
+    doses = torch.from_numpy(problem.doses)[:, None]
     weights = doses.expand(problem.A.geometry.shape)
-    seen = torch.as_tensor(measured.views, device=problem.A.device)
+    seen, known = torch.from_numpy(measured.views), measured.weights.cpu().double()
     if problem.exposure.counts and model is not None and model.image is not None:
-        weights = doses * torch.exp(-problem.A(model.image.float()).double())
+        weights = doses * torch.exp(-problem.A(model.image.float()).double()).cpu()
         # Of the measured rays where there are some; otherwise a mean weight of 1, as counts are normalised to.
-        expected, known = weights.mean(), measured.weights.new_ones(()).double()
-        if len(seen):
-            used = measured.weights > 0
-            expected, known = weights[seen][used].mean(), measured.weights[used].double().mean()
-        weights = weights * (known / expected)
+        used = known > 0
+        scale = known[used].mean() / weights[seen][used].mean() if len(seen) else 1 / weights.mean()
+        weights = weights * scale
     if len(seen):
-        weights = torch.where((measured.weights > 0).any(0), weights, 0.0)
+        weights = torch.where((known > 0).any(0), weights, 0.0)
     return weights

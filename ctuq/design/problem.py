@@ -98,8 +98,8 @@ class DesignProblem:
         if space != "image" and (self.region is not None or self.criterion.regional):
             raise InputError("A region or the A-optimal gain needs a covariance of the image; this one is of candidate rays.")
         if self.region is None:
-            return torch.ones(size, dtype=torch.float64, device=self.A.device)
-        return torch.as_tensor(np.asarray(self.region, np.float64).ravel(), device=self.A.device)
+            return torch.ones(size, dtype=torch.float64)
+        return torch.from_numpy(np.asarray(self.region, np.float64).ravel())
 
     def index(self, angles: ArrayLike) -> NDArray[np.int64]:
         """The views at these angles (radians).

@@ -21,8 +21,6 @@ class ViewRows:
         Rows in the order (view, ray).
     views : int
         V.
-    device : torch.device or str
-        Where products are made.
 
     Raises
     ------
@@ -30,22 +28,21 @@ class ViewRows:
         If the rows cannot be split into V equal views.
     """
 
-    def __init__(self, matrix: sp.csr_array, views: int, device: torch.device | str = "cpu"):
+    def __init__(self, matrix: sp.csr_array, views: int):
         height, self.size = cast(tuple[int, int], matrix.shape)
         if views < 1 or height % views:
             raise InputError(f"{height} rays cannot be split into {views} views of equal size.")
         self.views, self.rays = views, height // views
-        self.device = torch.device(device)
         self._matrix = sp.csr_array(matrix, dtype=np.float64)
 
     @classmethod
-    def of_rays(cls, views: int, rays: int, device: torch.device | str = "cpu") -> "ViewRows":
+    def of_rays(cls, views: int, rays: int) -> "ViewRows":
         """The rows of a model whose unknowns are the candidate rays themselves: the identity."""
-        return cls(sp.csr_array(sp.eye_array(views * rays)), views, device)
+        return cls(sp.csr_array(sp.eye_array(views * rays)), views)
 
     def view(self, v: int) -> Tensor:
         """``A_v`` as a sparse tensor (n, d)."""
-        return _sparse(self._matrix[v * self.rays : (v + 1) * self.rays], self.device)
+        return _sparse(self._matrix[v * self.rays : (v + 1) * self.rays])
 
     def project(self, images: Tensor) -> Tensor:
         """``A_v x`` of every view for images (k, d): (V, n, k)."""
@@ -56,15 +53,15 @@ class ViewRows:
         scaled = sp.csr_array(self._matrix * variance.cpu().numpy()[None])
         cuts = [slice(v * self.rays, (v + 1) * self.rays) for v in range(self.views)]
         blocks = np.stack([(scaled[cut] @ self._matrix[cut].T).toarray() for cut in cuts])
-        return torch.from_numpy(blocks).to(self.device)
+        return torch.from_numpy(blocks)
 
     @cached_property
     def _all(self) -> Tensor:
-        return _sparse(self._matrix, self.device)
+        return _sparse(self._matrix)
 
 
-def _sparse(matrix: sp.csr_array, device: torch.device) -> Tensor:
+def _sparse(matrix: sp.csr_array) -> Tensor:
     parts = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(*parts, size=matrix.shape, check_invariants=False, device=device)
+        return torch.sparse_csr_tensor(*parts, size=matrix.shape, check_invariants=False)

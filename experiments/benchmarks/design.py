@@ -150,17 +150,15 @@ def published(size: int, rank: int) -> None:
     options = LinDIPOptions(dip=DIPOptions(iterations=300), rank=rank)
     start = time.process_time()
     fitted, _ = retrain(measured, options)
-    print(f"a short fit, not counted {time.process_time() - start:.1f}", flush=True)
+    print(f"a short fit with its evidence, not counted {time.process_time() - start:.1f}", flush=True)
     marks = [time.process_time()]
     tangent = tangent_of(measured, fitted, options)
     estimate(tangent, measured.y, np.zeros(0, np.int64))
     marks.append(time.process_time())
     model = model_of(tangent, fitted, measured, options)
     marks.append(time.process_time())
-    print(
-        f"measured rays' products and evidence {marks[1] - marks[0]:.1f}; covariance {marks[2] - marks[1]:.1f} ({model.note})",
-        flush=True,
-    )
+    learned = f"products of the measured rays and evidence {marks[1] - marks[0]:.1f}"
+    print(f"{learned}; covariance {marks[2] - marks[1]:.1f} ({model.note})", flush=True)
     designer = Designer(DesignProblem(A=A), model)
     designer.tell(A.geometry.angles[measured.views], y[measured.views].numpy())
     asked = designer.ask()
