@@ -70,9 +70,13 @@ class Problem:
     groups : Tensor of int, observation shape, optional
         Noise group of each observation; all 0 if None.
     rows : callable, optional
-        ``rows(index)`` is H of the data with these indices of the leading axis, for mini-batches.
+        ``rows(index)`` is H of the data with these indices, for mini-batches.
+    axis : int
+        Axis of the observations that the data are counted along.
     batch : int, optional
         Data whose products are formed at once where all together would not fit in memory; needs ``rows``.
+    normal : callable, optional
+        ``normal(theta, precision)`` is ``H^T diag(precision) H theta`` for (k, P), where that is cheaper than two products.
     log_scale : float
         Log density of the data minus that of the whitened target, ``1/2 sum log w``.
     labels : Labels, optional
@@ -90,7 +94,9 @@ class Problem:
     learn_noise: bool = True
     groups: Tensor | None = None
     rows: Callable[[Tensor], LinearOperator] | None = None
+    axis: int = 0
     batch: int | None = None
+    normal: Callable[[Tensor, Tensor | None], Tensor] | None = None
     log_scale: float = 0.0
     labels: Labels | None = None
 
@@ -103,19 +109,31 @@ class Problem:
         if self.groups is not None and tuple(self.groups.shape) != shape:
             raise InputError(f"The noise groups have shape {tuple(self.groups.shape)}, but the observations {shape}.")
 
+    @property
+    def data(self) -> int:
+        """Number of data, n, that mini-batches are made of."""
+        return self.target.shape[self.axis]
+
     def part(self, index: Tensor) -> "Problem":
-        """The problem of the data with these indices of the leading axis."""
+        """The problem of the data with these indices.
+
+        Raises
+        ------
+        InputError
+            If the problem has no ``rows``.
+        """
         if self.rows is None:
             raise InputError("Mini-batches need a problem with `rows`: give it, or use a solver that sees all data.")
-        groups = None if self.groups is None else self.groups[index]
-        return replace(self, features=self.rows(index), target=self.target[index], groups=groups, batch=None, rows=None)
+        target = self.target.index_select(self.axis, index)
+        groups = None if self.groups is None else self.groups.index_select(self.axis, index)
+        return replace(self, features=self.rows(index), target=target, groups=groups, batch=None, rows=None, normal=None)
 
     def parts(self) -> Iterator["Problem"]:
         """The problem, or the parts of it whose products fit in memory one after the other."""
         if self.batch is None:
             yield self
         else:
-            for index in torch.arange(len(self.target), device=self.target.device).split(self.batch):
+            for index in torch.arange(self.data, device=self.target.device).split(self.batch):
                 yield self.part(index)
 
     @property
@@ -195,6 +213,10 @@ class System:
         features = self.problem.features
         return features.T((values / self._root).to(features.range.dtype)).double()
 
+    def noise_root(self) -> Tensor:
+        """``D^1/2``: one number, or one for each observation."""
+        return self._root
+
     def parts(self) -> Iterator["System"]:
         """The system of each part of the problem; their Gram matrices over weights, less the identities, sum to the whole's."""
         return (System(part, self.prior, self.point) for part in self.problem.parts())
@@ -227,12 +249,15 @@ class System:
 
     def primal_gram(self) -> LinearOperator:
         """``B^T B`` over weights."""
+        return Symmetric(self.normal, replace(self.problem.features.domain, dtype=torch.float64))
 
-        def product(z: Tensor) -> Tensor:
-            weights = self.root(z)
+    def normal(self, z: Tensor) -> Tensor:
+        """``B^T B z`` for (k, P), float64."""
+        weights, fast = self.root(z), self.problem.normal
+        if fast is None or self.problem.batch is not None:
             return self.root_transpose(_sum(part.pull(part.push(weights)) for part in self.parts()))
-
-        return Symmetric(product, replace(self.problem.features.domain, dtype=torch.float64))
+        precision = self._root.square().reciprocal().expand(self.target.shape)
+        return self.root_transpose(fast(weights.to(self.problem.features.domain.dtype), precision).double())
 
     def gram(self) -> LinearOperator:
         """The one over the smaller space."""
