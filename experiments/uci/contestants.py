@@ -1,0 +1,100 @@
+"""Each way to predict: same prior, same data; mean and deviation of the test targets."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ctuq.laplace.gp import (
+    BlockProjections,
+    ConjugateGradients,
+    Direct,
+    DualDescent,
+    GaussianProcess,
+    PrimalDescent,
+    condition_inducing,
+)
+from ctuq.laplace.gp.exact import Method
+from experiments.uci.peer import gpytorch_cg
+from experiments.uci.sets import Split
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the stochastic solvers and the peer may spend.
+
+    Parameters
+    ----------
+    samples : int
+        Posterior draws behind each deviation, where it is not exact.
+    epochs, least : int
+        Passes over the data of the mini-batch solvers, and steps at least.
+    batch : int
+        Rows in a mini-batch.
+    inducing : int
+        Inducing points.
+    deviations : int
+        Test points at which the peer computes deviations: each costs it one solve.
+    """
+
+    samples: int = 64
+    epochs: int = 50
+    least: int = 2000
+    batch: int = 512
+    inducing: int = 1024
+    deviations: int = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """Mean (m,) and deviation of new targets at the first test points, noise included; and the solve's relative residual."""
+
+    mean: Tensor
+    std: Tensor
+    residual: float
+    note: str = ""
+
+
+def contestants(budget: Budget) -> dict[str, Callable[[GaussianProcess, Split, torch.Generator], Prediction]]:
+    """All ways by name."""
+
+    def descent(kind: type[DualDescent] | type[PrimalDescent]):
+        def run(process: GaussianProcess, data: Split, rng: torch.Generator) -> Prediction:
+            batch = min(budget.batch, max(1, len(data.x) // 4))
+            steps = max(budget.least, budget.epochs * math.ceil(len(data.x) / batch))
+            return _condition(process, data, rng, kind(steps=steps, batch=batch), budget.samples)
+
+        return run
+
+    def method(solver: Method, samples: int):
+        return lambda process, data, rng: _condition(process, data, rng, solver, samples)
+
+    def inducing(process: GaussianProcess, data: Split, rng: torch.Generator) -> Prediction:
+        post = condition_inducing(process, data.x, data.y, budget.inducing, rng=rng)
+        mean, std = post.predict(data.x_test)
+        return Prediction(mean, std, 0.0, f"{len(post.z)} points, bound {post.log_evidence_bound:.0f} nats")
+
+    def peer(process: GaussianProcess, data: Split, rng: torch.Generator) -> Prediction:
+        mean, std, note = gpytorch_cg(process, data, budget.deviations)
+        return Prediction(mean, std, math.nan, note)
+
+    return {
+        "cholesky": method(Direct(), 0),
+        "cg": method(ConjugateGradients(), budget.samples),
+        "blocks": method(BlockProjections(), budget.samples),
+        "sdd": descent(DualDescent),
+        "sgd": descent(PrimalDescent),
+        "inducing": inducing,
+        "gpytorch": peer,
+    }
+
+
+def _condition(process: GaussianProcess, data: Split, rng: torch.Generator, solver: Method, samples: int) -> Prediction:
+    """Condition on the training data; deviations from ``samples`` draws, or exact for none."""
+    post = process.condition(data.x, data.y, solver=solver, rng=rng)
+    paths = post.samples(samples, rng=rng) if samples else None
+    mean, std = post.predict(data.x_test, paths)
+    worst = post.residual if paths is None else max(post.residual, float(paths.residual.max()))
+    return Prediction(mean, std, worst)
