@@ -95,7 +95,7 @@ def tangent_gaps(
 
 
 @torch.no_grad()
-def _gap(model: LinearModel, draws: Tensor, inputs: Tensor | None, scales: Tensor, moved: str, depth: int) -> TangentGap:
+def _gap(model: LinearModel, draws: Tensor, inputs: Tensor | None, scales: Tensor, *, moved: str, depth: int) -> TangentGap:
     outputs, jacobian = model.at(inputs)
     x = model.inputs if inputs is None else inputs
     tangent = jacobian(draws).double()
