@@ -11,7 +11,7 @@ from ctuq.laplace.gp.kernels import Kernel
 from ctuq.linops import LinearOperator, Space
 from ctuq.linops.memory import available_memory, require_memory
 
-_BLOCK = 2**20
+_BLOCK, _TILE = 2**18, 512
 _SHARE = 0.3
 
 
@@ -74,9 +74,7 @@ class KernelOperator(LinearOperator):
     @torch.no_grad()
     def exact(self, v: Tensor) -> Tensor:
         """The product with ``v`` (k, n) in float64, the matrix computed anew in float64: what a residual is judged by."""
-        v = v.double()
-        parts = [v @ self.kernel(self.x[part], self.x, dtype=torch.float64).T for part in slices(len(self.x))]
-        return torch.cat(parts, 1).add_(v, alpha=self.noise)
+        return self._product(v.double(), torch.float64)
 
     @torch.no_grad()
     def dense(self) -> Tensor:
@@ -90,30 +88,42 @@ class KernelOperator(LinearOperator):
         advice = "use CG, stochastic dual descent or inducing points"
         require_memory(len(self.x) ** 2 * 8, f"The covariance matrix of {len(self.x)} points", advice, self.x.device)
         out = torch.empty(len(self.x), len(self.x), dtype=torch.float64, device=self.x.device)
-        for part in slices(len(self.x)):
-            out[part] = self.kernel(self.x[part], self.x, dtype=torch.float64)
+        self._fill(out)
         out.diagonal().add_(self.noise)
         return out
 
     @torch.no_grad()
     def _apply(self, x: Tensor) -> Tensor:
-        if self.kept:
-            product = x @ self._matrix()
-        else:
-            parts = slices(len(self.x))
-            product = torch.cat([x @ self.kernel(self.x[part], self.x, dtype=self.dtype).T for part in parts], 1)
-        return product.add_(x, alpha=self.noise)
+        return torch.add(x @ self._matrix(), x, alpha=self.noise) if self.kept else self._product(x, self.dtype)
 
     def _apply_transpose(self, y: Tensor) -> Tensor:
         return self._apply(y)
 
     def _matrix(self) -> Tensor:
         if not self._store:
-            matrix = torch.empty(len(self.x), len(self.x), dtype=self.dtype, device=self.x.device)
-            for part in slices(len(self.x)):
-                matrix[part] = self.kernel(self.x[part], self.x, dtype=self.dtype)
-            self._store.append(matrix)
+            self._store.append(torch.empty(len(self.x), len(self.x), dtype=self.dtype, device=self.x.device))
+            self._fill(self._store[0])
         return self._store[0]
+
+    def _fill(self, out: Tensor) -> None:
+        for rows, columns, tile in self._tiles(out.dtype):
+            out[rows, columns] = tile
+            out[columns, rows] = tile.T
+
+    def _product(self, v: Tensor, dtype: torch.dtype) -> Tensor:
+        out = self.noise * v
+        for rows, columns, tile in self._tiles(dtype):
+            out[:, rows] += v[:, columns] @ tile.T
+            if rows != columns:
+                out[:, columns] += v[:, rows] @ tile
+        return out
+
+    def _tiles(self, dtype: torch.dtype) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Tiles of K on and above the diagonal, each small enough for the cache."""
+        parts = list(slices(len(self.x), _BLOCK // _TILE))
+        for i, rows in enumerate(parts):
+            for columns in parts[i:]:
+                yield rows, columns, self.kernel(self.x[rows], self.x[columns], dtype=dtype)
 
 
 def slices(n: int, columns: int | None = None) -> Iterator[slice]:

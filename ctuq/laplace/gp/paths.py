@@ -10,7 +10,7 @@ from ctuq.laplace.gp.features import Features, random_features
 from ctuq.laplace.gp.kernels import Kernel
 from ctuq.laplace.gp.operator import slices
 
-_SETS = 8
+_SETS, _TILE = 8, 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +116,12 @@ def prior_paths(
 
 @torch.no_grad()
 def expand(kernel: Kernel, x: Tensor, anchors: Tensor, coefficients: Tensor) -> Tensor:
-    """``coefficients k(anchors, x)`` by blocks of inputs: (k, m) to (k, n)."""
-    c, anchors = coefficients.to(x), anchors.to(x)
-    return torch.cat([c @ kernel(x[part], anchors).T for part in slices(len(x), len(anchors))], 1)
+    """``coefficients k(anchors, x)`` by tiles: (k, m) to (k, n)."""
+    out = x.new_zeros(len(coefficients), len(x))
+    for own, c in zip(anchors.split(_TILE), coefficients.split(_TILE, dim=1), strict=True):
+        for part in slices(len(x), _TILE):
+            out[:, part] += c.to(x) @ kernel(own.to(x), x[part])
+    return out
 
 
 def _evaluate(Phi: Features, weights: Tensor, x: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ def dense(kernel, data):
 @pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize("dtype, rtol", [(torch.float64, 1e-12), (torch.float32, 3e-6)])
 def test_products_are_those_of_the_matrix(keep, dtype, rtol, kernel, data, dense, rng, monkeypatch):
-    monkeypatch.setattr(module, "_BLOCK", 7 * 60)
+    monkeypatch.setattr(module, "_BLOCK", 7 * 9)
+    monkeypatch.setattr(module, "_TILE", 9)
     K = KernelOperator(kernel, data[0], noise=0.2, dtype=dtype, keep=keep)
     v = torch.randn(3, 60, generator=rng, dtype=torch.float64)
     index = torch.tensor([5, 0, 33])
