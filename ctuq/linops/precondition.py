@@ -1,5 +1,6 @@
 """Low-rank approximations of positive semi-definite operators, as preconditioners of the operator plus noise."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -96,11 +97,11 @@ def nystrom(G: LinearOperator, rank: int = 512, *, rng: torch.Generator, noise: 
 
     Each block of 32 directions is the product of G with the one before it, made orthogonal to all of them: a power iteration
     that forgets nothing, so that steep spectra are captured with one product for each direction. The approximation is
-    ``Y (Q^T Y)^+ Y^T`` with ``Y = G Q`` (Tropp and Webber, Randomized algorithms for low-rank matrix approximation, 2023).
+    ``Y (Q^T Y)^-1 Y^T`` with ``Y = G Q`` (Tropp and Webber, Randomized algorithms for low-rank matrix approximation, 2023), by
+    block elimination: ``F^T F`` with one more block of rows of F for each block.
 
-    The space grows until what the rest of the newest block adds to the approximation, the largest eigenvalue of its Schur
-    complement in ``Q^T G Q``, falls below 10 times the noise (or the rounding of the products), or until it has ``rank``
-    directions.
+    The space grows until the largest pivot of the newest block, an eigenvalue of its Schur complement in ``Q^T G Q``, falls
+    below 10 times the noise (or the rounding of the products), or until it has ``rank`` directions.
 
     Parameters
     ----------
@@ -122,18 +123,69 @@ def nystrom(G: LinearOperator, rank: int = 512, *, rng: torch.Generator, noise: 
     product, n = flat_product(G), G.domain.size
     space = Space(G.domain.shape, torch.float64, G.domain.device)
     rounding = torch.finfo(G.range.dtype).eps
-    Q = Y = torch.empty(0, n, dtype=torch.float64, device=space.device)
+    Q = factor = torch.empty(0, n, dtype=torch.float64, device=space.device)
     block = space.randn(min(_BLOCK, rank, n), rng=rng).reshape(-1, n)
+    largest = 0.0
     while len(block := _new_directions(block, Q, rounding)[: min(rank, n) - len(Q)]):
-        before = len(Q)
-        Q, Y = torch.cat([Q, block]), torch.cat([Y, product(block)])
-        core = Y @ Q.T
-        if _left_out(core, before, rounding) <= _CLOSE * max(noise, rounding * float(core.norm())):
+        Y = product(block)
+        shared = factor @ block.T
+        pivots, basis = torch.linalg.eigh(Y @ block.T - shared.T @ shared)
+        largest = max(largest, float(pivots[-1]))
+        kept = pivots > 10 * rounding * largest
+        root = basis[:, kept] * pivots[kept].rsqrt()
+        Q, factor = torch.cat([Q, block]), torch.cat([factor, root.T @ (Y - shared.T @ factor)])
+        if pivots[-1] <= _CLOSE * max(noise, rounding * largest):
             break
-        block = Y[before:]
-    root = _inverse_root(Y @ Q.T, rounding)
-    _, values, vectors = torch.linalg.svd(root.T @ Y, full_matrices=False)
+        block = Y
+    _, values, vectors = torch.linalg.svd(factor, full_matrices=False)
     return Nystrom(vectors, values.square(), space)
+
+
+@torch.no_grad()
+def pivoted_cholesky(
+    rows: Callable[[Tensor], Tensor], diagonal: Tensor, rank: int = 512, *, rng: torch.Generator, noise: float = 0.0
+) -> Nystrom:
+    """Randomly pivoted Cholesky factorisation of a matrix whose entries are cheap, such as a kernel's.
+
+    Pivots are drawn 32 at a time with the diagonal of what is left as their probabilities (Chen, Epperly, Tropp and Webber,
+    Randomly pivoted Cholesky, 2025). ``rank`` rows of the matrix are all that is computed, where `nystrom` needs as many
+    products; its approximation of a given rank is somewhat better.
+
+    Parameters
+    ----------
+    rows : callable
+        ``rows(index)``: these rows of the matrix, without the noise, shape ``(|index|, n)``.
+    diagonal : Tensor, shape (n,)
+    rank : int
+        Most pivots.
+    rng : torch.Generator
+    noise : float
+        Pivoting ends where the trace of what is left is below 10 times this.
+
+    Raises
+    ------
+    InputError
+        If the rank is not positive, or the diagonal negative or not finite.
+    """
+    if rank < 1 or not (diagonal >= 0).all() or not diagonal.isfinite().all():
+        raise InputError(f"Pivots need a rank of at least 1 (it is {rank}) and a finite diagonal that is nowhere negative.")
+    left, rounding = diagonal.double(), torch.finfo(diagonal.dtype).eps
+    factor = left.new_empty(0, len(left))
+    scale, end = float(left.max()), max(_CLOSE * noise, len(left) * rounding * float(left.max()))
+    while len(factor) < rank and float(left.sum()) > end:
+        count = min(_BLOCK, rank - len(factor), int((left > 0).sum()))
+        index = torch.multinomial(left.to(rng.device), count, generator=rng).to(left.device)
+        block = rows(index).double() - factor[:, index].T @ factor
+        pivots, basis = torch.linalg.eigh(block[:, index])
+        kept = pivots > 10 * rounding * scale
+        if not kept.any():
+            break
+        new = (basis[:, kept] * pivots[kept].rsqrt()).T @ block
+        factor = torch.cat([factor, new])
+        left = (left - new.square().sum(0)).clamp(min=0)
+        left[index] = 0.0
+    _, values, vectors = torch.linalg.svd(factor, full_matrices=False)
+    return Nystrom(vectors, values.square(), Space((len(left),), torch.float64, left.device))
 
 
 def _new_directions(block: Tensor, Q: Tensor, rounding: float) -> Tensor:
@@ -145,19 +197,3 @@ def _new_directions(block: Tensor, Q: Tensor, rounding: float) -> Tensor:
         kept = lengths > rounding * size
         block, size = block[kept], 0.0
     return block
-
-
-def _left_out(core: Tensor, before: int, rounding: float) -> float:
-    """Largest eigenvalue of the Schur complement of the newest directions."""
-    core = (core + core.T) / 2
-    half = _inverse_root(core[:before, :before], rounding).T @ core[:before, before:]
-    return float(torch.linalg.eigvalsh(core[before:, before:] - half.T @ half)[-1])
-
-
-def _inverse_root(core: Tensor, rounding: float) -> Tensor:
-    """R with ``R R^T`` the inverse of a semi-definite matrix, without its eigenvalues below rounding."""
-    if not len(core):
-        return core
-    values, vectors = torch.linalg.eigh((core + core.T) / 2)
-    kept = values > 10 * rounding * values[-1]
-    return vectors[:, kept] * values[kept].rsqrt()

@@ -7,7 +7,7 @@ from scipy.stats import chi2
 from ctuq.errors import InputError
 from ctuq.linops import LinearOperator, Space
 from ctuq.linops.basic import Dense, Diagonal, Identity
-from ctuq.linops.precondition import nystrom
+from ctuq.linops.precondition import nystrom, pivoted_cholesky
 from ctuq.linops.solve import CG
 
 DOUBLE = torch.float64
@@ -80,6 +80,55 @@ def test_the_approximation_lies_below_the_operator_and_nearly_takes_its_largest_
     torch.testing.assert_close(found.values[:20], torch.linalg.eigvalsh(G).flip(0)[:20], rtol=1e-6, atol=0)
 
 
+def test_a_sketch_of_full_rank_is_the_operator(rng):
+    G = steep()
+    found = nystrom(Dense(G), rng=rng)
+    torch.testing.assert_close((found.vectors.T * found.values) @ found.vectors, G, rtol=0, atol=1e-7)
+
+
+def smooth(n=M, lengthscale=0.2):
+    x = torch.rand(n, 2, generator=torch.Generator().manual_seed(2), dtype=DOUBLE)
+    return torch.exp(-torch.cdist(x, x).square() / (2 * lengthscale**2))
+
+
+def test_pivots_approximate_a_kernel_from_below_with_their_rows_alone(rng):
+    scales = torch.ones(M, dtype=DOUBLE)
+    scales[:40] = 100.0
+    G, seen = scales[:, None] * smooth(lengthscale=0.05) * scales, []
+
+    def rows(index):
+        seen.extend(index.tolist())
+        return G[index]
+
+    found = pivoted_cholesky(rows, G.diagonal(), 64, rng=rng)
+    rest = G - (found.vectors.T * found.values) @ found.vectors
+    eigenvalues = torch.linalg.eigvalsh(rest)
+    assert len(seen) == len(set(seen)) == 64
+    assert eigenvalues[0] > -1e-8
+    # The best approximation of rank 48 leaves 160; uniform pivots leave 2e5.
+    assert rest.trace() < torch.linalg.eigvalsh(G)[:-48].sum()
+    torch.testing.assert_close(rest[seen], torch.zeros(64, M, dtype=DOUBLE), rtol=0, atol=1e-7)
+
+
+def test_pivoting_stops_at_the_noise_and_at_the_rank_of_the_matrix(rng):
+    G = smooth()
+    found = pivoted_cholesky(lambda index: G[index], G.diagonal(), M, rng=rng, noise=0.1)
+    assert len(found.values) < M
+    assert torch.linalg.eigvalsh(G - (found.vectors.T * found.values) @ found.vectors)[-1] < 1.0
+    low = normal(M, 7)
+    found = pivoted_cholesky(lambda index: low[index] @ low.T, low.square().sum(1), rng=rng)
+    assert len(found.values) == 7
+    torch.testing.assert_close((found.vectors.T * found.values) @ found.vectors, low @ low.T, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_pivots_precondition_a_kernel(dtype, rng):
+    G, b = smooth(lengthscale=0.5), normal(2, M)
+    K = Dense(G) + 1e-3 * Identity(Space((M,), DOUBLE))
+    sketch = pivoted_cholesky(lambda index: G[index].to(dtype), G.diagonal().to(dtype), rng=rng, noise=1e-3)
+    assert CG(rtol=1e-6, preconditioner=sketch.with_noise(1e-3))(K, b).steps < 10 < CG(rtol=1e-6)(K, b).steps / 5
+
+
 def test_float32_products_give_a_preconditioner_that_is_positive(rng):
     found = nystrom(Dense(steep().float()), rng=rng, noise=NOISE)
     assert (found.values >= 0).all()
@@ -141,3 +190,6 @@ def test_what_cannot_be_a_preconditioner_is_refused(small, rng):
         nystrom(Dense(normal(3, 4)), rng=rng)
     with pytest.raises(InputError, match="and 0"):
         nystrom(Dense(normal(3, 3)), 0, rng=rng)
+    for rank, diagonal in ((0, 1.0), (1, -1.0), (1, torch.nan)):
+        with pytest.raises(InputError, match="Pivots need"):
+            pivoted_cholesky(lambda index: normal(1, 2), torch.full((2,), diagonal), rank, rng=rng)
