@@ -41,7 +41,7 @@ class CandidateGrid:
     def angles(self) -> NDArray[np.float64]:
         """All angles, (V,)."""
         count = int(np.ceil((self.stop - self.start) / self.step - 1e-9))
-        return self.start + self.step * np.arange(count)
+        return np.asarray(self.start + self.step * np.arange(count), np.float64)
 
 
 @dataclass(frozen=True)

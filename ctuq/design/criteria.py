@@ -32,7 +32,9 @@ def squared_error(state: Conditioned) -> Tensor:
 def variance_reduction(state: Conditioned) -> Tensor:
     """A-optimal gain: the drop of ``sum_i E_ii S_ii`` over the region E, in squared units of the image; (V,).
 
-    ``tr(D^1/2 (I + D^1/2 A_v S A_v^T D^1/2)^-1 D^1/2 A_v S E S A_v^T)``.
+    ``tr(D^1/2 (I + D^1/2 A_v S A_v^T D^1/2)^-1 D^1/2 A_v S E S A_v^T)``. It is quadratic in S, so that rounding grows with
+    the square of what was learned: measured after ten views, 2e-7 of the gain at a prior variance 1e3 times the noise, 3e-4 at
+    1e6; the other criteria keep 1e-8.
 
     Raises
     ------

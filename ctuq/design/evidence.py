@@ -50,7 +50,7 @@ def learn_variance(K: Tensor, t: Tensor, noise: Tensor) -> Variances:
     grid = np.array([loss(r) for r in _RATIOS])
     low = int(grid.argmin())
     bounds = _RATIOS[max(0, low - 1)], _RATIOS[min(len(grid) - 1, low + 1)]
-    best = float(scipy.optimize.fminbound(loss, *bounds, xtol=1e-6))
+    best = float(np.asarray(scipy.optimize.fminbound(loss, *bounds, xtol=1e-6)))
     sigma2 = float(np.mean(z2 / (math.exp(best) * v + 1)))
     value = -loss(best) - 0.5 * len(z2) * (1 + math.log(2 * math.pi)) - 0.5 * float(noise.log().sum())
     return Variances(math.exp(best) * sigma2 / scale, sigma2, value)

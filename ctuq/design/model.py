@@ -14,7 +14,7 @@ from ctuq.design.rows import ViewRows
 from ctuq.errors import InputError
 from ctuq.tomo.matrix import MatrixRayTransform
 
-EVIDENCE_RAYS = 1200
+EVIDENCE_RAYS = 800
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +42,12 @@ class Measurements:
         return np.flatnonzero(self.weights.cpu().numpy().reshape(-1) > 0)
 
     def thinned(self, rays: int = EVIDENCE_RAYS) -> "Measurements":
-        """Every q-th ray of the used ones, at most ``rays`` of them: enough to learn a few hyperparameters from."""
+        """The same with ``rays`` of the used rays, spread evenly: enough to learn a few hyperparameters from."""
         used = self.used
-        step = -(-len(used) // rays)
-        if step <= 1:
+        if len(used) <= rays:
             return self
         weights = torch.zeros_like(self.weights).reshape(-1)
-        kept = torch.from_numpy(used[::step]).to(weights.device)
+        kept = torch.from_numpy(used[np.arange(rays) * len(used) // rays]).to(weights.device)
         weights[kept] = self.weights.reshape(-1)[kept]
         return replace(self, weights=weights.reshape(self.weights.shape))
 

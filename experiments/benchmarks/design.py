@@ -1,7 +1,7 @@
 """Angle design: what a step costs, how long a suggestion takes, and what sampling in place of exact algebra would change.
 
 ``python -m experiments.benchmarks.design r32_0.npz`` runs all parts; ``--parts steps sampled latency published`` some of them.
-CPU seconds on one thread, except the latency, which is wall time on the given number of threads.
+CPU seconds on one thread, except the latency, which is also given in wall seconds, on ``--threads`` threads.
 """
 
 import resource
@@ -72,6 +72,16 @@ def main(
     print(f"\nlargest memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB")
 
 
+class Clock:
+    """Wall and CPU seconds since it was made, as text."""
+
+    def __init__(self):
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def __str__(self) -> str:
+        return f"{time.perf_counter() - self.wall:.2f} ({time.process_time() - self.cpu:.2f})"
+
+
 def steps(bench: Bench, model: GaussianModel) -> None:
     """Exact greedy steps after the network's products: reference 3.8 s a step at 200 samples, 1 s for all 15 to reach."""
     print(f"\n{STEPS} exact steps on {bench.A.grid.shape}, {len(bench.angles)} candidates, linearised DIP; CPU s on one thread")
@@ -112,8 +122,8 @@ def sampling(bench: Bench, model: GaussianModel) -> None:
 
 
 def latency(size: int, rank: int) -> None:
-    """Wall seconds from telling one view to the next suggestion, 180 candidates; to reach: 2."""
-    print(f"\nsuggestions at {size} x {size}, 180 candidates, {torch.get_num_threads()} threads; wall s")
+    """Seconds from telling one view to the next suggestion, 180 candidates; to reach: 2."""
+    print(f"\nsuggestions at {size} x {size}, 180 candidates, {torch.get_num_threads()} threads; wall s (CPU s of all threads)")
     A = _transform(size, 180)
     kernel = Matern12(A.grid.shape, size / 8)
     rng = torch.Generator().manual_seed(0)
@@ -123,20 +133,18 @@ def latency(size: int, rank: int) -> None:
     }
     y = np.zeros(A.geometry.shape, np.float32)
     for label, make in models.items():
-        designer = Designer(DesignProblem(A=A), GaussianModel(make(), 1e-2))
-        start = time.perf_counter()
+        designer, clock = Designer(DesignProblem(A=A), GaussianModel(make(), 1e-2)), Clock()
         pilot = np.arange(0, 180, 36)
         designer.tell(A.geometry.angles[pilot], y[pilot])
         asked = designer.ask()
+        print(f"{label}: blocks of all candidates and 5 pilot views {clock}", end="", flush=True)
         times = []
-        print(f"{label}: blocks of all candidates and 5 pilot views {time.perf_counter() - start:.1f}", end="")
         for _ in range(35):
-            start = time.perf_counter()
+            clock = Clock()
             designer.tell(asked.angles, y[asked.views])
             asked = designer.ask()
-            times.append(time.perf_counter() - start)
-        at = ", ".join(f"{times[i]:.2f}" for i in (0, 14, 34))
-        print(f"; suggestion after 6, 20, 40 views {at}; largest {max(times):.2f}", flush=True)
+            times.append(str(clock))
+        print("; suggestion after 6, 20, 40 views " + ", ".join(times[i] for i in (0, 14, 34)), flush=True)
 
 
 def published(size: int, rank: int) -> None:
