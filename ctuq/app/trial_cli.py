@@ -6,16 +6,17 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from ctuq.app.command import Command, File
+
 _Output = arg(aliases=["-o"], metavar="FOLDER")
-_File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Simulate:
+class Simulate(Command):
     """Let an adaptive design, equidistant, golden-ratio and random angles compete on a phantom or on a scan with many views."""
 
-    object: Positional[Annotated[str, arg(metavar="SCAN_OR_PHANTOM")]]
-    """A scan file, or rectangles, ellipses, glyph or shepp-logan."""
+    object: Positional[Annotated[tuple[str, ...], arg(metavar="SCAN_OR_PHANTOM", help_behavior_hint="(required)")]]
+    """A scan file (or several parts of one scan), or rectangles, ellipses, glyph or shepp-logan."""
     output: Annotated[Path, _Output]
     """Folder for the trials and their comparison; trials that are there are not run again."""
     criterion: Literal["eig", "diagonal-eig", "ese", "a"] = "eig"
@@ -46,35 +47,29 @@ class Simulate:
     """How many random designs."""
     reconstruct: Literal["tv", "dip", "both"] = "tv"
     """Reconstruction that judges all designs alike; dip at every fifth number of angles."""
-    strength: float = 0.3
+    strength: float = 0.5
     """Of the total variation that judges."""
-    geometry: _File = None
+    geometry: File = None
     """YAML file with the geometry, for formats that hold none."""
-    truth: _File = None
+    truth: File = None
     """Known image to score against; never used to choose."""
-    debug: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Show the traceback of an error."""
 
     def run(self) -> int:
-        """Do the work and return the exit code."""
         from ctuq.app import trial_commands
 
         return trial_commands.simulate(self)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compare:
+class Compare(Command):
     """Curves of quality against the number of angles for all strategies in some folders, and the angles each saves."""
 
     folders: Positional[Annotated[tuple[Path, ...], arg(metavar="FOLDER [FOLDER ...]", help_behavior_hint="(required)")]]
     """Folders that ctuq design simulate wrote."""
     output: Annotated[Path | None, arg(aliases=["-o"], metavar="FOLDER", help_behavior_hint="")] = None
     """Where to write; by default the first folder."""
-    debug: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Show the traceback of an error."""
 
     def run(self) -> int:
-        """Do the work and return the exit code."""
         from ctuq.app import trial_commands
 
         return trial_commands.compare(self)

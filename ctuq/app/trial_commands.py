@@ -10,6 +10,7 @@ import numpy as np
 
 from ctuq import files
 from ctuq.app import trial_cli
+from ctuq.app.progress import told_about
 from ctuq.app.report import png_bytes
 from ctuq.app.trial_figures import draw_angles, draw_comparison
 from ctuq.app.trial_subjects import name_of, phantom_subject, scan_subject
@@ -33,15 +34,16 @@ def simulate(command: "trial_cli.Simulate") -> int:
     plan = Plan(command.pilot, command.total)
     methods = METHODS if command.reconstruct == "both" else (command.reconstruct,)
     imagings = {name: imaging(name, strength=command.strength) for name in methods}
-    for subject in _subjects(command):
-        if command.total > len(subject.candidates):
-            raise InputError(
-                f"{command.total} angles are wanted of {len(subject.candidates)} candidates; give a smaller --total."
-            )
-        contenders = (*baselines(randoms=command.random, full_turn=goes_round(subject.A.geometry)), adaptive)
-        for trial in kept(command.output, subject, contenders, plan, imagings, setting=_setting(command)):
-            print(_told(trial))
-    return _compare([command.output], command.output)
+    with told_about(command.debug):
+        for subject in _subjects(command):
+            if command.total > len(subject.candidates):
+                wanted, there = command.total, len(subject.candidates)
+                raise InputError(f"{wanted} angles are wanted of {there} candidates; give a smaller --total.")
+            half = goes_round(subject.A.geometry) and 2 * command.total <= len(subject.candidates)
+            contenders = (*baselines(randoms=command.random, half_turn=half), adaptive)
+            for trial in kept(command.output, subject, contenders, plan, imagings, setting=_setting(command)):
+                print(_told(trial))
+        return _compare([command.output], command.output)
 
 
 def compare(command: "trial_cli.Compare") -> int:
@@ -64,8 +66,8 @@ def write_comparison(trials: Sequence[Trial], folder: Path, stem: str, *, rng: n
     for quality in dict.fromkeys(name for trial in trials for name in trial.qualities):
         found = curves(trials, quality)
         present = [name for name in _BASELINES if name in found.values]
-        rows += table(found, present, rng=rng)
         savings = {b: {n: saving(found, n, b, rng=rng) for n in found.values if n != b} for b in present}
+        rows += table(found, savings)
         if present:
             name = f"{stem}_{quality.replace(' ', '_')}.png"
             _write(folder / name, png_bytes(draw_comparison(found, present[0], savings)))
@@ -83,21 +85,25 @@ def _compare(folders: Sequence[Path], output: Path) -> int:
 
 
 def _subjects(command: "trial_cli.Simulate") -> Iterator[Subject]:
-    if command.object in PHANTOMS:
+    if not command.object:
+        raise InputError(f"Name a scan file or a phantom; phantoms are {', '.join(PHANTOMS)}.")
+    first, *more = command.object
+    if first in PHANTOMS and not more:
         for seed in range(command.seed, command.seed + command.images):
-            yield phantom_subject(command.object, command.size, command.candidates, noise=command.noise, seed=seed)
+            yield phantom_subject(first, command.size, command.candidates, noise=command.noise, seed=seed)
         return
-    path = Path(command.object)
-    if not path.is_file():
-        raise InputError(f"'{path}' is neither a file nor a phantom; phantoms are {', '.join(PHANTOMS)}.")
-    scan = files.read(path, geometry=command.geometry, truth=command.truth)
-    yield scan_subject(name_of(path), scan, command.size, every=command.every, strength=command.strength)
+    paths = [Path(name) for name in command.object]
+    absent = [path for path in paths if not path.is_file()]
+    if absent:
+        raise InputError(f"'{absent[0]}' is neither a file nor a phantom; phantoms are {', '.join(PHANTOMS)}.")
+    scan = files.read(paths, geometry=command.geometry, truth=command.truth)
+    yield scan_subject(name_of(paths[0]), scan, command.size, every=command.every, strength=command.strength)
 
 
 def _setting(command: "trial_cli.Simulate") -> str:
     """What trials must share to be compared."""
     views = f"{command.candidates} candidates, noise {command.noise:g}"
-    views = views if command.object in PHANTOMS else f"every {command.every}"
+    views = views if command.object[0] in PHANTOMS else f"every {command.every}"
     return (
         f"{command.size} pixels, {views}, {command.pilot} pilot, {command.total} total, "
         f"{command.reconstruct}, TV {command.strength:g}"

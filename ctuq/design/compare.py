@@ -4,11 +4,10 @@ Subjects differ by far more than strategies, so every figure is of paired subjec
 subjects is the logarithm of the geometric mean of their mean squared errors.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.optimize
 from numpy.typing import NDArray
 
 from ctuq.design.trial import Trial
@@ -149,30 +148,27 @@ def saving(found: Curves, strategy: str, baseline: str, *, rng: np.random.Genera
     n = len(a)
     low = high = np.full(len(found.counts), np.nan)
     if n > 1:
-        draws = rng.integers(0, n, (resamples, n))
-        tries = np.stack([needed_angles(found.counts, a[i].mean(0), b[i].mean(0)) for i in draws])
+        shares = rng.multinomial(n, np.full(n, 1 / n), resamples) / n
+        tries = needed_angles(found.counts, shares @ a, shares @ b)
         # A quantile that is one of the draws: between a number and infinity there is nothing to interpolate.
         low, high = np.quantile(tries, [0.025, 0.975], axis=0, method="inverted_cdf")
-    return Saving(found.counts, needed_angles(found.counts, a.mean(0), b.mean(0)), low, high, n)
+    return Saving(found.counts, needed_angles(found.counts, a.mean(0)[None], b.mean(0)[None])[0], low, high, n)
 
 
 def needed_angles(
     counts: NDArray[np.int64], strategy: NDArray[np.float64], baseline: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """How many angles one curve needs to reach the other at each count, both first made to rise by isotonic regression."""
-    rising, goal = (np.asarray(scipy.optimize.isotonic_regression(curve).x) for curve in (strategy, baseline))
-    needed = np.interp(goal, rising + _TIE * np.arange(len(rising)), counts)
-    return np.where(goal > rising[-1] + _TIE * len(rising), np.inf, needed)
+    """How many angles a curve needs to reach another at each count, both first made to rise; curves (R, N) in pairs."""
+    rising, goal = _rising(strategy) + _TIE * np.arange(len(counts)), _rising(baseline)
+    needed = np.stack([np.interp(g, r, counts) for g, r in zip(goal, rising, strict=True)])
+    return np.where(goal > rising[:, -1:], np.inf, needed)
 
 
-def table(
-    found: Curves, baselines: Sequence[str], *, rng: np.random.Generator, resamples: int = 2000
-) -> list[dict[str, str | float | int]]:
-    """One row for each strategy and count: mean, paired difference and angles saved against each baseline that is there."""
+def table(found: Curves, savings: Mapping[str, Mapping[str, Saving]]) -> list[dict[str, str | float | int]]:
+    """One row for each strategy and count: mean, paired difference and angles saved against each baseline of ``savings``."""
     rows: list[dict[str, str | float | int]] = []
-    present = [name for name in baselines if name in found.values]
     for name, values in found.values.items():
-        against = {b: (difference(found, name, b), saving(found, name, b, rng=rng, resamples=resamples)) for b in present}
+        against = {b: (difference(found, name, b), of[name]) for b, of in savings.items() if name in of}
         for i, count in enumerate(found.counts):
             row: dict[str, str | float | int] = {"strategy": name, "quality": found.quality, "angles": int(count)}
             row |= {"subjects": int(np.isfinite(values[:, i]).sum()), "dB": float(np.nanmean(values[:, i]))}
@@ -184,3 +180,15 @@ def table(
                 row |= {f"saved against {b}, low": float(lower[i]), f"saved against {b}, high": float(upper[i])}
             rows.append(row)
     return rows
+
+
+def _rising(curves: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Isotonic regression of each row: the max-min of its means over intervals (Robertson, Wright and Dykstra 1988)."""
+    n = curves.shape[1]
+    sums = np.pad(np.cumsum(curves, axis=1), ((0, 0), (1, 0)))
+    first, last = np.arange(n)[:, None], np.arange(n)[None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = (sums[:, None, 1:] - sums[:, :-1, None]) / (last - first + 1)
+    means = np.where(last >= first, means, np.inf)
+    lowest = np.minimum.accumulate(means[:, :, ::-1], axis=2)[:, :, ::-1]
+    return np.where(first <= last, lowest, -np.inf).max(1)

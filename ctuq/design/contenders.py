@@ -198,9 +198,9 @@ class Adaptive:
 Strategy = Placed | Adaptive
 
 
-def baselines(*, randoms: int = 5, full_turn: bool = False) -> tuple[Placed, ...]:
-    """What an adaptive design has to beat: equidistant, nested, golden ratio, and random with so many seeds."""
-    half = (Placed("half turn"),) if full_turn else ()
+def baselines(*, randoms: int = 5, half_turn: bool = False) -> tuple[Placed, ...]:
+    """What an adaptive design has to beat: equidistant (also over half a turn), nested, golden ratio, and random by seeds."""
+    half = (Placed("half turn"),) if half_turn else ()
     return (Placed("equidistant"), *half, Placed("nested"), Placed("golden"), *(Placed("random", i) for i in range(randoms)))
 
 

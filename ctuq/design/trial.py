@@ -14,6 +14,7 @@ from ctuq.design.imaging import Imaging
 from ctuq.design.subject import Subject
 from ctuq.errors import InputError
 
+RARELY = {"dip": 5}
 _NONE = -1
 
 
@@ -82,7 +83,7 @@ def run(
     methods: Mapping[str, Imaging],
     *,
     setting: str = "",
-    rarely: int = 5,
+    steps: Mapping[str, int] = RARELY,
 ) -> Trial:
     """Let a strategy choose, then reconstruct from its views and judge.
 
@@ -92,9 +93,10 @@ def run(
     strategy : Placed or Adaptive
     plan : Plan
     methods : mapping of str to callable
-        Reconstructions by name. "dip" is made only at every ``rarely``-th count from the total down; it costs a fit each.
+        Reconstructions by name.
     setting : str
-    rarely : int
+    steps : mapping of str to int
+        A method with step k is made at every k-th count from the total down, others at every count.
     """
     chosen = strategy.choose(subject, plan)
     counts = np.arange(plan.pilot, plan.total + 1)
@@ -103,7 +105,7 @@ def run(
     for row, taken in enumerate(chosen.views):
         views[row, : len(taken)] = taken
         for name, reconstruct in methods.items():
-            if name == "dip" and (plan.total - counts[row]) % rarely:
+            if (plan.total - counts[row]) % steps.get(name, 1):
                 continue
             image = reconstruct(subject.measured(subject.candidates[taken]))
             for against, value in subject.judge(image, taken).items():
@@ -130,6 +132,7 @@ def kept(
     methods: Mapping[str, Imaging],
     *,
     setting: str,
+    steps: Mapping[str, int] = RARELY,
 ) -> Iterator[Trial]:
     """Run every strategy that has no file in the folder yet, and write one for each; all trials in order.
 
@@ -147,7 +150,7 @@ def kept(
                     f"'{path}' was made with other settings ({trial.setting}; now {setting}); choose another folder."
                 )
         else:
-            trial = run(subject, strategy, plan, methods, setting=setting)
+            trial = run(subject, strategy, plan, methods, setting=setting, steps=steps)
             folder.mkdir(parents=True, exist_ok=True)
             trial.save(path)
         yield trial

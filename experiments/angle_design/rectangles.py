@@ -50,6 +50,8 @@ class Options:
     minutes: float = 120.0
     """No image is begun after so long."""
     randoms: int = 3
+    judge_every: int = 1
+    """Reconstruct at every k-th number of angles, from the total down."""
     strength: float = 0.3
     """Of the TV reconstruction that judges; chosen on other images, see docs."""
     dip: bool = False
@@ -103,7 +105,10 @@ def run_images(options: Options) -> list[Trial]:
         methods["dip"] = imaging("dip", dip_options=DIPOptions(iterations=options.iterations))
     plan, began, trials = Plan(options.pilot, options.total), time.monotonic(), []
     folder = HERE / "runs" / "angle_design" / options.label
-    setting = f"{options.label}, {options.candidates} candidates, {plan}, TV {options.strength:g}"
+    steps = {"tv": options.judge_every, "dip": 5}
+    setting = (
+        f"{options.label}, {options.candidates} candidates, {plan}, TV {options.strength:g} at every {options.judge_every}"
+    )
     done_before = sorted({path.name.split("--")[0] for path in folder.glob("*.trial.h5")})
     print(f"Trials are kept in {folder}; there are some of {', '.join(done_before) or 'no image yet'}.")
     for seed in range(options.first, options.first + options.images):
@@ -112,7 +117,7 @@ def run_images(options: Options) -> list[Trial]:
         scan = phantom_subject(
             "rectangles", options.size, options.candidates, noise=options.noise, seed=seed, shift=options.shift
         )
-        done = list(kept(folder, scan, contenders(options), plan, methods, setting=setting))
+        done = list(kept(folder, scan, contenders(options), plan, methods, setting=setting, steps=steps))
         trials += done
         print(f"image {seed} done after {(time.monotonic() - began) / 60:.1f} min", flush=True)
     return trials

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+import scipy.optimize
 
-from ctuq.design.compare import Curves, curves, difference, needed_angles, saving, table
+from ctuq.design.compare import Curves, _rising, curves, difference, needed_angles, saving, table
 from ctuq.design.trial import Trial
 from ctuq.errors import InputError
 
@@ -29,25 +30,36 @@ def trial(subject, strategy, values, *, seed=0, setting="one"):
     )
 
 
+def needed_of(strategy, baseline):
+    return needed_angles(COUNTS, strategy[None], baseline[None])[0]
+
+
 def both(a, b):
     return Curves("tv truth", COUNTS, tuple(str(i) for i in range(len(a))), {"new": a, "old": b})
 
 
 def test_a_design_that_needs_a_fifth_fewer_angles_is_found_to_save_twenty_percent():
-    needed = needed_angles(COUNTS, rising(COUNTS / 0.8), rising(COUNTS))
+    needed = needed_of(rising(COUNTS / 0.8), rising(COUNTS))
     np.testing.assert_allclose(1 - needed[5:] / COUNTS[5:], 0.2, atol=2e-3)
 
 
 def test_out_of_reach_is_infinite_and_there_from_the_start_is_the_first_count():
-    needed = needed_angles(COUNTS, rising(COUNTS * 0.8), rising(COUNTS))
+    needed = needed_of(rising(COUNTS * 0.8), rising(COUNTS))
     assert np.isfinite(needed[COUNTS <= 32]).all() and np.isinf(needed[COUNTS > 32]).all()
-    assert needed_angles(COUNTS, rising(COUNTS) + 20, rising(COUNTS))[-1] == 5
+    assert needed_of(rising(COUNTS) + 20, rising(COUNTS))[-1] == 5
 
 
 def test_a_design_needs_as_many_angles_as_itself_even_where_its_curve_falls():
     curve = rising(COUNTS) + np.where(COUNTS % 2, 0.5, -0.5)
-    np.testing.assert_allclose(needed_angles(COUNTS, curve, curve)[[0, -1]], [5, 40], atol=1.01)
-    np.testing.assert_allclose(needed_angles(COUNTS, rising(COUNTS), rising(COUNTS)), COUNTS, atol=1e-6)
+    np.testing.assert_allclose(needed_of(curve, curve)[[0, -1]], [5, 40], atol=1.01)
+    np.testing.assert_allclose(needed_of(rising(COUNTS), rising(COUNTS)), COUNTS, atol=1e-6)
+
+
+def test_curves_are_made_to_rise_by_isotonic_regression():
+    rng = np.random.default_rng(4)
+    wild = rising(COUNTS) + rng.standard_normal((20, len(COUNTS)))
+    expected = [scipy.optimize.isotonic_regression(curve).x for curve in wild]
+    np.testing.assert_allclose(_rising(wild), expected, atol=1e-12)
 
 
 def test_differences_are_paired_so_that_subjects_cancel():
@@ -110,11 +122,12 @@ def test_trials_of_different_settings_are_not_compared():
 def test_the_table_says_what_differs_and_what_is_saved():
     rng = np.random.default_rng(0)
     old = rising(COUNTS) + rng.standard_normal((4, 1))
-    rows = table(both(old + 1, old), ["old", "absent"], rng=rng, resamples=100)
+    found = both(old + 1, old)
+    rows = table(found, {"old": {"new": saving(found, "new", "old", rng=rng, resamples=100)}})
     row = next(r for r in rows if r["strategy"] == "new" and r["angles"] == 20)
     assert row["minus old (dB)"] == pytest.approx(1) and row["subjects"] == 4
     assert row["saved against old (%)"] == pytest.approx(100 * (1 - 10**-0.1), abs=0.1)
-    assert not any("absent" in key for key in row)
+    assert not any("minus" in key for r in rows for key in r if r["strategy"] == "old")
 
 
 def test_an_unknown_strategy_is_told():
