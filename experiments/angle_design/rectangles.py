@@ -82,16 +82,16 @@ class Remembered:
         return self._known[key]
 
 
-def contenders(options: Options) -> list[Strategy]:
+def contenders(names: tuple[str, ...], randoms: int, iterations: int, *, half_turn: bool = False) -> list[Strategy]:
     """All baselines, and the adaptive strategies by their names: "eig lindip", "eig lindip every 5"."""
-    dip = LinDIPOptions(dip=DIPOptions(iterations=options.iterations), warm_iterations=max(1, options.iterations // 3))
+    dip = LinDIPOptions(dip=DIPOptions(iterations=iterations), warm_iterations=max(1, iterations // 3))
     network = Remembered(LinearisedDIP(dip))
     shared: dict[str, Callable[[], Learn]] = {
         "lindip": lambda: Every(network, 0),
         "lindip+edges": lambda: Sum((Every(network, 0), Edges())),
     }
-    found: list[Strategy] = [*baselines(randoms=options.randoms)]
-    for text in options.strategies:
+    found: list[Strategy] = [*baselines(randoms=randoms, half_turn=half_turn)]
+    for text in names:
         criterion, prior, *more = text.split()
         every = int(more[1]) if more else 0
         found.append(Adaptive(criterion, prior, every=every, dip=dip, learn=None if every else shared.get(prior)))
@@ -117,7 +117,8 @@ def run_images(options: Options) -> list[Trial]:
         scan = phantom_subject(
             "rectangles", options.size, options.candidates, noise=options.noise, seed=seed, shift=options.shift
         )
-        done = list(kept(folder, scan, contenders(options), plan, methods, setting=setting, steps=steps))
+        entrants = contenders(options.strategies, options.randoms, options.iterations)
+        done = list(kept(folder, scan, entrants, plan, methods, setting=setting, steps=steps))
         trials += done
         print(f"image {seed} done after {(time.monotonic() - began) / 60:.1f} min", flush=True)
     return trials
@@ -126,7 +127,8 @@ def run_images(options: Options) -> list[Trial]:
 def main(options: Options) -> None:
     torch.set_num_threads(1)
     trials = run_images(options)
-    write_comparison(trials, HERE / "figures", f"angle_design_{options.label}", rng=np.random.default_rng(0))
+    for sentence in write_comparison(trials, HERE / "figures", f"angle_design_{options.label}", rng=np.random.default_rng(0)):
+        print(sentence)
 
 
 if __name__ == "__main__":
