@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,9 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ctuq.errors import InputError
-from ctuq.linops.layers import Opaque
 from ctuq.linops.operator import LinearOperator, Space
-from ctuq.linops.reverse import Reverse
 from ctuq.linops.tape import Tape, record
 
 _CPU_BYTES = 2**23
@@ -60,12 +58,15 @@ class Jacobian(LinearOperator):
 
     @torch.no_grad()
     def _apply_transpose(self, y: Tensor) -> Tensor:
-        out = y.new_zeros(y.shape[0], *self.domain.shape, dtype=self.domain.dtype)
-        for rows, target in zip(y.split(self.chunk), out.split(self.chunk), strict=True):
-            for block, part in zip(self.blocks, self._tape.vjp(rows.reshape(-1, *self._raw)), strict=True):
-                if part is not None:
-                    target[:, block.slice] = part.flatten(1)
-        return out
+        return self.add_transpose(y, y.new_zeros(y.shape[0], *self.domain.shape, dtype=self.domain.dtype))
+
+    @torch.no_grad()
+    def add_transpose(self, y: Tensor, total: Tensor) -> Tensor:
+        """Add ``J^T y`` to ``total`` (k, P) in place and return it: sums over mini-batches need no second vector."""
+        for rows, target in zip(y.split(self.chunk), total.split(self.chunk), strict=True):
+            sums = [target[:, b.slice].view(-1, *b.shape) for b in self.blocks]
+            self._tape.add_vjp(rows.reshape(-1, *self._raw), sums)
+        return total
 
     @property
     def bytes(self) -> int:
@@ -85,22 +86,26 @@ class Frozen:
     blocks : tuple of Block
     fixed : dict of str to Tensor
         Copies of the other parameters and of the buffers.
+    trusted : set
+        Structures of the records that have been compared with autograd.
     """
 
     module: nn.Module
     weights: Tensor
     blocks: tuple[Block, ...]
     fixed: dict[str, Tensor]
+    trusted: set[tuple] = field(default_factory=set)
 
     @classmethod
     def of(cls, module: nn.Module, parameters: Sequence[str] | None = None) -> "Frozen":
         """Copy the parameters; see `linearise` for their choice and the errors."""
         names = list(weight_names(module) if parameters is None else parameters)
         _check(module, names)
-        values = {name: value.detach().clone() for name, value in module.named_parameters()}
+        values = {name: value.detach() for name, value in module.named_parameters()}
         chosen = [(name, values.pop(name)) for name in names]
-        values.update((name, value.detach().clone()) for name, value in module.named_buffers())
-        return cls(module, torch.cat([value.reshape(-1) for _, value in chosen]), _blocks(chosen), values)
+        values.update((name, value.detach()) for name, value in module.named_buffers())
+        fixed = {name: value.clone() for name, value in values.items()}
+        return cls(module, torch.cat([value.reshape(-1) for _, value in chosen]), _blocks(chosen), fixed)
 
     def leaves(self, weights: Tensor | None = None) -> list[Tensor]:
         """The chosen parameters one by one, views of ``weights`` (P,) or of the fixed ones."""
@@ -116,11 +121,14 @@ class Frozen:
 
     @torch.no_grad()
     def linearise(self, inputs: Tensor, *, chunk: int | None = None) -> tuple[Tensor, Jacobian]:
-        """The module's own output, with all its axes, and the Jacobian that `linearise` gives."""
+        """The module's own output, with all its axes, and the Jacobian that `linearise` gives.
+
+        The record of a first input is compared with autograd, and that of a later one if it has made other calls.
+        """
         if chunk is not None and chunk < 1:
             raise InputError(f"The chunk is {chunk} rows: give at least 1.")
-        output, tape, widest = record(lambda *leaves: self(inputs, *leaves), self.leaves())
-        tape.nodes = [replace(n, rule=Reverse.of(n.rule)) if isinstance(n.rule, Opaque) else n for n in tape.nodes]
+        leaves = self.leaves()
+        output, tape, widest = record(lambda *values: self(inputs, *values), leaves, trusted=self.trusted)
         if chunk is None:
             budget = _CPU_BYTES if output.device.type == "cpu" else _GPU_BYTES
             chunk = min(max(1, budget // max(1, widest)), 64)

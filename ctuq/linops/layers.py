@@ -4,17 +4,12 @@ A rule holds what the products of one call need; its tensors carry the rows in f
 ``shape``. Images are kept channels-last, where convolutions and sums over pixels are fastest.
 """
 
-import math
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
-
-PATCH_BYTES = 2**28
-"""Unfolded inputs up to this size are kept, for one matrix product over all rows; larger ones go row by row."""
 
 
 class Rule(Protocol):
@@ -27,63 +22,6 @@ class Rule(Protocol):
     def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
         """Cotangents ``(k, *operand)`` of the wanted operands."""
         ...
-
-
-class Convolution:
-    """Convolution in input, weight and bias; the shared input's patches turn its weight part into a matrix product."""
-
-    def __init__(self, x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]):
-        self._x, self._weight = channels_last(x), channels_last(weight)
-        self._settings = (stride, padding, dilation, False, [0] * len(stride), 1)
-        out = torch.convolution(self._x[:1], self._weight, None, *self._settings)
-        self._shape = (x.shape[0], *out.shape[2:], out.shape[1])
-        size = out[0, 0].numel() * x.shape[0] * weight[0].numel() * x.element_size()
-        self._local = weight[0, 0].numel() == 1 and stride == [1] * len(stride) and not any(padding)
-        self._patches = _unfold(x, weight.shape[2:], stride, padding, dilation) if size <= PATCH_BYTES else None
-
-    def jvp(self, tangents: Sequence[Tensor | None]) -> Tensor:
-        dx, dw, db = tangents
-        out = None
-        if dx is not None:
-            out = self._pixels(torch.convolution(_merge(dx), self._weight, None, *self._settings), dx.shape[0])
-        if dw is not None:
-            out = self._weight_jvp(dw, out)
-        if db is not None:
-            shift = db[:, None, :]
-            out = shift.expand(-1, math.prod(self._shape[:-1]), -1) if out is None else out + shift
-        assert out is not None
-        return out.reshape(-1, *self._shape).movedim(-1, 2)
-
-    def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
-        k, g = cotangent.shape[0], _merge(cotangent)
-        dx = dw = None
-        if wanted[0] and self._local:
-            dx = (self._pixels(g, k) @ self._weight.flatten(1)).reshape(k, *self._shape[:-1], -1).movedim(-1, 2)
-        elif wanted[0]:
-            size = (g.shape[0], *self._x.shape[1:])
-            dx = self._backward(g, self._x.new_empty(()).expand(size), 0).unflatten(0, (k, -1))
-        if wanted[1] and self._patches is not None:
-            pixels = self._pixels(g, k)
-            dw = torch.bmm(pixels.mT, self._patches.expand(k, -1, -1)).reshape(k, *self._weight.shape)
-        elif wanted[1]:
-            dw = torch.stack([self._backward(row, self._x, 1) for row in g.unflatten(0, (k, -1))])
-        return [dx, dw, self._pixels(g, k).sum(1) if wanted[2] else None]
-
-    def _weight_jvp(self, dw: Tensor, out: Tensor | None) -> Tensor:
-        if self._patches is None:
-            rows = torch.cat([torch.convolution(self._x, channels_last(row), None, *self._settings) for row in dw])
-            rows = self._pixels(rows, dw.shape[0])
-            return rows if out is None else out.add_(rows)
-        patches, weights = self._patches.expand(dw.shape[0], -1, -1), dw.flatten(2).mT
-        return torch.bmm(patches, weights) if out is None else out.baddbmm_(patches, weights)
-
-    def _backward(self, g: Tensor, x: Tensor, which: int) -> Tensor:
-        mask = [which == 0, which == 1, False]
-        return torch.ops.aten.convolution_backward(g, x, self._weight, None, *self._settings, mask)[which]
-
-    @staticmethod
-    def _pixels(images: Tensor, k: int) -> Tensor:
-        return images.movedim(1, -1).reshape(k, -1, images.shape[1])
 
 
 class GroupNorm:
@@ -121,19 +59,103 @@ class GroupNorm:
         return channels.reshape(*channels.shape, *[1] * (self._normal.ndim - 2))
 
 
-class Pointwise:
-    """An elementwise function: one stored factor for each operand."""
+class BatchNorm:
+    """Batch normalisation with fixed statistics: ``a n + b`` with ``n = (x - mean) / s``.
 
-    def __init__(self, function: Callable[..., Tensor], operands: Sequence[Tensor]):
-        factors = pull_back(function, operands, torch.ones_like(operands[0]))
-        self._factors = [channels_last(factor) if factor.ndim > 1 else factor for factor in factors]
+    Parameters
+    ----------
+    normal : Tensor, optional
+        n, needed where the weight a is an operand.
+    factor : Tensor, shape (channels,)
+        ``a / s``.
+    shape : torch.Size
+        Of x.
+    """
+
+    def __init__(self, normal: Tensor | None, factor: Tensor, shape: torch.Size):
+        self._normal, self._shape = normal, shape
+        self._factor = self._spread(factor)
 
     def jvp(self, tangents: Sequence[Tensor | None]) -> Tensor:
-        terms = [t * factor for t, factor in zip(tangents, self._factors, strict=True) if t is not None]
+        dx, da, db = tangents
+        terms = [] if dx is None else [dx * self._factor]
+        if da is not None:
+            assert self._normal is not None
+            terms.append(self._spread(da) * self._normal)
+        if db is not None:
+            terms.append(self._spread(db).expand(-1, *self._shape))
         return sum(terms[1:], start=terms[0])
 
     def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
-        return [cotangent * factor if want else None for factor, want in zip(self._factors, wanted, strict=True)]
+        axes = (1, *range(3, cotangent.ndim))
+        dx = cotangent * self._factor if wanted[0] else None
+        da = (cotangent * self._normal).sum(axes) if wanted[1] and self._normal is not None else None
+        return [dx, da, cotangent.sum(axes) if wanted[2] else None]
+
+    def _spread(self, channels: Tensor) -> Tensor:
+        return channels.reshape(*channels.shape[:-1], 1, -1, *[1] * (len(self._shape) - 2))
+
+
+class Pointwise:
+    """An elementwise function: one stored factor for each operand, one number where it is the same everywhere."""
+
+    def __init__(self, function: Callable[..., Tensor], operands: Sequence[Tensor]):
+        factors = pull_back(function, operands, torch.ones_like(operands[0]))
+        self._factors = [_compact(factor) for factor in factors]
+
+    def jvp(self, tangents: Sequence[Tensor | None]) -> Tensor:
+        terms = [_times(t, factor) for t, factor in zip(tangents, self._factors, strict=True) if t is not None]
+        return sum(terms[1:], start=terms[0])
+
+    def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
+        return [_times(cotangent, factor) if want else None for factor, want in zip(self._factors, wanted, strict=True)]
+
+
+class Rectifier:
+    """Linear on both sides of zero; its output, which the next layer keeps too, tells the sides.
+
+    Parameters
+    ----------
+    output : Tensor
+        Channels last in memory.
+    slope : float
+        On the negative side, not negative itself.
+    """
+
+    def __init__(self, output: Tensor, slope: float):
+        self._output, self._slope = output, slope
+
+    def jvp(self, tangents: Sequence[Tensor | None]) -> Tensor:
+        (dx,) = tangents
+        assert dx is not None
+        return torch.ops.aten.leaky_relu_backward(dx, self._output, self._slope, False)
+
+    def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
+        return [self.jvp([cotangent])]
+
+
+class Affine:
+    """``x W^T + b`` of vectors along the last axis, in input, weight and bias."""
+
+    def __init__(self, x: Tensor, weight: Tensor):
+        self._x, self._weight = x, weight
+
+    def jvp(self, tangents: Sequence[Tensor | None]) -> Tensor:
+        dx, dw, db = tangents
+        terms = [] if dx is None else [dx @ self._weight.mT]
+        if dw is not None:
+            part = self._x.reshape(-1, self._x.shape[-1]) @ dw.mT
+            terms.append(part.reshape(len(dw), *self._x.shape[:-1], -1))
+        if db is not None:
+            size = (len(db), *self._x.shape[:-1], db.shape[-1])
+            terms.append(db.reshape(len(db), *[1] * (self._x.ndim - 1), -1).expand(size))
+        return sum(terms[1:], start=terms[0])
+
+    def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
+        dx = cotangent @ self._weight if wanted[0] else None
+        g = cotangent.reshape(len(cotangent), -1, cotangent.shape[-1])
+        dw = g.mT @ self._x.reshape(-1, self._x.shape[-1]) if wanted[1] else None
+        return [dx, dw, g.sum(1) if wanted[2] else None]
 
 
 class Linear:
@@ -145,10 +167,10 @@ class Linear:
     def jvp(self, tangents: Sequence[Tensor | None]) -> Tensor:
         (dx,) = tangents
         assert dx is not None
-        return self._function(_merge(dx)).unflatten(0, (dx.shape[0], -1))
+        return self._function(merge(dx)).unflatten(0, (dx.shape[0], -1))
 
     def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
-        g = _merge(cotangent)
+        g = merge(cotangent)
         anywhere = g.new_empty(g.shape[0], *self._shape[2:], self._shape[1]).movedim(-1, 1)
         return [pull_back(self._function, [anywhere], g)[0].unflatten(0, (cotangent.shape[0], -1))]
 
@@ -162,7 +184,7 @@ class Concatenation:
     def jvp(self, tangents: Sequence[Tensor | None]) -> Tensor:
         some = next(t for t in tangents if t is not None)
         parts = [some.new_zeros(some.shape[0], *s) if t is None else t for t, s in zip(tangents, self._shapes, strict=True)]
-        return torch.cat([_merge(part) for part in parts], 1).unflatten(0, (some.shape[0], -1))
+        return torch.cat([merge(part) for part in parts], 1).unflatten(0, (some.shape[0], -1))
 
     def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
         parts = cotangent.split([s[1] for s in self._shapes], 2)
@@ -187,26 +209,44 @@ class Crop:
         return [whole]
 
 
+class Reshape:
+    """The same values in the same order in another shape."""
+
+    def __init__(self, before: torch.Size, after: torch.Size):
+        self._before, self._after = before, after
+
+    def jvp(self, tangents: Sequence[Tensor | None]) -> Tensor:
+        (dx,) = tangents
+        assert dx is not None
+        return dx.reshape(-1, *self._after)
+
+    def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
+        return [cotangent.reshape(-1, *self._before)]
+
+
 class Opaque:
-    """Any differentiable function, by torch.func; linearised when first asked, and then kept."""
+    """Any differentiable function, by torch.func; linearised when first asked, and then kept.
+
+    It is pushed forward by the transpose of its pull-back: ``u -> J^T u`` is linear, so that its own pull-back is ``J``. To
+    trace a linearisation instead takes a tenth of a second for each call, as often as a mini-batch is linearised.
+    """
 
     def __init__(self, function: Callable[..., Tensor], operands: Sequence[Tensor]):
         self._function, self._operands = function, tuple(operands)
 
     @cached_property
-    def _forward(self) -> Callable[..., Tensor]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch's own tracer, about itself
-            return torch.func.linearize(self._function, *self._operands)[1]
-
-    @cached_property
     def _reverse(self) -> Callable[..., tuple[Tensor, ...]]:
         return torch.func.vjp(self._function, *self._operands)[1]
 
+    @cached_property
+    def _twice(self) -> Callable[..., tuple[Tensor, ...]]:
+        output, reverse, *_ = torch.func.vjp(self._function, *self._operands)
+        return torch.func.vjp(reverse, torch.zeros_like(output))[1]
+
     def jvp(self, tangents: Sequence[Tensor | None]) -> Tensor:
         k = next(t.shape[0] for t in tangents if t is not None)
-        full = [x.new_zeros(k, *x.shape) if t is None else t for t, x in zip(tangents, self._operands, strict=True)]
-        return torch.vmap(self._forward)(*full)
+        full = tuple(x.new_zeros(k, *x.shape) if t is None else t for t, x in zip(tangents, self._operands, strict=True))
+        return torch.vmap(lambda *row: self._twice(row)[0])(*full)
 
     def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
         return list(torch.vmap(self._reverse)(cotangent))
@@ -228,15 +268,17 @@ def channels_last(x: Tensor) -> Tensor:
     return dense.view(-1).view(dense.shape).movedim(-1, 1)
 
 
-def _merge(rows: Tensor) -> Tensor:
+def merge(rows: Tensor) -> Tensor:
+    """Rows ``(k, images, ...)`` as one batch ``(k images, ...)``, channels last."""
     return channels_last(rows.flatten(0, 1))
 
 
-def _unfold(x: Tensor, kernel: Sequence[int], stride: list[int], padding: list[int], dilation: list[int]) -> Tensor:
-    """Patches ``(images * pixels, channels * taps)`` that a convolution multiplies, in the order of its weight."""
-    patches = torch.nn.functional.pad(x, [p for pad in reversed(padding) for p in (pad, pad)])
-    for axis, (size, step, gap) in enumerate(zip(kernel, stride, dilation, strict=True), start=2):
-        patches = patches.unfold(axis, gap * (size - 1) + 1, step)[..., ::gap]
-    space = x.ndim - 2
-    order = [0, *range(2, 2 + space), 1, *range(2 + space, 2 + 2 * space)]
-    return patches.permute(order).reshape(-1, x.shape[1] * math.prod(kernel))
+def _compact(factor: Tensor) -> Tensor | float:
+    first = float(factor.reshape(-1)[0])
+    if bool((factor == first).all()):
+        return first
+    return channels_last(factor) if factor.ndim > 1 else factor
+
+
+def _times(values: Tensor, factor: Tensor | float) -> Tensor:
+    return values if isinstance(factor, float) and factor == 1 else values * factor

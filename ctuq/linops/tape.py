@@ -1,5 +1,6 @@
 """One run of a network recorded as a list of linearised calls, and products with their chain."""
 
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,15 +9,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ctuq.linops.layers import Concatenation, Convolution, Crop, GroupNorm, Linear, Opaque, Pointwise, Rule, pull_back
+from ctuq.linops.calls import Call, replace, rule_of
+from ctuq.linops.layers import Opaque, Rule, channels_last, pull_back
 
-_ACTIVATIONS = ["relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "sigmoid"]
-_ELEMENTARY = ["logsigmoid", "tanh", "hardtanh", "exp", "log", "sqrt", "square", "abs", "neg", "sin", "cos", "dropout"]
-_ARITHMETIC = ["add", "sub", "mul", "div", "__rsub__", "__rdiv__"]
-_POINTWISE = frozenset([*_ACTIVATIONS, *_ELEMENTARY, *_ARITHMETIC])
-_PER_IMAGE = frozenset(["interpolate", "avg_pool1d", "avg_pool2d", "avg_pool3d", "pixel_shuffle"])
-_CONVOLUTION = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
-_GROUP_NORM = ("input", "num_groups", "weight", "bias", "eps")
 _HARMLESS = (bool, int, str, torch.dtype, torch.device, torch.layout, type(None))
 
 
@@ -53,22 +48,41 @@ class Tape:
                 del env[slot]
         return env[self._output]
 
-    def vjp(self, cotangent: Tensor) -> list[Tensor | None]:
-        """Cotangents ``(k, *output)`` to those of the leaves; ``None`` where the output does not depend on one."""
+    def add_vjp(self, cotangent: Tensor, sums: Sequence[Tensor]) -> None:
+        """Add the cotangents of the leaves, from those of the output ``(k, *output)``, to ``sums``, ``(k, *leaf)`` each."""
         env = {self._output: cotangent}
         for node in reversed(self.nodes):
             wanted = [slot is not None for slot in node.inputs]
             for slot, part in zip(node.inputs, node.rule.vjp(env.pop(node.output), wanted), strict=True):
-                if slot is not None and part is not None:
+                if slot is None or part is None:
+                    continue
+                if slot < self._leaves:
+                    sums[slot].add_(part)
+                else:
                     env[slot] = env[slot] + part if slot in env else part
-        return [env.get(slot) for slot in range(self._leaves)]
+        if self._output < self._leaves:
+            sums[self._output].add_(cotangent)
+
+    @property
+    def structure(self) -> tuple:
+        """What equal programs have in common: rules and their connections, without values."""
+        return tuple((type(node.rule), node.inputs, node.output) for node in self.nodes)
 
 
-def record(function: Callable[..., Tensor], leaves: Sequence[Tensor]) -> tuple[Tensor, Tape, int]:
+def record(
+    function: Callable[..., Tensor], leaves: Sequence[Tensor], *, trusted: set[tuple] | None = None
+) -> tuple[Tensor, Tape, int]:
     """Run ``function(*leaves)`` once and linearise each torch call that depends on the leaves.
 
     A function that changes tensors in place, branches on values or splits them becomes one single call to torch.func;
     so does one whose record disagrees with autograd (torch cannot see into its own autograd functions).
+
+    Parameters
+    ----------
+    function : callable
+    leaves : sequence of Tensor
+    trusted : set, optional
+        Structures of records that agreed with autograd: they are not compared again, and new ones are added.
 
     Returns
     -------
@@ -77,12 +91,13 @@ def record(function: Callable[..., Tensor], leaves: Sequence[Tensor]) -> tuple[T
     widest : int
         Bytes of the largest intermediate value.
     """
-    recorder = _Recorder(leaves)
+    recorder, trusted = _Recorder(leaves), set() if trusted is None else trusted
     try:
         with recorder:
             out = function(*leaves)
         tape = Tape(recorder.nodes, len(leaves), recorder.slots[id(out)])
-        if _agrees(tape, function, leaves, out):
+        if tape.structure in trusted or _agrees(tape, function, leaves, out):
+            trusted.add(tape.structure)
             return out, tape, recorder.widest
     except (_UnrecordableError, KeyError):
         out = function(*leaves)
@@ -95,17 +110,21 @@ class _UnrecordableError(Exception):
 
 
 class _Recorder(TorchFunctionMode):
+    """Values die as soon as the function drops them: what products need of them is kept by the rules."""
+
     def __init__(self, leaves: Sequence[Tensor]):
         super().__init__()
         self.nodes: list[Node] = []
-        self.slots = {id(leaf): slot for slot, leaf in enumerate(leaves)}
-        self._alive: list[Tensor] = list(leaves)  # so that no id is used twice
-        self.widest = 0
+        self.slots: dict[int, int] = {}
+        self._copies: weakref.WeakValueDictionary[int, Tensor] = weakref.WeakValueDictionary()
+        self._count, self.widest = 0, 0
+        for leaf in leaves:
+            self._new_slot(leaf)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         tensors = _tensors((args, kwargs))
-        active = [x for x in tensors if id(x) in self.slots]
+        active = list({id(x): x for x in tensors if id(x) in self.slots}.values())
         if not active:
             return func(*args, **kwargs)
         versions = [x._version for x in tensors]
@@ -119,82 +138,45 @@ class _Recorder(TorchFunctionMode):
         elif out.is_complex():
             raise _UnrecordableError
         elif func is Tensor.__getitem__ and id(args[0]) in self.slots and _same(args[0], out):
-            self.slots[id(out)] = self.slots[id(args[0])]
-            self._alive.append(out)
+            self._enter(out, self.slots[id(args[0])])
         elif out.is_floating_point() and id(out) not in self.slots:
-            self._append(out, *_rule(func, args, kwargs, active, out))
+            self._append(Call(func, args, kwargs, active, out, self._layout))
         return out
 
-    def _append(self, out: Tensor, rule: Rule, operands: Sequence[Tensor | None]) -> None:
-        inputs = tuple(self.slots.get(id(x)) for x in operands)
-        self.slots[id(out)] = len(self._alive)
-        self.nodes.append(Node(rule, inputs, len(self._alive)))
-        self._alive.append(out)
-        self.widest = max(self.widest, out.numel() * out.element_size())
+    def _append(self, call: Call) -> None:
+        slot = self._new_slot(call.output)
+        rule, operands = rule_of(call)
+        self.nodes.append(Node(rule, tuple(self.slots.get(id(x)) for x in operands), slot))
+        self.widest = max(self.widest, call.output.numel() * call.output.element_size())
 
+    def _new_slot(self, value: Tensor) -> int:
+        slot, self._count = self._count, self._count + 1
+        self._enter(value, slot)
+        return slot
 
-def _rule(func, args, kwargs, active: list[Tensor], out: Tensor) -> tuple[Rule, Sequence[Tensor | None]]:
-    name, special = func.__name__, None
-    if name in ("conv1d", "conv2d", "conv3d"):
-        special = _convolution(args, kwargs)
-    elif name == "group_norm":
-        special = _group_norm(args, kwargs, active)
-    elif name == "cat":
-        special = _concatenation(*args, **kwargs)
-    elif func is Tensor.__getitem__:
-        special = _crop(*args)
-    if special is not None:
-        return special
+    def _enter(self, value: Tensor, slot: int) -> None:
+        self.slots[id(value)] = slot
+        # Another value may get the same id as soon as this one is gone.
+        weakref.finalize(value, self.slots.pop, id(value), None).atexit = False
 
-    unique = list({id(x): x for x in active}.values())
-    places = {id(x): i for i, x in enumerate(unique)}
-
-    def function(*values: Tensor) -> Tensor:
-        new = _replace((args, kwargs), lambda x: values[places[id(x)]] if id(x) in places else x)
-        return func(*new[0], **new[1])
-
-    if name in _POINTWISE and all(x.shape == out.shape for x in unique):
-        return Pointwise(function, unique), unique
-    if name in _PER_IMAGE and out.shape[0] == unique[0].shape[0]:
-        return Linear(function, unique[0].shape), unique
-    return Opaque(function, unique), unique
-
-
-def _convolution(args, kwargs):
-    given = {"bias": None, **dict(zip(_CONVOLUTION, args, strict=False)), **kwargs}
-    x, weight = given["input"], given["weight"]
-    settings = [given.get("stride", 1), given.get("padding", 0), given.get("dilation", 1)]
-    if given.get("groups", 1) != 1 or "same" in settings or "valid" in settings or x.ndim != weight.ndim:
-        return None
-    steps = [[value] * (x.ndim - 2) if isinstance(value, int) else list(value) for value in settings]
-    return Convolution(x, weight, *steps), (x, weight, given["bias"])
-
-
-def _group_norm(args, kwargs, active):
-    given = {"weight": None, "bias": None, "eps": 1e-5, **dict(zip(_GROUP_NORM, args, strict=False)), **kwargs}
-    x, weight = given["input"], given["weight"]
-    if x.ndim < 3 or any(leaf is weight or leaf is given["bias"] for leaf in active):
-        return None
-    return GroupNorm(x, given["num_groups"], weight, given["eps"]), (x,)
-
-
-def _concatenation(tensors, dim=0, **_):
-    same = all(x.ndim == tensors[0].ndim >= 2 for x in tensors)
-    return (Concatenation(tensors), tuple(tensors)) if same and dim % tensors[0].ndim == 1 else None
-
-
-def _crop(x, index):
-    index = index if isinstance(index, tuple) else (index,)
-    basic = all(part is Ellipsis or isinstance(part, slice) for part in index)
-    return (Crop(index, x.shape), (x,)) if basic and x.ndim > 2 else None
+    def _layout(self, value: Tensor) -> Tensor:
+        slot = self.slots.get(id(value))
+        copy = None if slot is None else self._copies.get(slot)
+        if copy is None:
+            copy = channels_last(value)
+            if slot is not None:
+                self._copies[slot] = copy
+        return copy
 
 
 def _agrees(tape: Tape, function: Callable[..., Tensor], leaves: Sequence[Tensor], out: Tensor) -> bool:
     probe = torch.arange(out.numel(), device=out.device, dtype=out.dtype).mul(0.7).cos().reshape(out.shape)
-    truth = pull_back(function, leaves, probe)
-    mine = tape.vjp(probe[None])
-    gaps = [(t if m is None else t - m[0]).norm() <= 1e-2 * t.norm() for t, m in zip(truth, mine, strict=True)]
-    return all(gaps)
+    gaps = list(pull_back(function, leaves, probe))
+    sizes = [float(gap.norm()) for gap in gaps]
+    for place, gap in enumerate(gaps):  # one by one, so that all of them never exist twice
+        gaps[place] = -gap
+    tape.add_vjp(probe[None], [gap[None] for gap in gaps])
+    return all(float(gap.norm()) <= 1e-2 * size for gap, size in zip(gaps, sizes, strict=True))
 
 
 def _same(x: Tensor, y: Tensor) -> bool:
@@ -203,15 +185,5 @@ def _same(x: Tensor, y: Tensor) -> bool:
 
 def _tensors(tree: Any) -> list[Tensor]:
     found: list[Tensor] = []
-    _replace(tree, lambda x: found.append(x) or x)
+    replace(tree, lambda x: found.append(x) or x)
     return found
-
-
-def _replace(tree: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    if isinstance(tree, Tensor):
-        return change(tree)
-    if isinstance(tree, dict):
-        return {key: _replace(value, change) for key, value in tree.items()}
-    if type(tree) in (list, tuple):
-        return type(tree)(_replace(value, change) for value in tree)
-    return tree

@@ -4,7 +4,7 @@ from torch import nn
 from torch.func import functional_call, jacrev
 
 from ctuq.errors import InputError
-from ctuq.linops import layers
+from ctuq.linops import convolution
 from ctuq.linops.jacobian import linearise, squeeze, weight_names
 from ctuq.linops.layers import Opaque
 from ctuq.recon.unet import UNet, UNetOptions
@@ -111,11 +111,15 @@ def test_unet_products_equal_torch_func_and_need_no_fallback(case, rng):
     assert not any(isinstance(node.rule, Opaque) for node in J._tape.nodes)
 
 
+@pytest.mark.parametrize("most", [0, 10**9])
 @pytest.mark.parametrize("case", UNETS)
-def test_inputs_too_large_to_unfold_give_the_same_products(case, rng, monkeypatch):
-    monkeypatch.setattr(layers, "PATCH_BYTES", 0)
+def test_unfolded_inputs_and_convolutions_give_the_same_products(case, most, rng, monkeypatch):
+    monkeypatch.setattr(convolution, "_FEW_PIXELS", most)
+    monkeypatch.setattr(convolution, "_LITTLE_WORK", most)
     options, shape = UNETS[case]
-    assert_exact(unet(options), torch.randn(1, 1, *shape, generator=rng, dtype=torch.float64))
+    J = assert_exact(unet(options), torch.randn(1, 1, *shape, generator=rng, dtype=torch.float64))
+    kernels = [rule for node in J._tape.nodes if isinstance(rule := node.rule, convolution.Convolution)]
+    assert any(rule._patches is None for rule in kernels) == (most == 0)
 
 
 def test_any_parameter_can_be_chosen_in_any_order(rng):
