@@ -14,8 +14,11 @@ from ctuq.recon.unet import UNet, UNetOptions
 from ctuq.tomo.raytransform import RayTransform
 
 _HEADROOM = 1.4
-_MOST_VARIATION = 5e-3  # measured: from 1e-2 on, the first images of a fine grid (whose misfit is no noise) are kept flat for good
+_MOST_VARIATION = (
+    5e-3  # measured: from 1e-2 on, the first images of a fine grid (whose misfit is no noise) are kept flat for good
+)
 _JUDGED_FROM = 100
+_ATTEMPTS, _LEAP, _STEADY = 6, 10.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,8 @@ def dip(
 
     The rule: keep the averaged weights whose misfit on the held-out rays is smallest, and stop when it has not improved for
     ``patience * iterations``. Held-out rays see over-fitting directly; a ground truth is never used. A fit that is no better
-    than a quarter of nothing after 100 iterations (a dead network) starts anew with half the learning rate.
+    than a quarter of nothing after 100 iterations (a dead network), or whose misfit leaps to ten times its smallest, goes back
+    to its last steady state, or to the start, with half the learning rate.
 
     Parameters
     ----------
@@ -182,28 +186,37 @@ def dip(
     Raises
     ------
     CtuqError
-        If the fit diverges four times.
+        If the fit diverges six times.
     """
-    rate = options.learning_rate
-    for _ in range(4):
+    rate, good = options.learning_rate, resume
+    for _ in range(_ATTEMPTS):
         diverged = False
-        for state in _descend(generate, start, fit, held_out, options=options, rate=rate, resume=resume):
+        for state in _descend(generate, start, fit, held_out, options=options, rate=rate, resume=good):
             diverged = _diverged(state, fit)
             if diverged:
                 break
+            if state.iteration >= _JUDGED_FROM and _leap(state, fit) < _STEADY:
+                good = state
             yield state
         if not diverged:
             return
-        rate, resume = rate / 2, None
+        rate /= 2
     raise CtuqError(
-        "The network's fit diverged four times; give a smaller learning rate, and check the projections for outliers."
+        f"The network's fit diverged {_ATTEMPTS} times; give a smaller learning rate, and check the projections for outliers."
     )
 
 
 def _diverged(state: DIPState, fit: Data) -> bool:
     latest = state.history[-1, 1 : 1 + len(fit.y)]
     nothing = (fit.weights * fit.y.square()).mean((-2, -1)) / fit.weights.mean()
-    return state.iteration >= _JUDGED_FROM and not bool((latest < 0.25 * nothing).all())
+    dead = not bool((latest < 0.25 * nothing).all())
+    return state.iteration >= _JUDGED_FROM and (dead or _leap(state, fit) > _LEAP)
+
+
+def _leap(state: DIPState, fit: Data) -> float:
+    """The latest misfit over the smallest one so far, the worst over the images."""
+    misfits = state.history[:, 1 : 1 + len(fit.y)]
+    return float((misfits[-1] / misfits.amin(0).clamp(min=1e-30)).max())
 
 
 def _descend(

@@ -138,7 +138,7 @@ def test_fit_that_diverges_is_begun_again_more_slowly_and_then_given_up(problem,
     monkeypatch.setattr(module, "_descend", watched)
     with pytest.raises(CtuqError, match="smaller learning rate"):
         run(problem, replace(OPTIONS, iterations=300, check_every=50, learning_rate=1e4))
-    assert rates == [1e4, 5e3, 2.5e3, 1.25e3]
+    assert rates == [1e4 / 2**i for i in range(6)]
 
 
 def test_fit_recovers_from_a_divergence(problem, monkeypatch):
@@ -154,6 +154,23 @@ def test_fit_recovers_from_a_divergence(problem, monkeypatch):
     slow = run(problem, replace(OPTIONS, learning_rate=OPTIONS.learning_rate / 2))[1]
     assert [s.iteration for s in states] == [10, 10, 20, 30, 40, 50, 60]
     assert_same(states[-1], slow[-1])
+
+
+def test_fit_whose_misfit_leaps_goes_back_to_its_last_steady_state(problem, monkeypatch):
+    descend, started = module._descend, []
+
+    def spoilt(*arguments, resume, **rest):
+        started.append((0 if resume is None else resume.iteration, rest["rate"]))
+        for state in descend(*arguments, resume=resume, **rest):
+            if len(started) == 1 and state.iteration == 130:
+                state.history[-1, 1] *= 1e3
+            yield state
+
+    monkeypatch.setattr(module, "_descend", spoilt)
+    _, states = run(problem, replace(OPTIONS, iterations=150, patience=1.0))
+    assert started == [(0, OPTIONS.learning_rate), (120, OPTIONS.learning_rate / 2)]
+    assert [s.iteration for s in states] == list(range(10, 160, 10))
+    assert len(states[-1].history) == 15
 
 
 def test_rays_of_no_weight_do_not_matter(problem):
