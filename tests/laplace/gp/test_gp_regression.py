@@ -71,14 +71,17 @@ def test_residuals_are_those_of_brute_force(solver, process, data, kernel, rng):
     assert post.residual == pytest.approx(float(left.norm() / (y - 0.7).norm()), rel=1e-3, abs=1e-13)
 
 
+@pytest.mark.filterwarnings("ignore:Stochastic gradients left")
 @pytest.mark.parametrize(
-    "solver, count", [(Direct(), 1000), (MINI_BATCH[0], 100), (MINI_BATCH[1], 50)], ids=lambda s: str(s)[:6]
+    "solver, count",
+    [*((solver, 1000) for solver in (Direct(), EXACT[1], EXACT[2])), (MINI_BATCH[0], 100), (MINI_BATCH[1], 50)],
+    ids=lambda s: str(s)[:6],
 )
 def test_samples_have_the_covariance_of_conditioned_prior_draws(solver, count, process, data, kernel, truth):
     """Given its features, a draw is Gaussian with a covariance that brute force knows: Mahalanobis distances are chi-square."""
     x, y, new = data
     rng = torch.Generator().manual_seed(3)
-    post = process.condition(x, y, solver=solver, rng=rng)
+    post = process.condition(x, y, solver=solver, rng=rng, dtype=torch.float64)
     paths = post.samples(count, rng=rng, features=60)
     H = kernel(x, x) + NOISE * torch.eye(60, dtype=torch.float64)
     gain = torch.linalg.solve(H, kernel(x, new)).T
