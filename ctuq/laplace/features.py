@@ -49,7 +49,7 @@ class Features(LinearOperator):
             likelihood, outputs = self._on(part), self.outputs[part]
             u = likelihood.root_transpose(outputs, J(x).reshape(len(x), *outputs.shape))
             u = likelihood.root(outputs, u if precision is None else u * precision[part].to(u))
-            out += J.T(u.reshape(len(x), *J.range.shape))
+            J.add_transpose(u.reshape(len(x), *J.range.shape), out)
             del J
         return out
 

@@ -96,7 +96,7 @@ class DataJacobian(LinearOperator):
     def _apply_transpose(self, y: Tensor) -> Tensor:
         out = y.new_zeros(y.shape[0], *self.domain.shape, dtype=self.domain.dtype)
         for rows, J in self.linearisations():
-            out += J.T(y[:, rows].reshape(-1, *J.range.shape))
+            J.add_transpose(y[:, rows].reshape(-1, *J.range.shape), out)
             del J
         return out
 
@@ -161,7 +161,7 @@ def _saved_bytes(network: Frozen, inputs: Tensor) -> int:
         return x
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-        network(inputs, *(leaf.requires_grad_() for leaf in network.leaves(network.weights.clone())))
+        network(inputs, *(leaf.requires_grad_() for leaf in network.leaves()))
     return sum(sizes.values())
 
 
