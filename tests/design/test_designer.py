@@ -19,6 +19,7 @@ from ctuq.design import (
     Turning,
     grow,
 )
+from ctuq.design.greedy import best_view
 from ctuq.errors import InputError
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
 
@@ -125,6 +126,9 @@ def test_forbidden_arcs_and_views_off_the_grid_are_never_asked_for(make, A):
 
 
 def test_equal_candidates_are_chosen_by_angle_not_by_rounding(A, model):
+    values, free = np.array([1.0, 1 + 1e-12, 1.0, 2.0]), np.array([True, True, True, False])
+    assert best_view(values, free, np.array([0.3, 0.2, 0.1, 0.0])) == 2
+    assert best_view(np.array([1.0, 1.1]), np.ones(2, bool), np.array([0.0, 1.0])) == 1
     white = GaussianModel(DenseCovariance(torch.zeros(36, 36, dtype=torch.float64)), 0.2)
     designer = Designer(DesignProblem(A=A), white)
     assert designer.ask(3).views.tolist() == [0, 1, 2]
