@@ -14,9 +14,8 @@ from ctuq.recon.unet import UNet, UNetOptions
 from ctuq.tomo.raytransform import RayTransform
 
 _HEADROOM = 1.4
-_MOST_VARIATION = (
-    5e-3  # measured: from 1e-2 on, the first images of a fine grid (whose misfit is no noise) are kept flat for good
-)
+# Measured: from 1e-2 on, the first images of a fine grid, whose misfit is no noise yet, are kept flat for good.
+_MOST_VARIATION = 5e-3
 _JUDGED_FROM = 100
 _ATTEMPTS, _LEAP, _STEADY = 6, 10.0, 2.0
 
