@@ -38,6 +38,12 @@ class ExactExpectation:
     prior : Prior
     matrix : Tensor, shape (m, P), optional
         The features, if they are assembled already.
+
+    Attributes
+    ----------
+    matrix : Tensor, shape (m, P)
+    dual : bool
+        Whether it works over observations.
     """
 
     def __init__(self, problem: Problem, prior: Prior, *, matrix: Tensor | None = None):
@@ -52,7 +58,7 @@ class ExactExpectation:
         else:
             parts = [matrix] if self._groups is None else [matrix[self._groups == g] for g in range(len(problem.sigma2))]
             self._grams = torch.stack([gram(part.T) for part in parts])
-        self._matrix = matrix
+        self.matrix = matrix
         self._mode: Mode | None = None
 
     @property
@@ -134,11 +140,9 @@ class ExactExpectation:
     def _residual_share(self, point: Point) -> Tensor:
         """Diagonal of ``(I + B B^T)^-1``, (m,): one minus the leverages."""
         if self.dual:
-            K = self.covariance(point)
-            K.diagonal().add_(1)
-            return torch.cholesky_inverse(_factor(K)).diagonal()
+            return torch.cholesky_inverse(self.factor(point)).diagonal()
         root, _, factor = self._weight_system(point)
-        B = self._noise_weights(point)[:, None] * self._matrix.double() @ root
+        B = self._noise_weights(point)[:, None] * self.matrix.double() @ root
         return 1 - torch.linalg.solve_triangular(factor, B.T, upper=False).square().sum(0)
 
     def _weight_system(self, point: Point) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,6 +153,14 @@ class ExactExpectation:
         A = root.T @ C @ root
         A.diagonal().add_(1)
         return root, C, _factor(A)
+
+    def factor(self, point: Point) -> Tensor:
+        """Cholesky factor of ``I + B B^T`` or ``I + B^T B``, float64."""
+        if not self.dual:
+            return self._weight_system(point)[2]
+        K = self.covariance(point)
+        K.diagonal().add_(1)
+        return _factor(K)
 
     def covariance(self, point: Point) -> Tensor:
         """``B B^T`` over observations (m, m), where these are the fewer."""
@@ -165,9 +177,7 @@ class ExactExpectation:
 
     def _over_observations(self, system: System, information: bool) -> "_Parts":
         shape, weights = system.target.shape, self._noise_weights(system.point)
-        K = self.covariance(system.point)
-        K.diagonal().add_(1)
-        factor = _factor(K)
+        factor = self.factor(system.point)
         inverse = torch.cholesky_inverse(factor)
         slopes = torch.autograd.functional.jacobian(self._prior.coefficients, system.point.psi)
         assert isinstance(slopes, Tensor)

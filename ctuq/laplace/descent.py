@@ -24,6 +24,7 @@ from ctuq.linops.solve import Solution, relative, reported
 from ctuq.linops.stochastic import sgd
 
 _MUCH = 0.5
+_LEAST_STEPS = 1000
 
 
 def kept_fraction(dimension: float, observations: int) -> float:
@@ -45,6 +46,7 @@ class SampleLoss:
 
     def __init__(self, system: System, draws: Draws, *, kept: float = 0.0, with_mode: bool = True):
         self._system = system
+        self._last: tuple[Tensor, System] | None = None
         self.centre = draws.centre(system)
         x = draws.prior.double()
         self._anchor = self.centre + kept * (x - self.centre)
@@ -57,13 +59,19 @@ class SampleLoss:
 
     def gradient(self, z: Tensor, index: Tensor) -> Tensor:
         """Unbiased estimate from the data ``index`` at z (k, P), in the type of z."""
-        part = self._system.part(index)
+        part = self._part(index)
         residual = part.push(self._system.root(z.double()))
         if self._wanted is not None:
             residual = residual - self._wanted.index_select(self._system.problem.axis + 1, index)
         data = self._system.root_transpose(part.pull(residual))
         scale = self._system.problem.data / len(index)
         return (scale * data + z - self._anchor).to(z)
+
+    def _part(self, index: Tensor) -> System:
+        """The system of a mini-batch; linearising it is dear, and a step's size asks for the same one many times."""
+        if self._last is None or not torch.equal(self._last[0], index):
+            self._last = index, self._system.part(index)
+        return self._last[1]
 
 
 class Descent:
@@ -77,7 +85,7 @@ class Descent:
     batch : int
         Data in a mini-batch.
     epochs : int
-        Passes over the data.
+        Passes over the data; more where these are fewer than 1,000 steps.
     rtol : float
         Relative residual to expect; a miss is a warning with the number.
     """
@@ -89,17 +97,18 @@ class Descent:
     def __call__(self, system: System, with_mode: bool, start: Tensor | None) -> Conditioned:
         loss = SampleLoss(system, self._draws, kept=self._kept, with_mode=with_mode)
         n = system.problem.data
+        steps = _steps(self._epochs, n, self._batch)
         z = sgd(
             loss.gradient,
             (loss.start if start is None else start).to(system.problem.features.domain.dtype),
             n=n,
             batch=self._batch,
-            steps=self._epochs * math.ceil(n / self._batch),
+            steps=steps,
             rng=self._rng,
         ).double()
         b = torch.cat([loss.centre, system.pulled_target()]) if with_mode else loss.centre
         residual = relative(b - z - system.normal(z), b)
-        solution = reported("SGD", Solution(z, residual, self._epochs, True), self._rtol)
+        solution = reported("SGD", Solution(z, residual, steps, True), self._rtol)
         found = conditioned_by(system, self._draws, solution, loss.centre)
         if self._draws.noise is not None:
             self._kept = kept_fraction(float(found.squares.sum(1).mean()), system.problem.observations)
@@ -117,7 +126,7 @@ class DualDescent:
     batch : int
         Data in a mini-batch.
     epochs : int
-        Passes over the data.
+        Passes over the data; more where these are fewer than 1,000 steps.
     rtol : float
         Relative residual to expect; a miss is a warning with the number.
     """
@@ -140,7 +149,7 @@ class DualDescent:
         b = root * (draws.noise.double() - system.push(prior))
         if with_mode:
             b = torch.cat([b, problem.target[None]])
-        steps = self._epochs * math.ceil(problem.data / self._batch)
+        steps = _steps(self._epochs, problem.data, self._batch)
         noise = root.square().expand(problem.target.shape)
         found, lifted = sdd_features(
             problem.rows, system.covariance, noise, b, batch=self._batch, steps=steps, rtol=self._rtol, rng=self._rng
@@ -153,6 +162,10 @@ class DualDescent:
         squares = problem.by_group(fitted.square())
         gap = explained_error(squares, 2 * (delta * left).sum(), left, None)
         return Conditioned(samples, pull[: len(draws)], squares, mode, found.value, found.residual, gap, self._epochs)
+
+
+def _steps(epochs: int, n: int, batch: int) -> int:
+    return max(_LEAST_STEPS, epochs * math.ceil(n / batch))
 
 
 def _lifted_mode(system: System, weights: Tensor, pull: Tensor, found: Solution) -> Mode:

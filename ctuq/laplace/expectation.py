@@ -106,12 +106,14 @@ class SampledExpectation:
     problem : Problem
     prior : Prior
     sampler : Sampler
+    mode : Mode, optional
+        Where the first search for the mode of labels starts.
     """
 
-    def __init__(self, problem: Problem, prior: Prior, sampler: Sampler):
+    def __init__(self, problem: Problem, prior: Prior, sampler: Sampler, *, mode: Mode | None = None):
         self._problem, self._prior, self._sampler = problem, prior, sampler
         self._solution: Tensor | None = None
-        self._mode: Mode | None = None
+        self._mode = mode
 
     def __call__(self, point: Point) -> Expectation:
         system = System(self._problem, self._prior, point)

@@ -1,0 +1,116 @@
+"""Predictive distributions at new inputs from a posterior, exact or sampled, and their log likelihood."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ctuq.errors import InputError
+from ctuq.laplace.expectation import Expectation
+from ctuq.laplace.features import ObservedFeatures
+from ctuq.laplace.likelihoods import Bernoulli, Categorical
+from ctuq.laplace.model import LinearModel
+from ctuq.laplace.predict import GaussianPrediction, exact_covariance, log_likelihoods, sample_covariance
+from ctuq.laplace.priors import Prior
+from ctuq.laplace.problem import Point, Problem
+from ctuq.linops.operator import LinearOperator
+
+_DRAWS = 256
+
+
+def new_noise(model: LinearModel, sigma2: Tensor, count: int) -> Tensor:
+    """Noise variance of each output of a new datum of weight 1, (count,), float64; zeros for classes.
+
+    Groups that are the same for all data hold for new data too; else the new datum has the mean variance of an observation.
+    """
+    if isinstance(model.likelihood, Categorical | Bernoulli):
+        return torch.zeros(count, dtype=torch.float64, device=sigma2.device)
+    groups = model.groups
+    if groups is None:
+        return sigma2.expand(count)
+    flat = groups.reshape(len(groups), -1)
+    if bool((flat == flat[:1]).all()) and flat.shape[1] == count:
+        return sigma2[flat[0]]
+    return sigma2[groups].mean().expand(count)
+
+
+def prediction(model: LinearModel, outputs: Tensor, mean: Tensor, covariance: Tensor, sigma2: Tensor) -> GaussianPrediction:
+    """The Gaussian of outputs (n, *output), each datum flat, with the noise of new data.
+
+    Parameters
+    ----------
+    model : LinearModel
+    outputs, mean : Tensor, shape (n, *output)
+        Of the network, and of the prediction.
+    covariance : Tensor, shape (n, d, d)
+    sigma2 : Tensor, shape (G,)
+    """
+    flat = mean.double().reshape(len(outputs), -1)
+    return GaussianPrediction(flat, covariance, new_noise(model, sigma2, flat.shape[1]).expand(flat.shape))
+
+
+def mean_log_likelihood(model: LinearModel, predicted: GaussianPrediction, outputs: Tensor, y: Tensor) -> float:
+    """Mean log likelihood of a datum, nats: exact for Gaussian noise, by draws of the logits for classes.
+
+    Classes use the same 256 draws at every call, so that differences are those of the predictions.
+    """
+    likelihood = model.likelihood
+    if isinstance(likelihood, Categorical | Bernoulli):
+        rng = torch.Generator(outputs.device).manual_seed(0)
+        logits = predicted.samples(_DRAWS, rng=rng).reshape(_DRAWS, *outputs.shape)
+        each = log_likelihoods(likelihood, logits, y)
+        return float((each.logsumexp(0) - torch.tensor(float(len(each))).log()).mean())
+    y = y[..., None] if y.ndim == outputs.ndim - 1 and outputs.shape[-1] == 1 else y
+    if y.shape != outputs.shape:
+        raise InputError(f"Held-out targets have shape {tuple(y.shape)}, but the outputs {tuple(outputs.shape)}.")
+    return float(predicted.log_density(y.reshape(predicted.mean.shape)).mean())
+
+
+class HeldOut:
+    """Data that a fit does not see, scored at any hyperparameters.
+
+    Parameters
+    ----------
+    model : LinearModel
+    inputs : Tensor, shape (n', *input)
+    targets : Tensor
+    """
+
+    def __init__(self, model: LinearModel, inputs: Tensor, targets: Tensor):
+        if isinstance(model.features, ObservedFeatures):
+            raise InputError("Held-out data need a model of many data; views of one image are held out before linearising.")
+        self._model, self._targets = model, targets
+        self._outputs, self._jacobian = model.at(inputs)
+
+    def sampled(self, found: Expectation) -> float:
+        """Mean log likelihood by posterior samples."""
+        assert found.samples is not None
+        deviations = push(self._jacobian, found.samples).reshape(len(found.samples), len(self._outputs), -1)
+        return self._score(found, sample_covariance(deviations))
+
+    def exact(self, problem: Problem, prior: Prior, matrix: Tensor) -> Callable[[Expectation], float]:
+        """A score by the exact covariance, from assembled features (m, P)."""
+        dense = self._jacobian.dense().reshape(len(self._outputs), -1, problem.weights)
+
+        def score(found: Expectation) -> float:
+            noise = observation_noise(problem, found.point)
+            return self._score(found, exact_covariance(dense, matrix, prior, found.point.psi, noise))
+
+        return score
+
+    def _score(self, found: Expectation, covariance: Tensor) -> float:
+        mean = self._model.mean(self._outputs, self._jacobian, found.mode.weights)
+        predicted = prediction(self._model, self._outputs, mean, covariance, found.point.sigma2)
+        return mean_log_likelihood(self._model, predicted, self._outputs, self._targets)
+
+
+def observation_noise(problem: Problem, point: Point) -> Tensor:
+    """Noise variance of each whitened observation, float64 (m,)."""
+    if problem.groups is None:
+        return point.sigma2.expand(problem.observations)
+    return point.sigma2[problem.groups.reshape(-1)]
+
+
+def push(jacobian: LinearOperator, weights: Tensor) -> Tensor:
+    """``J theta`` for float64 weights (k, P), float64."""
+    return jacobian(weights.to(jacobian.domain.dtype)).double()
