@@ -14,7 +14,6 @@ from ctuq.linops.precondition import Preconditioner
 from ctuq.linops.solve import flat_product
 
 _NEGLIGIBLE = 0.1
-_ENDED = 1e-13
 
 
 @dataclass(frozen=True)
@@ -154,24 +153,22 @@ def _lanczos(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Diagonal and next off-diagonal entries ``(k,)`` of the tridiagonal matrices of ``P^-1/2 K P^-1/2`` from ``P^-1/2 r``.
 
-    Each new vector is made orthogonal to the last ``kept``. Where a Krylov space ends, the matrix goes on with an isolated 1.
+    Each new vector is made orthogonal to the last ``kept``, twice: what rounding leaves after once grows to false, tiny
+    eigenvalues. Where a Krylov space ends in zeros, the matrix goes on with an isolated 1.
     """
     s = precondition(r)
     norm = _dot(r, s).sqrt()
     basis: list[tuple[Tensor, Tensor]] = []
-    largest = torch.zeros_like(norm)
     for _ in range(steps):
         scale = torch.where(norm > 0, 1 / norm, 0.0)[:, None]
         q, s = scale * r, scale * s
         basis = [*basis[len(basis) - kept + 1 :], (q, s)] if len(basis) >= kept else [*basis, (q, s)]
         r = product(s)
         a = torch.where(norm > 0, _dot(r, s), 1.0)
-        for q, s in (*reversed(basis), *basis):  # once leaves rounding that grows to false, tiny eigenvalues
+        for q, s in (*reversed(basis), *basis):
             r = r - _dot(r, s)[:, None] * q
         s = precondition(r)
-        largest = torch.maximum(largest, a)
         norm = _dot(r, s).clamp(min=0).sqrt()
-        norm = torch.where(norm > _ENDED * largest, norm, 0.0)
         yield a, norm
 
 
@@ -186,7 +183,7 @@ def _log_quadrature(diagonals: list[Tensor], offsets: list[Tensor]) -> Tensor:
     if (values <= 0).any():
         raise CtuqError(
             f"The operator has an eigenvalue of {float(values.min()):.1e} or less where a positive one is needed for its "
-            f"log determinant: use float64 products, or more noise."
+            f"log determinant: use float64 products, more noise, or a preconditioner."
         )
     return (vectors[:, 0].square() * values.log()).sum(1)
 

@@ -69,6 +69,7 @@ def test_too_few_passes_are_a_warning_with_the_number():
     with pytest.warns(UserWarning, match=r"Block descent reached a relative residual of \S+ in 2 steps, not 1.0e-08"):
         found = BlockDescent(generator(), batch=10, rtol=1e-8, max_passes=2)(Dense(kernel(0.05)), normal(2, N))
     assert not found.converged
+    assert (found.residual < 1).all()
 
 
 def test_an_indefinite_block_is_an_error():

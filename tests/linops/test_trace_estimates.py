@@ -78,6 +78,14 @@ def test_as_many_steps_as_unknowns_make_the_quadrature_exact():
     assert found.value == pytest.approx(6 * float(((z @ logarithm) * z).sum(1).mean()), rel=1e-8)
 
 
+def test_rounding_makes_no_false_small_eigenvalues_where_the_preconditioner_is_poor():
+    G, noise = matrix(-6, 6, n=100), 1e-4
+    K = G + noise * torch.eye(100, dtype=DOUBLE)
+    P = nystrom(Dense(G), 3, rng=generator(-1)).with_noise(noise)
+    estimates = [log_det(Dense(K), rng=generator(s), probes=4, preconditioner=P) for s in range(5)]
+    assert all(abs(e.value - float(torch.logdet(K))) < 3 * e.error for e in estimates)
+
+
 def test_too_few_steps_widen_the_error_and_warn():
     K = matrix(-3, 3)
     with pytest.warns(UserWarning, match="in its last of 8 steps"):
@@ -124,6 +132,12 @@ def test_the_largest_eigenvalue_is_met_from_above(high):
     for seed in range(5):
         ratio = largest_eigenvalue(Dense(K), rng=generator(seed)) / 10**high
         assert 1 - 1e-9 <= ratio < 1.05
+
+
+def test_the_largest_eigenvalue_of_a_crowded_spectrum_is_not_missed_by_few_steps():
+    K = Diagonal(torch.linspace(0, 1, 300, dtype=DOUBLE))
+    found = [largest_eigenvalue(K, rng=generator(seed), steps=8) for seed in range(5)]
+    assert 0.99 < min(found) < max(found) < 1.15
 
 
 def test_few_draws_have_a_wider_error_than_their_spread():
