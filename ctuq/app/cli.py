@@ -15,35 +15,24 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
+from ctuq.app.command import Command, File, Number, On
+from ctuq.app.design_cli import Design
 from ctuq.errors import CtuqError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _Output = arg(aliases=["-o"], metavar="PATH")
 _Scans = Positional[Annotated[tuple[Path, ...], arg(metavar="SCAN [SCAN ...]", help_behavior_hint="(required)")]]
-_File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
-_On = Annotated[bool, arg(help_behavior_hint="")]
-_Number = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Command:
-    debug: Annotated[bool, arg(help_behavior_hint="")] = False
-    """Show the traceback of an error."""
-
-    def run(self) -> int:
-        """Do the work and return the exit code."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demo(_Command):
+class Demo(Command):
     """Reconstruct the shipped real walnut scan (30 of its 120 views) with uncertainty, and open the report."""
 
     output: Annotated[Path, _Output] = Path("ctuq-demo")
     """Folder for the results."""
     size: int = 96
     """Pixels along x and y."""
-    open: _On = True
+    open: On = True
     """Do not open the report in a browser."""
 
     def run(self) -> int:
@@ -53,14 +42,14 @@ class Demo(_Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Info(_Command):
+class Info(Command):
     """Say what is in a scan file: geometry, angles, counts, units, and what is missing."""
 
     scan: _Scans
     """One scan file, or several parts of one scan."""
-    geometry: _File = None
+    geometry: File = None
     """YAML file with the geometry, for formats that hold none."""
-    draw: _File = None
+    draw: File = None
     """Draw the geometry into this PNG file."""
 
     def run(self) -> int:
@@ -70,7 +59,7 @@ class Info(_Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Simulate(_Command):
+class Simulate(Command):
     """Simulate a parallel-beam scan of a phantom over half a turn; its truth is kept for scoring."""
 
     output: Annotated[Path, _Output]
@@ -93,7 +82,7 @@ class Simulate(_Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reconstruct(_Command):
+class Reconstruct(Command):
     """Reconstruct a scan, say how sure each pixel is, and write results, images and a report."""
 
     scan: _Scans
@@ -104,23 +93,23 @@ class Reconstruct(_Command):
     """Deep image prior, or a classical method (without uncertainty)."""
     size: int = 128
     """Pixels along x and y."""
-    every: _Number = None
+    every: Number = None
     """Use every N-th view."""
     angles: Annotated[str | None, arg(metavar="A,B,...", help_behavior_hint="")] = None
     """Use the views at these angles in degrees, such as 0,12,40."""
-    uncertainty: _On = True
+    uncertainty: On = True
     """Leave out the standard deviation of each pixel."""
     samples: int = 64
     """Posterior samples to keep."""
-    calibrate: _On = True
+    calibrate: On = True
     """Hold no views out; the scale of the uncertainty is then the model's own, and nothing checks it."""
-    calibration_views: _Number = None
+    calibration_views: Number = None
     """How many views to hold out; by default 3, more when there are many."""
-    resume: _On = False
+    resume: On = False
     """Go on where an interrupted run of this folder stopped."""
-    geometry: _File = None
+    geometry: File = None
     """YAML file with the geometry, for formats that hold none."""
-    truth: _File = None
+    truth: File = None
     """Known image to score against; never used to reconstruct."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
@@ -134,7 +123,7 @@ class Reconstruct(_Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report(_Command):
+class Report(Command):
     """Rebuild the HTML report and the figures from a folder's results file."""
 
     folder: Positional[Path]
@@ -147,7 +136,7 @@ class Report(_Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doctor(_Command):
+class Doctor(Command):
     """Check this installation: versions, GPU, ASTRA's CUDA, the exact adjoint, known clashes, memory and disk."""
 
     def run(self) -> int:
@@ -163,7 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_version())
         return 0
     command = tyro.cli(
-        Demo | Info | Simulate | Reconstruct | Report | Doctor,
+        Demo | Info | Simulate | Reconstruct | Design | Report | Doctor,
         prog="ctuq",
         description="X-ray CT that says how sure it is.",
         args=arguments or ["--help"],

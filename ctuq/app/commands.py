@@ -1,6 +1,5 @@
 """What each command does: read, call the library, write. Imported only when a command runs."""
 
-import logging
 import os
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from ctuq.app import cli
 from ctuq.app.doctor import examine, usable
 from ctuq.app.drawing import draw_geometry
 from ctuq.app.info import description_lines
-from ctuq.app.progress import BarSafeHandler, ProgressBar
+from ctuq.app.progress import ProgressBar, told_about
 from ctuq.app.report import draw_all, png_bytes, write_figures, write_report
 from ctuq.app.summary import sentences
 from ctuq.app.views import selected
@@ -38,7 +37,7 @@ _FIELD_MM, _ATTENUATION = 40.0, 0.05
 def demo(command: "cli.Demo") -> int:
     """Reconstruct every fourth view of the shipped walnut and open the report."""
     scan = files.read(files.demo_scan()).every(_DEMO_STEP)
-    with _told_about(command.debug):
+    with told_about(command.debug):
         report_file = _run(scan, command.output, pipeline.ReconstructOptions(size=command.size), resume=False)
     if command.open and _has_display():
         webbrowser.open(report_file.resolve().as_uri())
@@ -93,7 +92,7 @@ def reconstruct(command: "cli.Reconstruct") -> int:
         device=command.device,
         seed=command.seed,
     )
-    with _told_about(command.debug):
+    with told_about(command.debug):
         _run(selected(scan, command.every, command.angles), command.output, options, command.resume)
     return 0
 
@@ -202,22 +201,3 @@ def _fraction(text: str) -> float:
 
 def _has_display() -> bool:
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-@contextmanager
-def _told_about(debug: bool) -> Iterator[None]:
-    """Show ctuq's own log and warnings as plain lines; those of other libraries stay away."""
-    handler, log = BarSafeHandler(), logging.getLogger("ctuq")
-    level = log.level
-    log.addHandler(handler)
-    log.setLevel(logging.DEBUG if debug else logging.INFO)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default" if debug else "ignore")
-            warnings.filterwarnings("default", module=r"ctuq\.")
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            warnings.showwarning = lambda message, *_, **__: log.warning("Warning: %s", message)
-            yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)

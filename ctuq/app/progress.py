@@ -2,6 +2,9 @@
 
 import logging
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
 
@@ -53,3 +56,22 @@ class BarSafeHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
+
+
+@contextmanager
+def told_about(debug: bool) -> Iterator[None]:
+    """Show ctuq's own log and warnings as plain lines; those of other libraries stay away."""
+    handler, log = BarSafeHandler(), logging.getLogger("ctuq")
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default" if debug else "ignore")
+            warnings.filterwarnings("default", module=r"ctuq\.")
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            warnings.showwarning = lambda message, *_, **__: log.warning("Warning: %s", message)
+            yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)

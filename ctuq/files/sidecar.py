@@ -7,6 +7,7 @@
     angles: {first: 0, step: 3, count: 120}     # degrees; or a list
     clockwise: false          # true if the angles turn clockwise
     pixel: 0.35               # mm, on the detector
+    columns: 328              # detector columns; needed only to design a scan before there are projections
     source_to_axis: 110       # mm, fan only
     source_to_detector: 300   # mm, fan only
     detector_offset: 0.27     # mm; or
@@ -37,7 +38,8 @@ from ctuq.tomo.geometry import radians
 _LENGTHS = ("pixel", "source_to_axis", "source_to_detector", "detector_offset", "axis_offset")
 _FLAGS = ("clockwise", "transpose", "reverse_columns")
 _FACTS = ("sample", "instrument", "licence", "citation")
-_KEYS = (*_LENGTHS, *_FLAGS, *_FACTS, "kind", "values", "angles", "axis_column", "scale", "flat", "dark", "row")
+_OTHERS = ("kind", "columns", "values", "angles", "axis_column", "scale", "flat", "dark", "row")
+_KEYS = (*_LENGTHS, *_FLAGS, *_FACTS, *_OTHERS)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ def read_sidecar(path: str | Path) -> Sidecar:
     fields: dict[str, object] = {key: _number(path, entries, key) for key in _LENGTHS if key in entries}
     if "kind" in entries:
         fields["kind"] = _choice(path, entries, "kind", ("parallel", "fan"))
+    if "columns" in entries:
+        fields["columns"] = int(_number(path, entries, "columns"))
     flags = {key: _flag(path, entries, key) for key in _FLAGS}
     if "angles" in entries:
         fields["angles"] = radians(_angles(path, entries["angles"])) * (-1 if flags["clockwise"] else 1)

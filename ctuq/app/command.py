@@ -1,0 +1,24 @@
+"""What every command of ``ctuq`` shares; nothing heavy is imported here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
+
+File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
+On = Annotated[bool, arg(help_behavior_hint="")]
+Number = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+Amount = Annotated[float | None, arg(metavar="X", help_behavior_hint="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """A command of the command line, with its options as fields."""
+
+    debug: On = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        """Do the work and return the exit code."""
+        raise NotImplementedError

@@ -1,0 +1,108 @@
+"""Latency of a live session at a scanner: ``python -m experiments.benchmarks.design_session``.
+
+Every figure is of a new process, as an operator starts it, once the model is learned: seconds of wall clock and of CPU, and
+its largest memory. "suggest" reads what `tell` worked out ahead; "suggest, one more" must condition on the batch first;
+"cold" has lost its cache. With other programs running the CPU seconds are the ones to read.
+"""
+
+import argparse
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ctuq.design.session import Session
+from ctuq.design.sessionfile import Settings
+from ctuq.files import write_scan
+from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians
+from ctuq.tomo.phantoms import rectangles
+from ctuq.tomo.simulate import RelativeNoise, simulate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--candidates", type=int, default=180)
+    parser.add_argument("--prior", default="lindip")
+    parser.add_argument("--criterion", default="eig")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--views", type=int, nargs="+", default=[5, 10, 20, 40], help="measured views at which to measure")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cold", action="store_true", help="also without the cache")
+    parser.add_argument("--folder", type=Path, help="keep the session here, and go on with one that is there")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as temporary:
+        report(options, options.folder or Path(temporary))
+
+
+def report(options: argparse.Namespace, folder: Path) -> None:
+    scan, path = measured(options), folder / "session.h5"
+    if not path.exists():
+        settings = Settings(size=options.size, prior=options.prior, criterion=options.criterion, batch=options.batch)
+        Session.start(path, scan.geometry, settings)
+    session = Session(path)
+    began = time.process_time()
+    if session.record.learnt is None:
+        angles = session.ask().angles
+        session.tell(angles, scan.projections[places(scan, angles)])
+        print(f"learned from the pilot: {time.process_time() - began:.0f} CPU s; {session.record.learnt.note}")
+    print(f"{'views':>6}  {'command':<18}{'wall s':>8}{'CPU s':>8}{'GiB':>7}")
+    for views in options.views:
+        while len(session.state.views) < views:
+            angles = session.ask().angles
+            session.tell(angles, scan.projections[places(scan, angles)])
+        commands = {
+            "suggest": ["suggest", str(path)],
+            "suggest, one more": ["suggest", str(path), "-n", str(options.batch + 1)],
+        }
+        for name, words in commands.items():
+            row(views, name, words, options.threads)
+        new, angles = folder / "new.h5", session.ask().angles
+        write_scan(scan.select(places(scan, angles)), new)
+        row(views, "tell", ["tell", str(path), str(new)], options.threads)
+        if options.cold:
+            shutil.rmtree(folder / "session.h5.cache")
+            row(views, "cold, one more", ["suggest", str(path), "-n", str(options.batch + 1)], options.threads)
+
+
+def row(views: int, name: str, words: list[str], threads: int) -> None:
+    wall, cpu, memory = timed([sys.executable, "-m", "ctuq", "design", *words], threads)
+    print(f"{views:>6}  {name:<18}{wall:>8.2f}{cpu:>8.2f}{memory / 2**20:>7.2f}", flush=True)
+
+
+def timed(words: list[str], threads: int) -> tuple[float, float, int]:
+    """Wall seconds, CPU seconds and largest memory in KiB of a command."""
+    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
+    _, status, after = os.wait4(child.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(words)} failed")
+    total = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = total.ru_utime + total.ru_stime - before.ru_utime - before.ru_stime
+    return time.perf_counter() - began, cpu, after.ru_maxrss
+
+
+def measured(options: argparse.Namespace) -> Scan:
+    """Rectangles at all candidate angles with 5 % noise; the detector's pixels are the image's."""
+    voxel = 40.0 / options.size
+    angles = radians(np.arange(options.candidates) * 180.0 / options.candidates)
+    geometry = ParallelBeam(angles=angles, columns=int(np.ceil(2**0.5 * options.size)), pixel=voxel)
+    rng = np.random.default_rng(0)
+    grid = VolumeGrid((options.size, options.size), voxel)
+    return simulate(lambda size: rectangles(size, rng), geometry, grid, RelativeNoise(0.05), rng=rng, attenuation=0.05)
+
+
+def places(scan: Scan, angles: np.ndarray) -> np.ndarray:
+    return np.abs(scan.geometry.angles - angles[:, None]).argmin(1)
+
+
+if __name__ == "__main__":
+    main()
