@@ -156,9 +156,8 @@ def _saved_bytes(network: Frozen, inputs: Tensor) -> int:
     """What autograd would keep of one forward pass, weights included."""
     sizes: dict[int, int] = {}
 
-    def note(x: Tensor) -> Tensor:
+    def note(x: Tensor) -> None:  # keeps nothing: an output that its own graph holds would never be freed
         sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
-        return x
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
         network(inputs, *(leaf.requires_grad_() for leaf in network.leaves()))

@@ -70,8 +70,10 @@ class Jacobian(LinearOperator):
 
     @property
     def bytes(self) -> int:
-        """Memory that the linearisation holds, without what torch.func keeps for calls that have no rule of their own."""
-        return sum(x.untyped_storage().nbytes() for x in _held([vars(node.rule) for node in self._tape.nodes]).values())
+        """Memory that the linearisation holds beside the weights, without what torch.func keeps for calls without a rule."""
+        held = _held([vars(node.rule) for node in self._tape.nodes])
+        held.pop(self.weights.untyped_storage().data_ptr(), None)
+        return sum(x.untyped_storage().nbytes() for x in held.values())
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,5 @@
 import gc
+import weakref
 
 import pytest
 import torch
@@ -7,6 +8,8 @@ from torch import nn
 from ctuq.errors import InputError, ResourceError
 from ctuq.laplace import jacobians
 from ctuq.laplace.jacobians import DataJacobian, per_datum
+from ctuq.laplace.likelihoods import Categorical
+from ctuq.laplace.model import linearise
 from ctuq.linops import memory
 from ctuq.linops.jacobian import Frozen, Jacobian
 
@@ -145,6 +148,43 @@ def test_memory_does_not_grow_with_the_number_of_data(rng, monkeypatch):
     J.T(J(J.domain.randn(2, rng=rng)))
     assert len(alive) == 12
     assert max(alive) == 1
+
+
+@pytest.mark.parametrize("n", [4, 16])
+def test_products_with_mini_batches_hold_one_linearisation_whatever_the_number_of_data(n, rng, monkeypatch):
+    model = linearise(
+        seeded(cnn), torch.randn(n, 1, 6, 6, generator=rng, dtype=torch.float64), likelihood=Categorical(), batch=1
+    )
+    made, most, linearised = [], [], Frozen.linearise
+
+    def count(self, inputs, **options):
+        out = linearised(self, inputs, **options)
+        made.append(weakref.ref(out[1]))
+        most.append(sum(ref() is not None for ref in made))
+        return out
+
+    gc.collect()
+    gc.disable()  # what only a collection would free counts as held
+    monkeypatch.setattr(Frozen, "linearise", count)
+    starve(monkeypatch)
+    try:
+        theta = model.features.domain.randn(2, rng=rng)
+        for index in torch.arange(n).split(2):
+            H = model.rows(index)
+            theta = theta - 0.1 * H.T(H(theta))
+            del H
+    finally:
+        gc.enable()
+    assert len(made) >= n
+    assert max(most) == 1
+
+
+def test_sizing_a_batch_leaves_nothing_behind(rng):
+    module, outputs = seeded(cnn), []
+    network = Frozen.of(module)
+    module.register_forward_hook(lambda _, __, output: outputs.append(weakref.ref(output)))
+    jacobians._saved_bytes(network, torch.randn(1, 1, 6, 6, generator=rng, dtype=torch.float64))
+    assert [ref() for ref in outputs] == [None]
 
 
 def test_linearisations_that_fit_are_kept_and_the_network_is_not_run_again(rng, monkeypatch):
