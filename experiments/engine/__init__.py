@@ -1,0 +1,1 @@
+"""Experiments with the general engine: toy regression, digits, LeNet, priors and evidence."""
