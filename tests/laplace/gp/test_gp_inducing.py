@@ -1,10 +1,15 @@
+import itertools
+from collections import Counter
+
 import pytest
 import torch
+from scipy.stats import chisquare
 
 import ctuq.laplace.gp.inducing as module
+import ctuq.laplace.gp.pivots as pivots
 from ctuq.errors import InputError
 from ctuq.laplace.evidence import log_evidence
-from ctuq.laplace.gp import GaussianProcess, condition_inducing, descend_inducing, pivoted_cholesky, prior_paths
+from ctuq.laplace.gp import RBF, GaussianProcess, condition_inducing, descend_inducing, pivoted_cholesky, prior_paths
 from ctuq.laplace.gp.inducing import inducing_gradient
 
 NOISE = 0.09
@@ -147,3 +152,23 @@ def test_bad_input_is_refused(process, data, rng):
         condition_inducing(process, x, y, 0, rng=rng)
     with pytest.raises(InputError, match="3 columns"):
         condition_inducing(process, x, y, torch.zeros(4, 3), rng=rng)
+
+
+def test_blocks_of_proposals_pivot_as_one_by_one_sampling_does(rng, monkeypatch):
+    """Each pivot is drawn in proportion to what the ones before it leave: all 24 orders of 3 of 4 points, by chi-square."""
+    monkeypatch.setattr(pivots, "_PROPOSALS", 2)
+    kernel, x = RBF.of(1.0, [1.0]), torch.tensor([[0.0], [0.3], [0.9], [2.5]], dtype=torch.float64)
+    K = kernel(x, x)
+    expected = {}
+    for order in itertools.permutations(range(4), 3):
+        chance, rest = 1.0, K.clone()
+        for i in order:
+            chance *= float(rest[i, i].clamp(min=0) / rest.diagonal().clamp(min=0).sum())
+            rest = rest - torch.outer(rest[:, i], rest[:, i]) / rest[i, i]
+        expected[order] = chance
+    draws = Counter(tuple(pivoted_cholesky(kernel, x, 3, rng=rng)[0].tolist()) for _ in range(2000))
+    likely = [order for order, chance in expected.items() if chance > 0.003]
+    counts = [draws[order] for order in likely]
+    frequencies = [2000 * expected[order] for order in likely]
+    counts, frequencies = [*counts, 2000 - sum(counts)], [*frequencies, 2000 - sum(frequencies)]
+    assert chisquare(counts, frequencies).pvalue > 1e-3
