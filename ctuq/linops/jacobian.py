@@ -147,8 +147,9 @@ def linearise(
     Parameters
     ----------
     module : nn.Module
-        Any network without random or batch-dependent layers in training mode. Convolutions, group normalisation,
-        activations, resampling, sums and concatenations are fast; everything else goes through ``torch.func``.
+        Any network without random or batch-dependent layers in training mode. Convolutions, linear layers, group and
+        batch normalisation, activations, resampling, sums and concatenations are fast; everything else goes through
+        ``torch.func``.
     inputs : Tensor
         The one argument of the module, batch axis in front.
     parameters : sequence of str, optional
