@@ -16,7 +16,7 @@ from ctuq.laplace.normalisation import check_prior
 from ctuq.laplace.predictive import HeldOut
 from ctuq.laplace.priors import Prior, g_prior
 from ctuq.laplace.problem import Point, Problem, System, first_point
-from ctuq.laplace.routes import SOLVERS, fits_densely, problem_of, sampler_of
+from ctuq.laplace.routes import SOLVERS, assembled, fits_densely, problem_of, sampler_of
 from ctuq.laplace.sampling import Draws
 from ctuq.laplace.stochastic_evidence import Sweep, estimated_evidence, lowest_factor, sweep
 from ctuq.linops.estimate import Estimate
@@ -114,8 +114,7 @@ def maximise_evidence(
     targets : Tensor
         Of the shape of the model's outputs, or class indices.
     prior : Prior, optional
-        The g-prior with one variance if None: it does not depend on scales that normalisation layers leave free. Separate
-        variances of layers are for whoever asks for them: evidence prunes hidden layers.
+        The g-prior with one variance if None: normalisation layers leave it alone, and evidence prunes layers of their own.
     method : {"auto", "dense", "em", "gradient"}
         ``dense``: exact evidence by L-BFGS; ``em``: MacKay's updates from posterior samples; ``gradient``: Fisher scoring from
         the same samples. ``auto`` is dense where the features fit in memory and observations or weights number at most 4,096.
@@ -128,23 +127,19 @@ def maximise_evidence(
     with_sweep : bool
         Sweep a common factor of the variances: about 25 more solves.
     start : Point, optional
-    batch : int, optional
-        Data in a mini-batch of SGD or SDD.
-    max_steps : int
+    batch, max_steps : int
+        Data in a mini-batch of SGD or SDD; most steps of the search.
     cap : float
         Largest ratio of a variance to the one that all share in the first steps of ``em`` and ``gradient``.
     rng : torch.Generator, optional
-        By default one of seed 0.
+        Of seed 0 by default.
 
     Raises
     ------
     InputError
         For targets or priors that do not fit the model, and unknown methods.
     """
-    if method not in METHODS or solver not in SOLVERS:
-        raise InputError(f"There is no method {method!r} with solver {solver!r}; choose among {METHODS} and {SOLVERS}.")
-    if samples < 2:
-        raise InputError(f"{samples} sample gives no error: take at least 2.")
+    _check(method, solver, samples)
     rng = torch.Generator(model.weights.device).manual_seed(0) if rng is None else rng
     used: Prior = g_prior(model, rng=rng) if prior is None else prior
     check_prior(model, used)
@@ -176,6 +171,13 @@ def maximise_evidence(
     )
 
 
+def _check(method: str, solver: str, samples: int) -> None:
+    if method not in METHODS or solver not in SOLVERS:
+        raise InputError(f"There is no method {method!r} with solver {solver!r}; choose among {METHODS} and {SOLVERS}.")
+    if samples < 2:
+        raise InputError(f"{samples} sample gives no error: take at least 2.")
+
+
 def _automatic(problem: Problem, prior: Prior) -> tuple[str, str]:
     fits, reason = fits_densely(problem, prior)
     return ("dense" if fits else "em"), reason
@@ -203,12 +205,12 @@ class _Search:
 
     def dense(self) -> _Found:
         """By the exact evidence."""
-        expectation = ExactExpectation(self.problem, self.prior)
+        expectation = ExactExpectation(assembled(self.problem), self.prior)
         ended = maximise_exact(expectation, self.start, learn_noise=self.problem.learn_noise, max_steps=self.max_steps)
         assert ended.expectation.log_evidence is not None
         score, scored = None, "nothing"
         if self.score is not None:
-            score, scored = self.score.exact(self.problem, self.prior, expectation.matrix), "held out"
+            score, scored = self.score.exact(expectation), "held out"
         elif self.problem.labels is None:
             score, scored = lambda found: expectation.leave_one_out(found.point), "left out"
         swept = self._sweep(expectation, ended.expectation.point, score, scored) if self.with_sweep else None

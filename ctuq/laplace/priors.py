@@ -7,7 +7,6 @@ A prior covariance is ``Sigma(psi) = sum_c a_c(psi) D_c``: the ``D_c`` never cha
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -110,7 +109,7 @@ class DiagonalPrior:
         if self.diagonal is not None and (self.diagonal.shape != (end,) or not bool((self.diagonal >= 0).all())):
             raise InputError(f"The prior's diagonal has shape {tuple(self.diagonal.shape)}: give {end} values, none negative.")
 
-    @cached_property
+    @property
     def members(self) -> tuple[tuple[slice, ...], ...]:
         return tuple((group,) if isinstance(group, slice) else group for group in self.groups)
 
