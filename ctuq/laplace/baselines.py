@@ -55,7 +55,7 @@ class LibraryPosterior:
 
 
 def laplace_torch(
-    model: LinearModel, targets: Tensor, *, structure: str = "kron", precision: float | None = None, batch: int = 500
+    model: LinearModel, targets: Tensor, *, structure: str = "kron", precision: float | None = None, batch: int = 50
 ) -> LibraryPosterior:
     """Laplace approximation by laplace-torch, with one prior precision for all weights.
 
@@ -72,7 +72,7 @@ def laplace_torch(
     precision : float, optional
         Of the prior; by default the library's own choice, by its evidence at the trained weights.
     batch : int
-        Data in a mini-batch of the library.
+        Data in a mini-batch of the library, whose diagonal holds dense Jacobians: 500 of a LeNet took 15 GB.
 
     Raises
     ------

@@ -123,7 +123,7 @@ def draw(table: Rows, curves: dict, x: Tensor, points: tuple[Tensor, Tensor]) ->
         (panels[0][2], *panels[1][:2]),
         (
             ("log_evidence", "log evidence", "linear"),
-            ("std_gap", "std in the gap", "log"),
+            ("std_gap", "std in the gap", "linear"),
             ("precision", "first precision", "log"),
         ),
         strict=True,
