@@ -57,13 +57,21 @@ def test_the_five_lines_of_the_readme_run_and_their_file_reads_back(tmp_path, mo
     write_scan(
         simulate(lambda n: rectangles(n, rng), geometry, grid, RelativeNoise(0.05), rng=rng, attenuation=0.05), Path("scan.h5")
     )
-    (text,) = blocks(ROOT / "README.md", "python")
+    text = blocks(ROOT / "README.md", "python")[0]
     assert len([line for line in text.splitlines() if line.strip()]) == 5
     names: dict = {"quick": DIPOptions(iterations=50)}
     exec(text.replace("size=64", "size=12, dip=quick"), names)
     read_back = names["ctuq"].Result.load("results.h5")
     np.testing.assert_array_equal(read_back.std, names["result"].std)
     assert (read_back.std > 0).all()
+
+
+def test_the_engine_example_of_the_readme_runs():
+    names: dict = {}
+    with pytest.warns(UserWarning, match="misses the network's output"):
+        exec(blocks(ROOT / "README.md", "python")[1], names)
+    assert np.isfinite(names["fit"].log_evidence)
+    assert names["posterior"].std(names["x"]).shape == (50, 1)
 
 
 @pytest.mark.parametrize("text", python_blocks())
@@ -88,7 +96,7 @@ def test_the_listings_of_the_researchers_tutorial_run_as_one_script_when_small(c
 @pytest.mark.parametrize("command", commands())
 def test_every_command_in_the_pages_is_understood(command, monkeypatch):
     words = command.split()[1:]
-    for name in ("Demo", "Info", "Simulate", "Reconstruct", "Report", "Doctor"):
+    for name in ("Demo", "Info", "Simulate", "Reconstruct", "Design", "Report", "Doctor"):
         monkeypatch.setattr(getattr(cli, name), "run", lambda self: 0)
     assert cli.main(words) == 0
 
