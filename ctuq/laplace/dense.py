@@ -162,6 +162,20 @@ class ExactExpectation:
         K.diagonal().add_(1)
         return _factor(K)
 
+    def output_covariance(self, point: Point, new: Tensor) -> Tensor:
+        """Posterior covariance of the outputs of each new datum, float64 (n, d, d), from dense Jacobians ``new`` (n, d, P)."""
+        n, d, P = new.shape
+        J = new.reshape(n * d, P).double()
+        factor = self.factor(point)
+        if not self.dual:
+            half = torch.linalg.solve_triangular(factor, self._prior.root_transpose(J, point.psi).T, upper=False)
+            half = half.T.reshape(n, d, -1)
+            return half @ half.mT
+        own = self._prior.covariance(J, point.psi)
+        cross = self._noise_weights(point)[:, None] * (self.matrix @ own.T.to(self.matrix)).double()
+        half = torch.linalg.solve_triangular(factor, cross, upper=False).T.reshape(n, d, -1)
+        return J.reshape(n, d, P) @ own.reshape(n, d, P).mT - half @ half.mT
+
     def covariance(self, point: Point) -> Tensor:
         """``B B^T`` over observations (m, m), where these are the fewer."""
         weights = self._noise_weights(point)

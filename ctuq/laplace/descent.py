@@ -92,10 +92,10 @@ class Descent:
 
     def __init__(self, draws: Draws, *, rng: torch.Generator, batch: int, epochs: int = 20, rtol: float = 0.05):
         self._draws, self._rng, self._batch, self._epochs, self._rtol = draws, rng, batch, epochs, rtol
-        self._kept = 0.0
+        self.kept = 0.0
 
     def __call__(self, system: System, with_mode: bool, start: Tensor | None) -> Conditioned:
-        loss = SampleLoss(system, self._draws, kept=self._kept, with_mode=with_mode)
+        loss = SampleLoss(system, self._draws, kept=self.kept, with_mode=with_mode)
         n = system.problem.data
         steps = _steps(self._epochs, n, self._batch)
         z = sgd(
@@ -111,7 +111,7 @@ class Descent:
         solution = reported("SGD", Solution(z, residual, steps, True), self._rtol)
         found = conditioned_by(system, self._draws, solution, loss.centre)
         if self._draws.noise is not None:
-            self._kept = kept_fraction(float(found.squares.sum(1).mean()), system.problem.observations)
+            self.kept = kept_fraction(float(found.squares.sum(1).mean()), system.problem.observations)
         return found
 
 

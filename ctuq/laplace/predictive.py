@@ -6,13 +6,12 @@ import torch
 from torch import Tensor
 
 from ctuq.errors import InputError
+from ctuq.laplace.dense import ExactExpectation
 from ctuq.laplace.expectation import Expectation
 from ctuq.laplace.features import ObservedFeatures
 from ctuq.laplace.likelihoods import Bernoulli, Categorical
 from ctuq.laplace.model import LinearModel
-from ctuq.laplace.predict import GaussianPrediction, exact_covariance, log_likelihoods, sample_covariance
-from ctuq.laplace.priors import Prior
-from ctuq.laplace.problem import Point, Problem
+from ctuq.laplace.predict import GaussianPrediction, log_likelihoods, sample_covariance
 from ctuq.linops.operator import LinearOperator
 
 _DRAWS = 256
@@ -88,27 +87,15 @@ class HeldOut:
         deviations = push(self._jacobian, found.samples).reshape(len(found.samples), len(self._outputs), -1)
         return self._score(found, sample_covariance(deviations))
 
-    def exact(self, problem: Problem, prior: Prior, matrix: Tensor) -> Callable[[Expectation], float]:
-        """A score by the exact covariance, from assembled features (m, P)."""
-        dense = self._jacobian.dense().reshape(len(self._outputs), -1, problem.weights)
-
-        def score(found: Expectation) -> float:
-            noise = observation_noise(problem, found.point)
-            return self._score(found, exact_covariance(dense, matrix, prior, found.point.psi, noise))
-
-        return score
+    def exact(self, expectation: ExactExpectation) -> Callable[[Expectation], float]:
+        """A score by the exact covariance."""
+        dense = self._jacobian.dense().reshape(len(self._outputs), -1, self._jacobian.domain.size)
+        return lambda found: self._score(found, expectation.output_covariance(found.point, dense))
 
     def _score(self, found: Expectation, covariance: Tensor) -> float:
         mean = self._model.mean(self._outputs, self._jacobian, found.mode.weights)
         predicted = prediction(self._model, self._outputs, mean, covariance, found.point.sigma2)
         return mean_log_likelihood(self._model, predicted, self._outputs, self._targets)
-
-
-def observation_noise(problem: Problem, point: Point) -> Tensor:
-    """Noise variance of each whitened observation, float64 (m,)."""
-    if problem.groups is None:
-        return point.sigma2.expand(problem.observations)
-    return point.sigma2[problem.groups.reshape(-1)]
 
 
 def push(jacobian: LinearOperator, weights: Tensor) -> Tensor:

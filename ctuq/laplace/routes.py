@@ -1,6 +1,7 @@
 """From a linearised model to the problem its evidence knows, and which route through it the sizes allow."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,9 @@ from ctuq.laplace.model import LinearModel
 from ctuq.laplace.priors import Prior
 from ctuq.laplace.problem import Labels, Problem
 from ctuq.laplace.sampling import Draws
+from ctuq.linops.basic import Dense
 from ctuq.linops.memory import available_memory
+from ctuq.linops.operator import LinearOperator
 
 SOLVERS = ("cg", "sgd", "sdd")
 _DENSE, _SHARE = 4096, 0.25
@@ -51,6 +54,16 @@ def problem_of(model: LinearModel, targets: Tensor, samples: int = 16) -> Proble
     return Problem(features, zero, torch.ones(1, dtype=torch.float64, device=device), False, labels=labels, **common)
 
 
+def assembled(problem: Problem) -> Problem:
+    """The problem with its features as matrices: no product runs the network again."""
+
+    def dense(operator: LinearOperator) -> Dense:
+        return operator if isinstance(operator, Dense) else Dense(operator.dense(), operator.domain, operator.range)
+
+    labels = None if problem.labels is None else replace(problem.labels, jacobian=dense(problem.labels.jacobian))
+    return replace(problem, features=dense(problem.features), labels=labels, batch=None, normal=None)
+
+
 def sampler_of(problem: Problem, draws: Draws, solver: str, batch: int | None, rng: torch.Generator) -> Sampler:
     """The sampler of a name, see `maximise_evidence`."""
     if solver == "cg":
@@ -63,6 +76,7 @@ def dense_bytes(problem: Problem, prior: Prior) -> int:
     """Peak memory of the dense route: features, and the matrices of the smaller space."""
     m, P = problem.observations, problem.weights
     features = m * P * torch.empty((), dtype=problem.features.domain.dtype).element_size()
+    features *= 1 if problem.labels is None else 2
     small = min(m, P)
     count = len(prior.coefficients(prior.start())) if m <= P else len(problem.sigma2)
     return features + 8 * (count + 8) * small**2

@@ -170,7 +170,11 @@ class Posterior:
         if not self.exact:
             return sample_covariance(push(jacobian, self._own).reshape(self.draws, n, -1))
         index = torch.arange(jacobian.range.size, device=self._rng.device).reshape(n, -1)
-        return torch.stack([self._covariance(jacobian, rows) for rows in index])
+        parts = []
+        for rows in index.split(max(1, _ROWS // index.shape[1])):
+            joint = self._covariance(jacobian, rows.reshape(-1)).reshape(*rows.shape, *rows.shape)
+            parts.append(joint.diagonal(dim1=0, dim2=2).movedim(-1, 0))
+        return torch.cat(parts)
 
     def _covariance(self, jacobian: LinearOperator, rows: Tensor) -> Tensor:
         """``J_r S J_r^T`` by the system over the smaller space.

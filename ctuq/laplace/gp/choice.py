@@ -42,7 +42,7 @@ def choose(K: KernelOperator, solver: str | Method, *, rng: torch.Generator) -> 
     method = ConjugateGradients()
     sketch = method.sketch(K, rng=rng)
     steps = expected_steps(sketch, K.noise)
-    if fits and steps * _COLUMNS > n / 6:
+    if fits and steps * _COLUMNS > n / 3:
         return "cholesky", Direct().prepare(K, rng=rng), f"{n} points factor sooner than CG takes about {steps} steps"
     return "cg", method.with_sketch(K, sketch), f"about {steps} steps for {n} points"
 
