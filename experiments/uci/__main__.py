@@ -52,7 +52,7 @@ class Options:
 
     folder: Positional[Path]
     sets: tuple[str, ...] = ()
-    solvers: tuple[str, ...] = ("cholesky", "cg", "blocks", "sdd", "sgd", "inducing", "gpytorch")
+    solvers: tuple[str, ...] = ("auto", "cholesky", "cg", "blocks", "sdd", "sgd", "inducing", "gpytorch")
     splits: int = 1
     rows: int = 20_000
     learn: int = 2000

@@ -68,33 +68,38 @@ def contestants(budget: Budget) -> dict[str, Callable[[GaussianProcess, Split, t
 
         return run
 
-    def method(solver: Method, samples: int):
-        return lambda process, data, rng: _condition(process, data, rng, solver, samples)
+    def method(solver: str | Method):
+        return lambda process, data, rng: _condition(process, data, rng, solver, budget.samples)
 
     def inducing(process: GaussianProcess, data: Split, rng: torch.Generator) -> Prediction:
         post = condition_inducing(process, data.x, data.y, budget.inducing, rng=rng)
         mean, std = post.predict(data.x_test)
         return Prediction(mean, std, 0.0, f"{len(post.z)} points, bound {post.log_evidence_bound:.0f} nats")
 
-    def peer(process: GaussianProcess, data: Split, rng: torch.Generator) -> Prediction:
-        mean, std, note = gpytorch_cg(process, data, budget.deviations)
-        return Prediction(mean, std, math.nan, note)
+    def peer(tolerance: float):
+        def run(process: GaussianProcess, data: Split, rng: torch.Generator) -> Prediction:
+            mean, std, note = gpytorch_cg(process, data, budget.deviations, tolerance)
+            return Prediction(mean, std, math.nan, note)
+
+        return run
 
     return {
-        "cholesky": method(Direct(), 0),
-        "cg": method(ConjugateGradients(), budget.samples),
-        "blocks": method(BlockProjections(), budget.samples),
+        "auto": method("auto"),
+        "cholesky": method(Direct()),
+        "cg": method(ConjugateGradients()),
+        "blocks": method(BlockProjections()),
         "sdd": descent(DualDescent),
         "sgd": descent(PrimalDescent),
         "inducing": inducing,
-        "gpytorch": peer,
+        "gpytorch": peer(1e-2),
+        "gpytorch_tight": peer(1e-4),
     }
 
 
-def _condition(process: GaussianProcess, data: Split, rng: torch.Generator, solver: Method, samples: int) -> Prediction:
-    """Condition on the training data; deviations from ``samples`` draws, or exact for none."""
+def _condition(process: GaussianProcess, data: Split, rng: torch.Generator, solver: str | Method, samples: int) -> Prediction:
+    """Condition on the training data; deviations from ``samples`` draws, exact where a factor is at hand."""
     post = process.condition(data.x, data.y, solver=solver, rng=rng)
-    paths = post.samples(samples, rng=rng) if samples else None
+    paths = None if post.solver == "cholesky" else post.samples(samples, rng=rng)
     mean, std = post.predict(data.x_test, paths)
     worst = post.residual if paths is None else max(post.residual, float(paths.residual.max()))
-    return Prediction(mean, std, worst)
+    return Prediction(mean, std, worst, f"{post.solver}: {post.reason}")

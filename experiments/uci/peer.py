@@ -8,14 +8,14 @@ from ctuq.laplace.gp import GaussianProcess, Matern32
 from ctuq.laplace.gp.regression import product_type
 from experiments.uci.sets import Split
 
-TOLERANCE, RANK, STEPS = 1e-2, 100, 1000
+RANK, STEPS = 100, 1000
 
 
-def gpytorch_cg(process: GaussianProcess, data: Split, deviations: int) -> tuple[Tensor, Tensor, str]:
+def gpytorch_cg(process: GaussianProcess, data: Split, deviations: int, tolerance: float) -> tuple[Tensor, Tensor, str]:
     """Mean at all test points and deviation at the first ``deviations``, both float64; and the settings in words.
 
-    Conjugate gradients to gpytorch's default relative tolerance of 0.01 with its pivoted Cholesky preconditioner of rank 100,
-    in the type in which our own products run.
+    Conjugate gradients to a relative ``tolerance`` (gpytorch's default is 0.01) with its pivoted Cholesky preconditioner of
+    rank 100, in the type in which our own products run.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def gpytorch_cg(process: GaussianProcess, data: Split, deviations: int) -> tuple
     with (
         torch.no_grad(),
         settings.max_cholesky_size(0),
-        settings.eval_cg_tolerance(TOLERANCE),
+        settings.eval_cg_tolerance(tolerance),
         settings.max_cg_iterations(STEPS),
         settings.max_preconditioner_size(RANK),
         settings.min_preconditioning_size(0),
@@ -61,5 +61,5 @@ def gpytorch_cg(process: GaussianProcess, data: Split, deviations: int) -> tuple
         with settings.skip_posterior_variances():
             mean = model(x).mean
         std = likelihood(model(x[:deviations])).variance.sqrt()
-    note = f"gpytorch {gpytorch.__version__}, tolerance {TOLERANCE:g}, rank {RANK}, {dtype}"
+    note = f"gpytorch {gpytorch.__version__}, tolerance {tolerance:g}, rank {RANK}, {dtype}"
     return mean.double(), std.double(), note

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 PEER = "gpytorch"
 _COLOURS = {
+    "auto": "#7c3aed",
     "cholesky": "#111827",
     "cg": "#1d4ed8",
     "blocks": "#0891b2",
@@ -17,6 +18,7 @@ _COLOURS = {
     "sgd": "#c2410c",
     "inducing": "#a16207",
     "gpytorch": "#9ca3af",
+    "gpytorch_tight": "#f472b6",
 }
 
 Row = dict[str, str | float]
@@ -56,8 +58,9 @@ def _row(name: str, solver: str, found: list[dict[str, np.ndarray]], peers: list
     row |= _paired("rmse", [part / (2 * rmse) for part in difference])
     row |= _paired("nll", [run["nll"][:count] - peer["nll"][:count] for run, peer in pairs])
     row |= {key: float(np.mean([run[key] for run in found])) for key in ("seconds", "cpu_seconds", "residual")}
-    peer_seconds = [float(peer["seconds"]) for _, peer in pairs]
-    row["time_over_peer"] = float(row["seconds"]) / float(np.mean(peer_seconds)) if pairs else math.nan
+    for key in ("seconds", "cpu_seconds"):
+        peer = float(np.mean([peer[key] for _, peer in pairs])) if pairs else math.nan
+        row[f"{key}_over_peer"] = float(row[key]) / peer
     return row | {"note": str(found[0]["note"])}
 
 

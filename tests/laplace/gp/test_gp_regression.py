@@ -166,7 +166,7 @@ def test_the_solver_is_chosen_by_size_steps_and_memory(kernel, rng, monkeypatch)
         (2000, 0.1, 9, "cg"),
     ):
         monkeypatch.setattr("ctuq.laplace.gp.choice._SMALL", limit)
-        monkeypatch.setattr("ctuq.laplace.gp.choice._COLUMNS", 2)
+        monkeypatch.setattr("ctuq.laplace.gp.choice._COLUMNS", 4)
         monkeypatch.setattr("ctuq.laplace.gp.choice.available_memory", lambda device, memory=memory: memory)
         K = KernelOperator(kernel, x, noise=noise, dtype=torch.float64)
         name, _, reason = choose(K, "auto", rng=rng)
