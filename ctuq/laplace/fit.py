@@ -16,7 +16,7 @@ from ctuq.laplace.normalisation import check_prior
 from ctuq.laplace.predictive import HeldOut
 from ctuq.laplace.priors import Prior, g_prior
 from ctuq.laplace.problem import Point, Problem, System, first_point
-from ctuq.laplace.routes import SOLVERS, assembled, fits_densely, problem_of, sampler_of
+from ctuq.laplace.routes import SOLVERS, assembled, fits_densely, for_solver, problem_of, sampler_of
 from ctuq.laplace.sampling import Draws
 from ctuq.laplace.stochastic_evidence import Sweep, estimated_evidence, lowest_factor, sweep
 from ctuq.linops.estimate import Estimate
@@ -219,8 +219,9 @@ class _Search:
     def sampled(self, route: str, sampling: tuple[str, int, int | None], cap: float) -> _Found:
         """By posterior samples; the end is judged by draws that the search did not see."""
         update = mackay if route == "em" else scoring
+        problem = for_solver(self.problem, self.prior, sampling[0])
         ended = ascend(
-            SampledExpectation(self.problem, self.prior, self._sampler(*sampling)),
+            SampledExpectation(problem, self.prior, self._sampler(problem, *sampling)),
             self.prior,
             self.start,
             learn_noise=self.problem.learn_noise,
@@ -229,16 +230,17 @@ class _Search:
             cap=cap,
         )
         point = ended.expectation.point
-        fresh = self._sampler(*sampling)
-        expectation = SampledExpectation(self.problem, self.prior, fresh, mode=ended.expectation.mode)
-        found, system = expectation(point), System(self.problem, self.prior, point)
+        fresh = self._sampler(problem, *sampling)
+        expectation = SampledExpectation(problem, self.prior, fresh, mode=ended.expectation.mode)
+        found, system = expectation(point), System(problem, self.prior, point)
         preconditioner = fresh.preconditioner(system) if isinstance(fresh, BlockCG) else None
         value = estimated_evidence(system, found.mode, rng=self.rng, preconditioner=preconditioner)
         score, scored = (None, "nothing") if self.score is None else (self.score.sampled, "held out")
         return _Found(ended, found, value, self._sweep(expectation, point, score, scored) if self.with_sweep else None)
 
-    def _sampler(self, solver: str, samples: int, batch: int | None) -> Sampler:
-        return sampler_of(self.problem, Draws.of(self.problem, samples, rng=self.rng), solver, batch, self.rng)
+    def _sampler(self, problem: Problem, solver: str, samples: int, batch: int | None) -> Sampler:
+        draws = Draws.of(problem, samples, rng=self.rng)
+        return sampler_of(problem, draws, solver, batch=batch, rng=self.rng)
 
     def _sweep(
         self,

@@ -55,16 +55,28 @@ def problem_of(model: LinearModel, targets: Tensor, samples: int = 16) -> Proble
 
 
 def assembled(problem: Problem) -> Problem:
-    """The problem with its features as matrices: no product runs the network again."""
+    """The problem with its features as matrices: no product, of all data or of a mini-batch, runs the network again."""
 
     def dense(operator: LinearOperator) -> Dense:
         return operator if isinstance(operator, Dense) else Dense(operator.dense(), operator.domain, operator.range)
 
+    features = dense(problem.features)
+    shape = features.range.shape
+
+    def rows(index: Tensor) -> Dense:
+        chosen = features.matrix.reshape(*shape, -1).index_select(problem.axis, index)
+        return Dense(chosen.flatten(0, -2), features.domain, replace(features.range, shape=tuple(chosen.shape[:-1])))
+
     labels = None if problem.labels is None else replace(problem.labels, jacobian=dense(problem.labels.jacobian))
-    return replace(problem, features=dense(problem.features), labels=labels, batch=None, normal=None)
+    return replace(problem, features=features, rows=rows, labels=labels, batch=None, normal=None)
 
 
-def sampler_of(problem: Problem, draws: Draws, solver: str, batch: int | None, rng: torch.Generator) -> Sampler:
+def for_solver(problem: Problem, prior: Prior, solver: str) -> Problem:
+    """The problem as a solver sees it: mini-batches from the assembled features where these fit in memory."""
+    return assembled(problem) if solver in ("sgd", "sdd") and fits_densely(problem, prior)[0] else problem
+
+
+def sampler_of(problem: Problem, draws: Draws, solver: str, *, batch: int | None, rng: torch.Generator) -> Sampler:
     """The sampler of a name, see `maximise_evidence`."""
     if solver == "cg":
         return BlockCG(draws, rng=rng)

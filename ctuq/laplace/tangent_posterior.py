@@ -15,7 +15,7 @@ from ctuq.laplace.likelihoods import Bernoulli, Categorical
 from ctuq.laplace.predict import GaussianPrediction, monte_carlo, probit, sample_covariance
 from ctuq.laplace.predictive import prediction, push
 from ctuq.laplace.problem import System, plus_identity
-from ctuq.laplace.routes import fits_densely, sampler_of
+from ctuq.laplace.routes import fits_densely, for_solver, sampler_of
 from ctuq.laplace.sampling import Draws, condition
 from ctuq.linops.memory import require_memory
 from ctuq.linops.operator import LinearOperator
@@ -62,13 +62,14 @@ class Posterior:
         self.fit, self.solver, self.reason, self.draws = fit, solver, reason, draws
         self.residual = 0.0
         self._batch, self._rng = batch, rng
-        self._system = System(fit.problem, fit.prior, fit.point)
+        self._problem = for_solver(fit.problem, fit.prior, solver)
+        self._system = System(self._problem, fit.prior, fit.point)
         self._solve: Solver | None = None
         self._finely: Solver | None = None
         if solver == "cholesky":
             self._solve = self._finely = Factored.of(self._system)
         elif solver == "cg":
-            sketcher = BlockCG(Draws.of(fit.problem, 1, rng=rng), rng=rng)
+            sketcher = BlockCG(Draws.of(self._problem, 1, rng=rng), rng=rng)
             self._solve = CG(preconditioner=sketcher.preconditioner(self._system))
             self._finely = replace(self._solve, rtol=_FINE)
 
@@ -93,7 +94,7 @@ class Posterior:
         together = _TOGETHER if self._solve is not None else n
         with warnings.catch_warnings(record=True) as misses:
             for start in range(0, n, together):
-                draws = Draws.of(self.fit.problem, min(together, n - start), rng=rng)
+                draws = Draws.of(self._problem, min(together, n - start), rng=rng)
                 if self._solve is not None:
                     found = condition(self._system, draws, self._solve, with_mode=False)
                 else:
@@ -158,7 +159,7 @@ class Posterior:
         return Classes(monte_carlo(likelihood, logits), gaussian)
 
     def _sampler(self, draws: Draws) -> Sampler:
-        return sampler_of(self.fit.problem, draws, self.solver, self._batch, self._rng)
+        return sampler_of(self._problem, draws, self.solver, batch=self._batch, rng=self._rng)
 
     @cached_property
     def _own(self) -> Tensor:
