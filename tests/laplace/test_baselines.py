@@ -19,7 +19,10 @@ PRECISION = 3.0
 
 @pytest.fixture(scope="module")
 def library():
-    return pytest.importorskip("laplace", exc_type=Exception)
+    found = pytest.importorskip("laplace", exc_type=Exception)
+    if not hasattr(found, "Laplace"):  # without the library, its name finds this folder of tests
+        pytest.skip("laplace-torch is not installed")
+    return found
 
 
 def network(outputs=3, dropped=0.0):
