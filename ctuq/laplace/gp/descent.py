@@ -41,7 +41,7 @@ class DualDescent:
         def solve(b: Tensor, shift: Tensor) -> Tensor:
             return sdd(K.rows, b + shift, batch=self.batch, steps=self.steps, rng=rng).value
 
-        return _judged("Stochastic dual descent", K, self.tolerance, self.steps, solve)
+        return _Judged("Stochastic dual descent", K, goal(K, self.tolerance), self.steps, solve)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class PrimalDescent:
             gradient = primal_gradient(K, b, shift, features=self.features, rng=rng)
             return sgd(gradient, torch.zeros_like(b), n=b.shape[1], batch=self.batch, steps=self.steps, rng=rng)
 
-        return _judged("Stochastic gradients", K, self.tolerance, self.steps, solve)
+        return _Judged("Stochastic gradients", K, goal(K, self.tolerance), self.steps, solve)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class BlockProjections:
             rtol = 0.9 * goal(K, self.tolerance) / float((b + shift).norm(dim=1).max())
             return BlockDescent(rng, self.batch, rtol, self.max_passes)(K, b + shift).value
 
-        return _judged("Block descent", K, self.tolerance, self.max_passes, solve)
+        return _Judged("Block descent", K, goal(K, self.tolerance), self.max_passes, solve)
 
 
 def primal_gradient(
@@ -126,16 +126,21 @@ def primal_gradient(
     return gradient
 
 
-def _judged(name: str, K: KernelOperator, tolerance: float, steps: int, solve: Callable[[Tensor, Tensor], Tensor]) -> Inverse:
+@dataclass(frozen=True, eq=False)
+class _Judged(Inverse):
     """A solver whose result is judged by its residual in float64."""
 
-    def inverse(b: Tensor, *, shift: Tensor | None = None) -> Solution:
+    name: str
+    K: KernelOperator
+    target: float
+    steps: int
+    solve: Callable[[Tensor, Tensor], Tensor]
+
+    def __call__(self, b: Tensor, *, shift: Tensor | None = None) -> Solution:
         shift = torch.zeros_like(b) if shift is None else shift
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the float64 residual decides
-            x = solve(b, shift)
-        r, target = b + shift - K.exact(x), goal(K, tolerance)
-        warn_of_miss(name, r.norm(dim=1), target, _ADVICE)
-        return Solution(x, relative(r, b + shift), steps, bool((r.norm(dim=1) <= target).all()))
-
-    return inverse
+            x = self.solve(b, shift)
+        r = b + shift - self.K.exact(x)
+        warn_of_miss(self.name, r.norm(dim=1), self.target, _ADVICE)
+        return Solution(x, relative(r, b + shift), self.steps, bool((r.norm(dim=1) <= self.target).all()))

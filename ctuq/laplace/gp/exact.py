@@ -2,8 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -17,15 +17,19 @@ from ctuq.linops.solve import CG, Solution, relative
 _REFINEMENTS, _LEAST = 8, 1e-6
 
 
-class Inverse(Protocol):
+class Inverse(ABC):
     """``(K + sigma2 I)^-1``, prepared: factor or preconditioner are at hand."""
 
+    @abstractmethod
     def __call__(self, b: Tensor, *, shift: Tensor | None = None) -> Solution:
         """Solve for targets ``b`` plus ``shift``, both (k, n) in float64.
 
         The shift is noise, from which primal descent makes less of its own. The residual is relative to ``|b + shift|``.
         """
-        ...
+
+    def quadratic(self, b: Tensor) -> Tensor:
+        """``b^T (K + sigma2 I)^-1 b`` for each row of ``b`` (k, n), shape (k,)."""
+        return (self(b).value * b).sum(1)
 
 
 class Method(Protocol):
@@ -66,12 +70,21 @@ class Direct:
                 f"{K.noise:.1e}: give more noise."
             )
 
-        def inverse(b: Tensor, *, shift: Tensor | None = None) -> Solution:
-            b = b if shift is None else b + shift
-            x = torch.cholesky_solve(b.T, matrix.mT).T
-            return Solution(x, relative(b - K.exact(x), b), 1, True)
+        return _Factor(K, matrix.mT)
 
-        return inverse
+
+@dataclass(frozen=True, eq=False)
+class _Factor(Inverse):
+    K: KernelOperator
+    factor: Tensor
+
+    def __call__(self, b: Tensor, *, shift: Tensor | None = None) -> Solution:
+        b = b if shift is None else b + shift
+        x = torch.cholesky_solve(b.T, self.factor).T
+        return Solution(x, relative(b - self.K.exact(x), b), 1, True)
+
+    def quadratic(self, b: Tensor) -> Tensor:
+        return torch.linalg.solve_triangular(self.factor, b.T, upper=False).square().sum(0)
 
 
 @dataclass(frozen=True)
@@ -107,13 +120,17 @@ class ConjugateGradients:
 
     def with_sketch(self, K: KernelOperator, sketch: Nystrom) -> Inverse:
         """The solver with a low-rank approximation of K that is there already."""
-        preconditioner = sketch.with_noise(K.noise)
+        return _Refined(K, goal(K, self.tolerance), CG(self.tolerance, self.max_steps, sketch.with_noise(K.noise)))
 
-        def inverse(b: Tensor, *, shift: Tensor | None = None) -> Solution:
-            b = b if shift is None else b + shift
-            return _refine(K, b, goal(K, self.tolerance), lambda rtol: CG(rtol, self.max_steps, preconditioner))
 
-        return inverse
+@dataclass(frozen=True, eq=False)
+class _Refined(Inverse):
+    K: KernelOperator
+    target: float
+    solver: CG
+
+    def __call__(self, b: Tensor, *, shift: Tensor | None = None) -> Solution:
+        return _refine(self.K, b if shift is None else b + shift, self.target, self.solver)
 
 
 def goal(K: KernelOperator, tolerance: float) -> float:
@@ -128,7 +145,7 @@ def warn_of_miss(name: str, residual: Tensor, goal: float, advice: str) -> None:
         warnings.warn(f"{name} left a residual of {worst / goal:.1f} times the tolerance: {advice}.", stacklevel=4)
 
 
-def _refine(K: KernelOperator, b: Tensor, target: float, solver: Callable[[float], CG]) -> Solution:
+def _refine(K: KernelOperator, b: Tensor, target: float, solver: CG) -> Solution:
     """Iterative refinement: solve for the float64 residual until its norm is below the target or stops falling by half."""
     x, r, steps = torch.zeros_like(b), b.clone(), 0
     size = r.norm(dim=1)
@@ -138,7 +155,7 @@ def _refine(K: KernelOperator, b: Tensor, target: float, solver: Callable[[float
             break
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the float64 residual decides
-            found = solver(max(target / 2 / float(size[left].max()), _LEAST))(K, r[left])
+            found = replace(solver, rtol=max(target / 2 / float(size[left].max()), _LEAST))(K, r[left])
         steps += found.steps
         trial = x[left] + found.value
         rest = b[left] - K.exact(trial)

@@ -111,7 +111,7 @@ class GaussianProcessPosterior:
         parts = []
         for part in x.split(batch):
             cross = k(part, data).detach()
-            parts.append(k.diagonal(part).detach() - (self.inverse(cross).value * cross).sum(1))
+            parts.append(k.diagonal(part).detach() - self.inverse.quadratic(cross))
         return torch.cat(parts).clamp(min=0).sqrt()
 
     def samples(self, count: int, *, rng: torch.Generator, features: int = 2000) -> SamplePaths:
