@@ -1,6 +1,6 @@
 """The evidence of one small scan: dense and by samples, in one run.
 
-``python -m experiments.benchmarks.evidence FILE.npz`` with the side-by-side layout (glyph28_a20 is the one with published times).
+``python -m experiments.benchmarks.evidence FILE.npz`` with the side-by-side layout (glyph28_a20 has published times).
 Prints the wall time of the dense evidence from a trained network, over variances and lengthscales of all blocks; how many nats
 below the dense optimum the sample-based EM ends with 16 samples; and the steps of preconditioned CG on the evidence's matrix.
 """
@@ -37,9 +37,8 @@ def trained(problem: Path) -> tuple[nn.Module, Tensor, LinearOperator, Tensor]:
     y = torch.tensor(scan.projections)
     data = Data(A, y[None], torch.ones_like(y)[None])
     options = replace(DIPOptions(), patience=1.0)
-    generate, state = generator(data, options, rng=torch.Generator().manual_seed(0))
-    for state in dip(generate, state, data, data, options):
-        pass
+    generate, start = generator(data, options, rng=torch.Generator().manual_seed(0))
+    *_, state = dip(generate, start, data, data, options)
     network, inputs = generate.module(state.average)
     return network, inputs, float(generate.scale[0]) * A, y
 
