@@ -27,7 +27,7 @@ class Start(Command):
     """Angles in degrees that can be measured, without STOP; by default the geometry file's, else 0:180:1 (fan: 0:360:1)."""
     forbid: Annotated[str | None, arg(metavar="FROM:TO,...", help_behavior_hint="")] = None
     """Arcs in degrees that are never suggested, such as 80:100."""
-    prior: Literal["lindip", "gprior", "isotropic", "matern", "edges", "lindip+edges"] = "lindip"
+    prior: Literal["lindip", "gprior", "isotropic", "matern", "edges", "displaced", "lindip+edges"] = "lindip"
     """What is known of the image before it is measured: a network's tangent model (lindip, gprior), or classical."""
     criterion: Literal["eig", "diagonal-eig", "ese", "a"] = "eig"
     """Information gain, that of single rays, squared error of the projection, or of the image (a)."""

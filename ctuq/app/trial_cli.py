@@ -21,7 +21,7 @@ class Simulate(Command):
     """Folder for the trials and their comparison; trials that are there are not run again."""
     criterion: Literal["eig", "diagonal-eig", "ese", "a"] = "eig"
     """Information gain, the same for independent rays, squared error of the view, or reduction of the image's variance."""
-    prior: Literal["lindip", "gprior", "isotropic", "matern", "edges", "lindip+edges"] = "lindip"
+    prior: Literal["lindip", "gprior", "isotropic", "matern", "edges", "displaced", "lindip+edges"] = "lindip"
     """What is assumed of the image: linearised Deep Image Prior (gprior: another prior of its weights), or classical."""
     pilot: int = 5
     """Equidistant angles measured first."""

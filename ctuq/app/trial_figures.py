@@ -43,7 +43,7 @@ def draw_comparison(found: Curves, baseline: str, savings: Mapping[str, Mapping[
     Returns
     -------
     Figure
-        Bands hold the mean over subjects with 95 %; with one subject there are none.
+        Bands hold the mean of an adaptive strategy over subjects with 95 %; with one subject there are none.
     """
     columns = 2 + len(savings)
     figure = Figure(figsize=(4.4 * columns, 4.6), layout="constrained")
@@ -54,12 +54,13 @@ def draw_comparison(found: Curves, baseline: str, savings: Mapping[str, Mapping[
         if name != baseline:
             gap = difference(found, name, baseline)
             half = scipy.stats.t.ppf(0.975, max(1, gap.subjects - 1)) * gap.error
-            _line(panels[1], found.counts, gap.mean, (gap.mean - half, gap.mean + half), styles[name])
+            ends = (gap.mean - half, gap.mean + half)
+            _line(panels[1], found.counts, gap.mean, ends, style=styles[name], band=name not in _PLAIN)
     panels[0].set(ylabel=quality_label(found.quality), title=_mean_of(found))
     panels[1].set(ylabel="difference (dB)", title=f"minus {baseline}, pair by pair", ylim=_difference_limits(found, baseline))
     for axes, (against, of_strategies) in zip(panels[2:], savings.items(), strict=True):
         for name, saved in of_strategies.items():
-            _line(axes, saved.counts, saved.percent, saved.interval, styles[name])
+            _line(axes, saved.counts, saved.percent, saved.interval, style=styles[name], band=name not in _PLAIN)
         axes.set(ylabel="angles saved (%)", title=f"for the error of {against}", ylim=_saving_limits(of_strategies))
     for axes in panels:
         axes.set_xlabel("angles measured" if axes in panels[:2] else "angles of the baseline")
@@ -119,12 +120,15 @@ def _styles(found: Curves) -> dict[str, tuple[str, str]]:
     return {**_PLAIN, **{name: (_COLOURS[i % len(_COLOURS)], "-") for i, name in enumerate(adaptive)}}
 
 
-def _line(axes: Axes, counts: NDArray, values: NDArray, interval: tuple[NDArray, NDArray], style: tuple[str, str]) -> None:
+def _line(
+    axes: Axes, counts: NDArray, values: NDArray, ends: tuple[NDArray, NDArray], *, style: tuple[str, str], band: bool
+) -> None:
+    """One strategy; only adaptive ones get a band, or none could be told from another."""
     axes.plot(counts, np.where(np.isfinite(values), values, np.nan), color=style[0], ls=style[1], lw=1.4)
-    low, high = interval
-    if np.isfinite(high).any():
+    low, high = ends
+    if band and np.isfinite(high).any():
         # What the bootstrap never reaches lies below every axis.
-        axes.fill_between(counts, np.where(np.isneginf(low), -1e3, low), high, color=style[0], alpha=0.1, lw=0)
+        axes.fill_between(counts, np.where(np.isneginf(low), -1e3, low), high, color=style[0], alpha=0.12, lw=0)
 
 
 def _difference_limits(found: Curves, baseline: str) -> tuple[float, float]:

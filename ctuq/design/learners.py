@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ctuq.design.covariance import Covariance, DenseCovariance, low_rank
+from ctuq.design.displaced import DisplacedEdges
 from ctuq.design.edges import Edges
 from ctuq.design.evidence import learn_variances
 from ctuq.design.lindip import LinDIPOptions, LinearisedDIP
@@ -15,7 +16,7 @@ from ctuq.design.priors import Isotropic, Matern, project
 from ctuq.design.rows import ViewRows
 from ctuq.errors import InputError
 
-PRIORS = ("lindip", "gprior", "isotropic", "matern", "edges", "lindip+edges")
+PRIORS = ("lindip", "gprior", "isotropic", "matern", "edges", "displaced", "lindip+edges")
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ def learner(prior: str, *, every: int = 0, dip: LinDIPOptions | None = None) -> 
         return Every(Matern(), every)
     if prior == "edges":
         return Edges()
+    if prior == "displaced":
+        return DisplacedEdges()
     if prior == "lindip+edges":
         return Sum((Every(LinearisedDIP(options), every), Edges()))
     raise InputError(f"There is no prior {prior!r}; choose one of {', '.join(PRIORS)}.")

@@ -57,9 +57,9 @@ def test_every_axis_has_a_label_with_its_unit(trials):
     assert [a.get_xlabel() for a in axes] == ["angles measured"] * 2 + ["angles of the baseline"] * 2
 
 
-def test_bands_stand_around_differences_and_savings_of_several_subjects_only(trials):
+def test_bands_stand_around_adaptive_designs_on_several_subjects_only(trials):
     many, one = drawn(trials).axes, drawn([t for t in trials if t.subject == "a"]).axes
-    assert [len(a.collections) for a in many] == [0, 2, 2, 2]
+    assert [len(a.collections) for a in many] == [0, 1, 1, 1]
     assert [len(a.collections) for a in one] == [0, 0, 0, 0]
 
 
