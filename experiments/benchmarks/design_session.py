@@ -1,13 +1,13 @@
 """Latency of a live session at a scanner: ``python -m experiments.benchmarks.design_session``.
 
-Every figure is of a new process, as an operator starts it, once the model is learned: seconds of wall clock and of CPU, and
-its largest memory. "suggest" reads what `tell` worked out ahead; "suggest, one more" must condition on the batch first;
-"cold" has lost its cache. With other programs running the CPU seconds are the ones to read.
+Once the model is learned: seconds of wall clock and of CPU, and the largest memory. "told and asked" is a running Python
+process that tells one batch and asks for the next; the others are commands as an operator types them, each a new process.
+"suggest" reads what "tell" worked out ahead; "suggest, one more" must condition on the batch first; "cold" has lost its
+cache. With other programs running the CPU seconds are the ones to read.
 """
 
 import argparse
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -24,6 +24,17 @@ from ctuq.files import write_scan
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians
 from ctuq.tomo.phantoms import rectangles
 from ctuq.tomo.simulate import RelativeNoise, simulate
+
+# The peak of a process's own memory: what the operating system reports of a child counts its parent's.
+COMMAND = """
+import sys, time
+from pathlib import Path
+from ctuq.app.cli import main
+if main(sys.argv[1:]):
+    sys.exit(1)
+peak = [line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+print(time.process_time(), *peak, file=sys.stderr)
+"""
 
 
 def main() -> None:
@@ -49,45 +60,43 @@ def report(options: argparse.Namespace, folder: Path) -> None:
         settings = Settings(size=options.size, prior=options.prior, criterion=options.criterion, batch=options.batch)
         Session.start(path, scan.geometry, settings)
     session = Session(path)
-    began = time.process_time()
     if session.record.learnt is None:
+        began = time.process_time()
         angles = session.ask().angles
         session.tell(angles, scan.projections[places(scan, angles)])
         print(f"learned from the pilot: {time.process_time() - began:.0f} CPU s; {session.record.learnt.note}")
-    print(f"{'views':>6}  {'command':<18}{'wall s':>8}{'CPU s':>8}{'GiB':>7}")
+    print(f"{'views':>6}  {'what':<18}{'wall s':>8}{'CPU s':>8}{'GiB':>7}")
     for views in options.views:
         while len(session.state.views) < views:
             angles = session.ask().angles
+            wall, cpu = time.perf_counter(), time.process_time()
             session.tell(angles, scan.projections[places(scan, angles)])
-        commands = {
-            "suggest": ["suggest", str(path)],
-            "suggest, one more": ["suggest", str(path), "-n", str(options.batch + 1)],
-        }
-        for name, words in commands.items():
-            row(views, name, words, options.threads)
-        new, angles = folder / "new.h5", session.ask().angles
+            session.ask()
+            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+            if len(session.state.views) >= views:
+                row(views, "told and asked", wall, cpu, float("nan"))
+        new, angles, more = folder / "new.h5", session.ask().angles, ["suggest", str(path), "-n", str(options.batch + 1)]
         write_scan(scan.select(places(scan, angles)), new)
-        row(views, "tell", ["tell", str(path), str(new)], options.threads)
+        row(views, "suggest", *timed(["suggest", str(path)], options.threads))
+        row(views, "suggest, one more", *timed(more, options.threads))
+        row(views, "tell", *timed(["tell", str(path), str(new)], options.threads))
         if options.cold:
             shutil.rmtree(folder / "session.h5.cache")
-            row(views, "cold, one more", ["suggest", str(path), "-n", str(options.batch + 1)], options.threads)
+            row(views, "cold, one more", *timed(more, options.threads))
 
 
-def row(views: int, name: str, words: list[str], threads: int) -> None:
-    wall, cpu, memory = timed([sys.executable, "-m", "ctuq", "design", *words], threads)
-    print(f"{views:>6}  {name:<18}{wall:>8.2f}{cpu:>8.2f}{memory / 2**20:>7.2f}", flush=True)
+def row(views: int, name: str, wall: float, cpu: float, memory: float) -> None:
+    print(f"{views:>6}  {name:<18}{wall:>8.2f}{cpu:>8.2f}{memory:>7.2f}", flush=True)
 
 
-def timed(words: list[str], threads: int) -> tuple[float, float, int]:
-    """Wall seconds, CPU seconds and largest memory in KiB of a command."""
-    began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
-    _, status, after = os.wait4(child.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(words)} failed")
-    total = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = total.ru_utime + total.ru_stime - before.ru_utime - before.ru_stime
-    return time.perf_counter() - began, cpu, after.ru_maxrss
+def timed(words: list[str], threads: int) -> tuple[float, float, float]:
+    """Wall seconds, CPU seconds and peak memory in GiB of a command of ``ctuq design``."""
+    began = time.perf_counter()
+    line = [sys.executable, "-c", COMMAND, "design", *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(line, check=True, capture_output=True, text=True, env=environment)
+    cpu, *peak = map(float, done.stderr.splitlines()[-1].split())
+    return time.perf_counter() - began, cpu, peak[0] / 2**20 if peak else float("nan")
 
 
 def measured(options: argparse.Namespace) -> Scan:
