@@ -1,6 +1,7 @@
 """Sums of models, and all learners by name."""
 
 from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -91,18 +92,15 @@ def learner(prior: str, *, every: int = 0, dip: LinDIPOptions | None = None) -> 
         If there is no such prior.
     """
     options = LinDIPOptions() if dip is None else dip
-    if prior == "lindip":
-        return Every(LinearisedDIP(options), every)
-    if prior == "gprior":
-        return Every(LinearisedDIP(options.with_prior("g")), every)
-    if prior == "isotropic":
-        return Every(Isotropic(), every)
-    if prior == "matern":
-        return Every(Matern(), every)
-    if prior == "edges":
-        return Edges()
-    if prior == "displaced":
-        return DisplacedEdges()
-    if prior == "lindip+edges":
-        return Sum((Every(LinearisedDIP(options), every), Edges()))
+    made: dict[str, Callable[[], Learn]] = {
+        "lindip": lambda: Every(LinearisedDIP(options), every),
+        "gprior": lambda: Every(LinearisedDIP(options.with_prior("g")), every),
+        "isotropic": lambda: Every(Isotropic(), every),
+        "matern": lambda: Every(Matern(), every),
+        "edges": Edges,
+        "displaced": DisplacedEdges,
+        "lindip+edges": lambda: Sum((Every(LinearisedDIP(options), every), Edges())),
+    }
+    if prior in made:
+        return made[prior]()
     raise InputError(f"There is no prior {prior!r}; choose one of {', '.join(PRIORS)}.")
