@@ -1,7 +1,6 @@
 """Sums of models, and all learners by name."""
 
-from collections.abc import Sequence
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
