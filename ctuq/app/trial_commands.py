@@ -123,7 +123,7 @@ def _headlines(found: Curves, savings: dict[str, dict[str, Saving]]) -> list[str
     for baseline, of_strategies in savings.items():
         for name, saved in of_strategies.items():
             if " " in name and name != "half turn":
-                lines.append(f"{name}: {_saved(saved, place)} {baseline} at {found.counts[place]} angles ({found.quality}).")
+                lines.append(f"{name} {_saved(saved, place)} {baseline} with {found.counts[place]} angles ({found.quality}).")
     return lines
 
 
@@ -131,10 +131,11 @@ def _saved(found: Saving, place: int) -> str:
     percent, (low, high) = found.percent[place], found.interval
     if not math.isfinite(percent):
         return "is never as good within its angles as"
-    interval = (
-        f", 95 % interval {low[place]:.0f} to {high[place]:.0f} over {found.subjects} images" if found.subjects > 1 else ""
-    )
-    return f"{abs(percent):.0f} % {'fewer' if percent >= 0 else 'more'} angles{interval} for the same error as"
+    if found.subjects == 1:
+        return f"saves {percent:.0f} % of the angles for the same error as"
+    lowest = f"{low[place]:.0f}" if math.isfinite(low[place]) else "unbounded"
+    interval = f"95 % interval {lowest} to {high[place]:.0f}, {found.subjects} images"
+    return f"saves {percent:.0f} % of the angles ({interval}) for the same error as"
 
 
 def _csv(rows: Sequence[dict[str, str | float | int]]) -> bytes:

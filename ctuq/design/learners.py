@@ -79,8 +79,8 @@ def learner(prior: str, *, every: int = 0, dip: LinDIPOptions | None = None) -> 
     Parameters
     ----------
     prior : str
-        One of `PRIORS`: the network's ("gprior" with the g-prior over its weights), classical ones, or a sum. The edge prior is
-        made anew after every view; everything else is learned again after ``every`` further views.
+        One of `PRIORS`: the network's ("gprior" with the g-prior over its weights), classical ones, or a sum. The edge and
+        displacement priors are made anew after every view; everything else is learned again after ``every`` further views.
     every : int
         0 learns once.
     dip : LinDIPOptions, optional
