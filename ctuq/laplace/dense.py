@@ -113,7 +113,7 @@ class ExactExpectation:
         system = System(self._problem, self._prior, point)
         parts = self._parts(system, False)
         assert parts.solution is not None and parts.penalty is not None
-        misfit = self._problem.by_group(parts.solution.square())
+        misfit = self._problem.by_group(parts.solution.square()).cpu()
         penalty = float((parts.solution * (system.target - parts.solution)).sum())
         value = system.log_density(misfit) - 0.5 * penalty - 0.5 * parts.log_det
         noise = misfit - (self._problem.counts - parts.noise_dimension)
@@ -149,7 +149,7 @@ class ExactExpectation:
         """A root R of the prior covariance, the Gram matrix C over weights, and the factor of ``I + R^T C R``; (P, P)."""
         eye = torch.eye(self._problem.weights, dtype=torch.float64, device=self._grams.device)
         root = self._prior.root(eye, point.psi).T
-        C = torch.tensordot(1 / point.sigma2, self._grams, 1)
+        C = torch.tensordot(1 / point.sigma2.to(self._grams), self._grams, 1)
         A = root.T @ C @ root
         A.diagonal().add_(1)
         return root, C, _factor(A)
@@ -183,7 +183,7 @@ class ExactExpectation:
         return torch.tensordot(a, self._components, 1) * weights * weights[:, None]
 
     def _noise_weights(self, point: Point) -> Tensor:
-        root = point.sigma2.rsqrt()
+        root = point.sigma2.rsqrt().to(self.matrix.device)
         return root.expand(self._problem.observations) if self._groups is None else root[self._groups]
 
     def _parts(self, system: System, information: bool) -> "_Parts":
@@ -200,10 +200,10 @@ class ExactExpectation:
         if self._problem.labels is None:
             delta = torch.cholesky_solve(system.target.reshape(-1, 1), factor)[:, 0]
             solution, delta = delta.reshape(shape), delta * weights
-            penalty = (self._components @ delta @ delta) @ slopes
+            penalty = ((self._components @ delta @ delta) @ slopes).cpu()
         weighted = inverse * weights * weights[:, None]
-        dimension = torch.tensordot(self._components, weighted, 2) @ slopes
-        noise = self._problem.by_group(1 - inverse.diagonal().reshape(shape))
+        dimension = (torch.tensordot(self._components, weighted, 2) @ slopes).cpu()
+        noise = self._problem.by_group(1 - inverse.diagonal().reshape(shape)).cpu()
         if information:
             fisher = _half_traces([weighted @ torch.tensordot(s, self._components, 1) for s in slopes.T])
         return _Parts(dimension, noise, 2 * float(factor.diagonal().log().sum()), fisher, solution, penalty)
@@ -217,7 +217,7 @@ class ExactExpectation:
             solution = torch.cholesky_solve(system.pulled_target().T, factor)[:, 0]
         pull = torch.linalg.solve(eye + C @ self._prior.covariance(eye, psi), C)
         posterior = root @ torch.cholesky_solve(root.T, factor)
-        noise = torch.stack([(part * posterior).sum() for part in self._grams]) / sigma2
+        noise = torch.stack([(part * posterior).sum() for part in self._grams]).cpu() / sigma2
         if information:
             fisher = _half_traces(list(derivatives(self._prior, psi, pull)))
         dimension = derivative_traces(self._prior, psi, pull)
@@ -246,7 +246,7 @@ def _factor(matrix: Tensor) -> Tensor:
 
 def _half_traces(changes: list[Tensor]) -> Tensor:
     """``1/2 tr(M_i M_j)`` of all pairs."""
-    return torch.stack([torch.stack([(a * b.T).sum() for b in changes]) for a in changes]) / 2
+    return torch.stack([torch.stack([(a * b.T).sum() for b in changes]) for a in changes]).cpu() / 2
 
 
 def maximise_exact(expectation: ExactExpectation, start: Point, *, learn_noise: bool, max_steps: int = 60) -> Ascent:

@@ -159,7 +159,7 @@ class DualDescent:
         delta, fitted = root * found.value[: len(draws)], system.push(samples)
         left = draws.noise.double() - delta - fitted
         mode = _lifted_mode(system, lifted[-1], pull[-1], found) if with_mode else None
-        squares = problem.by_group(fitted.square())
+        squares = problem.by_group(fitted.square()).cpu()
         gap = explained_error(squares, 2 * (delta * left).sum(), left, None)
         return Conditioned(samples, pull[: len(draws)], squares, mode, found.value, found.residual, gap, self._epochs)
 

@@ -34,7 +34,7 @@ _SMALL, _SLOW = 256, 24
 
 @dataclass(frozen=True, eq=False)
 class Expectation:
-    """Mode and effective dimensions at a point; tensors are float64.
+    """Mode and effective dimensions at a point; tensors are float64, and on the CPU but for samples and the mode's weights.
 
     Parameters
     ----------

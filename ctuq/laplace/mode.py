@@ -71,7 +71,7 @@ def mode_of_dual(system: System, delta: Tensor, residual: float = 0.0, steps: in
     """The mode from ``delta = (I + B B^T)^-1 t``: its residuals are ``delta`` itself."""
     pull = system.pull(delta[None])
     weights = system.covariance(pull)[0]
-    misfit = system.problem.by_group(delta.square())
+    misfit = system.problem.by_group(delta.square()).cpu()
     penalty = float(weights @ pull[0])
     return Mode(weights, pull[0], penalty, misfit, system.log_density(misfit), residual, steps)
 

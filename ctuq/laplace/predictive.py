@@ -22,6 +22,7 @@ def new_noise(model: LinearModel, sigma2: Tensor, count: int) -> Tensor:
 
     Groups that are the same for all data hold for new data too; else the new datum has the mean variance of an observation.
     """
+    sigma2 = sigma2.to(model.weights.device)
     if isinstance(model.likelihood, Categorical | Bernoulli):
         return torch.zeros(count, dtype=torch.float64, device=sigma2.device)
     groups = model.groups

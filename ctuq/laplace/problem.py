@@ -65,7 +65,7 @@ class Problem:
     target : Tensor, float64, observation shape
         Whitened; zeros with ``labels``.
     sigma2 : Tensor, float64, shape (G,)
-        Noise variance of each group: fixed, or where learning starts (NaN: from the target's variance).
+        On the CPU. Noise variance of each group: fixed, or where learning starts (NaN: from the target's variance).
     learn_noise : bool
     groups : Tensor of int, observation shape, optional
         Noise group of each observation; all 0 if None.
@@ -148,8 +148,8 @@ class Problem:
 
     @property
     def counts(self) -> Tensor:
-        """Observations of each noise group, float64 (G,)."""
-        return self.by_group(torch.ones_like(self.target))
+        """Observations of each noise group, float64 (G,), on the CPU."""
+        return self.by_group(torch.ones_like(self.target)).cpu()
 
     def by_group(self, values: Tensor) -> Tensor:
         """Sums over the observations of each noise group of ``(..., *observations)``: ``(..., G)``."""
@@ -163,7 +163,7 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """Hyperparameters: log hyperparameters ``psi`` of the prior, and noise variances ``sigma2`` (G,), float64."""
+    """Hyperparameters: log hyperparameters ``psi`` of the prior, and noise variances ``sigma2`` (G,), float64, on the CPU."""
 
     psi: Tensor
     sigma2: Tensor
@@ -199,7 +199,7 @@ class System:
 
     def __init__(self, problem: Problem, prior: Prior, point: Point):
         self.problem, self.prior, self.point = problem, prior, point
-        root = point.sigma2.sqrt()
+        root = point.sigma2.sqrt().to(problem.target.device)
         self._root = root[0] if problem.groups is None else root[problem.groups]
         self.target = problem.target / self._root
 
@@ -268,10 +268,13 @@ class System:
         return self.root_transpose(_sum(part.pull(part.target[None]) for part in self.parts()))
 
     def squares(self, weights: Tensor, *, residual: bool = False) -> Tensor:
-        """``|D^-1/2 H theta|^2`` of each noise group for weights (k, P), or of the target minus it: (k, G)."""
-        return _sum(
-            part.problem.by_group((part.target * float(residual) - part.push(weights)).square()) for part in self.parts()
-        )
+        """``|D^-1/2 H theta|^2`` of each noise group for weights (k, P), or of the target minus it: (k, G), on the CPU."""
+        share = float(residual)
+
+        def of(part: "System") -> Tensor:
+            return part.problem.by_group((share * part.target - part.push(weights)).square()).cpu()
+
+        return _sum(of(part) for part in self.parts())
 
     def log_density(self, misfit: Tensor) -> float:
         """``log N(t; H theta, D)`` from the whitened squared residuals of each group (G,)."""

@@ -44,14 +44,14 @@ def problem_of(model: LinearModel, targets: Tensor, samples: int = 16) -> Proble
     common["batch"] = _batch(model, samples)
     if isinstance(likelihood, Gaussian | Metric):
         known = math.nan if likelihood.sigma2 is None else likelihood.sigma2
-        sigma2 = torch.full((count,), known, dtype=torch.float64, device=device)
+        sigma2 = torch.full((count,), known, dtype=torch.float64)
         return Problem(
             features, model.target(targets), sigma2, likelihood.learns_noise, log_scale=_log_scale(likelihood), **common
         )
     jacobian = features.observe @ model.jacobian if isinstance(features, ObservedFeatures) else model.jacobian
     labels = Labels(likelihood, jacobian, model.constant, likelihood.targets(model.outputs, targets))
     zero = torch.zeros(features.range.shape, dtype=torch.float64, device=device)
-    return Problem(features, zero, torch.ones(1, dtype=torch.float64, device=device), False, labels=labels, **common)
+    return Problem(features, zero, torch.ones(1, dtype=torch.float64), False, labels=labels, **common)
 
 
 def assembled(problem: Problem) -> Problem:

@@ -60,7 +60,7 @@ class Draws:
             assert self.noise is not None
             pull = system.pull(self.noise.double())
         else:
-            pull = torch.tensordot(system.point.sigma2.rsqrt(), self.pulled, 1)
+            pull = torch.tensordot(system.point.sigma2.rsqrt().to(self.pulled), self.pulled, 1)
         return self.prior.double() + system.root_transpose(pull)
 
 
@@ -75,7 +75,7 @@ class Conditioned:
     pull : Tensor, float64, shape (k, P)
         ``Sigma^-1 (samples - prior draws)``, of covariance ``H^T K^-1 H``.
     squares : Tensor, float64, shape (k, G)
-        ``|D^-1/2 H samples|^2`` of each noise group.
+        ``|D^-1/2 H samples|^2`` of each noise group, on the CPU.
     mode : Mode, optional
     solution : Tensor
         Unknowns of the solve, where the next one may start.
@@ -127,7 +127,7 @@ def _by_dual(system: System, draws: Draws, solver: Solver, with_mode: bool, star
     pull = system.pull(delta)
     samples = prior + system.covariance(pull)
     fitted = system.push(samples)
-    squares = system.problem.by_group(fitted.square())
+    squares = system.problem.by_group(fitted.square()).cpu()
     mode = mode_of_dual(system, found.value[-1], float(found.residual[-1]), found.steps) if with_mode else None
     left = noise - delta - fitted
     weighed = _weigh(solver, left)

@@ -29,10 +29,10 @@ def derivatives(prior: Prior, psi: Tensor, vectors: Tensor) -> Iterator[Tensor]:
 
 
 def pair_products(prior: Prior, psi: Tensor, vectors: Tensor) -> Tensor:
-    """``v_j^T dSigma_i v_l`` for each hyperparameter i and all pairs of rows of ``vectors`` (k, P): (d, k, k), float64."""
-    return torch.stack([vectors @ image.T for image in derivatives(prior, psi, vectors)]).double()
+    """``v_j^T dSigma_i v_l`` for each hyperparameter i and all pairs of rows of ``vectors`` (k, P): (d, k, k), float64, CPU."""
+    return torch.stack([vectors @ image.T for image in derivatives(prior, psi, vectors)]).double().cpu()
 
 
 def derivative_traces(prior: Prior, psi: Tensor, matrix: Tensor) -> Tensor:
-    """``tr(M dSigma_i)`` of a symmetric matrix over all weights (P, P), for each hyperparameter: (d,)."""
-    return torch.stack([image.diagonal().sum() for image in derivatives(prior, psi, matrix)])
+    """``tr(M dSigma_i)`` of a symmetric matrix over all weights (P, P), for each hyperparameter: (d,), on the CPU."""
+    return torch.stack([image.diagonal().sum() for image in derivatives(prior, psi, matrix)]).cpu()
