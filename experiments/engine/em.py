@@ -1,9 +1,11 @@
 """What EM's answer owes to its start, to its solver's tolerance, and to the step and passes of stochastic gradients.
 
-``python -m experiments.engine.em`` writes ``figures/engine_em.{csv,png}``: the toy regression, one precision and the noise, the
-same frozen draws throughout, judged by the exact evidence of where each ascent ends.
+``python -m experiments.engine.em`` writes ``figures/engine_em.csv``, ``engine_em_steps.csv`` and ``engine_em.png``: the toy
+regression, one precision and the noise, the same frozen draws throughout, judged by the exact evidence of where each ascent
+ends. Finished ascents are not run again.
 """
 
+import math
 import time
 import warnings
 from collections.abc import Mapping
@@ -77,21 +79,24 @@ def main(options: Options) -> None:
     fit = laplace.maximise_evidence(model, y, with_sweep=False)
     exact, best = ExactExpectation(fit.problem, fit.prior), fit.point
     draws = Draws.of(fit.problem, options.samples, rng=torch.Generator().manual_seed(options.seed))
-    table, paths = Rows(options.out.with_suffix(".csv")), {}
-    table.rows.clear()
+    table, steps = Rows(options.out.with_suffix(".csv")), Rows(options.out.with_name(f"{options.out.name}_steps.csv"))
     for name, sampler in samplers(draws, options.quick).items():
         for factor in STARTS[1:3] if options.quick else STARTS:
+            if table.where(sampler=name, start=factor):
+                continue
             begun = time.process_time()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                start = Point(best.psi - np.log(factor), best.sigma2)
+                start = Point(best.psi - math.log(factor), best.sigma2)
                 expectation = SampledExpectation(fit.problem, fit.prior, sampler)
                 ended = ascend(expectation, fit.prior, start, learn_noise=True, max_steps=options.max_steps)
-            paths[name, factor] = np.array([float(best.psi[0] - step.point.psi[0]) for step in ended.trajectory]) / np.log(10)
+            ratios = [float(best.psi[0] - step.point.psi[0]) / math.log(10) for step in ended.trajectory]
+            key: Row = {"sampler": name, "start": factor}
+            steps.add([key | {"step": i, "log10_precision_ratio": ratio} for i, ratio in enumerate(ratios)])
             row = told(ended, best, fit.log_evidence, exact)
-            table.add([{"sampler": name, "start": factor} | row | {"cpu_seconds": time.process_time() - begun}])
+            table.add([key | row | {"cpu_seconds": time.process_time() - begun}])
             print(table.rows[-1], flush=True)
-    draw(paths, table).savefig(options.out.with_suffix(".png"), dpi=120)
+    draw(steps, table).savefig(options.out.with_suffix(".png"), dpi=120)
 
 
 def told(ended: Ascent, best: Point, highest: float, exact: ExactExpectation) -> Row:
@@ -104,28 +109,27 @@ def told(ended: Ascent, best: Point, highest: float, exact: ExactExpectation) ->
     return row | {"em_steps": len(ended.trajectory), "converged": int(ended.converged), "passes": passes}
 
 
-def draw(paths: Mapping[tuple[str, float], np.ndarray], table: Rows) -> Figure:
+def draw(steps: Rows, table: Rows) -> Figure:
     """Precision by EM step for each sampler, and nats below the best evidence."""
-    names = list(dict.fromkeys(name for name, _ in paths))
-    figure = Figure(figsize=(13, 6), layout="constrained")
-    panels = np.ravel(figure.subplots(2, -(-(len(names) + 1) // 2)))
-    for axes, name in zip(panels, names, strict=False):
-        for (who, factor), path in paths.items():
-            if who == name:
-                axes.plot(path, marker=".", label=f"start {factor:g}")
+    names = list(dict.fromkeys(str(row["sampler"]) for row in table.rows))
+    figure = Figure(figsize=(15, 6), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=[3, 1])
+    panels = np.ravel(left.subplots(2, -(-len(names) // 2), sharey=True, sharex=True))
+    last = right.subplots()
+    for place, (axes, name) in enumerate(zip(panels, names, strict=False)):
+        for factor in dict.fromkeys(row["start"] for row in steps.where(sampler=name)):
+            path = [row["log10_precision_ratio"] for row in steps.where(sampler=name, start=factor)]
+            axes.plot(path, marker=".", label=f"start {factor:g}")
         axes.axhline(0, color="#111827", lw=0.8)
-        axes.set(title=name, ylim=(-5, 5), xlabel="EM step")
-        axes.title.set_fontsize(10)
-    panels[0].set_ylabel("log10 precision / exact optimum")
-    panels[0].legend(frameon=False, fontsize=8)
-    last = panels[len(names)]
-    for place, name in enumerate(names):
+        axes.set_title(name, fontsize=9)
         values = [max(1e-3, float(row["nats_below"])) for row in table.where(sampler=name)]
         last.plot(values, [place] * len(values), "o", ms=4)
-    last.set(xscale="log", yticks=range(len(names)), yticklabels=names, title="nats below the best evidence", xlim=(5e-4, None))
-    last.title.set_fontsize(10)
-    for axes in panels[len(names) + 1 :]:
-        axes.set_visible(False)
+    left.supylabel("log10 precision / exact optimum")
+    left.supxlabel("EM step")
+    panels[0].legend(frameon=False, fontsize=8)
+    last.set(xscale="log", yticks=range(len(names)), yticklabels=names, title="nats below the best evidence")
+    last.axvline(1, color="#111827", lw=0.8)
+    last.invert_yaxis()
     return figure
 
 
