@@ -73,7 +73,8 @@ class Conditioned:
         """Condition on one more view, with its planned precision or the one it was measured with, shape (n,)."""
         scale = (self.precision[view] if precision is None else precision.to(self.blocks)).sqrt()
         L = torch.linalg.cholesky(whitened(self.blocks[view], scale))
-        U = torch.linalg.solve_triangular(L, scale[:, None] * self._row(view), upper=False)
+        # Laid out by columns: products with sparse rows read the transpose.
+        U = torch.linalg.solve_triangular(L, scale[:, None] * self._row(view), upper=False).T.contiguous().T
         P = self.rows.project(U)
         blocks = torch.baddbmm(self.blocks, P, P.mT, alpha=-1)
         squared = self.squared if self.squared is None else self._less_squared(U, P)

@@ -10,6 +10,8 @@ from torch import Tensor
 from ctuq.design.rows import ViewRows
 from ctuq.errors import InputError
 
+_CHECKS = 16
+
 
 class Covariance(Protocol):
     """What conditioning asks of a prior covariance S of d unknowns; all tensors are float64."""
@@ -120,15 +122,16 @@ def low_rank(
     rank: int,
     *,
     rng: torch.Generator,
-    trace: float | None = None,
     white: Tensor | float = 0.0,
+    eps: float = 1.2e-7,
     batch: int = 64,
 ) -> FactorCovariance:
     """A randomised Nystrom factor of a covariance that is known by its products (Frangella, Tropp and Udell 2023).
 
-    ``Y = S Omega`` for Gaussian probes and ``S ~ Y (Omega^T Y)^-1 Y^T``: one product a probe, and an error that falls with the
-    spectrum, where a factor of prior samples has a relative error of about ``sqrt(2 / r)`` whatever the spectrum. What is
-    missed is never negative; it is put back as white variance, so that the total variance is right.
+    ``S ~ Y^T (Y Omega^T)^-1 Y`` with ``Y = Omega S`` for random orthonormal rows Omega: one product a row, and an error that
+    falls with the spectrum, where a factor of prior samples has a relative error of about ``sqrt(2 / r)`` whatever the spectrum.
+    What is missed is never negative; its trace is estimated from 16 further probes, which see the remainder alone, and put back
+    as white variance.
 
     Parameters
     ----------
@@ -137,10 +140,10 @@ def low_rank(
     size, rank : int
         d, r.
     rng : torch.Generator
-    trace : float, optional
-        Trace of S; by default estimated from the probes.
     white : Tensor (d,) or float
         Independent variances that are known and not in ``times``.
+    eps : float
+        Relative rounding of the products; that of float32 by default, for networks.
     batch : int
         Probes at once.
 
@@ -155,22 +158,23 @@ def low_rank(
     """
     if not 1 <= rank <= size:
         raise InputError(f"A factor of rank {rank} was asked for; give 1 to {size}, the number of unknowns.")
-    probes = torch.randn(rank, size, generator=rng, device=rng.device, dtype=torch.float64)
-    products = torch.cat([times(part).to(probes) for part in probes.split(batch)])
-    if trace is None:
-        trace = float((probes * products).sum()) / rank
-    # A shift of rounding size keeps the core positive definite; it is taken off the eigenvalues again.
-    shift = torch.finfo(torch.float32).eps * float(products.norm()) / rank**0.5
-    products = products + shift * probes
+    draw = torch.randn(rank + _CHECKS, size, generator=rng, device=rng.device, dtype=torch.float64)
+    rows, fresh = torch.linalg.qr(draw[:rank].T)[0].T.contiguous(), draw[rank:]
+    products, seen = (torch.cat([times(part).to(rows) for part in x.split(batch)]) for x in (rows, fresh))
+    factor = _nystrom(rows, products, eps)
+    remainder = (fresh * seen).sum(1) - (fresh @ factor.T).square().sum(1)
+    missed = max(0.0, float(remainder.mean()))
+    total = float(factor.square().sum()) + missed
+    return FactorCovariance(factor, factor.new_zeros(size) + white + missed / size, missed / total)
+
+
+def _nystrom(probes: Tensor, products: Tensor, eps: float) -> Tensor:
+    """Q with ``Q^T Q = Y^T (Y Omega^T)^+ Y`` from orthonormal rows ``Omega`` and ``Y = Omega S``."""
     core = products @ probes.T
-    L = torch.linalg.cholesky((core + core.T) / 2)
-    half = torch.linalg.solve_triangular(L, products, upper=False)
-    values, vectors = torch.linalg.eigh(half @ half.T)
-    keep = values > 2 * shift
-    kept = vectors[:, keep].T @ half
-    factor = kept * ((values[keep] - shift) / values[keep]).sqrt()[:, None]
-    missed = max(0.0, trace - float(factor.square().sum()))
-    return FactorCovariance(factor, factor.new_zeros(size) + white + missed / size, missed / trace)
+    values, vectors = torch.linalg.eigh((core + core.T) / 2)
+    # Below, the core is rounding of its largest eigenvalue.
+    keep = values > 10 * eps * float(values.max())
+    return (vectors[:, keep] / values[keep].sqrt()).T @ products
 
 
 def sampled(draw: Callable[[int], Tensor], count: int, *, white: Tensor | float = 0.0, batch: int = 64) -> FactorCovariance:

@@ -29,7 +29,6 @@ from ctuq.design import (
     DesignProblem,
     GaussianModel,
     LinDIPOptions,
-    LinearisedDIP,
     Measurements,
     low_rank,
     sampled,
@@ -58,11 +57,13 @@ def main(
     torch.set_num_threads(1)
     if {"steps", "sampled"} & set(parts):
         bench = Bench(problem, 1.0)
-        model = LinearisedDIP()(_pilot(bench.A, bench.pilot, torch.tensor(bench.y)))
+        measured, options = _pilot(bench.A, bench.pilot, torch.tensor(bench.y)), LinDIPOptions()
+        fitted, tangent = retrain(measured, options)
+        model, floor = model_of(tangent, fitted, measured, options), tangent.misfit(fitted.evidence)
         if "steps" in parts:
             steps(bench, model)
         if "sampled" in parts:
-            sampling(bench, model)
+            sampling(bench, model, floor)
     if "latency" in parts:
         torch.set_num_threads(threads)
         latency(size, rank)
@@ -93,20 +94,22 @@ def steps(bench: Bench, model: GaussianModel) -> None:
         print(f"{name:14s} steps {time.process_time() - ready:.3f}, before them (blocks and pilot views) {ready - start:.3f}")
 
 
-def sampling(bench: Bench, model: GaussianModel) -> None:
+def sampling(bench: Bench, model: GaussianModel, floor: Tensor) -> None:
     """Choices and scores from factors of prior samples and from randomised factors, against the exact ones."""
     assert isinstance(model.covariance, DenseCovariance)
-    S, rng = model.covariance.matrix, torch.Generator().manual_seed(0)
-    root = torch.linalg.cholesky(S + 1e-12 * S.diagonal().mean() * torch.eye(len(S)))
+    S, rng = model.covariance.matrix - torch.diag(floor), torch.Generator().manual_seed(0)
+    root = torch.linalg.cholesky(S + 1e-9 * S.diagonal().mean() * torch.eye(len(S)))
 
     def draw(k: int) -> Tensor:
         return torch.randn(k, len(S), generator=rng).double() @ root.T
 
     variants: dict[str, Callable[[], Covariance]] = {"exact": lambda: model.covariance}
     for count in (200, 3000):
-        variants[f"{count} prior samples"] = lambda c=count: sampled(draw, c)
-    for count in (100, 200, 400):
-        variants[f"randomised factor, rank {count}"] = lambda c=count: low_rank(lambda x: x @ S, len(S), c, rng=rng)
+        variants[f"{count} prior samples"] = lambda c=count: sampled(draw, c, white=floor)
+    for count in (100, 200, 300, 400):
+        variants[f"randomised factor, rank {count}"] = lambda c=count: low_rank(
+            lambda x: x @ S, len(S), c, rng=rng, white=floor
+        )
     for criterion in (EIG, ESE):
         exact = _given(bench, model, model.covariance, criterion)
         truth, best = greedy(exact, criterion, STEPS)

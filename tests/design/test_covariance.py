@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -24,14 +25,22 @@ def test_factor_of_full_rank_is_the_covariance(decaying, rng):
     torch.testing.assert_close(S, decaying + 0.5 * torch.eye(D, dtype=torch.float64), rtol=0, atol=3e-7)
 
 
-def test_factor_keeps_the_trace_and_says_what_it_missed(decaying, rng):
-    trace = float(decaying.trace())
-    found = low_rank(lambda x: x @ decaying, D, 15, rng=rng, trace=trace)
-    assert float(found.diagonal().sum()) == pytest.approx(trace, rel=1e-9)
-    # The expected error of rank r is at most 1 + k / (r - k - 1) times the best of rank k, for every k (Halko et al. 2011).
-    tails = {k: float(eigenvalues()[k:].sum()) / trace for k in range(1, 13)}
-    assert tails[12] * 0.7**3 < found.missed < 2 * min((1 + k / (14 - k)) * tail for k, tail in tails.items())
-    assert float(torch.linalg.eigvalsh(decaying - found.factor.T @ found.factor).min()) > -1e-6
+def test_factor_says_what_it_missed_and_puts_it_back(decaying, rng):
+    trace, seen = float(decaying.trace()), []
+    for _ in range(20):
+        found = low_rank(lambda x: x @ decaying, D, 15, rng=rng)
+        exact = 1 - float(found.factor.square().sum()) / trace
+        seen.append(found.missed / exact)
+        assert float(torch.linalg.eigvalsh(decaying - found.factor.T @ found.factor).min()) > -1e-6
+        assert float(found.diagonal().sum()) == pytest.approx(trace, rel=2 * exact)
+    # Sixteen probes of a remainder in a few directions: a relative error below 1/2 each.
+    assert np.mean(seen) == pytest.approx(1, abs=4 * 0.5 / 20**0.5)
+
+
+def test_nothing_missed_is_said_where_one_direction_dominates(rng):
+    spike = torch.zeros(D, D, dtype=torch.float64)
+    spike[0, 0], spike[1, 1] = 1e4, 1.0
+    assert low_rank(lambda x: x @ spike, D, 10, rng=rng, eps=1e-14).missed < 1e-12
 
 
 def test_randomised_factor_is_far_nearer_than_samples(decaying, rng):
