@@ -15,9 +15,10 @@ from ctuq.laplace.model import LinearModel
 from ctuq.laplace.normalisation import check_prior
 from ctuq.laplace.predictive import HeldOut
 from ctuq.laplace.priors import Prior, g_prior
-from ctuq.laplace.problem import Point, Problem, System, first_point
+from ctuq.laplace.problem import Point, Problem, System
 from ctuq.laplace.routes import SOLVERS, assembled, fits_densely, for_solver, problem_of, sampler_of
 from ctuq.laplace.sampling import Draws
+from ctuq.laplace.start import first_point
 from ctuq.laplace.stochastic_evidence import Sweep, estimated_evidence, lowest_factor, sweep
 from ctuq.linops.estimate import Estimate
 

@@ -5,7 +5,8 @@ from linear_models import ONE, TWO, Exact, normal, point, problem
 from ctuq.errors import CtuqError
 from ctuq.laplace import FilterProcess, maximise_dense
 from ctuq.laplace.dense import ExactExpectation, maximise_exact
-from ctuq.laplace.problem import Problem, first_point
+from ctuq.laplace.problem import Problem
+from ctuq.laplace.start import first_point
 from ctuq.linops.basic import Dense
 from ctuq.linops.jacobian import Block
 

@@ -9,8 +9,9 @@ from ctuq.laplace.dense import ExactExpectation, maximise_exact
 from ctuq.laplace.em import ascend, mackay, scoring
 from ctuq.laplace.expectation import BlockCG, SampledExpectation
 from ctuq.laplace.priors import DiagonalPrior
-from ctuq.laplace.problem import Point, System, first_point
+from ctuq.laplace.problem import Point, System
 from ctuq.laplace.sampling import Draws
+from ctuq.laplace.start import first_point
 from ctuq.linops.jacobian import Block
 
 FILTERS = FilterProcess((Block("a", slice(0, 18), (2, 1, 3, 3)), Block("b", slice(18, 24), (6, 1, 1, 1))))

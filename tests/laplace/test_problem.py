@@ -3,7 +3,8 @@ import torch
 from linear_models import ONE, TWO, normal, point, problem
 
 from ctuq.errors import InputError
-from ctuq.laplace.problem import Problem, System, first_point, plus_identity
+from ctuq.laplace.problem import Problem, System, plus_identity
+from ctuq.laplace.start import first_point
 from ctuq.linops.basic import Dense
 from ctuq.linops.operator import Space
 
