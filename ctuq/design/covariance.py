@@ -129,9 +129,9 @@ def low_rank(
     """A randomised Nystrom factor of a covariance that is known by its products (Frangella, Tropp and Udell 2023).
 
     ``S ~ Y^T (Y Omega^T)^-1 Y`` with ``Y = Omega S`` for random orthonormal rows Omega: one product a row, and an error that
-    falls with the spectrum, where a factor of prior samples has a relative error of about ``sqrt(2 / r)`` whatever the spectrum.
-    What is missed is never negative; its trace is estimated from 16 further probes, which see the remainder alone, and put back
-    as white variance.
+    falls with the spectrum, where a factor of prior samples has a relative error of about ``sqrt(2 / r)`` whatever it is. What
+    is missed is never negative; its trace is estimated from 16 further probes, which see the remainder alone, and put back as
+    white variance.
 
     Parameters
     ----------
