@@ -127,7 +127,7 @@ def draw(steps: Rows, table: Rows) -> Figure:
     left.supylabel("log10 precision / exact optimum")
     left.supxlabel("EM step")
     panels[0].legend(frameon=False, fontsize=8)
-    last.set(xscale="log", yticks=range(len(names)), yticklabels=names, xlabel="nats below the best evidence")
+    last.set(xscale="log", yticks=range(len(names)), yticklabels=names, xlabel="nats below the best")
     last.axvline(1, color="#111827", lw=0.8)
     last.invert_yaxis()
     return figure
