@@ -99,6 +99,8 @@ class Tell(Command):
     """Rejected angles are not suggested again."""
     because: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None
     """Why they are rejected, for the log."""
+    dose_budget: Amount = None
+    """Total dose from now on, what was spent included."""
     retrain: On = True
     """Leave a re-training that is due to 'ctuq design retrain', which can run while the scanner measures."""
 

@@ -80,11 +80,14 @@ def tell(command: "design_cli.Tell") -> int:
     from ctuq.app.design_words import degrees
     from ctuq.design.session import Session
 
-    if bool(command.projections) == (command.reject is not None):
-        raise InputError("Name a file of new projections, or else angles to --reject; one after the other.")
+    if bool(command.projections) + (command.reject is not None) + (command.dose_budget is not None) != 1:
+        raise InputError("Name a file of new projections, or angles to --reject, or a --dose-budget; one after the other.")
     session = Session(command.session)
     record = session.record
-    if command.reject is not None:
+    if command.dose_budget is not None:
+        with _working(command.debug):
+            session.allow(command.dose_budget)
+    elif command.reject is not None:
         bad = record.sense * np.deg2rad(degrees(command.reject, "--reject"))
         with _working(command.debug):
             session.reject(bad, command.because or "", retry=not command.final, learning=command.retrain)

@@ -29,8 +29,9 @@ def draw_session(record: Record) -> Figure:
     """
     angles = record.sense * record.angles
     half = bool(angles.min() > -1e-6 and angles.max() < np.pi + 1e-6)
-    figure = Figure(figsize=(7.2, 4.4 if half else 7.4), layout="constrained")
-    axes = figure.add_subplot(projection="polar")
+    figure = Figure(figsize=(7.2, 4.9 if half else 8.0))
+    # A half disc is drawn in the middle of the box of a whole one, which is therefore let out of the picture.
+    axes = figure.add_axes((0.08, -0.1, 0.84, 1.234) if half else (0.1, 0.14, 0.8, 0.72), projection="polar")
     assert isinstance(axes, PolarAxes)
     _draw_candidates(axes, record, angles)
     _draw_measured(axes, record, angles)
@@ -47,8 +48,8 @@ def draw_session(record: Record) -> Figure:
         axes.set_thetamax(180)
     axes.set_theta_direction("clockwise" if record.sense < 0 else "counterclockwise")
     axes.grid(alpha=0.25)
-    axes.set_title(_title(record))
-    figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    figure.suptitle(_title(record), fontsize=11)
+    figure.legend(loc="lower center", ncols=3, fontsize=9, frameon=False)
     return figure
 
 

@@ -71,7 +71,7 @@ def _logged(record: Record, number: int, entry: Decision) -> str:
         words.append(angle_list(record, entry.angles))
     if gains:
         words.append(f"gains {gains}")
-    if entry.kind in ("reject", "learn") or entry.stop:
+    if entry.kind in ("reject", "learn", "budget") or entry.stop:
         words.append(told(record, entry.reason, entry.angles))
     return "; ".join(words)
 

@@ -8,6 +8,9 @@ from ctuq.design.sessionfile import Learnt, Record, marks_of
 from ctuq.design.state import Decision, DesignState, Suggestion
 from ctuq.errors import InputError
 
+ANEW = ("edges", "displaced", "lindip+edges")
+"""Priors that are made anew about the reconstruction after every view."""
+
 
 def take(record: Record, n: int | None = None) -> tuple[Suggestion, Record] | None:
     """The next angles, if they were worked out when the session came to its state; and the session with them in its log.
@@ -71,7 +74,7 @@ def due(record: Record) -> str:
         return "projections that it was learned from were rejected"
     if network_due(record):
         return f"{len(record.state.views) - len(learnt.views)} views are new"
-    if "edges" in settings.prior and len(record.state.views) > len(learnt.views):
+    if settings.prior in ANEW and len(record.state.views) > len(learnt.views):
         return "the edges are sharper with every view"
     return ""
 

@@ -112,6 +112,15 @@ def binned(
     return scan.projections, scan.weights
 
 
+def counted(record: Record, problem: DesignProblem, angles: NDArray[np.float64], counts: NDArray) -> Record:
+    """The session with the count that stands for weight 1: the first counts' mean, at the nominal exposure."""
+    used = counts > 0
+    if record.counted is not None or not used.any():
+        return record
+    dose = float(problem.doses[problem.index(angles)].mean())
+    return replace(record, counted=float(counts[used].mean()) / dose)
+
+
 def candidates_at(record: Record, angles: ArrayLike) -> NDArray[np.float64]:
     """The candidate angles that these (radians) are, within the tolerance and up to whole turns.
 

@@ -15,9 +15,8 @@ from ctuq.design import ahead, sessionfile
 from ctuq.design.designer import Designer
 from ctuq.design.learning import Learned
 from ctuq.design.locks import BusyError, locked
-from ctuq.design.opening import binned, candidates_at, new_record, refuse_told
+from ctuq.design.opening import binned, candidates_at, counted, new_record, refuse_told
 from ctuq.design.pilot import pilot_suggestion
-from ctuq.design.problem import DesignProblem
 from ctuq.design.sessionfile import Record, Settings
 from ctuq.design.state import Decision, DesignState, Suggestion
 from ctuq.design.workbench import Workbench
@@ -107,7 +106,7 @@ class Session:
         n : int, optional
             How many; the session's batch by default.
         pending : array, radians
-            Angles asked for earlier that are being measured: they count as measured.
+            Angles asked for earlier that are being measured: they count as measured. Those that were told are passed over.
 
         Raises
         ------
@@ -121,6 +120,7 @@ class Session:
             self.learn()
         with self._changing() as record:
             waiting = candidates_at(record, pending) if np.size(pending) else np.zeros(0)
+            waiting = waiting[~np.isin(waiting, record.angles[record.state.views])]
             planned = record if record.plan or record.refusal else self._planned(record)
             found = None if len(waiting) else ahead.take(planned, n)
             if found is None:
@@ -163,7 +163,7 @@ class Session:
             refuse_told(record, views)
             problem = self._bench.problem(record)
             y, w = binned(record, problem, views, projections, weights)
-            scaled = _counted(record, problem, views, w) if w is not None and counts else record
+            scaled = counted(record, problem, views, w) if w is not None and counts else record
             taking = Designer(self._bench.problem(scaled), None, state=scaled.state)
             taking.tell(views, y, w / (scaled.counted or 1.0) if w is not None and counts else w)
             self._write(replace(scaled, state=taking.state, plan=None, refusal=""))
@@ -188,13 +188,35 @@ class Session:
             self._write(replace(record, state=taking.state, plan=None, refusal=""))
         self.update(learning=learning)
 
+    def allow(self, budget: float) -> None:
+        """Change the total dose.
+
+        Parameters
+        ----------
+        budget : float
+            In nominal exposures, those that were spent included.
+
+        Raises
+        ------
+        InputError
+            If it is not a positive number.
+        """
+        with self._changing() as record:
+            changed = replace(record, settings=replace(record.settings, budget=budget), plan=None, refusal="")
+            self._bench.problem(changed)
+            table, none = np.zeros((0, len(record.angles))), np.zeros(0)
+            reason = f"The dose budget is {budget:g} from now on."
+            entry = Decision("budget", none, table, none, float("nan"), record.state.spent, stop=False, reason=reason)
+            self._write(ahead.logged(changed, entry))
+        self.update()
+
     def update(self, *, learning: bool = True) -> None:
         """Learn if that is due, and work out the next angles: what a killed process may have left undone."""
         if learning and ahead.due(self.record):
             try:
                 self.learn()
-            except BusyError as error:
-                _log.info("%s", error)
+            except BusyError:
+                _log.info("Another process is learning; until it is done the next angles come from the model before.")
         with self._changing() as record:
             if record.plan is None and not record.refusal:
                 self._write(self._planned(record))
@@ -251,7 +273,7 @@ class Session:
             return self._bench.designer(record).ask(n or record.settings.batch, pending=pending)
         problem, state = self._bench.problem(record), record.state
         # Pilot views that are being measured are as good as measured.
-        coming = np.setdiff1d(problem.index(pending), state.views) if len(pending) else np.zeros(0, np.int64)
+        coming = problem.index(pending) if len(pending) else np.zeros(0, np.int64)
         state = replace(state, views=np.concatenate([state.views, coming]))
         if len(state.views) >= record.settings.pilot:
             raise InputError("All pilot views that were missing are being measured; tell their projections before you ask on.")
@@ -270,12 +292,3 @@ class Session:
         if record is not self.record:
             sessionfile.write(self.path, record)
             self.record = record
-
-
-def _counted(record: Record, problem: DesignProblem, angles: NDArray[np.float64], counts: NDArray) -> Record:
-    """The session with the count that stands for weight 1: the first counts' mean, at the nominal exposure."""
-    used = counts > 0
-    if record.counted is not None or not used.any():
-        return record
-    dose = float(problem.doses[problem.index(angles)].mean())
-    return replace(record, counted=float(counts[used].mean()) / dose)

@@ -36,8 +36,8 @@ class Workbench:
 
     def problem(self, record: Record) -> DesignProblem:
         """The design problem; its ray transform is made once."""
-        known = self._opened
-        if known is None or known.exposure.counts != (record.counted is not None):
+        known, changes = self._opened, (record.counted is not None, record.settings.budget)
+        if known is None or (known.exposure.counts, known.budget) != changes:
             known = self._opened = problem_of(record, None if known is None else known.A)
         return known
 

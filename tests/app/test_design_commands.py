@@ -53,21 +53,34 @@ def design(*words):
     return cli.main(["design", *map(str, words)])
 
 
-@pytest.fixture
-def begun(tmp_path):
-    """A session with nothing told, on 12 x 12 pixels and 30 candidates."""
-    (tmp_path / "geometry.yml").write_text(PARALLEL)
-    path = tmp_path / "s.h5"
+def begin(folder):
+    (folder / "geometry.yml").write_text(PARALLEL)
+    path = folder / "s.h5"
     words = "--candidates 0:180:6 --size 12 --prior isotropic --pilot 3 --batch 2 --dose-budget 7 --forbid 80:100"
-    assert design("start", path, "--geometry", tmp_path / "geometry.yml", *words.split()) == 0
+    assert design("start", path, "--geometry", folder / "geometry.yml", *words.split()) == 0
     return path
 
 
 @pytest.fixture
-def running(begun, tmp_path):
-    """The same with its pilot told."""
-    assert design("tell", begun, scan_at(tmp_path / "pilot.h5", [0, 60, 120])) == 0
-    return begun
+def begun(tmp_path):
+    """A session with nothing told, on 12 x 12 pixels and 30 candidates."""
+    return begin(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def piloted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("piloted")
+    path = begin(folder)
+    assert design("tell", path, scan_at(folder / "pilot.h5", [0, 60, 120])) == 0
+    return path
+
+
+@pytest.fixture
+def running(piloted, tmp_path):
+    """The same with its pilot told; without its cache."""
+    for name in ("s.h5", "pilot.h5"):
+        (tmp_path / name).write_bytes((piloted.parent / name).read_bytes())
+    return tmp_path / "s.h5"
 
 
 def test_a_session_from_its_start_to_its_budget(begun, tmp_path, capsys):
@@ -89,6 +102,9 @@ def test_a_session_from_its_start_to_its_budget(begun, tmp_path, capsys):
     assert design("suggest", begun) == 2
     assert "budget of 7 is exhausted" in told(capsys)
     assert begun.read_bytes() == before
+    assert design("tell", begun, "--dose-budget", 8) == 0
+    assert "dose 7 of 8 is spent" in capsys.readouterr().out
+    assert design("suggest", begun) == 0
 
 
 def test_the_advice_to_stop_comes_with_its_figures(tmp_path, capsys):

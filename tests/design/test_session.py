@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scanner import GEOMETRY, TINY, by_designer, grown, measure, piloted, places, sinogram, start
 
-from ctuq.design import A_OPTIMAL, Designer, DesignProblem, Every, Isotropic, Matern, learner, sessionfile
+from ctuq.design import A_OPTIMAL, PRIORS, Designer, DesignProblem, Every, Isotropic, Matern, learner, sessionfile
 from ctuq.design import ahead as ahead_module
 from ctuq.design.learning import network_options
 from ctuq.design.locks import locked
@@ -63,7 +63,7 @@ def test_a_session_chooses_what_a_designer_in_one_process_chooses(tmp_path, prio
     assert ours.error == pytest.approx(theirs.error, rel=1e-9)
 
 
-@pytest.mark.parametrize("prior", ["isotropic", "edges", "lindip", "gprior", "lindip+edges"])
+@pytest.mark.parametrize("prior", ["isotropic", "displaced", "lindip", "gprior", "lindip+edges"])
 def test_without_its_cache_a_session_says_the_same(tmp_path, prior):
     session = piloted(tmp_path, prior=prior)
     grown(session, 1)
@@ -126,6 +126,8 @@ def test_pending_angles_count_as_measured(tmp_path):
     rest = session.ask(2, pending=three.angles[:1])
     np.testing.assert_array_equal(rest.angles, three.angles[1:])
     np.testing.assert_allclose(rest.scores, three.scores[1:], rtol=1e-9)
+    told = session.record.angles[session.state.views]
+    np.testing.assert_allclose(session.ask(3, pending=told).scores, three.scores, rtol=1e-9)
 
 
 def test_every_decision_is_in_the_log(tmp_path):
@@ -167,6 +169,10 @@ def test_the_networks_part_of_a_sum_is_fitted_less_often_than_its_edges(tmp_path
         learnt = Session(session.path).record.learnt
         seen.append((len(learnt.views), len(learnt.network_views)))
     assert seen == [(4, 3), (5, 5), (6, 5)]
+
+
+def test_which_priors_are_made_anew_with_every_view_is_as_in_the_library():
+    assert {prior for prior in PRIORS if not isinstance(learner(prior), Every)} == set(ahead_module.ANEW)
 
 
 def test_a_model_that_learned_from_a_rejected_view_is_learned_again(tmp_path):
@@ -251,6 +257,15 @@ def test_doses_differ_from_angle_to_angle_and_the_budget_counts_them(tmp_path):
     session.tell(angles, measure(angles))
     assert session.state.spent == doses[places(angles)].sum()
     assert doses[session.ask().views] <= 6 - session.state.spent
+
+
+def test_a_budget_can_be_raised_when_it_is_spent(tmp_path):
+    session = piloted(tmp_path, budget=3)
+    with pytest.raises(InputError, match="budget of 3"):
+        session.ask(2)
+    session.allow(4)
+    assert len(Session(session.path).ask(2).angles) == 1
+    assert session.state.log[-1].kind == "budget" and Session(session.path).record.settings.budget == 4
 
 
 def test_learning_elsewhere_is_merged_when_more_was_told_meanwhile(tmp_path, monkeypatch):
@@ -356,6 +371,7 @@ REFUSED = {
     "text": (lambda s: s.tell(np.deg2rad(6), "projection"), "numbers"),
     "an exhausted budget": (lambda s: s.ask(), "budget of 3 is exhausted"),
     "no angle asked for": (lambda s: s.ask(0), "At least one"),
+    "a negative budget": (lambda s: s.allow(-1), "budget must be a positive number"),
     "an unknown angle rejected": (lambda s: s.reject(np.deg2rad(7)), "not among the candidates"),
     "an unknown angle pending": (lambda s: s.ask(pending=np.deg2rad([7])), "not among the candidates"),
 }
