@@ -12,6 +12,8 @@ by dense algebra, without a product with a network.
 * `Designer(problem, model)`: ``tell(angles, projections, weights=None)`` (pilot views first), ``ask(n, pending=())`` gives a
   `Suggestion`, ``reject(angles)``, ``renew(model)``, ``scores``, ``predicted_error``, ``state`` (a frozen `DesignState` of
   plain arrays with the log of `Decision`). ``Designer(problem, model, state=..., resumed=...)`` goes on where a state was left.
+* `Session(path)`: a designer in a file, for a scanner: `Session.start` with a geometry and `Settings`, ``ask``, ``tell``,
+  ``reject``, ``learn``; every call saves, and several processes can use one.
 * `ctuq.design.strategies`: `equidistant`, `nested`, `golden`, `random`, `exhaustive`, and `grow`, which runs a designer.
 
 Angles are in radians; views are indices into ``problem.angles``.
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from ctuq.design.priors import Isotropic, Matern
     from ctuq.design.problem import DesignProblem
     from ctuq.design.rows import ViewRows
+    from ctuq.design.session import Session
+    from ctuq.design.sessionfile import Settings
     from ctuq.design.state import Decision, DesignState, Suggestion
     from ctuq.design.strategies import grow
 
@@ -65,6 +69,8 @@ __all__ = [
     "LinearisedDIP",
     "Matern",
     "Measurements",
+    "Session",
+    "Settings",
     "Stopping",
     "Suggestion",
     "Sum",
@@ -91,6 +97,8 @@ _HOMES = {
     "ctuq.design.priors": ("Isotropic", "Matern"),
     "ctuq.design.problem": ("DesignProblem",),
     "ctuq.design.rows": ("ViewRows",),
+    "ctuq.design.session": ("Session",),
+    "ctuq.design.sessionfile": ("Settings",),
     "ctuq.design.state": ("Decision", "DesignState", "Suggestion"),
     "ctuq.design.strategies": ("grow",),
 }
