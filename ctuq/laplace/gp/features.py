@@ -33,15 +33,18 @@ class CosineFeatures(Features):
     kernel : Stationary
     frequencies : Tensor, shape (L / 2, d)
         Draws of the spectral density at lengthscales 1: with another kernel of the same kind the draws move with it.
+    weights : Tensor, shape (L / 2,)
+        Probability that each frequency stands for; they sum to 1.
     """
 
     kernel: Stationary
     frequencies: Tensor
+    weights: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
         angles = (x / self.kernel.lengthscales.to(x)) @ self.frequencies.to(x).T
-        amplitude = (self.kernel.variance / len(self.frequencies)).sqrt().to(x)
-        return torch.cat([angles.cos(), angles.sin()], 1) * amplitude
+        amplitude = (self.kernel.variance * self.weights.to(self.kernel.variance)).sqrt().to(x)
+        return torch.cat([angles.cos() * amplitude, angles.sin() * amplitude], 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +91,10 @@ def random_features(kernel: Kernel, inputs: int, count: int, *, rng: torch.Gener
         raise InputError(f"A prior draw needs at least 2 random features, not {count}.")
     if isinstance(kernel, Stationary):
         normal = torch.randn(count // 2, inputs, generator=rng, device=rng.device, dtype=torch.float64)
-        return CosineFeatures(kernel, normal if kernel.degrees is None else normal / _chi(count // 2, kernel.degrees, rng))
+        if kernel.degrees is None:
+            return CosineFeatures(kernel, normal, torch.full_like(normal[:, 0], 1 / len(normal)))
+        roots, weights = _chi(len(normal), kernel.degrees, rng)
+        return CosineFeatures(kernel, normal / roots[:, None], weights)
     if isinstance(kernel, Tanimoto):
         order = torch.rand(count, inputs, generator=rng, device=rng.device).argsort(1)
         signs = torch.randint(0, 2, (count, inputs + 1), generator=rng, device=rng.device, dtype=torch.int8) * 2 - 1
@@ -96,9 +102,16 @@ def random_features(kernel: Kernel, inputs: int, count: int, *, rng: torch.Gener
     raise InputError(f"No random features are known for {type(kernel).__name__}; use a stationary kernel or Tanimoto.")
 
 
-def _chi(count: int, degrees: int, rng: torch.Generator) -> Tensor:
-    """Draws of ``sqrt(chi^2 / degrees)``, (count, 1), one from each of equally likely intervals: the tail gets its share."""
-    places = torch.arange(count, device=rng.device, dtype=torch.float64)
-    levels = (places + torch.rand(count, generator=rng, device=rng.device, dtype=torch.float64)) / count
+def _chi(count: int, degrees: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draws of ``sqrt(chi^2 / degrees)``, one from each of ``count`` intervals, and the probability of each interval, (count,).
+
+    Half of the intervals share the probability out, the others thin out as the fourth power towards 0, where frequencies are
+    high. Close to data of little noise, the posterior is made of these alone: with intervals of equal probability no draw had
+    any, and deviations were up to four times too small.
+    """
+    places = torch.arange(count + 1, device=rng.device, dtype=torch.float64) / count
+    edges = 1.25 * places**4 / (places**3 + 0.25)
+    weights = edges.diff()
+    levels = edges[:-1] + weights * torch.rand(count, generator=rng, device=rng.device, dtype=torch.float64)
     squares = torch.from_numpy(gammaincinv(degrees / 2, levels.cpu().numpy())).to(rng.device) * 2 / degrees
-    return squares.sqrt()[:, None]
+    return squares.sqrt(), weights

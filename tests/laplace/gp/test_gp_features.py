@@ -44,6 +44,20 @@ def test_features_of_a_stationary_kernel_have_its_variance_everywhere(rng):
     torch.testing.assert_close(Phi.square().sum(1), torch.full((6,), 1.5, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("kind", [Matern32, Matern52])
+def test_deviations_close_to_data_of_little_noise_are_those_of_the_kernel(kind, rng):
+    """What such data leave open is rare, high frequencies: millionths of the prior's variance."""
+    kernel, noise = kind.of(400.0, 30.0, 4), 1e-6
+    x, new = torch.randn(240, 4, generator=rng, dtype=torch.float64).split([200, 40])
+    gain = torch.linalg.solve(kernel(x, x) + noise * torch.eye(200, dtype=torch.float64), kernel(x, new)).T
+    truth = (kernel(new, new) - gain @ kernel(x, new)).diagonal()
+    found = [(Phi(new) - gain @ Phi(x)).square().sum(1) for Phi in (random_features(kernel, 4, 2000, rng=rng) for _ in range(8))]
+    ratio = (torch.stack(found).mean(0) + noise * gain.square().sum(1)) / truth
+    assert truth.max() < 0.01 * kernel.variance
+    assert 0.7 < ratio.mean() < 1.4
+    assert ratio.min() > 0.4
+
+
 @pytest.mark.parametrize("kernel", [KERNELS[2], KERNELS[4]], ids=lambda k: type(k).__name__)
 def test_prior_draws_have_the_kernel_as_covariance(kernel, rng):
     x = inputs(kernel, rng, 4)
