@@ -52,7 +52,7 @@ def check_network(network: Frozen, datum: Tensor) -> None:
     ------
     InputError
     """
-    leaves = [leaf.requires_grad_() for leaf in network.leaves(network.weights.clone())]
+    leaves = [leaf.requires_grad_() for leaf in network.leaves()]
     try:
         with torch.enable_grad():
             output = network(datum, *leaves)

@@ -20,7 +20,7 @@ from ctuq.laplace.mode import Mode
 from ctuq.laplace.problem import System
 from ctuq.laplace.sampling import Conditioned, Draws, conditioned_by, explained_error
 from ctuq.linops.dual import sdd_features
-from ctuq.linops.solve import Solution, relative, reported
+from ctuq.linops.solve import Solution, reported
 from ctuq.linops.stochastic import sgd
 
 _MUCH = 0.5
@@ -45,30 +45,37 @@ class SampleLoss:
     """
 
     def __init__(self, system: System, draws: Draws, *, kept: float = 0.0, with_mode: bool = True):
-        self._system = system
+        self._system, self._x = system, draws.prior
         self._last: tuple[Tensor, System] | None = None
-        self.centre = draws.centre(system)
-        x = draws.prior.double()
-        self._anchor = self.centre + kept * (x - self.centre)
+        self._pulls = [((1 - kept) * factor, pulled) for factor, pulled in draws.pulls(system)]
         wanted = [kept * draws.noise.double()] if kept and draws.noise is not None else []
         if with_mode:
-            self._anchor = torch.cat([self._anchor, torch.zeros_like(x[:1])])
-            wanted = [*(wanted or [system.target.expand(len(x), *system.target.shape) * 0]), system.target[None]]
+            wanted = [*(wanted or [system.target.expand(len(draws), *system.target.shape) * 0]), system.target[None]]
         self._wanted = torch.cat(wanted) if wanted else None
-        self.start = torch.cat([x, torch.zeros_like(x[:1])]) if with_mode else x
+        self.start = torch.cat([self._x, torch.zeros_like(self._x[:1])]) if with_mode else self._x
 
     def gradient(self, z: Tensor, index: Tensor) -> Tensor:
-        """Unbiased estimate from the data ``index`` at z (k, P), in the type of z."""
-        part = self._part(index)
-        residual = part.push(self._system.root(z.double()))
+        """Unbiased estimate from the data ``index`` at z (k, P), in the type of z; one vector is made beside the result."""
+        n = self._system.problem.data
+        index = torch.arange(n, device=index.device) if len(index) == n else index
+        part, scale = self._part(index), n / len(index)
+        residual = part.push(self._system.root(z))
         if self._wanted is not None:
             residual = residual - self._wanted.index_select(self._system.problem.axis + 1, index)
-        data = self._system.root_transpose(part.pull(residual))
-        scale = self._system.problem.data / len(index)
-        return (scale * data + z - self._anchor).to(z)
+        out = part.pull(scale * residual, dtype=z.dtype)
+        for i, row in enumerate(out.split(1)):
+            drawn = i < len(self._x)
+            for factor, pulled in self._pulls if drawn else ():
+                row.sub_(pulled[i], alpha=factor)
+            row.copy_(self._system.root_transpose(row)).add_(z[i])
+            if drawn:
+                row.sub_(self._x[i])
+        return out
 
     def _part(self, index: Tensor) -> System:
         """The system of a mini-batch; linearising it is dear, and a step's size asks for the same one many times."""
+        if len(index) == self._system.problem.data:
+            return self._system
         if self._last is None or not torch.equal(self._last[0], index):
             self._last = index, self._system.part(index)
         return self._last[1]
@@ -105,14 +112,22 @@ class Descent:
             batch=self._batch,
             steps=steps,
             rng=self._rng,
-        ).double()
-        b = torch.cat([loss.centre, system.pulled_target()]) if with_mode else loss.centre
-        residual = relative(b - z - system.normal(z), b)
-        solution = reported("SGD", Solution(z, residual, steps, True), self._rtol)
-        found = conditioned_by(system, self._draws, solution, loss.centre)
+        )
+        found = judged(system, self._draws, z, steps, self._rtol)
         if self._draws.noise is not None:
             self.kept = kept_fraction(float(found.squares.sum(1).mean()), system.problem.observations)
         return found
+
+
+def judged(system: System, draws: Draws, z: Tensor, steps: int, rtol: float) -> Conditioned:
+    """What approximate solutions z (k, P), or with the mode's one more, are worth; a residual above ``rtol`` is a warning."""
+    b = draws.centre(system, dtype=z.dtype)
+    if len(z) > len(draws):
+        b = torch.cat([b, system.pulled_target().to(z)])
+    sizes = b.norm(dim=1)
+    left = b.sub_(z).sub_(system.normal(z))
+    residual = (left.norm(dim=1) / sizes.clamp(min=torch.finfo(z.dtype).tiny)).double()
+    return conditioned_by(system, draws, reported("SGD", Solution(z, residual, steps, True), rtol), left[: len(draws)])
 
 
 class DualDescent:

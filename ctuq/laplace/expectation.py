@@ -137,8 +137,8 @@ def find_mode(system: System, solved: Mode | None, before: Mode | None) -> Mode:
 def expectation_of(system: System, found: Conditioned, mode: Mode) -> Expectation:
     """Effective dimensions with their errors from conditioned draws."""
     prior, psi, count = system.prior, system.point.psi, len(found.samples)
-    products = pair_products(prior, psi, torch.cat([found.pull, mode.pull[None]]))
-    penalty, pairs = products[:, -1, -1], products[:, :-1, :-1]
+    penalty = pair_products(prior, psi, mode.pull[None])[:, 0, 0]
+    pairs = pair_products(prior, psi, found.pull)
     draws = pairs.diagonal(dim1=1, dim2=2)
     variances = len(prior.members)
     # The two forms of the total are independent, see `ctuq.laplace.dimension`.

@@ -144,13 +144,11 @@ class DiagonalPrior:
         out = torch.empty_like(vectors)
         for value, slices in zip((power * psi.double()).exp().tolist(), self.members, strict=True):
             for s in slices:
-                out[:, s] = vectors[:, s] * value
-        return out if self.diagonal is None else out.mul_(self._diagonal_power(power).to(vectors))
-
-    def _diagonal_power(self, power: float) -> Tensor:
-        assert self.diagonal is not None
-        alive = self.diagonal > 0
-        return torch.where(alive, torch.where(alive, self.diagonal.double(), 1.0) ** power, 0.0)
+                part = torch.mul(vectors[:, s], value, out=out[:, s])
+                if self.diagonal is not None:
+                    diagonal = self.diagonal[s].to(vectors)
+                    part.mul_(diagonal.pow(power).masked_fill_(diagonal <= 0, 0.0))
+        return out
 
 
 def isotropic(model: HasBlocks | Sequence[Block]) -> DiagonalPrior:

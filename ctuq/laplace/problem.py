@@ -182,8 +182,8 @@ class System:
     """A problem at one point, in the units of its noise and its prior.
 
     With D the noise, R a root of Sigma and ``B = D^-1/2 H R``, posterior and evidence need one of two systems with the same
-    eigenvalues: ``I + B B^T`` over observations, or ``I + B^T B`` over weights. Vectors are float64; products of H keep its
-    type.
+    eigenvalues: ``I + B B^T`` over observations, or ``I + B^T B`` over weights. Vectors are float64 where nothing else is said;
+    products of H keep its type.
 
     Parameters
     ----------
@@ -208,10 +208,10 @@ class System:
         features = self.problem.features
         return features(weights.to(features.domain.dtype)).double() / self._root
 
-    def pull(self, values: Tensor) -> Tensor:
-        """``H^T D^-1/2 v`` for observations (k, ...): weight vectors (k, P), float64."""
+    def pull(self, values: Tensor, *, dtype: torch.dtype = torch.float64) -> Tensor:
+        """``H^T D^-1/2 v`` for observations (k, ...): weight vectors (k, P)."""
         features = self.problem.features
-        return features.T((values / self._root).to(features.range.dtype)).double()
+        return features.T((values / self._root).to(features.range.dtype)).to(dtype)
 
     def noise_root(self) -> Tensor:
         """``D^1/2``: one number, or one for each observation."""
@@ -252,12 +252,12 @@ class System:
         return Symmetric(self.normal, replace(self.problem.features.domain, dtype=torch.float64))
 
     def normal(self, z: Tensor) -> Tensor:
-        """``B^T B z`` for (k, P), float64."""
+        """``B^T B z`` for (k, P), in the type of z."""
         weights, fast = self.root(z), self.problem.normal
         if fast is None or self.problem.batch is not None:
-            return self.root_transpose(_sum(part.pull(part.push(weights)) for part in self.parts()))
+            return self.root_transpose(_sum(part.pull(part.push(weights)) for part in self.parts()).to(z))
         precision = self._root.square().reciprocal().expand(self.target.shape)
-        return self.root_transpose(fast(weights.to(self.problem.features.domain.dtype), precision).double())
+        return self.root_transpose(fast(weights.to(self.problem.features.domain.dtype), precision).to(z))
 
     def gram(self) -> LinearOperator:
         """The one over the smaller space."""

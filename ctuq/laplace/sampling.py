@@ -29,8 +29,8 @@ class Draws:
         x, in the type of the features.
     noise : Tensor, shape (k, *observations), optional
         e; not kept where the data are seen part by part.
-    pulled : Tensor, float64, shape (G, k, P), optional
-        ``H^T e`` of each noise group, for the system over weights.
+    pulled : Tensor, shape (G, k, P), optional
+        ``H^T e`` of each noise group, for the system over weights, in the type of the features.
     """
 
     prior: Tensor
@@ -47,21 +47,26 @@ class Draws:
         pulled, noise = None, None
         for part in problem.parts():
             noise = part.features.range.randn(count, rng=rng)
-            pulls = torch.stack([part.features.T(e).double() for e in _by_group(noise, part.groups, len(part.sigma2))])
-            pulled = pulls if pulled is None else pulled + pulls
+            pulls = torch.stack([part.features.T(e) for e in _by_group(noise, part.groups, len(part.sigma2))])
+            pulled = pulls if pulled is None else pulled.add_(pulls)
         return cls(prior, noise if problem.batch is None else None, pulled)
 
     def __len__(self) -> int:
         return len(self.prior)
 
-    def centre(self, system: System) -> Tensor:
-        """``x + B^T e``, the minimiser of the regulariser with the noise in it: (k, P), float64."""
-        if self.pulled is None:
-            assert self.noise is not None
-            pull = system.pull(self.noise.double())
-        else:
-            pull = torch.tensordot(system.point.sigma2.rsqrt().to(self.pulled), self.pulled, 1)
-        return self.prior.double() + system.root_transpose(pull)
+    def pulls(self, system: System) -> list[tuple[float, Tensor]]:
+        """``H^T D^-1/2 e`` as a sum of vectors (k, P) with their factors, none of them computed again where they are kept."""
+        if self.pulled is not None:
+            return list(zip(system.point.sigma2.rsqrt().tolist(), self.pulled, strict=True))
+        assert self.noise is not None
+        return [(1.0, system.pull(self.noise, dtype=self.prior.dtype))]
+
+    def centre(self, system: System, *, dtype: torch.dtype = torch.float64) -> Tensor:
+        """``x + B^T e``, the minimiser of the regulariser with the noise in it: (k, P)."""
+        pull = torch.zeros_like(self.prior, dtype=dtype)
+        for factor, pulled in self.pulls(system):
+            pull.add_(pulled, alpha=factor)
+        return system.root_transpose(pull).add_(self.prior)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,9 +75,9 @@ class Conditioned:
 
     Parameters
     ----------
-    samples : Tensor, float64, shape (k, P)
-        Draws of the posterior minus its mean.
-    pull : Tensor, float64, shape (k, P)
+    samples : Tensor, shape (k, P)
+        Draws of the posterior minus its mean: float64, or in the type of the features from stochastic gradients.
+    pull : Tensor, shape (k, P)
         ``Sigma^-1 (samples - prior draws)``, of covariance ``H^T K^-1 H``.
     squares : Tensor, float64, shape (k, G)
         ``|D^-1/2 H samples|^2`` of each noise group, on the CPU.
@@ -140,18 +145,30 @@ def _by_primal(system: System, draws: Draws, solver: Solver, with_mode: bool, st
     centre = draws.centre(system)
     b = torch.cat([centre, system.pulled_target()]) if with_mode else centre
     found = solver(plus_identity(system.primal_gram()), b, start=start)
-    return conditioned_by(system, draws, found, centre, solver)
+    z = found.value[: len(draws)]
+    return conditioned_by(system, draws, found, centre - z - system.normal(z), solver)
 
 
-def conditioned_by(system: System, draws: Draws, found: Solution, centre: Tensor, solver: Solver | None = None) -> Conditioned:
-    """What a solution of the system over weights says, the mode from its last row where there is one more than draws."""
-    z, x = found.value[: len(draws)], draws.prior.double()
+def conditioned_by(system: System, draws: Draws, found: Solution, left: Tensor, solver: Solver | None = None) -> Conditioned:
+    """What a solution of the system over weights says, the mode from its last row where there is one more than draws.
+
+    Parameters
+    ----------
+    system : System
+    draws : Draws
+    found : Solution
+    left : Tensor, shape (k, P)
+        Residuals of the draws.
+    solver : Solver, optional
+        Whose preconditioner tells what the residuals weigh.
+    """
+    z = found.value[: len(draws)]
+    x = draws.prior.to(z)
+    pull = system.prior.precision(system.root(z - x), system.point.psi)
     samples = system.root(z)
     squares = system.squares(samples)
-    pull = system.prior.precision(samples - system.root(x), system.point.psi)
     with_mode = len(found.value) > len(draws)
-    mode = mode_of_whitened(system, found.value[-1], float(found.residual[-1]), found.steps) if with_mode else None
-    left = centre - z - system.normal(z)
+    mode = mode_of_whitened(system, found.value[-1].double(), float(found.residual[-1]), found.steps) if with_mode else None
     weighed = _weigh(solver, left)
     cross = 2 * ((x - z) * (left if weighed is None else weighed)).sum()
     gap = explained_error(squares, cross, left, weighed)

@@ -21,6 +21,10 @@ def derivatives(prior: Prior, psi: Tensor, vectors: Tensor) -> Iterator[Tensor]:
         for s in slices:
             out[:, s] = image[:, s]
         yield out
+    yield from _of_lengthscales(prior, psi, vectors)
+
+
+def _of_lengthscales(prior: Prior, psi: Tensor, vectors: Tensor) -> Iterator[Tensor]:
     for i in range(len(prior.members), len(psi)):
         step = torch.zeros_like(psi)
         step[i] = _STEP
@@ -30,7 +34,10 @@ def derivatives(prior: Prior, psi: Tensor, vectors: Tensor) -> Iterator[Tensor]:
 
 def pair_products(prior: Prior, psi: Tensor, vectors: Tensor) -> Tensor:
     """``v_j^T dSigma_i v_l`` for each hyperparameter i and all pairs of rows of ``vectors`` (k, P): (d, k, k), float64, CPU."""
-    return torch.stack([vectors @ image.T for image in derivatives(prior, psi, vectors)]).double().cpu()
+    image = prior.covariance(vectors, psi)
+    products = [torch.stack([vectors[:, s] @ image[:, s].T for s in slices]).sum(0) for slices in prior.members]
+    products += [vectors @ image.T for image in _of_lengthscales(prior, psi, vectors)]
+    return torch.stack(products).double().cpu()
 
 
 def derivative_traces(prior: Prior, psi: Tensor, matrix: Tensor) -> Tensor:

@@ -207,11 +207,17 @@ def descend(
     CtuqError
         If the iterates overflow.
     """
-    x, v, average = x.clone(), torch.zeros_like(x), x.clone()
+    # ahead = x + momentum v is all that is kept of x: three vectors, and the gradient's.
+    ahead, v, average = x.clone(), torch.zeros_like(x), x.clone()
+    share = min(1.0, _MEMORY / len(schedule))
     for step_size, index in zip(schedule, batches, strict=False):
-        v = momentum * v - step_size * gradient(x + momentum * v, index.to(x.device))
-        x = x + v
-        average += min(1.0, _MEMORY / len(schedule)) * (x - average)
+        slope = gradient(ahead, index.to(x.device))
+        ahead.sub_(v, alpha=momentum)
+        v.mul_(momentum).sub_(slope, alpha=step_size)
+        del slope
+        ahead.add_(v)
+        average.lerp_(ahead, share)
+        ahead.add_(v, alpha=momentum)
     if not average.isfinite().all():
         raise CtuqError(f"Stochastic gradients diverged with the step {schedule[0]:.1e}: take larger mini-batches.")
     return average

@@ -1,12 +1,15 @@
 """Peak memory of an EM step of a ResNet-50 against that of a training step: ``python -m experiments.benchmarks.memory``.
 
-224 x 224 images, 1,000 classes, random weights. Each job runs in a process of its own, one after the other. A figure is the
-highest resident memory of the process during the job, as the kernel counts it (VmHWM, set back before the job), less what the
-process held before it made the network and after it had run the same job on a tiny one; so everything counts: the module, the
-model's copy of its weights, every vector, activations and workspaces. The allocator gives freed blocks back at once.
+224 x 224 images, 1,000 classes, random weights. Most of what a sample holds are vectors of the weights' size, beside which one
+image's training step has few activations: a mini-batch of 8 is nearer to how such a network is trained. Each job runs in a
+process of its own, one after the other. A figure is the highest resident memory of the process during the job, as the kernel
+counts it (VmHWM, set back before the job), less what the process held before it made the network and after it had run the same
+job on a tiny one; so everything counts: the module, the model's copy of its weights, every vector, activations and workspaces.
+The allocator gives freed blocks back at once.
 """
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -16,8 +19,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ctuq.laplace.descent import SampleLoss
+from ctuq.laplace.descent import SampleLoss, judged
+from ctuq.laplace.em import mackay
+from ctuq.laplace.expectation import expectation_of
 from ctuq.laplace.likelihoods import Categorical
+from ctuq.laplace.mode import mode_of_whitened
 from ctuq.laplace.model import LinearModel, linearise
 from ctuq.laplace.priors import isotropic
 from ctuq.laplace.problem import Point, System
@@ -105,17 +111,23 @@ def products(tiny: bool, images: int, samples: int, record: Callable[[str], None
 
 
 def update(tiny: bool, images: int, samples: int, record: Callable[[str], None]) -> None:
-    """Two steps of the sampler by stochastic gradients, from frozen draws."""
+    """A step of EM by stochastic gradients: draws, two of the sampler's updates, effective dimension, new hyperparameters."""
     model, labels = linear_model(tiny, images)
     prior, rng = isotropic(model), torch.Generator().manual_seed(1)
     whole = problem_of(model, labels, samples)
     system = System(whole, prior, Point(prior.start(), whole.sigma2))
-    loss = SampleLoss(system, Draws.of(whole, samples, rng=rng), with_mode=False)
-    start = loss.start.to(model.weights)
+    draws = Draws.of(whole, samples, rng=rng)
+    loss = SampleLoss(system, draws, with_mode=False)
     record("draws made")
     index = torch.arange(images)
-    descend(loss.gradient, start, iter([index, index]), [1e-6, 1e-6], 0.9)
+    z = descend(loss.gradient, loss.start, iter([index, index]), [1e-6, 1e-6], 0.9)
     record("sampler's update")
+    del loss
+    found = judged(system, draws, z, 2, math.inf)
+    del z
+    mode = mode_of_whitened(system, torch.zeros_like(model.weights))
+    mackay(prior, expectation_of(system, found, mode))
+    record("effective dimension")
 
 
 class Gauge:
@@ -171,15 +183,16 @@ def report(images: int, counts: list[int]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=1)
+    parser.add_argument("--images", type=int, nargs="+", default=[1, 8], help="in a mini-batch")
     parser.add_argument("--samples", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--job", choices=JOBS)
     options = parser.parse_args()
     if options.job is None:
-        report(options.images, options.samples)
+        for images in options.images:
+            report(images, options.samples)
         return
-    JOBS[options.job](True, options.images, options.samples[0], lambda label: None)
-    JOBS[options.job](False, options.images, options.samples[0], Gauge())
+    JOBS[options.job](True, options.images[0], options.samples[0], lambda label: None)
+    JOBS[options.job](False, options.images[0], options.samples[0], Gauge())
 
 
 if __name__ == "__main__":

@@ -20,13 +20,13 @@ from torch import Tensor
 
 from ctuq import laplace
 from ctuq.laplace.dense import ExactExpectation
-from ctuq.laplace.descent import SampleLoss
+from ctuq.laplace.descent import SampleLoss, judged
 from ctuq.laplace.em import Ascent, ascend
 from ctuq.laplace.expectation import SampledExpectation, Sampler
 from ctuq.laplace.problem import Point, System, plus_identity
-from ctuq.laplace.sampling import Conditioned, Draws, condition, conditioned_by
+from ctuq.laplace.sampling import Conditioned, Draws, condition
 from ctuq.linops.estimate import largest_eigenvalue
-from ctuq.linops.solve import CG, Cholesky, Solution, relative
+from ctuq.linops.solve import CG, Cholesky
 from ctuq.linops.stochastic import sgd, step_limit
 from experiments.engine import toy
 from experiments.engine.rows import FIGURES, Row, Rows
@@ -54,8 +54,7 @@ def sgd_sampler(draws: Draws, fraction: float, passes: int) -> Sampler:
         size = fraction * step_limit(largest_eigenvalue(plus_identity(system.primal_gram()), rng=rng), 0.0, 0.9)
         steps, first = passes * -(-n // _BATCH), loss.start if start is None else start
         z = sgd(loss.gradient, first, n=n, batch=_BATCH, steps=steps, step_size=size, rng=rng)
-        b = torch.cat([loss.centre, system.pulled_target()]) if with_mode else loss.centre
-        return conditioned_by(system, draws, Solution(z, relative(b - z - system.normal(z), b), passes, True), loss.centre)
+        return judged(system, draws, z, passes, math.inf)
 
     return sampler
 
