@@ -51,7 +51,9 @@ def test_deviations_close_to_data_of_little_noise_are_those_of_the_kernel(kind, 
     x, new = torch.randn(240, 4, generator=rng, dtype=torch.float64).split([200, 40])
     gain = torch.linalg.solve(kernel(x, x) + noise * torch.eye(200, dtype=torch.float64), kernel(x, new)).T
     truth = (kernel(new, new) - gain @ kernel(x, new)).diagonal()
-    found = [(Phi(new) - gain @ Phi(x)).square().sum(1) for Phi in (random_features(kernel, 4, 2000, rng=rng) for _ in range(8))]
+    found = [
+        (Phi(new) - gain @ Phi(x)).square().sum(1) for Phi in (random_features(kernel, 4, 2000, rng=rng) for _ in range(8))
+    ]
     ratio = (torch.stack(found).mean(0) + noise * gain.square().sum(1)) / truth
     assert truth.max() < 0.01 * kernel.variance
     assert 0.7 < ratio.mean() < 1.4
