@@ -29,22 +29,24 @@ class Budget:
     ----------
     samples : int
         Posterior draws behind each deviation, where it is not exact.
-    epochs, least : int
-        Passes over the data of the mini-batch solvers, and steps at least.
+    steps : int
+        Of the mini-batch solvers, at most.
+    entries : float
+        Entries of the kernel matrix that they may touch in all.
     batch : int
         Rows in a mini-batch.
     inducing : int
         Inducing points.
     deviations : int
-        Test points at which the peer computes deviations: each costs it one solve.
+        Test points at which the peer computes deviations: each costs it one right-hand side, as each draw costs us.
     """
 
     samples: int = 64
-    epochs: int = 50
-    least: int = 2000
+    steps: int = 10_000
+    entries: float = 2e10
     batch: int = 512
     inducing: int = 1024
-    deviations: int = 256
+    deviations: int = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ def contestants(budget: Budget) -> dict[str, Callable[[GaussianProcess, Split, t
     def descent(kind: type[DualDescent] | type[PrimalDescent]):
         def run(process: GaussianProcess, data: Split, rng: torch.Generator) -> Prediction:
             batch = min(budget.batch, max(1, len(data.x) // 4))
-            steps = max(budget.least, budget.epochs * math.ceil(len(data.x) / batch))
+            steps = min(budget.steps, math.ceil(budget.entries / (batch * len(data.x))))
             return _condition(process, data, rng, kind(steps=steps, batch=batch), budget.samples)
 
         return run

@@ -3,6 +3,7 @@
 import math
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -14,7 +15,8 @@ from ctuq.laplace.gp.operator import KernelOperator
 from ctuq.linops.precondition import Nystrom, nystrom
 from ctuq.linops.solve import CG, Solution, relative
 
-_REFINEMENTS, _LEAST = 8, 1e-6
+_REFINEMENTS, _LEAST, _CLOSE = 8, 1e-6, 1e-3
+_SMALL = 4000
 
 
 class Inverse(ABC):
@@ -47,7 +49,11 @@ class Method(Protocol):
 
 @dataclass(frozen=True)
 class Direct:
-    """Dense Cholesky in float64, in place: n^2 numbers and n^3 / 3 operations, once."""
+    """Dense Cholesky factor, in place: n^2 numbers and n^3 / 3 operations, once.
+
+    From 4,000 points on the factor has the operator's type, which is half the time where that is float32. Solutions are refined
+    by their float64 residuals; quadratic forms have the factor's rounding.
+    """
 
     name = "cholesky"
 
@@ -61,7 +67,7 @@ class Direct:
         CtuqError
             If it is not positive definite to rounding.
         """
-        matrix = K.dense()
+        matrix = K.dense(K.dtype if len(K.x) > _SMALL else torch.float64)
         fault = torch.empty((), dtype=torch.int32, device=matrix.device)
         torch.linalg.cholesky_ex(matrix.mT, out=(matrix.mT, fault))
         if fault:
@@ -79,12 +85,15 @@ class _Factor(Inverse):
     factor: Tensor
 
     def __call__(self, b: Tensor, *, shift: Tensor | None = None) -> Solution:
-        b = b if shift is None else b + shift
-        x = torch.cholesky_solve(b.T, self.factor).T
-        return Solution(x, relative(b - self.K.exact(x), b), 1, True)
+        return _refine("Cholesky", self.K, b if shift is None else b + shift, goal(self.K, _CLOSE), self._attempt)
+
+    def _attempt(self, b: Tensor, rtol: float) -> tuple[Tensor, int]:
+        half = torch.linalg.solve_triangular(self.factor, b.T.to(self.factor), upper=False)
+        return torch.linalg.solve_triangular(self.factor.mT, half, upper=True).T.to(b), 1
 
     def quadratic(self, b: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(self.factor, b.T, upper=False).square().sum(0)
+        half = torch.linalg.solve_triangular(self.factor, b.T.to(self.factor), upper=False)
+        return half.norm(dim=0, dtype=torch.float64).square()
 
 
 @dataclass(frozen=True)
@@ -120,17 +129,23 @@ class ConjugateGradients:
 
     def with_sketch(self, K: KernelOperator, sketch: Nystrom) -> Inverse:
         """The solver with a low-rank approximation of K that is there already."""
-        return _Refined(K, goal(K, self.tolerance), CG(self.tolerance, self.max_steps, sketch.with_noise(K.noise)))
+        return _Preconditioned(K, goal(K, self.tolerance), CG(self.tolerance, self.max_steps, sketch.with_noise(K.noise)))
 
 
 @dataclass(frozen=True, eq=False)
-class _Refined(Inverse):
+class _Preconditioned(Inverse):
     K: KernelOperator
     target: float
     solver: CG
 
     def __call__(self, b: Tensor, *, shift: Tensor | None = None) -> Solution:
-        return _refine(self.K, b if shift is None else b + shift, self.target, self.solver)
+        return _refine("Conjugate gradients", self.K, b if shift is None else b + shift, self.target, self._attempt)
+
+    def _attempt(self, b: Tensor, rtol: float) -> tuple[Tensor, int]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the float64 residual decides
+            found = replace(self.solver, rtol=rtol)(self.K, b)
+        return found.value, found.steps
 
 
 def goal(K: KernelOperator, tolerance: float) -> float:
@@ -145,25 +160,28 @@ def warn_of_miss(name: str, residual: Tensor, goal: float, advice: str) -> None:
         warnings.warn(f"{name} left a residual of {worst / goal:.1f} times the tolerance: {advice}.", stacklevel=4)
 
 
-def _refine(K: KernelOperator, b: Tensor, target: float, solver: CG) -> Solution:
-    """Iterative refinement: solve for the float64 residual until its norm is below the target or stops falling by half."""
+def _refine(
+    name: str, K: KernelOperator, b: Tensor, target: float, attempt: Callable[[Tensor, float], tuple[Tensor, int]]
+) -> Solution:
+    """Iterative refinement: solve for the float64 residual until its norm is below the target or stops falling by half.
+
+    ``attempt(b, rtol)`` gives a solution to about a relative residual, and its steps.
+    """
     x, r, steps = torch.zeros_like(b), b.clone(), 0
     size = r.norm(dim=1)
     for _ in range(_REFINEMENTS):
         left = (size > target).nonzero()[:, 0]
         if not len(left):
             break
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the float64 residual decides
-            found = replace(solver, rtol=max(target / 2 / float(size[left].max()), _LEAST))(K, r[left])
-        steps += found.steps
-        trial = x[left] + found.value
+        value, taken = attempt(r[left], max(target / 2 / float(size[left].max()), _LEAST))
+        steps += taken
+        trial = x[left] + value
         rest = b[left] - K.exact(trial)
         better = rest.norm(dim=1) < size[left]
         stuck = bool((rest.norm(dim=1) > size[left] / 2).all())
-        taken = left[better]
-        x[taken], r[taken], size[taken] = trial[better], rest[better], rest[better].norm(dim=1)
+        gained = left[better]
+        x[gained], r[gained], size[gained] = trial[better], rest[better], rest[better].norm(dim=1)
         if stuck:
             break
-    warn_of_miss("Conjugate gradients", size, target, "use float64 products, a higher rank, more steps, or Cholesky")
+    warn_of_miss(name, size, target, "use float64 products, a higher rank, more steps, or Cholesky")
     return Solution(x, relative(r, b), steps, bool((size <= target).all()))

@@ -73,22 +73,26 @@ class KernelOperator(LinearOperator):
 
     @torch.no_grad()
     def exact(self, v: Tensor) -> Tensor:
-        """The product with ``v`` (k, n) in float64, the matrix computed anew in float64: what a residual is judged by."""
-        return self._product(v.double(), torch.float64)
+        """The product with ``v`` (k, n) in float64, by float64 values of the kernel: what a residual is judged by."""
+        return self._apply(v.double()) if self.dtype == torch.float64 else self._product(v.double(), torch.float64)
 
     @torch.no_grad()
-    def dense(self) -> Tensor:
-        """The matrix in float64, computed in float64.
+    def dense(self, dtype: torch.dtype = torch.float64) -> Tensor:
+        """The matrix, to be written over: a matrix of this type that is kept is handed out, and computed anew when next needed.
 
         Raises
         ------
         ResourceError
             If it does not fit.
         """
-        advice = "use CG, stochastic dual descent or inducing points"
-        require_memory(len(self.x) ** 2 * 8, f"The covariance matrix of {len(self.x)} points", advice, self.x.device)
-        out = torch.empty(len(self.x), len(self.x), dtype=torch.float64, device=self.x.device)
-        self._fill(out)
+        if self._store and dtype == self.dtype:
+            out = self._store.pop()
+        else:
+            size = len(self.x) ** 2 * torch.empty((), dtype=dtype).element_size()
+            advice = "use CG, stochastic dual descent or inducing points"
+            require_memory(size, f"The covariance matrix of {len(self.x)} points", advice, self.x.device)
+            out = torch.empty(len(self.x), len(self.x), dtype=dtype, device=self.x.device)
+            self._fill(out)
         out.diagonal().add_(self.noise)
         return out
 

@@ -157,16 +157,28 @@ def test_products_are_float64_where_the_noise_is_below_the_rounding_of_float32(k
     assert product_type(kernel, 1e-6, data[0]) == torch.float64
 
 
+def test_a_factor_in_float32_solves_to_float64_residuals_and_near_exact_deviations(process, data, truth, rng, monkeypatch):
+    monkeypatch.setattr("ctuq.laplace.gp.exact._SMALL", 0)
+    x, y, new = data
+    post = process.condition(x, y, solver="cholesky", rng=rng)
+    left = y - 0.7 - process.kernel(x, x) @ post.representers - NOISE * post.representers
+    assert left.norm() < 1e-3 * (NOISE * len(x)) ** 0.5
+    torch.testing.assert_close(post.std(new), truth[1].diagonal().sqrt(), rtol=1e-4, atol=0)
+    assert (post.std(new) - truth[1].diagonal().sqrt()).abs().max() > 1e-9
+    torch.testing.assert_close(post.covariance(new), truth[1], rtol=0, atol=1e-5)
+
+
 def test_the_solver_is_chosen_by_size_steps_and_memory(kernel, rng, monkeypatch):
     x = torch.rand(300, 2, generator=rng, dtype=torch.float64)
     for limit, noise, memory, expected in (
-        (2000, 0.1, None, "cholesky"),
+        (4000, 0.1, None, "cholesky"),
         (10, 0.1, None, "cg"),
         (10, 1e-9, None, "cholesky"),
-        (2000, 0.1, 9, "cg"),
+        (4000, 0.1, 9, "cg"),
     ):
         monkeypatch.setattr("ctuq.laplace.gp.choice._SMALL", limit)
-        monkeypatch.setattr("ctuq.laplace.gp.choice._COLUMNS", 4)
+        monkeypatch.setattr("ctuq.laplace.gp.choice._COLUMNS", 2)
+        monkeypatch.setattr("ctuq.laplace.gp.choice._SHARE", 10)
         monkeypatch.setattr("ctuq.laplace.gp.choice.available_memory", lambda device, memory=memory: memory)
         K = KernelOperator(kernel, x, noise=noise, dtype=torch.float64)
         name, _, reason = choose(K, "auto", rng=rng)
@@ -174,10 +186,16 @@ def test_the_solver_is_chosen_by_size_steps_and_memory(kernel, rng, monkeypatch)
     assert choose(K, "cholesky", rng=rng)[2] == "asked for"
 
 
-def test_expected_steps_rise_with_what_the_sketch_left_out(kernel, data, rng):
-    K = KernelOperator(kernel, data[0], noise=1e-4, dtype=torch.float64)
-    few, many = (expected_steps(ConjugateGradients(rank=rank).sketch(K, rng=rng), 1e-4) for rank in (40, 5))
-    assert 1 <= few < many
+@pytest.mark.parametrize("rank", [40, 15, 5])
+def test_expected_steps_are_those_taken(rank, kernel, rng):
+    x = 2 * torch.randn(300, 2, generator=rng, dtype=torch.float64)
+    K = KernelOperator(kernel, x, noise=1e-2, dtype=torch.float64)
+    method = ConjugateGradients(rank=rank)
+    sketch = method.sketch(K, rng=rng)
+    expected = expected_steps(K, sketch, method.tolerance, rng=rng)
+    y = torch.randn(1, 300, generator=rng, dtype=torch.float64)
+    taken = method.with_sketch(K, sketch)(y).steps
+    assert taken <= expected < 4 * taken
 
 
 def test_bad_input_is_refused(process, kernel, data, rng):

@@ -38,7 +38,12 @@ def folder(tmp_path):
 @pytest.fixture
 def options(folder, tmp_path):
     return uci.Options(
-        folder, solvers=OURS, learn=60, store=tmp_path / "runs", out=tmp_path / "uci", budget=Budget(16, epochs=60, inducing=40)
+        folder,
+        solvers=OURS,
+        learn=60,
+        store=tmp_path / "runs",
+        out=tmp_path / "uci",
+        budget=Budget(16, steps=2000, inducing=40),
     )
 
 
