@@ -12,6 +12,7 @@ from ctuq.laplace.metric import Metric
 from ctuq.laplace.model import LinearModel, linearise
 from ctuq.laplace.posterior import Conditioning, DensePosterior, PathwisePosterior
 from ctuq.laplace.priors import DiagonalPrior, FilterProcess, blocks_prior, g_prior, isotropic, layerwise
+from ctuq.laplace.problem import Point
 from ctuq.laplace.tangent_posterior import Classes, Posterior, posterior
 from ctuq.laplace.variation import VariationPrior
 
@@ -29,6 +30,7 @@ __all__ = [
     "LinearModel",
     "Metric",
     "PathwisePosterior",
+    "Point",
     "Posterior",
     "VariationPrior",
     "blocks_prior",

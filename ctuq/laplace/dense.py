@@ -5,7 +5,7 @@ Over observations the prior's fixed components ``K_c = H D_c H^T`` are computed 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.optimize
@@ -18,9 +18,10 @@ from ctuq.laplace.expectation import Expectation, find_mode
 from ctuq.laplace.gram import gram
 from ctuq.laplace.mode import Mode, mode_of_dual, mode_of_whitened
 from ctuq.laplace.priors import Prior
-from ctuq.laplace.problem import Point, Problem, System
+from ctuq.laplace.problem import Point, Problem, Symmetric, System
 from ctuq.laplace.sensitivity import derivative_traces, derivatives, pair_products
 from ctuq.linops.basic import Dense
+from ctuq.linops.operator import LinearOperator
 
 _SPAN, _RISE, _LENGTH = 25.0, 15.0, 4.0
 """How far the search goes in the logarithm: variances down and up, lengthscales up and down."""
@@ -86,7 +87,7 @@ class ExactExpectation:
         solved = None
         if parts.solution is not None:
             solved = (mode_of_dual if self.dual else mode_of_whitened)(system, parts.solution)
-        mode = self._mode = find_mode(system, solved, self._mode)
+        mode = self._mode = find_mode(system, solved, self._mode, parts.preconditioner)
         penalty = parts.penalty
         if penalty is None:
             penalty = pair_products(self._prior, point.psi, mode.pull[None])[:, 0, 0]
@@ -141,24 +142,20 @@ class ExactExpectation:
         """Diagonal of ``(I + B B^T)^-1``, (m,): one minus the leverages."""
         if self.dual:
             return torch.cholesky_inverse(self.factor(point)).diagonal()
-        root, _, factor = self._weight_system(point)
-        B = self._noise_weights(point)[:, None] * self.matrix.double() @ root
-        return 1 - torch.linalg.solve_triangular(factor, B.T, upper=False).square().sum(0)
+        B = self._prior.root_transpose(self._noise_weights(point)[:, None] * self.matrix.double(), point.psi)
+        return 1 - torch.linalg.solve_triangular(self.factor(point), B.T, upper=False).square().sum(0)
 
-    def _weight_system(self, point: Point) -> tuple[Tensor, Tensor, Tensor]:
-        """A root R of the prior covariance, the Gram matrix C over weights, and the factor of ``I + R^T C R``; (P, P)."""
-        eye = torch.eye(self._problem.weights, dtype=torch.float64, device=self._grams.device)
-        root = self._prior.root(eye, point.psi).T
-        C = torch.tensordot(1 / point.sigma2.to(self._grams), self._grams, 1)
-        A = root.T @ C @ root
-        A.diagonal().add_(1)
-        return root, C, _factor(A)
+    def _weight_gram(self, point: Point) -> Tensor:
+        """``C = H^T D^-1 H`` over weights, (P, P)."""
+        return torch.tensordot(1 / point.sigma2.to(self._grams), self._grams, 1)
 
     def factor(self, point: Point) -> Tensor:
         """Cholesky factor of ``I + B B^T`` or ``I + B^T B``, float64."""
-        if not self.dual:
-            return self._weight_system(point)[2]
-        K = self.covariance(point)
+        if self.dual:
+            K = self.covariance(point)
+        else:
+            half = self._prior.root_transpose(self._weight_gram(point), point.psi)
+            K = self._prior.root_transpose(half.T, point.psi)
         K.diagonal().add_(1)
         return _factor(K)
 
@@ -210,18 +207,28 @@ class ExactExpectation:
 
     def _over_weights(self, system: System, information: bool) -> "_Parts":
         psi, sigma2 = system.point.psi, system.point.sigma2
-        root, C, factor = self._weight_system(system.point)
-        eye = torch.eye(len(C), dtype=torch.float64, device=C.device)
+        factor = self.factor(system.point)
+        inverse = torch.cholesky_inverse(factor)
         solution = fisher = None
         if self._problem.labels is None:
             solution = torch.cholesky_solve(system.pulled_target().T, factor)[:, 0]
-        pull = torch.linalg.solve(eye + C @ self._prior.covariance(eye, psi), C)
-        posterior = root @ torch.cholesky_solve(root.T, factor)
-        noise = torch.stack([(part * posterior).sum() for part in self._grams]).cpu() / sigma2
-        if information:
-            fisher = _half_traces(list(derivatives(self._prior, psi, pull)))
-        dimension = derivative_traces(self._prior, psi, pull)
-        return _Parts(dimension, noise, 2 * float(factor.diagonal().log().sum()), fisher, solution, None)
+        # H^T K^-1 H = R^-T (I - inverse) R^-1: of a variance that is all that its trace with dSigma needs.
+        gained = 1 - inverse.diagonal()
+        dimension = torch.stack([torch.cat([gained[s] for s in slices]).sum() for slices in self._prior.members])
+        noise = gained.sum()[None].cpu()
+        if len(sigma2) > 1:
+            posterior = self._prior.root(self._prior.root(inverse, psi).T, psi)
+            noise = torch.stack([(part * posterior).sum() for part in self._grams]).cpu() / sigma2
+        dimension = dimension.cpu()
+        if information or not self._prior.is_variance.all():
+            C = self._weight_gram(system.point)
+            eye = torch.eye(len(C), dtype=torch.float64, device=C.device)
+            pull = torch.linalg.solve(eye + C @ self._prior.covariance(eye, psi), C)
+            fisher = _half_traces(list(derivatives(self._prior, psi, pull))) if information else None
+            dimension = derivative_traces(self._prior, psi, pull)
+        space = replace(self._problem.features.domain, dtype=torch.float64)
+        nearly = Symmetric(lambda v: v @ inverse, space)
+        return _Parts(dimension, noise, 2 * float(factor.diagonal().log().sum()), fisher, solution, None, nearly)
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,6 +239,7 @@ class _Parts:
     information: Tensor | None
     solution: Tensor | None
     penalty: Tensor | None
+    preconditioner: LinearOperator | None = None
 
 
 def _factor(matrix: Tensor) -> Tensor:
@@ -258,8 +266,10 @@ def maximise_exact(expectation: ExactExpectation, start: Point, *, learn_noise: 
     start : Point
     learn_noise : bool
     max_steps : int
-        Most iterations; reaching them is reported by ``converged``.
+        Most iterations; reaching them is reported by ``converged``. With 0 the start is kept.
     """
+    if not max_steps:
+        return Ascent(expectation(start), (), False, ())
     trajectory: list[Step] = []
     lengths = np.append(expectation.lengthscales.numpy(), np.zeros(len(start.sigma2), dtype=bool))
     free = np.append(np.ones(len(start.psi), dtype=bool), np.full(len(start.sigma2), learn_noise))
@@ -291,6 +301,7 @@ def maximise_exact(expectation: ExactExpectation, start: Point, *, learn_noise: 
     )
     point = at(ended.x)
     vector = point.vector.cpu().numpy()
-    bound = ((vector <= low) | (vector >= high))[: len(start.psi)]
-    names = tuple(name for name, stuck in zip(expectation.names, bound, strict=True) if stuck)
+    bound = ((vector <= low) | (vector >= high)) & free
+    names = (*expectation.names, *(f"noise {g}" for g in range(len(start.sigma2))))
+    names = tuple(name for name, stuck in zip(names, bound, strict=True) if stuck)
     return Ascent(expectation(point), tuple(trajectory), bool(ended.success), names)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ctuq.errors import CtuqError
 from ctuq.laplace.expectation import Expectation
 from ctuq.laplace.priors import Prior
 from ctuq.laplace.problem import Point
@@ -21,6 +22,7 @@ _FAR, _BOUND, _TRUST, _LENGTH = 6.0, 25.0, 2.0, 4.0
 _LEAST_NOISE, _MOST_NOISE = 14.0, 5.0
 _NEAR, _MEMORY, _LOST = 0.7, 5, 2.0
 _NOTICED = 0.1
+_WALLS, _WORTHLESS = 12, 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +114,8 @@ def ascend(
 ) -> Ascent:
     """Repeat updates until the next would move no hyperparameter by more than ``rtol``, or a tenth of its standard error.
 
-    Hyperparameters along which the evidence is flat count as converged.
+    Hyperparameters along which the evidence is flat count as converged. Data without noise ask for ever less of it: where the
+    arithmetic cannot solve any more, half the step is taken, and noise goes no lower.
 
     Parameters
     ----------
@@ -135,13 +138,21 @@ def ascend(
     search = _Search(prior, start, learn_noise, tied if len(start.psi) > 1 else 0, math.log(cap))
     trajectory: list[Step] = []
     while True:
-        found = expectation(start)
+        try:
+            found = expectation(start)
+        except CtuqError:
+            if not trajectory or search.walls == _WALLS:
+                raise
+            found = None
+        if found is None or (found.gap > _WORTHLESS and trajectory and search.walls < _WALLS):
+            start = search.wall(trajectory[-1].point, start)
+            continue
         change = search.change(found, update(prior, found), len(trajectory))
         steep = found.slope.abs() > flat
         trajectory.append(Step(start, found.total.value, float(change.abs().max()), found.gap, found.steps, found.log_evidence))
         moving = (change.abs() > search.tolerance(found, rtol)) & steep
         converged = len(trajectory) > search.tied and not bool(moving.any())
-        if converged or len(trajectory) == max_steps:
+        if converged or len(trajectory) >= max_steps:
             return Ascent(found, tuple(trajectory), converged, search.capped(start))
         start = start.moved(search.next(start.vector, change, steep))
 
@@ -161,6 +172,15 @@ class _Search:
         self._low[self._noise] = start.vector[self._noise] - _LEAST_NOISE
         self._high[self._noise] = start.vector[self._noise] + _MOST_NOISE
         self._memory: list[tuple[Tensor, Tensor]] = []
+        self.walls = 0
+
+    def wall(self, last: Point, failed: Point) -> Point:
+        """Half way back from a point that could not be solved; noise will not fall below it."""
+        self.walls += 1
+        self._memory.clear()
+        middle = (last.vector + failed.vector) / 2
+        self._low[self._noise] = torch.maximum(self._low, middle)[self._noise]
+        return last.moved(middle)
 
     def change(self, found: Expectation, asked: Tensor, step: int) -> Tensor:
         """What is asked for, less what is fixed, tied, or beyond a bound."""

@@ -24,6 +24,7 @@ from ctuq.laplace.sampling import Conditioned, Draws, condition
 from ctuq.laplace.sensitivity import pair_products
 from ctuq.linops.estimate import Estimate, estimate
 from ctuq.linops.memory import available_memory
+from ctuq.linops.operator import LinearOperator
 from ctuq.linops.precondition import Nystrom, Preconditioner, nystrom
 from ctuq.linops.solve import CG, Cholesky
 
@@ -124,14 +125,14 @@ class SampledExpectation:
         return expectation_of(system, found, mode)
 
 
-def find_mode(system: System, solved: Mode | None, before: Mode | None) -> Mode:
-    """The mode that was solved for, or that of the labels, started from the one before."""
+def find_mode(system: System, solved: Mode | None, before: Mode | None, preconditioner: LinearOperator | None = None) -> Mode:
+    """The mode that was solved for, or that of the labels, started from the one before; see `newton_mode`."""
     labels = system.problem.labels
     if labels is None:
         assert solved is not None
         return solved
     start = None if before is None else whitened(system, before)
-    return newton_mode(system, labels, start=start)
+    return newton_mode(system, labels, start=start, preconditioner=preconditioner)
 
 
 def expectation_of(system: System, found: Conditioned, mode: Mode) -> Expectation:

@@ -128,6 +128,7 @@ def maximise_evidence(
     with_sweep : bool
         Sweep a common factor of the variances: about 25 more solves.
     start : Point, optional
+        Hyperparameters to start from; with ``max_steps=0`` they are kept, and everything is computed there.
     batch, max_steps : int
         Data in a mini-batch of SGD or SDD; most steps of the search.
     cap : float

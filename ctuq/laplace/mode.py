@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ctuq.laplace.problem import Labels, Symmetric, System, plus_identity
+from ctuq.linops.operator import LinearOperator
 from ctuq.linops.solve import CG, Cholesky, Solver
 
 _DENSE, _MOST_CG = 1024, 200
@@ -85,7 +86,13 @@ def mode_of_whitened(system: System, z: Tensor, residual: float = 0.0, steps: in
 
 
 def newton_mode(
-    system: System, labels: Labels, *, start: Tensor | None = None, rtol: float = 1e-6, max_steps: int = 50
+    system: System,
+    labels: Labels,
+    *,
+    start: Tensor | None = None,
+    preconditioner: LinearOperator | None = None,
+    rtol: float = 1e-6,
+    max_steps: int = 50,
 ) -> Mode:
     """The mode for labels: ``argmin -log p(y | offset + J theta) + 1/2 theta^T Sigma^-1 theta``.
 
@@ -98,12 +105,14 @@ def newton_mode(
     labels : Labels
     start : Tensor, float64, shape (P,), optional
         First guess of the weights in units of the prior; zeros if None.
+    preconditioner : LinearOperator, optional
+        Of the curvature in units of the prior, such as its inverse at the network's outputs.
     rtol : float
         Norm of the gradient at the end, over that at zero.
     max_steps : int
         Newton steps; a miss is a warning with the number.
     """
-    model = _Objective(system, labels)
+    model = _Objective(system, labels, preconditioner)
     z = torch.zeros(system.problem.weights, dtype=torch.float64, device=system.target.device) if start is None else start
     reference = max(float(model.pull(labels.likelihood.gradient(model.offset, labels.y)).norm()), torch.finfo().tiny)
     outputs = model.offset + model.push(z)
@@ -136,8 +145,9 @@ def whitened(system: System, mode: Mode) -> Tensor:
 class _Objective:
     """Negative log posterior of the weights z in units of the prior, as a function of z and of the outputs there."""
 
-    def __init__(self, system: System, labels: Labels):
-        self._system, self._labels, self.offset = system, labels, labels.offset.double()
+    def __init__(self, system: System, labels: Labels, preconditioner: LinearOperator | None):
+        self._system, self._labels, self._preconditioner = system, labels, preconditioner
+        self.offset = labels.offset.double()
 
     def push(self, z: Tensor) -> Tensor:
         """``J R z`` for (..., P): outputs, float64."""
@@ -171,7 +181,7 @@ class _Objective:
         with warnings.catch_warnings():
             # A direction that misses its tolerance still descends; only the end of the search counts.
             warnings.simplefilter("ignore")
-            found = CG(rtol=rtol, max_steps=_MOST_CG)(Symmetric(curvature, space), -gradient[None])
+            found = CG(rtol, _MOST_CG, self._preconditioner)(Symmetric(curvature, space), -gradient[None])
         return found.value[0], found.steps
 
     def search(self, z: Tensor, outputs: Tensor, value: float, direction: Tensor, slope: float) -> tuple[Tensor, Tensor, float]:

@@ -14,6 +14,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
+from ctuq.errors import CtuqError
 from ctuq.laplace.expectation import Expectation
 from ctuq.laplace.mode import Mode
 from ctuq.laplace.priors import Prior
@@ -110,7 +111,8 @@ def sweep(
     """Effective dimension, evidence and a score on a grid of common factors of the prior variances.
 
     Every determinant is the integral of a cubic spline through the effective dimensions, which are sums of logistic functions
-    of the log factor; below the grid the dimension itself is the integral.
+    of the log factor; below the grid the dimension itself is the integral. The grid ends where so little noise is left beside
+    the prior that the arithmetic cannot solve any more.
 
     Parameters
     ----------
@@ -132,12 +134,18 @@ def sweep(
     grid = step * torch.arange(-below, _ABOVE + 1, dtype=torch.float64)
     totals, gaps, heights, scores = [], [], [], []
     for log_factor in grid:
-        found = expectation(Point(point.psi + log_factor * prior.is_variance, point.sigma2))
+        try:
+            found = expectation(Point(point.psi + log_factor * prior.is_variance, point.sigma2))
+        except CtuqError:
+            if log_factor <= 0:
+                raise
+            break
         totals.append(found.totals)
         gaps.append(found.gap * found.total.value)
         heights.append(found.mode.log_likelihood - 0.5 * found.mode.penalty)
         if score is not None:
             scores.append(score(found))
+    grid = grid[: len(totals)]
     dimensions = torch.stack(totals)
     curves = torch.from_numpy(_running_integral(grid.numpy(), dimensions.cpu().numpy()))
     bias = torch.from_numpy(_running_integral(grid.numpy(), np.array(gaps)[:, None]))[:, 0].abs()

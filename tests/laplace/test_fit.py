@@ -233,3 +233,28 @@ def test_fit_tells_how_many_samples_an_accuracy_needs(regression):
     gamma = fit.total_dimension.value
     assert fit.samples_needed(0.1) == math.ceil(1 / (gamma * 0.01 * 0.25))
     assert isinstance(fit.point, Point)
+
+
+@pytest.mark.filterwarnings("ignore:.*residual of")
+@pytest.mark.parametrize("method", ["dense", "em", "gradient"])
+def test_data_without_noise_end_at_the_bound_of_the_arithmetic(method):
+    net, x, _ = trained()
+    model = laplace.linearise(net.float(), x[:40].float(), offset="taylor")
+    y = model.constant + model.jacobian(3 * model.weights)
+    fit = laplace.maximise_evidence(model, y, laplace.isotropic(model), method=method)
+    assert float(fit.sigma2) < 1e-4 * float(y.var())
+    assert fit.capped == (() if method == "dense" else ("noise 0",))
+    assert math.isfinite(fit.log_evidence) and fit.sweep is not None
+    mean = laplace.posterior(fit).mean()
+    assert float((mean - y).norm() / y.norm()) < 1e-2
+
+
+@pytest.mark.parametrize("method", ["dense", "em"])
+def test_hyperparameters_of_ones_own_are_kept(method, regression):
+    model, _, y = regression
+    prior, own = laplace.isotropic(model), laplace.Point(torch.tensor([-0.7]).double(), torch.tensor([0.03]).double())
+    fit = laplace.maximise_evidence(model, y[:40], prior, method=method, start=own, max_steps=0, with_sweep=False)
+    assert torch.equal(fit.psi, own.psi) and torch.equal(fit.sigma2, own.sigma2) and not fit.converged
+    exact = ExactExpectation(assembled(fit.problem), prior)(own)
+    assert fit.log_evidence == pytest.approx(exact.log_evidence, abs=1e-5)
+    torch.testing.assert_close(fit.mode, exact.mode.weights, rtol=1e-3, atol=1e-3)

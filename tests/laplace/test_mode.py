@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import scipy.optimize
 import torch
@@ -6,7 +8,7 @@ from torch import nn
 
 from ctuq.laplace.likelihoods import Bernoulli, Categorical
 from ctuq.laplace.mode import gaussian_mode, newton_mode, whitened
-from ctuq.laplace.problem import Labels, Problem, System
+from ctuq.laplace.problem import Labels, Problem, Symmetric, System
 from ctuq.linops.basic import Dense
 from ctuq.linops.operator import Space
 from ctuq.linops.solve import CG, Cholesky
@@ -95,3 +97,15 @@ def test_too_few_steps_are_told(rng):
     p, _ = labelled(rng, Categorical())
     with pytest.warns(UserWarning, match="gradient"):
         newton_mode(System(p, ONE, point([3.0], [1.0])), p.labels, max_steps=1)
+
+
+def test_the_curvature_at_the_outputs_is_a_preconditioner_of_the_search(rng):
+    p, matrix = labelled(rng, Categorical())
+    system = System(p, ONE, point([2.0], [1.0]))
+    plain = newton_mode(system, p.labels)
+    B = matrix.T.reshape(24, 25, 3)
+    curvature = B.flatten(1) @ p.labels.likelihood.curvature(p.labels.offset, B).flatten(1).T
+    inverse = torch.linalg.inv(torch.eye(24, dtype=torch.float64) + math.exp(2.0) * curvature)
+    helped = newton_mode(system, p.labels, preconditioner=Symmetric(lambda v: v @ inverse, Space((24,), torch.float64)))
+    torch.testing.assert_close(helped.weights, plain.weights, rtol=1e-4, atol=1e-4)
+    assert helped.steps < plain.steps
