@@ -21,6 +21,9 @@ _COLOURS = {
     "gpytorch_tight": "#f472b6",
 }
 
+_FAR = 3.0
+"""Nats at which the axis of the figure ends."""
+
 Row = dict[str, str | float]
 
 
@@ -74,22 +77,40 @@ def _error(values: np.ndarray) -> float:
 
 
 def write_figure(rows: list[Row], out: Path) -> None:
-    """RMSE, NLL and time of each solver on each set."""
+    """RMSE, NLL and CPU time of each solver on each set; what is off the NLL axis is an arrow with its value."""
     sets = list(dict.fromkeys(str(row["set"]) for row in rows))
-    figure = Figure(figsize=(10, 1.4 + 0.42 * len(sets)), layout="constrained")
+    figure = Figure(figsize=(11, 1.6 + 0.55 * len(sets)), layout="constrained")
     panels = figure.subplots(1, 3, sharey=True)
     solvers = [solver for solver in _COLOURS if any(row["solver"] == solver for row in rows)]
     for place, solver in enumerate(solvers):
         own = [row for row in rows if row["solver"] == solver]
-        heights = [sets.index(str(row["set"])) + 0.6 * (place / max(1, len(solvers) - 1) - 0.5) for row in own]
-        for axes, key in zip(panels, ("rmse", "nll", "seconds"), strict=True):
-            errors = None if key == "seconds" else [row[f"{key}_se"] for row in own]
-            axes.errorbar([row[key] for row in own], heights, xerr=errors, fmt="o", ms=4, color=_COLOURS[solver], label=solver)
-    panels[0].set(yticks=range(len(sets)), yticklabels=[f"{s} ({_size(rows, s)})" for s in sets], xscale="log", xlabel="RMSE")
-    panels[1].set(xlabel="negative log-likelihood (nats)")
-    panels[2].set(xlabel="wall time (s)", xscale="log")
+        heights = [sets.index(str(row["set"])) + 0.7 * (place / max(1, len(solvers) - 1) - 0.5) for row in own]
+        for axes, key in zip(panels, ("rmse", "nll", "cpu_seconds"), strict=True):
+            near = [(row, height) for row, height in zip(own, heights, strict=True) if key != "nll" or float(row[key]) < _FAR]
+            values = [row[key] for row, _ in near]
+            errors = None if key == "cpu_seconds" else [row[f"{key}_se"] for row, _ in near]
+            spots = [height for _, height in near]
+            axes.errorbar(values, spots, xerr=errors, fmt="o", ms=4, color=_COLOURS[solver], label=solver)
+        for row, height in zip(own, heights, strict=True):
+            if float(row["nll"]) >= _FAR:
+                style = {"arrowstyle": "->", "color": _COLOURS[solver]}
+                told = f"{float(row['nll']):.3g}"
+                panels[1].annotate(
+                    told,
+                    (_FAR, height),
+                    (_FAR - 0.6, height),
+                    arrowprops=style,
+                    color=_COLOURS[solver],
+                    va="center",
+                    ha="right",
+                )
+    panels[0].set(yticks=range(len(sets)), yticklabels=[f"{s} ({_size(rows, s):,})" for s in sets], xscale="log", xlabel="RMSE")
+    panels[1].set(xlabel="negative log-likelihood (nats)", xlim=(None, _FAR))
+    panels[2].set(xlabel="CPU time, one thread (s)", xscale="log")
     for axes in panels:
-        axes.grid(alpha=0.3)
+        axes.grid(alpha=0.3, axis="x")
+        for line in range(1, len(sets)):
+            axes.axhline(line - 0.5, color="#d1d5db", lw=0.8)
     panels[0].invert_yaxis()
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=9, frameon=False)

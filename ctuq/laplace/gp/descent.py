@@ -39,7 +39,8 @@ class DualDescent:
         """Nothing to prepare: the step comes from a few mini-batches of each run."""
 
         def solve(b: Tensor, shift: Tensor) -> Tensor:
-            return sdd(K.rows, b + shift, batch=self.batch, steps=self.steps, rng=rng).value
+            momentum = momentum_for(self.steps)
+            return sdd(K.rows, b + shift, batch=self.batch, steps=self.steps, momentum=momentum, rng=rng).value
 
         return _Judged("Stochastic dual descent", K, goal(K, self.tolerance), self.steps, solve)
 
@@ -74,8 +75,9 @@ class PrimalDescent:
         """Nothing to prepare: the step comes from a few mini-batches of each run."""
 
         def solve(b: Tensor, shift: Tensor) -> Tensor:
-            gradient = primal_gradient(K, b, shift, features=self.features, rng=rng)
-            return sgd(gradient, torch.zeros_like(b), n=b.shape[1], batch=self.batch, steps=self.steps, rng=rng)
+            gradient, start = primal_gradient(K, b, shift, features=self.features, rng=rng), torch.zeros_like(b)
+            momentum = momentum_for(self.steps)
+            return sgd(gradient, start, n=b.shape[1], batch=self.batch, steps=self.steps, momentum=momentum, rng=rng)
 
         return _Judged("Stochastic gradients", K, goal(K, self.tolerance), self.steps, solve)
 
@@ -108,6 +110,15 @@ class BlockProjections:
             return BlockDescent(rng, self.batch, rtol, self.max_passes)(K, b + shift).value
 
         return _Judged("Block descent", K, goal(K, self.tolerance), self.max_passes, solve)
+
+
+def momentum_for(steps: int) -> float:
+    """Momentum that forgets within a tenth of the steps, from 0.9 to 0.998.
+
+    Directions of small eigenvalues converge in proportion to ``step / (1 - momentum)``. Batches of hundreds of rows are so
+    little noise that the step stays: the usual 0.9 gives away a factor of up to 50.
+    """
+    return min(0.998, max(0.9, 1 - 10 / steps))
 
 
 def primal_gradient(

@@ -17,8 +17,9 @@ from ctuq.laplace.gp import (
     random_features,
 )
 from ctuq.laplace.gp.choice import expected_steps
-from ctuq.laplace.gp.descent import primal_gradient
+from ctuq.laplace.gp.descent import momentum_for, primal_gradient
 from ctuq.laplace.gp.regression import product_type
+from ctuq.linops.stochastic import sdd
 
 NOISE = 0.09
 EXACT = ["cholesky", ConjugateGradients(tolerance=1e-9), BlockProjections(batch=20, tolerance=1e-9)]
@@ -61,6 +62,16 @@ def test_mini_batches_reach_the_same_mean_within_their_residual(solver, process,
         post = process.condition(x, y, solver=solver, rng=rng)
     assert (post.mean(new) - truth[0]).abs().max() < solver.tolerance * NOISE**0.5
     assert (post.mean(new) - 0.7).abs().max() > 0.5
+
+
+def test_momentum_grows_with_the_steps_and_reaches_what_the_usual_one_does_not(kernel, rng):
+    assert [momentum_for(steps) for steps in (10, 400, 10_000)] == [0.9, 0.975, 0.998]
+    x = 2 * torch.randn(300, 2, generator=rng, dtype=torch.float64)
+    K = KernelOperator(kernel, x, noise=1e-2, dtype=torch.float64)
+    b = torch.randn(1, 300, generator=rng, dtype=torch.float64)
+    ours = DualDescent(steps=800, batch=75, tolerance=torch.inf).prepare(K, rng=rng)(b).residual
+    usual = sdd(K.rows, b, batch=75, steps=800, rtol=torch.inf, rng=rng).residual
+    assert ours < 0.3 * usual
 
 
 @pytest.mark.parametrize("solver", [*EXACT, *MINI_BATCH], ids=str)
