@@ -74,7 +74,8 @@ class KernelOperator(LinearOperator):
     @torch.no_grad()
     def exact(self, v: Tensor) -> Tensor:
         """The product with ``v`` (k, n) in float64, by float64 values of the kernel: what a residual is judged by."""
-        return self._apply(v.double()) if self.dtype == torch.float64 else self._product(v.double(), torch.float64)
+        stored = self._store and self.dtype == torch.float64
+        return self._apply(v.double()) if stored else self._product(v.double(), torch.float64)
 
     @torch.no_grad()
     def dense(self, dtype: torch.dtype = torch.float64) -> Tensor:
