@@ -1,5 +1,6 @@
 """A Gaussian-process prior over the taps of convolution filters."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -7,8 +8,10 @@ from torch import Tensor
 
 from ctuq.errors import InputError
 from ctuq.laplace.blocks import Groups, HasBlocks, blocks_of, grouped
-from ctuq.laplace.gram import gram
+from ctuq.laplace.gram import mirrored, pair_grams
 from ctuq.linops.jacobian import Block
+
+_ROUNDING = 1e-9
 
 
 class FilterProcess:
@@ -58,10 +61,20 @@ class FilterProcess:
         return torch.zeros(len(self.names), dtype=torch.float64)
 
     def components(self, features: Tensor) -> Iterator[Tensor]:
-        for g, distances in enumerate(self._distances):
-            for value in distances.unique():
-                pairs = [(i, j) for i, j in (distances == value).nonzero().tolist() if i <= j]
-                yield torch.stack([_sum_over_pairs(taps, pairs) for taps in self.filters(features, g)]).sum(0)
+        # Distances do not change when a filter is mirrored: between even and odd combinations of its taps they are zero.
+        m = len(features)
+        for members, distances in zip(self._groups.values(), self._distances, strict=True):
+            basis = _parities(members[0].shape[2:]).to(features.device)
+            same = torch.stack([distances == value for value in distances.unique()]).to(basis)
+            patterns = basis.T @ same @ basis
+            pairs = [(a, b) for a, b in (patterns.abs().amax(0) > _ROUNDING).nonzero().tolist() if a <= b]
+            products = torch.zeros(len(pairs), m, m, dtype=torch.float64, device=features.device)
+            for block in members:
+                pair_grams(features[:, block.slice].unflatten(1, (-1, len(basis))), basis, pairs, products)
+            for product, (a, b) in zip(products, pairs, strict=True):
+                product.copy_(mirrored(product) if a == b else product + product.T)
+            weights = torch.stack([patterns[:, a, b] for a, b in pairs], 1)
+            yield from torch.tensordot(weights, products, 1)
 
     def coefficients(self, psi: Tensor) -> Tensor:
         return torch.cat([self._decayed(psi, g, r.unique()) for g, r in enumerate(self._distances)])
@@ -107,9 +120,12 @@ def _tap_distances(taps: Sequence[int]) -> Tensor:
     return torch.cdist(points, points).round(decimals=9)
 
 
-def _sum_over_pairs(taps: Tensor, pairs: list[tuple[int, int]]) -> Tensor:
-    """``sum over pairs (i, j) of H_i H_j^T`` and, for i != j, its transpose, with H_i the features (m, filter) of tap i."""
-    first = torch.cat([taps[..., i] for i, _ in pairs], 1)
-    if all(i == j for i, j in pairs):
-        return gram(first)
-    return gram(first, torch.cat([taps[..., j] for _, j in pairs], 1))
+def _parities(taps: Sequence[int]) -> Tensor:
+    """Orthonormal combinations (in columns) of the taps of a filter, each even or odd along every axis; float64."""
+    basis = torch.ones(1, 1, dtype=torch.float64)
+    for n in taps:
+        eye = torch.eye(n, dtype=torch.float64)
+        half, mirror = eye[:, : n // 2], eye.flip(0)[:, : n // 2]
+        even, odd = (half + mirror) / math.sqrt(2), (half - mirror) / math.sqrt(2)
+        basis = torch.kron(basis, torch.cat([even, eye[:, n // 2 : n - n // 2], odd], 1))
+    return basis

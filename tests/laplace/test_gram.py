@@ -3,7 +3,7 @@ import sys
 import pytest
 import torch
 
-from ctuq.laplace import gram
+from ctuq.laplace.gram import gram, mirrored, pair_grams
 
 
 @pytest.fixture
@@ -20,10 +20,13 @@ def test_gram_is_the_float64_product(rng, small_blocks):
     torch.testing.assert_close(gram(a), exact, rtol=1e-14, atol=1e-13)
 
 
-def test_two_arguments_give_the_symmetric_cross_form(rng, small_blocks):
-    a, b = torch.randn(2, 13, 30, generator=rng)
-    product = a.double() @ b.double().T
-    torch.testing.assert_close(gram(a, b), product + product.T, rtol=1e-14, atol=1e-13)
+def test_pairs_of_combined_taps_are_their_float64_products(rng, small_blocks):
+    taps, basis = torch.randn(13, 6, 3, generator=rng), torch.randn(3, 3, generator=rng, dtype=torch.float64)
+    out = torch.zeros(2, 13, 13, dtype=torch.float64)
+    pair_grams(taps, basis, [(0, 0), (0, 2)], out)
+    turned = taps.double() @ basis
+    torch.testing.assert_close(mirrored(out[0]), turned[..., 0] @ turned[..., 0].T)
+    torch.testing.assert_close(out[1], turned[..., 0] @ turned[..., 2].T)
 
 
 def test_gram_keeps_positive_definite_what_float32_makes_indefinite(rng):
