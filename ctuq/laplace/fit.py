@@ -141,7 +141,7 @@ def maximise_evidence(
     InputError
         For targets or priors that do not fit the model, and unknown methods.
     """
-    _check(method, solver, samples)
+    _check(targets, method, solver, samples)
     rng = torch.Generator(model.weights.device).manual_seed(0) if rng is None else rng
     used: Prior = g_prior(model, rng=rng) if prior is None else prior
     check_prior(model, used)
@@ -173,7 +173,9 @@ def maximise_evidence(
     )
 
 
-def _check(method: str, solver: str, samples: int) -> None:
+def _check(targets: Tensor, method: str, solver: str, samples: int) -> None:
+    if not isinstance(targets, Tensor):
+        raise InputError(f"The targets are a tensor, not {type(targets).__name__}: torch.from_numpy makes one of an array.")
     if method not in METHODS or solver not in SOLVERS:
         raise InputError(f"There is no method {method!r} with solver {solver!r}; choose among {METHODS} and {SOLVERS}.")
     if samples < 2:

@@ -1,5 +1,25 @@
-"""Lazy linear algebra on batches of torch tensors."""
+"""Lazy linear algebra on batches of torch tensors: operators, Jacobians, solvers, preconditioners and estimators."""
 
+from ctuq.linops.estimate import Estimate, diagonal, log_det, trace
+from ctuq.linops.jacobian import Jacobian, linearise
 from ctuq.linops.operator import LinearOperator, Space
+from ctuq.linops.precondition import nystrom, pivoted_cholesky
+from ctuq.linops.solve import CG, Cholesky
+from ctuq.linops.stochastic import sdd, sgd
 
-__all__ = ["LinearOperator", "Space"]
+__all__ = [
+    "CG",
+    "Cholesky",
+    "Estimate",
+    "Jacobian",
+    "LinearOperator",
+    "Space",
+    "diagonal",
+    "linearise",
+    "log_det",
+    "nystrom",
+    "pivoted_cholesky",
+    "sdd",
+    "sgd",
+    "trace",
+]

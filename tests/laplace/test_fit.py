@@ -249,6 +249,12 @@ def test_data_without_noise_end_at_the_bound_of_the_arithmetic(method):
     assert float((mean - y).norm() / y.norm()) < 1e-2
 
 
+def test_targets_that_are_no_tensor_are_refused(regression):
+    model, _, y = regression
+    with pytest.raises(InputError, match="from_numpy"):
+        laplace.maximise_evidence(model, y[:40].numpy())
+
+
 @pytest.mark.parametrize("method", ["dense", "em"])
 def test_hyperparameters_of_ones_own_are_kept(method, regression):
     model, _, y = regression
