@@ -31,7 +31,8 @@ def write_table(store: Path, out: Path) -> list[Row]:
     """One row for each set and solver, splits pooled; written as CSV and returned.
 
     NLL are those of the test points at which the peer has a deviation, the same for all solvers; ``_all`` of all test points.
-    Differences are paired by test point, solver minus peer, with the standard error of their mean.
+    Differences are paired by test point, solver minus peer, with the standard error of their mean; that of RMSE is split among
+    test points in proportion to their differences of squares.
     """
     runs: dict[tuple[str, str], list[dict[str, np.ndarray]]] = defaultdict(list)
     for path in sorted(store.glob("*-*-*.npz")):
@@ -51,20 +52,23 @@ def _row(name: str, solver: str, found: list[dict[str, np.ndarray]], peers: list
     by_split = {int(peer["split"]): peer for peer in peers}
     pairs = [(run, by_split[int(run["split"])]) for run in found if int(run["split"]) in by_split]
     count = min((len(peer["nll"]) for peer in peers), default=None)
-    square = np.concatenate([run["error"] ** 2 for run in found])
+    square, rmse = np.concatenate([run["error"] ** 2 for run in found]), _rms(found)
     nll = np.concatenate([run["nll"][:count] for run in found])
-    rmse = math.sqrt(float(square.mean()))
     row: Row = {"set": name, "n": int(found[0]["n"]), "inputs": int(found[0]["inputs"]), "solver": solver, "splits": len(found)}
     row |= {"rmse": rmse, "rmse_se": _error(square) / (2 * rmse), "nll": float(nll.mean()), "nll_se": _error(nll)}
     row["nll_all"] = float(np.concatenate([run["nll"] for run in found]).mean())
-    difference = [run["error"] ** 2 - peer["error"] ** 2 for run, peer in pairs]
-    row |= _paired("rmse", [part / (2 * rmse) for part in difference])
+    total = sum(_rms([pair[side] for pair in pairs]) for side in (0, 1)) if pairs else math.nan
+    row |= _paired("rmse", [(run["error"] ** 2 - peer["error"] ** 2) / total for run, peer in pairs])
     row |= _paired("nll", [run["nll"][:count] - peer["nll"][:count] for run, peer in pairs])
     row |= {key: float(np.mean([run[key] for run in found])) for key in ("seconds", "cpu_seconds", "residual")}
     for key in ("seconds", "cpu_seconds"):
         peer = float(np.mean([peer[key] for _, peer in pairs])) if pairs else math.nan
         row[f"{key}_over_peer"] = float(row[key]) / peer
     return row | {"note": str(found[0]["note"])}
+
+
+def _rms(runs: list[dict[str, np.ndarray]]) -> float:
+    return math.sqrt(float(np.mean(np.concatenate([run["error"] for run in runs]) ** 2)))
 
 
 def _paired(what: str, parts: list[np.ndarray]) -> Row:
@@ -94,7 +98,7 @@ def write_figure(rows: list[Row], out: Path) -> None:
         for row, height in zip(own, heights, strict=True):
             if float(row["nll"]) >= _FAR:
                 style = {"arrowstyle": "->", "color": _COLOURS[solver]}
-                told = f"{float(row['nll']):.3g}"
+                told = f"{float(row['nll']):,.4g}"
                 panels[1].annotate(
                     told,
                     (_FAR, height),

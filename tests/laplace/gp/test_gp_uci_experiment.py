@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT))
 
 from experiments.uci import __main__ as uci  # noqa: E402
+from experiments.uci import table  # noqa: E402
 from experiments.uci.contestants import Budget  # noqa: E402
 from experiments.uci.sets import load, names  # noqa: E402
 
@@ -90,8 +91,22 @@ def test_differences_from_the_peer_are_paired(options):
     found = rows(options)
     assert abs(float(found["cholesky"]["rmse_minus_peer"])) < 0.01
     assert abs(float(found["cholesky"]["nll_minus_peer"])) < 0.02
+    rmse = [float(found[solver]["rmse"]) for solver in ("cholesky", "gpytorch")]
+    assert float(found["cholesky"]["rmse_minus_peer"]) == pytest.approx(rmse[0] - rmse[1], abs=1e-5)
     assert float(found["gpytorch"]["nll_minus_peer"]) == 0
     assert float(found["gpytorch"]["cpu_seconds_over_peer"]) == 1
+
+
+def test_an_outlier_is_an_arrow_and_the_axis_stays(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(table.Figure, "savefig", lambda self, *_, **__: drawn.append(self))
+    row = {"set": "wave", "n": 60, "rmse": 0.1, "rmse_se": 0.01, "nll_se": 0.1, "cpu_seconds": 1.0}
+    table.write_figure(
+        [row | {"solver": "auto", "nll": -1.0}, row | {"solver": "gpytorch", "nll": 3275.7}], tmp_path / "uci.png"
+    )
+    panel = drawn[0].axes[1]
+    assert [text.get_text() for text in panel.texts] == ["3,276"]
+    assert panel.get_xlim()[1] < 10
 
 
 def test_a_missing_peer_is_one_clear_sentence(options, monkeypatch):
