@@ -134,7 +134,7 @@ def _saved(found: Saving, place: int) -> str:
     if found.subjects == 1:
         return f"saves {percent:.0f} % of the angles for the same error as"
     lowest = f"{low[place]:.0f}" if math.isfinite(low[place]) else "unbounded"
-    interval = f"95 % interval {lowest} to {high[place]:.0f}, {found.subjects} images"
+    interval = f"95 % interval {lowest} to {high[place]:.0f}, {found.subjects} subjects"
     return f"saves {percent:.0f} % of the angles ({interval}) for the same error as"
 
 

@@ -22,7 +22,7 @@ _PLAIN = {
 }
 _COLOURS = ("#1d4ed8", "#dc2626", "#059669", "#9333ea", "#ea580c", "#0891b2", "#be185d", "#4d7c0f")
 _COLUMNS = 4
-_LABELS = {"truth": "PSNR", "unseen": "signal to residual of unseen views"}
+_LABELS = {"truth": "PSNR", "unseen": "SNR of unseen views"}
 
 
 def quality_label(quality: str) -> str:
@@ -148,4 +148,4 @@ def _saving_limits(savings: Mapping[str, Saving]) -> tuple[float, float]:
 
 def _mean_of(found: Curves) -> str:
     n = len(found.subjects)
-    return f"mean of {n} images" if n > 1 else found.subjects[0]
+    return f"mean of {n} subjects" if n > 1 else found.subjects[0]

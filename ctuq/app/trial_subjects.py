@@ -18,7 +18,7 @@ from ctuq.tomo.simulate import RelativeNoise, simulate
 _FIELD_MM, _ATTENUATION = 40.0, 0.05
 
 
-def phantom_subject(phantom: str, size: int, candidates: int, *, noise: float, seed: int, shift: float = 0.0) -> Subject:
+def phantom_subject(phantom: str, size: int, candidates: int, *, noise: float, seed: int, shift: float = 0.5) -> Subject:
     """A phantom seen by parallel rays at ``candidates`` angles over half a turn, the noise of every ray drawn once.
 
     Parameters
@@ -33,7 +33,8 @@ def phantom_subject(phantom: str, size: int, candidates: int, *, noise: float, s
     seed : int
         Of the object and the noise.
     shift : float
-        Of all angles, in steps between candidates.
+        Of all angles, in steps between candidates. With 0 some rays run along the pixels' axes, where the pixel model promises
+        more than an object holds: designs then crowd there.
     """
     if size < 8 or candidates < 2:
         raise InputError(f"A design needs 8 or more pixels along x and 2 or more candidates, got {size} and {candidates}.")

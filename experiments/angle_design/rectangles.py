@@ -38,8 +38,8 @@ class Options:
     """Pixels along x and y."""
     candidates: int = 200
     """Angles over half a turn."""
-    shift: float = 0.0
-    """Of all candidates, in steps: 0.5 leaves out 0 and 90 degrees, where rays run along the pixels."""
+    shift: float = 0.5
+    """Of all candidates, in steps: half a one leaves out 0 and 90 degrees, where rays run along the pixels."""
     pilot: int = 5
     total: int = 40
     noise: float = 0.05
