@@ -77,7 +77,12 @@ def main(options: Options) -> None:
         new = measure(size, options)
         keys = [(row["prior"], row["criterion"], row["pixels"]) for row in new]
         rows = [row for row in rows if (row["prior"], row["criterion"], row["pixels"]) not in keys] + new
-    rows.sort(key=lambda row: (row["prior"], row["criterion"], int(row["pixels"])))
+        rows.sort(key=lambda row: (row["prior"], row["criterion"], int(row["pixels"])))
+        write(rows)
+
+
+def write(rows: list[dict[str, str]]) -> None:
+    """Table and figure of all that was measured so far."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
