@@ -18,9 +18,9 @@ from ctuq.laplace.expectation import Expectation, find_mode
 from ctuq.laplace.gram import gram
 from ctuq.laplace.mode import Mode, mode_of_dual, mode_of_whitened
 from ctuq.laplace.priors import Prior
-from ctuq.laplace.problem import Point, Problem, Symmetric, System
+from ctuq.laplace.problem import Point, Problem, System
 from ctuq.laplace.sensitivity import derivative_traces, derivatives, pair_products
-from ctuq.linops.basic import Dense
+from ctuq.linops.basic import Dense, Symmetric
 from ctuq.linops.operator import LinearOperator
 
 _SPAN, _RISE, _LENGTH = 25.0, 15.0, 4.0
@@ -302,6 +302,5 @@ def maximise_exact(expectation: ExactExpectation, start: Point, *, learn_noise: 
     point = at(ended.x)
     vector = point.vector.cpu().numpy()
     bound = ((vector <= low) | (vector >= high)) & free
-    names = (*expectation.names, *(f"noise {g}" for g in range(len(start.sigma2))))
-    names = tuple(name for name, stuck in zip(names, bound, strict=True) if stuck)
+    names = point.named(expectation.names, bound.tolist())
     return Ascent(expectation(point), tuple(trajectory), bool(ended.success), names)

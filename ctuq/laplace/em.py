@@ -229,5 +229,4 @@ class _Search:
         """Names of the learned hyperparameters at a bound."""
         at = point.vector
         bound = ((at <= self._low) | (at >= self._high)) & self._learned
-        names = (*self._prior.names, *(f"noise {g}" for g in range(len(point.sigma2))))
-        return tuple(name for name, stuck in zip(names, bound.tolist(), strict=True) if stuck)
+        return point.named(self._prior.names, bound.tolist())

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ctuq.laplace.problem import Labels, Symmetric, System, plus_identity
+from ctuq.laplace.problem import Labels, System, plus_identity
+from ctuq.linops.basic import Symmetric
 from ctuq.linops.operator import LinearOperator
 from ctuq.linops.solve import CG, Cholesky, Solver
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ctuq.errors import InputError
 from ctuq.laplace.priors import Prior
-from ctuq.linops.operator import LinearOperator, Space
+from ctuq.linops.basic import Symmetric
+from ctuq.linops.operator import LinearOperator
 
 
 class Curved(Protocol):
@@ -173,6 +174,11 @@ class Point:
         """``psi`` and the logarithms of the noise variances, in one vector."""
         return torch.cat([self.psi, self.sigma2.log()])
 
+    def named(self, names: tuple[str, ...], chosen: list[bool]) -> tuple[str, ...]:
+        """Names of the chosen entries of `vector`, of the prior's ``names`` and the noise groups."""
+        every = (*names, *(f"noise {g}" for g in range(len(self.sigma2))))
+        return tuple(name for name, is_chosen in zip(every, chosen, strict=True) if is_chosen)
+
     def moved(self, vector: Tensor) -> "Point":
         """The point with this `vector`."""
         return Point(vector[: len(self.psi)], vector[len(self.psi) :].exp())
@@ -288,20 +294,6 @@ def _sum(terms: Iterator[Tensor]) -> Tensor:
     for term in terms:
         total = total + term
     return total
-
-
-class Symmetric(LinearOperator):
-    """A symmetric operator from a function of ``(k, *shape)``."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor], space: Space):
-        self._function = function
-        self.domain = self.range = space
-
-    def _apply(self, x: Tensor) -> Tensor:
-        return self._function(x)
-
-    def _apply_transpose(self, y: Tensor) -> Tensor:
-        return self._function(y)
 
 
 def plus_identity(gram: LinearOperator) -> LinearOperator:

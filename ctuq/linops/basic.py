@@ -1,5 +1,6 @@
-"""The plainest operators: identity, diagonal, matrix, low-rank update, and a change of floating-point type."""
+"""The plainest operators: identity, symmetric function, diagonal, matrix, low-rank update, change of floating-point type."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -20,6 +21,20 @@ class Identity(LinearOperator):
 
     def _apply_transpose(self, y: Tensor) -> Tensor:
         return y
+
+
+class Symmetric(LinearOperator):
+    """A function of ``(k, *shape)`` that is known to be linear and symmetric, on a space."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], space: Space):
+        self._function = function
+        self.domain = self.range = space
+
+    def _apply(self, x: Tensor) -> Tensor:
+        return self._function(x).to(x)
+
+    def _apply_transpose(self, y: Tensor) -> Tensor:
+        return self._apply(y)
 
 
 class Diagonal(LinearOperator):

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ctuq.errors import CtuqError, InputError
-from ctuq.linops.operator import LinearOperator
+from ctuq.linops.basic import Symmetric
+from ctuq.linops.operator import LinearOperator, Space
 from ctuq.linops.solve import Solution, flat_rows, reported
-from ctuq.linops.stochastic import Symmetric, automatic_step, batches, descend, residuals, sdd, smallest_batch
+from ctuq.linops.stochastic import automatic_step, batches, descend, residuals, sdd, smallest_batch
 
 
 @runtime_checkable
@@ -160,7 +161,7 @@ def sdd_features(
     def principal(index: Tensor) -> LinearOperator:
         index = index.to(b.device)
         scale = n / len(index)
-        return Symmetric(lambda x: scale * (push(index, lift(index, x)) + noise[index] * x), b[:1, index])
+        return Symmetric(lambda x: scale * (push(index, lift(index, x)) + noise[index] * x), Space.of(b[:, index]))
 
     def gradient(pair: Tensor, index: Tensor) -> Tensor:
         a, u = pair[:, :size].reshape(-1, *shape), pair[:, size:]

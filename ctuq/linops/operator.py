@@ -17,6 +17,11 @@ class Space:
     dtype: torch.dtype = torch.float32
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
+    @classmethod
+    def of(cls, batch: Tensor) -> "Space":
+        """The space of the elements of a batch ``(k, *shape)``."""
+        return cls(tuple(batch.shape[1:]), batch.dtype, batch.device)
+
     @property
     def size(self) -> int:
         """Number of values of one element."""

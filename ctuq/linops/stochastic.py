@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ctuq.errors import CtuqError
+from ctuq.linops.basic import Symmetric
 from ctuq.linops.estimate import largest_eigenvalue
 from ctuq.linops.operator import LinearOperator, Space
 from ctuq.linops.solve import Solution, relative, reported
@@ -117,7 +118,7 @@ def sgd(
     def slope(index: Tensor) -> LinearOperator:
         index = index.to(start.device)
         origin = gradient(torch.zeros_like(start), index)
-        return Symmetric(lambda x: (gradient(x.expand_as(start), index) - origin)[:1], start[:1])
+        return Symmetric(lambda x: (gradient(x.expand_as(start), index) - origin)[:1], Space.of(start))
 
     if step_size is None:
         step_size = automatic_step(slope, n=n, batch=smallest_batch(n, batch), momentum=momentum, rng=rng)
@@ -171,7 +172,7 @@ def sdd(
 
     def principal(index: Tensor) -> LinearOperator:
         index = index.to(b.device)
-        return Symmetric(lambda x: (n / len(index)) * rows(index, place(index, x)), b[:1, index])
+        return Symmetric(lambda x: (n / len(index)) * rows(index, place(index, x)), Space.of(b[:, index]))
 
     def gradient(a: Tensor, index: Tensor) -> Tensor:
         return place(index, (n / len(index)) * (rows(index, a).to(b) - b[:, index]))
@@ -181,20 +182,6 @@ def sdd(
     a = torch.zeros_like(b) if start is None else start.to(b)
     a = descend(gradient, a, batches(n, batch, rng), [step_size] * steps, momentum)
     return reported("SDD", Solution(a, residuals(rows, a, b, batch), steps, True), rtol)
-
-
-class Symmetric(LinearOperator):
-    """A function of ``(k, *shape)`` that is known to be linear and symmetric; ``like`` is an element of shape (1, *shape)."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor], like: Tensor):
-        self._function = function
-        self.domain = self.range = Space(tuple(like.shape[1:]), like.dtype, like.device)
-
-    def _apply(self, x: Tensor) -> Tensor:
-        return self._function(x).to(x)
-
-    def _apply_transpose(self, y: Tensor) -> Tensor:
-        return self._apply(y)
 
 
 def descend(

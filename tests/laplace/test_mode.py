@@ -8,8 +8,8 @@ from torch import nn
 
 from ctuq.laplace.likelihoods import Bernoulli, Categorical
 from ctuq.laplace.mode import gaussian_mode, newton_mode, whitened
-from ctuq.laplace.problem import Labels, Problem, Symmetric, System
-from ctuq.linops.basic import Dense
+from ctuq.laplace.problem import Labels, Problem, System
+from ctuq.linops.basic import Dense, Symmetric
 from ctuq.linops.operator import Space
 from ctuq.linops.solve import CG, Cholesky
 

@@ -10,11 +10,10 @@ from torch import nn
 import ctuq.linops
 from ctuq.errors import InputError
 from ctuq.linops import LinearOperator, Space
-from ctuq.linops.basic import Cast, Dense, Diagonal, Identity, LowRankUpdate
+from ctuq.linops.basic import Cast, Dense, Diagonal, Identity, LowRankUpdate, Symmetric
 from ctuq.linops.interop import from_scipy
 from ctuq.linops.jacobian import linearise
 from ctuq.linops.precondition import Nystrom
-from ctuq.linops.stochastic import Symmetric
 
 DOUBLE = torch.float64
 IMAGE, RAYS = Space((2, 3), DOUBLE), Space((4,), DOUBLE)
@@ -52,7 +51,7 @@ OPERATORS = {
     "preconditioner": preconditioner,
     "root": lambda: preconditioner().root,
     "scipy": lambda: from_scipy(normal(4, 6).numpy(), IMAGE, RAYS),
-    "symmetric": lambda: Symmetric(lambda x: 3 * x, normal(1, 2, 3)),
+    "symmetric": lambda: Symmetric(lambda x: 3 * x, Space.of(normal(1, 2, 3))),
     "jacobian": network,
 }
 

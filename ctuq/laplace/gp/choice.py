@@ -9,11 +9,12 @@ from ctuq.errors import InputError
 from ctuq.laplace.gp.descent import BlockProjections, DualDescent, PrimalDescent
 from ctuq.laplace.gp.exact import ConjugateGradients, Direct, Inverse, Method
 from ctuq.laplace.gp.operator import KernelOperator
+from ctuq.linops.basic import Symmetric
 from ctuq.linops.estimate import largest_eigenvalue
 from ctuq.linops.memory import available_memory
+from ctuq.linops.operator import Space
 from ctuq.linops.precondition import Nystrom
 from ctuq.linops.solve import flat_product
-from ctuq.linops.stochastic import Symmetric
 
 METHODS: dict[str, Method] = {
     method.name: method for method in (Direct(), ConjugateGradients(), BlockProjections(), PrimalDescent(), DualDescent())
@@ -65,6 +66,6 @@ def expected_steps(K: KernelOperator, sketch: Nystrom, tolerance: float, *, rng:
     def rest(v: Tensor) -> Tensor:
         return product(v) - (v @ sketch.vectors.T * sketch.values) @ sketch.vectors
 
-    largest = largest_eigenvalue(Symmetric(rest, sketch.vectors[:1]), rng=rng, steps=_LANCZOS)
+    largest = largest_eigenvalue(Symmetric(rest, Space.of(sketch.vectors)), rng=rng, steps=_LANCZOS)
     rtol = tolerance * math.sqrt(K.noise / float(K.diagonal().max()))
     return math.ceil(0.5 * math.sqrt(1 + max(0.0, largest) / K.noise) * math.log(2 / rtol))
