@@ -4,8 +4,6 @@
 angles for two detectors that differ by half a cell. Writes ``figures/angle_design_axes.csv`` and ``.png``.
 """
 
-import csv
-import io
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,16 +13,15 @@ import tyro
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ctuq.app.report import png_bytes
 from ctuq.app.trial_subjects import phantom_subject
 from ctuq.design import EIG, Conditioned, GaussianModel, Measurements
 from ctuq.design.contenders import Adaptive
 from ctuq.design.lindip import LinDIPOptions
 from ctuq.design.subject import Subject
 from ctuq.recon.dip import DIPOptions
-from ctuq.records import write_whole
 from ctuq.tomo import ParallelBeam, radians, ray_transform
 from ctuq.tomo.matrix import MatrixRayTransform
+from experiments.angle_design.output import write
 from experiments.angle_design.rectangles import HERE
 
 COLUMNS: tuple[str, ...] = ("prior", "rays", "angle", "gain", "lowest", "highest")
@@ -99,14 +96,7 @@ def draw(rows: list[dict[str, str]]) -> Figure:
 def main(options: Options) -> None:
     torch.set_num_threads(1)
     rows = measure(options)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
-    writer.writerows(rows)
-    target = HERE / "figures" / "angle_design_axes"
-    write_whole(target.with_suffix(".csv"), lambda path: path.write(text.getvalue().encode()))
-    data = png_bytes(draw(rows))
-    write_whole(target.with_suffix(".png"), lambda path: path.write(data))
+    write(HERE / "figures" / "angle_design_axes", COLUMNS, rows, draw(rows))
     for row in rows:
         if row["angle"] in ("80.0", "88.5", "90.0", "100.0"):
             print(row)

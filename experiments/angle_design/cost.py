@@ -5,7 +5,6 @@ other sizes and priors that are in the table stay.
 """
 
 import csv
-import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +12,13 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
-from ctuq.app.report import png_bytes
 from ctuq.app.trial_subjects import phantom_subject
 from ctuq.design.contenders import Plan
-from ctuq.records import write_whole
+from experiments.angle_design.output import write
 from experiments.angle_design.rectangles import HERE, contenders
 
 COLUMNS = ("prior", "criterion", "pixels", "candidates", "rays a view", "learn (s)", "choose (s)", "take in (s)")
-TABLE, FIGURE = HERE / "figures" / "angle_design_cost.csv", HERE / "figures" / "angle_design_cost.png"
+STEM = HERE / "figures" / "angle_design_cost"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +53,14 @@ def draw(rows: list[dict[str, str]]) -> Figure:
     """Seconds against pixels, both logarithmic."""
     figure = Figure(figsize=(11.5, 4.0), layout="constrained")
     panels = figure.subplots(1, 3, sharex=True, sharey=True)
+    sizes = sorted({int(row["pixels"]) for row in rows})
     for axes, column in zip(panels, COLUMNS[-3:], strict=True):
         for name in dict.fromkeys((row["criterion"], row["prior"]) for row in rows):
             own = [row for row in rows if (row["criterion"], row["prior"]) == name]
             pixels, seconds = ([float(row[c]) for row in own] for c in ("pixels", column))
             axes.plot(pixels, seconds, "o-", label=" ".join(name))
         axes.set(xscale="log", yscale="log", xlabel="pixels", title=column.removesuffix(" (s)"))
-        pixels = sorted({int(row["pixels"]) for row in rows})
-        axes.set_xticks(pixels, [f"{round(n**0.5)}²" for n in pixels])
+        axes.set_xticks(sizes, [f"{round(n**0.5)}²" for n in sizes])
         axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3, which="both")
     panels[0].set_ylabel("CPU time on one thread (s)")
@@ -72,27 +70,16 @@ def draw(rows: list[dict[str, str]]) -> Figure:
 
 def main(options: Options) -> None:
     torch.set_num_threads(1)
-    rows = []
-    if TABLE.is_file():
-        with TABLE.open(newline="") as file:
+    rows, table = [], STEM.with_suffix(".csv")
+    if table.is_file():
+        with table.open(newline="") as file:
             rows = list(csv.DictReader(file))
     for size in options.sizes:
         new = measure(size, options)
         keys = [(row["prior"], row["criterion"], row["pixels"]) for row in new]
         rows = [row for row in rows if (row["prior"], row["criterion"], row["pixels"]) not in keys] + new
         rows.sort(key=lambda row: (row["prior"], row["criterion"], int(row["pixels"])))
-        write(rows)
-
-
-def write(rows: list[dict[str, str]]) -> None:
-    """Table and figure of all that was measured so far."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(TABLE, lambda target: target.write(text.getvalue().encode()))
-    data = png_bytes(draw(rows))
-    write_whole(FIGURE, lambda target: target.write(data))
+        write(STEM, COLUMNS, rows, draw(rows))
 
 
 if __name__ == "__main__":
