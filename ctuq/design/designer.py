@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ctuq.design.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import Conditioned
 from ctuq.design.greedy import greedy
 from ctuq.design.intake import rays, refuse_repeats, weights_of
 from ctuq.design.measured import condition, condition_on_new, measurements_of
-from ctuq.design.model import GaussianModel, Learn, Measurements
+from ctuq.design.models.model import GaussianModel, Learn, Measurements
 from ctuq.design.noise import expected_weights
 from ctuq.design.problem import DesignProblem
 from ctuq.design.state import Decision, DesignState, Suggestion

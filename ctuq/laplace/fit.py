@@ -7,19 +7,19 @@ import torch
 from torch import Tensor
 
 from ctuq.errors import InputError
-from ctuq.laplace.dense import ExactExpectation, maximise_exact
-from ctuq.laplace.dimension import samples_needed
-from ctuq.laplace.em import Ascent, Step, ascend, mackay, scoring
-from ctuq.laplace.expectation import BlockCG, Expectation, SampledExpectation, Sampler
-from ctuq.laplace.model import LinearModel
-from ctuq.laplace.normalisation import check_prior
+from ctuq.laplace.evidence.ascent import Ascent, Step, ascend, mackay, scoring
+from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
+from ctuq.laplace.evidence.dimension import samples_needed
+from ctuq.laplace.evidence.sampled import Expectation, SampledExpectation
+from ctuq.laplace.evidence.sweep import Sweep, estimated_evidence, lowest_factor, sweep
 from ctuq.laplace.predictive import HeldOut
-from ctuq.laplace.priors import Prior, g_prior
-from ctuq.laplace.problem import Point, Problem, System
-from ctuq.laplace.routes import SOLVERS, assembled, fits_densely, for_solver, problem_of, sampler_of
-from ctuq.laplace.sampling import Draws
-from ctuq.laplace.start import first_point
-from ctuq.laplace.stochastic_evidence import Sweep, estimated_evidence, lowest_factor, sweep
+from ctuq.laplace.priors.diagonal import Prior, g_prior
+from ctuq.laplace.system.block_cg import BlockCG, Sampler
+from ctuq.laplace.system.problem import Point, Problem, System
+from ctuq.laplace.system.routes import SOLVERS, assembled, first_point, fits_densely, for_solver, problem_of, sampler_of
+from ctuq.laplace.system.sampling import Draws
+from ctuq.laplace.tangent.model import LinearModel
+from ctuq.laplace.tangent.normalisation import check_prior
 from ctuq.linops.estimate import Estimate
 
 METHODS = ("auto", "dense", "em", "gradient")

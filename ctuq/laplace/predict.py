@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from ctuq.errors import InputError
-from ctuq.laplace.evidence import log_evidence
-from ctuq.laplace.gram import gram
-from ctuq.laplace.likelihoods import Bernoulli, Categorical
-from ctuq.laplace.priors import Prior
+from ctuq.laplace.priors.diagonal import Prior
+from ctuq.laplace.tangent.likelihoods import Bernoulli, Categorical
+from ctuq.linops.gaussian import log_evidence
+from ctuq.linops.gram import gram
 
 
 @dataclass(frozen=True, eq=False)

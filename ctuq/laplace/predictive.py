@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from ctuq.errors import InputError
-from ctuq.laplace.dense import ExactExpectation
-from ctuq.laplace.expectation import Expectation
-from ctuq.laplace.features import ObservedFeatures
-from ctuq.laplace.likelihoods import Bernoulli, Categorical
-from ctuq.laplace.model import LinearModel
+from ctuq.laplace.evidence.dense import ExactExpectation
+from ctuq.laplace.evidence.sampled import Expectation
 from ctuq.laplace.predict import GaussianPrediction, log_likelihoods, sample_covariance
+from ctuq.laplace.tangent.features import ObservedFeatures
+from ctuq.laplace.tangent.likelihoods import Bernoulli, Categorical
+from ctuq.laplace.tangent.model import LinearModel
 from ctuq.linops.operator import LinearOperator
 
 _DRAWS = 256

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from ctuq.errors import InputError
-from ctuq.laplace.dense import ExactExpectation
-from ctuq.laplace.expectation import BlockCG, Sampler
+from ctuq.laplace.evidence.dense import ExactExpectation
 from ctuq.laplace.fit import Fit
-from ctuq.laplace.likelihoods import Bernoulli, Categorical
 from ctuq.laplace.predict import GaussianPrediction, monte_carlo, probit, sample_covariance
 from ctuq.laplace.predictive import prediction, push
-from ctuq.laplace.problem import System, plus_identity
-from ctuq.laplace.routes import fits_densely, for_solver, sampler_of
-from ctuq.laplace.sampling import Draws, condition
+from ctuq.laplace.system.block_cg import BlockCG, Sampler
+from ctuq.laplace.system.problem import System, plus_identity
+from ctuq.laplace.system.routes import fits_densely, for_solver, sampler_of
+from ctuq.laplace.system.sampling import Draws, condition
+from ctuq.laplace.tangent.likelihoods import Bernoulli, Categorical
 from ctuq.linops.memory import require_memory
 from ctuq.linops.operator import LinearOperator
 from ctuq.linops.solve import CG, Solution, Solver

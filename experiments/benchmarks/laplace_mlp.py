@@ -16,7 +16,7 @@ import tyro
 from torch import Tensor
 
 from ctuq import laplace
-from ctuq.laplace.baselines import laplace_torch
+from ctuq.baselines.networks import laplace_torch
 from ctuq.laplace.predict import exact_covariance, probit
 from experiments.engine.networks import build, mlp, train
 

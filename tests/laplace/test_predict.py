@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from ctuq.errors import InputError
-from ctuq.laplace.likelihoods import Bernoulli, Categorical
 from ctuq.laplace.predict import (
     GaussianPrediction,
     exact_covariance,
@@ -14,8 +13,9 @@ from ctuq.laplace.predict import (
     probit,
     sample_covariance,
 )
-from ctuq.laplace.priors import DiagonalPrior, FilterProcess
-from ctuq.linops.jacobian import Block
+from ctuq.laplace.priors.diagonal import DiagonalPrior, FilterProcess
+from ctuq.laplace.tangent.likelihoods import Bernoulli, Categorical
+from ctuq.linops.jacobian.network import Block
 
 P, D = 22, 3
 
