@@ -5,6 +5,7 @@
 
 from ctuq.laplace.evidence.exact import Evidence, expected_floor, maximise_dense
 from ctuq.laplace.fit import Fit, maximise_evidence
+from ctuq.laplace.posterior import Classes, Posterior, posterior
 from ctuq.laplace.priors.blocks import by_module, unet_blocks
 from ctuq.laplace.priors.diagonal import DiagonalPrior, FilterProcess, blocks_prior, g_prior, isotropic, layerwise
 from ctuq.laplace.priors.variation import VariationPrior
@@ -12,7 +13,6 @@ from ctuq.laplace.system.problem import Point
 from ctuq.laplace.tangent.likelihoods import Bernoulli, Categorical, Gaussian
 from ctuq.laplace.tangent.metric import Metric
 from ctuq.laplace.tangent.model import LinearModel, linearise
-from ctuq.laplace.tangent_posterior import Classes, Posterior, posterior
 from ctuq.linops.gaussian import Conditioning, DensePosterior, PathwisePosterior, log_evidence
 from ctuq.linops.gram import gram
 
