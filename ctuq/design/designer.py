@@ -189,20 +189,6 @@ class Designer:
         )
         self._take(state, "reject", self.problem.angles[views], reason or f"{len(views)} projections were rejected.")
 
-    def renew(self, model: GaussianModel, *, learned: int | None = None) -> None:
-        """Go on with a model that was learned elsewhere, for example while the scanner measured.
-
-        Parameters
-        ----------
-        model : GaussianModel
-        learned : int, optional
-            From how many of the measured views; all by default.
-        """
-        state = replace(self.state, learned=len(self.state.views) if learned is None else learned)
-        given = condition(self.problem, state, model)
-        self.model, self.state, self._given = model, state, given
-        self._note_learned(model)
-
     def _take(self, state: DesignState, kind: str, angles: NDArray[np.float64], reason: str) -> None:
         """Learn and condition first, so that a failure leaves everything as it was."""
         model = self.model

@@ -6,7 +6,7 @@
 from ctuq.laplace.evidence.exact import Evidence, expected_floor, maximise_dense
 from ctuq.laplace.fit import Fit, maximise_evidence
 from ctuq.laplace.posterior import Classes, Posterior, posterior
-from ctuq.laplace.priors.blocks import by_module, unet_blocks
+from ctuq.laplace.priors.blocks import by_module
 from ctuq.laplace.priors.diagonal import DiagonalPrior, FilterProcess, blocks_prior, g_prior, isotropic, layerwise
 from ctuq.laplace.priors.variation import VariationPrior
 from ctuq.laplace.system.problem import Point
@@ -45,5 +45,4 @@ __all__ = [
     "maximise_dense",
     "maximise_evidence",
     "posterior",
-    "unet_blocks",
 ]

@@ -48,13 +48,6 @@ def grid(text: str) -> NDArray[np.float64]:
     return CandidateGrid(float(start), float(stop), float(step)).angles
 
 
-def _grid(text: str) -> CandidateGrid:
-    start, stop, step = radians(
-        _numbers(text, "--candidates", ":", "first, stop and step in degrees, such as 0:180:1", count=3)
-    )
-    return CandidateGrid(float(start), float(stop), float(step))
-
-
 def _numbers(text: str, option: str, mark: str, what: str, *, count: int | None = None) -> NDArray[np.float64]:
     try:
         values = np.array([float(part) for part in text.split(mark) if part.strip()])

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
-
 from ctuq.design.session.file import Learnt, Record, marks_of
 from ctuq.design.state import Decision, DesignState, Suggestion
 from ctuq.errors import InputError
@@ -92,8 +90,3 @@ def covers(state: DesignState, learnt: Learnt) -> bool:
     """Whether all that a model was learned from is among the measured views, unchanged."""
     known = dict(zip(state.views.tolist(), marks_of(state), strict=True))
     return all(known.get(view) == mark for view, mark in zip(learnt.views.tolist(), learnt.marks, strict=True))
-
-
-def nothing_new(learnt: Learnt | None, state: DesignState) -> bool:
-    """Whether a model was learned from just these views."""
-    return learnt is not None and np.array_equal(np.sort(learnt.views), np.sort(state.views))

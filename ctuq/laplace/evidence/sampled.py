@@ -130,7 +130,8 @@ def expectation_of(system: System, found: Conditioned, mode: Mode) -> Expectatio
     pairs = pair_products(prior, psi, found.pull)
     draws = pairs.diagonal(dim1=1, dim2=2)
     variances = len(prior.members)
-    # The two forms of the total are independent, see `ctuq.laplace.evidence.dimension`.
+    # |B z|^2 and |x - z|^2 (samples z, prior draws x, in units of the prior) both have the mean gamma; they are independent, so
+    # that their mean has half their variance.
     totals = (draws[:variances].sum(0) + found.squares.sum(1)) / 2
     draws = totals[None] if len(draws) == 1 else draws
     squares = totals[:, None] if found.squares.shape[1] == 1 else found.squares

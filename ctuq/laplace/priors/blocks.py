@@ -59,27 +59,3 @@ def by_module(blocks: Sequence[Block], depth: int = 1) -> dict[str, tuple[str, .
         group = ".".join(block.name.split(".")[:-1][:depth]) or block.name
         groups[group] = (*groups.get(group, ()), block.name)
     return groups
-
-
-def unet_blocks(model: HasBlocks | Sequence[Block]) -> dict[str, tuple[str, ...]]:
-    """Groups of a U-Net as the linearised Deep Image Prior has them: one for each convolutional block, skip and output.
-
-    The convolutions of a resolution share hyperparameters on the way down, and again on the way up; skips and the output, of
-    single taps, have their own.
-
-    Parameters
-    ----------
-    model : LinearModel or sequence of Block
-        Of `ctuq.recon.unet.UNet`, or of any network whose parameters are named ``down.<i>.``, ``up.<i>.``, ``skip.<i>.`` and
-        something else for single layers.
-
-    Returns
-    -------
-    dict of str to tuple of str
-        For `blocks_prior` and `FilterProcess`.
-
-    References
-    ----------
-    .. [1] Barbano et al., arXiv 2203.00479.
-    """
-    return by_module(blocks_of(model), 2)

@@ -169,7 +169,7 @@ def blocks_prior(model: HasBlocks | Sequence[Block], groups: Groups) -> Diagonal
     ----------
     model : LinearModel or sequence of Block
     groups : mapping of str to sequence of str
-        Names of parameters by name of group, as `ctuq.laplace.priors.blocks.by_module` and `unet_blocks` give them.
+        Names of parameters by name of group, as `ctuq.laplace.by_module` gives them.
 
     Raises
     ------

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ctuq.laplace.system.problem import Labels, System, plus_identity
+from ctuq.laplace.system.problem import Labels, System
 from ctuq.linops.basic import Symmetric
 from ctuq.linops.operator import LinearOperator
-from ctuq.linops.solve import CG, Cholesky, Solver
+from ctuq.linops.solve import CG
 
-_DENSE, _MOST_CG = 1024, 200
+_MOST_CG = 200
 _SUFFICIENT, _SHORTEST = 1e-4, 1e-6
 
 
@@ -47,26 +47,6 @@ class Mode:
     log_likelihood: float
     residual: float
     steps: int
-
-
-def gaussian_mode(system: System, *, solver: Solver | None = None, start: Tensor | None = None) -> Mode:
-    """The mode for Gaussian noise, ``Sigma B^T (I + B B^T)^-1 t`` or by the system over weights, whichever is smaller.
-
-    Parameters
-    ----------
-    system : System
-    solver : Solver, optional
-        Cholesky for at most 1,024 unknowns, else CG to 1e-6, if None.
-    start : Tensor, optional
-        First guess of the mode's weights ``(P,)`` in units of the prior (system over weights), or of its dual.
-    """
-    operator = plus_identity(system.gram())
-    if solver is None:
-        solver = Cholesky() if operator.domain.size <= _DENSE else CG(rtol=1e-6)
-    b = system.target if system.is_dual else system.pulled_target()[0]
-    found = solver(operator, b[None], start=None if start is None else start[None])
-    make = mode_of_dual if system.is_dual else mode_of_whitened
-    return make(system, found.value[0], float(found.residual[0]), found.steps)
 
 
 def mode_of_dual(system: System, delta: Tensor, residual: float = 0.0, steps: int = 0) -> Mode:

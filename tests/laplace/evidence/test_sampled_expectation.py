@@ -38,6 +38,18 @@ def test_one_variance_and_one_noise_share_the_better_estimate(rng):
     assert float(found.noise_dimension[0]) == pytest.approx(found.total.value)
 
 
+def test_the_total_of_a_sample_has_half_the_variance_of_either_estimate_of_it(rng):
+    """``|B z|^2`` and ``|x - z|^2`` are independent of variance ``2 sum s^2`` each, ``s`` the eigenvalues of ``I - S``."""
+    p, _ = problem(rng, 40)
+    at, count = point([0.3, -0.5], [0.6]), 6000
+    A = torch.eye(24, dtype=torch.float64) + System(p, TWO, at).primal_gram().dense()
+    s = 1 - 1 / torch.linalg.eigvalsh(A)
+    totals = sampled(p, TWO, at, rng, count).totals
+    square = float(s.square().sum())
+    assert abs(float(totals.mean() - s.sum())) < 4 * (square / count) ** 0.5
+    assert float(totals.var()) == pytest.approx(square, rel=0.1)
+
+
 @pytest.fixture
 def large(rng):
     """More unknowns than are solved densely, over a steep spectrum."""

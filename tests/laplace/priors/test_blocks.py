@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ctuq.errors import InputError
-from ctuq.laplace.priors.blocks import by_module, grouped, unet_blocks
+from ctuq.laplace.priors.blocks import by_module, grouped
 from ctuq.linops.jacobian.network import Block, Frozen
 from ctuq.recon.unet import UNet, UNetOptions
 
@@ -37,10 +37,10 @@ def test_modules_group_by_depth_of_their_names():
     assert list(by_module(BLOCKS, 2)) == ["a.0", "a.1", "b"]
 
 
-def test_unet_has_a_group_for_each_resolution_down_and_up_each_skip_and_the_output():
+def test_modules_of_depth_two_of_a_unet_are_its_resolutions_down_and_up_its_skips_and_the_output():
     network = UNet(UNetOptions(channels=(4, 4, 4), skips=(2, 0), groups=2), torch.Generator().manual_seed(0))
     frozen = Frozen.of(network)
-    groups = unet_blocks(frozen)
+    groups = by_module(frozen.blocks, 2)
     assert set(groups) == {"down.0", "down.1", "down.2", "up.0", "up.1", "skip.0", "out"}
     assert all(len(names) == (2 if name[:2] in ("do", "up") else 1) for name, names in groups.items())
     assert sum(len(names) for names in groups.values()) == len(frozen.blocks)

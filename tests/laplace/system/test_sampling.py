@@ -89,3 +89,11 @@ def test_gap_tells_a_solve_that_is_not_exact(rng):
     draws = Draws.of(p, 4, rng=rng)
     with pytest.warns(UserWarning, match="CG"):
         assert condition(System(p, ONE, point([2.0], [0.01])), draws, CG(max_steps=3)).gap > 0.01
+
+
+def test_draws_differ_from_the_stream_that_initialised_a_network():
+    p, _ = problem(torch.Generator().manual_seed(1), 15)
+    first = torch.randn(4, 24, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
+    draws = Draws.of(p, 4, rng=torch.Generator().manual_seed(7))
+    assert not torch.isclose(draws.prior, first).any()
+    assert torch.equal(draws.prior, Draws.of(p, 4, rng=torch.Generator().manual_seed(7)).prior)
