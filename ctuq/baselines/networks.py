@@ -1,7 +1,7 @@
 """What to compare with, by other libraries: KFAC, diagonal and dense Laplace by laplace-torch; deep ensembles and MC dropout.
 
 All take a model or modules as they are, and give draws of the outputs ``(k, n, *output)`` that the scores of
-`ctuq.scores.classes` and the predictives of `ctuq.laplace.predict` understand. The libraries are the extra ``baselines``.
+`ctuq.scores.classes` and the predictives of `ctuq.laplace.predictive` understand. The libraries are the extra ``baselines``.
 """
 
 import warnings

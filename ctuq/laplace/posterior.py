@@ -10,8 +10,7 @@ from torch import Tensor
 from ctuq.errors import InputError
 from ctuq.laplace.evidence.dense import ExactExpectation
 from ctuq.laplace.fit import Fit
-from ctuq.laplace.predict import GaussianPrediction, monte_carlo, probit, sample_covariance
-from ctuq.laplace.predictive import prediction, push
+from ctuq.laplace.predictive import GaussianPrediction, monte_carlo, prediction, probit, push, sample_covariance
 from ctuq.laplace.system.block_cg import BlockCG, Sampler
 from ctuq.laplace.system.problem import System, plus_identity
 from ctuq.laplace.system.routes import fits_densely, for_solver, sampler_of
