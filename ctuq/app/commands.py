@@ -14,17 +14,16 @@ import numpy as np
 
 from ctuq import files, pipeline
 from ctuq.app.doctor import examine, usable
+from ctuq.app.png import png_bytes
 from ctuq.app.progress import ProgressBar, told_about
 from ctuq.app.report.drawing import draw_geometry
-from ctuq.app.report.page import draw_all, png_bytes, write_figures, write_report
+from ctuq.app.report.page import draw_all, write_figures, write_report
 from ctuq.app.report.summary import sentences
 from ctuq.app.views import selected
 from ctuq.errors import InputError
 from ctuq.records import write_whole
-from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians
-from ctuq.tomo.phantoms import PHANTOMS
-from ctuq.tomo.simulate import RelativeNoise
-from ctuq.tomo.simulate import simulate as simulated
+from ctuq.tomo import Scan, radians
+from ctuq.tomo.simulate import phantom_scan
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.storage import write_tiff
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 RESULTS, CHECKPOINT = "results.h5", "checkpoint.h5"
 _DEMO_STEP = 4
-_FIELD_MM, _ATTENUATION = 40.0, 0.05
 _PHRASES = ("source", "format", "data", "values", "beam", "angles", "detector", "weights", "truth")
 
 
@@ -86,19 +84,11 @@ def simulate(command: "cli.Simulate") -> int:
         raise InputError(
             f"A simulation needs a --size of 2 or more and 1 or more --angles, got {command.size}, {command.angles}."
         )
-    noise = RelativeNoise(_fraction(command.noise))
-    voxel = _FIELD_MM / command.size
-    grid = VolumeGrid((command.size, command.size), voxel)
-    geometry = ParallelBeam(
-        angles=radians(np.arange(command.angles) * 180.0 / command.angles),
-        columns=int(np.ceil(np.sqrt(2) * command.size)) + 2,
-        pixel=voxel,
-    )
-    rng = np.random.default_rng(command.seed)
-    draw = PHANTOMS[command.phantom]
-    scan = simulated(lambda size: draw(size, rng), geometry, grid, noise, rng=rng, attenuation=_ATTENUATION)
+    noise = _fraction(command.noise)
+    angles = radians(np.arange(command.angles) * 180.0 / command.angles)
+    scan = phantom_scan(command.phantom, command.size, angles, noise=noise, seed=command.seed)
     files.write_scan(scan, command.output)
-    print(f"Written: {command.output}, {command.angles} views of {command.phantom} with {100 * noise.level:g} % noise.")
+    print(f"Written: {command.output}, {command.angles} views of {command.phantom} with {100 * noise:g} % noise.")
     return 0
 
 

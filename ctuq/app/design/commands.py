@@ -110,9 +110,10 @@ def status(command: "cli.Status") -> int:
     record = sessionfile.read(command.session)
     print("\n".join([*status_lines(record), "", "Log:", *log_lines(record)]))
     if command.draw is not None:
-        from ctuq.app.design.figures import draw_session, png
+        from ctuq.app.design.figures import draw_session
+        from ctuq.app.png import png_bytes
 
-        data = png(draw_session(record))
+        data = png_bytes(draw_session(record), dpi=150)
         write_whole(command.draw, lambda target: target.write(data))
         print(f"Drawn: {command.draw}")
     return 0

@@ -1,7 +1,5 @@
 """The angles of a session in one polar picture: measured, next, forbidden, and what each candidate would gain."""
 
-import io
-
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
@@ -11,7 +9,7 @@ from ctuq.design.session import plan as ahead
 from ctuq.design.session.file import Record
 
 _PILOT, _CHOSEN, _NEXT, _SCORE, _FORBIDDEN = "#6b7280", "#1d4ed8", "#c2410c", "#047857", "#e5e7eb"
-_RING, _LABELS, _EDGE, _DPI = 1.06, 1.16, 1.28, 150
+_RING, _LABELS, _EDGE = 1.06, 1.16, 1.28
 _MOST_LABELS = 60
 
 
@@ -51,13 +49,6 @@ def draw_session(record: Record) -> Figure:
     figure.suptitle(_title(record), fontsize=11)
     figure.legend(loc="lower center", ncols=3, fontsize=9, frameon=False)
     return figure
-
-
-def png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()
 
 
 def _draw_candidates(axes: PolarAxes, record: Record, angles: NDArray[np.float64]) -> None:

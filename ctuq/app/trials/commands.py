@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ctuq import files
+from ctuq.app.png import png_bytes
 from ctuq.app.progress import told_about
-from ctuq.app.report.page import png_bytes
 from ctuq.app.trials.figures import draw_angles, draw_comparison
 from ctuq.app.trials.subjects import name_of, phantom_subject, scan_subject
 from ctuq.design.trials.compare import Curves, Saving, curves, saving, table

@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from ctuq.design.algebra.rows import ViewRows
 from ctuq.design.models.model import GaussianModel
 from ctuq.design.session.file import digest
 from ctuq.design.state import DesignState
+from ctuq.versions import version_of
 
 _log = logging.getLogger(__name__)
 _PARTIAL = "partial-"
@@ -162,7 +162,7 @@ def steps_of(model: str, state: DesignState, region: NDArray | None) -> list[str
     region : array, optional
         Where the criterion counts the variance.
     """
-    found = [digest((version("ctuq"), model, None if region is None else np.asarray(region)))]
+    found = [digest((version_of("ctuq"), model, None if region is None else np.asarray(region)))]
     for view, weights in zip(state.views, state.weights, strict=True):
         found.append(digest((found[-1], int(view), weights)))
     return [f"{model[:_HASH]}-{name[:_HASH]}" for name in found]

@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from ctuq import records
 from ctuq.design.state import Decision, DesignState, Suggestion
 from ctuq.errors import InputError
+from ctuq.versions import versions_of
 
 KIND, LAYOUT = "session", 1
 _LIBRARIES = ("ctuq", "torch", "numpy", "scipy", "h5py")
@@ -181,7 +181,7 @@ def write(path: str | os.PathLike, record: Record) -> None:
     InputError, ResourceError
         If the file cannot be written.
     """
-    tree = {"layout": LAYOUT, **_tree(replace(record, versions=_versions()))}
+    tree = {"layout": LAYOUT, **_tree(replace(record, versions=versions_of(*_LIBRARIES)))}
     path = Path(path)
     # Whoever writes holds the session's lock, so these are what killed processes left.
     for left in path.parent.glob(f".{path.name}.*.partial"):
@@ -245,13 +245,3 @@ def _record(tree: Mapping[str, Any]) -> Record:
 def _plain(value: Any) -> dict[str, Any]:
     """The fields of a dataclass."""
     return {f.name: getattr(value, f.name) for f in fields(value)}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from ctuq.design.session.cache import Kept, steps_of
 from ctuq.design.session.file import Record, digest
 from ctuq.design.session.learning import Learned, learn, restore, restore_network
 from ctuq.design.session.opening import problem_of
+from ctuq.versions import version_of
 
 _log = logging.getLogger(__name__)
 
@@ -112,5 +112,5 @@ def network_key(record: Record) -> str:
     s, learnt = record.settings, record.learnt
     assert learnt is not None
     return digest(
-        (version("ctuq"), record.geometry, s.size, s.prior == "gprior", s.network, learnt.network, learnt.network_views)
+        (version_of("ctuq"), record.geometry, s.size, s.prior == "gprior", s.network, learnt.network, learnt.network_views)
     )
