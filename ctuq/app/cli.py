@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from ctuq.app.command import Command, File, Number, On
+from ctuq.app.arguments import Command, File, Number, On
 from ctuq.app.design.cli import Design
 from ctuq.errors import CtuqError
 from ctuq.versions import version_of

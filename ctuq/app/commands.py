@@ -19,7 +19,7 @@ from ctuq.app.progress import ProgressBar, told_about
 from ctuq.app.report.drawing import draw_geometry
 from ctuq.app.report.page import draw_all, write_figures, write_report
 from ctuq.app.report.summary import sentences
-from ctuq.app.views import selected
+from ctuq.app.selection import selected
 from ctuq.errors import InputError
 from ctuq.records import write_whole
 from ctuq.tomo import Scan, radians

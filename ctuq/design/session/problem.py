@@ -12,7 +12,7 @@ from ctuq.design.constraints import SAME_ANGLE, Arc, Exposure, Stopping, Turning
 from ctuq.design.models.learners import PRIORS
 from ctuq.design.problem import DesignProblem
 from ctuq.design.session.file import Record, Settings
-from ctuq.design.session.learning import network_options
+from ctuq.design.session.model import network_options
 from ctuq.design.state import DesignState
 from ctuq.errors import InputError
 from ctuq.files.formats.ownscan import geometry_from_tree, geometry_tree
@@ -59,7 +59,7 @@ def new_record(
     return Record(settings, geometry_tree(geometry), intake or {}, doses, None, DesignState.empty(columns))
 
 
-def problem_of(record: Record, A: MatrixRayTransform | None = None) -> DesignProblem:
+def design_problem(record: Record, A: MatrixRayTransform | None = None) -> DesignProblem:
     """The design problem of a session.
 
     Parameters
