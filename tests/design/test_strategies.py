@@ -5,7 +5,9 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from ctuq.design import A_OPTIMAL, EIG, Conditioned, DenseCovariance, ViewRows
+from ctuq.design import A_OPTIMAL, EIG, DenseCovariance
+from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.rows import ViewRows
 from ctuq.design.strategies import equidistant, exhaustive, golden, nested, random
 from ctuq.errors import InputError
 
