@@ -13,7 +13,7 @@ from ctuq.recon.educated import educated_weights
 from ctuq.recon.fbp import fbp
 from ctuq.recon.iterative import sirt
 from ctuq.recon.unet import UNet, UNetOptions, inverse_activation
-from ctuq.tomo.raytransform import RayTransform
+from ctuq.tomo.rays.transform import RayTransform
 
 _HEADROOM, _STEPS = 1.5, 30
 _EDUCATED, _RANDOM = (300, 5e-3), (1500, 1e-2)
