@@ -1,7 +1,7 @@
 """Weights for the educated start: the default U-Net, trained to turn a smooth filtered back-projection into the object.
 
-``python -m experiments.pretrain`` draws random phantoms, simulates scans of many geometries, view counts, noise levels and sizes,
-trains, and writes ``ctuq/data/educated.npz``. Everything follows from the seed; an interrupted run goes on where it stopped.
+``python -m experiments.pretrain`` draws random phantoms, simulates scans of many geometries, view counts, noise levels and
+sizes, trains, and writes ``ctuq/data/educated.npz``. Everything follows from the seed; an interrupted run goes on.
 """
 
 import time
@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import tyro
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ctuq.recon.educated import save_educated
@@ -148,7 +147,8 @@ def main(options: Options) -> None:
         late = time.process_time() - begun > 60 * options.minutes
         if step % 200 == 0 or late or step == options.steps:
             print(f"{step:6d} of {options.steps}, loss {seen:.4f}, {time.process_time() - begun:.0f} CPU s", flush=True)
-            _keep(options.state, {"step": step, "loss": seen, "network": network.state_dict(), "optimiser": optimiser.state_dict()})
+            tensors = {"network": network.state_dict(), "optimiser": optimiser.state_dict()}
+            _keep(options.state, tensors | {"step": step, "loss": seen})
             save_educated(network.state_dict(), options.output)
         if late:
             return

@@ -18,7 +18,7 @@ from ctuq.linops.jacobian.network import linearise
 from ctuq.pipeline.checkpoint import Checkpoint
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.recon import CLASSICAL
-from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip, finished, generator
+from ctuq.recon.dip import Data, DIPState, Generator, dip, finished, generator
 from ctuq.scores.gaussian import (
     PATCHES,
     image_scores,

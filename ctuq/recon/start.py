@@ -16,7 +16,7 @@ from ctuq.recon.unet import UNet, UNetOptions, inverse_activation
 from ctuq.tomo.rays.transform import RayTransform
 
 _HEADROOM, _STEPS = 1.5, 30
-_EDUCATED, _RANDOM = (300, 5e-3), (1500, 1e-2)
+_EDUCATED, _RANDOM = 300, 1500
 _log = logging.getLogger(__name__)
 
 
@@ -33,8 +33,8 @@ class DIPOptions:
     iterations : int, optional
         Most Adam iterations; the learning rate falls to 1 % of its peak over them along a cosine. By default 300 from an
         educated start and 1500 from a random one.
-    learning_rate : float, optional
-        Peak; halved at each restart after a divergence. By default 0.005 from an educated start and 0.01 from a random one.
+    learning_rate : float
+        Peak; halved at each restart after a divergence.
     total_variation : float
         Weight of the mean absolute difference of neighbouring pixels, in units of the image's scale, against the logarithm of
         the misfit, for as many rays as pixels; with fewer rays in proportion more. The misfit itself thus stands for the noise
@@ -52,7 +52,7 @@ class DIPOptions:
     network: UNetOptions = field(default_factory=UNetOptions)
     start: Literal["educated", "random"] = "educated"
     iterations: int | None = None
-    learning_rate: float | None = None
+    learning_rate: float = 1e-2
     total_variation: float = 5.0
     average: float = 0.99
     check_every: int = 25
@@ -71,16 +71,7 @@ class DIPOptions:
     @property
     def length(self) -> int:
         """Most iterations."""
-        return self._default[0] if self.iterations is None else self.iterations
-
-    @property
-    def rate(self) -> float:
-        """Peak learning rate."""
-        return self._default[1] if self.learning_rate is None else self.learning_rate
-
-    @property
-    def _default(self) -> tuple[int, float]:
-        return _EDUCATED if self.educated else _RANDOM
+        return (_EDUCATED if self.educated else _RANDOM) if self.iterations is None else self.iterations
 
 
 @dataclass(frozen=True, eq=False)

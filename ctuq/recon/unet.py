@@ -20,7 +20,7 @@ class UNetOptions:
         Groups of the group normalisation; 0 leaves it out. Without it the fit needs about half the iterations, and one prior
         variance for all weights has a meaning.
     activation : str
-        Of the output: "leaky", "softplus", "sigmoid", "relu" or "none". The default is a sharp softplus with a small slope below:
+        Of the output: "leaky", "softplus", "sigmoid", "relu" or "none". The default is a sharp softplus with a small slope:
         nowhere without a gradient, neither in the object nor where there is nothing, so that a fit can always go on and its
         tangent model is never sure of a plateau.
     dims : int

@@ -209,7 +209,7 @@ def test_fit_that_diverges_late_again_and_again_keeps_its_best_weights(problem, 
             yield leap(following, alive) if following.iteration == 130 else (following, alive)
 
     monkeypatch.setattr(module, "_descend", spoilt)
-    _, fit, held = problem
+    _, _, held = problem
     _, states = run(problem, replace(OPTIONS, iterations=150, patience=1.0))
     assert float(states[-1].best_misfit / held.size) < 0.1
 
