@@ -111,6 +111,8 @@ class Reconstruct(Command):
     """YAML file with the geometry, for formats that hold none."""
     truth: File = None
     """Known image to score against; never used to reconstruct."""
+    start: Literal["educated", "random"] = "educated"
+    """Of the network: weights trained on simulated scans, or drawn by --seed."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     seed: int = 0

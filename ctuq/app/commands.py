@@ -21,6 +21,7 @@ from ctuq.app.report.page import draw_all, write_figures, write_report
 from ctuq.app.report.summary import sentences
 from ctuq.app.selection import selected
 from ctuq.errors import InputError
+from ctuq.recon.dip import DIPOptions
 from ctuq.records import write_whole
 from ctuq.tomo import Scan, radians
 from ctuq.tomo.simulate import phantom_scan
@@ -102,6 +103,7 @@ def reconstruct(command: "cli.Reconstruct") -> int:
         samples=command.samples,
         calibrate=command.calibrate,
         calibration_views=command.calibration_views,
+        dip=DIPOptions(start=command.start),
         device=command.device,
         seed=command.seed,
     )
