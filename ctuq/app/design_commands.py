@@ -76,9 +76,11 @@ def suggest(command: "design_cli.Suggest") -> int:
 
 def tell(command: "design_cli.Tell") -> int:
     """Take projections in or back."""
-    from ctuq.app.design_views import new_views
     from ctuq.app.design_words import degrees
     from ctuq.design.session import Session
+    from ctuq.files.ownscan import geometry_from_tree
+    from ctuq.files.views import new_views
+    from ctuq.tomo.geometry import radians
 
     if bool(command.projections) + (command.reject is not None) + (command.dose_budget is not None) != 1:
         raise InputError("Name a file of new projections, or angles to --reject, or a --dose-budget; one after the other.")
@@ -93,9 +95,11 @@ def tell(command: "design_cli.Tell") -> int:
             session.reject(bad, command.because or "", retry=not command.final, learning=command.retrain)
         print(f"Rejected: {angle_list(record, bad)}")
     else:
-        new = new_views(command.projections, record, command.geometry, command.angles)
+        typed = None if command.angles is None else record.sense * radians(degrees(command.angles, "--angles"))
+        known = geometry_from_tree(record.geometry)
+        new = new_views(command.projections, known, record.intake, geometry=command.geometry, angles=typed)
         with _working(command.debug):
-            session.tell(new.angles, new.projections, new.weights, counts=new.counts, learning=command.retrain)
+            session.tell(new.angles, new.projections, new.weights, unit=new.unit, learning=command.retrain)
         print(f"Taken in: {angle_list(record, new.angles)}")
     _print_state(session.record, command.session)
     return 0

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -135,7 +135,7 @@ class Session:
         projections: ArrayLike,
         weights: ArrayLike | None = None,
         *,
-        counts: bool = False,
+        unit: Literal["exposure", "weight", "counts"] = "weight",
         learning: bool = True,
     ) -> None:
         """Take in projections. They are in the file before anything slow begins.
@@ -146,10 +146,11 @@ class Session:
         projections : array, shape (k, columns)
             Line integrals.
         weights : array, same shape, optional
-            Relative precision of each ray on one scale for all views, or expected photon counts; by default what the exposure
-            predicts.
-        counts : bool
-            Whether ``weights`` are photon counts; the noise of views to come is then predicted from the photons that pass.
+            What each ray is worth; by default what the exposure predicts.
+        unit : str
+            Of the weights: shares of what the "exposure" predicts (0 for bad rays), relative precision on one scale for all
+            views ("weight"), or expected photon "counts"; the noise of views to come is then predicted from the photons that
+            pass.
         learning : bool
             Whether the model is learned (again) at once where that is due.
 
@@ -163,9 +164,14 @@ class Session:
             refuse_told(record, views)
             problem = self._bench.problem(record)
             y, w = binned(record, problem, views, projections, weights)
-            scaled = counted(record, problem, views, w) if w is not None and counts else record
+            scaled = record
+            if w is not None and unit == "exposure":
+                w = w * problem.doses[problem.index(views), None]
+            elif w is not None and unit == "counts":
+                scaled = counted(record, problem, views, w)
+                w = w / (scaled.counted or 1.0)
             taking = Designer(self._bench.problem(scaled), None, state=scaled.state)
-            taking.tell(views, y, w / (scaled.counted or 1.0) if w is not None and counts else w)
+            taking.tell(views, y, w)
             self._write(replace(scaled, state=taking.state, plan=None, refusal=""))
         self.update(learning=learning)
 

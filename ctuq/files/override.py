@@ -12,7 +12,7 @@ from ctuq.files.pictures import load_stack
 from ctuq.files.raw import Raw
 from ctuq.files.sidecar import Sidecar
 
-_AXIS = ("axis_column", "axis_offset", "detector_offset")
+AXIS = ("axis_column", "axis_offset", "detector_offset")
 
 
 def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
@@ -24,8 +24,8 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
         If flats or darks that it names do not exist or do not fit, or counts are to be scaled.
     """
     fields = dict(raw.fields)
-    if any(key in sidecar.fields for key in _AXIS):
-        fields = {key: value for key, value in fields.items() if key not in _AXIS}
+    if any(key in sidecar.fields for key in AXIS):
+        fields = {key: value for key, value in fields.items() if key not in AXIS}
     if sidecar.clockwise and "angles" in fields and "angles" not in sidecar.fields:
         fields["angles"] = -np.asarray(fields["angles"], dtype=np.float64)
     values = raw.values.T if sidecar.transpose else raw.values

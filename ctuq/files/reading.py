@@ -85,9 +85,15 @@ def load_raw(path: Path, geometry: PathLike | None, row: int | None) -> Raw:
     InputError
         As `read`, except that parts of the geometry may be missing.
     """
-    beside = _sidecar_path(path) if geometry is None else Path(geometry)
+    beside = sidecar_path(path) if geometry is None else Path(geometry)
     sidecar = Sidecar() if beside is None else read_sidecar(beside)
-    return overridden(read_raw(path, sidecar.row if row is None else row), sidecar)
+    return overridden(read_raw(path, sidecar.row if row is None else row), sidecar).settled()
+
+
+def sidecar_path(path: Path) -> Path | None:
+    """The geometry file that lies beside a scan file, if there is one."""
+    places = (path / "geometry.yaml", path.with_suffix(".yaml")) if path.is_dir() else (path.with_suffix(".yaml"),)
+    return next((place for place in places if place.is_file() and place != path), None)
 
 
 def _read_one(path: Path, geometry: PathLike | None, row: int | None, axis_column: float | None) -> Scan:
@@ -101,9 +107,4 @@ def _read_one(path: Path, geometry: PathLike | None, row: int | None, axis_colum
     if axis_column is not None:
         kept = {key: value for key, value in raw.fields.items() if key not in ("axis_offset", "detector_offset")}
         raw = replace(raw, fields={**kept, "axis_column": float(axis_column)})
-    return assemble(raw, str(path), file_hash(path))
-
-
-def _sidecar_path(path: Path) -> Path | None:
-    places = (path / "geometry.yaml", path.with_suffix(".yaml")) if path.is_dir() else (path.with_suffix(".yaml"),)
-    return next((place for place in places if place.is_file() and place != path), None)
+    return assemble(raw, str(path), file_hash(path)).scan

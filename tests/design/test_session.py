@@ -196,8 +196,8 @@ def test_a_second_fit_starts_from_the_first(tmp_path):
 def test_counts_weigh_all_tells_on_one_scale(tmp_path):
     session = start(tmp_path)
     bright = np.full((1, 18), 4e4)
-    session.tell(0.0, measure(0.0), bright, counts=True)
-    session.tell(np.deg2rad([60, 120]), measure(np.deg2rad([60, 120])), np.repeat(bright / 4, 2, 0), counts=True)
+    session.tell(0.0, measure(0.0), bright, unit="counts")
+    session.tell(np.deg2rad([60, 120]), measure(np.deg2rad([60, 120])), np.repeat(bright / 4, 2, 0), unit="counts")
     np.testing.assert_allclose(session.state.weights, np.repeat([[1], [0.25], [0.25]], 18, 1))
     assert problem_of(session.record).exposure.counts
 
@@ -206,7 +206,7 @@ def test_suggestions_with_counts_do_not_depend_on_the_cache(tmp_path):
     session = start(tmp_path, prior="lindip")
     for angle in (0, 60, 120, 30):
         counts = 1e4 * np.exp(-measure(np.deg2rad(angle))) * (1 + angle / 60)
-        session.tell(np.deg2rad(angle), measure(np.deg2rad(angle)), counts, counts=True)
+        session.tell(np.deg2rad(angle), measure(np.deg2rad(angle)), counts, unit="counts")
     before = Session(session.path).ask(2).scores
     shutil.rmtree(tmp_path / "s.h5.cache")
     np.testing.assert_allclose(Session(session.path).ask(2).scores, before, rtol=1e-5)
@@ -366,7 +366,7 @@ REFUSED = {
     "told twice at once": (lambda s: s.tell(np.deg2rad([6, 6]), sinogram()[:2]), "6° was told before"),
     "NaN": (lambda s: s.tell(np.deg2rad(6), np.full(18, np.nan)), "18 values that are NaN"),
     "negative weights": (lambda s: s.tell(np.deg2rad(6), sinogram()[0], -np.ones(18)), "non-negative"),
-    "no weight at all": (lambda s: s.tell(np.deg2rad(6), sinogram()[0], np.zeros(18), counts=True), "not all zero"),
+    "no weight at all": (lambda s: s.tell(np.deg2rad(6), sinogram()[0], np.zeros(18), unit="counts"), "not all zero"),
     "an angle that is no number": (lambda s: s.tell(np.nan, sinogram()[0]), "finite"),
     "text": (lambda s: s.tell(np.deg2rad(6), "projection"), "numbers"),
     "an exhausted budget": (lambda s: s.ask(), "budget of 3 is exhausted"),
