@@ -110,10 +110,13 @@ def _corrected(raw: Raw, source: str) -> Corrected:
         raise InputError(f"'{source}' holds nothing but NaN or infinite values; check the file.")
     if raw.kind_of_values == "log":
         return repaired(values, raw.weights)
-    if raw.kind_of_values == "counts" and raw.flats is None:
-        raise InputError(f"'{source}' holds counts but no flats: give 'flat:' (a picture or a number) in its geometry file.")
-    counts = raw.kind_of_values == "counts"
-    flats, darks = (raw.flats, raw.darks) if counts else (np.ones((1, values.shape[1])), None)
+    flats, darks, counts = np.ones((1, values.shape[1])), None, raw.kind_of_values == "counts"
+    if counts:
+        if raw.flats is None:
+            raise InputError(
+                f"'{source}' holds counts but no flats: give 'flat:' (a picture or a number) in its geometry file."
+            )
+        flats, darks = raw.flats, raw.darks
     first = projections_from_counts(values, flats, darks)
     marked = np.where(first.weights > 0, first.projections, np.nan)
     wrong = spikes(marked)

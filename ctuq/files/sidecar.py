@@ -111,8 +111,9 @@ def treatment(sidecar: Sidecar) -> dict[str, Any]:
 
 def treated(kept: Mapping[str, Any]) -> Sidecar:
     """The geometry file, without its geometry, that `treatment` took apart."""
-    known = {name: kept[name] for name in _TREATMENT if kept.get(name) is not None}
-    return Sidecar(**{name: Path(v) if name in ("flat", "dark") and isinstance(v, str) else v for name, v in known.items()})
+    known: dict[str, Any] = {name: kept[name] for name in _TREATMENT if kept.get(name) is not None}
+    known |= {name: Path(known[name]) for name in ("flat", "dark") if isinstance(known.get(name), str)}
+    return Sidecar(**known)
 
 
 def _mapping(path: Path) -> dict[Any, Any]:
