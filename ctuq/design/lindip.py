@@ -14,13 +14,13 @@ from ctuq.design.model import GaussianModel, Measurements
 from ctuq.errors import InputError
 from ctuq.laplace import Evidence, gram
 from ctuq.linops.jacobian import linearise
-from ctuq.recon.dip import Data, DIPOptions, Generator, dip, generator
+from ctuq.recon.dip import DIPOptions, Generator, dip, generator
+from ctuq.recon.holdout import default_views, held_views, split, useful_views
 from ctuq.recon.unet import UNet
-from ctuq.uncertainty.calibration import Scales, choose_views, default_views
+from ctuq.uncertainty.calibration import Scales
 from ctuq.uncertainty.estimate import estimate
 from ctuq.uncertainty.tangent import TangentModel
 
-_APART = 0.05
 _BATCH = 64
 _ENOUGH_VIEWS = 12
 
@@ -40,7 +40,7 @@ class LinDIPOptions:
         Strength of the TV hyperprior; 0 leaves it out.
     held_out : int, optional
         Measured views that stop the fit and scale the error bars; by default none below 12 views, then
-        `ctuq.uncertainty.calibration.default_views`. With none, one ray in twenty stops the fit and nothing is scaled: of five
+        `ctuq.recon.holdout.default_views`. With none, one ray in twenty stops the fit and nothing is scaled: of five
         pilot views none can be spared.
     rank : int
         Of the factor, where the exact covariance does not fit.
@@ -138,7 +138,8 @@ def retrain(measured: Measurements, options: LinDIPOptions, *, warm: Fitted | No
         Its input and scale are kept, so that its weights mean the same image.
     """
     rng = torch.Generator().manual_seed(options.seed + len(measured.views))
-    fit, stop, held = _split(measured, options.held_out, rng)
+    held = _held(measured, options.held_out)
+    fit, stop = split(measured.data, held, rng=rng)
     if warm is None:
         settings = options.dip
         generate, start = generator(fit, settings, rng=rng)
@@ -255,17 +256,8 @@ def _generator_of(fitted: Fitted, options: DIPOptions) -> Generator:
     return Generator(UNet(options.network, torch.Generator()), fitted.inputs, fitted.scale)
 
 
-def _split(measured: Measurements, wanted: int | None, rng: torch.Generator) -> tuple[Data, Data, NDArray[np.int64]]:
-    """Rays to fit, rays that stop the fit, and the places of the held-out views among the measured ones."""
-    A, y, weights = measured.A.subset(measured.views), measured.y, measured.weights
-    useful = np.flatnonzero(weights.amax(1).cpu().numpy() > 0)
+def _held(measured: Measurements, wanted: int | None) -> NDArray[np.int64]:
+    """The places of the held-out views among the measured ones."""
+    useful = useful_views(measured.weights.cpu())
     default = default_views(len(useful)) if len(useful) >= _ENOUGH_VIEWS else 0
-    count = default if wanted is None else wanted
-    if count:
-        held = useful[choose_views(measured.A.geometry.angles[measured.views][useful], count)[1]]
-        seen = np.setdiff1d(np.arange(len(measured.views)), held)
-        fit, stop = (Data(A.subset(v), y[torch.from_numpy(v)][None], weights[torch.from_numpy(v)][None]) for v in (seen, held))
-        return fit, stop, held
-    apart = (torch.rand(y.shape, generator=rng) < _APART).to(y)
-    fit, stop = (Data(A, y[None], (weights * share)[None]) for share in (1 - apart, apart))
-    return fit, stop, np.zeros(0, np.int64)
+    return held_views(measured.A.geometry.angles[measured.views], useful, default if wanted is None else wanted)

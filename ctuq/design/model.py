@@ -12,6 +12,7 @@ from torch import Tensor
 from ctuq.design.covariance import Covariance
 from ctuq.design.rows import ViewRows
 from ctuq.errors import InputError
+from ctuq.recon.dip import Data
 from ctuq.tomo.matrix import MatrixRayTransform
 
 EVIDENCE_RAYS = 800
@@ -35,6 +36,11 @@ class Measurements:
     views: NDArray[np.int64]
     y: Tensor
     weights: Tensor
+
+    @property
+    def data(self) -> Data:
+        """The measured views alone, to reconstruct."""
+        return Data(self.A.subset(self.views), self.y, self.weights)
 
     @property
     def used(self) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from ctuq.design.sessionfile import Record, Settings
 from ctuq.design.state import DesignState
 from ctuq.errors import InputError
 from ctuq.files.ownscan import geometry_from_tree, geometry_tree
-from ctuq.tomo.geometry import Geometry, VolumeGrid, default_grid
+from ctuq.tomo.geometry import Geometry, default_grid
 from ctuq.tomo.matrix import MatrixRayTransform
 from ctuq.tomo.scan import Scan
 
@@ -55,7 +55,7 @@ def new_record(
     _refuse_near(geometry.angles, settings.tolerance)
     network_options(settings)
     grid = default_grid(geometry, settings.size)
-    columns = geometry.binned(binning(geometry, grid)).columns
+    columns = geometry.binned(geometry.binning(grid)).columns
     return Record(settings, geometry_tree(geometry), intake or {}, doses, None, DesignState.empty(columns))
 
 
@@ -72,7 +72,7 @@ def problem_of(record: Record, A: MatrixRayTransform | None = None) -> DesignPro
     if A is None:
         geometry = geometry_from_tree(record.geometry)
         grid = default_grid(geometry, s.size)
-        A, _ = candidate_transform(geometry.binned(binning(geometry, grid)), grid, geometry.angles)
+        A, _ = candidate_transform(geometry.binned(geometry.binning(grid)), grid, geometry.angles)
     return DesignProblem(
         A=A,
         criterion=CRITERIA[s.criterion],
@@ -83,11 +83,6 @@ def problem_of(record: Record, A: MatrixRayTransform | None = None) -> DesignPro
         budget=s.budget,
         stopping=Stopping(s.stop_gain, s.stop_error),
     )
-
-
-def binning(geometry: Geometry, grid: VolumeGrid) -> int:
-    """How many neighbouring columns are averaged so that their rays are no closer than pixels need."""
-    return min(geometry.columns, max(1, int(grid.voxel / geometry.pixel_at_axis + 1e-6)))
 
 
 def binned(
@@ -108,7 +103,7 @@ def binned(
         raise InputError("The projections or their weights are not an array of numbers.") from error
     y, w = (a[None] if a is not None and a.ndim == 1 and len(angles) == 1 else a for a in (y, w))
     assert y is not None
-    scan = Scan(y, geometry, w).binned(binning(geometry, problem.A.grid))
+    scan = Scan(y, geometry, w).binned(geometry.binning(problem.A.grid))
     return scan.projections, scan.weights
 
 

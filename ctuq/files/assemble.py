@@ -113,9 +113,7 @@ def _corrected(raw: Raw, source: str) -> Corrected:
     flats, darks, counts = np.ones((1, values.shape[1])), None, raw.kind_of_values == "counts"
     if counts:
         if raw.flats is None:
-            raise InputError(
-                f"'{source}' holds counts but no flats: give 'flat:' (a picture or a number) in its geometry file."
-            )
+            raise InputError(f"'{source}' holds counts but no flats: give 'flat:' (a picture or a number) in a geometry file.")
         flats, darks = raw.flats, raw.darks
     first = projections_from_counts(values, flats, darks)
     marked = np.where(first.weights > 0, first.projections, np.nan)

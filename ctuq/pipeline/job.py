@@ -19,12 +19,12 @@ from ctuq.pipeline.checkpoint import Checkpoint
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip, generator
+from ctuq.recon.holdout import default_views, held_views, split, useful_views
 from ctuq.tomo import ray_transform
 from ctuq.tomo.geometry import VolumeGrid, default_grid
 from ctuq.tomo.raytransform import RayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
-from ctuq.uncertainty.calibration import choose_views, default_views
 from ctuq.uncertainty.estimate import Estimate, estimate
 from ctuq.uncertainty.metrics import (
     PATCHES,
@@ -37,7 +37,6 @@ from ctuq.uncertainty.metrics import (
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.tangent import TangentModel
 
-_STOPPING_SHARE = 0.05
 _log = logging.getLogger(__name__)
 
 
@@ -144,12 +143,11 @@ def choose_grid(scan: Scan, size: int) -> VolumeGrid:
 
 def match_detector(scan: Scan, grid: VolumeGrid) -> Scan:
     """Average neighbouring columns while their rays stay closer than a pixel's width at the axis."""
-    factor = max(1, int(grid.voxel / scan.geometry.pixel_at_axis + 1e-6))
-    return scan.binned(min(factor, scan.geometry.columns))
+    return scan.binned(scan.geometry.binning(grid))
 
 
 def _with_dip(run: Run, base: Result, data: Data, views: _Views, checkpoint: Path | None) -> Result:
-    fit, stop = _stopping_data(run, data, views)
+    fit, stop = split(data, views.held, rng=run.rng)
     with run.clock("dip"):
         generate, start = generator(fit, run.options.dip, rng=run.rng)
         state = _fit(run, generate, start, (fit, stop), Checkpoint(checkpoint, base.scan, run.options))
@@ -225,34 +223,17 @@ def _patches(error: NDArray, covariance: NDArray | None, deviations: NDArray) ->
 
 def _split(options: ReconstructOptions, scan: Scan) -> _Views:
     every, nobody = np.arange(scan.n_angles), np.zeros(0, np.int64)
-    # A view without a single ray that counts can neither stop the fit nor say anything of the scales.
-    useful = every if scan.weights is None else np.flatnonzero(scan.weights.max(axis=1) > 0)
+    useful = every if scan.weights is None else useful_views(scan.weights)
     n = len(useful)
     wanted = default_views(n) if options.calibration_views is None else options.calibration_views
-    if wanted < 0 or wanted >= n:
-        raise InputError(f"{wanted} calibration views were asked for, and the scan has {n}; leave at least one for the fit.")
+    held = held_views(scan.geometry.angles, useful, wanted)
     if not options.uncertainty:
         return _Views(every, nobody)
     if not (options.calibrate and wanted):
         text = "Not calibrated: the error bars are the tangent model's own, which are too short on real scans."
         few = f" {n} views are too few to hold any out." if options.calibrate and not wanted else ""
         return _Views(every, nobody, (text + few,))
-    held = useful[choose_views(scan.geometry.angles[useful], wanted)[1]]
     return _Views(np.setdiff1d(every, held), held)
-
-
-def _stopping_data(run: Run, data: Data, views: _Views) -> tuple[Data, Data]:
-    """Rays to fit and rays that stop the fit: the held-out views, or else one ray in twenty."""
-    if len(views.held):
-        return _of_views(data, views.fitted), _of_views(data, views.held)
-    apart = (torch.rand(data.y.shape, generator=run.rng) < _STOPPING_SHARE).to(data.y)
-    fit, stop = (Data(data.A, data.y[None], (data.weights * share)[None]) for share in (1 - apart, apart))
-    return fit, stop
-
-
-def _of_views(data: Data, views: NDArray[np.int64]) -> Data:
-    rows = torch.as_tensor(views, device=data.y.device)
-    return Data(data.A.subset(views), data.y[rows][None], data.weights[rows][None])
 
 
 def _fit(run: Run, generate: Generator, start: dict[str, Tensor], data: tuple[Data, Data], checkpoint: Checkpoint) -> DIPState:
