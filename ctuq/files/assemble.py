@@ -58,6 +58,8 @@ def assemble(raw: Raw, source: str, sha256: str) -> Assembled:
     InputError
         If parts of the geometry are missing, shapes disagree, or nothing usable was measured.
     """
+    if raw.whole is not None:
+        return Assembled(raw.whole, None, raw.weights is not None)
     geometry = build_geometry(raw, source)
     corrected = _corrected(raw, source)
     steps = [f"row {raw.row} of {raw.rows} read"] if raw.rows > 1 else []

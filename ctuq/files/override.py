@@ -34,9 +34,8 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
         if kind != "log":
             raise InputError(f"'scale' is for line integrals (values: log), not for {kind}; leave it out.")
         values = values * sidecar.scale
-    raw = replace(
-        raw, values=values, kind_of_values=kind, fields={**fields, **sidecar.fields}, facts={**raw.facts, **sidecar.facts}
-    )
+    fields, facts = {**fields, **sidecar.fields}, {**raw.facts, **sidecar.facts}
+    raw = replace(raw, values=values, kind_of_values=kind, fields=fields, facts=facts, whole=None)
     flats = _frames(sidecar.flat, raw) if sidecar.flat is not None else raw.flats
     darks = _frames(sidecar.dark, raw) if sidecar.dark is not None else raw.darks
     if kind == "log" and raw.format in _BARE and sidecar.values is None:

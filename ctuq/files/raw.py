@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import VolumeGrid
+from ctuq.tomo.scan import Scan
 
 VALUES = ("log", "transmission", "counts")
 
@@ -37,6 +38,8 @@ class Raw:
         What was assumed or chosen, one sentence each.
     assumed : mapping
         Fields that the format leaves out and is usually right about: they hold where nobody says otherwise.
+    whole : Scan, optional
+        The scan itself where the file holds one that ctuq wrote; nothing is to be made of it.
 
     Raises
     ------
@@ -58,6 +61,7 @@ class Raw:
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     assumed: Mapping[str, object] = field(default_factory=dict)
+    whole: Scan | None = None
 
     def __post_init__(self):
         for name in ("values", "flats", "darks", "weights", "truth"):

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.assemble import Assembled, assemble
-from ctuq.files.formats import file_hash, is_own_scan, read_raw
-from ctuq.files.override import AXIS, overridden
-from ctuq.files.ownscan import geometry_tree, read_scan
+from ctuq.files.formats import file_hash
+from ctuq.files.override import AXIS
+from ctuq.files.ownscan import geometry_tree
 from ctuq.files.raw import Raw
-from ctuq.files.reading import sidecar_path
-from ctuq.files.sidecar import read_sidecar, treated
+from ctuq.files.reading import load_raw
+from ctuq.files.sidecar import treated
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam
 
 _SAME_LENGTH = 1e-3
@@ -102,15 +102,10 @@ def _assembled(
     path: Path, known: Geometry, kept: Mapping[str, Any], geometry: Path | None, angles: NDArray[np.float64] | None
 ) -> Assembled:
     """What a file tells, treated as the scanner's geometry file says, its own one, and what was typed; the last one wins."""
-    if is_own_scan(path) and geometry is None and angles is None:
-        scan = read_scan(path)
-        return Assembled(scan, None, scan.weights is not None)
-    beside = sidecar_path(path) if geometry is None else geometry
-    sidecar = treated(kept) if beside is None else read_sidecar(beside, treated(kept))
+    raw = load_raw(path, geometry, base=treated(kept))
     if angles is not None:
-        sidecar = replace(sidecar, fields={**sidecar.fields, "angles": angles})
-    raw = overridden(read_raw(path, sidecar.row), sidecar)
-    return assemble(_completed(raw, known), str(path), file_hash(path))
+        raw = replace(raw, fields={**raw.fields, "angles": angles}, whole=None)
+    return assemble(raw if raw.whole else _completed(raw, known), str(path), file_hash(path))
 
 
 def _completed(raw: Raw, known: Geometry) -> Raw:
@@ -121,7 +116,7 @@ def _completed(raw: Raw, known: Geometry) -> Raw:
     rest = {key: v for key, v in geometry_tree(known).items() if key not in ("angles", "rotation_angle", "columns")}
     if any(key in told for key in AXIS):
         rest = {key: value for key, value in rest.items() if key not in AXIS}
-    return replace(raw, fields={**rest, **told}, assumed={})
+    return replace(raw, fields={**rest, **told})
 
 
 def _refuse_other(told: Geometry, known: Geometry, path: Path) -> None:

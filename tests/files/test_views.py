@@ -10,7 +10,7 @@ import tifffile
 from skimage.io import imsave
 
 from ctuq.errors import InputError
-from ctuq.files import read, write_scan
+from ctuq.files import describe, read, write_scan
 from ctuq.files.sidecar import read_sidecar, treated, treatment
 from ctuq.files.views import new_views
 from ctuq.tomo.geometry import FanBeam, ParallelBeam
@@ -231,3 +231,14 @@ def test_a_view_without_a_ray_that_counts_is_refused_by_its_angle(value, tmp_pat
     values[2] = value
     with pytest.raises(InputError, match="no ray that counts at 24°"):
         new_views([tiff(tmp_path, values)], ParallelBeam(angles=np.zeros(1), columns=COLUMNS, pixel=0.5), {})
+
+
+def test_a_scan_of_ours_needs_nothing_that_lies_beside_it(tmp_path):
+    path, known = own(tmp_path), ParallelBeam(angles=np.zeros(1), columns=COLUMNS, pixel=0.5)
+    (tmp_path / "a.yaml").write_text("notes: none of a geometry file's keys\n")
+    scan, kept = read(path), {"values": "counts", "flat": 3.0}
+    np.testing.assert_array_equal(new_views([path], known, kept).projections, scan.projections)
+    assert describe(path)[0].missing == ()
+    turned = new_views([path], known, kept, angles=scan.geometry.angles[::-1])
+    np.testing.assert_array_equal(turned.projections, scan.projections)
+    np.testing.assert_array_equal(turned.angles, scan.geometry.angles[::-1])
