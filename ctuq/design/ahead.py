@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
-
 from ctuq.design.sessionfile import Learnt, Record, marks_of
 from ctuq.design.state import Decision, DesignState, Suggestion
 from ctuq.errors import InputError
@@ -50,12 +48,8 @@ def noted(record: Record, suggestion: Suggestion) -> Record:
     """The session with a suggestion in its log."""
     kind = "pilot" if in_pilot(record) else "ask"
     s, spent = suggestion, record.state.spent
-    return logged(record, Decision(kind, s.angles, s.scores, s.gains, s.error, spent, stop=s.stop, reason=s.reason))
-
-
-def logged(record: Record, decision: Decision) -> Record:
-    """The session with one more entry in its log."""
-    return replace(record, state=replace(record.state, log=(*record.state.log, decision)))
+    entry = Decision(kind, s.angles, s.scores, s.gains, s.error, spent, stop=s.stop, reason=s.reason)
+    return replace(record, state=record.state.logged(entry))
 
 
 def in_pilot(record: Record) -> bool:
@@ -92,8 +86,3 @@ def covers(state: DesignState, learnt: Learnt) -> bool:
     """Whether all that a model was learned from is among the measured views, unchanged."""
     known = dict(zip(state.views.tolist(), marks_of(state), strict=True))
     return all(known.get(view) == mark for view, mark in zip(learnt.views.tolist(), learnt.marks, strict=True))
-
-
-def nothing_new(learnt: Learnt | None, state: DesignState) -> bool:
-    """Whether a model was learned from just these views."""
-    return learnt is not None and np.array_equal(np.sort(learnt.views), np.sort(state.views))

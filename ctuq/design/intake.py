@@ -1,11 +1,16 @@
-"""Checks of what is told: a projection that does not match is refused before anything changes."""
+"""What is told: a projection that does not match is refused before anything changes."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
+from ctuq.design.measured import measurements_of
+from ctuq.design.model import GaussianModel
+from ctuq.design.noise import expected_weights
 from ctuq.design.problem import DesignProblem
+from ctuq.design.state import DesignState
 from ctuq.errors import InputError
 
 
@@ -43,19 +48,84 @@ def weights_of(values: ArrayLike, count: int, columns: int) -> NDArray[np.float3
     return weights
 
 
-def refuse_repeats(problem: DesignProblem, known: Sequence[int] | NDArray[np.int64], views: NDArray[np.int64]) -> None:
-    """Refuse a view that was told before, or is told twice at once.
+def taken_in(
+    problem: DesignProblem,
+    state: DesignState,
+    angles: ArrayLike,
+    projections: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    model: GaussianModel | None = None,
+    sense: int = 1,
+) -> DesignState:
+    """What a design has come to with new projections.
+
+    Parameters
+    ----------
+    problem : DesignProblem
+    state : DesignState
+    angles : array, shape (k,) or one number, radians
+    projections, weights : array, shape (k, n) or (n,)
+        Without weights, what exposure and model predict.
+    model : GaussianModel, optional
+    sense : int
+        -1 where the scanner counts its angles clockwise.
 
     Raises
     ------
     InputError
-        With the angle.
+        If an angle is no candidate or was told before, or an array has the wrong shape or holds NaN.
     """
-    if problem.repeat:
-        return
-    seen = {int(v) for v in known}
+    views, columns = problem.index(angles), problem.A.geometry.columns
+    y = rays(projections, len(views), columns, "projections")
+    if weights is None:
+        weights = expected_weights(problem, model, measurements_of(problem, state))[torch.from_numpy(views)].numpy()
+    w = weights_of(weights, len(views), columns)
+    _refuse_repeats(problem, state, views, sense)
+    told = replace(
+        state,
+        views=np.concatenate([state.views, views]),
+        projections=np.concatenate([state.projections, y]),
+        weights=np.concatenate([state.weights, w]),
+        spent=state.spent + float(problem.doses[views].sum()),
+        position=float(problem.angles[views[-1]]),
+    )
+    return told.noted("tell", f"{len(views)} projections were taken in.", problem.angles[views])
+
+
+def taken_back(problem: DesignProblem, state: DesignState, angles: ArrayLike, reason: str, *, retry: bool) -> DesignState:
+    """What a design has come to without projections that turned out bad, or after exposures that failed; they cost their dose.
+
+    Parameters
+    ----------
+    problem : DesignProblem
+    state : DesignState
+    angles : array, radians
+    reason : str
+        For the log.
+    retry : bool
+        Whether these angles may be asked for again.
+    """
+    views = problem.index(angles)
+    kept, failed = ~np.isin(state.views, views), views[~np.isin(views, state.views)]
+    rest = replace(
+        state,
+        views=state.views[kept],
+        projections=state.projections[kept],
+        weights=state.weights[kept],
+        banned=state.banned if retry else (*state.banned, *views.tolist()),
+        spent=state.spent + float(problem.doses[failed].sum()),
+        position=float(problem.angles[views[-1]]),
+    )
+    return rest.noted("reject", reason or f"{len(views)} projections were rejected.", problem.angles[views])
+
+
+def _refuse_repeats(problem: DesignProblem, state: DesignState, views: NDArray[np.int64], sense: int) -> None:
+    """Refuse a view that was told before, or is told twice at once."""
+    seen = set() if problem.repeat else set(state.views.tolist())
     for view in views.tolist():
         if view in seen:
-            angle = np.rad2deg(problem.angles[view])
-            raise InputError(f"The angle {angle:g} degrees was told before; reject it first to replace its projection.")
-        seen.add(view)
+            degrees = sense * np.rad2deg(problem.angles[view]) + 0.0
+            raise InputError(f"The angle {degrees:.6g}° was told before; reject it first to replace its projection.")
+        if not problem.repeat:
+            seen.add(view)

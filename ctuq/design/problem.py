@@ -1,5 +1,6 @@
 """A design problem: the views there are, what is wanted of them, and the scanner's constraints."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -7,8 +8,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from ctuq.design.constraints import SAME_ANGLE, Arc, Exposure, Stopping, Turning
+from ctuq.design.constraints import Arc, Exposure, Stopping, Turning, nearest
 from ctuq.design.criteria import EIG, Criterion
+from ctuq.design.state import DesignState
 from ctuq.errors import InputError
 from ctuq.tomo.matrix import MatrixRayTransform
 
@@ -109,13 +111,24 @@ class DesignProblem:
         InputError
             If an angle is not that of a view.
         """
-        wanted = np.atleast_1d(np.asarray(angles, np.float64))
-        if wanted.ndim != 1 or not np.isfinite(wanted).all():
-            raise InputError("Angles must be a list of finite numbers.")
-        gaps = np.abs(wanted[:, None] - self.angles)
-        nearest = gaps.argmin(1)
-        off = np.flatnonzero(gaps[np.arange(len(wanted)), nearest] > SAME_ANGLE)
-        if len(off):
-            angle, near = np.rad2deg([wanted[off[0]], self.angles[nearest[off[0]]]])
-            raise InputError(f"The angle {angle:.4f} degrees is not among the candidates; the nearest is {near:.4f}.")
-        return nearest.astype(np.int64)
+        return nearest(angles, self.angles)
+
+    def free(
+        self, state: DesignState, *, spent: float | None = None, taken: Sequence[int] | NDArray[np.int64] = ()
+    ) -> NDArray[np.bool_]:
+        """The views that can be asked for, (V,).
+
+        Parameters
+        ----------
+        state : DesignState
+        spent : float, optional
+            Dose by then; that of the state by default.
+        taken : sequence of int
+            Views that are gone besides the measured and the failed ones.
+        """
+        free = self.allowed
+        gone = [*state.banned, *taken, *([] if self.repeat else state.views)]
+        free[np.array(gone, np.int64)] = False
+        if self.budget is not None:
+            free &= (state.spent if spent is None else spent) + self.doses <= self.budget * (1 + 1e-9)
+        return free

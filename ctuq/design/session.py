@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ctuq.design import ahead, sessionfile
-from ctuq.design.designer import Designer
+from ctuq.design.intake import taken_back, taken_in
 from ctuq.design.learning import Learned
 from ctuq.design.locks import BusyError, locked
-from ctuq.design.opening import binned, candidates_at, counted, new_record, refuse_told
+from ctuq.design.opening import binned, candidates_at, counted, new_record
 from ctuq.design.pilot import pilot_suggestion
 from ctuq.design.sessionfile import Record, Settings
-from ctuq.design.state import Decision, DesignState, Suggestion
+from ctuq.design.state import DesignState, Suggestion, learned
 from ctuq.design.workbench import Workbench
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import Geometry
@@ -51,7 +51,9 @@ class Session:
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        self.record: Record = sessionfile.read(self.path)
+        self._seen: tuple[int, ...] = ()
+        self.record: Record
+        self._look()
         self._bench = Workbench(self.path.with_name(self.path.name + ".cache"))
 
     @classmethod
@@ -86,7 +88,7 @@ class Session:
         path = Path(path)
         record = new_record(geometry, settings, doses=doses, intake=intake)
         problem = Workbench(path).problem(record)
-        plan = pilot_suggestion(problem, record.state, Designer(problem, None).available, settings.pilot)
+        plan = pilot_suggestion(problem, record.state, problem.free(record.state), settings.pilot)
         with locked(path, "lock"):
             if path.exists():
                 raise InputError(f"'{path}' exists already; choose another name, or go on with that session.")
@@ -115,7 +117,7 @@ class Session:
         """
         if n is not None and n < 1:
             raise InputError(f"At least one angle must be asked for, got {n}.")
-        self.record = sessionfile.read(self.path)
+        self._look()
         if self.record.learnt is None and ahead.due(self.record):
             self.learn()
         with self._changing() as record:
@@ -161,18 +163,16 @@ class Session:
         """
         with self._changing() as record:
             views = candidates_at(record, angles)
-            refuse_told(record, views)
             problem = self._bench.problem(record)
-            y, w = binned(record, problem, views, projections, weights)
+            y, w = binned(record, problem, len(views), projections, weights)
             scaled = record
             if w is not None and unit == "exposure":
                 w = w * problem.doses[problem.index(views), None]
             elif w is not None and unit == "counts":
                 scaled = counted(record, problem, views, w)
                 w = w / (scaled.counted or 1.0)
-            taking = Designer(self._bench.problem(scaled), None, state=scaled.state)
-            taking.tell(views, y, w)
-            self._write(replace(scaled, state=taking.state, plan=None, refusal=""))
+            state = taken_in(self._bench.problem(scaled), record.state, views, y, w, sense=record.sense)
+            self._write(replace(scaled, state=state, plan=None, refusal=""))
         self.update(learning=learning)
 
     def reject(self, angles: ArrayLike, reason: str = "", *, retry: bool = True, learning: bool = True) -> None:
@@ -189,9 +189,9 @@ class Session:
             Whether a model that had learned from them is learned again at once.
         """
         with self._changing() as record:
-            taking = Designer(self._bench.problem(record), None, state=record.state)
-            taking.reject(candidates_at(record, angles), reason, retry=retry)
-            self._write(replace(record, state=taking.state, plan=None, refusal=""))
+            bad = candidates_at(record, angles)
+            state = taken_back(self._bench.problem(record), record.state, bad, reason, retry=retry)
+            self._write(replace(record, state=state, plan=None, refusal=""))
         self.update(learning=learning)
 
     def allow(self, budget: float) -> None:
@@ -210,10 +210,8 @@ class Session:
         with self._changing() as record:
             changed = replace(record, settings=replace(record.settings, budget=budget), plan=None, refusal="")
             self._bench.problem(changed)
-            table, none = np.zeros((0, len(record.angles))), np.zeros(0)
-            reason = f"The dose budget is {budget:g} from now on."
-            entry = Decision("budget", none, table, none, float("nan"), record.state.spent, stop=False, reason=reason)
-            self._write(ahead.logged(changed, entry))
+            state = record.state.noted("budget", f"The dose budget is {budget:g} from now on.")
+            self._write(replace(changed, state=state))
         self.update()
 
     def update(self, *, learning: bool = True) -> None:
@@ -243,7 +241,7 @@ class Session:
         """
         busy = f"The model of '{self.path}' is being learned by another process; wait until it is done."
         with locked(self.path, "training", busy=busy):
-            record = self.record = sessionfile.read(self.path)
+            record = self._look()
             if ahead.in_pilot(record):
                 known, needed = len(record.state.views), record.settings.pilot
                 raise InputError(f"{known} of {needed} pilot views are measured; tell the others before a model is learned.")
@@ -257,13 +255,10 @@ class Session:
 
     def _merged(self, record: Record, found: Learned) -> Record:
         """The session with what was learned, conditioned on all its views."""
-        state = replace(record.state, learned=len(found.learnt.views))
-        record = replace(record, learnt=found.learnt, state=state)
-        values = ", ".join(f"{name} {value:.4g}" for name, value in found.learnt.values.items())
-        reason = f"Learned from {len(found.learnt.views)} views ({found.learnt.note}): {values}."
-        none, error = np.zeros(0), self._bench.designer(record).predicted_error
-        table = np.zeros((0, len(record.angles)))
-        return ahead.logged(record, Decision("learn", none, table, none, error, state.spent, stop=False, reason=reason))
+        learnt = found.learnt
+        record = replace(record, learnt=learnt)
+        error = self._bench.designer(record).predicted_error
+        return replace(record, state=learned(record.state, len(learnt.views), learnt.note, learnt.values, error))
 
     def _planned(self, record: Record) -> Record:
         """The session with its next angles, or why there are none; as it is if a model must be learned first."""
@@ -283,18 +278,23 @@ class Session:
         state = replace(state, views=np.concatenate([state.views, coming]))
         if len(state.views) >= record.settings.pilot:
             raise InputError("All pilot views that were missing are being measured; tell their projections before you ask on.")
-        available = Designer(problem, None, state=record.state).available
-        available[coming] = False
-        return pilot_suggestion(problem, state, available, record.settings.pilot)
+        return pilot_suggestion(problem, state, problem.free(record.state, taken=coming), record.settings.pilot)
 
     @contextmanager
     def _changing(self) -> Iterator[Record]:
         """Hold the session; gives what is in the file now."""
         with locked(self.path, "lock"):
+            yield self._look()
+
+    def _look(self) -> Record:
+        """What is in the file now. Every write makes a new file, so that one that was seen before need not be read again."""
+        seen = sessionfile.identity(self.path)
+        if seen is None or seen != self._seen:
             self.record = sessionfile.read(self.path)
-            yield self.record
+            self._seen = seen or ()
+        return self.record
 
     def _write(self, record: Record) -> None:
         if record is not self.record:
             sessionfile.write(self.path, record)
-            self.record = record
+            self.record, self._seen = record, sessionfile.identity(self.path) or ()

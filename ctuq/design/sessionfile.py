@@ -173,6 +173,15 @@ def read(path: str | os.PathLike) -> Record:
         raise InputError(f"'{path}' is damaged and cannot be read whole; use a copy of it.") from error
 
 
+def identity(path: Path) -> tuple[int, ...] | None:
+    """What differs between any two files that `write` put in one place; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def write(path: str | os.PathLike, record: Record) -> None:
     """Write a session, whole or not at all.
 

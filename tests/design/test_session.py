@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scanner import GEOMETRY, TINY, by_designer, grown, measure, piloted, places, sinogram, start
+from scanner import GEOMETRY, SIZE, TINY, by_designer, grown, measure, piloted, places, sinogram, start
 
 from ctuq.design import A_OPTIMAL, PRIORS, Designer, DesignProblem, Every, Isotropic, Matern, learner, sessionfile
 from ctuq.design import ahead as ahead_module
@@ -390,3 +390,27 @@ def test_what_does_not_fit_is_refused_in_one_sentence_and_the_file_stays(exhaust
         refuse(Session(exhausted.path))
     assert str(told.value).count(". ") == 0
     assert exhausted.path.read_bytes() == before
+
+
+def test_the_file_is_read_again_only_after_another_process_wrote_it(tmp_path, monkeypatch):
+    first, second = start(tmp_path, pilot=2), Session(tmp_path / "s.h5")
+    read, times = sessionfile.read, []
+    monkeypatch.setattr(sessionfile, "read", lambda path: times.append(path) or read(path))
+    first.tell(0.0, measure(0.0))
+    assert len(times) == 0
+    second.tell(np.deg2rad(60), measure(np.deg2rad(60)))
+    assert len(times) == 1 and len(second.state.views) == 2
+    first.ask()
+    assert len(times) == 2 and len(first.state.views) == 2
+
+
+def test_a_bad_ray_takes_nothing_from_what_the_exposure_lets_expect(tmp_path):
+    good = np.ones(18)
+    good[[3, 4]] = 0
+    session = Session.start(tmp_path / "s.h5", GEOMETRY, sessionfile.Settings(size=SIZE, pilot=2), doses=np.full(30, 3.0))
+    session.tell(0.0, measure(0.0), good, unit="exposure", learning=False)
+    whole = Session.start(tmp_path / "w.h5", GEOMETRY, sessionfile.Settings(size=SIZE, pilot=2), doses=np.full(30, 3.0))
+    whole.tell(0.0, measure(0.0), learning=False)
+    kept = session.state.weights > 0
+    assert kept.sum() < kept.size
+    np.testing.assert_array_equal(session.state.weights[kept], whole.state.weights[kept])
