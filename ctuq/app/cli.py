@@ -8,16 +8,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional, arg
 
-from ctuq.app.command import Command, File, Number, On
-from ctuq.app.design_cli import Design
+from ctuq.app.arguments import Command, File, Number, On
+from ctuq.app.design.cli import Design
 from ctuq.errors import CtuqError
+from ctuq.versions import version_of
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _Output = arg(aliases=["-o"], metavar="PATH")
@@ -111,6 +111,8 @@ class Reconstruct(Command):
     """YAML file with the geometry, for formats that hold none."""
     truth: File = None
     """Known image to score against; never used to reconstruct."""
+    start: Literal["educated", "random"] = "educated"
+    """Of the network: weights trained on simulated scans, or drawn by --seed."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     seed: int = 0
@@ -149,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0 done, 1 a defect of ctuq, 2 something the user can act on."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments == ["--version"]:
-        print(_version())
+        print(version_of("ctuq") or "unknown (not installed, run from source)")
         return 0
     command = tyro.cli(
         Demo | Info | Simulate | Reconstruct | Design | Report | Doctor,
@@ -166,13 +168,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sentence, code = _told(error)
         print(f"ctuq: {sentence}", file=sys.stderr)
         return code
-
-
-def _version() -> str:
-    try:
-        return version("ctuq")
-    except PackageNotFoundError:
-        return "unknown (not installed, run from source)"
 
 
 def _told(error: BaseException) -> tuple[str, int]:

@@ -8,30 +8,32 @@ import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ctuq import files, pipeline
-from ctuq.app import cli
 from ctuq.app.doctor import examine, usable
-from ctuq.app.drawing import draw_geometry
-from ctuq.app.info import description_lines
+from ctuq.app.png import png_bytes
 from ctuq.app.progress import ProgressBar, told_about
-from ctuq.app.report import draw_all, png_bytes, write_figures, write_report
-from ctuq.app.summary import sentences
-from ctuq.app.views import selected
+from ctuq.app.report.drawing import draw_geometry
+from ctuq.app.report.page import draw_all, write_figures, write_report
+from ctuq.app.report.summary import sentences
+from ctuq.app.selection import selected
 from ctuq.errors import InputError
+from ctuq.recon.dip import DIPOptions
 from ctuq.records import write_whole
-from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians
-from ctuq.tomo.phantoms import PHANTOMS
-from ctuq.tomo.simulate import RelativeNoise
-from ctuq.tomo.simulate import simulate as simulated
+from ctuq.tomo import Scan, radians
+from ctuq.tomo.simulate import phantom_scan
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.storage import write_tiff
 
+if TYPE_CHECKING:
+    from ctuq.app import cli
+
 RESULTS, CHECKPOINT = "results.h5", "checkpoint.h5"
 _DEMO_STEP = 4
-_FIELD_MM, _ATTENUATION = 40.0, 0.05
+_PHRASES = ("source", "format", "data", "values", "beam", "angles", "detector", "weights", "truth")
 
 
 def demo(command: "cli.Demo") -> int:
@@ -48,7 +50,7 @@ def info(command: "cli.Info") -> int:
     """Print what is in a scan, and draw its geometry on request."""
     found = files.opened(_named(command.scan), geometry=command.geometry)
     for path, raw in found:
-        for name, text in description_lines(files.description_of(raw, path)):
+        for name, text in _description_lines(files.description_of(raw, path)):
             print(f"{name:>13}  {text}")
     if command.draw is not None:
         scan = files.scan_of(found)
@@ -58,25 +60,37 @@ def info(command: "cli.Info") -> int:
     return 0
 
 
+def _description_lines(description: files.Description) -> list[tuple[str, str]]:
+    """Name and phrase of everything that a file says, then what was assumed and what is missing."""
+    lines = [(name, getattr(description, name)) for name in _PHRASES]
+    lines.insert(_PHRASES.index("weights"), ("rotation axis", description.axis))
+    lines += [("", fact) for fact in description.facts]
+    lines += [("note", text) for text in description.assumed]
+    lines += [("MISSING", text) for text in description.missing]
+    return [line for line in lines if line[1]] + _unsaid(description)
+
+
+def _unsaid(description: files.Description) -> list[tuple[str, str]]:
+    """What is not needed, but changes how the result is to be judged."""
+    gaps = []
+    if not description.weights and "counts" not in description.values:
+        gaps.append(("not given", "counts or weights of the rays: all are taken as equally precise"))
+    if not description.truth:
+        gaps.append(("not given", "truth: a result is judged by held-out views"))
+    return gaps
+
+
 def simulate(command: "cli.Simulate") -> int:
     """Write a simulated scan of a phantom."""
     if command.size < 2 or command.angles < 1:
         raise InputError(
             f"A simulation needs a --size of 2 or more and 1 or more --angles, got {command.size}, {command.angles}."
         )
-    noise = RelativeNoise(_fraction(command.noise))
-    voxel = _FIELD_MM / command.size
-    grid = VolumeGrid((command.size, command.size), voxel)
-    geometry = ParallelBeam(
-        angles=radians(np.arange(command.angles) * 180.0 / command.angles),
-        columns=int(np.ceil(np.sqrt(2) * command.size)) + 2,
-        pixel=voxel,
-    )
-    rng = np.random.default_rng(command.seed)
-    draw = PHANTOMS[command.phantom]
-    scan = simulated(lambda size: draw(size, rng), geometry, grid, noise, rng=rng, attenuation=_ATTENUATION)
+    noise = _fraction(command.noise)
+    angles = radians(np.arange(command.angles) * 180.0 / command.angles)
+    scan = phantom_scan(command.phantom, command.size, angles, noise=noise, seed=command.seed)
     files.write_scan(scan, command.output)
-    print(f"Written: {command.output}, {command.angles} views of {command.phantom} with {100 * noise.level:g} % noise.")
+    print(f"Written: {command.output}, {command.angles} views of {command.phantom} with {100 * noise:g} % noise.")
     return 0
 
 
@@ -90,6 +104,7 @@ def reconstruct(command: "cli.Reconstruct") -> int:
         samples=command.samples,
         calibrate=command.calibrate,
         calibration_views=command.calibration_views,
+        dip=DIPOptions(start=command.start),
         device=command.device,
         seed=command.seed,
     )

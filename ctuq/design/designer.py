@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ctuq.design.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import Conditioned
 from ctuq.design.greedy import greedy
-from ctuq.design.intake import taken_back, taken_in
-from ctuq.design.measured import condition, condition_on_new, measurements_of
-from ctuq.design.model import GaussianModel, Learn, Measurements
+from ctuq.design.measurements import condition_on_all, condition_on_new, measurements_of, taken_back, taken_in
+from ctuq.design.models.model import GaussianModel, Learn, Measurements
 from ctuq.design.problem import DesignProblem
 from ctuq.design.state import Decision, DesignState, Suggestion, learned
 from ctuq.errors import InputError
@@ -183,7 +182,7 @@ class Designer:
         """Condition on what is new, or on everything where the model or an earlier view has changed."""
         given = self._given
         if given is None or model is not self.model or tuple(state.views[: len(given.views)].tolist()) != given.views:
-            return condition(self.problem, state, model)
+            return condition_on_all(self.problem, state, model)
         return condition_on_new(self.problem, given, state, model)
 
     def _why_none(self, waiting: int) -> str:

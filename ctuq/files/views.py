@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.assemble import Assembled, assemble
-from ctuq.files.formats import file_hash
+from ctuq.files.formats.detect import file_hash
+from ctuq.files.formats.ownscan import geometry_tree
+from ctuq.files.formats.raw import Raw
 from ctuq.files.override import AXIS
-from ctuq.files.ownscan import geometry_tree
-from ctuq.files.raw import Raw
 from ctuq.files.reading import load_raw
 from ctuq.files.sidecar import treated
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam

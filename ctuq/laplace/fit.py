@@ -1,5 +1,6 @@
 """Hyperparameters of a linearised network by its evidence: one call, by whichever route fits the problem."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,19 +8,19 @@ import torch
 from torch import Tensor
 
 from ctuq.errors import InputError
-from ctuq.laplace.dense import ExactExpectation, maximise_exact
-from ctuq.laplace.dimension import samples_needed
-from ctuq.laplace.em import Ascent, Step, ascend, mackay, scoring
-from ctuq.laplace.expectation import BlockCG, Expectation, SampledExpectation, Sampler
-from ctuq.laplace.model import LinearModel
-from ctuq.laplace.normalisation import check_prior
+from ctuq.laplace.evidence.ascent import Ascent, Step, ascend, mackay, scoring
+from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
+from ctuq.laplace.evidence.hyperprior import Hyperprior, with_hyperprior
+from ctuq.laplace.evidence.sampled import Expectation, SampledExpectation
+from ctuq.laplace.evidence.sweep import Sweep, estimated_evidence, lowest_factor, sweep
 from ctuq.laplace.predictive import HeldOut
-from ctuq.laplace.priors import Prior, g_prior
-from ctuq.laplace.problem import Point, Problem, System
-from ctuq.laplace.routes import SOLVERS, assembled, fits_densely, for_solver, problem_of, sampler_of
-from ctuq.laplace.sampling import Draws
-from ctuq.laplace.start import first_point
-from ctuq.laplace.stochastic_evidence import Sweep, estimated_evidence, lowest_factor, sweep
+from ctuq.laplace.priors.diagonal import Prior, g_prior
+from ctuq.laplace.system.block_cg import BlockCG, Sampler
+from ctuq.laplace.system.problem import Point, Problem, System
+from ctuq.laplace.system.routes import SOLVERS, assembled, first_point, fits_densely, for_solver, problem_of, sampler_of
+from ctuq.laplace.system.sampling import Draws
+from ctuq.laplace.tangent.model import LinearModel
+from ctuq.laplace.tangent.normalisation import check_prior
 from ctuq.linops.estimate import Estimate
 
 METHODS = ("auto", "dense", "em", "gradient")
@@ -31,7 +32,8 @@ class Fit:
 
     Parameters
     ----------
-    model : LinearModel
+    model : LinearModel, optional
+        None if the problem is no network's.
     problem : Problem
         The model and its data, whitened.
     prior : Prior
@@ -58,7 +60,7 @@ class Fit:
         The route, and why it was taken.
     """
 
-    model: LinearModel
+    model: LinearModel | None
     problem: Problem
     prior: Prior
     psi: Tensor
@@ -87,8 +89,12 @@ class Fit:
         return dict(zip(self.prior.names, self.psi.exp().tolist(), strict=True))
 
     def samples_needed(self, accuracy: float) -> int:
-        """Samples that would give a shared precision to this relative accuracy, at a typical contraction of EM of 1/2."""
-        return samples_needed(self.total_dimension.value, accuracy, contraction=0.5)
+        """Samples that would give a shared precision to this relative accuracy, at a typical contraction rho of EM of 1/2.
+
+        One sample has a variance of at most gamma, and a fixed point multiplies the error by ``1 / (1 - rho)``:
+        ``k >= 1 / (gamma accuracy^2 (1 - rho)^2)``.
+        """
+        return max(1, math.ceil(4 / (max(self.total_dimension.value, 1e-6) * accuracy**2)))
 
 
 def maximise_evidence(
@@ -141,21 +147,74 @@ def maximise_evidence(
     InputError
         For targets or priors that do not fit the model, and unknown methods.
     """
-    _check(targets, method, solver, samples)
+    _check_targets(targets)
     rng = torch.Generator(model.weights.device).manual_seed(0) if rng is None else rng
     used: Prior = g_prior(model, rng=rng) if prior is None else prior
     check_prior(model, used)
     problem = problem_of(model, targets, samples)
-    route, reason = (method, "as asked") if method != "auto" else _automatic(problem, used)
-    score = None if held_out is None else HeldOut(model, *held_out)
-    begin = first_point(problem, used, rng=rng) if start is None else start
-    search = _Search(problem, used, begin, score, with_sweep, max_steps, rng)
-    found = search.dense() if route == "dense" else search.sampled(route, (solver, samples, batch), cap)
+    return maximise(
+        problem,
+        used,
+        model=model,
+        method=method,
+        solver=solver,
+        samples=samples,
+        score=None if held_out is None else HeldOut(model, *held_out),
+        with_sweep=with_sweep,
+        start=start,
+        batch=batch,
+        max_steps=max_steps,
+        cap=cap,
+        rng=rng,
+    )
+
+
+def maximise(
+    problem: Problem,
+    prior: Prior,
+    *,
+    model: LinearModel | None = None,
+    method: str = "auto",
+    solver: str = "cg",
+    samples: int = 16,
+    score: HeldOut | None = None,
+    with_sweep: bool = False,
+    start: Point | None = None,
+    batch: int | None = None,
+    max_steps: int = 60,
+    cap: float = 1e4,
+    rng: torch.Generator | None = None,
+    hyperprior: Hyperprior | None = None,
+    components: Tensor | None = None,
+) -> Fit:
+    """Maximise the evidence of any linear problem; `maximise_evidence` does so for a network's.
+
+    Parameters
+    ----------
+    problem : Problem
+    prior : Prior
+    model : LinearModel, optional
+        The network's, if the problem is one's.
+    score : HeldOut, optional
+    hyperprior : callable, optional
+        ``log p(psi)`` of the prior's hyperparameters, differentiable; what is maximised is the evidence times it, what is
+        reported is the evidence.
+    components : Tensor, float64, shape (c, m, m), optional
+        ``prior.components`` of the features, for the dense route, where they are known without the features' matrix.
+    method, solver, samples, with_sweep, start, batch, max_steps, cap, rng
+        As for `maximise_evidence`.
+    """
+    _check(method, solver, samples)
+    rng = torch.Generator(problem.target.device).manual_seed(0) if rng is None else rng
+    route, reason = (method, "as asked") if method != "auto" else _automatic(problem, prior)
+    begin = first_point(problem, prior, rng=rng) if start is None else start
+    search = _Search(problem, prior, begin, score, with_sweep, max_steps, rng, hyperprior)
+    found = search.dense(components) if route == "dense" else search.sampled(route, (solver, samples, batch), cap)
     at = found.expectation
     return Fit(
         model,
         problem,
-        used,
+        prior,
         psi=at.point.psi,
         sigma2=at.point.sigma2,
         mode=at.mode.weights,
@@ -173,9 +232,12 @@ def maximise_evidence(
     )
 
 
-def _check(targets: Tensor, method: str, solver: str, samples: int) -> None:
+def _check_targets(targets: Tensor) -> None:
     if not isinstance(targets, Tensor):
         raise InputError(f"The targets are a tensor, not {type(targets).__name__}: torch.from_numpy makes one of an array.")
+
+
+def _check(method: str, solver: str, samples: int) -> None:
     if method not in METHODS or solver not in SOLVERS:
         raise InputError(f"There is no method {method!r} with solver {solver!r}; choose among {METHODS} and {SOLVERS}.")
     if samples < 2:
@@ -206,11 +268,19 @@ class _Search:
     with_sweep: bool
     max_steps: int
     rng: torch.Generator
+    hyperprior: Hyperprior | None = None
 
-    def dense(self) -> _Found:
+    def dense(self, components: Tensor | None = None) -> _Found:
         """By the exact evidence."""
-        expectation = ExactExpectation(assembled(self.problem), self.prior)
-        ended = maximise_exact(expectation, self.start, learn_noise=self.problem.learn_noise, max_steps=self.max_steps)
+        problem = assembled(self.problem) if components is None else self.problem
+        expectation = ExactExpectation(problem, self.prior, components=components)
+        ended = maximise_exact(
+            expectation,
+            self.start,
+            learn_noise=self.problem.learn_noise,
+            max_steps=self.max_steps,
+            hyperprior=self.hyperprior,
+        )
         assert ended.expectation.log_evidence is not None
         score, scored = None, "nothing"
         if self.score is not None:
@@ -225,7 +295,7 @@ class _Search:
         update = mackay if route == "em" else scoring
         problem = for_solver(self.problem, self.prior, sampling[0])
         ended = ascend(
-            SampledExpectation(problem, self.prior, self._sampler(problem, *sampling)),
+            with_hyperprior(SampledExpectation(problem, self.prior, self._sampler(problem, *sampling)), self.hyperprior),
             self.prior,
             self.start,
             learn_noise=self.problem.learn_noise,

@@ -14,19 +14,13 @@ from torch import Tensor
 
 from ctuq.errors import BackendError, InputError
 from ctuq.laplace import DensePosterior
-from ctuq.linops.jacobian import linearise
+from ctuq.linops.jacobian.network import linearise
 from ctuq.pipeline.checkpoint import Checkpoint
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.recon import CLASSICAL
-from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip, generator
+from ctuq.recon.dip import Data, DIPState, Generator, dip, finished, generator
 from ctuq.recon.holdout import default_views, held_views, split, useful_views
-from ctuq.tomo import ray_transform
-from ctuq.tomo.geometry import VolumeGrid, default_grid
-from ctuq.tomo.raytransform import RayTransform
-from ctuq.tomo.resample import resample
-from ctuq.tomo.scan import Scan
-from ctuq.uncertainty.estimate import Estimate, estimate
-from ctuq.uncertainty.metrics import (
+from ctuq.scores.gaussian import (
     PATCHES,
     image_scores,
     joint_log_likelihood,
@@ -34,6 +28,12 @@ from ctuq.uncertainty.metrics import (
     sampled_patch_log_likelihood,
     truth_scores,
 )
+from ctuq.tomo import ray_transform
+from ctuq.tomo.geometry import VolumeGrid, default_grid
+from ctuq.tomo.rays.transform import RayTransform
+from ctuq.tomo.resample import resample
+from ctuq.tomo.scan import Scan
+from ctuq.uncertainty.estimate import Estimate, estimate
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.tangent import TangentModel
 
@@ -239,20 +239,15 @@ def _split(options: ReconstructOptions, scan: Scan) -> _Views:
 def _fit(run: Run, generate: Generator, start: dict[str, Tensor], data: tuple[Data, Data], checkpoint: Checkpoint) -> DIPState:
     options = run.options.dip
     kept = state = checkpoint.load(start)
-    if kept is None or not _finished(kept, options):
+    if kept is None or not finished(kept, options):
         for state in dip(generate, start, *data, options, resume=kept):
             checkpoint.save(state, options)
             misfit = float(state.history[-1, 2])
-            run.tell("Deep Image Prior", state.iteration, options.iterations, f"held-out misfit {misfit:.3g}")
-        run.tell("Deep Image Prior", options.iterations, options.iterations)
+            run.tell("Deep Image Prior", state.iteration, options.length, f"held-out misfit {misfit:.3g}")
+        run.tell("Deep Image Prior", options.length, options.length)
     assert state is not None
     checkpoint.save(state, options, last=True)
     return state
-
-
-def _finished(state: DIPState, options: DIPOptions) -> bool:
-    waited = state.iteration - int(state.best_iteration.max())
-    return state.iteration >= options.iterations or waited > options.patience * options.iterations
 
 
 def _classical(run: Run, A: RayTransform, y: Tensor, weights: Tensor) -> dict[str, NDArray[np.float32]]:

@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from ctuq.errors import InputError
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import DIPOptions
-from ctuq.uncertainty.tangent import PRIORS
+from ctuq.uncertainty.factor import PRIORS
 
 METHODS = ("dip", *CLASSICAL)
 _LIBRARIES = ("ctuq", "torch", "numpy", "scipy", "astra-toolbox", "odl", "h5py", "scikit-image")

@@ -33,12 +33,12 @@ from ctuq.design import (
     low_rank,
     sampled,
 )
-from ctuq.design.lindip import model_of, retrain, tangent_of
-from ctuq.design.stationary import Matern12
+from ctuq.design.models.lindip import model_of, retrain, tangent_of
+from ctuq.design.models.pixels import PixelMatern
 from ctuq.recon.dip import DIPOptions
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
-from ctuq.tomo.matrix import MatrixRayTransform
 from ctuq.tomo.phantoms import rectangles
+from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.uncertainty.estimate import estimate
 from experiments.design_side_by_side import Bench
 
@@ -128,7 +128,7 @@ def latency(size: int, rank: int) -> None:
     """Seconds from telling one view to the next suggestion, 180 candidates; to reach: 2."""
     print(f"\nsuggestions at {size} x {size}, 180 candidates, {torch.get_num_threads()} threads; wall s (CPU s of all threads)")
     A = _transform(size, 180)
-    kernel = Matern12(A.grid.shape, size / 8)
+    kernel = PixelMatern(A.grid.shape, size / 8)
     rng = torch.Generator().manual_seed(0)
     models: dict[str, Callable[[], Covariance]] = {
         f"factor of rank {rank}": lambda: low_rank(kernel.times, A.grid.size, rank, rng=rng),

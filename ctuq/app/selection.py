@@ -1,0 +1,58 @@
+"""Which views of a scan the command line asks for."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq.app.typed import degrees
+from ctuq.errors import InputError
+from ctuq.tomo.geometry import Geometry
+from ctuq.tomo.scan import Scan
+
+_TURN = 360.0
+
+
+def selected(scan: Scan, every: int | None, angles: str | None) -> Scan:
+    """The scan of every ``every``-th view, or of the views at the given angles in degrees; all of it if neither is given.
+
+    Raises
+    ------
+    InputError
+        If both are given, ``angles`` is not a list of numbers, or no view is near one of them.
+    """
+    if every is not None and angles is not None:
+        raise InputError("--every and --angles exclude each other; give one of them.")
+    if every is not None:
+        return scan.every(every)
+    if angles is not None:
+        return scan.select(views_at(scan.geometry, degrees(angles, "--angles")))
+    return scan
+
+
+def views_at(geometry: Geometry, wanted: NDArray) -> NDArray[np.int64]:
+    """Index of the view nearest to each angle, each view once, in the order asked for.
+
+    A view is near if it is at most half the median step between neighbouring views away; whole turns do not count.
+
+    Raises
+    ------
+    InputError
+        Naming the first angle that no view is near, and the nearest one measured.
+    """
+    measured = np.rad2deg(geometry.angles)
+    within = _half_step(measured)
+    chosen = []
+    for angle in wanted:
+        distance = np.abs((measured - angle + _TURN / 2) % _TURN - _TURN / 2)
+        nearest = int(distance.argmin())
+        if distance[nearest] > within + 1e-9:
+            raise InputError(
+                f"No view was measured at {angle:g}°; the nearest of the {len(measured)} views is at "
+                f"{measured[nearest]:.4g}°, and up to {within:.3g}° away would do."
+            )
+        chosen.append(nearest)
+    return np.array(list(dict.fromkeys(chosen)), dtype=np.int64)
+
+
+def _half_step(measured: NDArray) -> float:
+    steps = np.diff(np.unique(np.round(measured % _TURN, 9)))
+    return float(np.median(steps)) / 2 if steps.size else 0.5

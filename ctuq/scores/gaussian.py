@@ -1,0 +1,141 @@
+"""How good a prediction with error bars is: likelihood, calibration, sharpness, and where the errors are."""
+
+import math
+
+import numpy as np
+import scipy.linalg
+import scipy.stats
+from numpy.typing import ArrayLike, NDArray
+from skimage.metrics import structural_similarity
+
+PATCHES = (1, 2, 4, 7, 14)
+Z95 = 1.959963984540054
+"""Half the central 95 % interval of a Gaussian, in standard deviations."""
+
+
+def gaussian_scores(residual: ArrayLike, variance: ArrayLike) -> dict[str, float]:
+    """Scores of independent Gaussian predictions.
+
+    Parameters
+    ----------
+    residual, variance : array of float
+        Truth minus prediction, and the predicted variance, of each value.
+
+    Returns
+    -------
+    dict of str to float
+        "log_likelihood" (nats a value), "rms_z", "cover_68", "cover_95", "crps" (Gneiting and Raftery 2007, in the unit of the
+        residual), "rmse".
+    """
+    r, v = np.asarray(residual, np.float64).ravel(), np.asarray(variance, np.float64).ravel()
+    s = np.sqrt(v)
+    z = r / s
+    normal = scipy.stats.norm
+    crps = s * (z * (2 * normal.cdf(z) - 1) + 2 * normal.pdf(z) - 1 / math.sqrt(math.pi))
+    return {
+        "log_likelihood": float(np.mean(-0.5 * (z**2 + np.log(2 * math.pi * v)))),
+        "rms_z": float(np.sqrt(np.mean(z**2))),
+        "cover_68": float(np.mean(np.abs(z) <= 1)),
+        "cover_95": float(np.mean(np.abs(z) <= Z95)),
+        "crps": float(crps.mean()),
+        "rmse": float(np.sqrt(np.mean(r**2))),
+    }
+
+
+def calibration_curve(residual: ArrayLike, variance: ArrayLike, levels: ArrayLike) -> NDArray[np.float64]:
+    """Share of values inside their central Gaussian interval of each nominal level.
+
+    Parameters
+    ----------
+    residual, variance : array of float
+        As in `gaussian_scores`.
+    levels : array of float, shape (p,)
+        Probabilities in (0, 1).
+
+    Returns
+    -------
+    array, shape (p,)
+    """
+    z = np.abs(np.asarray(residual, np.float64).ravel()) / np.sqrt(np.asarray(variance, np.float64).ravel())
+    half = scipy.stats.norm.ppf(0.5 + np.asarray(levels) / 2)
+    return (z[:, None] <= half).mean(0)
+
+
+def image_scores(mean: NDArray, truth: NDArray) -> dict[str, float]:
+    """PSNR (dB, peak = range of the truth), SSIM and RMSE of an image."""
+    peak = float(truth.max() - truth.min())
+    mse = float(np.mean((np.asarray(mean, np.float64) - truth) ** 2))
+    window = min(7, min(truth.shape) // 2 * 2 - 1)
+    ssim = structural_similarity(np.asarray(truth, np.float64), np.asarray(mean, np.float64), data_range=peak, win_size=window)
+    return {"psnr": 10 * math.log10(peak**2 / max(mse, 1e-300)), "ssim": float(np.asarray(ssim)), "rmse": math.sqrt(mse)}
+
+
+def truth_scores(mean: NDArray, std: NDArray, truth: NDArray) -> dict[str, float]:
+    """Image and pixel scores against a truth; those that end in "_object" are over the pixels of the object.
+
+    The object is where the truth exceeds 5 % of its largest value. Also "rank_correlation" of |error| and std (Spearman).
+    """
+    error, variance = truth - mean, np.maximum(np.asarray(std, np.float64), 1e-12 * float(np.ptp(truth))) ** 2
+    scores = image_scores(mean, truth) | gaussian_scores(error, variance)
+    inside = truth > 0.05 * truth.max()
+    scores |= {f"{name}_object": value for name, value in gaussian_scores(error[inside], variance[inside]).items()}
+    ranks = (scipy.stats.rankdata(values) for values in (np.abs(error), np.asarray(std)))
+    scores["rank_correlation"] = float(np.corrcoef(*(r.ravel() for r in ranks))[0, 1])
+    return scores
+
+
+def patch_log_likelihood(error: NDArray, covariance: NDArray, patch: int) -> float:
+    """Log-likelihood in nats a pixel of the error on square patches, jointly Gaussian inside a patch.
+
+    Parameters
+    ----------
+    error : array, shape (y, x)
+        Truth minus mean.
+    covariance : array, shape (y * x, y * x)
+        Posterior covariance, C order.
+    patch : int
+        Edge of a patch; the last row and column of patches are smaller where it does not divide the image.
+    """
+    index = np.arange(error.size).reshape(error.shape)
+    total = 0.0
+    for top in range(0, error.shape[0], patch):
+        for left in range(0, error.shape[1], patch):
+            pixels = index[top : top + patch, left : left + patch].ravel()
+            total += joint_log_likelihood(error.ravel()[pixels], covariance[np.ix_(pixels, pixels)])
+    return total / error.size
+
+
+def sampled_patch_log_likelihood(error: NDArray, deviations: NDArray, patch: int) -> float:
+    """As `patch_log_likelihood` with the covariance of each patch from samples ``(sample, y, x)`` of mean zero.
+
+    A patch of p pixels needs clearly more than p samples; its sample covariance is shrunk to its diagonal by the share
+    p / samples, which keeps it positive definite.
+    """
+    n = len(deviations)
+    total = 0.0
+    for top in range(0, error.shape[0], patch):
+        for left in range(0, error.shape[1], patch):
+            window = np.s_[top : top + patch, left : left + patch]
+            draws = np.asarray(deviations[(slice(None), *window)], np.float64).reshape(n, -1)
+            covariance = draws.T @ draws / n
+            share = min(1.0, covariance.shape[0] / n)
+            covariance = (1 - share) * covariance + share * np.diag(np.diag(covariance))
+            total += joint_log_likelihood(error[window].ravel(), covariance)
+    return total / error.size
+
+
+def joint_log_likelihood(error: NDArray, covariance: NDArray) -> float:
+    """Log density in nats of ``error`` under N(0, covariance); rounding directions get float64's rounding error."""
+    covariance = np.asarray(covariance, np.float64)
+    diagonal = np.diag(covariance)
+    rounding = np.finfo(np.float64).eps * len(error) * max(float(diagonal.max()), 1e-300)
+    for factor in (1.0, 1e3, 1e6):
+        try:
+            lower = np.linalg.cholesky(covariance + factor * rounding * np.eye(len(error)))
+            break
+        except np.linalg.LinAlgError:
+            continue
+    else:
+        return -math.inf
+    z = scipy.linalg.solve_triangular(lower, np.asarray(error, np.float64), lower=True)
+    return float(-0.5 * z @ z - np.log(np.diag(lower)).sum() - 0.5 * len(error) * math.log(2 * math.pi))
