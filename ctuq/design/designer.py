@@ -88,10 +88,8 @@ class Designer:
 
     @property
     def predicted_error(self) -> float:
-        """Root mean square of the posterior standard deviation over the region, 1/mm (line integrals for a model of rays)."""
-        given = self.conditioned
-        assert self.model is not None
-        return self._error(given, self.model)
+        """Root mean square of the posterior standard deviation over the region, 1/mm."""
+        return self._error(self.conditioned)
 
     def ask(self, n: int = 1, *, pending: ArrayLike = ()) -> Suggestion:
         """The next angles, each chosen as if those before it had been measured; only the log is changed.
@@ -111,7 +109,6 @@ class Designer:
         if n < 1:
             raise InputError(f"At least one angle must be asked for, got {n}.")
         problem, given, position = self.problem, self.conditioned, self.state.position
-        assert self.model is not None
         waiting = problem.index(pending).tolist() if np.size(pending) else []
         for view in waiting:
             given, position = given.given(view), float(problem.angles[view])
@@ -124,7 +121,7 @@ class Designer:
         if not first.any():
             raise InputError(self._why_none(len(waiting)))
         picks = greedy(given, problem, n, available=available, spent=spent, position=position)
-        angles, error = problem.angles[picks.views], self._error(given, self.model)
+        angles, error = problem.angles[picks.views], self._error(given)
         stop, reason = problem.stopping.advice(float(angles[0]), float(picks.gains[0]), problem.criterion.unit, error)
         self.state = self.state.logged(
             Decision("ask", angles, picks.scores, picks.gains, error, self.state.spent, stop, reason)
@@ -172,7 +169,7 @@ class Designer:
         renewed = model is not self.model
         given = None if model is None else self._extended(state, model)
         if given is not None and model is not None:
-            error = self._error(given, model)
+            error = self._error(given)
             state = replace(state, log=(*state.log[:-1], replace(state.log[-1], error=error)))
             if renewed:
                 state = learned(state, len(state.views), model.note, model.hyperparameters, error)
@@ -191,6 +188,6 @@ class Designer:
             return f"The dose budget of {budget:g} is exhausted ({spent:g} spent, {waiting} views pending); raise it to go on."
         return f"No candidate is left: all {int(self.problem.allowed.sum())} allowed angles were asked for, told or rejected."
 
-    def _error(self, given: Conditioned, model: GaussianModel) -> float:
-        region = self.problem.region_weights(given.rows.size, model.space)
+    def _error(self, given: Conditioned) -> float:
+        region = self.problem.region_weights
         return float((region @ given.variance.clamp(min=0) / region.sum()).sqrt())

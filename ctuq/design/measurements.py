@@ -152,10 +152,9 @@ def taken_back(problem: DesignProblem, state: DesignState, angles: ArrayLike, re
 
 def condition_on_all(problem: DesignProblem, state: DesignState, model: GaussianModel) -> Conditioned:
     """A model given all measured views, with the weights that the others are expected to have."""
-    rows = model.rows(problem.A)
-    region = problem.region_weights(rows.size, model.space) if problem.criterion.regional else None
-    planned = _planned(problem, state, model)
-    return condition_on_new(problem, Conditioned.start(rows, model.covariance, planned, region=region), state, model)
+    region = problem.region_weights if problem.criterion.regional else None
+    start = Conditioned.start(problem.rows, model.covariance, _planned(problem, state, model), region=region)
+    return condition_on_new(problem, start, state, model)
 
 
 def condition_on_new(problem: DesignProblem, given: Conditioned, state: DesignState, model: GaussianModel) -> Conditioned:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ctuq.design.algebra.criteria import EIG, Criterion
+from ctuq.design.algebra.rows import ViewRows
 from ctuq.design.constraints import Arc, Exposure, Stopping, Turning, nearest
 from ctuq.design.state import DesignState
 from ctuq.errors import InputError
@@ -89,18 +91,16 @@ class DesignProblem:
             allowed &= ~arc.contains(self.angles)
         return allowed
 
-    def region_weights(self, size: int, space: str) -> Tensor:
-        """The region over the d unknowns, float64; all of them where the unknowns are rays.
+    @cached_property
+    def rows(self) -> ViewRows:
+        """All views as sparse rows over the image's pixels."""
+        return ViewRows(self.A.matrix, self.views)
 
-        Raises
-        ------
-        InputError
-            If a region of the image is wanted from a model of rays.
-        """
-        if space != "image" and (self.region is not None or self.criterion.regional):
-            raise InputError("A region or the A-optimal gain needs a covariance of the image; this one is of candidate rays.")
+    @property
+    def region_weights(self) -> Tensor:
+        """The region over the d pixels, float64."""
         if self.region is None:
-            return torch.ones(size, dtype=torch.float64)
+            return torch.ones(self.A.grid.size, dtype=torch.float64)
         return torch.from_numpy(np.asarray(self.region, np.float64).ravel())
 
     def index(self, angles: ArrayLike) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ class Decision:
     gains : array of float64, shape (n,)
         For "ask", the score of each pick; otherwise empty.
     error : float
-        Predicted root mean square error before, 1/mm (line integrals where the model is of rays); NaN where unknown.
+        Predicted root mean square error before, 1/mm; NaN where unknown.
     spent : float
         Dose spent so far.
     stop : bool
@@ -58,7 +58,7 @@ class Suggestion:
     unit : str
         Of scores and gains.
     error : float
-        Predicted root mean square error of the region now, 1/mm (line integrals where the model is of rays).
+        Predicted root mean square error of the region now, 1/mm.
     stop : bool
     reason : str
         Why to go on or stop, with the figures.
