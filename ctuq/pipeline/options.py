@@ -26,6 +26,8 @@ class ReconstructOptions:
     uncertainty : bool
     samples : int
         Posterior samples to keep.
+    directions : int
+        Most leading directions of the covariance to keep for later questions (`Result.covariance`), in 64 MiB at most.
     calibrate : bool
         Hold views out of the fit and learn the scales of the error bars from them.
     calibration_views : int, optional
@@ -44,6 +46,7 @@ class ReconstructOptions:
     size: int = 128
     uncertainty: bool = True
     samples: int = 64
+    directions: int = 128
     calibrate: bool = True
     calibration_views: int | None = None
     prior: str = "isotropic"
