@@ -12,7 +12,7 @@ _BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**28}
 """Patches unfolded at once: they stay in a cache of 2 MB beside the pixels they meet. 0.25 to 1 MB are equally fast."""
 _FEW_PIXELS, _LITTLE_WORK = 512, 5e6
 """Pixels of the output and multiplications for a row, below which one matrix product beats a convolution for each row."""
-_ROWS_WORTH_UNFOLDING = 4
+ROWS_WORTH_UNFOLDING = 4
 """From so many rows on, patches are unfolded for large images too."""
 
 
@@ -70,7 +70,7 @@ class Convolution:
         elif wanted[0]:
             anywhere = self._x.new_empty(()).expand(len(g), *self._x.shape[1:])
             dx = self._backward(g, anywhere, 0).unflatten(0, (k, -1))
-        if wanted[1] and self._by_row and k < _ROWS_WORTH_UNFOLDING:
+        if wanted[1] and self._by_row and k < ROWS_WORTH_UNFOLDING:
             dw = torch.stack([self._backward(row, self._x, 1) for row in g.unflatten(0, (k, -1))])
         elif wanted[1]:
             dw = self._weight_vjp(rows)
@@ -113,7 +113,7 @@ class Convolution:
         x = x.movedim(len(taps) + 1, -1)
         width = math.prod(taps) * x.shape[-1]
         most = _BLOCK_BYTES.get(x.device.type, _BLOCK_BYTES["cuda"]) // (width * x.element_size())
-        for pixels in _parts(self._shape[:-1], most):
+        for pixels in _parts(self._shape[:-1], math.prod(self._shape) if self._local else most):
             yield pixels, x[pixels].reshape(-1, width)
 
 
