@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -82,8 +83,8 @@ def measure(options: Options, size: int) -> list[tuple]:
     for method, rows in ROWS.items():
         for k in rows[size]:
             J = linearise(network, image, choice=ProductChoice(vjp=method, jvp=method, vjp_rows=k, jvp_rows=k))[1]
-            jobs["VJP", method, k] = lambda J=J, u=J.range.randn(k, rng=rng): J.T(u)
-            jobs["JVP", method, k] = lambda J=J, v=J.domain.randn(k, rng=rng): J(v)
+            jobs["VJP", method, k] = partial(J.T, J.range.randn(k, rng=rng))
+            jobs["JVP", method, k] = partial(J, J.domain.randn(k, rng=rng))
         if method == "tape":
             smallest(jobs, 1)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
