@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from ctuq.app.command import Command, File, Number, On
+from ctuq.app.arguments import Command, File, Number, On
 from ctuq.app.design.cli import Design
 from ctuq.errors import CtuqError
 from ctuq.versions import version_of
@@ -111,6 +111,8 @@ class Reconstruct(Command):
     """YAML file with the geometry, for formats that hold none."""
     truth: File = None
     """Known image to score against; never used to reconstruct."""
+    start: Literal["educated", "random"] = "educated"
+    """Of the network: weights trained on simulated scans, or drawn by --seed."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     seed: int = 0

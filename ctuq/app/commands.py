@@ -16,11 +16,12 @@ from ctuq import files, pipeline
 from ctuq.app.doctor import examine, usable
 from ctuq.app.png import png_bytes
 from ctuq.app.progress import ProgressBar, told_about
-from ctuq.app.report.drawing import draw_geometry
+from ctuq.app.report.geometry import draw_geometry
 from ctuq.app.report.page import draw_all, write_figures, write_report
 from ctuq.app.report.summary import sentences
-from ctuq.app.views import selected
+from ctuq.app.selection import selected
 from ctuq.errors import InputError
+from ctuq.recon.dip import DIPOptions
 from ctuq.records import write_whole
 from ctuq.tomo import Scan, radians
 from ctuq.tomo.simulate import phantom_scan
@@ -102,6 +103,7 @@ def reconstruct(command: "cli.Reconstruct") -> int:
         samples=command.samples,
         calibrate=command.calibrate,
         calibration_views=command.calibration_views,
+        dip=DIPOptions(start=command.start),
         device=command.device,
         seed=command.seed,
     )

@@ -9,10 +9,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from ctuq.design.algebra.conditioning import Conditioned
 from ctuq.design.greedy import greedy
-from ctuq.design.intake import rays, refuse_repeats, weights_of
-from ctuq.design.measured import condition, condition_on_new, measurements_of
+from ctuq.design.measurements import (
+    checked_rays,
+    checked_weights,
+    condition_on_all,
+    condition_on_new,
+    expected_weights,
+    measurements_of,
+    refuse_repeats,
+)
 from ctuq.design.models.model import GaussianModel, Learn, Measurements
-from ctuq.design.noise import expected_weights
 from ctuq.design.problem import DesignProblem
 from ctuq.design.state import Decision, DesignState, Suggestion
 from ctuq.errors import InputError
@@ -150,10 +156,10 @@ class Designer:
         """
         problem, old = self.problem, self.state
         views = problem.index(angles)
-        y = rays(projections, len(views), problem.A.geometry.columns, "projections")
+        y = checked_rays(projections, len(views), problem.A.geometry.columns, "projections")
         if weights is None:
             weights = expected_weights(problem, self.model, self.measurements)[torch.from_numpy(views)].numpy()
-        w = weights_of(weights, len(views), problem.A.geometry.columns)
+        w = checked_weights(weights, len(views), problem.A.geometry.columns)
         refuse_repeats(problem, old.views, views)
         state = replace(
             old,
@@ -207,7 +213,7 @@ class Designer:
         """Condition on what is new, or on everything where the model or an earlier view has changed."""
         given = self._given
         if given is None or model is not self.model or tuple(state.views[: len(given.views)].tolist()) != given.views:
-            return condition(self.problem, state, model)
+            return condition_on_all(self.problem, state, model)
         return condition_on_new(self.problem, given, state, model)
 
     def _available(self, spent: float, taken: Sequence[int] | NDArray) -> NDArray[np.bool_]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from importlib.metadata import PackageNotFoundError, version
 
 from ctuq.errors import InputError
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import DIPOptions
 from ctuq.uncertainty.factor import PRIORS
+from ctuq.versions import versions_of
 
 METHODS = ("dip", *CLASSICAL)
 _LIBRARIES = ("ctuq", "torch", "numpy", "scipy", "astra-toolbox", "odl", "h5py", "scikit-image")
@@ -26,6 +26,8 @@ class ReconstructOptions:
     uncertainty : bool
     samples : int
         Posterior samples to keep.
+    directions : int
+        Most leading directions of the covariance to keep for later questions (`Result.covariance`), in 64 MiB at most.
     calibrate : bool
         Hold views out of the fit and learn the scales of the error bars from them.
     calibration_views : int, optional
@@ -44,6 +46,7 @@ class ReconstructOptions:
     size: int = 128
     uncertainty: bool = True
     samples: int = 64
+    directions: int = 128
     calibrate: bool = True
     calibration_views: int | None = None
     prior: str = "isotropic"
@@ -99,10 +102,4 @@ def flat_settings(options: ReconstructOptions) -> dict[str, str | float | int]:
 
 def library_versions() -> dict[str, str]:
     """Versions of ctuq and of what it computes with."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return versions_of(*_LIBRARIES)

@@ -1,7 +1,6 @@
 """How good a prediction with error bars is: likelihood, calibration, sharpness, and where the errors are."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import scipy.linalg
@@ -43,14 +42,14 @@ def gaussian_scores(residual: ArrayLike, variance: ArrayLike) -> dict[str, float
     }
 
 
-def calibration_curve(residual: ArrayLike, variance: ArrayLike, levels: Sequence[float]) -> NDArray[np.float64]:
+def calibration_curve(residual: ArrayLike, variance: ArrayLike, levels: ArrayLike) -> NDArray[np.float64]:
     """Share of values inside their central Gaussian interval of each nominal level.
 
     Parameters
     ----------
     residual, variance : array of float
         As in `gaussian_scores`.
-    levels : sequence of float, length p
+    levels : array of float, shape (p,)
         Probabilities in (0, 1).
 
     Returns

@@ -16,9 +16,7 @@ from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.posterior import Conditioned, ImagePosterior
 from ctuq.uncertainty.prior import FLOORS, ImagePrior
 from ctuq.uncertainty.result import Calibration
-
-EXACT_RAYS = 3072
-"""Up to so many fitted rays the evidence is exact: 25 factorisations of so large a matrix take a minute on one core."""
+from ctuq.uncertainty.route import Route, route
 
 _FLOOR_SHAPE = 0.5
 _LEFT_OUT = 2048
@@ -87,6 +85,7 @@ def estimate(
     *,
     variation: float = 0.0,
     rng: torch.Generator | None = None,
+    way: Route | None = None,
 ) -> Estimate:
     """Evidence on the fitted views, scales from the held-out ones, posterior given all.
 
@@ -101,15 +100,21 @@ def estimate(
         Strength of the TV hyperprior; 0 leaves it out.
     rng : torch.Generator, optional
         Of seed 0 by default.
+    way : Route, optional
+        What is exact; by default by size alone.
     """
     rng = torch.Generator().manual_seed(0) if rng is None else rng
     unseen = torch.isin(model.views, torch.as_tensor(held_out, device=model.views.device))
-    evidence = fit_evidence(model, ~unseen, variation=variation, rng=rng)
+    if way is None:
+        way = route(model.image.numel(), len(unseen), int((~unseen).sum()), 0)
+    method = "dense" if way.exact_evidence else "em"
+    evidence = fit_evidence(model, ~unseen, variation=variation, rng=rng, method=method)
     scales, calibration = Scales(1, 1, float("inf"), float("inf")), None
     correction = torch.zeros_like(model.mean)
     if len(held_out):
-        scales, calibration, correction = _calibrate(model, y, held_out, unseen, evidence=evidence, rng=rng)
-    given = Conditioned.on(model, evidence.point)
+        views = _HeldOut(model, unseen, held_out, way.dense_noise)
+        scales, calibration, correction = _calibrate(views, y, evidence, rng)
+    given = Conditioned.on(model, evidence.point, dense=way.dense_noise)
     return Estimate(evidence, ImagePosterior(given, rng=rng), scales, calibration, correction, _leave_one_out(given))
 
 
@@ -132,13 +137,13 @@ def fit_evidence(
         Strength of the TV hyperprior.
     rng : torch.Generator
     method : {"auto", "dense", "em"}
-        "dense" up to `EXACT_RAYS` fitted rays.
+        See `ctuq.uncertainty.route`.
     floor_shape : float
         See `log_hyperprior`.
     """
     part = model if bool(fitted.all()) else model.part(fitted.nonzero()[:, 0])
     if method == "auto":
-        method = "dense" if len(part.target) <= EXACT_RAYS else "em"
+        method = "dense" if route(model.image.numel(), len(fitted), len(part.target), 0).exact_evidence else "em"
     found = maximise(
         part.problem(),
         part.prior,
@@ -173,31 +178,34 @@ def named(prior: ImagePrior, psi: Tensor) -> dict[str, float]:
     return dict(zip(prior.names, psi.exp().tolist(), strict=True))
 
 
-def _calibrate(
-    model: ImageModel,
-    y: Tensor,
-    held_out: NDArray[np.int64],
-    unseen: Tensor,
-    *,
-    evidence: Evidence,
-    rng: torch.Generator,
-) -> tuple[Scales, Calibration, Tensor]:
+@dataclass(frozen=True, eq=False)
+class _HeldOut:
+    """The model with its held-out views, and which of the used rays (boolean) are of these."""
+
+    model: ImageModel
+    unseen: Tensor
+    views: NDArray[np.int64]
+    dense: bool
+
+
+def _calibrate(held: _HeldOut, y: Tensor, evidence: Evidence, rng: torch.Generator) -> tuple[Scales, Calibration, Tensor]:
     """Scales from the held-out rays, the record of it, and what these rays add to the image."""
-    new = unseen.nonzero()[:, 0]
-    given = Conditioned.on(model.part((~unseen).nonzero()[:, 0]), evidence.point)
+    model, new = held.model, held.unseen.nonzero()[:, 0]
+    given = Conditioned.on(model.part((~held.unseen).nonzero()[:, 0]), evidence.point, dense=held.dense)
     rows = model.features.matrix.rows(new)
     root = model.precision[new].sqrt()
     measured = y.reshape(-1)[model.rays[new]].double()
     predicted = rows(model.image.reshape(1, -1).double())[0] / root
     residual = measured - predicted
     signal = ImagePosterior(given, rng=rng).variance_of(rows) / root.square()
+    del given
     noise = evidence.sigma2 / model.precision[new]
-    columns = _Columns(model, new, held_out)
+    columns = _Columns(model, new, held.views)
     scales = learn_scales(*(columns(values) for values in (residual, signal, noise)))
-    correction = _correction(model, unseen, residual * root, evidence=evidence, scales=scales)
+    correction = _correction(held, residual * root, evidence, scales)
     raw, calibrated = signal + noise, scales.image * signal + scales.noise * noise
     calibration = Calibration(
-        views=tuple(int(v) for v in held_out),
+        views=tuple(int(v) for v in held.views),
         image_scale=scales.image,
         noise_scale=scales.noise,
         log_image_scale_sd=scales.log_image_sd,
@@ -209,16 +217,17 @@ def _calibrate(
     return scales, calibration, correction
 
 
-def _correction(model: ImageModel, unseen: Tensor, residual: Tensor, *, evidence: Evidence, scales: Scales) -> Tensor:
+def _correction(held: _HeldOut, residual: Tensor, evidence: Evidence, scales: Scales) -> Tensor:
     """Conditional mean of the image's error given the held-out rays' whitened residuals, (y, x), float64.
 
     With the covariance given the fitted rays scaled by a, ``a P A_h^T (a A_h P A_h^T + b N_h)^-1 r``: as the posterior mean of
-    a prior scaled by a, from fitted rays of residual 0 and noise a N and held-out rays of residual r and noise b N, it takes one
-    solve and no matrix over the held-out rays.
+    a prior scaled by a, from fitted rays of residual 0 and noise a N and held-out rays of residual r and noise b N, it takes
+    one solve and no matrix over the held-out rays.
     """
+    model, unseen = held.model, held.unseen
     psi = evidence.psi + np.log(scales.image) * model.prior.is_variance
     sigma2 = evidence.sigma2 * torch.tensor([scales.image, scales.noise], dtype=torch.float64)
-    given = Conditioned.on(model, Point(psi, sigma2), groups=unseen.long())
+    given = Conditioned.on(model, Point(psi, sigma2), groups=unseen.long(), dense=held.dense)
     target = torch.zeros_like(model.target)
     target[unseen] = residual / sigma2[1].sqrt()
     delta = given(plus_identity(given.system.dual_gram()), target[None]).value

@@ -209,4 +209,4 @@ def _start(factor: NetworkFactor, basis: Tensor, matrix: SparseRows, slopes: Ten
 
 def _gradient(image: Tensor) -> Tensor:
     """Length of the gradient of an image (y, x) per pixel of displacement, by central differences."""
-    return sum((g.square() for g in torch.gradient(image)), start=torch.zeros_like(image)).sqrt()
+    return torch.stack([g.square() for g in torch.gradient(image)]).sum(0).sqrt()

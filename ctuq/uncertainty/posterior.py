@@ -30,10 +30,8 @@ from ctuq.linops.precondition import Nystrom, nystrom
 from ctuq.linops.solve import CG, Solution
 from ctuq.linops.sparse import SparseRows
 from ctuq.uncertainty.model import ImageModel
+from ctuq.uncertainty.route import DENSE_RAYS, DRAWS, EXACT_WORK
 
-DENSE_RAYS = 8192
-EXACT_WORK = 6e11
-DRAWS = 256
 _BATCH = 64
 _RTOL = 1e-9
 _STEPS = 500
@@ -53,12 +51,23 @@ class Conditioned:
     Z: Tensor
 
     @classmethod
-    def on(cls, model: ImageModel, point: Point, *, groups: Tensor | None = None) -> "Conditioned":
-        """Condition on all rays of a model, with the noise variance of each group."""
+    def on(cls, model: ImageModel, point: Point, *, groups: Tensor | None = None, dense: bool | None = None) -> "Conditioned":
+        """Condition on all rays of a model.
+
+        Parameters
+        ----------
+        model : ImageModel
+        point : Point
+        groups : Tensor of int, shape (m,), optional
+            Noise group of each ray.
+        dense : bool, optional
+            Whether noise and floors are factorised; by default up to `DENSE_RAYS` rays.
+        """
         system = System(model.problem(groups=groups), model.prior, point)
         root = system.noise_root()
         v = model.misfit(point.psi)
-        noise = _NoiseSolve(model.features.matrix, root, v)
+        dense = len(model.target) <= DENSE_RAYS if dense is None else dense
+        noise = _NoiseSolve(model.features.matrix, root, v, dense)
         seen = model.features.basis / (root[:, None] if root.ndim else root)
         W = noise(seen.T).T
         C = stable_cholesky(model.prior.mixing(point.psi))
@@ -115,7 +124,7 @@ class ImagePosterior:
         remainder = 0.0
         if basis is None:
             net, tail = self.given.Z.diagonal().clone(), torch.zeros(())
-            cross = (self._pulled(slice(None)) * 1.0).diagonal()
+            cross = self._pulled(slice(None)).diagonal()
         else:
             net, tail, cross = (torch.zeros(d, dtype=torch.float64, device=self._v.device) for _ in range(3))
             late = self.model.factor.rank - self.model.factor.remainder
@@ -141,7 +150,7 @@ class ImagePosterior:
 
     @property
     def error(self) -> float:
-        """Relative error of `std`, rms over the pixels: of its draws, and of the draws that a factor's remainder is made from."""
+        """Relative error of `std`, rms over the pixels: of its draws, and of those that a factor's remainder is made from."""
         return self._variance[1]
 
     def variance_of(self, rows: SparseRows) -> Tensor:
@@ -249,7 +258,7 @@ class ImagePosterior:
 
 
 class _NoiseSolve:
-    """``N^-1`` with ``N = I + b diag(v) b^T``: Cholesky of up to `DENSE_RAYS` rays, else preconditioned CG.
+    """``N^-1`` with ``N = I + b diag(v) b^T``: by Cholesky, or by preconditioned CG.
 
     Attributes
     ----------
@@ -257,13 +266,13 @@ class _NoiseSolve:
         Of N, where it is dense.
     """
 
-    def __init__(self, matrix: SparseRows, root: Tensor, v: Tensor):
+    def __init__(self, matrix: SparseRows, root: Tensor, v: Tensor, dense: bool):
         m = matrix.shape[0]
         self.factor: Tensor | None = None
         self._trivial = float(v.max()) == 0
         if self._trivial:
             return
-        if m <= DENSE_RAYS:
+        if dense:
             N = matrix.gram(v) / root / (root[:, None] if root.ndim else root)
             N.diagonal().add_(1)
             self.factor = torch.linalg.cholesky(N)

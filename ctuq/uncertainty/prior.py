@@ -12,7 +12,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ctuq.laplace.priors.diagonal import Prior
 from ctuq.laplace.priors.variation import VariationPrior
 from ctuq.linops.gaussian import stable_cholesky
 from ctuq.uncertainty.factor import NetworkFactor
@@ -106,7 +105,7 @@ class ImagePrior:
             yield self._apply(vectors, matrix, slope[split:])
 
     def variation(self, image: Tensor, strength: float) -> VariationPrior:
-        """The TV hyperprior of the weights' variances, ``strength`` per unit of total variation over that of ``image`` (y, x)."""
+        """The TV hyperprior of the weights' variances, of ``strength`` per unit of total variation over that of ``image``."""
         index = torch.arange(image.numel(), device=image.device).reshape(image.shape)
         first = torch.cat([index[:, :-1].reshape(-1), index[:-1].reshape(-1)])
         second = torch.cat([index[:, 1:].reshape(-1), index[1:].reshape(-1)])

@@ -21,8 +21,6 @@ from ctuq.design import (
     CRITERIA,
     EIG,
     ESE,
-    Conditioned,
-    Covariance,
     Criterion,
     DenseCovariance,
     Designer,
@@ -30,11 +28,11 @@ from ctuq.design import (
     GaussianModel,
     LinDIPOptions,
     Measurements,
-    low_rank,
-    sampled,
 )
+from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.covariance import Covariance, low_rank, sampled
 from ctuq.design.models.lindip import model_of, retrain, tangent_of
-from ctuq.design.models.stationary import Matern12
+from ctuq.design.models.pixels import PixelMatern
 from ctuq.recon.dip import DIPOptions
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
 from ctuq.tomo.phantoms import rectangles
@@ -128,7 +126,7 @@ def latency(size: int, rank: int) -> None:
     """Seconds from telling one view to the next suggestion, 180 candidates; to reach: 2."""
     print(f"\nsuggestions at {size} x {size}, 180 candidates, {torch.get_num_threads()} threads; wall s (CPU s of all threads)")
     A = _transform(size, 180)
-    kernel = Matern12(A.grid.shape, size / 8)
+    kernel = PixelMatern(A.grid.shape, size / 8)
     rng = torch.Generator().manual_seed(0)
     models: dict[str, Callable[[], Covariance]] = {
         f"factor of rank {rank}": lambda: low_rank(kernel.times, A.grid.size, rank, rng=rng),

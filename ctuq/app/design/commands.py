@@ -13,9 +13,9 @@ from tqdm import tqdm
 from ctuq.app.design.text import angle_list, log_lines, status_lines, suggestion_lines
 from ctuq.app.progress import told_about
 from ctuq.design.session import file as sessionfile
-from ctuq.design.session import plan as ahead
 from ctuq.design.session.file import Record, Settings
 from ctuq.design.session.locks import locked
+from ctuq.design.session.plan import learning_due, take_planned
 from ctuq.design.state import Suggestion
 from ctuq.errors import InputError
 from ctuq.records import write_whole
@@ -29,7 +29,7 @@ _PATIENCE = 2.0
 def start(command: "cli.Start") -> int:
     """Make a session."""
     from ctuq.app.design.scanner import scanner
-    from ctuq.app.design.words import arcs, box, exposures
+    from ctuq.app.typed import arcs, box, exposures
     from ctuq.design.session.session import Session
 
     geometry, intake = scanner(command.geometry, command.columns, command.candidates)
@@ -66,7 +66,7 @@ def suggest(command: "cli.Suggest") -> int:
     """Print the next angles: at once where they were worked out ahead."""
     found = _at_once(command.session, command.n) if command.pending is None else None
     if found is None:
-        from ctuq.app.design.words import degrees
+        from ctuq.app.typed import degrees
         from ctuq.design.session.session import Session
 
         session = Session(command.session)
@@ -81,7 +81,7 @@ def suggest(command: "cli.Suggest") -> int:
 def tell(command: "cli.Tell") -> int:
     """Take projections in or back."""
     from ctuq.app.design.views import new_views
-    from ctuq.app.design.words import degrees
+    from ctuq.app.typed import degrees
     from ctuq.design.session.session import Session
 
     if bool(command.projections) + (command.reject is not None) + (command.dose_budget is not None) != 1:
@@ -138,7 +138,7 @@ def _at_once(path: Path, n: int | None) -> tuple[Suggestion, Record] | None:
     if not path.is_file():
         raise InputError(f"There is no file '{path}'; check the name, or begin with ctuq design start.")
     with locked(path, "lock"):
-        found = ahead.take(sessionfile.read(path), n)
+        found = take_planned(sessionfile.read(path), n)
         if found is not None:
             sessionfile.write(path, found[1])
     return found
@@ -147,7 +147,7 @@ def _at_once(path: Path, n: int | None) -> tuple[Suggestion, Record] | None:
 def _print_state(record: Record, path: Path) -> None:
     budget = "" if record.settings.budget is None else f" of {record.settings.budget:g}"
     print(f"{len(record.state.views)} views are measured, dose {record.state.spent:g}{budget} is spent.")
-    if reason := ahead.due(record):
+    if reason := learning_due(record):
         print(f"Learning is due ({reason}): ctuq design retrain {path}")
     if record.refusal:
         print(record.refusal)

@@ -5,8 +5,8 @@ from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 from numpy.typing import NDArray
 
-from ctuq.design.session import plan as ahead
 from ctuq.design.session.file import Record
+from ctuq.design.session.plan import in_pilot
 
 _PILOT, _CHOSEN, _NEXT, _SCORE, _FORBIDDEN = "#6b7280", "#1d4ed8", "#c2410c", "#047857", "#e5e7eb"
 _RING, _LABELS, _EDGE = 1.06, 1.16, 1.28
@@ -90,5 +90,5 @@ def _draw_measured(axes: PolarAxes, record: Record, angles: NDArray[np.float64])
 
 def _title(record: Record) -> str:
     budget = "" if record.settings.budget is None else f" of {record.settings.budget:g}"
-    stage = "pilot views first" if ahead.in_pilot(record) else f"criterion {record.settings.criterion}"
+    stage = "pilot views first" if in_pilot(record) else f"criterion {record.settings.criterion}"
     return f"{len(record.state.views)} views measured, dose {record.state.spent:g}{budget}; {stage}; angles in degrees"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ctuq.app.design.words import grid
+from ctuq.app.typed import grid
 from ctuq.design.session.file import Record
 from ctuq.errors import InputError
 from ctuq.files.assemble import build_geometry

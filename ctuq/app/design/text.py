@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ctuq.design.session import plan as ahead
 from ctuq.design.session.file import Record
+from ctuq.design.session.plan import learning_due
 from ctuq.design.state import Decision, Suggestion
 
 _UNITS = {"image": "1/mm", "rays": "in line integrals"}
@@ -42,7 +42,7 @@ def status_lines(record: Record) -> list[str]:
     else:
         lines.append(f"Model ({settings.prior}): learned from {len(learnt.views)} views; {learnt.note}.")
         lines.append(f"Predicted error: {_error(record)} (root mean square, {_UNITS[learnt.space]})")
-    if reason := ahead.due(record):
+    if reason := learning_due(record):
         lines.append(f"Learning is due ({reason}): ctuq design retrain")
     if record.refusal:
         lines.append(f"Next: none. {record.refusal}")

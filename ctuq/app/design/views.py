@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.app.design.scanner import treatment
-from ctuq.app.design.words import degrees
+from ctuq.app.typed import degrees
 from ctuq.design.session.file import Record
 from ctuq.errors import InputError
 from ctuq.files.assemble import build_geometry

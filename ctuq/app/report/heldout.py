@@ -15,14 +15,14 @@ _MOST_VIEWS = 4
 def draw_coverage(result: Result) -> Figure:
     """Empirical against nominal coverage of held-out rays, raw and calibrated."""
     measured, predicted, raw, calibrated = _calibration(result).predictions
-    nominal = np.linspace(0.02, 0.99, 98)
+    nominal, marks = np.linspace(0.02, 0.99, 98), np.array([0.68, 0.95])
     figure = Figure(figsize=(5.4, 5.0), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 100], [0, 100], ls=":", color=_MEASURED, label="ideal")
     for name, std, colour in (("raw", raw, _RAW), ("calibrated", calibrated, _CALIBRATED)):
-        for levels, style in ((nominal, {"lw": 2, "label": name}), (np.array([0.68, 0.95]), {"ls": "", "marker": "o"})):
-            covered = calibration_curve(measured - predicted, std**2, levels)
-            axes.plot(100 * levels, 100 * covered, color=colour, **style)
+        covered, marked = (100 * calibration_curve(measured - predicted, std**2, levels) for levels in (nominal, marks))
+        axes.plot(100 * nominal, covered, color=colour, lw=2, label=name)
+        axes.plot(100 * marks, marked, "o", color=colour)
     axes.set(xlabel="probability of the interval (%)", ylabel="held-out rays inside it (%)", xlim=(0, 100), ylim=(0, 100))
     axes.set_aspect("equal")
     axes.grid(alpha=0.3)

@@ -30,7 +30,7 @@ _PARTIAL = "partial-"
 _HASH = 20
 
 
-class Kept:
+class ModelCache:
     """The folder.
 
     Parameters

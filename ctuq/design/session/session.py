@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from ctuq.design.designer import Designer
 from ctuq.design.session import file as sessionfile
-from ctuq.design.session import plan as ahead
+from ctuq.design.session.builder import DesignerBuilder
 from ctuq.design.session.file import Record, Settings
-from ctuq.design.session.learning import Learned
 from ctuq.design.session.locks import BusyError, locked
-from ctuq.design.session.opening import binned, candidates_at, counted, new_record, refuse_told
+from ctuq.design.session.model import LearnedModel
 from ctuq.design.session.pilot import pilot_suggestion
-from ctuq.design.session.workbench import Workbench
+from ctuq.design.session.plan import covers, in_pilot, learning_due, logged, noted, take_planned
+from ctuq.design.session.problem import binned, candidates_at, counted, new_record, refuse_told
 from ctuq.design.state import Decision, DesignState, Suggestion
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import Geometry
@@ -53,7 +53,7 @@ class Session:
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         self.record: Record = sessionfile.read(self.path)
-        self._bench = Workbench(self.path.with_name(self.path.name + ".cache"))
+        self._builder = DesignerBuilder(self.path.with_name(self.path.name + ".cache"))
 
     @classmethod
     def start(
@@ -86,7 +86,7 @@ class Session:
         """
         path = Path(path)
         record = new_record(geometry, settings, doses=doses, intake=intake)
-        problem = Workbench(path).problem(record)
+        problem = DesignerBuilder(path).problem(record)
         plan = pilot_suggestion(problem, record.state, Designer(problem, None).available, settings.pilot)
         with locked(path, "lock"):
             if path.exists():
@@ -117,16 +117,16 @@ class Session:
         if n is not None and n < 1:
             raise InputError(f"At least one angle must be asked for, got {n}.")
         self.record = sessionfile.read(self.path)
-        if self.record.learnt is None and ahead.due(self.record):
+        if self.record.learnt is None and learning_due(self.record):
             self.learn()
         with self._changing() as record:
             waiting = candidates_at(record, pending) if np.size(pending) else np.zeros(0)
             waiting = waiting[~np.isin(waiting, record.angles[record.state.views])]
             planned = record if record.plan or record.refusal else self._planned(record)
-            found = None if len(waiting) else ahead.take(planned, n)
+            found = None if len(waiting) else take_planned(planned, n)
             if found is None:
                 suggestion = self._worked_out(planned, n, waiting)
-                found = suggestion, ahead.noted(planned, suggestion)
+                found = suggestion, noted(planned, suggestion)
             self._write(found[1])
         return found[0]
 
@@ -162,10 +162,10 @@ class Session:
         with self._changing() as record:
             views = candidates_at(record, angles)
             refuse_told(record, views)
-            problem = self._bench.problem(record)
+            problem = self._builder.problem(record)
             y, w = binned(record, problem, views, projections, weights)
             scaled = counted(record, problem, views, w) if w is not None and counts else record
-            taking = Designer(self._bench.problem(scaled), None, state=scaled.state)
+            taking = Designer(self._builder.problem(scaled), None, state=scaled.state)
             taking.tell(views, y, w / (scaled.counted or 1.0) if w is not None and counts else w)
             self._write(replace(scaled, state=taking.state, plan=None, refusal=""))
         self.update(learning=learning)
@@ -184,7 +184,7 @@ class Session:
             Whether a model that had learned from them is learned again at once.
         """
         with self._changing() as record:
-            taking = Designer(self._bench.problem(record), None, state=record.state)
+            taking = Designer(self._builder.problem(record), None, state=record.state)
             taking.reject(candidates_at(record, angles), reason, retry=retry)
             self._write(replace(record, state=taking.state, plan=None, refusal=""))
         self.update(learning=learning)
@@ -204,16 +204,16 @@ class Session:
         """
         with self._changing() as record:
             changed = replace(record, settings=replace(record.settings, budget=budget), plan=None, refusal="")
-            self._bench.problem(changed)
+            self._builder.problem(changed)
             table, none = np.zeros((0, len(record.angles))), np.zeros(0)
             reason = f"The dose budget is {budget:g} from now on."
             entry = Decision("budget", none, table, none, float("nan"), record.state.spent, stop=False, reason=reason)
-            self._write(ahead.logged(changed, entry))
+            self._write(logged(changed, entry))
         self.update()
 
     def update(self, *, learning: bool = True) -> None:
         """Learn if that is due, and work out the next angles: what a killed process may have left undone."""
-        if learning and ahead.due(self.record):
+        if learning and learning_due(self.record):
             try:
                 self.learn()
             except BusyError:
@@ -239,30 +239,30 @@ class Session:
         busy = f"The model of '{self.path}' is being learned by another process; wait until it is done."
         with locked(self.path, "training", busy=busy):
             record = self.record = sessionfile.read(self.path)
-            if ahead.in_pilot(record):
+            if in_pilot(record):
                 known, needed = len(record.state.views), record.settings.pilot
                 raise InputError(f"{known} of {needed} pilot views are measured; tell the others before a model is learned.")
-            _log.info("Learning from %d views (%s).", len(record.state.views), ahead.due(record) or "as asked")
-            found = self._bench.learn(record, anew=anew)
+            _log.info("Learning from %d views (%s).", len(record.state.views), learning_due(record) or "as asked")
+            found = self._builder.learn(record, anew=anew)
             with self._changing() as record:
-                if not ahead.covers(record.state, found.learnt):
+                if not covers(record.state, found.learnt):
                     raise InputError("Projections that were learned from were rejected meanwhile; learn again without them.")
                 self._write(self._planned(self._merged(record, found)))
-                self._bench.tidy(self.record)
+                self._builder.tidy(self.record)
 
-    def _merged(self, record: Record, found: Learned) -> Record:
+    def _merged(self, record: Record, found: LearnedModel) -> Record:
         """The session with what was learned, conditioned on all its views."""
         state = replace(record.state, learned=len(found.learnt.views))
         record = replace(record, learnt=found.learnt, state=state)
         values = ", ".join(f"{name} {value:.4g}" for name, value in found.learnt.values.items())
         reason = f"Learned from {len(found.learnt.views)} views ({found.learnt.note}): {values}."
-        none, error = np.zeros(0), self._bench.designer(record).predicted_error
+        none, error = np.zeros(0), self._builder.designer(record).predicted_error
         table = np.zeros((0, len(record.angles)))
-        return ahead.logged(record, Decision("learn", none, table, none, error, state.spent, stop=False, reason=reason))
+        return logged(record, Decision("learn", none, table, none, error, state.spent, stop=False, reason=reason))
 
     def _planned(self, record: Record) -> Record:
         """The session with its next angles, or why there are none; as it is if a model must be learned first."""
-        if record.learnt is None and not ahead.in_pilot(record):
+        if record.learnt is None and not in_pilot(record):
             return record
         try:
             return replace(record, plan=self._worked_out(record, None, np.zeros(0)), refusal="")
@@ -270,9 +270,9 @@ class Session:
             return replace(record, plan=None, refusal=str(error))
 
     def _worked_out(self, record: Record, n: int | None, pending: NDArray[np.float64]) -> Suggestion:
-        if not ahead.in_pilot(record):
-            return self._bench.designer(record).ask(n or record.settings.batch, pending=pending)
-        problem, state = self._bench.problem(record), record.state
+        if not in_pilot(record):
+            return self._builder.designer(record).ask(n or record.settings.batch, pending=pending)
+        problem, state = self._builder.problem(record), record.state
         # Pilot views that are being measured are as good as measured.
         coming = problem.index(pending) if len(pending) else np.zeros(0, np.int64)
         state = replace(state, views=np.concatenate([state.views, coming]))

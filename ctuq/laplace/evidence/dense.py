@@ -49,9 +49,7 @@ class ExactExpectation:
         Whether it works over observations.
     """
 
-    def __init__(
-        self, problem: Problem, prior: Prior, *, matrix: Tensor | None = None, components: Tensor | None = None
-    ):
+    def __init__(self, problem: Problem, prior: Prior, *, matrix: Tensor | None = None, components: Tensor | None = None):
         self._problem, self._prior = problem, prior
         features = problem.features
         if matrix is None and components is None:

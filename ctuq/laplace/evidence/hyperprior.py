@@ -36,8 +36,6 @@ def with_hyperprior(
     def at(point: Point) -> Expectation:
         found = expectation(point)
         slope = 2 * value_and_slope(hyperprior, point.psi)[1].to(found.penalty)
-        return replace(
-            found, penalty=found.penalty + slope.clamp(min=0), dimension=found.dimension + (-slope).clamp(min=0)
-        )
+        return replace(found, penalty=found.penalty + slope.clamp(min=0), dimension=found.dimension + (-slope).clamp(min=0))
 
     return at
