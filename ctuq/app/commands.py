@@ -16,7 +16,7 @@ from ctuq import files, pipeline
 from ctuq.app.doctor import examine, usable
 from ctuq.app.png import png_bytes
 from ctuq.app.progress import ProgressBar, told_about
-from ctuq.app.report.drawing import draw_geometry
+from ctuq.app.report.geometry import draw_geometry
 from ctuq.app.report.page import draw_all, write_figures, write_report
 from ctuq.app.report.summary import sentences
 from ctuq.app.selection import selected

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ctuq.errors import InputError
 from ctuq.tomo import ray_transform
@@ -42,6 +42,40 @@ class CandidateGrid:
         """All angles, (V,)."""
         count = int(np.ceil((self.stop - self.start) / self.step - 1e-9))
         return np.asarray(self.start + self.step * np.arange(count), np.float64)
+
+
+def nearest_candidates(
+    candidates: NDArray[np.float64], angles: ArrayLike, tolerance: float, *, turn: float = np.inf, sense: float = 1.0
+) -> NDArray[np.int64]:
+    """Which candidates these angles are, radians.
+
+    Parameters
+    ----------
+    candidates : array, shape (V,)
+    angles : array, shape (k,)
+    tolerance : float
+        How far an angle may be from its candidate.
+    turn : float
+        Angles this far apart are the same.
+    sense : float
+        -1 where the scanner counts clockwise; for the error only.
+
+    Raises
+    ------
+    InputError
+        Naming the first angle that is no candidate, and the nearest one; in degrees as the scanner counts them.
+    """
+    wanted = np.atleast_1d(np.asarray(angles, np.float64))
+    if wanted.ndim != 1 or not np.isfinite(wanted).all():
+        raise InputError("Angles must be a list of finite numbers.")
+    gaps = np.abs(wanted[:, None] - candidates)
+    gaps = np.abs((gaps + turn / 2) % turn - turn / 2) if np.isfinite(turn) else gaps
+    nearest = gaps.argmin(1)
+    far = np.flatnonzero(gaps[np.arange(len(wanted)), nearest] > tolerance)
+    if len(far):
+        angle, near = sense * np.rad2deg([wanted[far[0]], candidates[nearest[far[0]]]])
+        raise InputError(f"The angle {angle:.6g}° is not among the candidates; the nearest of them is {near:.6g}°.")
+    return nearest.astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ctuq.design.algebra.criteria import EIG, Criterion
-from ctuq.design.constraints import SAME_ANGLE, Arc, Exposure, Stopping, Turning
+from ctuq.design.constraints import SAME_ANGLE, Arc, Exposure, Stopping, Turning, nearest_candidates
 from ctuq.errors import InputError
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 
@@ -109,13 +109,4 @@ class DesignProblem:
         InputError
             If an angle is not that of a view.
         """
-        wanted = np.atleast_1d(np.asarray(angles, np.float64))
-        if wanted.ndim != 1 or not np.isfinite(wanted).all():
-            raise InputError("Angles must be a list of finite numbers.")
-        gaps = np.abs(wanted[:, None] - self.angles)
-        nearest = gaps.argmin(1)
-        off = np.flatnonzero(gaps[np.arange(len(wanted)), nearest] > SAME_ANGLE)
-        if len(off):
-            angle, near = np.rad2deg([wanted[off[0]], self.angles[nearest[off[0]]]])
-            raise InputError(f"The angle {angle:.4f} degrees is not among the candidates; the nearest is {near:.4f}.")
-        return nearest.astype(np.int64)
+        return nearest_candidates(self.angles, angles, SAME_ANGLE)

@@ -13,6 +13,8 @@ from ctuq.linops.operator import LinearOperator, Space
 from ctuq.linops.solve import Solution, flat_rows, reported
 from ctuq.linops.stochastic import automatic_step, batches, descend, residuals, smallest_batch
 
+_MOMENTUM = 0.9
+
 
 @runtime_checkable
 class Rows(Protocol):
@@ -90,7 +92,6 @@ def sdd_features(
     *,
     batch: int,
     steps: int,
-    momentum: float = 0.9,
     rtol: float = 1e-2,
     rng: torch.Generator,
 ) -> tuple[Solution, Tensor]:
@@ -108,7 +109,7 @@ def sdd_features(
     noise : Tensor
         Noise variances, of the shape ``(n, ...)`` of the observations.
     b : Tensor, shape (k, n, ...)
-    batch, steps, momentum, rtol, rng
+    batch, steps, rtol, rng
         As for `ctuq.linops.stochastic.sdd`.
 
     Returns
@@ -138,9 +139,9 @@ def sdd_features(
         change = (n / len(index)) * (push(index, u) + noise[index] * a[:, index] - b[:, index])
         return torch.cat([torch.zeros_like(b).index_copy_(1, index, change).flatten(1), lift(index, change)], 1)
 
-    step_size = automatic_step(principal, n=n, batch=smallest_batch(n, batch), momentum=momentum, rng=rng)
+    step_size = automatic_step(principal, n=n, batch=smallest_batch(n, batch), momentum=_MOMENTUM, rng=rng)
     weights = features(torch.arange(1, device=b.device)).domain.size
-    pair = descend(gradient, b.new_zeros(len(b), size + weights), batches(n, batch, rng), [step_size] * steps, momentum)
+    pair = descend(gradient, b.new_zeros(len(b), size + weights), batches(n, batch, rng), [step_size] * steps, _MOMENTUM)
     a = pair[:, :size].reshape(b.shape)
     blocks = torch.arange(n, device=b.device).split(batch)
     u = torch.stack([lift(index, a[:, index]) for index in blocks]).sum(0)

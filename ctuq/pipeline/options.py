@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from importlib.metadata import PackageNotFoundError, version
 
 from ctuq.errors import InputError
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import DIPOptions
 from ctuq.uncertainty.factor import PRIORS
+from ctuq.versions import versions_of
 
 METHODS = ("dip", *CLASSICAL)
 _LIBRARIES = ("ctuq", "torch", "numpy", "scipy", "astra-toolbox", "odl", "h5py", "scikit-image")
@@ -102,10 +102,4 @@ def flat_settings(options: ReconstructOptions) -> dict[str, str | float | int]:
 
 def library_versions() -> dict[str, str]:
     """Versions of ctuq and of what it computes with."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return versions_of(*_LIBRARIES)

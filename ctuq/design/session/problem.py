@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ctuq.design.algebra.criteria import CRITERIA, box_region
-from ctuq.design.constraints import SAME_ANGLE, Arc, Exposure, Stopping, Turning, candidate_transform
+from ctuq.design.constraints import SAME_ANGLE, Arc, Exposure, Stopping, Turning, candidate_transform, nearest_candidates
 from ctuq.design.models.learners import PRIORS
 from ctuq.design.problem import DesignProblem
 from ctuq.design.session.file import Record, Settings
@@ -129,16 +129,8 @@ def candidates_at(record: Record, angles: ArrayLike) -> NDArray[np.float64]:
     InputError
         Naming the first angle that is none, and the nearest candidate; in degrees as the scanner counts them.
     """
-    wanted = np.atleast_1d(np.asarray(angles, np.float64))
-    if wanted.ndim != 1 or not np.isfinite(wanted).all():
-        raise InputError("Angles must be a list of finite numbers.")
-    gaps = np.abs((wanted[:, None] - record.angles + np.pi) % _TURN - np.pi)
-    nearest = gaps.argmin(1)
-    far = np.flatnonzero(gaps[np.arange(len(wanted)), nearest] > max(record.settings.tolerance, SAME_ANGLE))
-    if len(far):
-        angle, near = record.sense * np.rad2deg([wanted[far[0]], record.angles[nearest[far[0]]]])
-        raise InputError(f"The angle {angle:.6g}° is not among the candidates; the nearest of them is {near:.6g}°.")
-    return record.angles[nearest]
+    tolerance = max(record.settings.tolerance, SAME_ANGLE)
+    return record.angles[nearest_candidates(record.angles, angles, tolerance, turn=_TURN, sense=record.sense)]
 
 
 def refuse_told(record: Record, angles: NDArray[np.float64]) -> None:

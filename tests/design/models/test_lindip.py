@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from ctuq.design import DenseCovariance, Edges, FactorCovariance, LinDIPOptions, LinearisedDIP, Measurements, Sum, learner
+from ctuq.design import DenseCovariance, Edges, LinDIPOptions, LinearisedDIP, Measurements, Sum, learner
+from ctuq.design.algebra.covariance import FactorCovariance
 from ctuq.design.models.lindip import model_of, retrain, tangent_of
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
