@@ -48,11 +48,12 @@ def demo(command: "cli.Demo") -> int:
 
 def info(command: "cli.Info") -> int:
     """Print what is in a scan, and draw its geometry on request."""
-    for description in files.describe(_named(command.scan), geometry=command.geometry):
-        for name, text in _description_lines(description):
+    found = files.opened(_named(command.scan), geometry=command.geometry)
+    for path, raw in found:
+        for name, text in _description_lines(files.description_of(raw, path)):
             print(f"{name:>13}  {text}")
     if command.draw is not None:
-        scan = files.read(_named(command.scan), geometry=command.geometry)
+        scan = files.scan_of(found)
         data = png_bytes(draw_geometry(scan.geometry, scan.grid))
         write_whole(command.draw, lambda target: target.write(data))
         print(f"Drawn: {command.draw}")

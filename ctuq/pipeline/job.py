@@ -172,8 +172,7 @@ def choose_grid(scan: Scan, size: int) -> VolumeGrid:
 
 def match_detector(scan: Scan, grid: VolumeGrid) -> Scan:
     """Average neighbouring columns while their rays stay closer than a pixel's width at the axis."""
-    factor = max(1, int(grid.voxel / scan.geometry.pixel_at_axis + 1e-6))
-    return scan.binned(min(factor, scan.geometry.columns))
+    return scan.binned(scan.geometry.binning(grid))
 
 
 def _with_dip(run: Run, base: Result, data: Data, views: _Views, checkpoint: Path | None) -> Result:

@@ -31,7 +31,7 @@ class ReconstructOptions:
     calibrate : bool
         Hold views out of the fit and learn the scales of the error bars from them.
     calibration_views : int, optional
-        How many; by default `ctuq.uncertainty.calibration.default_views`.
+        How many; by default `ctuq.recon.holdout.default_views`.
     prior : str
         "isotropic", "layerwise", "filter" or "g".
     variation : float

@@ -38,8 +38,6 @@ class Sum:
 
     def __call__(self, measured: Measurements) -> GaussianModel:
         models = [learn(measured) for learn in self.learners]
-        if any(model.space != "image" for model in models):
-            raise InputError("Only covariances of the image can be summed; give the network's more memory or a smaller image.")
         measured = measured.thinned()
         M, t = measured.matrix(), measured.target()
         means = [model.mean for model in models if model.mean is not None]
