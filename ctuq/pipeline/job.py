@@ -17,8 +17,10 @@ from ctuq.laplace import DensePosterior
 from ctuq.linops.jacobian.network import linearise
 from ctuq.pipeline.checkpoint import Checkpoint
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
+from ctuq.pipeline.threads import take_threads
 from ctuq.recon import CLASSICAL
-from ctuq.recon.dip import Data, DIPState, Generator, dip, finished, generator
+from ctuq.recon.dip import Data, DIPState, Generator, generator, trial_step
+from ctuq.recon.stages import all_finished, fit_in_stages, steps, steps_done
 from ctuq.scores.gaussian import (
     PATCHES,
     image_scores,
@@ -256,14 +258,16 @@ def _of_views(data: Data, views: NDArray[np.int64]) -> Data:
 
 
 def _fit(run: Run, generate: Generator, start: dict[str, Tensor], data: tuple[Data, Data], checkpoint: Checkpoint) -> DIPState:
-    options = run.options.dip
+    options, grid = run.options.dip, data[0].A.grid
     kept = state = checkpoint.load(start)
-    if kept is None or not finished(kept, options):
-        for state in dip(generate, start, *data, options, resume=kept):
+    take_threads(run.options.threads, lambda: trial_step(generate, start, data[0]), checkpoint.threads)
+    total = steps(grid, options)
+    if kept is None or not all_finished(kept, grid, options):
+        for state in fit_in_stages(generate, start, *data, options, resume=kept):
             checkpoint.save(state, options)
-            misfit = float(state.history[-1, 2])
-            run.tell("Deep Image Prior", state.iteration, options.length, f"held-out misfit {misfit:.3g}")
-        run.tell("Deep Image Prior", options.length, options.length)
+            text = f"held-out misfit {float(state.history[-1, 2]):.3g}"
+            run.tell("Deep Image Prior", min(total, steps_done(state, grid, options)), total, text)
+        run.tell("Deep Image Prior", total, total)
     assert state is not None
     checkpoint.save(state, options, last=True)
     return state
