@@ -1,4 +1,4 @@
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_small_images_are_fitted_at_once(problem):
 
 
 def test_fine_stage_goes_on_from_the_coarse_one(problem, halved):
-    truth, fit, held = problem
+    _, fit, held = problem
     generate, states = run(problem)
     assert [(s.level, s.iteration) for s in states] == [(1, i) for i in range(10, 70, 10)] + [(0, i) for i in (10, 20, 30)]
     assert float(states[6].best_misfit) < float(states[0].best_misfit)
