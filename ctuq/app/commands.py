@@ -16,7 +16,7 @@ from ctuq import files, pipeline
 from ctuq.app.doctor import examine, usable
 from ctuq.app.png import png_bytes
 from ctuq.app.progress import ProgressBar, told_about
-from ctuq.app.report.drawing import draw_geometry
+from ctuq.app.report.geometry import draw_geometry
 from ctuq.app.report.page import draw_all, write_figures, write_report
 from ctuq.app.report.summary import sentences
 from ctuq.app.selection import selected
@@ -40,7 +40,9 @@ def demo(command: "cli.Demo") -> int:
     """Reconstruct every fourth view of the shipped walnut and open the report."""
     scan = files.read(files.demo_scan()).every(_DEMO_STEP)
     with told_about(command.debug):
-        report_file = _run(scan, command.output, pipeline.ReconstructOptions(size=command.size), resume=False)
+        report_file = _run(
+            scan, command.output, pipeline.ReconstructOptions(size=command.size, threads=_threads()), resume=False
+        )
     if command.open and _has_display():
         webbrowser.open(report_file.resolve().as_uri())
     return 0
@@ -105,6 +107,7 @@ def reconstruct(command: "cli.Reconstruct") -> int:
         calibrate=command.calibrate,
         calibration_views=command.calibration_views,
         dip=DIPOptions(start=command.start),
+        threads=_threads(command.threads),
         device=command.device,
         seed=command.seed,
     )
@@ -213,6 +216,13 @@ def _fraction(text: str) -> float:
             f"--noise {text} would be {100 * value:g} % of the mean projection; write {text}% or a number below 1."
         )
     return value
+
+
+def _threads(wanted: int | None = None) -> int | None:
+    """What was asked for; else what the environment says; else measured."""
+    if wanted is not None and wanted < 1:
+        raise InputError(f"--threads takes a positive whole number, got {wanted}.")
+    return wanted or (None if "OMP_NUM_THREADS" in os.environ else 0)
 
 
 def _has_display() -> bool:

@@ -24,9 +24,13 @@ class SparseRows:
 
     def __init__(self, matrix: sp.csr_array, device: torch.device | str = "cpu"):
         self._matrix = sp.csr_array(matrix, dtype=np.float64)
-        self.shape: tuple[int, int] = tuple(self._matrix.shape)  # pyright: ignore[reportAttributeAccessIssue]
+        rows, columns = np.shape(self._matrix)
+        self.shape = (int(rows), int(columns))
         self.device = torch.device(device)
-        self._forward, self._transpose = _csr(self._matrix, self.device), _csr(sp.csr_array(self._matrix.T), self.device)
+        self._forward, self._transpose = (
+            csr_tensor(self._matrix, self.device),
+            csr_tensor(sp.csr_array(self._matrix.T), self.device),
+        )
 
     def __call__(self, x: Tensor) -> Tensor:
         """``M x`` for each row of ``x`` (k, d): (k, m), float64."""
@@ -43,7 +47,7 @@ class SparseRows:
     def squares(self, v: Tensor) -> Tensor:
         """``sum_j M_ij^2 v_j``, (m,)."""
         squared = sp.csr_array(self._matrix.multiply(self._matrix))
-        return (_csr(squared, self.device) @ v.double()[:, None])[:, 0]
+        return (csr_tensor(squared, self.device) @ v.double()[:, None])[:, 0]
 
     def dense(self, start: int, stop: int) -> Tensor:
         """Rows ``start`` to ``stop``, (stop - start, d), float64."""
@@ -64,7 +68,7 @@ class SparseRows:
         m, d = self.shape
         out = torch.empty(m, m, dtype=torch.float64, device=self.device)
         step = max(1, _BLOCK_BYTES // (8 * d))
-        other = _csr(self._matrix, self.device)
+        other = csr_tensor(self._matrix, self.device)
         for start in range(0, m, step):
             block = torch.from_numpy(self._matrix[start : start + step].toarray()).to(self.device)
             out[:, start : start + step] = other @ (block * v.double()).T.contiguous()
@@ -74,7 +78,8 @@ class SparseRows:
         return SparseRows, (self._matrix, str(self.device))
 
 
-def _csr(matrix: sp.csr_array, device: torch.device) -> Tensor:
+def csr_tensor(matrix: sp.csr_array, device: torch.device | str = "cpu") -> Tensor:
+    """A sparse matrix as a CSR tensor, float64."""
     parts = [
         torch.from_numpy(np.require(a, dtype=kind, requirements="W")).to(device)
         for a, kind in ((matrix.indptr, np.int32), (matrix.indices, np.int32), (matrix.data, np.float64))

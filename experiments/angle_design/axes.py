@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ctuq.app.trials.subjects import phantom_subject
-from ctuq.design import EIG, Conditioned, GaussianModel, Measurements
+from ctuq.design import EIG, GaussianModel, Measurements
+from ctuq.design.algebra.conditioning import Conditioned
 from ctuq.design.algebra.rows import ViewRows
 from ctuq.design.models.lindip import LinDIPOptions
 from ctuq.design.trials.contenders import Adaptive

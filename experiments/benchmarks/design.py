@@ -21,8 +21,6 @@ from ctuq.design import (
     CRITERIA,
     EIG,
     ESE,
-    Conditioned,
-    Covariance,
     Criterion,
     DenseCovariance,
     Designer,
@@ -30,9 +28,9 @@ from ctuq.design import (
     GaussianModel,
     LinDIPOptions,
     Measurements,
-    low_rank,
-    sampled,
 )
+from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.covariance import Covariance, low_rank, sampled
 from ctuq.design.algebra.rows import ViewRows
 from ctuq.design.models.lindip import linear_of, model_of, retrain
 from ctuq.design.models.pixels import PixelMatern

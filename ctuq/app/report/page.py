@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from ctuq.app.png import png_bytes
 from ctuq.app.report import summary, tables
-from ctuq.app.report.pictures import PICTURES, Picture, pictures_of
+from ctuq.app.report.catalogue import PICTURES, Picture, pictures_of
 from ctuq.app.report.viewer import viewer_data
 from ctuq.errors import InputError
 from ctuq.records import write_whole

@@ -59,9 +59,9 @@ class DesignerBuilder:
         """Learn from the session's views, and condition on them."""
         found = learn(record, self.problem(record), lambda: self._network(record), anew=anew)
         draft = replace(record, learnt=found.learnt)
-        self._models = {model_key(draft): found.model}
+        self._models = {_model_key(draft): found.model}
         if found.network is not None:
-            self._models[network_key(draft)] = found.network
+            self._models[_network_key(draft)] = found.network
         for key, model in self._models.items():
             self._cache.keep_model(key, model)
         self.designer(draft)
@@ -69,10 +69,10 @@ class DesignerBuilder:
 
     def tidy(self, record: Record) -> None:
         """Forget what is of no more use to the session; nobody else may be learning."""
-        self._cache.forget([model_key(record), network_key(record)], self._steps(record))
+        self._cache.forget([_model_key(record), _network_key(record)], self._steps(record))
 
     def _model(self, record: Record) -> GaussianModel:
-        key = model_key(record)
+        key = _model_key(record)
         if key not in self._models:
             model = self._cache.model(key)
             if model is None:
@@ -83,7 +83,7 @@ class DesignerBuilder:
         return self._models[key]
 
     def _network(self, record: Record) -> GaussianModel:
-        key = network_key(record)
+        key = _network_key(record)
         if key not in self._models:
             self._models[key] = self._cache.model(key) or restore_network(record, self.problem(record))
             self._cache.keep_model(key, self._models[key])
@@ -94,19 +94,19 @@ class DesignerBuilder:
         region, problem = None, self.problem(record)
         if problem.criterion.regional:
             region = np.ones(1) if problem.region is None else np.asarray(problem.region)
-        return steps_of(model_key(record), record.state, region)
+        return steps_of(_model_key(record), record.state, region)
 
 
-def model_key(record: Record) -> str:
+def _model_key(record: Record) -> str:
     """A hash of all that a session's model depends on."""
     prior, learnt = record.settings.prior, record.learnt
     assert learnt is not None
     if prior in ("lindip", "gprior"):
-        return network_key(record)
-    return digest((network_key(record), prior, learnt.views, learnt.marks))
+        return _network_key(record)
+    return digest((_network_key(record), prior, learnt.views, learnt.marks))
 
 
-def network_key(record: Record) -> str:
+def _network_key(record: Record) -> str:
     """A hash of all that the network's part of it depends on."""
     s, learnt = record.settings, record.learnt
     assert learnt is not None

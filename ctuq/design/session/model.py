@@ -53,7 +53,7 @@ def learn(
         return LearnedModel(_learnt(views, marks, None, views[:0], model), model, None)
     kept = record.learnt
     if anew or network is None or kept is None or kept.network is None or network_due(record):
-        warm = None if kept is None or kept.network is None else fitted_from(kept.network)
+        warm = None if kept is None or kept.network is None else _fitted_from(kept.network)
         dip = LinearisedDIP(network_options(record.settings), warm)
         part, seen = dip(measured), views
         assert dip.fitted is not None
@@ -68,7 +68,7 @@ def restore_network(record: Record, problem: DesignProblem) -> GaussianModel:
     """The network's part of the model, made again from the fit that is stored."""
     learnt = record.learnt
     assert learnt is not None and learnt.network is not None
-    dip = LinearisedDIP(network_options(record.settings), fitted_from(learnt.network))
+    dip = LinearisedDIP(network_options(record.settings), _fitted_from(learnt.network))
     return dip.restored(_of(record, problem, learnt.network_views))
 
 
@@ -113,7 +113,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def fitted_from(tree: Mapping[str, Any]) -> Fitted:
+def _fitted_from(tree: Mapping[str, Any]) -> Fitted:
     """The fit that `plain` took apart."""
 
     def tensors(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,8 @@ import pytest
 from matplotlib.image import AxesImage
 
 from ctuq.app.report import figures
+from ctuq.app.report.catalogue import PICTURES, pictures_of
 from ctuq.app.report.figures import grey_window
-from ctuq.app.report.pictures import PICTURES, pictures_of
 
 
 def images_of(figure):

@@ -2,7 +2,10 @@ import pytest
 import torch
 from brute import conditioned, matrices
 
-from ctuq.design import Conditioned, DenseCovariance, FactorCovariance, ViewRows
+from ctuq.design import DenseCovariance
+from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.covariance import FactorCovariance
+from ctuq.design.algebra.rows import ViewRows
 from ctuq.errors import InputError
 
 ORDER = [3, 1, 6, 0]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctuq.design import low_rank, sampled
+from ctuq.design.algebra.covariance import low_rank, sampled
 from ctuq.errors import InputError
 
 D = 60

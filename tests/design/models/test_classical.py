@@ -4,7 +4,8 @@ import scipy.sparse as sp
 import torch
 from scipy.stats import multivariate_normal
 
-from ctuq.design import Edges, Every, FactorCovariance, Isotropic, Matern, Measurements, learner
+from ctuq.design import Edges, Every, Isotropic, Matern, Measurements, learner
+from ctuq.design.algebra.covariance import FactorCovariance
 from ctuq.design.models.edges import EdgePrecision
 from ctuq.design.models.evidence import learn_variance, learn_variances
 from ctuq.design.models.pixels import PixelMatern
