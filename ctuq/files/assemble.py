@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.formats.raw import Raw
@@ -109,6 +110,13 @@ def _corrected(raw: Raw, source: str) -> Corrected:
     values = np.asarray(raw.values, dtype=np.float64)
     if not np.isfinite(values).any():
         raise InputError(f"'{source}' holds nothing but NaN or infinite values; check the file.")
+    try:
+        return _line_integrals(raw, values, source)
+    except InputError as error:
+        raise error if source in str(error) else InputError(f"'{source}': {error}") from None
+
+
+def _line_integrals(raw: Raw, values: NDArray, source: str) -> Corrected:
     if raw.kind_of_values == "log":
         return repaired(values, raw.weights)
     flats, darks, counts = np.ones((1, values.shape[1])), None, raw.kind_of_values == "counts"

@@ -109,7 +109,7 @@ def load_raw(path: Path, geometry: PathLike | None, row: int | None = None, base
         A scan of ours is left as it is without one: a geometry file beside it may be of other files.
     row : int, optional
     base : Sidecar, optional
-        What holds where the geometry file says nothing.
+        What holds where the geometry file says nothing, and of the values where the file does not say what they are.
 
     Raises
     ------
@@ -119,8 +119,15 @@ def load_raw(path: Path, geometry: PathLike | None, row: int | None = None, base
     if geometry is None and is_own_scan(path):
         return read_raw(path, row)
     beside = _beside(path) if geometry is None else Path(geometry)
-    sidecar = (base or Sidecar()) if beside is None else read_sidecar(beside, base)
-    return overridden(read_raw(path, sidecar.row if row is None else row), sidecar)
+
+    def told(base: Sidecar) -> Sidecar:
+        return base if beside is None else read_sidecar(beside, base)
+
+    base = base or Sidecar()
+    raw = read_raw(path, told(base).row if row is None else row)
+    if raw.stated:
+        base = replace(base, values=None, scale=1.0, flat=None, dark=None)
+    return overridden(raw, told(base))
 
 
 def _scan(raw: Raw, path: Path, axis_column: float | None) -> Scan:

@@ -92,8 +92,8 @@ def mrc(folder):
     return folder / "a.mrc"
 
 
-def npz(folder, values=None, **entries):
-    np.savez(folder / "a.npz", sinogram=spoiled() if values is None else values, angles_deg=DEGREES, **entries)
+def npz(folder, rays=None, **entries):
+    np.savez(folder / "a.npz", sinogram=spoiled() if rays is None else rays, angles_deg=DEGREES, **entries)
     return folder / "a.npz"
 
 
@@ -137,7 +137,7 @@ KINDS = {
     "PNG": (png, SCANNER + COUNTS + ANGLES, "counts"),
     "folder": (pictures, SCANNER + COUNTS + ANGLES + "row: 1\n", "counts"),
     "MRC": (mrc, SCANNER + COUNTS + ANGLES, "counts"),
-    "npz, counts": (lambda f: npz(f, values=None), SCANNER + COUNTS, "counts"),
+    "npz, counts": (npz, SCANNER + COUNTS, "counts"),
     "npz, transmission": (lambda f: npz(f, np.exp(-lost())), SCANNER + "values: transmission\n", "exposure"),
     "npz, weights": (lambda f: npz(f, lost(), weights=weights()), SCANNER, "weight"),
     "npz, weighted counts": (lambda f: npz(f, weights=weights()), SCANNER + COUNTS, "weight"),
@@ -211,6 +211,23 @@ def test_a_file_beside_says_only_what_differs(tmp_path):
     new = new_views([tiff(tmp_path, clean())], known, kept)
     np.testing.assert_allclose(new.angles, np.deg2rad(DEGREES))
     assert new.weights is None and new.unit == "exposure"
+
+
+def test_what_a_file_says_of_its_values_counts_more_than_the_scanners_habit(tmp_path):
+    known, habit = ParallelBeam(angles=np.zeros(1), columns=COLUMNS, pixel=0.5), {"values": "counts", "flat": 5000.0}
+    path = npz(tmp_path, clean(), kind="parallel", pixel=0.5, values="log")
+    np.testing.assert_allclose(new_views([path], known, habit).projections, clean(), atol=1e-6)
+    path = dxchange(tmp_path)
+    np.testing.assert_array_equal(new_views([path], known, habit).projections, read(path).projections)
+    (tmp_path / "a.yaml").write_text("flat: 9000\ndark: 0\n")
+    ratio = new_views([path], known, habit).projections.mean() - read(path, axis_column=19.5).projections.mean()
+    assert ratio == pytest.approx(0, abs=1e-6)
+
+
+def test_a_file_that_cannot_be_used_is_named(tmp_path):
+    (tmp_path / "a.yaml").write_text(COUNTS + ANGLES)
+    with pytest.raises(InputError, match=r"a\.tif': No ray counted"):
+        new_views([tiff(tmp_path, -spoiled())], ParallelBeam(angles=np.zeros(1), columns=COLUMNS, pixel=0.5), {})
 
 
 def test_files_with_and_without_a_bad_ray_are_told_together(tmp_path):

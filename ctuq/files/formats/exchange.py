@@ -102,7 +102,7 @@ def _raw(
     kind = "transmission" if flats is None else "counts"
     notes = ("the file has no flats: the values are taken as transmission",) if flats is None else ()
     assumed = {"kind": "parallel"} | ({"pixel": 1.0} if fields.get("kind") != "fan" else {})
-    return Raw(name, values, kind, fields, flats, darks, notes=notes, assumed=assumed, **others)
+    return Raw(name, values, kind, fields, flats, darks, notes=notes, assumed=assumed, stated=flats is not None, **others)
 
 
 def _nxtomo_lengths(entry: h5py.Group, columns: int) -> dict[str, object]:

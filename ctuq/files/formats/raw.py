@@ -38,6 +38,8 @@ class Raw:
         What was assumed or chosen, one sentence each.
     assumed : mapping
         Fields that the format leaves out and is usually right about: they hold where nobody says otherwise.
+    stated : bool
+        Whether the file itself says what its values are; else that is a guess, which a scanner's habits overrule.
     whole : Scan, optional
         The scan itself where the file holds one that ctuq wrote; nothing is to be made of it.
 
@@ -61,6 +63,7 @@ class Raw:
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     assumed: Mapping[str, object] = field(default_factory=dict)
+    stated: bool = False
     whole: Scan | None = None
 
     def __post_init__(self):
