@@ -197,8 +197,8 @@ def first_image(A: RayTransform, y: Tensor, weights: Tensor) -> tuple[Tensor, Te
 
     The image is a smooth filtered back-projection, multiplied by what lets it fit the projections best and improved by a few
     non-negative steps of SIRT: a missing wedge halves a filtered back-projection (a quarter is left of an arc of 30 degrees),
-    and this image by a tenth. The scale is 1.5 times the mean of its pixels weighted by themselves, so that neither empty
-    surroundings nor a small dense part decide it; it is 0 where the projections show nothing.
+    and takes a third of this image at most. The scale is 1.5 times the mean of its pixels weighted by themselves, so that
+    neither empty surroundings nor a small dense part decide it; it is 0 where the projections show nothing.
     """
     image = fbp(A, y, window="hann").clamp(min=0)
     shown = A(image)
