@@ -13,15 +13,11 @@ from ctuq.laplace.system.problem import Point
 from ctuq.laplace.tangent.likelihoods import Bernoulli, Categorical, Gaussian
 from ctuq.laplace.tangent.metric import Metric
 from ctuq.laplace.tangent.model import LinearModel, linearise
-from ctuq.linops.gaussian import Conditioning, DensePosterior, PathwisePosterior, log_evidence
-from ctuq.linops.gram import gram
 
 __all__ = [
     "Bernoulli",
     "Categorical",
     "Classes",
-    "Conditioning",
-    "DensePosterior",
     "DiagonalPrior",
     "Evidence",
     "FilterProcess",
@@ -29,7 +25,6 @@ __all__ = [
     "Gaussian",
     "LinearModel",
     "Metric",
-    "PathwisePosterior",
     "Point",
     "Posterior",
     "VariationPrior",
@@ -37,11 +32,9 @@ __all__ = [
     "by_module",
     "expected_floor",
     "g_prior",
-    "gram",
     "isotropic",
     "layerwise",
     "linearise",
-    "log_evidence",
     "maximise_dense",
     "maximise_evidence",
     "posterior",

@@ -4,8 +4,7 @@ import scipy.optimize
 import torch
 from scipy.stats import multivariate_normal
 
-from ctuq.errors import CtuqError
-from ctuq.laplace import DiagonalPrior, FilterProcess, VariationPrior, log_evidence, maximise_dense
+from ctuq.laplace import DiagonalPrior, FilterProcess, VariationPrior, maximise_dense
 from ctuq.linops.jacobian.network import Block
 
 BLOCKS = (Block("a", slice(0, 18), (2, 1, 3, 3)), Block("b", slice(18, 20), (2, 1, 1, 1)))
@@ -31,22 +30,6 @@ def density(x, components, t, prior, white, noise):
     if white is not None:
         K = K + np.exp(x[-2]) * white.numpy()
     return multivariate_normal.logpdf(t.numpy(), cov=K)
-
-
-def test_log_evidence_is_the_normal_density(rng):
-    root = torch.randn(9, 12, generator=rng, dtype=torch.float64)
-    t = torch.randn(9, generator=rng, dtype=torch.float64)
-    K = root @ root.T
-    value, L, a = log_evidence(K, t)
-    assert value == pytest.approx(multivariate_normal.logpdf(t.numpy(), cov=K.numpy()), rel=1e-10)
-    torch.testing.assert_close(L @ L.T, K)
-    torch.testing.assert_close(K @ a, t)
-
-
-def test_covariance_that_is_not_positive_definite_is_refused():
-    K = torch.diag(torch.tensor([1.0, -1.0], dtype=torch.float64))
-    with pytest.raises(CtuqError, match="not positive definite"):
-        log_evidence(K, torch.ones(2, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("with_hyperprior", [False, True])
