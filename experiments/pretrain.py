@@ -1,4 +1,4 @@
-"""Weights for the educated start: the default U-Net, trained to turn a smooth filtered back-projection into the object.
+"""Weights for the educated start: the default U-Net, trained to turn a first image into the object.
 
 ``python -m experiments.pretrain`` draws random phantoms, simulates scans of many geometries, view counts, noise levels and
 sizes, trains, and writes ``ctuq/data/educated.npz``. Everything follows from the seed; an interrupted run goes on.
@@ -15,7 +15,7 @@ import tyro
 from torch import Tensor
 
 from ctuq.recon.educated import save_educated
-from ctuq.recon.start import attenuation_scale, filtered_input
+from ctuq.recon.start import first_image
 from ctuq.recon.unet import UNet, UNetOptions
 from ctuq.records import write_whole
 from ctuq.tomo import FanBeam, ParallelBeam, VolumeGrid, ray_transform
@@ -30,7 +30,7 @@ _FINER = 2
 class Options:
     """How to train."""
 
-    steps: int = 10000
+    steps: int = 12000
     """Adam steps, of one geometry and four images each."""
     batch: int = 4
     """Images of one step."""
@@ -93,10 +93,10 @@ def examples(options: Options, which: int) -> tuple[Tensor, Tensor]:
         noise = torch.from_numpy(rng.standard_normal(y.shape).astype(np.float32))
         y = y + level * y.abs().mean((1, 2), keepdim=True) * noise
         A = ray_transform(grid, beam, backend="matrix")
-        scale = attenuation_scale(A, y, torch.ones_like(y))[:, None, None]
-        inputs = filtered_input(A, y) / scale
-    targets = torch.from_numpy(objects).unflatten(1, (size, _FINER)).unflatten(3, (size, _FINER)).mean((2, 4)) / scale
-    usable = torch.isfinite(scale[:, 0, 0]) & (scale[:, 0, 0] > 0) & (targets.amax((1, 2)) < 20)
+        inputs, scale = first_image(A, y, torch.ones_like(y))
+    coarse = torch.from_numpy(objects).unflatten(1, (size, _FINER)).unflatten(3, (size, _FINER)).mean((2, 4))
+    targets = coarse / scale[:, None, None]
+    usable = torch.isfinite(scale) & (scale > 0) & (targets.amax((1, 2)) < 20)
     return inputs[usable], targets[usable]
 
 

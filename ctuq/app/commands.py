@@ -40,7 +40,9 @@ def demo(command: "cli.Demo") -> int:
     """Reconstruct every fourth view of the shipped walnut and open the report."""
     scan = files.read(files.demo_scan()).every(_DEMO_STEP)
     with told_about(command.debug):
-        report_file = _run(scan, command.output, pipeline.ReconstructOptions(size=command.size), resume=False)
+        report_file = _run(
+            scan, command.output, pipeline.ReconstructOptions(size=command.size, threads=_threads()), resume=False
+        )
     if command.open and _has_display():
         webbrowser.open(report_file.resolve().as_uri())
     return 0
@@ -48,11 +50,12 @@ def demo(command: "cli.Demo") -> int:
 
 def info(command: "cli.Info") -> int:
     """Print what is in a scan, and draw its geometry on request."""
-    for description in files.describe(_named(command.scan), geometry=command.geometry):
-        for name, text in _description_lines(description):
+    found = files.opened(_named(command.scan), geometry=command.geometry)
+    for path, raw in found:
+        for name, text in _description_lines(files.description_of(raw, path)):
             print(f"{name:>13}  {text}")
     if command.draw is not None:
-        scan = files.read(_named(command.scan), geometry=command.geometry)
+        scan = files.scan_of(found)
         data = png_bytes(draw_geometry(scan.geometry, scan.grid))
         write_whole(command.draw, lambda target: target.write(data))
         print(f"Drawn: {command.draw}")
@@ -104,6 +107,7 @@ def reconstruct(command: "cli.Reconstruct") -> int:
         calibrate=command.calibrate,
         calibration_views=command.calibration_views,
         dip=DIPOptions(start=command.start),
+        threads=_threads(command.threads),
         device=command.device,
         seed=command.seed,
     )
@@ -212,6 +216,13 @@ def _fraction(text: str) -> float:
             f"--noise {text} would be {100 * value:g} % of the mean projection; write {text}% or a number below 1."
         )
     return value
+
+
+def _threads(wanted: int | None = None) -> int | None:
+    """What was asked for; else what the environment says; else measured."""
+    if wanted is not None and wanted < 1:
+        raise InputError(f"--threads takes a positive whole number, got {wanted}.")
+    return wanted or (None if "OMP_NUM_THREADS" in os.environ else 0)
 
 
 def _has_display() -> bool:

@@ -1,6 +1,5 @@
 """What was told to a designer: checked, as tensors, what rays to come will weigh, and a model conditioned on it."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -49,31 +48,13 @@ def checked_weights(values: ArrayLike, count: int, columns: int) -> NDArray[np.f
     return weights
 
 
-def refuse_repeats(problem: DesignProblem, known: Sequence[int] | NDArray[np.int64], views: NDArray[np.int64]) -> None:
-    """Refuse a view that was told before, or is told twice at once.
-
-    Raises
-    ------
-    InputError
-        With the angle.
-    """
-    if problem.repeat:
-        return
-    seen = {int(v) for v in known}
-    for view in views.tolist():
-        if view in seen:
-            angle = np.rad2deg(problem.angles[view])
-            raise InputError(f"The angle {angle:g} degrees was told before; reject it first to replace its projection.")
-        seen.add(view)
-
-
 def measurements_of(problem: DesignProblem, state: DesignState) -> Measurements:
     """The measured views as tensors on the ray transform's device."""
     y, weights = (torch.tensor(a, dtype=torch.float32, device=problem.A.device) for a in (state.projections, state.weights))
     return Measurements(problem.A, state.views, y, weights)
 
 
-def expected_weights(problem: DesignProblem, model: GaussianModel | None, measured: Measurements) -> Tensor:
+def _expected_weights(problem: DesignProblem, model: GaussianModel | None, measured: Measurements) -> Tensor:
     """Relative precision of every ray of every view, on the scale of the measured weights.
 
     Weights are proportional to the dose; where they are photon counts also to ``exp(-A x)`` of the model's image x. Detector
@@ -97,12 +78,83 @@ def expected_weights(problem: DesignProblem, model: GaussianModel | None, measur
     return weights
 
 
+def taken_in(
+    problem: DesignProblem,
+    state: DesignState,
+    angles: ArrayLike,
+    projections: ArrayLike,
+    weights: ArrayLike | None = None,
+    *,
+    model: GaussianModel | None = None,
+    sense: int = 1,
+) -> DesignState:
+    """What a design has come to with new projections.
+
+    Parameters
+    ----------
+    problem : DesignProblem
+    state : DesignState
+    angles : array, shape (k,) or one number, radians
+    projections, weights : array, shape (k, n) or (n,)
+        Without weights, what exposure and model predict.
+    model : GaussianModel, optional
+    sense : int
+        -1 where the scanner counts its angles clockwise.
+
+    Raises
+    ------
+    InputError
+        If an angle is no candidate or was told before, or an array has the wrong shape or holds NaN.
+    """
+    views, columns = problem.index(angles), problem.A.geometry.columns
+    y = checked_rays(projections, len(views), columns, "projections")
+    if weights is None:
+        weights = _expected_weights(problem, model, measurements_of(problem, state))[torch.from_numpy(views)].numpy()
+    w = checked_weights(weights, len(views), columns)
+    _refuse_repeats(problem, state, views, sense)
+    told = replace(
+        state,
+        views=np.concatenate([state.views, views]),
+        projections=np.concatenate([state.projections, y]),
+        weights=np.concatenate([state.weights, w]),
+        spent=state.spent + float(problem.doses[views].sum()),
+        position=float(problem.angles[views[-1]]),
+    )
+    return told.noted("tell", f"{len(views)} projections were taken in.", problem.angles[views])
+
+
+def taken_back(problem: DesignProblem, state: DesignState, angles: ArrayLike, reason: str, *, retry: bool) -> DesignState:
+    """What a design has come to without projections that turned out bad, or after exposures that failed; they cost their dose.
+
+    Parameters
+    ----------
+    problem : DesignProblem
+    state : DesignState
+    angles : array, radians
+    reason : str
+        For the log.
+    retry : bool
+        Whether these angles may be asked for again.
+    """
+    views = problem.index(angles)
+    kept, failed = ~np.isin(state.views, views), views[~np.isin(views, state.views)]
+    rest = replace(
+        state,
+        views=state.views[kept],
+        projections=state.projections[kept],
+        weights=state.weights[kept],
+        banned=state.banned if retry else (*state.banned, *views.tolist()),
+        spent=state.spent + float(problem.doses[failed].sum()),
+        position=float(problem.angles[views[-1]]),
+    )
+    return rest.noted("reject", reason or f"{len(views)} projections were rejected.", problem.angles[views])
+
+
 def condition_on_all(problem: DesignProblem, state: DesignState, model: GaussianModel) -> Conditioned:
     """A model given all measured views, with the weights that the others are expected to have."""
-    rows = model.rows(problem.A)
-    region = problem.region_weights(rows.size, model.space) if problem.criterion.regional else None
-    planned = _planned(problem, state, model)
-    return condition_on_new(problem, Conditioned.start(rows, model.covariance, planned, region=region), state, model)
+    region = problem.region_weights if problem.criterion.regional else None
+    start = Conditioned.start(problem.rows, model.covariance, _planned(problem, state, model), region=region)
+    return condition_on_new(problem, start, state, model)
 
 
 def condition_on_new(problem: DesignProblem, given: Conditioned, state: DesignState, model: GaussianModel) -> Conditioned:
@@ -115,4 +167,15 @@ def condition_on_new(problem: DesignProblem, given: Conditioned, state: DesignSt
 
 
 def _planned(problem: DesignProblem, state: DesignState, model: GaussianModel) -> Tensor:
-    return expected_weights(problem, model, measurements_of(problem, state)) / model.sigma2
+    return _expected_weights(problem, model, measurements_of(problem, state)) / model.sigma2
+
+
+def _refuse_repeats(problem: DesignProblem, state: DesignState, views: NDArray[np.int64], sense: int) -> None:
+    """Refuse a view that was told before, or is told twice at once."""
+    seen = set() if problem.repeat else set(state.views.tolist())
+    for view in views.tolist():
+        if view in seen:
+            degrees = sense * np.rad2deg(problem.angles[view]) + 0.0
+            raise InputError(f"The angle {degrees:.6g}° was told before; reject it first to replace its projection.")
+        if not problem.repeat:
+            seen.add(view)

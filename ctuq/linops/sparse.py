@@ -24,7 +24,8 @@ class SparseRows:
 
     def __init__(self, matrix: sp.csr_array, device: torch.device | str = "cpu"):
         self._matrix = sp.csr_array(matrix, dtype=np.float64)
-        self.shape: tuple[int, int] = tuple(self._matrix.shape)  # pyright: ignore[reportAttributeAccessIssue]
+        rows, columns = np.shape(self._matrix)
+        self.shape = (int(rows), int(columns))
         self.device = torch.device(device)
         self._forward, self._transpose = (
             csr_tensor(self._matrix, self.device),

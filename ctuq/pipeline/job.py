@@ -18,9 +18,11 @@ from ctuq.linops.memory import available_memory
 from ctuq.pipeline.checkpoint import Checkpoint
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.plan import Plan, measure, priced
+from ctuq.pipeline.threads import take_threads
 from ctuq.recon import CLASSICAL
-from ctuq.recon.dip import Data, DIPState, Generator, dip, finished, generator
+from ctuq.recon.dip import Data, DIPState, Generator, generator, trial_step
 from ctuq.recon.holdout import default_views, held_views, split, useful_views
+from ctuq.recon.stages import all_finished, fit_in_stages, steps, steps_done, work
 from ctuq.scores.gaussian import (
     PATCHES,
     image_scores,
@@ -172,24 +174,30 @@ def choose_grid(scan: Scan, size: int) -> VolumeGrid:
 
 def match_detector(scan: Scan, grid: VolumeGrid) -> Scan:
     """Average neighbouring columns while their rays stay closer than a pixel's width at the axis."""
-    factor = max(1, int(grid.voxel / scan.geometry.pixel_at_axis + 1e-6))
-    return scan.binned(min(factor, scan.geometry.columns))
+    return scan.binned(scan.geometry.binning(grid))
 
 
-def _with_dip(run: Run, base: Result, data: Data, views: _Views, checkpoint: Path | None) -> Result:
+def _with_dip(run: Run, base: Result, data: Data, views: _Views, path: Path | None) -> Result:
     fit, stop = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
-    plan = _plan(run, data, views, fit, generate=generate, start=start) if run.options.uncertainty else None
+    checkpoint = Checkpoint(path, base.scan, run.options)
+    kept = checkpoint.load(start)
+    take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
+    if run.options.uncertainty:
+        plan = _plan(run, data, views, fit, generate=generate, start=start)
+        checkpoint.way = (plan.route, plan.products) if checkpoint.way is None else checkpoint.way
+        base = replace(base, plan=plan.record())
     with run.clock("dip"):
-        state = _fit(run, generate, start, (fit, stop), Checkpoint(checkpoint, base.scan, run.options))
+        state = _fit(run, generate, start, (fit, stop), checkpoint=checkpoint, kept=kept)
         image = generate(state.best)[0].detach()
     history = {name: state.history[:, i].numpy() for i, name in enumerate(("iteration", "loss", "held_out_loss"))}
     base = replace(base, mean=image.cpu().numpy(), history=history, warnings=views.notes)
-    if plan is None:
+    if checkpoint.way is None:
         return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
+    way, products = checkpoint.way
     with run.clock("jacobian"):
         network, inputs = generate.module(state.best)
-        _, jacobian = linearise(network, inputs)
+        _, jacobian = linearise(network, inputs, choice=products)
         model = image_model(
             data.A,  # pyright: ignore[reportArgumentType]
             data.y,
@@ -198,29 +206,28 @@ def _with_dip(run: Run, base: Result, data: Data, views: _Views, checkpoint: Pat
             jacobian=jacobian,
             scale=float(generate.scale[0]),
             prior=run.options.prior,
-            rank=plan.route.rank,
+            rank=way.rank,
             rng=run.rng,
             progress=lambda done, total: run.tell("Jacobian", done, total),
         )
     with run.clock("evidence"):
         run.tell("Evidence", 0, 1)
-        found = estimate(model, data.y, views.held, variation=run.options.variation, rng=run.rng, way=plan.route)
+        found = estimate(model, data.y, views.held, variation=run.options.variation, rng=run.rng, way=way)
         run.tell("Evidence", 1, 1, f"log evidence {found.evidence.value:.1f}")
-    return _assembled(run, replace(base, plan=plan.record()), model, found)
+    return _assembled(run, base, model, found)
 
 
 def _plan(run: Run, data: Data, views: _Views, fit: Data, *, generate: Generator, start: dict[str, Tensor]) -> Plan:
     """What the error bars will take, told before the fit."""
-    used = data.weights > 0
+    used, grid = data.weights > 0, data.A.grid
     seen = int(used[torch.as_tensor(views.fitted, device=used.device)].sum())
     network, _ = generate.module(start)
     blocks = [(name, value) for name, value in network.named_parameters() if name in weight_names(network)]
     count = {"isotropic": 1, "g": 1, "layerwise": len(blocks), "filter": 6 * len(blocks)}[run.options.prior]
     size = sum(value.numel() for _, value in blocks)
-    chosen = route(data.A.grid.size, int(used.sum()), seen, size, components=count, memory=available_memory(run.device))
-    made = priced(
-        chosen, measure(fit, generate, start, run.options.dip), run.options.dip.length, fit_bytes=_FIT * data.A.grid.size
-    )
+    chosen = route(grid.size, int(used.sum()), seen, size, components=count, memory=available_memory(run.device))
+    speeds = measure(fit, generate, start)
+    made = priced(chosen, speeds, work(grid, run.options.dip), fit_bytes=_FIT * grid.size)
     _log.info("Plan: %s", made)
     return made
 
@@ -288,15 +295,23 @@ def _split(options: ReconstructOptions, scan: Scan) -> _Views:
     return _Views(np.setdiff1d(every, held), held)
 
 
-def _fit(run: Run, generate: Generator, start: dict[str, Tensor], data: tuple[Data, Data], checkpoint: Checkpoint) -> DIPState:
-    options = run.options.dip
-    kept = state = checkpoint.load(start)
-    if kept is None or not finished(kept, options):
-        for state in dip(generate, start, *data, options, resume=kept):
+def _fit(
+    run: Run,
+    generate: Generator,
+    start: dict[str, Tensor],
+    data: tuple[Data, Data],
+    *,
+    checkpoint: Checkpoint,
+    kept: DIPState | None,
+) -> DIPState:
+    options, grid = run.options.dip, data[0].A.grid
+    state, total = kept, steps(grid, options)
+    if kept is None or not all_finished(kept, grid, options):
+        for state in fit_in_stages(generate, start, *data, options, resume=kept):
             checkpoint.save(state, options)
-            misfit = float(state.history[-1, 2])
-            run.tell("Deep Image Prior", state.iteration, options.length, f"held-out misfit {misfit:.3g}")
-        run.tell("Deep Image Prior", options.length, options.length)
+            text = f"held-out misfit {float(state.history[-1, 2]):.3g}"
+            run.tell("Deep Image Prior", min(total, steps_done(state, grid, options)), total, text)
+        run.tell("Deep Image Prior", total, total)
     assert state is not None
     checkpoint.save(state, options, last=True)
     return state

@@ -31,7 +31,7 @@ class ReconstructOptions:
     calibrate : bool
         Hold views out of the fit and learn the scales of the error bars from them.
     calibration_views : int, optional
-        How many; by default `ctuq.uncertainty.calibration.default_views`.
+        How many; by default `ctuq.recon.holdout.default_views`.
     prior : str
         "isotropic", "layerwise", "filter" or "g".
     variation : float
@@ -39,6 +39,8 @@ class ReconstructOptions:
     device : str
         "auto" takes a GPU if there is one.
     seed : int
+    threads : int, optional
+        Processor threads of the fit and what follows; 0 measures whether one or all are quicker. By default as torch is set.
     dip : DIPOptions
     """
 
@@ -53,6 +55,7 @@ class ReconstructOptions:
     variation: float = 0.0
     device: str = "auto"
     seed: int = 0
+    threads: int | None = None
     dip: DIPOptions = field(default_factory=DIPOptions)
 
     def __post_init__(self):
@@ -62,6 +65,8 @@ class ReconstructOptions:
             raise InputError(f"There is no prior {self.prior!r}; choose one of {', '.join(PRIORS)}.")
         if self.size < 8:
             raise InputError(f"The image size must be at least 8 pixels, got {self.size}.")
+        if self.threads is not None and self.threads < 0:
+            raise InputError(f"The number of threads cannot be negative, got {self.threads}.")
         if self.samples < 0:
             raise InputError(f"The number of samples cannot be negative, got {self.samples}.")
 

@@ -11,16 +11,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ctuq.linops.jacobian.network import linearise
-from ctuq.recon.dip import Data, DIPOptions, Generator, dip
+from ctuq.linops.jacobian import cost
+from ctuq.linops.jacobian.cost import ProductCost
+from ctuq.linops.jacobian.network import ProductChoice
+from ctuq.recon.dip import Data, Generator, trial_step
 from ctuq.uncertainty.factor import REMAINDER
 from ctuq.uncertainty.route import DRAWS, Route
 
-_ROWS = 8
+_ROWS = 32
+# Beside its gradient a step has the total variation, Adam and the running average; float64 doubles the bytes of a ray.
+_STEP, _WIDE = 1.15, 2.0
 _EVALUATIONS = 28
 _EM_PRODUCTS = 17 * 600
 _CG_STEPS = 25
-_MATRIX = 1024
+_MATRIX = 1536
 _BASE = 500 * 2**20
 
 
@@ -31,6 +35,8 @@ class Plan:
     Parameters
     ----------
     route : Route
+    products : ProductChoice
+        How products with the network are made.
     seconds : mapping of str to float
         Of each stage, by its name in a result's ``timings``.
     bytes : int
@@ -38,6 +44,7 @@ class Plan:
     """
 
     route: Route
+    products: ProductChoice
     seconds: Mapping[str, float]
     bytes: int
 
@@ -66,57 +73,47 @@ class Speeds:
     ----------
     iteration : float
         Of the fit.
-    forward, backward : float
-        One Jacobian-vector and one vector-Jacobian product in a batch.
+    products : ProductCost
+        With the network's Jacobian.
     rays : float
-        The sparse matrix times one image.
+        The sparse matrix times one image, in float64.
     flop : float
         One multiplication and addition of a factorisation in float64.
     """
 
     iteration: float
-    forward: float
-    backward: float
+    products: ProductCost
     rays: float
     flop: float
 
 
-def measure(fit: Data, generate: Generator, start: Mapping[str, Tensor], options: DIPOptions) -> Speeds:
+def measure(fit: Data, generate: Generator, start: dict[str, Tensor]) -> Speeds:
     """A few iterations and products with the network as it starts: their time does not depend on the weights."""
-    weights = dict(start)
-    few = DIPOptions(network=options.network, start=options.start, iterations=4, check_every=4, patience=1.0)
-    once = DIPOptions(network=options.network, start=options.start, iterations=1, check_every=1, patience=1.0)
-    short = _timed(lambda: list(dip(generate, weights, fit, fit, once)))
-    iteration = (_timed(lambda: list(dip(generate, weights, fit, fit, few))) - short) / 3
-    network, inputs = generate.module(weights)
-    _, jacobian = linearise(network, inputs)
-    theta = torch.ones(_ROWS, jacobian.domain.size, device=fit.y.device)
-    image = torch.ones(_ROWS, *jacobian.range.shape, device=fit.y.device)
-    forward = _timed(lambda: jacobian(theta)) / _ROWS
-    backward = _timed(lambda: jacobian.T(image)) / _ROWS
-    batch = image[:1].expand(32, *image.shape[1:]).contiguous()
-    rays = _timed(lambda: fit.A(batch)) / 32
+    iteration = _timed(lambda: trial_step(generate, start, fit))
+    products = cost.measure(*generate.module(start))
+    batch = torch.ones(_ROWS, *fit.A.domain.shape, device=fit.y.device)
+    rays = _timed(lambda: fit.A(batch)) / _ROWS
     matrix = torch.eye(_MATRIX, dtype=torch.float64, device=fit.y.device).mul_(2)
     flop = _timed(lambda: torch.linalg.cholesky(matrix)) / (_MATRIX**3 / 3)
-    return Speeds(max(iteration, short / 10), forward, backward, rays, flop)
+    return Speeds(_STEP * iteration, products, _WIDE * rays, flop)
 
 
-def priced(route: Route, speeds: Speeds, iterations: int, *, fit_bytes: int) -> Plan:
+def priced(route: Route, speeds: Speeds, iterations: float, *, fit_bytes: int) -> Plan:
     """The plan of a route at these speeds.
 
     Parameters
     ----------
     route : Route
     speeds : Speeds
-    iterations : int
-        Of the fit.
+    iterations : float
+        Of the fit, at full size.
     fit_bytes : int
         What the fit's activations take.
     """
     d, m = route.pixels, route.rays
     r = route.rank + (REMAINDER if route.rank < d else 0)
     forward, backward = route.products
-    products = forward * speeds.forward + backward * speeds.backward
+    products = speeds.products.seconds(jvps=forward, vjps=backward)
     flops = 4.0 * d * r**2 * (route.rank < d) + 1.0 * r * r * route.weights
     seconds = {
         "dip": iterations * speeds.iteration,
@@ -124,7 +121,7 @@ def priced(route: Route, speeds: Speeds, iterations: int, *, fit_bytes: int) -> 
         "evidence": _evidence(route, speeds, r) + 2 * _conditioned(m, r, route, speeds) + _held(route, speeds, r),
         "samples": _conditioned(m, r, route, speeds) + _std(route, speeds, r),
     }
-    return Plan(route, seconds, max(route.bytes, fit_bytes) + _BASE + 40 * m * int(d**0.5))
+    return Plan(route, speeds.products.choice, seconds, max(route.bytes, fit_bytes) + _BASE + 40 * m * int(d**0.5))
 
 
 def _evidence(route: Route, speeds: Speeds, r: int) -> float:

@@ -12,7 +12,7 @@ from ctuq.errors import CtuqError
 from ctuq.recon.noise import noise_std
 from ctuq.recon.start import Data, DIPOptions, Generator, generator, random_weights
 
-__all__ = ["DIPOptions", "DIPState", "Data", "Generator", "dip", "finished", "generator"]
+__all__ = ["DIPOptions", "DIPState", "Data", "Generator", "dip", "finished", "generator", "trial_step"]
 
 # Measured: from 1e-2 on, the first images of a fine grid, whose misfit is no noise yet, are kept flat for good.
 _MOST_VARIATION = 5e-3
@@ -38,8 +38,12 @@ class DIPState:
         Iteration, fit misfit and held-out misfit of the average at each check.
     attempt : int
         Restarts so far; each halves the learning rate.
+    begun : int
+        Iteration at which this attempt began, with nothing remembered but the weights.
     redrawn : int
         1 if the weights were drawn anew because the network was dead.
+    level : int
+        How often the image is halved in this stage of `ctuq.recon.stages.fit_in_stages`.
     """
 
     iteration: int
@@ -52,7 +56,9 @@ class DIPState:
     best_iteration: Tensor
     history: Tensor
     attempt: int = 0
+    begun: int = 0
     redrawn: int = 0
+    level: int = 0
 
 
 def dip(
@@ -122,6 +128,12 @@ def finished(state: DIPState, options: DIPOptions) -> bool:
     return state.iteration >= length or state.iteration - int(state.best_iteration.max()) > options.patience * length
 
 
+def trial_step(generate: Generator, start: dict[str, Tensor], fit: Data) -> None:
+    """A step's work without a step, to be timed."""
+    parameters = {name: _laid_out(value).requires_grad_(True) for name, value in start.items()}
+    fit.misfit(generate(parameters)).sum().backward()
+
+
 def _settings(state: DIPState, options: DIPOptions) -> DIPOptions:
     """A network that was drawn anew needs a random start's iterations."""
     return replace(options, start="random") if state.redrawn else options
@@ -147,7 +159,7 @@ def _again(state: DIPState, generate: Generator, fit: Data, held_out: Data, opti
         history = state.history[state.history[:, 0] <= iteration]
         best = state.best
         again = replace(state, iteration=iteration, parameters=best, average=best, first=none, second=none, history=history)
-        return replace(again, attempt=attempt)
+        return replace(again, attempt=attempt, begun=iteration)
     rng = torch.Generator(device="cpu").manual_seed(attempt)
     fresh = _fresh(random_weights(generate, fit, options.network, rng=rng, level=_LEVELS[attempt % len(_LEVELS)]), fit)
     return replace(fresh, attempt=attempt, redrawn=1)
@@ -171,7 +183,7 @@ def _descend(
     _restore(optimiser, parameters, state)
     weight = options.total_variation * fit.A.domain.size / fit.A.range.size
     for iteration in range(state.iteration + 1, settings.length + 1):
-        optimiser.param_groups[0]["lr"] = rate * _schedule(iteration, settings)
+        optimiser.param_groups[0]["lr"] = rate * _schedule(iteration, state.begun, settings)
         optimiser.zero_grad()
         x = generate(parameters)
         misfit = fit.misfit(x) / fit.size
@@ -252,14 +264,14 @@ def _fresh(start: dict[str, Tensor], fit: Data) -> DIPState:
 def _restore(optimiser: torch.optim.Adam, parameters: dict[str, Tensor], state: DIPState) -> None:
     for name, value in parameters.items():
         optimiser.state[value] = {
-            "step": torch.tensor(float(state.iteration)),
+            "step": torch.tensor(float(state.iteration - state.begun)),
             "exp_avg": state.first[name].clone(),
             "exp_avg_sq": state.second[name].clone(),
         }
 
 
-def _schedule(iteration: int, settings: DIPOptions) -> float:
-    warm = min(1.0, iteration / (20 if settings.educated else 50))
+def _schedule(iteration: int, begun: int, settings: DIPOptions) -> float:
+    warm = min(1.0, (iteration - begun) / (20 if settings.educated else 50))
     return warm * max(0.01, 0.5 * (1 + math.cos(math.pi * iteration / settings.length)))
 
 

@@ -20,6 +20,8 @@ from ctuq.uncertainty.route import Route, route
 
 _FLOOR_SHAPE = 0.5
 _LEFT_OUT = 2048
+# Floors lie many decades apart from what the network explains, and a strong hyperprior moves these further.
+_CAP = 1e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +153,7 @@ def fit_evidence(
         rng=rng,
         hyperprior=log_hyperprior(model, variation, floor_shape),
         components=part.components() if method == "dense" else None,
+        cap=_CAP,
     )
     return Evidence(found.psi, float(found.sigma2), found.log_evidence, found.log_evidence_error, found.converged, method)
 

@@ -15,7 +15,7 @@ is cheap, and else the mean square of a few draws: it takes little off v_i where
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -197,9 +197,10 @@ class ImagePosterior:
         return torch.cat(parts)
 
     def directions(self, rank: int, *, rng: torch.Generator) -> Nystrom:
-        """The leading directions of P, ``V^T diag(values) V <= P``."""
+        """The leading directions of P, ``V^T diag(values) V <= P``: the first half of twice as many, whose spectrum is flat."""
         space = Space((len(self._v),), torch.float64, self._v.device)
-        return nystrom(Symmetric(self.times, space), min(rank, len(self._v)), rng=rng)
+        found = nystrom(Symmetric(self.times, space), min(2 * rank, len(self._v)), rng=rng)
+        return replace(found, vectors=found.vectors[:rank], values=found.values[:rank])
 
     def _pulled(self, columns: slice) -> Tensor:
         """Columns of ``b^T K^-1 b F C = b^T W Z``, (d, k)."""

@@ -80,9 +80,11 @@ def suggest(command: "cli.Suggest") -> int:
 
 def tell(command: "cli.Tell") -> int:
     """Take projections in or back."""
-    from ctuq.app.design.views import new_views
     from ctuq.app.typed import degrees
     from ctuq.design.session.session import Session
+    from ctuq.files.formats.ownscan import geometry_from_tree
+    from ctuq.files.views import new_views
+    from ctuq.tomo.geometry import radians
 
     if bool(command.projections) + (command.reject is not None) + (command.dose_budget is not None) != 1:
         raise InputError("Name a file of new projections, or angles to --reject, or a --dose-budget; one after the other.")
@@ -97,9 +99,11 @@ def tell(command: "cli.Tell") -> int:
             session.reject(bad, command.because or "", retry=not command.final, learning=command.retrain)
         print(f"Rejected: {angle_list(record, bad)}")
     else:
-        new = new_views(command.projections, record, command.geometry, command.angles)
+        typed = None if command.angles is None else record.sense * radians(degrees(command.angles, "--angles"))
+        known = geometry_from_tree(record.geometry)
+        new = new_views(command.projections, known, record.intake, geometry=command.geometry, angles=typed)
         with _working(command.debug):
-            session.tell(new.angles, new.projections, new.weights, counts=new.counts, learning=command.retrain)
+            session.tell(new.angles, new.projections, new.weights, unit=new.unit, learning=command.retrain)
         print(f"Taken in: {angle_list(record, new.angles)}")
     _print_state(session.record, command.session)
     return 0

@@ -8,8 +8,6 @@ from ctuq.design.session.file import Record
 from ctuq.design.session.plan import learning_due
 from ctuq.design.state import Decision, Suggestion
 
-_UNITS = {"image": "1/mm", "rays": "in line integrals"}
-
 
 def angle_list(record: Record, angles: Iterable[float]) -> str:
     """Angles (radians) as the scanner counts them."""
@@ -41,7 +39,7 @@ def status_lines(record: Record) -> list[str]:
         lines.append(f"Model ({settings.prior}): not learned yet; {settings.pilot} pilot views come first.")
     else:
         lines.append(f"Model ({settings.prior}): learned from {len(learnt.views)} views; {learnt.note}.")
-        lines.append(f"Predicted error: {_error(record)} (root mean square, {_UNITS[learnt.space]})")
+        lines.append(f"Predicted error: {_error(record)} (root mean square, 1/mm)")
     if reason := learning_due(record):
         lines.append(f"Learning is due ({reason}): ctuq design retrain")
     if record.refusal:

@@ -13,7 +13,7 @@ from ctuq.linops.sparse import csr_tensor
 
 
 class ViewRows:
-    """The rows ``A_v`` of V candidate views of n rays each, over an image of d pixels (or over all candidate rays).
+    """The rows ``A_v`` of V candidate views of n rays each, over an image of d pixels.
 
     Parameters
     ----------
@@ -34,11 +34,6 @@ class ViewRows:
             raise InputError(f"{height} rays cannot be split into {views} views of equal size.")
         self.views, self.rays = views, height // views
         self._matrix = sp.csr_array(matrix, dtype=np.float64)
-
-    @classmethod
-    def of_rays(cls, views: int, rays: int) -> "ViewRows":
-        """The rows of a model whose unknowns are the candidate rays themselves: the identity."""
-        return cls(sp.csr_array(sp.eye_array(views * rays)), views)
 
     def view(self, v: int) -> Tensor:
         """``A_v`` as a sparse tensor (n, d)."""

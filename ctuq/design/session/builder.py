@@ -47,9 +47,8 @@ class DesignerBuilder:
         if self._given is not None and self._given[0] == steps[: len(self._given[0])]:
             given = self._given[1]
         else:
-            rows = model.rows(problem.A)
-            region = problem.region_weights(rows.size, model.space) if problem.criterion.regional else None
-            given = self._cache.conditioned(steps, record.state.views.tolist(), rows, model.covariance, region)
+            region = problem.region_weights if problem.criterion.regional else None
+            given = self._cache.conditioned(steps, record.state.views.tolist(), problem.rows, model.covariance, region)
         designer = Designer(problem, model, state=record.state, conditioned=given)
         self._given = steps, designer.conditioned
         self._cache.keep_conditioned(steps, designer.conditioned)

@@ -52,7 +52,7 @@ class ModelCache:
         else:
             return
         arrays |= {name: value for name, value in (("image", model.image), ("mean", model.mean)) if value is not None}
-        about = {"sigma2": model.sigma2, "space": model.space, "note": model.note, "missed": missed}
+        about = {"sigma2": model.sigma2, "note": model.note, "missed": missed}
         self._write(f"{key[:_HASH]}-model", arrays, about | {"hyperparameters": dict(model.hyperparameters)})
 
     def model(self, key: str) -> GaussianModel | None:
@@ -67,7 +67,7 @@ class ModelCache:
         else:
             covariance = FactorCovariance(a["factor"], a["white"], about["missed"])
         image, mean = a.get("image"), a.get("mean")
-        return GaussianModel(covariance, about["sigma2"], image, mean, about["hyperparameters"], about["space"], about["note"])
+        return GaussianModel(covariance, about["sigma2"], image, mean, about["hyperparameters"], about["note"])
 
     def keep_conditioned(self, steps: Sequence[str], given: Conditioned) -> None:
         """Keep a conditioned model; ``steps`` are those of `steps_of` up to its views."""

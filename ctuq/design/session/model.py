@@ -17,8 +17,8 @@ from ctuq.design.problem import DesignProblem
 from ctuq.design.session.file import Learnt, Record, Settings, marks_of
 from ctuq.design.session.plan import network_due
 from ctuq.errors import InputError
-from ctuq.laplace import Evidence
 from ctuq.uncertainty.calibration import Scales
+from ctuq.uncertainty.estimate import Evidence
 
 NETWORK_PRIORS = ("lindip", "gprior", "lindip+edges")
 
@@ -128,7 +128,7 @@ def _fitted_from(tree: Mapping[str, Any]) -> Fitted:
 
 
 def _learnt(views: Any, marks: tuple[str, ...], network: Any, network_views: Any, model: GaussianModel) -> Learnt:
-    return Learnt(views, marks, network, network_views, dict(model.hyperparameters), model.space, model.note)
+    return Learnt(views, marks, network, network_views, dict(model.hyperparameters), model.note)
 
 
 def _summed(network: GaussianModel, measured: Measurements) -> GaussianModel:

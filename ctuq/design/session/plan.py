@@ -48,12 +48,8 @@ def noted(record: Record, suggestion: Suggestion) -> Record:
     """The session with a suggestion in its log."""
     kind = "pilot" if in_pilot(record) else "ask"
     s, spent = suggestion, record.state.spent
-    return logged(record, Decision(kind, s.angles, s.scores, s.gains, s.error, spent, stop=s.stop, reason=s.reason))
-
-
-def logged(record: Record, decision: Decision) -> Record:
-    """The session with one more entry in its log."""
-    return replace(record, state=replace(record.state, log=(*record.state.log, decision)))
+    entry = Decision(kind, s.angles, s.scores, s.gains, s.error, spent, stop=s.stop, reason=s.reason)
+    return replace(record, state=record.state.logged(entry))
 
 
 def in_pilot(record: Record) -> bool:

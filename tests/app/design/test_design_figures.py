@@ -27,7 +27,7 @@ def record(*, clockwise=False, span=180.0, planned=True):
         Decision("ask", angles[[5]], scores[:1], scores[0, [5]], 0.02, 3.0, False, "Go on."),
     )
     state = DesignState(views, np.zeros((4, 9), "f4"), np.ones((4, 9), "f4"), spent=4.0, learned=3, log=log)
-    learnt = Learnt(views[:3], ("",) * 3, None, views[:0], {"variance": 1.0}, "image", "exact")
+    learnt = Learnt(views[:3], ("",) * 3, None, views[:0], {"variance": 1.0}, "exact")
     settings = Settings(pilot=3, budget=9.0, forbidden=((1.0, 1.3),))
     return Record(settings, {"angles": angles}, {"clockwise": clockwise}, None, None, state, learnt, plan if planned else None)
 

@@ -40,16 +40,6 @@ def test_order_of_the_views_does_not_matter(start):
     torch.testing.assert_close(one.blocks, other.blocks, rtol=1e-9, atol=1e-11)
 
 
-def test_conditioning_among_candidate_rays_equals_that_in_the_image(rows, S, precision):
-    dense = torch.cat(matrices(rows))
-    rays = ViewRows.of_rays(rows.views, rows.rays)
-    state = Conditioned.start(rows, DenseCovariance(S), precision)
-    among = Conditioned.start(rays, DenseCovariance(dense @ S @ dense.T), precision)
-    for v in ORDER:
-        state, among = state.given(v), among.given(v)
-        torch.testing.assert_close(among.blocks, state.blocks, rtol=1e-8, atol=1e-10)
-
-
 @pytest.mark.parametrize("scale", [0.0, 0.3])
 def test_factor_is_conditioned_as_the_matrix_it_stands_for(rows, precision, region, rng, scale):
     Q = torch.randn(5, rows.size, generator=rng, dtype=torch.float64)

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scanner import GEOMETRY, TINY, by_designer, grown, measure, piloted, places, sinogram, start
+from scanner import GEOMETRY, SIZE, TINY, by_designer, grown, measure, piloted, places, sinogram, start
 
 from ctuq.design import A_OPTIMAL, PRIORS, Designer, DesignProblem, Every, Isotropic, Matern, learner
 from ctuq.design.session import file as sessionfile
@@ -197,8 +197,8 @@ def test_a_second_fit_starts_from_the_first(tmp_path):
 def test_counts_weigh_all_tells_on_one_scale(tmp_path):
     session = start(tmp_path)
     bright = np.full((1, 18), 4e4)
-    session.tell(0.0, measure(0.0), bright, counts=True)
-    session.tell(np.deg2rad([60, 120]), measure(np.deg2rad([60, 120])), np.repeat(bright / 4, 2, 0), counts=True)
+    session.tell(0.0, measure(0.0), bright, unit="counts")
+    session.tell(np.deg2rad([60, 120]), measure(np.deg2rad([60, 120])), np.repeat(bright / 4, 2, 0), unit="counts")
     np.testing.assert_allclose(session.state.weights, np.repeat([[1], [0.25], [0.25]], 18, 1))
     assert design_problem(session.record).exposure.counts
 
@@ -207,7 +207,7 @@ def test_suggestions_with_counts_do_not_depend_on_the_cache(tmp_path):
     session = start(tmp_path, prior="lindip")
     for angle in (0, 60, 120, 30):
         counts = 1e4 * np.exp(-measure(np.deg2rad(angle))) * (1 + angle / 60)
-        session.tell(np.deg2rad(angle), measure(np.deg2rad(angle)), counts, counts=True)
+        session.tell(np.deg2rad(angle), measure(np.deg2rad(angle)), counts, unit="counts")
     before = Session(session.path).ask(2).scores
     shutil.rmtree(tmp_path / "s.h5.cache")
     np.testing.assert_allclose(Session(session.path).ask(2).scores, before, rtol=1e-5)
@@ -367,7 +367,7 @@ REFUSED = {
     "told twice at once": (lambda s: s.tell(np.deg2rad([6, 6]), sinogram()[:2]), "6° was told before"),
     "NaN": (lambda s: s.tell(np.deg2rad(6), np.full(18, np.nan)), "18 values that are NaN"),
     "negative weights": (lambda s: s.tell(np.deg2rad(6), sinogram()[0], -np.ones(18)), "non-negative"),
-    "no weight at all": (lambda s: s.tell(np.deg2rad(6), sinogram()[0], np.zeros(18), counts=True), "not all zero"),
+    "no weight at all": (lambda s: s.tell(np.deg2rad(6), sinogram()[0], np.zeros(18), unit="counts"), "not all zero"),
     "an angle that is no number": (lambda s: s.tell(np.nan, sinogram()[0]), "finite"),
     "text": (lambda s: s.tell(np.deg2rad(6), "projection"), "numbers"),
     "an exhausted budget": (lambda s: s.ask(), "budget of 3 is exhausted"),
@@ -391,3 +391,27 @@ def test_what_does_not_fit_is_refused_in_one_sentence_and_the_file_stays(exhaust
         refuse(Session(exhausted.path))
     assert str(told.value).count(". ") == 0
     assert exhausted.path.read_bytes() == before
+
+
+def test_the_file_is_read_again_only_after_another_process_wrote_it(tmp_path, monkeypatch):
+    first, second = start(tmp_path, pilot=2), Session(tmp_path / "s.h5")
+    read, times = sessionfile.read, []
+    monkeypatch.setattr(sessionfile, "read", lambda path: times.append(path) or read(path))
+    first.tell(0.0, measure(0.0))
+    assert len(times) == 0
+    second.tell(np.deg2rad(60), measure(np.deg2rad(60)))
+    assert len(times) == 1 and len(second.state.views) == 2
+    first.ask()
+    assert len(times) == 2 and len(first.state.views) == 2
+
+
+def test_a_bad_ray_takes_nothing_from_what_the_exposure_lets_expect(tmp_path):
+    good = np.ones(18)
+    good[[3, 4]] = 0
+    session = Session.start(tmp_path / "s.h5", GEOMETRY, sessionfile.Settings(size=SIZE, pilot=2), doses=np.full(30, 3.0))
+    session.tell(0.0, measure(0.0), good, unit="exposure", learning=False)
+    whole = Session.start(tmp_path / "w.h5", GEOMETRY, sessionfile.Settings(size=SIZE, pilot=2), doses=np.full(30, 3.0))
+    whole.tell(0.0, measure(0.0), learning=False)
+    kept = session.state.weights > 0
+    assert kept.sum() < kept.size
+    np.testing.assert_array_equal(session.state.weights[kept], whole.state.weights[kept])
