@@ -54,7 +54,7 @@ def measurements_of(problem: DesignProblem, state: DesignState) -> Measurements:
     return Measurements(problem.A, state.views, y, weights)
 
 
-def expected_weights(problem: DesignProblem, model: GaussianModel | None, measured: Measurements) -> Tensor:
+def _expected_weights(problem: DesignProblem, model: GaussianModel | None, measured: Measurements) -> Tensor:
     """Relative precision of every ray of every view, on the scale of the measured weights.
 
     Weights are proportional to the dose; where they are photon counts also to ``exp(-A x)`` of the model's image x. Detector
@@ -109,7 +109,7 @@ def taken_in(
     views, columns = problem.index(angles), problem.A.geometry.columns
     y = checked_rays(projections, len(views), columns, "projections")
     if weights is None:
-        weights = expected_weights(problem, model, measurements_of(problem, state))[torch.from_numpy(views)].numpy()
+        weights = _expected_weights(problem, model, measurements_of(problem, state))[torch.from_numpy(views)].numpy()
     w = checked_weights(weights, len(views), columns)
     _refuse_repeats(problem, state, views, sense)
     told = replace(
@@ -167,7 +167,7 @@ def condition_on_new(problem: DesignProblem, given: Conditioned, state: DesignSt
 
 
 def _planned(problem: DesignProblem, state: DesignState, model: GaussianModel) -> Tensor:
-    return expected_weights(problem, model, measurements_of(problem, state)) / model.sigma2
+    return _expected_weights(problem, model, measurements_of(problem, state)) / model.sigma2
 
 
 def _refuse_repeats(problem: DesignProblem, state: DesignState, views: NDArray[np.int64], sense: int) -> None:

@@ -92,9 +92,7 @@ class Nystrom:
 
 
 @torch.no_grad()
-def nystrom(
-    G: LinearOperator, rank: int = 512, *, rng: torch.Generator, noise: float = 0.0, rounding: float | None = None
-) -> Nystrom:
+def nystrom(G: LinearOperator, rank: int = 512, *, rng: torch.Generator, noise: float = 0.0) -> Nystrom:
     """Randomised Nystrom approximation from a block Krylov space.
 
     Each block of 32 directions is the product of G with the one before it, made orthogonal to all of them: a power iteration
@@ -114,8 +112,6 @@ def nystrom(
     rng : torch.Generator
     noise : float
         Smallest noise variance that will be added.
-    rounding : float, optional
-        Relative rounding of the products; by default that of G's type.
 
     Raises
     ------
@@ -126,7 +122,7 @@ def nystrom(
         raise InputError(f"Nystrom needs a square operator and a positive rank, not {G!r} and {rank}.")
     product, n = flat_product(G), G.domain.size
     space = Space(G.domain.shape, torch.float64, G.domain.device)
-    rounding = torch.finfo(G.range.dtype).eps if rounding is None else rounding
+    rounding = torch.finfo(G.range.dtype).eps
     Q = factor = torch.empty(0, n, dtype=torch.float64, device=space.device)
     block = space.randn(min(_BLOCK, rank, n), rng=rng).reshape(-1, n)
     largest = 0.0

@@ -122,7 +122,7 @@ def sgd(
         return Symmetric(lambda x: (gradient(x.expand_as(start), index) - origin)[:1], Space.of(start))
 
     if step_size is None:
-        step_size = automatic_step(slope, n=n, batch=smallest_batch(n, batch), momentum=momentum, rng=rng)
+        step_size = automatic_step(slope, n=n, batch=_smallest_batch(n, batch), momentum=momentum, rng=rng)
     schedule = [step_size * min(1.0, 2 - 2 * t / steps) for t in range(steps)]
     return descend(gradient, start, batches(n, batch, rng), schedule, momentum)
 
@@ -179,7 +179,7 @@ def sdd(
         return place(index, (n / len(index)) * (rows(index, a).to(b) - b[:, index]))
 
     if step_size is None:
-        step_size = automatic_step(principal, n=n, batch=smallest_batch(n, batch), momentum=momentum, rng=rng)
+        step_size = automatic_step(principal, n=n, batch=_smallest_batch(n, batch), momentum=momentum, rng=rng)
     a = torch.zeros_like(b) if start is None else start.to(b)
     a = descend(gradient, a, batches(n, batch, rng), [step_size] * steps, momentum)
     return reported("SDD", Solution(a, residuals(rows, a, b, batch), steps, True), rtol)
@@ -241,7 +241,7 @@ def sdd_features(
         change = (n / len(index)) * (push(index, u) + noise[index] * a[:, index] - b[:, index])
         return torch.cat([torch.zeros_like(b).index_copy_(1, index, change).flatten(1), lift(index, change)], 1)
 
-    step_size = automatic_step(principal, n=n, batch=smallest_batch(n, batch), momentum=_MOMENTUM, rng=rng)
+    step_size = automatic_step(principal, n=n, batch=_smallest_batch(n, batch), momentum=_MOMENTUM, rng=rng)
     weights = features(torch.arange(1, device=b.device)).domain.size
     pair = descend(gradient, b.new_zeros(len(b), size + weights), batches(n, batch, rng), [step_size] * steps, _MOMENTUM)
     a = pair[:, :size].reshape(b.shape)
@@ -290,6 +290,6 @@ def batches(n: int, batch: int, rng: torch.Generator) -> Iterator[Tensor]:
         yield from torch.randperm(n, generator=rng, device=rng.device).tensor_split(-(-n // batch))
 
 
-def smallest_batch(n: int, batch: int) -> int:
+def _smallest_batch(n: int, batch: int) -> int:
     """Data in the smallest of `batches`."""
     return n // -(-n // batch)

@@ -120,13 +120,7 @@ class FactorCovariance:
 
 
 def low_rank(
-    times: Callable[[Tensor], Tensor],
-    size: int,
-    rank: int,
-    *,
-    rng: torch.Generator,
-    white: Tensor | float = 0.0,
-    eps: float = 1.2e-7,
+    times: Callable[[Tensor], Tensor], size: int, rank: int, *, rng: torch.Generator, white: Tensor | float = 0.0
 ) -> FactorCovariance:
     """The factor of a covariance that is known by its products, from `ctuq.linops.nystrom`.
 
@@ -143,8 +137,6 @@ def low_rank(
     rng : torch.Generator
     white : Tensor (d,) or float
         Independent variances that are known and not in ``times``.
-    eps : float
-        Relative rounding of the products; that of float32 by default, for networks.
 
     Returns
     -------
@@ -158,7 +150,7 @@ def low_rank(
     if not 1 <= rank <= size:
         raise InputError(f"A factor of rank {rank} was asked for; give 1 to {size}, the number of unknowns.")
     S = Symmetric(lambda x: times(x).to(x), Space((size,), torch.float64, rng.device))
-    found = nystrom(S, rank, rng=rng, rounding=eps)
+    found = nystrom(S, rank, rng=rng)
     factor, fresh = found.values.sqrt()[:, None] * found.vectors, S.domain.randn(_CHECKS, rng=rng)
     remainder = (fresh * S(fresh)).sum(1) - (fresh @ factor.T).square().sum(1)
     missed = max(0.0, float(remainder.mean()))

@@ -109,7 +109,7 @@ def held(
         require_memory(8 * 2.5 * d**2, "The image's covariance", "choose a smaller image for the design")
         return DenseCovariance(matrix()), f"{d} pixels: exact in image space"
     rank = min(rank, d)
-    factor = low_rank(times, d, rank, rng=torch.Generator().manual_seed(seed), eps=1e-14)
+    factor = low_rank(times, d, rank, rng=torch.Generator().manual_seed(seed))
     return factor, f"{d} pixels: a factor of rank {rank}, which misses {factor.missed:.1%} of the variance"
 
 

@@ -67,7 +67,7 @@ class Sum:
             return torch.stack([f * part.times(x) for f, part in zip(factors, parts, strict=True)]).sum(0)
 
         rank = min(self.rank, d)
-        factor = low_rank(times, d, rank, rng=torch.Generator().manual_seed(self.seed), eps=1e-14)
+        factor = low_rank(times, d, rank, rng=torch.Generator().manual_seed(self.seed))
         return factor, f"sum of {len(parts)}, {d} pixels: a factor of rank {rank}, which misses {factor.missed:.1%}"
 
 

@@ -19,13 +19,13 @@ Imaging = Callable[[Measurements], Tensor]
 """Measured views to an image (y, x), 1/mm."""
 
 
-def tv_image(measured: Measurements, *, strength: float = 1.0) -> Tensor:
+def _tv_image(measured: Measurements, *, strength: float = 1.0) -> Tensor:
     """Total variation, with `ctuq.recon.tv`'s rule for the weight."""
     A = measured.A.subset(measured.views)
     return tv(A, measured.y, weights=measured.weights, strength=strength)
 
 
-def dip_image(measured: Measurements, *, options: DIPOptions, seed: int = 0) -> Tensor:
+def _dip_image(measured: Measurements, *, options: DIPOptions, seed: int = 0) -> Tensor:
     """A Deep Image Prior fitted from nothing, stopped by one ray in twenty that it does not see; never by a truth."""
     rng = torch.Generator().manual_seed(seed)
     fit, stop = split(measured.data, np.zeros(0, np.int64), rng=rng)
@@ -43,7 +43,7 @@ def imaging(method: str, *, strength: float = 1.0, dip_options: DIPOptions | Non
         If there is no such method.
     """
     if method == "tv":
-        return partial(tv_image, strength=strength)
+        return partial(_tv_image, strength=strength)
     if method == "dip":
-        return partial(dip_image, options=DIPOptions() if dip_options is None else dip_options)
+        return partial(_dip_image, options=DIPOptions() if dip_options is None else dip_options)
     raise InputError(f"There is no method {method!r} to judge designs by; choose tv or dip.")
