@@ -22,7 +22,7 @@ from ctuq.pipeline.threads import take_threads
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import Data, DIPState, Generator, generator, trial_step
 from ctuq.recon.holdout import default_views, held_views, split, useful_views
-from ctuq.recon.stages import all_finished, fit_in_stages, steps, steps_done
+from ctuq.recon.stages import all_finished, fit_in_stages, steps, steps_done, work
 from ctuq.scores.gaussian import (
     PATCHES,
     image_scores,
