@@ -17,7 +17,7 @@ ROWS_WORTH_UNFOLDING = 4
 
 
 class Convolution:
-    """Convolution in input, weight and bias.
+    """Convolution in input, weight and bias; what it returns for the input and the output shares memory with nothing else.
 
     The weight's part is a batch of matrix products of all rows with patches of the input, unfolded a few pixels at a time:
     kept whole they would take nine times the memory of the input. Where images are large, a convolution for each row is as
@@ -56,7 +56,7 @@ class Convolution:
             self._weight_jvp(dw, out, add=add)
         if db is not None:
             shift = db.reshape(k, *[1] * (len(self._shape) - 1), -1)
-            out = shift.expand(k, *self._shape) if out is None else out.add_(shift)
+            out = shift.expand(k, *self._shape).contiguous() if out is None else out.add_(shift)
         assert out is not None
         return out.movedim(-1, 2)
 

@@ -130,6 +130,10 @@ class Rectifier:
         assert dx is not None
         return torch.ops.aten.leaky_relu_backward(dx, self._output, self._slope, False)
 
+    def in_place(self, values: Tensor) -> Tensor:
+        """Tangents or cotangents, overwritten: large values then take two thirds of the time."""
+        return torch.ops.aten.leaky_relu_backward.grad_input(values, self._output, self._slope, False, grad_input=values)
+
     def vjp(self, cotangent: Tensor, wanted: Sequence[bool]) -> list[Tensor | None]:
         return [self.jvp([cotangent])]
 

@@ -1,16 +1,18 @@
 """One run of a network recorded as a list of linearised calls, and products with their chain."""
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ctuq.linops.jacobian.calls import Call, replace, rule_of
-from ctuq.linops.jacobian.layers import Opaque, Rule, channels_last, pull_back
+from ctuq.linops.jacobian.convolution import Convolution
+from ctuq.linops.jacobian.layers import Opaque, Rectifier, Rule, channels_last, pull_back
 
 _HARMLESS = (bool, int, str, torch.dtype, torch.device, torch.layout, type(None))
 
@@ -38,6 +40,7 @@ class Tape:
                 needed.update(dead)
                 self.nodes.insert(0, node)
                 self._last.insert(0, dead)
+        self._forward, self._backward = self._overwritable()
 
     @classmethod
     def whole(cls, function: Callable[..., Tensor], leaves: Sequence[Tensor]) -> "Tape":
@@ -48,7 +51,9 @@ class Tape:
         """Tangents ``(k, *leaf)`` of the leaves to those of the output, ``(k, *output)``."""
         env = dict(enumerate(tangents))
         for node, dead in zip(self.nodes, self._last, strict=True):
-            env[node.output] = node.rule.jvp([None if slot is None else env[slot] for slot in node.inputs])
+            parts = [None if slot is None else env[slot] for slot in node.inputs]
+            rule = cast(Rectifier, node.rule)
+            env[node.output] = rule.in_place(cast(Tensor, parts[0])) if node.output in self._forward else rule.jvp(parts)
             for slot in dead:
                 del env[slot]
         return env[self._output]
@@ -57,8 +62,10 @@ class Tape:
         """Add the cotangents of the leaves, from those of the output ``(k, *output)``, to ``sums``, ``(k, *leaf)`` each."""
         env = {self._output: cotangent}
         for node in reversed(self.nodes):
-            wanted = [slot is not None for slot in node.inputs]
-            for slot, part in zip(node.inputs, node.rule.vjp(env.pop(node.output), wanted), strict=True):
+            wanted, g = [slot is not None for slot in node.inputs], env.pop(node.output)
+            rule = cast(Rectifier, node.rule)
+            parts = [rule.in_place(g)] if node.output in self._backward else rule.vjp(g, wanted)
+            for slot, part in zip(node.inputs, parts, strict=True):
                 if slot is None or part is None:
                     continue
                 if slot < self._leaves:
@@ -67,6 +74,19 @@ class Tape:
                     env[slot] = env[slot] + part if slot in env else part
         if self._output < self._leaves:
             sums[self._output].add_(cotangent)
+
+    def _overwritable(self) -> tuple[set[int], set[int]]:
+        """Outputs of rectifiers that may overwrite their tangent, and those that may overwrite their cotangent.
+
+        They may where it comes from a convolution and nothing else reads it.
+        """
+        readers = Counter(slot for node in self.nodes for slot in node.inputs if slot is not None)
+        readers[self._output] += 1
+        rectified = {node.output: node.inputs[0] for node in self.nodes if isinstance(node.rule, Rectifier)}
+        convolutions = [node for node in self.nodes if isinstance(node.rule, Convolution)]
+        made, read = {node.output for node in convolutions}, {node.inputs[0] for node in convolutions}
+        forward = {y for y, x in rectified.items() if x in made and readers[x] == 1}
+        return forward, {y for y in rectified if y in read and readers[y] == 1}
 
     @property
     def structure(self) -> tuple:

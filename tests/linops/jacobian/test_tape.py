@@ -111,6 +111,32 @@ def test_an_activation_is_kept_once_for_all_that_need_it(rng):
     assert J.bytes == 8 * (2 * 40**2 + 6 * 38**2 + 8 * 36**2)
 
 
+class Shared(nn.Module):
+    """What an activation gets or gives is read elsewhere too."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.three = (nn.Conv2d(2, 2, 3, padding=1) for _ in range(3))
+
+    def forward(self, x):
+        a = self.one(x)
+        b = nn.functional.leaky_relu(a, 0.2)
+        c = nn.functional.relu(self.two(b))
+        return nn.functional.relu(self.three(c) + a + b).relu() + c
+
+
+def test_activations_overwrite_only_what_nothing_else_reads(rng):
+    module, inputs = seeded(Shared), torch.randn(1, 2, 6, 5, generator=rng, dtype=torch.float64)
+    _, J = linearise(module, inputs)
+    truth = reference(module, inputs, [block.name for block in J.blocks])
+    v, u = J.domain.randn(3, rng=rng), J.range.randn(3, rng=rng)
+    before = v.clone(), u.clone()
+    torch.testing.assert_close(J(v).flatten(1), v @ truth.T, rtol=0, atol=1e-12)
+    torch.testing.assert_close(J.T(u), u.flatten(1) @ truth, rtol=0, atol=1e-12)
+    assert torch.equal(v, before[0])
+    assert torch.equal(u, before[1])
+
+
 def test_values_that_no_product_needs_are_freed_while_the_network_runs(rng):
     module = seeded(*(maker for _ in range(6) for maker in (lambda: nn.Conv2d(3, 3, 3, padding=1), nn.Tanh)))
     network, inputs = Frozen.of(module), torch.randn(1, 3, 30, 30, generator=rng, dtype=torch.float64)
