@@ -1,7 +1,7 @@
 """The posterior of a fitted tangent model: means, error bars, samples and joint covariances of its outputs."""
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -9,21 +9,21 @@ from torch import Tensor
 
 from ctuq.errors import InputError
 from ctuq.laplace.dense import ExactExpectation
-from ctuq.laplace.expectation import BlockCG, Sampler
+from ctuq.laplace.expectation import BlockCG
 from ctuq.laplace.fit import Fit
 from ctuq.laplace.likelihoods import Bernoulli, Categorical
 from ctuq.laplace.predict import GaussianPrediction, monte_carlo, probit, sample_covariance
 from ctuq.laplace.predictive import prediction, push
 from ctuq.laplace.problem import System, plus_identity
 from ctuq.laplace.routes import fits_densely, for_solver, sampler_of
-from ctuq.laplace.sampling import Draws, condition
+from ctuq.laplace.sampling import Conditioned, Draws, condition
 from ctuq.linops.memory import require_memory
 from ctuq.linops.operator import LinearOperator
 from ctuq.linops.solve import CG, Solution, Solver
 
 SOLVERS = ("auto", "cholesky", "cg", "sgd", "sdd")
 _TOGETHER, _ROWS = 32, 64
-_FINE = 1e-8
+_FINE, _EACH = 1e-8, 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,14 +64,13 @@ class Posterior:
         self._batch, self._rng = batch, rng
         self._problem = for_solver(fit.problem, fit.prior, solver)
         self._system = System(self._problem, fit.prior, fit.point)
-        self._solve: Solver | None = None
+        self._block: BlockCG | None = None
         self._finely: Solver | None = None
         if solver == "cholesky":
-            self._solve = self._finely = Factored.of(self._system)
+            self._finely = Factored.of(self._system)
         elif solver == "cg":
-            sketcher = BlockCG(Draws.of(self._problem, 1, rng=rng), rng=rng)
-            self._solve = CG(preconditioner=sketcher.preconditioner(self._system))
-            self._finely = replace(self._solve, rtol=_FINE)
+            self._block = BlockCG(Draws.of(self._problem, 1, rng=rng), rng=rng, each=_EACH)
+            self._finely = CG(_FINE, preconditioner=self._block.preconditioner(self._system))
 
     @property
     def exact(self) -> bool:
@@ -91,14 +90,11 @@ class Posterior:
     def weights(self, n: int, *, rng: torch.Generator) -> Tensor:
         """Draws of the weights minus the mode, float64 (n, P)."""
         parts = []
-        together = _TOGETHER if self._solve is not None else n
+        together = _TOGETHER if self._finely is not None else n
         with warnings.catch_warnings(record=True) as misses:
             for start in range(0, n, together):
                 draws = Draws.of(self._problem, min(together, n - start), rng=rng)
-                if self._solve is not None:
-                    found = condition(self._system, draws, self._solve, with_mode=False)
-                else:
-                    found = self._sampler(draws)(self._system, False, None)
+                found = self._conditioned(draws)
                 self.residual = max(self.residual, float(found.residual.max()))
                 parts.append(found.samples)
         if misses:
@@ -130,7 +126,7 @@ class Posterior:
         inputs : Tensor, optional
         """
         _, jacobian = self.fit.model.at(inputs)
-        if self._solve is not None:
+        if self._finely is not None:
             return self._covariance(jacobian, rows)
         chosen = push(jacobian, self._own).flatten(1)[:, rows]
         return chosen.T @ chosen / self.draws
@@ -158,8 +154,12 @@ class Posterior:
         logits = gaussian.samples(self.draws, rng=self._rng).reshape(self.draws, *outputs.shape)
         return Classes(monte_carlo(likelihood, logits), gaussian)
 
-    def _sampler(self, draws: Draws) -> Sampler:
-        return sampler_of(self._problem, draws, self.solver, batch=self._batch, rng=self._rng)
+    def _conditioned(self, draws: Draws) -> Conditioned:
+        if self._block is not None:
+            return self._block.with_draws(draws)(self._system, False, None)
+        if self._finely is not None:
+            return condition(self._system, draws, self._finely, with_mode=False)
+        return sampler_of(self._problem, draws, self.solver, batch=self._batch, rng=self._rng)(self._system, False, None)
 
     @cached_property
     def _own(self) -> Tensor:

@@ -3,6 +3,7 @@ import scipy.stats
 import torch
 from linear_models import normal
 from test_fit import Sums, trained
+from torch import nn
 
 from ctuq import laplace
 from ctuq.errors import InputError
@@ -77,6 +78,27 @@ def test_samples_follow_the_exact_posterior(fitted, rng):
     distances = (centred * torch.linalg.solve(S, centred.T).T).sum(1)
     assert scipy.stats.kstest(distances.numpy(), "chi2", args=(12,)).pvalue > 1e-3
     assert float(centred.mean(0).abs().max() / S.diagonal().sqrt().max()) < 4 / 1500**0.5
+
+
+@pytest.mark.parametrize("noise", [1e-2, 1e-6])
+@pytest.mark.parametrize("n, P", [(300, 450), (420, 300), (60, 18)])
+def test_samples_by_conjugate_gradients_are_those_of_the_factor_wherever_asked(n, P, noise):
+    """Same draws, so that nothing but the solves differs; away from the data, too, where their effective dimension is nothing."""
+    rng = torch.Generator().manual_seed(n)
+    net = nn.Sequential(nn.Linear(2, P // 3), nn.Tanh(), nn.Linear(P // 3, 1)).double().eval()
+    x, new = normal(rng, n, 2), 3 * normal(rng, 40, 2)
+    model = laplace.linearise(net, x, likelihood=laplace.Gaussian(noise), offset="taylor")
+    start = laplace.Point(torch.zeros(1, dtype=torch.float64), torch.tensor([noise], dtype=torch.float64))
+    y = torch.sin(x.sum(1, keepdim=True))
+    fit = laplace.maximise_evidence(
+        model, y, laplace.isotropic(model), start=start, max_steps=0, with_sweep=False, method="dense"
+    )
+    by_factor, by_cg = (
+        laplace.posterior(fit, solver=solver).samples(32, new, rng=torch.Generator().manual_seed(3))
+        for solver in ("cholesky", "cg")
+    )
+    std = laplace.posterior(fit, solver="cholesky").std(new)
+    assert float(((by_cg - by_factor) / std).abs().max()) < 0.05
 
 
 def test_mean_is_that_of_the_linear_model(fitted, classified):
