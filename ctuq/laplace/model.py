@@ -13,7 +13,7 @@ from ctuq.laplace.features import Features, GaussNewton, ObservedFeatures
 from ctuq.laplace.jacobians import DataJacobian
 from ctuq.laplace.likelihoods import Gaussian, Likelihood
 from ctuq.laplace.normalisation import before_normalisation
-from ctuq.linops.jacobian import Block, Frozen, squeeze
+from ctuq.linops.jacobian import Block, Frozen, fixed_share, squeeze
 from ctuq.linops.operator import LinearOperator, Space
 
 OFFSETS = ("taylor", "features", "delta")
@@ -168,8 +168,8 @@ def linearise(
         A ray transform or any other A: the data are then A applied to the one output of ``module(inputs)``, without its batch
         and channel axes.
     parameters : sequence of str, optional
-        Names as in ``module.named_parameters()``; by default the weights of all convolutions and linear layers, without biases
-        and without what normalisation layers have.
+        Names as in ``module.named_parameters()``; by default all weights: every parameter but biases and what normalisation
+        layers have. Of weights some of which require gradients those that do not are left out, with a warning.
     batch : int, optional
         Data in a mini-batch; by default by size of the activations.
     offset : {"auto", "taylor", "features", "delta"}
@@ -200,6 +200,8 @@ def linearise(
         raise InputError(f"There is no offset {offset!r}; choose one of auto, {', '.join(OFFSETS)}.")
     check_weights(module)
     network = Frozen.of(module, parameters)
+    if parameters is None:
+        _warn_of_fixed(module)
     check_inputs(inputs, network.weights.device)
     check_network(network, inputs[:1])
     check_independent(network, inputs)
@@ -250,6 +252,16 @@ def _check_observe(observe: LinearOperator, image: Space) -> None:
         raise InputError(f"The network's output has shape {image.shape}, but what observes it takes {observe.domain.shape}.")
     if observe.domain.dtype != image.dtype:
         raise InputError(f"The network computes in {image.dtype}, but what observes it takes {observe.domain.dtype}: cast one.")
+
+
+def _warn_of_fixed(module: nn.Module) -> None:
+    share = fixed_share(module)
+    if share > 0:
+        warnings.warn(
+            f"{share:.0%} of the network's weights do not require gradients and are taken for exact: name them in "
+            "parameters= if the error bars are to include them.",
+            stacklevel=3,
+        )
 
 
 def _centre(asked: str, chosen: str, gap: float) -> str:

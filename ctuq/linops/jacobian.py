@@ -1,20 +1,20 @@
 """The Jacobian of a network's output in its weights, as a linear operator that keeps one linearisation."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ctuq.errors import InputError
+from ctuq.linops.kernels import twice_differentiable
 from ctuq.linops.operator import LinearOperator, Space
 from ctuq.linops.tape import Tape, record
 
 _CPU_BYTES = 2**23
 _GPU_BYTES = 2**28
+_NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Frozen:
         """``module(inputs)`` at other values of the chosen parameters, or at the fixed ones."""
         _check_steady(self.module)
         chosen = {block.name: leaf for block, leaf in zip(self.blocks, leaves or self.leaves(), strict=True)}
-        with _out_of_place(self.module):
+        with twice_differentiable(self.module):
             return functional_call(self.module, {**self.fixed, **chosen}, (inputs.detach(),))
 
     @torch.no_grad()
@@ -179,10 +179,36 @@ def squeeze(output: Tensor) -> Tensor:
 
 
 def weight_names(module: nn.Module) -> list[str]:
-    """Names of the weights of all convolutions and linear layers: no biases, nothing of normalisation layers."""
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
-    weights = {id(m.weight) for m in module.modules() if isinstance(m, kinds)}
-    return [name for name, value in module.named_parameters() if id(value) in weights]
+    """Names of all weights: of every parameter but biases and what normalisation layers have.
+
+    Where some of them require gradients and others do not, the latter have been fixed on purpose, and are left out.
+    """
+    names = [name for name, _ in module.named_parameters() if not _is_bias(name) and not _is_normalisation(module, name)]
+    learned = [name for name in names if module.get_parameter(name).requires_grad]
+    return learned or names
+
+
+def fixed_share(module: nn.Module) -> float:
+    """Share of the weights that `weight_names` leaves out since they do not require gradients."""
+    sizes = {name: value.numel() for name, value in module.named_parameters()}
+    every = [name for name in sizes if not _is_bias(name) and not _is_normalisation(module, name)]
+    chosen = weight_names(module)
+    total = sum(sizes[name] for name in every)
+    return 1 - sum(sizes[name] for name in chosen) / total if total else 0.0
+
+
+def _is_bias(name: str) -> bool:
+    """Of a layer (bias, in_proj_bias, bias_hh_l0), or of its parametrisation."""
+    *_, owner, last = ("", *name.split("."))
+    return "bias" in last or owner == "bias"
+
+
+def _is_normalisation(module: nn.Module, name: str) -> bool:
+    """Whether a parameter is the scale of a normalisation layer, of torch's own or of a class called like one."""
+    owner = module.get_submodule(name.rpartition(".")[0])
+    return isinstance(owner, _NORMALISATIONS) or (
+        "norm" in type(owner).__name__.lower() and module.get_parameter(name).ndim < 2
+    )
 
 
 def _blocks(weights: Sequence[tuple[str, Tensor]]) -> tuple[Block, ...]:
@@ -208,19 +234,6 @@ def _check_steady(module: nn.Module) -> None:
     for name, layer in module.named_modules():
         if layer.training and isinstance(layer, unsteady):
             raise InputError(f"Layer {name!r} ({type(layer).__name__}) is in training mode: call eval() on the network first.")
-
-
-@contextmanager
-def _out_of_place(module: nn.Module) -> Iterator[None]:
-    """Activations that work in place, where a record cannot follow, work out of place meanwhile."""
-    changed: list[Any] = [layer for layer in module.modules() if getattr(layer, "inplace", False) is True]
-    for layer in changed:
-        layer.inplace = False
-    try:
-        yield
-    finally:
-        for layer in changed:
-            layer.inplace = True
 
 
 def _held(tree: object) -> dict[int, Tensor]:

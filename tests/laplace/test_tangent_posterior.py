@@ -83,7 +83,7 @@ def test_samples_follow_the_exact_posterior(fitted, rng):
 @pytest.mark.parametrize("noise", [1e-2, 1e-6])
 @pytest.mark.parametrize("n, P", [(300, 450), (420, 300), (60, 18)])
 def test_samples_by_conjugate_gradients_are_those_of_the_factor_wherever_asked(n, P, noise):
-    """Same draws, so that nothing but the solves differs; away from the data, too, where their effective dimension is nothing."""
+    """Same draws, so that nothing but the solves differs; away from the data, too, where the effective dimension is nothing."""
     rng = torch.Generator().manual_seed(n)
     net = nn.Sequential(nn.Linear(2, P // 3), nn.Tanh(), nn.Linear(P // 3, 1)).double().eval()
     x, new = normal(rng, n, 2), 3 * normal(rng, 40, 2)

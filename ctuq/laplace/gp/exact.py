@@ -234,8 +234,8 @@ def _refine(
 ) -> tuple[Tensor, Tensor, int]:
     """Iterative refinement: solve for the float64 residual until its norm is below the target or stops falling by half.
 
-    ``attempt(b, rtol)`` gives a solution to about a relative residual of each row, and its steps. Returned are the solution, its
-    residual and the steps.
+    ``attempt(b, rtol)`` gives a solution to about a relative residual of each row, and its steps. Returned are the solution,
+    its residual and the steps.
     """
     x, r, steps = torch.zeros_like(b), b.clone(), 0
     size = r.norm(dim=1)
