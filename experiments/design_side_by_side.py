@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 import ctuq
 from ctuq.design import A_OPTIMAL, EIG, ESE, Criterion, Designer, DesignProblem, GaussianModel, Learn, Measurements, learner
 from ctuq.design.strategies import equidistant, golden, nested, random
-from ctuq.files.arrays import load_npz, system_matrix
+from ctuq.files.formats.arrays import load_npz, system_matrix
 from ctuq.recon import tv
 from ctuq.records import write_whole
-from ctuq.tomo.matrix import MatrixRayTransform
-from ctuq.uncertainty.metrics import image_scores
+from ctuq.scores.gaussian import image_scores
+from ctuq.tomo.rays.matrix import MatrixRayTransform
 
 COUNTS = (10, 15, 20)
 RANDOM_SEEDS = 8

@@ -16,7 +16,7 @@ from tyro.conf import Positional
 import ctuq
 from ctuq import files
 from ctuq.pipeline import match_detector
-from ctuq.uncertainty.metrics import gaussian_scores
+from ctuq.scores.gaussian import gaussian_scores
 from ctuq.uncertainty.predict import predict_views
 
 HERE = Path(__file__).resolve().parent.parent

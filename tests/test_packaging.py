@@ -115,7 +115,7 @@ def test_dotted_names_in_the_pages_exist(page):
 
 def test_the_demo_and_the_report_templates_are_inside_the_package():
     package = files("ctuq")
-    for name in ("data/walnut.png", "data/walnut.yaml", "py.typed", "app/templates/report.html.jinja"):
+    for name in ("data/walnut.png", "data/walnut.yaml", "py.typed", "app/report/templates/report.html.jinja"):
         assert package.joinpath(name).is_file(), name
 
 

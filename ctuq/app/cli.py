@@ -16,7 +16,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from ctuq.app.command import Command, File, Number, On
-from ctuq.app.design_cli import Design
+from ctuq.app.design.cli import Design
 from ctuq.errors import CtuqError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

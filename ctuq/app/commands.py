@@ -8,17 +8,16 @@ import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ctuq import files, pipeline
-from ctuq.app import cli
 from ctuq.app.doctor import examine, usable
-from ctuq.app.drawing import draw_geometry
-from ctuq.app.info import description_lines
 from ctuq.app.progress import ProgressBar, told_about
-from ctuq.app.report import draw_all, png_bytes, write_figures, write_report
-from ctuq.app.summary import sentences
+from ctuq.app.report.drawing import draw_geometry
+from ctuq.app.report.page import draw_all, png_bytes, write_figures, write_report
+from ctuq.app.report.summary import sentences
 from ctuq.app.views import selected
 from ctuq.errors import InputError
 from ctuq.records import write_whole
@@ -29,9 +28,13 @@ from ctuq.tomo.simulate import simulate as simulated
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.storage import write_tiff
 
+if TYPE_CHECKING:
+    from ctuq.app import cli
+
 RESULTS, CHECKPOINT = "results.h5", "checkpoint.h5"
 _DEMO_STEP = 4
 _FIELD_MM, _ATTENUATION = 40.0, 0.05
+_PHRASES = ("source", "format", "data", "values", "beam", "angles", "detector", "weights", "truth")
 
 
 def demo(command: "cli.Demo") -> int:
@@ -47,7 +50,7 @@ def demo(command: "cli.Demo") -> int:
 def info(command: "cli.Info") -> int:
     """Print what is in a scan, and draw its geometry on request."""
     for description in files.describe(_named(command.scan), geometry=command.geometry):
-        for name, text in description_lines(description):
+        for name, text in _description_lines(description):
             print(f"{name:>13}  {text}")
     if command.draw is not None:
         scan = files.read(_named(command.scan), geometry=command.geometry)
@@ -55,6 +58,26 @@ def info(command: "cli.Info") -> int:
         write_whole(command.draw, lambda target: target.write(data))
         print(f"Drawn: {command.draw}")
     return 0
+
+
+def _description_lines(description: files.Description) -> list[tuple[str, str]]:
+    """Name and phrase of everything that a file says, then what was assumed and what is missing."""
+    lines = [(name, getattr(description, name)) for name in _PHRASES]
+    lines.insert(_PHRASES.index("weights"), ("rotation axis", description.axis))
+    lines += [("", fact) for fact in description.facts]
+    lines += [("note", text) for text in description.assumed]
+    lines += [("MISSING", text) for text in description.missing]
+    return [line for line in lines if line[1]] + _unsaid(description)
+
+
+def _unsaid(description: files.Description) -> list[tuple[str, str]]:
+    """What is not needed, but changes how the result is to be judged."""
+    gaps = []
+    if not description.weights and "counts" not in description.values:
+        gaps.append(("not given", "counts or weights of the rays: all are taken as equally precise"))
+    if not description.truth:
+        gaps.append(("not given", "truth: a result is judged by held-out views"))
+    return gaps
 
 
 def simulate(command: "cli.Simulate") -> int:

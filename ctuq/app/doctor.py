@@ -155,7 +155,7 @@ def openmp_runtimes() -> Check:
 
 def cache_folder() -> Check:
     """Whether built ray transforms can be kept between runs."""
-    from ctuq.tomo.cache import default_directory
+    from ctuq.tomo.rays.cache import default_directory
 
     folder = default_directory()
     try:

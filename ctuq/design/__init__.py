@@ -23,20 +23,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ctuq.design.conditioning import Conditioned
+    from ctuq.design.algebra.conditioning import Conditioned
+    from ctuq.design.algebra.covariance import Covariance, DenseCovariance, FactorCovariance, low_rank, sampled
+    from ctuq.design.algebra.criteria import A_OPTIMAL, CRITERIA, DIAGONAL_EIG, EIG, ESE, Criterion, box_region
+    from ctuq.design.algebra.rows import ViewRows
     from ctuq.design.constraints import Arc, CandidateGrid, Exposure, Stopping, Turning, candidate_transform
-    from ctuq.design.covariance import Covariance, DenseCovariance, FactorCovariance, low_rank, sampled
-    from ctuq.design.criteria import A_OPTIMAL, CRITERIA, DIAGONAL_EIG, EIG, ESE, Criterion, box_region
     from ctuq.design.designer import Designer
-    from ctuq.design.edges import Edges
-    from ctuq.design.learners import PRIORS, Sum, learner
-    from ctuq.design.lindip import Fitted, LinDIPOptions, LinearisedDIP
-    from ctuq.design.model import Every, GaussianModel, Learn, Measurements
-    from ctuq.design.priors import Isotropic, Matern
+    from ctuq.design.models.classical import Isotropic, Matern
+    from ctuq.design.models.edges import Edges
+    from ctuq.design.models.learners import PRIORS, Sum, learner
+    from ctuq.design.models.lindip import Fitted, LinDIPOptions, LinearisedDIP
+    from ctuq.design.models.model import Every, GaussianModel, Learn, Measurements
     from ctuq.design.problem import DesignProblem
-    from ctuq.design.rows import ViewRows
-    from ctuq.design.session import Session
-    from ctuq.design.sessionfile import Settings
+    from ctuq.design.session.file import Settings
+    from ctuq.design.session.session import Session
     from ctuq.design.state import Decision, DesignState, Suggestion
     from ctuq.design.strategies import grow
 
@@ -85,20 +85,20 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ctuq.design.conditioning": ("Conditioned",),
+    "ctuq.design.algebra.conditioning": ("Conditioned",),
     "ctuq.design.constraints": ("Arc", "CandidateGrid", "Exposure", "Stopping", "Turning", "candidate_transform"),
-    "ctuq.design.covariance": ("Covariance", "DenseCovariance", "FactorCovariance", "low_rank", "sampled"),
-    "ctuq.design.criteria": ("A_OPTIMAL", "CRITERIA", "DIAGONAL_EIG", "EIG", "ESE", "Criterion", "box_region"),
+    "ctuq.design.algebra.covariance": ("Covariance", "DenseCovariance", "FactorCovariance", "low_rank", "sampled"),
+    "ctuq.design.algebra.criteria": ("A_OPTIMAL", "CRITERIA", "DIAGONAL_EIG", "EIG", "ESE", "Criterion", "box_region"),
     "ctuq.design.designer": ("Designer",),
-    "ctuq.design.edges": ("Edges",),
-    "ctuq.design.learners": ("PRIORS", "Sum", "learner"),
-    "ctuq.design.lindip": ("Fitted", "LinDIPOptions", "LinearisedDIP"),
-    "ctuq.design.model": ("Every", "GaussianModel", "Learn", "Measurements"),
-    "ctuq.design.priors": ("Isotropic", "Matern"),
+    "ctuq.design.models.edges": ("Edges",),
+    "ctuq.design.models.learners": ("PRIORS", "Sum", "learner"),
+    "ctuq.design.models.lindip": ("Fitted", "LinDIPOptions", "LinearisedDIP"),
+    "ctuq.design.models.model": ("Every", "GaussianModel", "Learn", "Measurements"),
+    "ctuq.design.models.classical": ("Isotropic", "Matern"),
     "ctuq.design.problem": ("DesignProblem",),
-    "ctuq.design.rows": ("ViewRows",),
-    "ctuq.design.session": ("Session",),
-    "ctuq.design.sessionfile": ("Settings",),
+    "ctuq.design.algebra.rows": ("ViewRows",),
+    "ctuq.design.session.session": ("Session",),
+    "ctuq.design.session.file": ("Settings",),
     "ctuq.design.state": ("Decision", "DesignState", "Suggestion"),
     "ctuq.design.strategies": ("grow",),
 }

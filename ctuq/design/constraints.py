@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.tomo import ray_transform
 from ctuq.tomo.geometry import Geometry, VolumeGrid
-from ctuq.tomo.matrix import MatrixRayTransform
+from ctuq.tomo.rays.matrix import MatrixRayTransform
 
 SAME_ANGLE = 1e-5
 _MOST_CANDIDATES = 100_000

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ctuq.design.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import Conditioned
 from ctuq.design.greedy import greedy
 from ctuq.design.intake import rays, refuse_repeats, weights_of
 from ctuq.design.measured import condition, condition_on_new, measurements_of
-from ctuq.design.model import GaussianModel, Learn, Measurements
+from ctuq.design.models.model import GaussianModel, Learn, Measurements
 from ctuq.design.noise import expected_weights
 from ctuq.design.problem import DesignProblem
 from ctuq.design.state import Decision, DesignState, Suggestion
@@ -188,20 +188,6 @@ class Designer:
             position=float(self.problem.angles[views[-1]]),
         )
         self._take(state, "reject", self.problem.angles[views], reason or f"{len(views)} projections were rejected.")
-
-    def renew(self, model: GaussianModel, *, learned: int | None = None) -> None:
-        """Go on with a model that was learned elsewhere, for example while the scanner measured.
-
-        Parameters
-        ----------
-        model : GaussianModel
-        learned : int, optional
-            From how many of the measured views; all by default.
-        """
-        state = replace(self.state, learned=len(self.state.views) if learned is None else learned)
-        given = condition(self.problem, state, model)
-        self.model, self.state, self._given = model, state, given
-        self._note_learned(model)
 
     def _take(self, state: DesignState, kind: str, angles: NDArray[np.float64], reason: str) -> None:
         """Learn and condition first, so that a failure leaves everything as it was."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ctuq.design.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import Conditioned
 from ctuq.design.problem import DesignProblem
 
 _TIE = 1e-9

@@ -5,8 +5,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ctuq.design.conditioning import Conditioned
-from ctuq.design.model import GaussianModel, Measurements
+from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.models.model import GaussianModel, Measurements
 from ctuq.design.noise import expected_weights
 from ctuq.design.problem import DesignProblem
 from ctuq.design.state import DesignState

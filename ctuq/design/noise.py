@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ctuq.design.model import GaussianModel, Measurements
+from ctuq.design.models.model import GaussianModel, Measurements
 from ctuq.design.problem import DesignProblem
 
 

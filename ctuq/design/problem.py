@@ -7,10 +7,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from ctuq.design.algebra.criteria import EIG, Criterion
 from ctuq.design.constraints import SAME_ANGLE, Arc, Exposure, Stopping, Turning
-from ctuq.design.criteria import EIG, Criterion
 from ctuq.errors import InputError
-from ctuq.tomo.matrix import MatrixRayTransform
+from ctuq.tomo.rays.matrix import MatrixRayTransform
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -10,8 +10,8 @@ from math import comb
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ctuq.design.conditioning import Conditioned
-from ctuq.design.criteria import Criterion
+from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.criteria import Criterion
 from ctuq.design.designer import Designer
 from ctuq.errors import InputError
 

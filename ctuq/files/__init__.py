@@ -1,7 +1,7 @@
 """Reading and writing scans."""
 
 from ctuq.files.description import Description, describe
-from ctuq.files.ownscan import write_scan
+from ctuq.files.formats.ownscan import write_scan
 from ctuq.files.reading import read
 from ctuq.files.shipped import demo_scan
 

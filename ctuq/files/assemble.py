@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.raw import Raw
+from ctuq.files.formats.raw import Raw
 from ctuq.tomo.axis import centred, find_axis, with_axis_column
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam
 from ctuq.tomo.preprocess import Corrected, projections_from_counts, repaired, spikes
@@ -115,26 +114,3 @@ def _with_axis(scan: Scan, raw: Raw) -> Scan:
         f"{100 * found.misfit_at_start:.2f} % at the detector's middle)"
     )
     return centred(scan, found.column, step)
-
-
-def middle_row(shape: tuple[int, ...], row: int | None, source: str) -> int:
-    """The detector row to read of a stack (angle, row, column): the one asked for, else the middle one.
-
-    Raises
-    ------
-    InputError
-        If the row does not exist.
-    """
-    rows = shape[1]
-    row = rows // 2 if row is None else row
-    if not 0 <= row < rows:
-        raise InputError(f"Row {row} was asked for, but '{source}' has rows 0 to {rows - 1}.")
-    return row
-
-
-def as_sinogram(values: NDArray, row: int | None, source: str) -> tuple[NDArray, int | None, int]:
-    """One row of (angle, row, column) data, or a sinogram as it is; with the row's number and the number of rows."""
-    if values.ndim != 3:
-        return values, None, 1
-    row = middle_row(values.shape, row, source)
-    return values[:, row], row, values.shape[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ctuq.files.assemble import missing_fields
-from ctuq.files.raw import Raw
+from ctuq.files.formats.raw import Raw
 from ctuq.files.reading import PathLike, load_raw, resolve
 
 

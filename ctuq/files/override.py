@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.assemble import as_sinogram
-from ctuq.files.pictures import load_stack
-from ctuq.files.raw import Raw
+from ctuq.files.formats.pictures import load_stack
+from ctuq.files.formats.raw import Raw, as_sinogram
 from ctuq.files.sidecar import Sidecar
 
 _AXIS = ("axis_column", "axis_offset", "detector_offset")

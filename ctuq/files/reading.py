@@ -7,11 +7,11 @@ from pathlib import Path
 
 from ctuq.errors import InputError
 from ctuq.files.assemble import assemble
-from ctuq.files.formats import file_hash, is_own_scan, read_raw
+from ctuq.files.formats.detect import file_hash, is_own_scan, read_raw
+from ctuq.files.formats.ownscan import read_scan
+from ctuq.files.formats.raw import Raw
 from ctuq.files.merge import merged
 from ctuq.files.override import overridden
-from ctuq.files.ownscan import read_scan
-from ctuq.files.raw import Raw
 from ctuq.files.sidecar import Sidecar, read_sidecar
 from ctuq.files.truth import with_truth
 from ctuq.tomo.axis import with_axis_column

@@ -32,7 +32,7 @@ import yaml
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.raw import VALUES
+from ctuq.files.formats.raw import VALUES
 from ctuq.tomo.geometry import radians
 
 _LENGTHS = ("pixel", "source_to_axis", "source_to_detector", "detector_offset", "axis_offset")

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.pictures import load_picture
+from ctuq.files.formats.pictures import load_picture
 from ctuq.tomo.geometry import VolumeGrid, default_grid
-from ctuq.tomo.matrix import build_matrix
+from ctuq.tomo.rays.matrix import build_matrix
 from ctuq.tomo.scan import Scan
 
 _VIEWS, _SIZE, _ROUNDS, _OUTLIER = 12, 256, 5, 3.0

@@ -3,18 +3,18 @@
 ``linearise`` a network, choose a prior, ``maximise_evidence``, take the ``posterior``.
 """
 
-from ctuq.laplace.blocks import by_module, unet_blocks
-from ctuq.laplace.evidence import Evidence, expected_floor, log_evidence, maximise_dense
+from ctuq.laplace.evidence.exact import Evidence, expected_floor, maximise_dense
 from ctuq.laplace.fit import Fit, maximise_evidence
-from ctuq.laplace.gram import gram
-from ctuq.laplace.likelihoods import Bernoulli, Categorical, Gaussian
-from ctuq.laplace.metric import Metric
-from ctuq.laplace.model import LinearModel, linearise
-from ctuq.laplace.posterior import Conditioning, DensePosterior, PathwisePosterior
-from ctuq.laplace.priors import DiagonalPrior, FilterProcess, blocks_prior, g_prior, isotropic, layerwise
-from ctuq.laplace.problem import Point
-from ctuq.laplace.tangent_posterior import Classes, Posterior, posterior
-from ctuq.laplace.variation import VariationPrior
+from ctuq.laplace.posterior import Classes, Posterior, posterior
+from ctuq.laplace.priors.blocks import by_module
+from ctuq.laplace.priors.diagonal import DiagonalPrior, FilterProcess, blocks_prior, g_prior, isotropic, layerwise
+from ctuq.laplace.priors.variation import VariationPrior
+from ctuq.laplace.system.problem import Point
+from ctuq.laplace.tangent.likelihoods import Bernoulli, Categorical, Gaussian
+from ctuq.laplace.tangent.metric import Metric
+from ctuq.laplace.tangent.model import LinearModel, linearise
+from ctuq.linops.gaussian import Conditioning, DensePosterior, PathwisePosterior, log_evidence
+from ctuq.linops.gram import gram
 
 __all__ = [
     "Bernoulli",
@@ -45,5 +45,4 @@ __all__ = [
     "maximise_dense",
     "maximise_evidence",
     "posterior",
-    "unet_blocks",
 ]

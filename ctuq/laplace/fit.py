@@ -1,5 +1,6 @@
 """Hyperparameters of a linearised network by its evidence: one call, by whichever route fits the problem."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -7,19 +8,18 @@ import torch
 from torch import Tensor
 
 from ctuq.errors import InputError
-from ctuq.laplace.dense import ExactExpectation, maximise_exact
-from ctuq.laplace.dimension import samples_needed
-from ctuq.laplace.em import Ascent, Step, ascend, mackay, scoring
-from ctuq.laplace.expectation import BlockCG, Expectation, SampledExpectation, Sampler
-from ctuq.laplace.model import LinearModel
-from ctuq.laplace.normalisation import check_prior
+from ctuq.laplace.evidence.ascent import Ascent, Step, ascend, mackay, scoring
+from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
+from ctuq.laplace.evidence.sampled import Expectation, SampledExpectation
+from ctuq.laplace.evidence.sweep import Sweep, estimated_evidence, lowest_factor, sweep
 from ctuq.laplace.predictive import HeldOut
-from ctuq.laplace.priors import Prior, g_prior
-from ctuq.laplace.problem import Point, Problem, System
-from ctuq.laplace.routes import SOLVERS, assembled, fits_densely, for_solver, problem_of, sampler_of
-from ctuq.laplace.sampling import Draws
-from ctuq.laplace.start import first_point
-from ctuq.laplace.stochastic_evidence import Sweep, estimated_evidence, lowest_factor, sweep
+from ctuq.laplace.priors.diagonal import Prior, g_prior
+from ctuq.laplace.system.block_cg import BlockCG, Sampler
+from ctuq.laplace.system.problem import Point, Problem, System
+from ctuq.laplace.system.routes import SOLVERS, assembled, first_point, fits_densely, for_solver, problem_of, sampler_of
+from ctuq.laplace.system.sampling import Draws
+from ctuq.laplace.tangent.model import LinearModel
+from ctuq.laplace.tangent.normalisation import check_prior
 from ctuq.linops.estimate import Estimate
 
 METHODS = ("auto", "dense", "em", "gradient")
@@ -87,8 +87,12 @@ class Fit:
         return dict(zip(self.prior.names, self.psi.exp().tolist(), strict=True))
 
     def samples_needed(self, accuracy: float) -> int:
-        """Samples that would give a shared precision to this relative accuracy, at a typical contraction of EM of 1/2."""
-        return samples_needed(self.total_dimension.value, accuracy, contraction=0.5)
+        """Samples that would give a shared precision to this relative accuracy, at a typical contraction rho of EM of 1/2.
+
+        One sample has a variance of at most gamma, and a fixed point multiplies the error by ``1 / (1 - rho)``:
+        ``k >= 1 / (gamma accuracy^2 (1 - rho)^2)``.
+        """
+        return max(1, math.ceil(4 / (max(self.total_dimension.value, 1e-6) * accuracy**2)))
 
 
 def maximise_evidence(

@@ -1,155 +1,270 @@
-"""Posteriors of Gaussian-linear models: exact in a small output space, or by conditioning prior draws.
+"""The posterior of a fitted tangent model: means, error bars, samples and joint covariances of its outputs."""
 
-Both describe deviations from the mean: they do not depend on the measured values.
-"""
-
-from collections.abc import Callable
+import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ctuq.errors import CtuqError
-from ctuq.laplace.evidence import log_evidence
+from ctuq.errors import InputError
+from ctuq.laplace.evidence.dense import ExactExpectation
+from ctuq.laplace.fit import Fit
+from ctuq.laplace.predictive import GaussianPrediction, monte_carlo, prediction, probit, push, sample_covariance
+from ctuq.laplace.system.block_cg import BlockCG
+from ctuq.laplace.system.problem import System, plus_identity
+from ctuq.laplace.system.routes import fits_densely, for_solver, sampler_of
+from ctuq.laplace.system.sampling import Conditioned, Draws, condition
+from ctuq.laplace.tangent.likelihoods import Bernoulli, Categorical
+from ctuq.linops.memory import require_memory
+from ctuq.linops.operator import LinearOperator
+from ctuq.linops.solve import CG, Solution, Solver
+
+SOLVERS = ("auto", "cholesky", "cg", "sgd", "sdd")
+_TOGETHER, _ROWS = 32, 64
+_FINE, _EACH = 1e-8, 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class Conditioning:
-    """The factor of ``K = C_yy + diag(noise)`` and what it says of observations.
+class Classes:
+    """Predictive distribution of classes.
 
     Parameters
     ----------
-    K : Tensor, float64, shape (m, m)
-        Prior covariance of the observations plus noise.
+    probabilities : Tensor, float64, shape (n, *output)
+        Of each class, or of 1.
+    logits : GaussianPrediction
+        Of the linear model, each datum flat.
     """
 
-    K: Tensor
-    factor: Tensor
-
-    @classmethod
-    def of(cls, covariance: Tensor, noise: Tensor) -> "Conditioning":
-        """Condition on observations of prior ``covariance`` (m, m) with noise variances ``noise`` (m,), both float64."""
-        K = covariance + torch.diag(noise)
-        return cls(K, log_evidence(K, torch.zeros_like(noise))[1])
-
-    def solve(self, rows: Tensor) -> Tensor:
-        """``K^-1`` applied to each row of ``(k, m)``, float64."""
-        return torch.cholesky_solve(rows.double().T, self.factor).T
-
-    def predict(self, cross: Tensor, own: Tensor) -> Tensor:
-        """Posterior covariance ``own - cross K^-1 cross^T`` of k other linear functionals; ``cross`` is (k, m)."""
-        half = torch.linalg.solve_triangular(self.factor, cross.T, upper=False)
-        return own - half.T @ half
-
-    def leave_out(self, t: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-        """Closed-form predictions of each group of observations from all others.
-
-        ``t_i - [K^-1]_ii^-1 [K^-1 t]_i`` with covariance ``[K^-1]_ii^-1`` for the block i of a group.
-
-        Parameters
-        ----------
-        t : Tensor, float64, shape (m,)
-        groups : Tensor of int, shape (m,)
-            Group of each observation.
-
-        Returns
-        -------
-        residual, variance : Tensor, float64, shape (m,)
-            Target minus prediction, and its predicted variance (noise included).
-        """
-        inverse = torch.cholesky_inverse(self.factor)
-        weighted = inverse @ t
-        residual, variance = torch.empty_like(t), torch.empty_like(t)
-        for group in groups.unique():
-            rows = (groups == group).nonzero()[:, 0]
-            block = torch.linalg.inv(inverse[rows][:, rows])
-            residual[rows] = block @ weighted[rows]
-            variance[rows] = block.diagonal()
-        return residual, variance
+    probabilities: Tensor
+    logits: GaussianPrediction
 
 
-class DensePosterior:
-    """The exact posterior over a small output space.
+class Posterior:
+    """Gaussian posterior of the weights, and what it says of the network's outputs.
 
-    Parameters
+    Every method takes inputs (n, *input), by default the model's own. Made by `posterior`.
+
+    Attributes
     ----------
-    covariance : Tensor, float64, shape (d, d)
-        Posterior covariance of the outputs.
-    shape : tuple of int
-        Shape of an output, ``d`` values in all.
-    """
-
-    error = 0.0
-
-    def __init__(self, covariance: Tensor, shape: tuple[int, ...]):
-        self.covariance, self._shape = covariance, shape
-        self._factor: Tensor | None = None
-
-    def std(self) -> Tensor:
-        """Standard deviation of each output, float64."""
-        return self.covariance.diagonal().clamp(min=0).sqrt().reshape(self._shape)
-
-    def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:
-        """``n`` draws of the posterior minus its mean, float32, shape (n, *shape)."""
-        if self._factor is None:
-            self._factor = stable_cholesky(self.covariance).float()
-        z = torch.randn(n, len(self._factor), generator=rng, device=rng.device).to(self._factor)
-        return (z @ self._factor.T).reshape(n, *self._shape)
-
-
-@dataclass(frozen=True, eq=False)
-class PathwisePosterior:
-    """Posterior draws by exact conditioning of prior draws (Matheron's rule).
-
-    ``delta = K^-1 (H z_0 + e)``, deviation ``G (z_0 - cov(z, H z) delta)`` for latent variables z (weights, and a white misfit
-    of the outputs) with observations ``H z`` and outputs ``G z``: one product with the network for each draw.
-
-    Parameters
-    ----------
-    conditioning : Conditioning
-    draw : callable
-        ``draw(n, rng) -> (latent, observations)``: prior draws of the latent variables (n, p), their noisy observations (n, m).
-    gain : callable
-        ``gain(delta) -> latent``: ``cov(z, H z)`` applied to each row of (n, m).
-    push : callable
-        ``push(latent) -> outputs``: G applied to each row, (n, *shape).
+    fit : Fit
+    solver, reason : str
+        Which solver, and why.
     draws : int
-        How many draws `std` takes.
+        Samples behind each std, where it is not exact.
+    residual : float
+        Largest relative residual of the solves so far.
     """
 
-    conditioning: Conditioning
-    draw: Callable[[int, torch.Generator], tuple[Tensor, Tensor]]
-    gain: Callable[[Tensor], Tensor]
-    push: Callable[[Tensor], Tensor]
-    draws: int
-    batch: int = 32
+    def __init__(self, fit: Fit, solver: str, reason: str, *, batch: int | None, draws: int, rng: torch.Generator):
+        self.fit, self.solver, self.reason, self.draws = fit, solver, reason, draws
+        self.residual = 0.0
+        self._batch, self._rng = batch, rng
+        self._problem = for_solver(fit.problem, fit.prior, solver)
+        self._system = System(self._problem, fit.prior, fit.point)
+        self._block: BlockCG | None = None
+        self._finely: Solver | None = None
+        if solver == "cholesky":
+            self._finely = Factored.of(self._system)
+        elif solver == "cg":
+            self._block = BlockCG(Draws.of(self._problem, 1, rng=rng), rng=rng, each=_EACH)
+            self._finely = CG(_FINE, preconditioner=self._block.preconditioner(self._system))
+
+    @property
+    def exact(self) -> bool:
+        """Whether variances come from solves for each output, to the solver's residual; else from samples."""
+        return self.solver == "cholesky"
 
     @property
     def error(self) -> float:
-        """Relative Monte Carlo error of a standard deviation estimated from ``draws`` draws of known mean zero."""
-        return (2 * self.draws) ** -0.5
+        """Relative Monte Carlo error of a std; 0 if exact."""
+        return 0.0 if self.exact else (2 * self.draws) ** -0.5
 
-    def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:
-        """``n`` draws of the posterior minus its mean, float32, shape (n, *shape)."""
-        return torch.cat([self._batch(min(self.batch, n - start), rng) for start in range(0, n, self.batch)])
+    def mean(self, inputs: Tensor | None = None) -> Tensor:
+        """Predictive mean of the outputs, (n, *output): at the linear model's mode, or the network's (`LinearModel.centre`)."""
+        outputs, jacobian = self.fit.model.at(inputs)
+        return self.fit.model.mean(outputs, jacobian, self.fit.mode)
 
-    def _batch(self, n: int, rng: torch.Generator) -> Tensor:
-        latent, observations = self.draw(n, rng)
-        delta = self.conditioning.solve(observations).to(latent)
-        return self.push(latent - self.gain(delta))
+    def weights(self, n: int, *, rng: torch.Generator) -> Tensor:
+        """Draws of the weights minus the mode, float64 (n, P)."""
+        parts = []
+        together = _TOGETHER if self._finely is not None else n
+        with warnings.catch_warnings(record=True) as misses:
+            for start in range(0, n, together):
+                draws = Draws.of(self._problem, min(together, n - start), rng=rng)
+                found = self._conditioned(draws)
+                self.residual = max(self.residual, float(found.residual.max()))
+                parts.append(found.samples)
+        if misses:
+            warnings.warn(str(misses[-1].message), stacklevel=2)
+        return torch.cat(parts)
+
+    def samples(self, n: int, inputs: Tensor | None = None, *, rng: torch.Generator) -> Tensor:
+        """Joint draws of all outputs, (n draws, n, *output), float64, without noise."""
+        outputs, jacobian = self.fit.model.at(inputs)
+        mean = self.fit.model.mean(outputs, jacobian, self.fit.mode).double()
+        return mean + push(jacobian, self.weights(n, rng=rng))
+
+    def std(self, inputs: Tensor | None = None) -> Tensor:
+        """Standard deviation of each output, float64, without noise; exact, or with the relative error `error`."""
+        _, jacobian = self.fit.model.at(inputs)
+        if self.exact:
+            index = torch.arange(jacobian.range.size, device=self._rng.device)
+            variances = [self._covariance(jacobian, rows).diagonal() for rows in index.split(_ROWS)]
+            return torch.cat(variances).clamp(min=0).sqrt().reshape(jacobian.range.shape)
+        return push(jacobian, self._own).square().mean(0).sqrt()
+
+    def covariance(self, rows: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """Joint covariance of chosen outputs, (r, r), float64, without noise.
+
+        Parameters
+        ----------
+        rows : Tensor of int, shape (r,)
+            Flat indices into the outputs (n, *output).
+        inputs : Tensor, optional
+        """
+        _, jacobian = self.fit.model.at(inputs)
+        if self._finely is not None:
+            return self._covariance(jacobian, rows)
+        chosen = push(jacobian, self._own).flatten(1)[:, rows]
+        return chosen.T @ chosen / self.draws
+
+    def predict(self, inputs: Tensor | None = None, *, method: str = "monte_carlo") -> GaussianPrediction | Classes:
+        """Predictive distribution of new data: Gaussian with noise, or class probabilities.
+
+        Parameters
+        ----------
+        inputs : Tensor, optional
+        method : {"monte_carlo", "probit"}
+            How classes are averaged over the posterior.
+        """
+        if method not in ("monte_carlo", "probit"):
+            raise InputError(f"There is no predictive {method!r}; choose monte_carlo or probit.")
+        model, likelihood = self.fit.model, self.fit.model.likelihood
+        outputs, jacobian = model.at(inputs)
+        mean = model.mean(outputs, jacobian, self.fit.mode)
+        gaussian = prediction(model, outputs, mean, self._data_covariance(jacobian, len(outputs)), self.fit.sigma2)
+        if not isinstance(likelihood, Categorical | Bernoulli):
+            return gaussian
+        if method == "probit":
+            variance = gaussian.std.square().reshape(outputs.shape)
+            return Classes(probit(likelihood, mean.double(), variance), gaussian)
+        logits = gaussian.samples(self.draws, rng=self._rng).reshape(self.draws, *outputs.shape)
+        return Classes(monte_carlo(likelihood, logits), gaussian)
+
+    def _conditioned(self, draws: Draws) -> Conditioned:
+        if self._block is not None:
+            return self._block.with_draws(draws)(self._system, False, None)
+        if self._finely is not None:
+            return condition(self._system, draws, self._finely, with_mode=False)
+        return sampler_of(self._problem, draws, self.solver, batch=self._batch, rng=self._rng)(self._system, False, None)
+
+    @cached_property
+    def _own(self) -> Tensor:
+        """The draws behind stds and covariances that are not exact, the same for all of them."""
+        return self.weights(self.draws, rng=self._rng)
+
+    def _data_covariance(self, jacobian: LinearOperator, n: int) -> Tensor:
+        """Covariance of the outputs of each datum, (n, d, d)."""
+        if not self.exact:
+            return sample_covariance(push(jacobian, self._own).reshape(self.draws, n, -1))
+        index = torch.arange(jacobian.range.size, device=self._rng.device).reshape(n, -1)
+        parts = []
+        for rows in index.split(max(1, _ROWS // index.shape[1])):
+            joint = self._covariance(jacobian, rows.reshape(-1)).reshape(*rows.shape, *rows.shape)
+            parts.append(joint.diagonal(dim1=0, dim2=2).movedim(-1, 0))
+        return torch.cat(parts)
+
+    def _covariance(self, jacobian: LinearOperator, rows: Tensor) -> Tensor:
+        """``J_r S J_r^T`` by the system over the smaller space.
+
+        Over observations that is a difference, of which the plain form would lose a variance to the solver's tolerance. The
+        covariance of the errors of the predictor with the weights that were found is larger than the exact one only by the
+        square of the residual: ``own - c d^T - d c^T + d K d^T``.
+        """
+        assert self._finely is not None
+        system = self._system
+        unit = torch.zeros(len(rows), jacobian.range.size, dtype=jacobian.range.dtype, device=jacobian.range.device)
+        unit[torch.arange(len(rows)), rows] = 1
+        J = jacobian.T(unit.reshape(-1, *jacobian.range.shape)).double()
+        if not system.is_dual:
+            z = system.root_transpose(J)
+            return z @ self._solved(z).T
+        own = system.covariance(J)
+        cross = system.push(own).flatten(1)
+        found = self._solved(cross.reshape(-1, *system.target.shape))
+        error = own - system.covariance(system.pull(found))
+        found = found.flatten(1)
+        return J @ error.T - found @ system.push(error).flatten(1).T + found @ found.T
+
+    def _solved(self, b: Tensor) -> Tensor:
+        assert self._finely is not None
+        found = self._finely(plus_identity(self._system.gram()), b)
+        self.residual = max(self.residual, float(found.residual.max()))
+        return found.value
 
 
-def stable_cholesky(covariance: Tensor) -> Tensor:
-    """Cholesky factor of a positive semi-definite matrix; directions of no variance get the rounding error of the largest.
+@dataclass(frozen=True, eq=False)
+class Factored:
+    """One Cholesky factorisation, as a solver of that system only.
+
+    Parameters
+    ----------
+    factor : Tensor, float64, shape (u, u)
+    """
+
+    factor: Tensor
+
+    @classmethod
+    def of(cls, system: System) -> "Factored":
+        """Of ``I + G`` over the smaller space of a system, its features assembled for a moment."""
+        u = system.gram().domain.size
+        advice = "use the solver cg"
+        require_memory(24 * u**2 + 8 * system.problem.observations * system.problem.weights, "The factor", advice)
+        exact = ExactExpectation(system.problem, system.prior)
+        return cls(exact.factor(system.point))
+
+    def __call__(self, K: LinearOperator, b: Tensor, *, start: Tensor | None = None) -> Solution:
+        """Solve by the factor, whatever K is."""
+        flat = b.reshape(len(b), -1).double()
+        value = torch.cholesky_solve(flat.T, self.factor).T
+        left = flat - (value @ self.factor) @ self.factor.T
+        residual = left.norm(dim=1) / flat.norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+        return Solution(value.reshape(b.shape), residual, 1, True)
+
+
+def posterior(
+    fit: Fit,
+    *,
+    solver: str = "auto",
+    batch: int | None = None,
+    draws: int = 256,
+    rng: torch.Generator | None = None,
+) -> Posterior:
+    """The posterior at a fit's hyperparameters.
+
+    Parameters
+    ----------
+    fit : Fit
+    solver : {"auto", "cholesky", "cg", "sgd", "sdd"}
+        ``cholesky`` is exact; ``cg`` is block conjugate gradients with a Nystrom preconditioner; ``sgd`` (sample-then-optimise)
+        and ``sdd`` (stochastic dual descent) see a mini-batch at a time. ``auto`` is cholesky where it fits in memory, else cg.
+    batch : int, optional
+        Data in a mini-batch.
+    draws : int
+        Samples behind each std, where it is not exact.
+    rng : torch.Generator, optional
+        For stds and sketches; by default one of seed 0.
 
     Raises
     ------
-    CtuqError
-        If the matrix is indefinite beyond rounding.
+    InputError
+        For an unknown solver, and fewer than 2 draws.
     """
-    rounding = torch.finfo(covariance.dtype).eps * len(covariance) * float(covariance.diagonal().max())
-    for factor in (0.0, 1.0, 100.0):
-        L, fault = torch.linalg.cholesky_ex(covariance + torch.diag(torch.full_like(covariance[0], factor * rounding)))
-        if not fault:
-            return L
-    raise CtuqError("A covariance is indefinite beyond rounding; the evidence's noise is too small for float64.")
+    if solver not in SOLVERS or draws < 2:
+        raise InputError(f"There is no posterior by {solver!r} with {draws} draws: choose among {SOLVERS}, and 2 or more.")
+    rng = torch.Generator(fit.mode.device).manual_seed(0) if rng is None else rng
+    fits, reason = fits_densely(fit.problem, fit.prior)
+    chosen = solver if solver != "auto" else "cholesky" if fits else "cg"
+    return Posterior(fit, chosen, reason if solver == "auto" else "as asked", batch=batch, draws=draws, rng=rng)

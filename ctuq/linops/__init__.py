@@ -1,7 +1,7 @@
 """Lazy linear algebra on batches of torch tensors: operators, Jacobians, solvers, preconditioners and estimators."""
 
 from ctuq.linops.estimate import Estimate, diagonal, log_det, trace
-from ctuq.linops.jacobian import Jacobian, linearise
+from ctuq.linops.jacobian.network import Jacobian, linearise
 from ctuq.linops.operator import LinearOperator, Space
 from ctuq.linops.precondition import nystrom, pivoted_cholesky
 from ctuq.linops.solve import CG, Cholesky

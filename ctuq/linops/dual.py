@@ -11,7 +11,7 @@ from ctuq.errors import CtuqError, InputError
 from ctuq.linops.basic import Symmetric
 from ctuq.linops.operator import LinearOperator, Space
 from ctuq.linops.solve import Solution, flat_rows, reported
-from ctuq.linops.stochastic import automatic_step, batches, descend, residuals, sdd, smallest_batch
+from ctuq.linops.stochastic import automatic_step, batches, descend, residuals, smallest_batch
 
 
 @runtime_checkable
@@ -30,36 +30,6 @@ class Blocks(Protocol):
     def block(self, index: Tensor) -> Tensor:
         """The matrix of ``K[index, index]``, square."""
         ...
-
-
-@dataclass(frozen=True, eq=False)
-class SDD:
-    """`ctuq.linops.stochastic.sdd` as a solver of operators with `Rows`.
-
-    Parameters
-    ----------
-    rng : torch.Generator
-    batch, steps : int
-        Coordinates in a block, and blocks in all.
-    rtol : float
-        Relative residual to expect; a miss is a warning with the number.
-    """
-
-    rng: torch.Generator
-    batch: int = 512
-    steps: int = 10_000
-    rtol: float = 1e-2
-
-    def __call__(self, K: LinearOperator, b: Tensor, *, start: Tensor | None = None) -> Solution:
-        """Solve by `sdd`.
-
-        Raises
-        ------
-        InputError
-            If K does not give its rows, or does not act on tensors of b's shape.
-        """
-        flat_rows(K, b, start)  # refuses what does not fit
-        return sdd(_rows(K), b, batch=self.batch, steps=self.steps, rtol=self.rtol, rng=self.rng, start=start)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,7 +156,7 @@ def _rows(K: LinearOperator) -> Callable[[Tensor, Tensor], Tensor]:
 
 def _block(K: LinearOperator, index: Tensor) -> Tensor:
     if not isinstance(K, Blocks):
-        raise InputError(f"{K!r} does not give its diagonal blocks: solve it by CG or SDD.")
+        raise InputError(f"{K!r} does not give its diagonal blocks: solve it by CG or `sdd`.")
     return K.block(index).double()
 
 

@@ -14,19 +14,12 @@ from torch import Tensor
 
 from ctuq.errors import BackendError, InputError
 from ctuq.laplace import DensePosterior
-from ctuq.linops.jacobian import linearise
+from ctuq.linops.jacobian.network import linearise
 from ctuq.pipeline.checkpoint import Checkpoint
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip, generator
-from ctuq.tomo import ray_transform
-from ctuq.tomo.geometry import VolumeGrid, default_grid
-from ctuq.tomo.raytransform import RayTransform
-from ctuq.tomo.resample import resample
-from ctuq.tomo.scan import Scan
-from ctuq.uncertainty.calibration import choose_views, default_views
-from ctuq.uncertainty.estimate import Estimate, estimate
-from ctuq.uncertainty.metrics import (
+from ctuq.scores.gaussian import (
     PATCHES,
     image_scores,
     joint_log_likelihood,
@@ -34,6 +27,13 @@ from ctuq.uncertainty.metrics import (
     sampled_patch_log_likelihood,
     truth_scores,
 )
+from ctuq.tomo import ray_transform
+from ctuq.tomo.geometry import VolumeGrid, default_grid
+from ctuq.tomo.rays.transform import RayTransform
+from ctuq.tomo.resample import resample
+from ctuq.tomo.scan import Scan
+from ctuq.uncertainty.calibration import choose_views, default_views
+from ctuq.uncertainty.estimate import Estimate, estimate
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.tangent import TangentModel
 

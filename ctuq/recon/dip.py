@@ -11,7 +11,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from ctuq.errors import CtuqError, InputError
 from ctuq.recon.fbp import fbp
 from ctuq.recon.unet import UNet, UNetOptions
-from ctuq.tomo.raytransform import RayTransform
+from ctuq.tomo.rays.transform import RayTransform
 
 _HEADROOM = 1.4
 # Measured: from 1e-2 on, the first images of a fine grid, whose misfit is no noise yet, are kept flat for good.

@@ -9,7 +9,7 @@ from ctuq.errors import InputError
 from ctuq.recon.redundancy import ray_weights
 from ctuq.tomo.coverage import detector_columns
 from ctuq.tomo.geometry import FanBeam, Geometry, VolumeGrid
-from ctuq.tomo.raytransform import RayTransform
+from ctuq.tomo.rays.transform import RayTransform
 
 _WINDOWS = {
     "ram-lak": np.ones_like,

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ctuq.recon.noise import noise_std
-from ctuq.tomo.raytransform import RayTransform
+from ctuq.tomo.rays.transform import RayTransform
 
 _STALLED = 1e-2
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ctuq.recon.noise import noise_std
-from ctuq.tomo.raytransform import RayTransform
+from ctuq.tomo.rays.transform import RayTransform
 
 _RELATIVE_FLOOR = 1e-3
 # Measured on glyphs and rectangles: within 0.1 dB of the minimiser in 100 iterations, against 3,000 with 1.

@@ -1,8 +1,8 @@
 """Scanning geometries, scans and the ray transform between images and sinograms."""
 
-from ctuq.tomo.backends import ray_transform
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam, VolumeGrid, default_grid, radians
-from ctuq.tomo.raytransform import RayTransform, adjoint_mismatch, require_exact_transpose
+from ctuq.tomo.rays.backends import ray_transform
+from ctuq.tomo.rays.transform import RayTransform, adjoint_mismatch, require_exact_transpose
 from ctuq.tomo.scan import Provenance, Scan
 
 __all__ = [

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter1d, shift
 
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import Geometry, VolumeGrid
-from ctuq.tomo.matrix import build_matrix
+from ctuq.tomo.rays.matrix import build_matrix
 from ctuq.tomo.scan import Scan
 
 _VIEWS = 48

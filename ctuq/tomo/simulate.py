@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import Geometry, VolumeGrid
-from ctuq.tomo.matrix import build_matrix
 from ctuq.tomo.preprocess import projections_from_counts
+from ctuq.tomo.rays.matrix import build_matrix
 from ctuq.tomo.scan import Provenance, Scan
 
 

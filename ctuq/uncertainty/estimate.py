@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctuq.laplace import Conditioning, DensePosterior, Evidence, PathwisePosterior, expected_floor, maximise_dense
+from ctuq.scores.gaussian import gaussian_scores
 from ctuq.uncertainty.calibration import Scales, learn_scales
-from ctuq.uncertainty.metrics import gaussian_scores
 from ctuq.uncertainty.result import Calibration
 from ctuq.uncertainty.tangent import TangentModel
 

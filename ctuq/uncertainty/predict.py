@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.tomo.raytransform import RayTransform
+from ctuq.tomo.rays.transform import RayTransform
 from ctuq.uncertainty.result import Result
 
 

@@ -24,7 +24,7 @@ class Calibration:
     log_image_scale_sd, log_noise_scale_sd : float
         Standard deviation of the logarithm of each, from the curvature of the likelihood over views.
     raw, calibrated : mapping of str to float
-        Predictive scores of the held-out rays (`ctuq.uncertainty.metrics.gaussian_scores`) before and after.
+        Predictive scores of the held-out rays (`ctuq.scores.gaussian.gaussian_scores`) before and after.
     predictions : array of float32, shape (4, views, columns)
         Measured, predicted, raw std and calibrated std of each held-out ray.
     """

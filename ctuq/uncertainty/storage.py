@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ctuq import records
 from ctuq.errors import InputError
-from ctuq.files.ownscan import grid_tree, scan_from_tree, scan_tree
+from ctuq.files.formats.ownscan import grid_tree, scan_from_tree, scan_tree
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.uncertainty.result import Calibration, Result
 

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from ctuq.errors import InputError
 from ctuq.laplace import Conditioning, DensePosterior, Evidence, PathwisePosterior, g_prior, isotropic, layerwise
-from ctuq.laplace.priors import FilterProcess, Prior
-from ctuq.laplace.variation import VariationPrior
-from ctuq.linops.jacobian import Jacobian
+from ctuq.laplace.priors.diagonal import FilterProcess, Prior
+from ctuq.laplace.priors.variation import VariationPrior
+from ctuq.linops.jacobian.network import Jacobian
 from ctuq.linops.memory import require_memory
-from ctuq.tomo.matrix import MatrixRayTransform
+from ctuq.tomo.rays.matrix import MatrixRayTransform
 
 PRIORS = ("isotropic", "layerwise", "filter", "g")
 _IMAGE_SPACE_RATIO = 2.0

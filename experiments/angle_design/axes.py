@@ -13,14 +13,14 @@ import tyro
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ctuq.app.trial_subjects import phantom_subject
+from ctuq.app.trials.subjects import phantom_subject
 from ctuq.design import EIG, Conditioned, GaussianModel, Measurements
-from ctuq.design.contenders import Adaptive
-from ctuq.design.lindip import LinDIPOptions
-from ctuq.design.subject import Subject
+from ctuq.design.models.lindip import LinDIPOptions
+from ctuq.design.trials.contenders import Adaptive
+from ctuq.design.trials.subject import Subject
 from ctuq.recon.dip import DIPOptions
 from ctuq.tomo import ParallelBeam, radians, ray_transform
-from ctuq.tomo.matrix import MatrixRayTransform
+from ctuq.tomo.rays.matrix import MatrixRayTransform
 from experiments.angle_design.output import write
 from experiments.angle_design.rectangles import HERE
 

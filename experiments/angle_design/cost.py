@@ -12,8 +12,8 @@ import torch
 import tyro
 from matplotlib.figure import Figure
 
-from ctuq.app.trial_subjects import phantom_subject
-from ctuq.design.contenders import Plan
+from ctuq.app.trials.subjects import phantom_subject
+from ctuq.design.trials.contenders import Plan
 from experiments.angle_design.output import write
 from experiments.angle_design.rectangles import HERE, contenders
 

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 import tyro
 
-from ctuq.app.trial_commands import write_comparison
-from ctuq.app.trial_subjects import phantom_subject
-from ctuq.design.contenders import Adaptive, Plan, Strategy, baselines
-from ctuq.design.edges import Edges
-from ctuq.design.imaging import imaging
-from ctuq.design.learners import Sum
-from ctuq.design.lindip import LinDIPOptions, LinearisedDIP
-from ctuq.design.model import Every, GaussianModel, Learn, Measurements
-from ctuq.design.trial import Trial, kept
+from ctuq.app.trials.commands import write_comparison
+from ctuq.app.trials.subjects import phantom_subject
+from ctuq.design.models.edges import Edges
+from ctuq.design.models.learners import Sum
+from ctuq.design.models.lindip import LinDIPOptions, LinearisedDIP
+from ctuq.design.models.model import Every, GaussianModel, Learn, Measurements
+from ctuq.design.trials.contenders import Adaptive, Plan, Strategy, baselines
+from ctuq.design.trials.imaging import imaging
+from ctuq.design.trials.trial import Trial, kept
 from ctuq.recon.dip import DIPOptions
 
 HERE = Path(__file__).resolve().parent.parent.parent

@@ -14,12 +14,12 @@ import torch
 import tyro
 from tyro.conf import Positional
 
-from ctuq.app.trial_commands import write_comparison
-from ctuq.app.trial_subjects import scan_subject
-from ctuq.design.contenders import Plan
-from ctuq.design.imaging import imaging
-from ctuq.design.subject import goes_round
-from ctuq.design.trial import Trial, kept
+from ctuq.app.trials.commands import write_comparison
+from ctuq.app.trials.subjects import scan_subject
+from ctuq.design.trials.contenders import Plan
+from ctuq.design.trials.imaging import imaging
+from ctuq.design.trials.subject import goes_round
+from ctuq.design.trials.trial import Trial, kept
 from experiments.angle_design.rectangles import HERE, contenders
 from experiments.unseen_views import load
 

@@ -33,12 +33,12 @@ from ctuq.design import (
     low_rank,
     sampled,
 )
-from ctuq.design.lindip import model_of, retrain, tangent_of
-from ctuq.design.stationary import Matern12
+from ctuq.design.models.lindip import model_of, retrain, tangent_of
+from ctuq.design.models.stationary import Matern12
 from ctuq.recon.dip import DIPOptions
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
-from ctuq.tomo.matrix import MatrixRayTransform
 from ctuq.tomo.phantoms import rectangles
+from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.uncertainty.estimate import estimate
 from experiments.design_side_by_side import Bench
 

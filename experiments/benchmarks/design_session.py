@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ctuq.design.session import Session
-from ctuq.design.sessionfile import Settings
+from ctuq.design.session.file import Settings
+from ctuq.design.session.session import Session
 from ctuq.files import write_scan
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians
 from ctuq.tomo.phantoms import rectangles

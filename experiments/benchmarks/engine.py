@@ -16,10 +16,10 @@ from tyro.conf import Positional
 
 import ctuq
 from ctuq.laplace import Evidence
-from ctuq.linops.jacobian import linearise
+from ctuq.linops.jacobian.network import linearise
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
+from ctuq.scores.gaussian import image_scores
 from ctuq.uncertainty.estimate import fit_evidence
-from ctuq.uncertainty.metrics import image_scores
 from ctuq.uncertainty.tangent import TangentModel
 
 _SAMPLES = 256

@@ -16,11 +16,11 @@ from tyro.conf import Positional
 
 import ctuq
 from ctuq import laplace
-from ctuq.laplace.dense import ExactExpectation
-from ctuq.laplace.expectation import BlockCG
-from ctuq.laplace.problem import System, plus_identity
-from ctuq.laplace.routes import assembled
-from ctuq.laplace.sampling import Draws
+from ctuq.laplace.evidence.dense import ExactExpectation
+from ctuq.laplace.system.block_cg import BlockCG
+from ctuq.laplace.system.problem import System, plus_identity
+from ctuq.laplace.system.routes import assembled
+from ctuq.laplace.system.sampling import Draws
 from ctuq.linops.operator import LinearOperator
 from ctuq.linops.solve import CG
 from ctuq.recon.dip import Data, DIPOptions, dip, generator

@@ -11,7 +11,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from ctuq.laplace.gp import (
+from ctuq.gp import (
     BlockProjections,
     Box,
     ConjugateGradients,

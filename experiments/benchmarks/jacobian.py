@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.func import functional_call, jvp, linearize, vjp, vmap
 from torch.utils.flop_counter import FlopCounterMode
 
-from ctuq.linops.jacobian import Jacobian, linearise, weight_names
+from ctuq.linops.jacobian.network import Jacobian, linearise, weight_names
 from ctuq.recon.unet import UNet, UNetOptions
 
 ROWS = 8

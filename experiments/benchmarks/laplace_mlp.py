@@ -16,8 +16,10 @@ import tyro
 from torch import Tensor
 
 from ctuq import laplace
-from ctuq.laplace.baselines import laplace_torch
-from ctuq.laplace.predict import exact_covariance, probit
+from ctuq.baselines.networks import laplace_torch
+from ctuq.laplace.evidence.dense import ExactExpectation
+from ctuq.laplace.predictive import probit
+from ctuq.laplace.system.routes import problem_of
 from experiments.engine.networks import build, mlp, train
 
 _NOISE = 0.04
@@ -79,8 +81,8 @@ def ours(task: Task, precision: float) -> Tensor:
     psi = torch.tensor([-math.log(precision)], dtype=torch.float64)
     outputs, jacobian = model.at(task.new)
     rows = jacobian.dense().reshape(*outputs.shape, -1)
-    sigma2 = torch.full((model.m,), noise, dtype=torch.float64)
-    covariance = exact_covariance(rows, model.features.dense(), prior, psi, sigma2)
+    point = laplace.Point(psi, torch.tensor([noise], dtype=torch.float64))
+    covariance = ExactExpectation(problem_of(model, task.y), prior).output_covariance(point, rows)
     if task.name == "regression":
         return covariance
     return probit(laplace.Categorical(), outputs.double(), covariance.diagonal(dim1=1, dim2=2))

@@ -19,16 +19,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ctuq.laplace.descent import SampleLoss, judged
-from ctuq.laplace.em import mackay
-from ctuq.laplace.expectation import expectation_of
-from ctuq.laplace.likelihoods import Categorical
-from ctuq.laplace.mode import mode_of_whitened
-from ctuq.laplace.model import LinearModel, linearise
-from ctuq.laplace.priors import isotropic
-from ctuq.laplace.problem import Point, System
-from ctuq.laplace.routes import problem_of
-from ctuq.laplace.sampling import Draws
+from ctuq.laplace.evidence.ascent import mackay
+from ctuq.laplace.evidence.sampled import expectation_of
+from ctuq.laplace.priors.diagonal import isotropic
+from ctuq.laplace.system.descent import SampleLoss, judged
+from ctuq.laplace.system.mode import mode_of_whitened
+from ctuq.laplace.system.problem import Point, System
+from ctuq.laplace.system.routes import problem_of
+from ctuq.laplace.system.sampling import Draws
+from ctuq.laplace.tangent.likelihoods import Categorical
+from ctuq.laplace.tangent.model import LinearModel, linearise
 from ctuq.linops.stochastic import descend
 
 MIB = 2**20

@@ -19,12 +19,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ctuq import laplace
-from ctuq.laplace.dense import ExactExpectation
-from ctuq.laplace.descent import SampleLoss, judged
-from ctuq.laplace.em import Ascent, ascend
-from ctuq.laplace.expectation import SampledExpectation, Sampler
-from ctuq.laplace.problem import Point, System, plus_identity
-from ctuq.laplace.sampling import Conditioned, Draws, condition
+from ctuq.laplace.evidence.ascent import Ascent, ascend
+from ctuq.laplace.evidence.dense import ExactExpectation
+from ctuq.laplace.evidence.sampled import SampledExpectation
+from ctuq.laplace.system.block_cg import Sampler
+from ctuq.laplace.system.descent import SampleLoss, judged
+from ctuq.laplace.system.problem import Point, System, plus_identity
+from ctuq.laplace.system.sampling import Conditioned, Draws, condition
 from ctuq.linops.estimate import largest_eigenvalue
 from ctuq.linops.solve import CG, Cholesky
 from ctuq.linops.stochastic import sgd, step_limit

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ctuq import laplace
-from ctuq.laplace.baselines import dropout, ensemble, laplace_torch
-from ctuq.laplace.predict import log_likelihoods, monte_carlo
-from ctuq.laplace.scores import auroc, brier, calibration_error, joint_log_likelihood, log_likelihood
+from ctuq.baselines.networks import dropout, ensemble, laplace_torch
+from ctuq.laplace.predictive import log_likelihoods, monte_carlo
+from ctuq.scores.classes import auroc, brier, calibration_error, joint_log_likelihood, log_likelihood
 from experiments.engine.images import Split, rotated
 from experiments.engine.rows import Row
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from ctuq import laplace
-from ctuq.laplace.checks_tangent import tangent_gaps
+from ctuq.laplace.tangent.gaps import tangent_gaps
 from experiments.engine import toy
 from experiments.engine.networks import build, mlp, train
 from experiments.engine.rows import FIGURES, Row, Rows

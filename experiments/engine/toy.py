@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ctuq import laplace
-from ctuq.laplace.descent import Descent, DualDescent
-from ctuq.laplace.problem import System
-from ctuq.laplace.sampling import Conditioned, Draws, condition
+from ctuq.laplace.system.descent import Descent, DualDescent
+from ctuq.laplace.system.problem import System
+from ctuq.laplace.system.sampling import Conditioned, Draws, condition
 from ctuq.linops.solve import CG, Cholesky
 from experiments.engine.networks import build, mlp, train
 from experiments.engine.rows import FIGURES, Row, Rows

@@ -16,7 +16,7 @@ import torch
 import tyro
 from tyro.conf import Positional
 
-from ctuq.laplace.gp import GaussianProcess, Matern32, maximise_on_subsets
+from ctuq.gp import GaussianProcess, Matern32, maximise_on_subsets
 from ctuq.records import write_whole
 from experiments.uci.contestants import Budget, contestants
 from experiments.uci.sets import Split, load, names

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ctuq.laplace.gp import (
+from ctuq.gp import (
     BlockProjections,
     ConjugateGradients,
     Direct,
@@ -16,7 +16,7 @@ from ctuq.laplace.gp import (
     PrimalDescent,
     condition_inducing,
 )
-from ctuq.laplace.gp.exact import Method
+from ctuq.gp.exact import Method
 from experiments.uci.peer import gpytorch_cg
 from experiments.uci.sets import Split
 

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from ctuq import CtuqError
-from ctuq.laplace.gp import GaussianProcess, Matern32
-from ctuq.laplace.gp.regression import product_type
+from ctuq.gp import GaussianProcess, Matern32
+from ctuq.gp.regression import product_type
 from experiments.uci.sets import Split
 
 RANK, STEPS = 100, 1000

@@ -296,16 +296,6 @@ def test_model_is_learned_again_every_so_many_views(make, A, S, y):
     np.testing.assert_allclose(designer.scores, exact.scores, rtol=1e-9)
 
 
-def test_a_model_learned_elsewhere_is_taken_up(make, S, y):
-    designer = make()
-    other = GaussianModel(DenseCovariance(3 * S), 0.5)
-    asked = designer.ask()
-    designer.tell(asked.angles, y[asked.views])
-    designer.renew(other, learned=2)
-    np.testing.assert_allclose(designer.scores, Designer(designer.problem, other, state=designer.state).scores, rtol=1e-9)
-    assert designer.state.learned == 2
-
-
 def test_regions_are_refused_where_only_rays_are_known(A, rows, S):
     dense = torch.from_numpy(A.matrix.toarray()).double()
     rays = GaussianModel(DenseCovariance(dense @ S @ dense.T), 0.2, space="rays")

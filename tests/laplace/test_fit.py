@@ -7,9 +7,9 @@ from torch import nn
 
 from ctuq import laplace
 from ctuq.errors import InputError
-from ctuq.laplace.dense import ExactExpectation
-from ctuq.laplace.problem import Point
-from ctuq.laplace.routes import assembled, fits_densely, problem_of
+from ctuq.laplace.evidence.dense import ExactExpectation
+from ctuq.laplace.system.problem import Point
+from ctuq.laplace.system.routes import assembled, fits_densely, problem_of
 from ctuq.linops.operator import LinearOperator, Space
 
 
@@ -198,7 +198,7 @@ def test_assembled_problem_never_runs_the_network_again(classes):
 
 def test_what_does_not_fit_densely_goes_by_samples(regression, monkeypatch):
     model, _, y = regression
-    monkeypatch.setattr("ctuq.laplace.routes.available_memory", lambda device: 2**13)
+    monkeypatch.setattr("ctuq.laplace.system.routes.available_memory", lambda device: 2**13)
     problem = problem_of(model, y[:40])
     fits, reason = fits_densely(problem, laplace.isotropic(model))
     assert not fits and "free" in reason
@@ -208,7 +208,7 @@ def test_what_does_not_fit_densely_goes_by_samples(regression, monkeypatch):
 
 def test_pushed_rows_that_do_not_fit_are_formed_in_parts(regression, monkeypatch):
     model, _, y = regression
-    monkeypatch.setattr("ctuq.laplace.routes.available_memory", lambda device: 2**15)
+    monkeypatch.setattr("ctuq.laplace.system.routes.available_memory", lambda device: 2**15)
     problem = problem_of(model, y[:40], samples=16)
     assert problem.batch is not None and problem.batch < 40
 

@@ -12,7 +12,7 @@ from ctuq.errors import InputError
 from ctuq.linops import LinearOperator, Space
 from ctuq.linops.basic import Cast, Dense, Diagonal, Identity, LowRankUpdate, Symmetric
 from ctuq.linops.interop import from_scipy
-from ctuq.linops.jacobian import linearise
+from ctuq.linops.jacobian.network import linearise
 from ctuq.linops.precondition import Nystrom
 
 DOUBLE = torch.float64
@@ -67,8 +67,8 @@ def tolerance(A):
 
 
 def test_every_operator_of_the_package_is_held_to_the_laws():
-    for module in pkgutil.iter_modules(ctuq.linops.__path__):
-        importlib.import_module(f"ctuq.linops.{module.name}")
+    for module in pkgutil.walk_packages(ctuq.linops.__path__, "ctuq.linops."):
+        importlib.import_module(module.name)
     known = {cls.__name__ for cls in LinearOperator.__subclasses__() if cls.__module__.startswith("ctuq.linops")}
     assert known == {type(make()).__name__ for make in OPERATORS.values()}
 

@@ -10,8 +10,8 @@ from ctuq.recon import dip as module
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
 from ctuq.recon.fbp import fbp
 from ctuq.recon.unet import UNetOptions
+from ctuq.scores.gaussian import image_scores
 from ctuq.tomo import ParallelBeam, VolumeGrid, radians, ray_transform
-from ctuq.uncertainty.metrics import image_scores
 
 NETWORK = UNetOptions(channels=(8, 8), skips=(4,))
 OPTIONS = DIPOptions(network=NETWORK, iterations=60, check_every=10)

@@ -5,8 +5,8 @@ import pytest
 
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
-from ctuq.tomo.matrix import build_matrix
 from ctuq.tomo.phantoms import shepp_logan
+from ctuq.tomo.rays.matrix import build_matrix
 from ctuq.tomo.simulate import PhotonNoise, RelativeNoise, simulate
 
 GRID = VolumeGrid((32, 32), 1.0)

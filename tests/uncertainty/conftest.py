@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctuq.linops.jacobian import linearise
+from ctuq.linops.jacobian.network import linearise
 from ctuq.recon.unet import UNet, UNetOptions
 from ctuq.tomo import ParallelBeam, VolumeGrid, radians, ray_transform
 from ctuq.uncertainty import tangent

@@ -1,0 +1,154 @@
+"""``ctuq design``: what can be typed. Each command imports what it needs when it runs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from ctuq.app.command import Amount, Command, File, Number, On
+from ctuq.app.trials.cli import Compare, Simulate
+
+_Session = Positional[Annotated[Path, arg(metavar="SESSION.h5")]]
+_Angles = Annotated[str | None, arg(metavar="A,B,...", help_behavior_hint="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start(Command):
+    """Begin a session: the scanner's geometry, the angles that it can stop at, and what is wanted."""
+
+    session: _Session
+    """HDF5 file to make."""
+    geometry: Annotated[Path, arg(metavar="GEOM.yml")]
+    """YAML file with the geometry as for TIFF stacks, in degrees and mm, and 'columns:' for the detector's width."""
+    columns: Number = None
+    """Detector columns, where the geometry file does not say them."""
+    candidates: Annotated[str | None, arg(metavar="FIRST:STOP:STEP", help_behavior_hint="")] = None
+    """Angles in degrees that can be measured, without STOP; by default the geometry file's, else 0:180:1 (fan: 0:360:1)."""
+    forbid: Annotated[str | None, arg(metavar="FROM:TO,...", help_behavior_hint="")] = None
+    """Arcs in degrees that are never suggested, such as 80:100."""
+    prior: Literal["lindip", "gprior", "isotropic", "matern", "edges", "displaced", "lindip+edges"] = "lindip"
+    """What is known of the image before it is measured: a network's tangent model (lindip, gprior), or classical."""
+    criterion: Literal["eig", "diagonal-eig", "ese", "a"] = "eig"
+    """Information gain, that of single rays, squared error of the projection, or of the image (a)."""
+    size: int = 128
+    """Pixels along x and y of the image that the design is made on."""
+    pilot: int = 5
+    """Equidistant views that come first."""
+    batch: int = 1
+    """Angles to suggest at once."""
+    dose_budget: Amount = None
+    """Total dose; every exposure costs 1 unless --exposures says otherwise."""
+    exposures: File = None
+    """Text file of lines 'angle dose' (degrees); between its angles the dose is interpolated."""
+    rotation_cost: float = 0.0
+    """Cost of turning by one degree, in exposures; scores are divided by dose plus turning."""
+    endless: On = False
+    """The stage turns through 360 degrees the shorter way."""
+    stop_gain: Amount = None
+    """Advise to stop when the best angle gains less."""
+    stop_error: Amount = None
+    """Advise to stop when the predicted error (1/mm) is smaller."""
+    roi: Annotated[str | None, arg(metavar="X0,X1,Y0,Y1", help_behavior_hint="")] = None
+    """Region that matters, in mm from the rotation axis: for criterion a and the predicted error."""
+    retrain_every: Annotated[str, arg(metavar="K|never")] = "never"
+    """Learn the model again after every K further views."""
+    iterations: Number = None
+    """Most iterations of the network's first fit."""
+    tolerance: float = 0.01
+    """How far in degrees a measured angle may be from the angle that was suggested."""
+
+    def run(self) -> int:
+        from ctuq.app.design import commands
+
+        return commands.start(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggest(Command):
+    """Print the next angles, what they are predicted to gain, and why to go on or stop."""
+
+    session: _Session
+    """A session's file."""
+    n: Annotated[int | None, arg(aliases=["-n"], metavar="N", help_behavior_hint="")] = None
+    """How many; the session's batch by default."""
+    pending: _Angles = None
+    """Angles in degrees that are being measured now: they count as measured."""
+
+    def run(self) -> int:
+        from ctuq.app.design import commands
+
+        return commands.suggest(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tell(Command):
+    """Take in new projections, or take bad ones back, and work out the next angles."""
+
+    session: _Session
+    """A session's file."""
+    projections: Positional[Annotated[tuple[Path, ...], arg(metavar="[NEW ...]", help_behavior_hint="")]] = ()
+    """Files of any format that ctuq reads, with the new views only."""
+    geometry: File = None
+    """YAML file for them, where it differs from the session's: 'angles: [36, 72]' is enough."""
+    angles: _Angles = None
+    """Their angles in degrees, for files that hold none."""
+    reject: _Angles = None
+    """Angles in degrees whose projections are bad, or whose exposure failed."""
+    final: On = False
+    """Rejected angles are not suggested again."""
+    because: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None
+    """Why they are rejected, for the log."""
+    dose_budget: Amount = None
+    """Total dose from now on, what was spent included."""
+    retrain: On = True
+    """Leave a re-training that is due to 'ctuq design retrain', which can run while the scanner measures."""
+
+    def run(self) -> int:
+        from ctuq.app.design import commands
+
+        return commands.tell(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status(Command):
+    """Print what was measured, the dose, the predicted error, and the log of every decision."""
+
+    session: _Session
+    """A session's file."""
+    draw: File = None
+    """Draw the angles and their scores into this PNG file."""
+
+    def run(self) -> int:
+        from ctuq.app.design import commands
+
+        return commands.status(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrain(Command):
+    """Learn the model again from all views so far; the session can be used meanwhile."""
+
+    session: _Session
+    """A session's file."""
+
+    def run(self) -> int:
+        from ctuq.app.design import commands
+
+        return commands.retrain(self)
+
+
+@dataclass(frozen=True)
+class Design:
+    """Choose the next angles from what was measured so far."""
+
+    step: Start | Suggest | Tell | Status | Retrain | Simulate | Compare
+
+    @property
+    def debug(self) -> bool:
+        """Of the step."""
+        return self.step.debug
+
+    def run(self) -> int:
+        """Do the step."""
+        return self.step.run()

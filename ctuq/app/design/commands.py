@@ -1,0 +1,188 @@
+"""What each command of ``ctuq design`` does. What waits for torch is imported only where it is needed."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tqdm import tqdm
+
+from ctuq.app.design.text import angle_list, log_lines, status_lines, suggestion_lines
+from ctuq.app.progress import told_about
+from ctuq.design.session import file as sessionfile
+from ctuq.design.session import plan as ahead
+from ctuq.design.session.file import Record, Settings
+from ctuq.design.session.locks import locked
+from ctuq.design.state import Suggestion
+from ctuq.errors import InputError
+from ctuq.records import write_whole
+
+if TYPE_CHECKING:
+    from ctuq.app.design import cli
+
+_PATIENCE = 2.0
+
+
+def start(command: "cli.Start") -> int:
+    """Make a session."""
+    from ctuq.app.design.scanner import scanner
+    from ctuq.app.design.words import arcs, box, exposures
+    from ctuq.design.session.session import Session
+
+    geometry, intake = scanner(command.geometry, command.columns, command.candidates)
+    turn = -1 if intake["clockwise"] else 1
+    settings = Settings(
+        size=command.size,
+        criterion=command.criterion,
+        prior=command.prior,
+        retrain_every=_every(command.retrain_every),
+        pilot=command.pilot,
+        batch=command.batch,
+        forbidden=() if command.forbid is None else arcs(command.forbid, intake["clockwise"]),
+        budget=command.dose_budget,
+        rotation_cost=float(np.rad2deg(command.rotation_cost)),
+        endless=command.endless,
+        stop_gain=command.stop_gain,
+        stop_error=command.stop_error,
+        roi=None if command.roi is None else box(command.roi),
+        tolerance=float(np.deg2rad(command.tolerance)),
+        network={} if command.iterations is None else {"dip": {"iterations": command.iterations}},
+    )
+    doses = None if command.exposures is None else exposures(command.exposures, turn * np.rad2deg(geometry.angles))
+    with told_about(command.debug):
+        session = Session.start(command.session, geometry, settings, doses=doses, intake=intake)
+    plan = session.record.plan
+    assert plan is not None
+    views = len(geometry.angles)
+    print(f"{command.session}: {views} candidate angles, {views - int(plan.available.sum())} of them forbidden.")
+    print(f"Next: ctuq design suggest {command.session}")
+    return 0
+
+
+def suggest(command: "cli.Suggest") -> int:
+    """Print the next angles: at once where they were worked out ahead."""
+    found = _at_once(command.session, command.n) if command.pending is None else None
+    if found is None:
+        from ctuq.app.design.words import degrees
+        from ctuq.design.session.session import Session
+
+        session = Session(command.session)
+        waiting = () if command.pending is None else degrees(command.pending, "--pending")
+        with _working(command.debug):
+            suggestion = session.ask(command.n, pending=session.record.sense * np.deg2rad(waiting))
+        found = suggestion, session.record
+    print("\n".join(suggestion_lines(found[1], found[0])))
+    return 0
+
+
+def tell(command: "cli.Tell") -> int:
+    """Take projections in or back."""
+    from ctuq.app.design.views import new_views
+    from ctuq.app.design.words import degrees
+    from ctuq.design.session.session import Session
+
+    if bool(command.projections) + (command.reject is not None) + (command.dose_budget is not None) != 1:
+        raise InputError("Name a file of new projections, or angles to --reject, or a --dose-budget; one after the other.")
+    session = Session(command.session)
+    record = session.record
+    if command.dose_budget is not None:
+        with _working(command.debug):
+            session.allow(command.dose_budget)
+    elif command.reject is not None:
+        bad = record.sense * np.deg2rad(degrees(command.reject, "--reject"))
+        with _working(command.debug):
+            session.reject(bad, command.because or "", retry=not command.final, learning=command.retrain)
+        print(f"Rejected: {angle_list(record, bad)}")
+    else:
+        new = new_views(command.projections, record, command.geometry, command.angles)
+        with _working(command.debug):
+            session.tell(new.angles, new.projections, new.weights, counts=new.counts, learning=command.retrain)
+        print(f"Taken in: {angle_list(record, new.angles)}")
+    _print_state(session.record, command.session)
+    return 0
+
+
+def status(command: "cli.Status") -> int:
+    """Print where a session stands, and draw its angles on request."""
+    record = sessionfile.read(command.session)
+    print("\n".join([*status_lines(record), "", "Log:", *log_lines(record)]))
+    if command.draw is not None:
+        from ctuq.app.design.figures import draw_session, png
+
+        data = png(draw_session(record))
+        write_whole(command.draw, lambda target: target.write(data))
+        print(f"Drawn: {command.draw}")
+    return 0
+
+
+def retrain(command: "cli.Retrain") -> int:
+    """Learn the model again."""
+    from ctuq.design.session.session import Session
+
+    session = Session(command.session)
+    with _working(command.debug):
+        session.learn(anew=True)
+    print(session.record.state.log[-1].reason)
+    _print_state(session.record, command.session)
+    return 0
+
+
+def _at_once(path: Path, n: int | None) -> tuple[Suggestion, Record] | None:
+    """The next angles if the session's file holds them; they are noted in its log."""
+    if n is not None and n < 1:
+        raise InputError(f"At least one angle must be asked for, got {n}.")
+    if not path.is_file():
+        raise InputError(f"There is no file '{path}'; check the name, or begin with ctuq design start.")
+    with locked(path, "lock"):
+        found = ahead.take(sessionfile.read(path), n)
+        if found is not None:
+            sessionfile.write(path, found[1])
+    return found
+
+
+def _print_state(record: Record, path: Path) -> None:
+    budget = "" if record.settings.budget is None else f" of {record.settings.budget:g}"
+    print(f"{len(record.state.views)} views are measured, dose {record.state.spent:g}{budget} is spent.")
+    if reason := ahead.due(record):
+        print(f"Learning is due ({reason}): ctuq design retrain {path}")
+    if record.refusal:
+        print(record.refusal)
+    else:
+        print(f"Next: ctuq design suggest {path}")
+
+
+def _every(text: str) -> int:
+    if text == "never":
+        return 0
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--retrain-every takes a whole number of views or 'never', not {text!r}.")
+    return int(text)
+
+
+@contextmanager
+def _working(debug: bool) -> Iterator[None]:
+    """Show ctuq's own messages, and on a terminal a clock; an interruption says that nothing is lost."""
+    done = threading.Event()
+    clock = threading.Thread(target=_show_clock, args=(done,), daemon=True)
+    clock.start()
+    try:
+        with told_about(debug):
+            yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("Interrupted; what was told is kept, and 'ctuq design retrain' learns from it.") from None
+    finally:
+        done.set()
+        clock.join()
+
+
+def _show_clock(done: threading.Event) -> None:
+    """How long it has taken so far, from two seconds on."""
+    if not sys.stderr.isatty() or done.wait(_PATIENCE):
+        return
+    with tqdm(bar_format="working: {elapsed}", initial=0, leave=False) as bar:
+        bar.start_t -= _PATIENCE
+        while not done.wait(1.0):
+            bar.refresh()

@@ -1,0 +1,103 @@
+"""The angles of a session in one polar picture: measured, next, forbidden, and what each candidate would gain."""
+
+import io
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.projections.polar import PolarAxes
+from numpy.typing import NDArray
+
+from ctuq.design.session import plan as ahead
+from ctuq.design.session.file import Record
+
+_PILOT, _CHOSEN, _NEXT, _SCORE, _FORBIDDEN = "#6b7280", "#1d4ed8", "#c2410c", "#047857", "#e5e7eb"
+_RING, _LABELS, _EDGE, _DPI = 1.06, 1.16, 1.28, 150
+_MOST_LABELS = 60
+
+
+def draw_session(record: Record) -> Figure:
+    """Measured angles numbered in their order, the next ones, forbidden arcs, and the score of every candidate.
+
+    Parameters
+    ----------
+    record : Record
+
+    Returns
+    -------
+    Figure
+        Angles in the scanner's degrees and sense; scores relative to the best.
+    """
+    angles = record.sense * record.angles
+    half = bool(angles.min() > -1e-6 and angles.max() < np.pi + 1e-6)
+    figure = Figure(figsize=(7.2, 4.9 if half else 8.0))
+    # A half disc is drawn in the middle of the box of a whole one, which is therefore let out of the picture.
+    axes = figure.add_axes((0.08, -0.1, 0.84, 1.234) if half else (0.1, 0.14, 0.8, 0.72), projection="polar")
+    assert isinstance(axes, PolarAxes)
+    _draw_candidates(axes, record, angles)
+    _draw_measured(axes, record, angles)
+    plan = record.plan
+    if plan is not None:
+        axes.plot(
+            angles[plan.views], np.full(len(plan.views), _RING), "*", ms=13, color=_NEXT, label="next", zorder=5, clip_on=False
+        )
+        for angle in angles[plan.views]:
+            axes.plot([angle, angle], [0, _RING], color=_NEXT, lw=1.2, ls="--", zorder=4)
+    axes.set(ylim=(0, _EDGE), yticks=[])
+    if half:
+        axes.set_thetamin(0)
+        axes.set_thetamax(180)
+    axes.set_theta_direction("clockwise" if record.sense < 0 else "counterclockwise")
+    axes.grid(alpha=0.25)
+    figure.suptitle(_title(record), fontsize=11)
+    figure.legend(loc="lower center", ncols=3, fontsize=9, frameon=False)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI)
+    return buffer.getvalue()
+
+
+def _draw_candidates(axes: PolarAxes, record: Record, angles: NDArray[np.float64]) -> None:
+    order = np.argsort(angles)
+    ticks = np.stack([np.full(len(angles), _RING - 0.02), np.full(len(angles), _RING + 0.02), np.full(len(angles), np.nan)])
+    axes.plot(np.repeat(angles, 3), ticks.T.ravel(), color="#9ca3af", lw=0.8, label=f"{len(angles)} candidates")
+    wedge = {"color": _FORBIDDEN, "hatch": "//", "ec": "#9ca3af", "lw": 0}
+    for number, arc in enumerate(record.settings.forbidden):
+        start, stop = sorted(record.sense * end for end in arc)
+        axes.bar((start + stop) / 2, _RING, stop - start, label="" if number else "forbidden", **wedge)
+    if record.plan is None or not len(record.plan.scores):
+        return
+    scores = np.clip(record.plan.scores[0], 0, None)
+    best = float(scores[record.plan.available].max())
+    curve = np.minimum(scores / best if best > 0 else scores, 1.0)
+    step = float(np.median(np.diff(angles[order]))) if len(angles) > 1 else 1.0
+    label = f"score / {best:.3g} {record.plan.unit}"
+    # Gaps in the candidates are gaps in the curve.
+    for part in np.split(order, np.flatnonzero(np.diff(angles[order]) > 1.5 * step) + 1):
+        axes.plot(angles[part], curve[part], color=_SCORE, lw=1.4, label=label, zorder=3)
+        axes.fill_between(angles[part], 0, curve[part], color=_SCORE, alpha=0.12, lw=0)
+        label = ""
+
+
+def _draw_measured(axes: PolarAxes, record: Record, angles: NDArray[np.float64]) -> None:
+    views = record.state.views
+    asked = {round(float(a), 9) for entry in record.state.log if entry.kind == "ask" for a in entry.angles}
+    chosen = np.array([round(float(a), 9) in asked for a in record.angles[views]], bool)
+    for mask, colour, name in ((~chosen, _PILOT, "measured, pilot or by hand"), (chosen, _CHOSEN, "measured, as suggested")):
+        if not mask.any():
+            continue
+        axes.plot(angles[views[mask]], np.full(mask.sum(), _RING), "o", ms=6, color=colour, label=name, zorder=4, clip_on=False)
+        for angle in angles[views[mask]]:
+            axes.plot([angle, angle], [0, _RING], color=colour, lw=0.9, alpha=0.6, zorder=2)
+    if len(views) <= _MOST_LABELS:
+        for number, (angle, is_chosen) in enumerate(zip(angles[views], chosen, strict=True), 1):
+            axes.text(angle, _LABELS, str(number), ha="center", va="center", fontsize=7, color=_CHOSEN if is_chosen else _PILOT)
+
+
+def _title(record: Record) -> str:
+    budget = "" if record.settings.budget is None else f" of {record.settings.budget:g}"
+    stage = "pilot views first" if ahead.in_pilot(record) else f"criterion {record.settings.criterion}"
+    return f"{len(record.state.views)} views measured, dose {record.state.spent:g}{budget}; {stage}; angles in degrees"

@@ -1,0 +1,58 @@
+"""What can be typed for angles, arcs, regions and doses of a design: degrees of the scanner, and mm."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq.design import CandidateGrid
+from ctuq.errors import InputError
+from ctuq.tomo.geometry import radians
+
+
+def degrees(text: str, option: str) -> NDArray[np.float64]:
+    """Angles in degrees from ``A,B,...``."""
+    return _numbers(text, option, ",", "degrees with commas between them, such as 0,12,40")
+
+
+def arcs(text: str, clockwise: bool) -> tuple[tuple[float, float], ...]:
+    """Arcs in radians from ``FROM:TO,...`` in the scanner's degrees."""
+    found = []
+    for part in text.split(","):
+        ends = radians(_numbers(part, "--forbid", ":", "arcs in degrees, such as 80:100", count=2))
+        found.append((float(-ends[1]), float(-ends[0])) if clockwise else (float(ends[0]), float(ends[1])))
+    return tuple(found)
+
+
+def box(text: str) -> tuple[float, float, float, float]:
+    """A region in mm from ``X0,X1,Y0,Y1``."""
+    x0, x1, y0, y1 = _numbers(text, "--roi", ",", "left, right, bottom and top in mm, such as -5,5,0,10", count=4).tolist()
+    return x0, x1, y0, y1
+
+
+def exposures(path: Path, angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The dose at each of these angles (scanner's degrees), interpolated between the lines 'angle dose' of a text file."""
+    try:
+        table = np.loadtxt(path, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{path}' is not a text file of lines such as '45 1.5' (degrees, dose).") from error
+    if table.shape[1:] != (2,) or not (np.isfinite(table).all() and (table[:, 1] > 0).all()):
+        raise InputError(f"'{path}' must hold two numbers a line, an angle in degrees and a positive dose.")
+    return np.interp(angles, *table[np.argsort(table[:, 0])].T, period=360.0)
+
+
+def grid(text: str) -> NDArray[np.float64]:
+    """The angles in radians of ``FIRST:STOP:STEP``."""
+    what = "first, stop and step in degrees, such as 0:180:1"
+    start, stop, step = radians(_numbers(text, "--candidates", ":", what, count=3))
+    return CandidateGrid(float(start), float(stop), float(step)).angles
+
+
+def _numbers(text: str, option: str, mark: str, what: str, *, count: int | None = None) -> NDArray[np.float64]:
+    try:
+        values = np.array([float(part) for part in text.split(mark) if part.strip()])
+    except ValueError:
+        raise InputError(f"{option} takes {what}, not {text!r}.") from None
+    if not values.size or not np.isfinite(values).all() or (count is not None and values.size != count):
+        raise InputError(f"{option} takes {what}, not {text!r}.")
+    return values

@@ -1,0 +1,102 @@
+"""One self-contained HTML page about a result: no network, no other file."""
+
+import base64
+import io
+import json
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from ctuq.app.report import summary, tables
+from ctuq.app.report.pictures import PICTURES, Picture, pictures_of
+from ctuq.app.report.viewer import viewer_data
+from ctuq.errors import InputError
+from ctuq.records import write_whole
+from ctuq.uncertainty.result import Result
+
+_DPI = 110
+
+
+def draw_all(result: Result) -> dict[str, bytes]:
+    """Every picture that this result has the data for, by name, as the bytes of a PNG file."""
+    return {picture.name: png_bytes(picture.draw(result)) for picture in pictures_of(result)}
+
+
+def write_report(result: Result, path: str | os.PathLike, images: Mapping[str, bytes] | None = None) -> None:
+    """Write the report of a result; the file appears under its name only when it is complete.
+
+    Parameters
+    ----------
+    result : Result
+    path : path
+    images : mapping, optional
+        What `draw_all` gave, if it was called before.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written to.
+    ResourceError
+        If the disk is full.
+    """
+    page = render_report(result, draw_all(result) if images is None else images).encode("utf-8")
+    write_whole(path, lambda target: target.write(page))
+
+
+def write_figures(images: Mapping[str, bytes], folder: str | os.PathLike) -> list[Path]:
+    """Write the pictures of `draw_all` into a folder, which is made if needed; pictures that it does not name are removed.
+
+    Raises
+    ------
+    InputError, ResourceError
+        As `write_report`.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for picture in PICTURES:
+            if picture.name not in images:
+                (folder / f"{picture.name}.png").unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot write into {folder} ({error.strerror}); choose another output folder.") from error
+    written = [folder / f"{name}.png" for name in images]
+    for path, data in zip(written, images.values(), strict=True):
+        write_whole(path, lambda target, data=data: target.write(data))
+    return written
+
+
+def render_report(result: Result, images: Mapping[str, bytes]) -> str:
+    """The report as HTML text, with the pictures of `draw_all` inside."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(_template("report.html.jinja"))
+    return template.render(
+        result=result,
+        summary=summary,
+        tables=tables,
+        pictures={picture.name: _shown(picture, images[picture.name]) for picture in PICTURES if picture.name in images},
+        viewer=viewer_data(result),
+        data=lambda value: Markup(json.dumps(value).replace("<", "\\u003c")),
+        css=Markup(_template("report.css")),
+        script=Markup(_template("report.js")),
+    )
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI)
+    return buffer.getvalue()
+
+
+def _shown(picture: Picture, image: bytes) -> dict[str, str]:
+    data = base64.b64encode(image).decode("ascii")
+    return {"title": picture.title, "text": picture.text, "url": f"data:image/png;base64,{data}"}
+
+
+def _template(name: str) -> str:
+    return (resources.files("ctuq.app.report") / "templates" / name).read_text(encoding="utf-8")

@@ -1,0 +1,75 @@
+"""What a result says, in the words of someone who measures with X-rays."""
+
+from pathlib import Path
+
+import numpy as np
+
+from ctuq.app.report.figures import method_name
+from ctuq.tomo.geometry import FanBeam
+from ctuq.uncertainty.result import Calibration, Result
+
+_FAIR_RMS_Z = (0.85, 1.18)
+
+
+def scan_name(result: Result) -> str:
+    """What the scan is called: its file's name, without the folders it lies in."""
+    return ", ".join(Path(part.strip()).name or part for part in result.scan.provenance.source.split(","))
+
+
+def what_was_done(result: Result) -> str:
+    """One sentence: views, beam, grid and method."""
+    geometry, grid = result.scan.geometry, result.grid
+    beam = "fan beam" if isinstance(geometry, FanBeam) else "parallel beam"
+    pixels = " × ".join(str(n) for n in reversed(grid.shape))
+    return (
+        f"{len(geometry.angles)} views of {geometry.columns} rays ({beam}) of {scan_name(result)} were "
+        f"reconstructed on {pixels} pixels of {grid.voxel:.3g} mm by {method_name(result.method)}."
+    )
+
+
+def how_sure(result: Result) -> str:
+    """One sentence: the standard deviation inside the object, absolute and relative to its attenuation."""
+    if result.std is None:
+        return "No uncertainty was computed for this reconstruction."
+    inside = result.mean > 0.5 * np.percentile(result.mean, 99)
+    if not inside.any():
+        return f"The median standard deviation of a pixel is {np.median(result.std):.2g} 1/mm."
+    std, level = (float(np.median(values[inside])) for values in (result.std, result.mean))
+    low, high = np.percentile(result.std[inside], [5, 95])
+    return (
+        f"Inside the object a pixel is typically known to ± {std:.2g} 1/mm, {100 * std / level:.2g} % of its attenuation of "
+        f"{level:.3g} 1/mm (one standard deviation; 90 % of these pixels have between {low:.2g} and {high:.2g})."
+    )
+
+
+def how_trustworthy(result: Result) -> str:
+    """One or two sentences: what the held-out views say about the intervals."""
+    if result.std is None:
+        return ""
+    if result.calibration is None:
+        return "No view was held out, so these figures are the model's own and nothing has checked them."
+    before, after = (_rms_z(result.calibration, raw) for raw in (True, False))
+    views = len(result.calibration.views)
+    return (
+        f"On {views} held-out view{'s' * (views != 1)} that the network never saw, the rays missed their prediction by "
+        f"{after:.2f} predicted standard deviations (rms; 1 is ideal): the uncertainty {_verdict(after)}. "
+        f"Before calibration it was {before:.2f}."
+    )
+
+
+def sentences(result: Result) -> list[str]:
+    """The summary at the head of a report."""
+    return [text for text in (what_was_done(result), how_sure(result), how_trustworthy(result)) if text]
+
+
+def _rms_z(calibration: Calibration, raw: bool) -> float:
+    measured, predicted, *spreads = calibration.predictions
+    return float(np.sqrt(np.mean(((measured - predicted) / spreads[0 if raw else 1]) ** 2)))
+
+
+def _verdict(rms_z: float) -> str:
+    if rms_z > _FAIR_RMS_Z[1]:
+        return "is still too small, the intervals are over-confident"
+    if rms_z < _FAIR_RMS_Z[0]:
+        return "is larger than needed, the intervals are cautious"
+    return "has the right size there"

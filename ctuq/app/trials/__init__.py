@@ -1,0 +1,1 @@
+"""The command that compares strategies on a known object."""

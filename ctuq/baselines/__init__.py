@@ -1,0 +1,1 @@
+"""Error bars of other methods, to compare with."""

@@ -1,0 +1,1 @@
+"""What a Gaussian model's views are worth: rows, covariances, conditioning, criteria."""

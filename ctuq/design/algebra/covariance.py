@@ -1,0 +1,195 @@
+"""Prior covariances that are conditioned exactly: dense, or a low-rank factor with white variance beside it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ctuq.design.algebra.rows import ViewRows
+from ctuq.errors import InputError
+
+_CHECKS = 16
+
+
+class Covariance(Protocol):
+    """What conditioning asks of a prior covariance S of d unknowns; all tensors are float64."""
+
+    @property
+    def size(self) -> int:
+        """D."""
+        ...
+
+    def diagonal(self) -> Tensor:
+        """Prior variances, (d,)."""
+        ...
+
+    def times(self, x: Tensor) -> Tensor:
+        """``x S`` for dense rows ``x`` (k, d)."""
+        ...
+
+    def row(self, A: Tensor) -> Tensor:
+        """``A S`` for sparse rows (n, d): dense (n, d)."""
+        ...
+
+    def blocks(self, rows: ViewRows, region: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """``A_v S A_v^T`` and, with region E = diag(region), ``A_v S E S A_v^T`` of every view, (V, n, n) each."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class DenseCovariance:
+    """S itself.
+
+    Parameters
+    ----------
+    matrix : Tensor, float64, shape (d, d)
+    """
+
+    matrix: Tensor
+
+    @property
+    def size(self) -> int:
+        return len(self.matrix)
+
+    def diagonal(self) -> Tensor:
+        return self.matrix.diagonal().clone()
+
+    def times(self, x: Tensor) -> Tensor:
+        return x @ self.matrix
+
+    def row(self, A: Tensor) -> Tensor:
+        return A @ self.matrix
+
+    def blocks(self, rows: ViewRows, region: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        own = self.matrix.new_empty(rows.views, rows.rays, rows.rays)
+        squared = None if region is None else torch.empty_like(own)
+        for v in range(rows.views):
+            A = rows.view(v)
+            half = A @ self.matrix
+            own[v] = A @ half.T
+            if region is not None and squared is not None:
+                squared[v] = (half * region) @ half.T
+        return (own + own.mT) / 2, squared
+
+
+@dataclass(frozen=True, eq=False)
+class FactorCovariance:
+    """``S = Q^T Q + diag(white)``: a low-rank factor, and the variance of what it leaves out.
+
+    Parameters
+    ----------
+    factor : Tensor, float64, shape (r, d)
+        Q; r may be 0.
+    white : Tensor, float64, shape (d,)
+        Independent variance of every unknown beside the factor.
+    missed : float
+        Share of the trace that the factor does not hold and ``white`` replaces; 0 where exact.
+    """
+
+    factor: Tensor
+    white: Tensor
+    missed: float = 0.0
+
+    @property
+    def size(self) -> int:
+        return self.factor.shape[1]
+
+    def diagonal(self) -> Tensor:
+        return self.factor.square().sum(0) + self.white
+
+    def times(self, x: Tensor) -> Tensor:
+        return (x @ self.factor.T) @ self.factor + self.white * x
+
+    def row(self, A: Tensor) -> Tensor:
+        return (A @ self.factor.T) @ self.factor + A.to_dense() * self.white
+
+    def blocks(self, rows: ViewRows, region: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        X = rows.project(self.factor)
+        own = X @ X.mT + rows.squares(self.white)
+        if region is None:
+            return own, None
+        weighted = self.factor * region
+        mixed = X @ rows.project(weighted * self.white).mT
+        squared = X @ (weighted @ self.factor.T) @ X.mT + mixed + mixed.mT
+        return own, squared + rows.squares(self.white.square() * region)
+
+
+def low_rank(
+    times: Callable[[Tensor], Tensor],
+    size: int,
+    rank: int,
+    *,
+    rng: torch.Generator,
+    white: Tensor | float = 0.0,
+    eps: float = 1.2e-7,
+    batch: int = 64,
+) -> FactorCovariance:
+    """A randomised Nystrom factor of a covariance that is known by its products (Frangella, Tropp and Udell 2023).
+
+    ``S ~ Y^T (Y Omega^T)^-1 Y`` with ``Y = Omega S`` for random orthonormal rows Omega: one product a row, and an error that
+    falls with the spectrum, where a factor of prior samples has a relative error of about ``sqrt(2 / r)`` whatever it is. What
+    is missed is never negative; its trace is estimated from 16 further probes, which see the remainder alone, and put back as
+    white variance.
+
+    Parameters
+    ----------
+    times : callable
+        ``x S`` for rows ``x`` (k, d), float64, without the white part.
+    size, rank : int
+        d, r.
+    rng : torch.Generator
+    white : Tensor (d,) or float
+        Independent variances that are known and not in ``times``.
+    eps : float
+        Relative rounding of the products; that of float32 by default, for networks.
+    batch : int
+        Probes at once.
+
+    Returns
+    -------
+    FactorCovariance
+
+    Raises
+    ------
+    InputError
+        If the rank is not between 1 and d.
+    """
+    if not 1 <= rank <= size:
+        raise InputError(f"A factor of rank {rank} was asked for; give 1 to {size}, the number of unknowns.")
+    draw = torch.randn(rank + _CHECKS, size, generator=rng, device=rng.device, dtype=torch.float64)
+    rows, fresh = torch.linalg.qr(draw[:rank].T)[0].T.contiguous(), draw[rank:]
+    products, seen = (torch.cat([times(part).to(rows) for part in x.split(batch)]) for x in (rows, fresh))
+    factor = _nystrom(rows, products, eps)
+    remainder = (fresh * seen).sum(1) - (fresh @ factor.T).square().sum(1)
+    missed = max(0.0, float(remainder.mean()))
+    total = float(factor.square().sum()) + missed
+    return FactorCovariance(factor, factor.new_zeros(size) + white + missed / size, missed / total)
+
+
+def _nystrom(probes: Tensor, products: Tensor, eps: float) -> Tensor:
+    """Q with ``Q^T Q = Y^T (Y Omega^T)^+ Y`` from orthonormal rows ``Omega`` and ``Y = Omega S``."""
+    core = products @ probes.T
+    values, vectors = torch.linalg.eigh((core + core.T) / 2)
+    # Below, the core is rounding of its largest eigenvalue.
+    keep = values > 10 * eps * float(values.max())
+    return (vectors[:, keep] / values[keep].sqrt()).T @ products
+
+
+def sampled(draw: Callable[[int], Tensor], count: int, *, white: Tensor | float = 0.0, batch: int = 64) -> FactorCovariance:
+    """The factor of ``count`` prior samples: unbiased, with a relative error of about ``sqrt(2 / count)`` of each variance.
+
+    Parameters
+    ----------
+    draw : callable
+        ``draw(k)``: k independent prior samples (k, d).
+    count : int
+    white : Tensor (d,) or float
+        Independent variances that are known and not in the samples.
+    """
+    if count < 1:
+        raise InputError(f"{count} prior samples were asked for; give at least 1.")
+    draws = [draw(min(batch, count - start)) for start in range(0, count, batch)]
+    factor = torch.cat(draws).double() / count**0.5
+    return FactorCovariance(factor, factor.new_zeros(factor.shape[1]) + white)

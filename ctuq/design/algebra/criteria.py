@@ -1,0 +1,106 @@
+"""What a candidate view is worth: functions from a `Conditioned` prior to a score for every view."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ctuq.design.algebra.conditioning import Conditioned, whitened
+from ctuq.errors import InputError
+from ctuq.tomo.geometry import VolumeGrid
+
+
+def information_gain(state: Conditioned) -> Tensor:
+    """EIG: ``1/2 log det(I + D^1/2 A_v S A_v^T D^1/2)`` in nats, the expected drop of the image's entropy; (V,)."""
+    L = torch.linalg.cholesky(whitened(state.blocks, state.precision.sqrt()))
+    return L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def diagonal_information_gain(state: Conditioned) -> Tensor:
+    """EIG as if the rays of a view were independent, ``1/2 sum_i log(1 + D_ii (A_v S A_v^T)_ii)`` in nats; (V,)."""
+    return 0.5 * torch.log1p(state.precision * _ray_variances(state)).sum(-1)
+
+
+def squared_error(state: Conditioned) -> Tensor:
+    """ESE: ``tr(A_v S A_v^T)``, the expected squared error of predicting the view, over rays that count; (V,)."""
+    return torch.where(state.precision > 0, _ray_variances(state), 0.0).sum(-1)
+
+
+def variance_reduction(state: Conditioned) -> Tensor:
+    """A-optimal gain: the drop of ``sum_i E_ii S_ii`` over the region E, in squared units of the image; (V,).
+
+    ``tr(D^1/2 (I + D^1/2 A_v S A_v^T D^1/2)^-1 D^1/2 A_v S E S A_v^T)``. It is quadratic in S, so that rounding grows with
+    the square of what was learned: measured after ten views, 2e-7 of the gain at a prior variance 1e3 times the noise, 3e-4 at
+    1e6; the other criteria keep 1e-8.
+
+    Raises
+    ------
+    InputError
+        If the state carries no region.
+    """
+    if state.squared is None:
+        raise InputError("The A-optimal gain needs a region; start the conditioning with one (ones for the whole image).")
+    scale = state.precision.sqrt()
+    L = torch.linalg.cholesky(whitened(state.blocks, scale))
+    return torch.cholesky_solve(scale[..., :, None] * state.squared * scale[..., None, :], L).diagonal(dim1=1, dim2=2).sum(-1)
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A criterion by name.
+
+    Parameters
+    ----------
+    name : str
+    score : callable
+        `Conditioned` to scores (V,).
+    unit : str
+    regional : bool
+        Whether the state must carry a region.
+    """
+
+    name: str
+    score: Callable[[Conditioned], Tensor]
+    unit: str
+    regional: bool = False
+
+    def __call__(self, state: Conditioned) -> Tensor:
+        return self.score(state)
+
+
+EIG = Criterion("eig", information_gain, "nats")
+DIAGONAL_EIG = Criterion("diagonal-eig", diagonal_information_gain, "nats")
+ESE = Criterion("ese", squared_error, "squared line integrals")
+A_OPTIMAL = Criterion("a", variance_reduction, "summed variance (1/mm^2)", regional=True)
+CRITERIA = {criterion.name: criterion for criterion in (EIG, DIAGONAL_EIG, ESE, A_OPTIMAL)}
+
+
+def box_region(grid: VolumeGrid, box: tuple[float, float, float, float]) -> NDArray[np.bool_]:
+    """The pixels whose centres lie in a box.
+
+    Parameters
+    ----------
+    grid : VolumeGrid
+    box : tuple of float
+        Left, right, bottom, top in mm, as `VolumeGrid.extent`.
+
+    Raises
+    ------
+    InputError
+        If no pixel's centre lies inside.
+    """
+    left, right, bottom, top = box
+    x0, _, _, y1 = grid.extent
+    x = x0 + (np.arange(grid.shape[-1]) + 0.5) * grid.voxel
+    y = y1 - (np.arange(grid.shape[-2]) + 0.5) * grid.voxel
+    inside = ((left <= x) & (x <= right))[None] & ((bottom <= y) & (y <= top))[:, None]
+    if not inside.any():
+        raise InputError(f"No pixel lies in the box {box} mm; the image spans {grid.extent}.")
+    return inside
+
+
+def _ray_variances(state: Conditioned) -> Tensor:
+    return state.blocks.diagonal(dim1=1, dim2=2).clamp(min=0)

@@ -1,0 +1,1 @@
+"""Gaussian models of an image that angle design can learn."""

@@ -1,0 +1,124 @@
+"""Classical Gaussian priors of an image, with their hyperparameters learned by evidence from the measured views."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from ctuq.design.algebra.covariance import Covariance, DenseCovariance, FactorCovariance, low_rank
+from ctuq.design.models.evidence import Variances, learn_variance
+from ctuq.design.models.model import GaussianModel, Measurements
+from ctuq.design.models.stationary import Matern12
+from ctuq.linops.memory import require_memory
+
+_SHORTEST = 0.3
+
+
+@dataclass(frozen=True)
+class Isotropic:
+    """Every pixel alone: ``S = s I``; s and the noise by evidence."""
+
+    def __call__(self, measured: Measurements) -> GaussianModel:
+        measured = measured.thinned()
+        M = measured.matrix()
+        found = learn_variance(dense(M @ M.T), measured.target(), measured.noise())
+        d = measured.A.grid.size
+        covariance = FactorCovariance(
+            torch.zeros(0, d, dtype=torch.float64), torch.full((d,), found.signal, dtype=torch.float64)
+        )
+        values = {"variance": found.signal, "sigma2": found.noise}
+        return GaussianModel(covariance, found.noise, hyperparameters=values, note="white: exact")
+
+
+@dataclass(frozen=True)
+class Matern:
+    """A Matern-1/2 process over the pixels, ``s exp(-r / l)``; s, l and the noise by evidence.
+
+    Parameters
+    ----------
+    rank : int
+        Of the factor that stands for the covariance of larger images.
+    seed : int
+        Of the factor's probes.
+    dense_pixels : int
+        Largest image whose covariance is kept whole.
+    """
+
+    rank: int = 2000
+    seed: int = 0
+    dense_pixels: int = 16384
+
+    def __call__(self, measured: Measurements) -> GaussianModel:
+        measured, shape = measured.thinned(), measured.A.grid.shape
+        M = measured.matrix()
+        rows = dense(M)
+        found: dict[float, Variances] = {}
+
+        def loss(log_lengthscale: float) -> float:
+            kernel = Matern12(shape, float(np.exp(log_lengthscale)))
+            K = project(M, kernel.times(rows))
+            found[log_lengthscale] = learn_variance(K, measured.target(), measured.noise())
+            return -found[log_lengthscale].value
+
+        bounds = (np.log(_SHORTEST), np.log(2 * max(shape)))
+        scipy.optimize.fminbound(loss, *bounds, xtol=0.02, maxfun=30)
+        best = max(found, key=lambda value: found[value].value)
+        kernel, s, sigma2 = Matern12(shape, float(np.exp(best))), found[best].signal, found[best].noise
+        covariance, note = held(
+            lambda x: s * kernel.times(x),
+            lambda: s * kernel.dense(),
+            measured,
+            rank=self.rank,
+            seed=self.seed,
+            largest=self.dense_pixels,
+        )
+        values = {"variance": s, "lengthscale (pixels)": kernel.lengthscale, "sigma2": sigma2}
+        return GaussianModel(covariance, sigma2, hyperparameters=values, note=note)
+
+
+def held(
+    times: Callable[[Tensor], Tensor],
+    matrix: Callable[[], Tensor],
+    measured: Measurements,
+    *,
+    rank: int,
+    seed: int,
+    largest: int,
+) -> tuple[Covariance, str]:
+    """A covariance dense where the image is small enough, else as a low-rank factor; and a sentence that says so.
+
+    Parameters
+    ----------
+    times : callable
+        ``x S``.
+    matrix : callable
+        Makes S.
+    measured : Measurements
+        For the image's size.
+    rank, seed : int
+        Of the factor.
+    largest : int
+        Most pixels of a dense covariance.
+    """
+    d = measured.A.grid.size
+    if d <= largest:
+        require_memory(8 * 2.5 * d**2, "The image's covariance", "choose a smaller image for the design")
+        return DenseCovariance(matrix()), f"{d} pixels: exact in image space"
+    rank = min(rank, d)
+    factor = low_rank(times, d, rank, rng=torch.Generator().manual_seed(seed), eps=1e-14)
+    return factor, f"{d} pixels: a factor of rank {rank}, which misses {factor.missed:.1%} of the variance"
+
+
+def project(M: sp.csr_array, half: Tensor) -> Tensor:
+    """``M h^T`` for dense rows ``h`` (m, d), made symmetric: float64 (m, m)."""
+    K = torch.from_numpy(M @ np.ascontiguousarray(half.cpu().numpy().T))
+    return (K + K.T) / 2
+
+
+def dense(matrix: sp.csr_array) -> Tensor:
+    """A sparse matrix as a tensor, float64."""
+    return torch.from_numpy(np.asarray(matrix.toarray(), dtype=np.float64))

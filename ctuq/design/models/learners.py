@@ -1,0 +1,105 @@
+"""Sums of models, and all learners by name."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ctuq.design.algebra.covariance import Covariance, DenseCovariance, low_rank
+from ctuq.design.algebra.rows import ViewRows
+from ctuq.design.models.classical import Isotropic, Matern, project
+from ctuq.design.models.displaced import DisplacedEdges
+from ctuq.design.models.edges import Edges
+from ctuq.design.models.evidence import learn_variances
+from ctuq.design.models.lindip import LinDIPOptions, LinearisedDIP
+from ctuq.design.models.model import Every, GaussianModel, Learn, Measurements
+from ctuq.errors import InputError
+
+PRIORS = ("lindip", "gprior", "isotropic", "matern", "edges", "displaced", "lindip+edges")
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The sum of independent models of the image: their covariances with a factor each, by evidence, and their means.
+
+    Parameters
+    ----------
+    learners : tuple of callable
+        Each is learned by itself first, as often as it likes; then the factors and the noise from all measured views.
+    rank : int
+        Of the factor that stands for a sum of covariances that are not all dense.
+    seed : int
+    """
+
+    learners: tuple[Learn, ...]
+    rank: int = 2000
+    seed: int = 0
+
+    def __call__(self, measured: Measurements) -> GaussianModel:
+        models = [learn(measured) for learn in self.learners]
+        if any(model.space != "image" for model in models):
+            raise InputError("Only covariances of the image can be summed; give the network's more memory or a smaller image.")
+        measured = measured.thinned()
+        M, t = measured.matrix(), measured.target()
+        means = [model.mean for model in models if model.mean is not None]
+        for mean in means:
+            t = t - torch.from_numpy(M @ mean.double().cpu().numpy().ravel())
+        rows = ViewRows(M, 1).view(0)
+        parts = [project(M, model.covariance.row(rows)) for model in models]
+        names = tuple(f"factor {i + 1}" for i in range(len(models)))
+        found = learn_variances(parts, names, t, measured.noise())
+        factors = found.psi.exp().tolist()
+        covariance, note = self._sum([model.covariance for model in models], factors)
+        named = [(f"{i + 1} {name}", v) for i, m in enumerate(models) for name, v in m.hyperparameters.items()]
+        values = {name: v for name, v in named if not name.endswith("sigma2")}
+        values |= dict(zip(names, factors, strict=True)) | {"sigma2": found.sigma2}
+        image = next((model.image for model in models if model.image is not None), None)
+        return GaussianModel(
+            covariance, found.sigma2, image, torch.stack(means).sum(0) if means else None, hyperparameters=values, note=note
+        )
+
+    def _sum(self, parts: Sequence[Covariance], factors: Sequence[float]) -> tuple[Covariance, str]:
+        d = parts[0].size
+        if all(isinstance(part, DenseCovariance) for part in parts):
+            eye = [f * part.matrix for f, part in zip(factors, parts, strict=True) if isinstance(part, DenseCovariance)]
+            return DenseCovariance(torch.stack(eye).sum(0)), f"sum of {len(parts)}, {d} pixels: exact in image space"
+
+        def times(x: Tensor) -> Tensor:
+            return torch.stack([f * part.times(x) for f, part in zip(factors, parts, strict=True)]).sum(0)
+
+        rank = min(self.rank, d)
+        factor = low_rank(times, d, rank, rng=torch.Generator().manual_seed(self.seed), eps=1e-14)
+        return factor, f"sum of {len(parts)}, {d} pixels: a factor of rank {rank}, which misses {factor.missed:.1%}"
+
+
+def learner(prior: str, *, every: int = 0, dip: LinDIPOptions | None = None) -> Learn:
+    """How the model of a named prior is learned.
+
+    Parameters
+    ----------
+    prior : str
+        One of `PRIORS`: the network's ("gprior" with the g-prior over its weights), classical ones, or a sum. The edge and
+        displacement priors are made anew after every view; everything else is learned again after ``every`` further views.
+    every : int
+        0 learns once.
+    dip : LinDIPOptions, optional
+
+    Raises
+    ------
+    InputError
+        If there is no such prior.
+    """
+    options = LinDIPOptions() if dip is None else dip
+    made: dict[str, Callable[[], Learn]] = {
+        "lindip": lambda: Every(LinearisedDIP(options), every),
+        "gprior": lambda: Every(LinearisedDIP(options.with_prior("g")), every),
+        "isotropic": lambda: Every(Isotropic(), every),
+        "matern": lambda: Every(Matern(), every),
+        "edges": Edges,
+        "displaced": DisplacedEdges,
+        "lindip+edges": lambda: Sum((Every(LinearisedDIP(options), every), Edges())),
+    }
+    if prior in made:
+        return made[prior]()
+    raise InputError(f"There is no prior {prior!r}; choose one of {', '.join(PRIORS)}.")

@@ -1,0 +1,170 @@
+"""From what a session's file says to the design problem: ray transform, criterion, constraints."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ctuq.design.algebra.criteria import CRITERIA, box_region
+from ctuq.design.constraints import SAME_ANGLE, Arc, Exposure, Stopping, Turning, candidate_transform
+from ctuq.design.models.learners import PRIORS
+from ctuq.design.problem import DesignProblem
+from ctuq.design.session.file import Record, Settings
+from ctuq.design.session.learning import network_options
+from ctuq.design.state import DesignState
+from ctuq.errors import InputError
+from ctuq.files.formats.ownscan import geometry_from_tree, geometry_tree
+from ctuq.tomo.geometry import Geometry, VolumeGrid, default_grid
+from ctuq.tomo.rays.matrix import MatrixRayTransform
+from ctuq.tomo.scan import Scan
+
+_TURN = 2 * np.pi
+
+
+def new_record(
+    geometry: Geometry, settings: Settings, *, doses: NDArray[np.float64] | None = None, intake: Mapping[str, Any] | None = None
+) -> Record:
+    """A session that nothing was told to yet.
+
+    Parameters
+    ----------
+    geometry : ParallelBeam or FanBeam
+        With the candidate angles, and the columns as they are measured.
+    settings : Settings
+    doses : array, shape (V,), optional
+        Exposure of every candidate; 1 by default.
+    intake : mapping, optional
+        Kept as it is.
+
+    Raises
+    ------
+    InputError
+        If a setting is not to be had, or candidates are closer than the tolerance, or nothing may be suggested.
+    """
+    for name, known in (("criterion", CRITERIA), ("prior", PRIORS)):
+        value = getattr(settings, name)
+        if value not in known:
+            raise InputError(f"There is no {name} {value!r}; choose one of {', '.join(known)}.")
+    if settings.pilot < 1 or settings.batch < 1 or settings.retrain_every < 0:
+        raise InputError(
+            "There must be 1 or more pilot views and angles in a batch, and 0 or more views between re-trainings; got "
+            f"{settings.pilot}, {settings.batch}, {settings.retrain_every}."
+        )
+    _refuse_near(geometry.angles, settings.tolerance)
+    network_options(settings)
+    grid = default_grid(geometry, settings.size)
+    columns = geometry.binned(binning(geometry, grid)).columns
+    return Record(settings, geometry_tree(geometry), intake or {}, doses, None, DesignState.empty(columns))
+
+
+def problem_of(record: Record, A: MatrixRayTransform | None = None) -> DesignProblem:
+    """The design problem of a session.
+
+    Parameters
+    ----------
+    record : Record
+    A : MatrixRayTransform, optional
+        That was made for this session before.
+    """
+    s = record.settings
+    if A is None:
+        geometry = geometry_from_tree(record.geometry)
+        grid = default_grid(geometry, s.size)
+        A, _ = candidate_transform(geometry.binned(binning(geometry, grid)), grid, geometry.angles)
+    return DesignProblem(
+        A=A,
+        criterion=CRITERIA[s.criterion],
+        region=None if s.roi is None else box_region(A.grid, s.roi),
+        forbidden=tuple(Arc(*arc) for arc in s.forbidden),
+        exposure=Exposure(record.doses, counts=record.counted is not None),
+        turning=Turning(s.rotation_cost, s.endless),
+        budget=s.budget,
+        stopping=Stopping(s.stop_gain, s.stop_error),
+    )
+
+
+def binning(geometry: Geometry, grid: VolumeGrid) -> int:
+    """How many neighbouring columns are averaged so that their rays are no closer than pixels need."""
+    return min(geometry.columns, max(1, int(grid.voxel / geometry.pixel_at_axis + 1e-6)))
+
+
+def binned(
+    record: Record, problem: DesignProblem, angles: NDArray[np.float64], projections: ArrayLike, weights: ArrayLike | None
+) -> tuple[NDArray, NDArray | None]:
+    """Projections and weights at the columns of the design, from those that were measured.
+
+    Raises
+    ------
+    InputError
+        If a shape does not match the geometry, or a value is NaN.
+    """
+    geometry = replace(geometry_from_tree(record.geometry), angles=angles)
+    try:
+        y = np.asarray(projections, np.float32)
+        w = None if weights is None else np.asarray(weights, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError("The projections or their weights are not an array of numbers.") from error
+    y, w = (a[None] if a is not None and a.ndim == 1 and len(angles) == 1 else a for a in (y, w))
+    assert y is not None
+    scan = Scan(y, geometry, w).binned(binning(geometry, problem.A.grid))
+    return scan.projections, scan.weights
+
+
+def counted(record: Record, problem: DesignProblem, angles: NDArray[np.float64], counts: NDArray) -> Record:
+    """The session with the count that stands for weight 1: the first counts' mean, at the nominal exposure."""
+    used = counts > 0
+    if record.counted is not None or not used.any():
+        return record
+    dose = float(problem.doses[problem.index(angles)].mean())
+    return replace(record, counted=float(counts[used].mean()) / dose)
+
+
+def candidates_at(record: Record, angles: ArrayLike) -> NDArray[np.float64]:
+    """The candidate angles that these (radians) are, within the tolerance and up to whole turns.
+
+    Raises
+    ------
+    InputError
+        Naming the first angle that is none, and the nearest candidate; in degrees as the scanner counts them.
+    """
+    wanted = np.atleast_1d(np.asarray(angles, np.float64))
+    if wanted.ndim != 1 or not np.isfinite(wanted).all():
+        raise InputError("Angles must be a list of finite numbers.")
+    gaps = np.abs((wanted[:, None] - record.angles + np.pi) % _TURN - np.pi)
+    nearest = gaps.argmin(1)
+    far = np.flatnonzero(gaps[np.arange(len(wanted)), nearest] > max(record.settings.tolerance, SAME_ANGLE))
+    if len(far):
+        angle, near = record.sense * np.rad2deg([wanted[far[0]], record.angles[nearest[far[0]]]])
+        raise InputError(f"The angle {angle:.6g}° is not among the candidates; the nearest of them is {near:.6g}°.")
+    return record.angles[nearest]
+
+
+def refuse_told(record: Record, angles: NDArray[np.float64]) -> None:
+    """Refuse candidate angles that were told before, or are told twice at once; in degrees as the scanner counts them.
+
+    Raises
+    ------
+    InputError
+        Naming the first of them.
+    """
+    seen = set(record.angles[record.state.views].tolist())
+    for angle in angles.tolist():
+        if angle in seen:
+            degrees = record.sense * np.rad2deg(angle) + 0.0
+            raise InputError(f"The angle {degrees:.6g}° was told before; reject it first to replace its projection.")
+        seen.add(angle)
+
+
+def _refuse_near(angles: NDArray[np.float64], tolerance: float) -> None:
+    if not (np.isfinite(tolerance) and tolerance >= 0):
+        raise InputError(f"The tolerance of angles must be 0 or a positive number, got {tolerance}.")
+    ordered = np.sort(np.unique(angles % _TURN)) if len(angles) > 1 else np.zeros(1)
+    gaps = np.diff(np.append(ordered, ordered[0] + _TURN))
+    if len(ordered) < len(angles) or gaps.min() <= 2 * max(tolerance, SAME_ANGLE):
+        least = 0.0 if len(ordered) < len(angles) else float(np.rad2deg(gaps.min()))
+        raise InputError(
+            f"Two candidate angles are {least:.3g}° apart, which the tolerance of {np.rad2deg(tolerance):.3g}° cannot tell "
+            "from each other; give a larger step or a smaller tolerance."
+        )

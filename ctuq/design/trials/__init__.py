@@ -1,0 +1,1 @@
+"""Strategies compared on objects that are known."""

@@ -1,0 +1,1 @@
+"""One module a file format, and the one that tells them apart."""

@@ -1,0 +1,120 @@
+"""Which reader a file needs, found from its content."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+
+from ctuq import records
+from ctuq.errors import CtuqError, InputError
+from ctuq.files.formats import exchange
+from ctuq.files.formats.arrays import read_npz
+from ctuq.files.formats.matlab import read_matlab
+from ctuq.files.formats.ownscan import geometry_tree, read_scan
+from ctuq.files.formats.pictures import read_pictures
+from ctuq.files.formats.raw import Raw
+
+Reader = Callable[[Path, int | None], Raw]
+
+_MAGIC: tuple[tuple[bytes, Reader], ...] = (
+    (b"MATLAB 5.0", lambda path, row: read_matlab(path)),
+    (b"PK\x03\x04", read_npz),
+    (b"\x93NUMPY", read_npz),
+    (b"II*\x00", read_pictures),
+    (b"MM\x00*", read_pictures),
+    (b"II+\x00", read_pictures),
+    (b"\x89PNG", read_pictures),
+)
+_HDF5_NAMES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx")
+_KNOWN = "ctuq, DXchange and NXtomo HDF5, TIFF, PNG, MRC, HTC and FIPS .mat, .npz"
+
+
+def read_raw(path: Path, row: int | None) -> Raw:
+    """What a file of any known format tells.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, it is empty, damaged or of an unknown type, or holds no scan.
+    """
+    reader = _reader(path)
+    try:
+        return reader(path, row)
+    except CtuqError:
+        raise
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"'{path}' cannot be read whole (truncated or damaged); copy it again.") from error
+
+
+def is_own_scan(path: Path) -> bool:
+    """Whether a file is a scan that ctuq wrote."""
+    return path.is_file() and h5py.is_hdf5(path) and records.kind_of(path) == "scan"
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, or of the names and bytes of the files in a folder."""
+    total = hashlib.sha256()
+    for part in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
+        if path.is_dir():
+            total.update(part.name.encode())
+        with part.open("rb") as file:
+            while block := file.read(1 << 20):
+                total.update(block)
+    return total.hexdigest()
+
+
+def _reader(path: Path) -> Reader:
+    if path.is_dir():
+        return read_pictures
+    if not path.is_file():
+        raise InputError(f"There is no file '{path}'; check the name.")
+    with path.open("rb") as file:
+        start = file.read(256)
+    if not start:
+        raise InputError(f"'{path}' is empty; copy it again.")
+    if h5py.is_hdf5(path):
+        return _hdf5_reader(path)
+    for magic, reader in _MAGIC:
+        if start.startswith(magic):
+            return reader
+    if path.suffix.lower() in _HDF5_NAMES:
+        raise InputError(f"'{path}' is not a whole HDF5 file; copy it again.")
+    if path.suffix.lower() == ".mrc" or start[208:212] == b"MAP ":
+        return read_pictures
+    raise InputError(f"'{path}' is of no type that ctuq reads ({_KNOWN}).")
+
+
+def _hdf5_reader(path: Path) -> Reader:
+    kind = records.kind_of(path)
+    if kind == "scan":
+        return _own
+    if kind is not None:
+        raise InputError(f"'{path}' holds a {kind} of ctuq, not a scan; give the scan that it was made from.")
+    with h5py.File(path, "r") as file:
+        if any("MATLAB_class" in node.attrs for node in file.values()):
+            return lambda path, row: read_matlab(path)
+        if exchange.is_dxchange(file):
+            return exchange.read_dxchange
+        if exchange.is_nxtomo(file):
+            return exchange.read_nxtomo
+        names = ", ".join(file) or "nothing"
+    raise InputError(f"'{path}' is HDF5 but neither ctuq, DXchange ('exchange/data') nor NXtomo; it holds {names}.")
+
+
+def _own(path: Path, row: int | None) -> Raw:
+    """A scan of ours in the form of other files, to be described or given another geometry."""
+    scan = read_scan(path)
+    fields = {key: value for key, value in geometry_tree(scan.geometry).items() if key not in ("rotation_angle", "columns")}
+    told = scan.provenance
+    return Raw(
+        "ctuq scan",
+        scan.projections,
+        "log",
+        fields,
+        weights=scan.weights,
+        truth=scan.truth,
+        grid=scan.grid,
+        facts=told.facts,
+        notes=told.steps,
+    )

@@ -1,0 +1,90 @@
+"""What a file holds before it is a scan: values as they were stored, and the part of the geometry that the file tells."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from numpy.typing import NDArray
+
+from ctuq.errors import InputError
+from ctuq.tomo.geometry import VolumeGrid
+
+VALUES = ("log", "transmission", "counts")
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """One row of detector data as a file tells it.
+
+    Parameters
+    ----------
+    format : str
+        Name of the layout for people, such as "DXchange HDF5".
+    values : array, shape (angle, column)
+    kind_of_values : str
+        "log" (line integrals), "transmission" (I / I0) or "counts".
+    fields : mapping
+        What is known of the geometry, in mm and radians: kind, angles, pixel, source_to_axis, source_to_detector,
+        detector_offset, axis_offset, axis_column.
+    flats, darks : array, shape (frame, column), optional
+    weights : array, shape (angle, column), optional
+    truth : array, shape ``grid.shape``, optional
+    grid : VolumeGrid, optional
+    row, rows : int
+        Which detector row of how many was read; None of 1 for a sinogram.
+    facts : mapping of str to str
+        Sample, instrument, licence, citation.
+    notes : tuple of str
+        What was assumed or chosen, one sentence each.
+
+    Raises
+    ------
+    InputError
+        If something is not made of real numbers, or the weights are of another shape than the values.
+    """
+
+    format: str
+    values: NDArray
+    kind_of_values: str
+    fields: Mapping[str, object]
+    flats: NDArray | None = None
+    darks: NDArray | None = None
+    weights: NDArray | None = None
+    truth: NDArray | None = None
+    grid: VolumeGrid | None = None
+    row: int | None = None
+    rows: int = 1
+    facts: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for name in ("values", "flats", "darks", "weights", "truth"):
+            array = getattr(self, name)
+            if array is not None and array.dtype.kind not in "buif":
+                raise InputError(f"The {name} of this file ({self.format}) are {array.dtype}; real numbers are needed.")
+        if self.weights is not None and self.weights.shape != self.values.shape:
+            raise InputError(
+                f"The weights have shape {self.weights.shape}, the projections {self.values.shape}; they must agree."
+            )
+
+
+def middle_row(shape: tuple[int, ...], row: int | None, source: str) -> int:
+    """The detector row to read of a stack (angle, row, column): the one asked for, else the middle one.
+
+    Raises
+    ------
+    InputError
+        If the row does not exist.
+    """
+    rows = shape[1]
+    row = rows // 2 if row is None else row
+    if not 0 <= row < rows:
+        raise InputError(f"Row {row} was asked for, but '{source}' has rows 0 to {rows - 1}.")
+    return row
+
+
+def as_sinogram(values: NDArray, row: int | None, source: str) -> tuple[NDArray, int | None, int]:
+    """One row of (angle, row, column) data, or a sinogram as it is; with the row's number and the number of rows."""
+    if values.ndim != 3:
+        return values, None, 1
+    row = middle_row(values.shape, row, source)
+    return values[:, row], row, values.shape[1]

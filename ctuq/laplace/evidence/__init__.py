@@ -1,0 +1,1 @@
+"""The evidence and its maximisers."""

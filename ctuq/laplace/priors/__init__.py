@@ -1,0 +1,1 @@
+"""Prior covariances of a network's weights."""

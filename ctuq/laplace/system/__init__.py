@@ -1,0 +1,1 @@
+"""The regularised system of a linear model and the ways to solve it."""

@@ -1,0 +1,244 @@
+"""The Jacobian of a network's output in its weights, as a linear operator that keeps one linearisation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ctuq.errors import InputError
+from ctuq.linops.jacobian.kernels import twice_differentiable
+from ctuq.linops.jacobian.tape import Tape, record
+from ctuq.linops.operator import LinearOperator, Space
+
+_CPU_BYTES = 2**23
+_GPU_BYTES = 2**28
+_NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One parameter tensor in the flat vector: ``vector[..., slice]`` holds ``shape`` in torch's own order."""
+
+    name: str
+    slice: slice
+    shape: tuple[int, ...]
+
+
+class Jacobian(LinearOperator):
+    """``J`` of shape (output, P) at fixed weights: ``J(v)`` pushes weights ``(k, P)`` forward, ``J.T(u)`` pulls images back.
+
+    Neither runs the network again. Later changes of the module's weights have no effect.
+
+    Attributes
+    ----------
+    blocks : tuple of Block
+        The parameters in the order of the flat vector.
+    weights : Tensor
+        The weights linearised at, ``(P,)``.
+    chunk : int
+        Rows that are pushed through the network at once.
+    widest : int
+        Bytes of the largest intermediate value of one row.
+    """
+
+    def __init__(self, tape: Tape, network: "Frozen", output: Tensor, widest: int, chunk: int):
+        self._tape, self._raw, self.widest, self.chunk = tape, output.shape, widest, chunk
+        self.weights, self.blocks = network.weights, network.blocks
+        self.domain = Space(tuple(self.weights.shape), self.weights.dtype, self.weights.device)
+        self.range = Space(tuple(squeeze(output).shape), output.dtype, output.device)
+
+    @torch.no_grad()
+    def _apply(self, x: Tensor) -> Tensor:
+        out = x.new_empty(x.shape[0], *self._raw, dtype=self.range.dtype)
+        for rows, target in zip(x.split(self.chunk), out.split(self.chunk), strict=True):
+            target.copy_(self._tape.jvp([rows[:, b.slice].reshape(-1, *b.shape) for b in self.blocks]))
+        return out.reshape(-1, *self.range.shape)
+
+    @torch.no_grad()
+    def _apply_transpose(self, y: Tensor) -> Tensor:
+        return self.add_transpose(y, y.new_zeros(y.shape[0], *self.domain.shape, dtype=self.domain.dtype))
+
+    @torch.no_grad()
+    def add_transpose(self, y: Tensor, total: Tensor) -> Tensor:
+        """Add ``J^T y`` to ``total`` (k, P) in place and return it: sums over mini-batches need no second vector."""
+        for rows, target in zip(y.split(self.chunk), total.split(self.chunk), strict=True):
+            sums = [target[:, b.slice].view(-1, *b.shape) for b in self.blocks]
+            self._tape.add_vjp(rows.reshape(-1, *self._raw), sums)
+        return total
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the linearisation holds beside the weights, without what torch.func keeps for calls without a rule."""
+        held = _held([vars(node.rule) for node in self._tape.nodes])
+        held.pop(self.weights.untyped_storage().data_ptr(), None)
+        return sum(x.untyped_storage().nbytes() for x in held.values())
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """A module at fixed weights: what linearisations at different inputs share.
+
+    Parameters
+    ----------
+    module : nn.Module
+    weights : Tensor, shape (P,)
+        Copy of the chosen parameters.
+    blocks : tuple of Block
+    fixed : dict of str to Tensor
+        Copies of the other parameters and of the buffers.
+    trusted : set
+        Structures of the records that have been compared with autograd.
+    """
+
+    module: nn.Module
+    weights: Tensor
+    blocks: tuple[Block, ...]
+    fixed: dict[str, Tensor]
+    trusted: set[tuple] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, module: nn.Module, parameters: Sequence[str] | None = None) -> "Frozen":
+        """Copy the parameters; see `linearise` for their choice and the errors."""
+        names = list(weight_names(module) if parameters is None else parameters)
+        _check(module, names)
+        values = {name: value.detach() for name, value in module.named_parameters()}
+        chosen = [(name, values.pop(name)) for name in names]
+        values.update((name, value.detach()) for name, value in module.named_buffers())
+        fixed = {name: value.clone() for name, value in values.items()}
+        return cls(module, torch.cat([value.reshape(-1) for _, value in chosen]), _blocks(chosen), fixed)
+
+    def leaves(self, weights: Tensor | None = None) -> list[Tensor]:
+        """The chosen parameters one by one, views of ``weights`` (P,) or of the fixed ones."""
+        flat = self.weights if weights is None else weights
+        return [flat[block.slice].reshape(block.shape) for block in self.blocks]
+
+    def __call__(self, inputs: Tensor, *leaves: Tensor) -> Tensor:
+        """``module(inputs)`` at other values of the chosen parameters, or at the fixed ones."""
+        _check_steady(self.module)
+        chosen = {block.name: leaf for block, leaf in zip(self.blocks, leaves or self.leaves(), strict=True)}
+        with twice_differentiable(self.module):
+            return functional_call(self.module, {**self.fixed, **chosen}, (inputs.detach(),))
+
+    @torch.no_grad()
+    def linearise(self, inputs: Tensor, *, chunk: int | None = None) -> tuple[Tensor, Jacobian]:
+        """The module's own output, with all its axes, and the Jacobian that `linearise` gives.
+
+        The record of a first input is compared with autograd, and that of a later one if it has made other calls.
+        """
+        if chunk is not None and chunk < 1:
+            raise InputError(f"The chunk is {chunk} rows: give at least 1.")
+        leaves = self.leaves()
+        output, tape, widest = record(lambda *values: self(inputs, *values), leaves, trusted=self.trusted)
+        if chunk is None:
+            budget = _CPU_BYTES if output.device.type == "cpu" else _GPU_BYTES
+            chunk = min(max(1, budget // max(1, widest)), 64)
+        return output, Jacobian(tape, self, output, widest, chunk)
+
+
+def linearise(
+    module: nn.Module, inputs: Tensor, *, parameters: Sequence[str] | None = None, chunk: int | None = None
+) -> tuple[Tensor, Jacobian]:
+    """Output and Jacobian of ``module(inputs)`` in the chosen weights.
+
+    The network runs once, and once more to compare the record with autograd.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Any network without random or batch-dependent layers in training mode. Convolutions, linear layers, group and
+        batch normalisation, activations, resampling, sums and concatenations are fast; everything else goes through
+        ``torch.func``.
+    inputs : Tensor
+        The one argument of the module, batch axis in front.
+    parameters : sequence of str, optional
+        Names as in ``module.named_parameters()``, in the order of the flat vector; by default `weight_names`.
+    chunk : int, optional
+        Rows pushed through the network at once; by default as many as keep the widest activation near the cache.
+
+    Returns
+    -------
+    output : Tensor
+        ``squeeze(module(inputs))``: without its axes 0 and 1 where these have length one.
+    jacobian : Jacobian
+        From ``(P,)`` to the shape of ``output``.
+
+    Raises
+    ------
+    InputError
+        For unknown or no parameters, and for batch normalisation or dropout in training mode.
+    """
+    output, jacobian = Frozen.of(module, parameters).linearise(inputs, chunk=chunk)
+    return squeeze(output), jacobian
+
+
+def squeeze(output: Tensor) -> Tensor:
+    """A network's output without its batch and channel axes (0 and 1) where these have length one."""
+    return output.squeeze(tuple(axis for axis in (0, 1) if axis < output.ndim))
+
+
+def weight_names(module: nn.Module) -> list[str]:
+    """Names of all weights: of every parameter but biases and what normalisation layers have.
+
+    Where some of them require gradients and others do not, the latter have been fixed on purpose, and are left out.
+    """
+    names = [name for name, _ in module.named_parameters() if not _is_bias(name) and not _is_normalisation(module, name)]
+    learned = [name for name in names if module.get_parameter(name).requires_grad]
+    return learned or names
+
+
+def fixed_share(module: nn.Module) -> float:
+    """Share of the weights that `weight_names` leaves out since they do not require gradients."""
+    sizes = {name: value.numel() for name, value in module.named_parameters()}
+    every = [name for name in sizes if not _is_bias(name) and not _is_normalisation(module, name)]
+    chosen = weight_names(module)
+    total = sum(sizes[name] for name in every)
+    return 1 - sum(sizes[name] for name in chosen) / total if total else 0.0
+
+
+def _is_bias(name: str) -> bool:
+    """Of a layer (bias, in_proj_bias, bias_hh_l0), or of its parametrisation."""
+    *_, owner, last = ("", *name.split("."))
+    return "bias" in last or owner == "bias"
+
+
+def _is_normalisation(module: nn.Module, name: str) -> bool:
+    """Whether a parameter is the scale of a normalisation layer, of torch's own or of a class called like one."""
+    owner = module.get_submodule(name.rpartition(".")[0])
+    return isinstance(owner, _NORMALISATIONS) or (
+        "norm" in type(owner).__name__.lower() and module.get_parameter(name).ndim < 2
+    )
+
+
+def _blocks(weights: Sequence[tuple[str, Tensor]]) -> tuple[Block, ...]:
+    blocks, start = [], 0
+    for name, value in weights:
+        blocks.append(Block(name, slice(start, start + value.numel()), tuple(value.shape)))
+        start += value.numel()
+    return tuple(blocks)
+
+
+def _check(module: nn.Module, names: list[str]) -> None:
+    known = dict(module.named_parameters())
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(f"The network has no parameter named {unknown[0]!r}; it has {', '.join(known)}.")
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"A Jacobian needs at least one parameter and each only once, not {names}.")
+    _check_steady(module)
+
+
+def _check_steady(module: nn.Module) -> None:
+    unsteady = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    for name, layer in module.named_modules():
+        if layer.training and isinstance(layer, unsteady):
+            raise InputError(f"Layer {name!r} ({type(layer).__name__}) is in training mode: call eval() on the network first.")
+
+
+def _held(tree: object) -> dict[int, Tensor]:
+    """Tensors inside lists, tuples and dicts, one for each storage."""
+    if isinstance(tree, Tensor):
+        return {tree.untyped_storage().data_ptr(): tree}
+    parts = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ()
+    return {key: value for part in parts for key, value in _held(part).items()}

@@ -1,0 +1,1 @@
+"""Scores of predictions: of Gaussian ones and of classes."""

@@ -1,0 +1,1 @@
+"""The ray transform between images and sinograms, and its backends."""

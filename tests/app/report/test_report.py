@@ -1,0 +1,224 @@
+import base64
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import browser as chromium
+import numpy as np
+import pytest
+
+from ctuq.app.report import tables
+from ctuq.app.report.page import draw_all, render_report, write_figures, write_report
+from ctuq.app.report.pictures import pictures_of
+from ctuq.app.report.summary import how_sure, how_trustworthy, scan_name, sentences
+from ctuq.app.report.viewer import viewer_data
+from ctuq.errors import InputError
+from ctuq.tomo.geometry import VolumeGrid
+from ctuq.tomo.scan import Provenance
+from ctuq.uncertainty.result import Result
+
+HALF_STEP = 0.500001
+
+
+class Page(HTMLParser):
+    """The parts of a page that the tests look at."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.images, self.addresses, self.ids = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.images += [attributes] if tag == "img" else []
+        self.addresses += [attributes[name] for name in ("src", "href", "action") if name in attributes]
+
+
+@pytest.fixture(scope="module")
+def images(result):
+    return draw_all(result)
+
+
+@pytest.fixture(scope="module")
+def page(result, images):
+    return render_report(result, images)
+
+
+def decoded(packed, kind):
+    return packed["low"] + packed["step"] * np.frombuffer(base64.b64decode(packed["data"]), kind).astype(float)
+
+
+def test_the_page_needs_nothing_from_outside(page):
+    assert page.startswith("<!DOCTYPE html>")
+    addresses = Page(page).addresses
+    assert addresses and all(address.startswith(("data:", "#")) for address in addresses)
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|https?://", page)
+    assert len(page) < 6e6
+
+
+def test_the_page_shows_every_picture_with_its_alternative_text(result, page):
+    images = Page(page).images
+    assert len(images) == len(pictures_of(result))
+    assert all(len(image["alt"]) > 20 for image in images)
+    assert {picture.name for picture in pictures_of(result)} <= set(Page(page).ids)
+
+
+def test_the_page_tells_what_how_sure_and_what_to_beware(result, page):
+    for sentence in (*sentences(result), *result.warnings):
+        assert sentence in page
+    for text in (
+        "Rays of held-out views",
+        "Against the truth",
+        "Leave one angle out",
+        "PSNR (dB)",
+        "Hyperparameters",
+        "Time (s)",
+    ):
+        assert text in page
+    for text in ("How to cite", "Nobody 2025", "Linearised Deep Image Prior", "lengthscale", "2.13.0", "12.5"):
+        assert text in page
+
+
+def test_text_of_a_file_cannot_become_markup(page):
+    assert "two &lt;ellipses&gt;" in page
+    assert "<ellipses>" not in page
+
+
+def test_a_bare_result_gets_a_page_without_uncertainty(bare):
+    page = render_report(bare, draw_all(bare))
+    assert "No uncertainty was computed" in page
+    assert not {"std", "calibration", "sure", "trust"} & set(Page(page).ids)
+
+
+def test_the_viewer_gets_the_images_to_half_a_step(result):
+    data = json.loads(json.dumps(viewer_data(result)))
+    for name, image in (("mean", result.mean), ("std", result.std), ("truth", result.truth)):
+        packed = data["layers"][name]
+        np.testing.assert_allclose(decoded(packed, "<u2"), image.reshape(-1), atol=HALF_STEP * packed["step"] + 1e-8)
+        assert packed["step"] < np.ptp(image) / 60000
+    draws = decoded(data["samples"], np.uint8).reshape(-1, *result.mean.shape)
+    np.testing.assert_allclose(draws, result.samples[: len(draws)], atol=HALF_STEP * data["samples"]["step"] + 1e-8)
+
+
+def test_a_large_image_is_averaged_over_blocks_and_stays_small(scan):
+    rng = np.random.default_rng(0)
+    large = rng.standard_normal((1025, 1025)).astype(np.float32)
+    result = Result(large, scan, VolumeGrid((1025, 1025), 0.1), "dip", std=np.abs(large), samples=np.stack([large] * 4))
+    data = viewer_data(result)
+    assert (data["block"], data["shape"]) == (3, [342, 342])
+    first = data["layers"]["mean"]
+    np.testing.assert_allclose(decoded(first, "<u2")[0], large[:3, :3].mean(), atol=first["step"])
+    assert len(json.dumps(data)) < 2e6
+
+
+def test_the_summary_tells_over_confidence_from_caution(result):
+    measured, predicted, raw, std = result.calibration.predictions
+
+    def verdict(scale):
+        predictions = np.stack([measured, predicted, raw, scale * std])
+        changed = type(result.calibration)(**{**vars(result.calibration), "predictions": predictions})
+        return how_trustworthy(Result(**{**vars(result), "calibration": changed}))
+
+    assert "over-confident" in verdict(0.3)
+    assert "right size" in verdict(1.05)
+    assert "cautious" in verdict(3.0)
+    assert "nothing has checked" in how_trustworthy(Result(**{**vars(result), "calibration": None}))
+
+
+def test_the_summary_speaks_of_the_object_not_of_the_air(result):
+    inside = result.truth > 0
+    assert f"± {np.median(result.std[inside]):.1g} 1/mm" in how_sure(result)
+    level = float(re.search(r"its attenuation of ([\d.]+) 1/mm", how_sure(result)).group(1))
+    assert level == pytest.approx(0.05, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "name", "shown"),
+    [
+        ("cover_68", 0.69, "68 % intervals cover (%)", "69.0"),
+        ("cover_95_object", 0.942, "95 % intervals cover (%), object only", "94.2"),
+        ("rms_z", 1.01, "rms z (1 is ideal)", "1.01"),
+        ("some_thing", True, "some thing", "True"),
+        ("iterations", 12345, "iterations", "12345"),
+    ],
+)
+def test_names_and_numbers_are_readable(key, value, name, shown):
+    assert tables.pairs({key: value}) == [(name, shown)]
+
+
+def test_a_report_that_cannot_be_written_leaves_nothing(bare, tmp_path):
+    target = tmp_path / "no" / "report.html"
+    with pytest.raises(InputError):
+        write_report(bare, target)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_figures_are_written_as_png(bare, tmp_path):
+    written = write_figures(draw_all(bare), tmp_path / "figures")
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(path.name for path in written)
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written)
+
+
+@pytest.mark.skipif(bool(chromium.missing()), reason=chromium.missing() or "chromium is there")
+def test_hover_keys_and_flip_book_work_in_chromium(result, images, tmp_path):
+    path = tmp_path / "report.html"
+    write_report(result, path, images)
+    with chromium.browser(tmp_path / "profile") as page:
+        page.open(path)
+        page.hover("#canvas", 1, 1)
+        row = column = 24
+        mean, std = float(result.mean[row, column]), float(result.std[row, column])
+        left, _, _, top = result.grid.extent
+        x, y = left + (column + 0.5) * result.grid.voxel, top - (row + 0.5) * result.grid.voxel
+        told = page.text("#readout").replace("−", "-")
+        numbers = [float(text) for text in re.findall(r"-?\d+\.?\d*", told.replace("1/mm", "").replace("95 %", ""))]
+        assert numbers[:2] == pytest.approx([x, y], abs=0.051)
+        assert numbers[2:4] == pytest.approx([mean, std], abs=1e-4)
+        assert numbers[4:6] == pytest.approx([mean - 1.96 * std, mean + 1.96 * std], abs=1e-4)
+
+        page.keys("#canvas", "\ue014")
+        assert f"x {x + result.grid.voxel:.1f} mm" in page.text("#readout").replace("−", "-")
+
+        grey = "const c = document.getElementById('canvas'); return [...c.getContext('2d').getImageData(0, 0, 48, 48).data]"
+        first = page.run(grey)
+        page.click("#next")
+        assert page.text("#count") == "sample 2 of 12"
+        second = page.run(grey)
+        assert first != second
+        page.click("#previous")
+        page.click("#previous")
+        assert page.text("#count") == "sample 12 of 12"
+        page.click("input[value=std]")
+        pixels = np.array(page.run(grey)).reshape(-1, 4)
+        assert (pixels[:, 0] != pixels[:, 2]).any()
+        page.resize(360, 800)
+        assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+        assert page.errors() == []
+
+
+def test_scores_before_and_after_calibration_stand_in_one_row(result):
+    tables_by_title = {title: (rows, head) for title, rows, head in tables.score_tables(result)}
+    assert list(tables_by_title) == [
+        "Rays of held-out views",
+        "Against the truth",
+        "Leave one angle out (closed form, network fixed)",
+    ]
+    rows, head = tables_by_title["Rays of held-out views"]
+    assert head == ("score", "raw", "calibrated")
+    assert ("rms z (1 is ideal)", "2.2", "1.01") in rows
+    rows, _ = tables_by_title["Against the truth"]
+    assert ("rms z (1 is ideal)", "3.06", "1.02") in rows
+    assert ("log-likelihood a pixel, 7 × 7 patches", "", "4.5") in rows
+
+
+def test_no_samples_are_no_trouble(bare, result):
+    none = replace(bare, std=result.std, samples=result.samples[:0])
+    assert "flipbook" not in render_report(none, draw_all(none))
+
+
+def test_a_page_is_named_after_the_files_not_their_folders(result):
+    moved = replace(result, scan=replace(result.scan, provenance=Provenance("/home/me/a.mat, /home/me/b.mat")))
+    assert scan_name(moved) == "a.mat, b.mat"
+    assert "/home/me" not in " ".join(sentences(moved))

@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+import torch
+
+from ctuq.design import DenseCovariance, Edges, FactorCovariance, LinDIPOptions, LinearisedDIP, Measurements, Sum, learner
+from ctuq.design.models.lindip import model_of, retrain, tangent_of
+from ctuq.recon.dip import DIPOptions
+from ctuq.recon.unet import UNetOptions
+from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
+from ctuq.uncertainty import tangent as tangent_module
+
+SIZE = 12
+NETWORK = UNetOptions(channels=(4, 4), skips=(2,))
+OPTIONS = LinDIPOptions(dip=DIPOptions(network=NETWORK, iterations=80), warm_iterations=50)
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Five of ten views of a square."""
+    geometry = ParallelBeam(angles=np.arange(10) * np.pi / 10, columns=17, pixel=1.0)
+    A = ray_transform(VolumeGrid((SIZE, SIZE), 1.0), geometry, backend="matrix")
+    image = torch.zeros(SIZE, SIZE)
+    image[3:8, 4:9] = 0.5
+    y = A(image) + 0.05 * torch.randn(10, 17, generator=torch.Generator().manual_seed(0))
+    views = np.arange(0, 10, 2)
+    return Measurements(A, views, y[views], torch.ones(5, 17))
+
+
+@pytest.fixture(scope="module")
+def fit(measured):
+    return retrain(measured, OPTIONS)
+
+
+def dense_prior(tangent, fitted):
+    """``J Sigma J^T`` and the floors by brute force, float64."""
+    J = tangent.scale * tangent.jacobian.dense().double().reshape(SIZE**2, -1)
+    S = tangent.prior.covariance(J, fitted.evidence.psi) @ J.T
+    return S + torch.diag(tangent.misfit(fitted.evidence))
+
+
+def test_covariance_of_the_image_is_that_of_the_tangent_model(measured, fit):
+    fitted, tangent = fit
+    model = model_of(tangent, fitted, measured, OPTIONS)
+    assert isinstance(model.covariance, DenseCovariance) and model.space == "image"
+    exact = dense_prior(tangent, fitted)
+    gap = model.covariance.matrix - exact
+    assert float(gap.norm() / exact.norm()) < 1e-5
+    assert model.sigma2 == fitted.evidence.sigma2
+
+
+def test_scales_of_held_out_views_widen_covariance_and_noise(measured):
+    options = LinDIPOptions(dip=OPTIONS.dip, held_out=2)
+    fitted, tangent = retrain(measured, options)
+    model = model_of(tangent, fitted, measured, options)
+    exact = fitted.scales.image * dense_prior(tangent, fitted)
+    assert float((model.covariance.matrix - exact).norm() / exact.norm()) < 1e-5
+    assert model.sigma2 == pytest.approx(fitted.scales.noise * fitted.evidence.sigma2)
+    assert fitted.scales.log_image_sd < np.inf
+
+
+@pytest.mark.parametrize(("rays", "space"), [(17 * 10, "image"), (17 * 6, "rays")])
+def test_exact_space_is_the_smaller_of_image_and_candidate_rays(measured, fit, rays, space, monkeypatch):
+    monkeypatch.setattr(tangent_module, "_SMALL_IMAGE", 0)
+    monkeypatch.setattr(tangent_module, "_IMAGE_SPACE_RATIO", 0.0)
+    A = measured.A.subset(np.arange(rays // 17))
+    data = Measurements(A, measured.views[:3], measured.y[:3], measured.weights[:3])
+    fitted, whole = fit
+    tangent = tangent_of(data, fitted, OPTIONS)
+    model = model_of(tangent, fitted, data, OPTIONS)
+    assert model.space == space
+    exact = dense_prior(whole, fitted)
+    M = torch.from_numpy(A.matrix.toarray()).double()
+    exact = exact if space == "image" else M @ exact @ M.T
+    assert float((model.covariance.matrix - exact).norm() / exact.norm()) < 1e-5
+
+
+def test_covariance_that_does_not_fit_becomes_a_factor_near_it(measured, fit, monkeypatch):
+    monkeypatch.setattr(tangent_module, "_SMALL_IMAGE", 0)
+    monkeypatch.setattr(tangent_module, "_IMAGE_SPACE_RATIO", 0.0)
+    fitted, whole = fit
+    options = LinDIPOptions(dip=OPTIONS.dip, memory=0, rank=120)
+    model = model_of(tangent_of(measured, fitted, options), fitted, measured, options)
+    assert isinstance(model.covariance, FactorCovariance)
+    exact = dense_prior(whole, fitted)
+    gap = model.covariance.times(torch.eye(SIZE**2, dtype=torch.float64)) - exact
+    assert float(gap.norm() / exact.norm()) < 0.01
+    assert "rank 120" in model.note
+
+
+def test_fit_restored_without_fitting_gives_the_same_model(measured):
+    dip = LinearisedDIP(LinDIPOptions(dip=OPTIONS.dip, prior="g"))
+    model = dip(measured)
+    again = LinearisedDIP(dip.options, dip.fitted).restored(measured)
+    torch.testing.assert_close(again.covariance.matrix, model.covariance.matrix, rtol=1e-4, atol=1e-9)
+    assert again.sigma2 == model.sigma2
+    assert again.hyperparameters == model.hyperparameters
+
+
+def test_next_fit_starts_from_the_weights_of_the_last(measured, fit):
+    fitted, _ = fit
+    options = LinDIPOptions(dip=OPTIONS.dip, warm_iterations=1)
+    warm, _ = retrain(measured, options, warm=fitted)
+    cold, _ = retrain(measured, LinDIPOptions(dip=DIPOptions(network=NETWORK, iterations=1)))
+    assert float((warm.image - fitted.image).norm()) < 0.05 * float((cold.image - fitted.image).norm())
+    torch.testing.assert_close(warm.inputs, fitted.inputs)
+
+
+def test_image_is_the_prior_mean_and_the_tangent_at_the_weights(fit):
+    fitted, tangent = fit
+    image = fitted.mean + tangent.scale * tangent.jacobian(tangent.jacobian.weights[None])[0]
+    torch.testing.assert_close(image, fitted.image, rtol=1e-5, atol=1e-6)
+
+
+def test_sum_has_both_covariances_at_factors_that_raise_the_evidence(measured, fit):
+    fitted, tangent = fit
+    dip = model_of(tangent, fitted, measured, OPTIONS)
+    edges = Edges()(measured)
+    total = Sum((lambda m: dip, lambda m: edges))(measured)
+    a, b = (total.hyperparameters[f"factor {i}"] for i in (1, 2))
+    expected = a * dip.covariance.matrix + b * edges.covariance.matrix
+    torch.testing.assert_close(total.covariance.matrix, expected, rtol=1e-8, atol=1e-12)
+    M = torch.from_numpy(measured.matrix().toarray())
+    t = measured.target() - M @ fitted.mean.flatten().double()
+
+    def evidence(x, y, sigma2):
+        K = M @ (x * dip.covariance.matrix + y * edges.covariance.matrix) @ M.T + sigma2 * torch.eye(
+            len(t), dtype=torch.float64
+        )
+        return float(torch.distributions.MultivariateNormal(torch.zeros_like(t), K).log_prob(t))
+
+    best = evidence(a, b, total.sigma2)
+    for change in ((1.3, 1, 1), (0.7, 1, 1), (1, 1.3, 1), (1, 0.7, 1), (1, 1, 1.3), (1, 1, 0.7)):
+        assert evidence(a * change[0], b * change[1], total.sigma2 * change[2]) < best + 0.01
+
+
+def test_named_learners_are_of_the_priors_they_name(measured):
+    options = LinDIPOptions(dip=DIPOptions(network=NETWORK, iterations=10))
+    assert "variance" in learner("lindip", dip=options)(measured).hyperparameters
+    assert "g" in learner("gprior", dip=options)(measured).hyperparameters
+    assert {"factor 1", "factor 2"} <= set(learner("lindip+edges", dip=options)(measured).hyperparameters)
