@@ -109,6 +109,30 @@ def test_mean_is_that_of_the_linear_model(fitted, classified):
     torch.testing.assert_close(laplace.posterior(fit).mean(new), fit.model.at(new)[0])
 
 
+@pytest.mark.filterwarnings("ignore:J theta_hat misses")
+@pytest.mark.parametrize("steps", [0, 30, 300])
+@pytest.mark.parametrize("method", ["dense", "em"])
+def test_error_bars_of_a_network_that_was_stopped_early_cover_new_data(steps, method):
+    rng = torch.Generator().manual_seed(5)
+    torch.manual_seed(5)
+    x = 4 * torch.rand(480, 1, generator=rng, dtype=torch.float64) - 2
+    y = torch.cos(2.5 * x) + 0.15 * normal(rng, 480, 1)
+    net = nn.Sequential(nn.Linear(1, 40), nn.Tanh(), nn.Linear(40, 1)).double()
+    optimiser = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        (net(x[:80]) - y[:80]).square().mean().backward()
+        optimiser.step()
+    model = laplace.linearise(net.eval(), x[:80])
+    post = laplace.posterior(laplace.maximise_evidence(model, y[:80], method=method, with_sweep=False))
+    predicted = post.predict(x[80:])
+    z = (y[80:] - predicted.mean) / predicted.total_std
+    assert 0.9 < float((z.abs() < 1.96).double().mean()) < 0.99
+    assert 0.8 < float(z.square().mean().sqrt()) < 1.25
+    # The mean that they surround is the one that is reported, everywhere.
+    torch.testing.assert_close(post.mean(x[80:]), predicted.mean)
+
+
 def test_regression_predicts_with_the_noise_of_each_output(fitted):
     fit, new, y = fitted
     post = laplace.posterior(fit)

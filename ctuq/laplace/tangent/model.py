@@ -181,8 +181,9 @@ def linearise(
     Returns
     -------
     LinearModel
-        With ``offset="auto"``, classes and regressions with a gap of 0.1 or more centre their predictions at the network's
-        output; with an offset of one's own choice predictions are centred at the linear model's mode.
+        Predictions of classes with ``offset="auto"`` are centred at the network's output, all others at the linear model's
+        mode: noise and covariance of a regression are those of the linear model about its own mode, and say nothing of the
+        residuals that a network keeps which was stopped early. A gap of 0.1 or more, with ``auto``, is a warning.
 
     Raises
     ------
@@ -211,6 +212,8 @@ def linearise(
         tangent = jacobian(network.weights)
     gap = float((predicted - tangent).norm() / predicted.norm().clamp(min=torch.finfo(predicted.dtype).tiny))
     chosen = features.likelihood.offset if offset == "auto" else offset
+    if offset == "auto" and chosen == "taylor":
+        _warn_of_gap(gap)
     outputs, shift = features.outputs.double(), (tangent if observe is None else observe(tangent)).double()
     constant = {"taylor": outputs - shift, "features": torch.zeros_like(outputs), "delta": outputs}[chosen]
     return LinearModel(
@@ -224,7 +227,7 @@ def linearise(
         constant,
         offset=chosen,
         offset_gap=gap,
-        centre=_centre(offset, chosen, gap),
+        centre="network" if offset == "auto" and chosen == "features" else "mode",
         scale_free=before_normalisation(network, inputs[:1]),
     )
 
@@ -264,16 +267,11 @@ def _warn_of_fixed(module: nn.Module) -> None:
         )
 
 
-def _centre(asked: str, chosen: str, gap: float) -> str:
-    if asked != "auto":
-        return "mode"
-    if chosen == "features":
-        return "network"
+def _warn_of_gap(gap: float) -> None:
     if gap < _WIDE_GAP:
-        return "mode"
+        return
     warnings.warn(
-        f"J theta_hat misses the network's output by {gap:.0%} of it (biases, saturation, batch norm): the linear model's "
-        "own mean is far from the network, so predictions are centred at the network's output; offset='taylor' keeps the mean.",
+        f"J theta_hat misses the network's output by {gap:.0%} of it (biases, saturation, batch norm): predictions are "
+        "those of the linear model at its own mode, which may be far from the network's output; offset='taylor' says that they may.",
         stacklevel=3,
     )
-    return "network"

@@ -124,7 +124,7 @@ def test_automatic_offset_suits_the_likelihood_and_warns_of_a_wide_gap(rng):
     x = torch.randn(N, 2, generator=rng, dtype=torch.float64)
     with pytest.warns(UserWarning, match=r"misses the network's output by 100% .*offset='taylor'"):
         model = linearise(homogeneous(), x)
-    assert (model.offset, model.centre) == ("taylor", "network")
+    assert (model.offset, model.centre) == ("taylor", "mode")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for likelihood in (Categorical(), Bernoulli()):
