@@ -272,6 +272,6 @@ def _warn_of_gap(gap: float) -> None:
         return
     warnings.warn(
         f"J theta_hat misses the network's output by {gap:.0%} of it (biases, saturation, batch norm): predictions are "
-        "those of the linear model at its own mode, which may be far from the network's output; offset='taylor' says that they may.",
+        "those of the linear model at its own mode, maybe far from the network's output; offset='taylor' says that it may.",
         stacklevel=3,
     )
