@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -7,9 +8,9 @@ from torch import nn
 
 from ctuq import laplace
 from ctuq.errors import InputError
-from ctuq.laplace.evidence.dense import ExactExpectation
+from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
 from ctuq.laplace.system.problem import Point
-from ctuq.laplace.system.routes import assembled, fits_densely, problem_of
+from ctuq.laplace.system.routes import assembled, first_point, fits_densely, problem_of
 from ctuq.linops.operator import LinearOperator, Space
 
 
@@ -264,3 +265,61 @@ def test_hyperparameters_of_ones_own_are_kept(method, regression):
     exact = ExactExpectation(assembled(fit.problem), prior)(own)
     assert fit.log_evidence == pytest.approx(exact.log_evidence, abs=1e-5)
     torch.testing.assert_close(fit.mode, exact.mode.weights, rtol=1e-3, atol=1e-3)
+
+
+def noiseless(n, hidden, function):
+    torch.manual_seed(0)
+    x = torch.linspace(-2, 2, n, dtype=torch.float64)[:, None]
+    net = nn.Sequential(nn.Linear(1, hidden), nn.Tanh(), nn.Linear(hidden, 1)).double().eval()
+    model = laplace.linearise(net, x, offset="taylor")
+    return model, function(x) if function is not None else net(x).detach()
+
+
+@pytest.mark.parametrize("method", ["em", "gradient"])
+def test_samples_find_the_exact_maximum_of_data_without_noise(method):
+    """There are two maxima, of noise 5e-8 and 9e-10, 69 nats apart."""
+    model, y = noiseless(60, 6, lambda x: torch.sin(2 * x))
+    exact, found = (
+        laplace.maximise_evidence(model, y, laplace.isotropic(model), method=m, with_sweep=False) for m in ("dense", method)
+    )
+    assert not exact.capped and not found.capped
+    assert found.log_evidence == pytest.approx(exact.log_evidence, abs=0.5)
+    torch.testing.assert_close(found.sigma2, exact.sigma2, rtol=0.2, atol=0)
+
+
+@pytest.mark.parametrize("method", ["dense", "em"])
+@pytest.mark.parametrize("function", [lambda x: torch.sin(2 * x), None], ids=["function", "own outputs"])
+def test_noise_that_falls_to_the_bound_of_the_arithmetic_is_told(method, function):
+    model, y = noiseless(40, 20, function)
+    with pytest.warns(UserWarning, match=r"noise fell to [0-9.e-]+, the least"):
+        fit = laplace.maximise_evidence(model, y, laplace.isotropic(model), method=method, with_sweep=False)
+    assert fit.capped == ("noise 0",)
+    # There is still a slope: less noise would be better yet.
+    assert fit.log_evidence > (270 if function is not None else 350)
+    assert float(fit.sigma2) < 1e-10
+
+
+@pytest.mark.parametrize("seed", [1, 22, 54])
+def test_evidence_of_several_variances_is_that_of_the_best_of_many_starts(seed):
+    torch.manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
+    sizes = [5, 4, 4, 4, 4, 1]
+    layers = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.GELU())]
+    net = nn.Sequential(*layers[:-1]).double()
+    x = 2 * torch.randn(30, sizes[0], generator=rng, dtype=torch.float64)
+    y = torch.sin(x.sum(1, keepdim=True)) + 0.05 * torch.randn(30, 1, generator=rng, dtype=torch.float64)
+    optimiser = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(100):
+        optimiser.zero_grad()
+        (net(x) - y).square().mean().backward()
+        optimiser.step()
+    model = laplace.linearise(net.eval(), x, offset="taylor")
+    prior = laplace.layerwise(model)
+    fit = laplace.maximise_evidence(model, y, prior, with_sweep=False)
+    begin = first_point(fit.problem, prior, rng=rng)
+    exact = ExactExpectation(assembled(fit.problem), prior)
+    others = []
+    for _ in range(8):
+        shift = torch.randn(len(begin.vector), generator=rng, dtype=torch.float64)
+        others.append(maximise_exact(exact, begin.moved(begin.vector + 3 * shift), learn_noise=True).expectation.log_evidence)
+    assert fit.log_evidence > max(others) - 0.3

@@ -73,7 +73,7 @@ class BlockCG:
         self._steps = found.steps
         self._first = found.steps if renewed else self._first
         for _ in range(_TIGHTER):
-            if found.gap <= _GAP and found.error <= self._each:
+            if self._is_dense(system) or (found.gap <= _GAP and found.error <= self._each):
                 break
             rtol /= 10
             found = self._solve(system, with_mode, found.solution, rtol)
@@ -91,13 +91,16 @@ class BlockCG:
             )
         return found
 
+    @staticmethod
+    def _is_dense(system: System) -> bool:
+        return system.gram().domain.size <= _SMALL
+
     def _solve(self, system: System, with_mode: bool, start: Tensor | None, rtol: float) -> Conditioned:
-        if system.gram().domain.size <= _SMALL:
-            return condition(system, self._draws, Cholesky(), with_mode=with_mode, start=start)
-        solver = CG(rtol, self._max_steps, self.preconditioner(system))
+        dense = self._is_dense(system)
+        solver = Cholesky() if dense else CG(rtol, self._max_steps, self.preconditioner(system))
         with warnings.catch_warnings():
             # What a miss is worth is told by the gap; the residual itself is part of the answer.
-            warnings.filterwarnings("ignore", "CG reached")
+            warnings.filterwarnings("ignore", "(CG|Cholesky) reached")
             return condition(system, self._draws, solver, with_mode=with_mode, start=start)
 
     def preconditioner(self, system: System) -> Preconditioner | None:
