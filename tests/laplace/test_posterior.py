@@ -101,6 +101,26 @@ def test_samples_by_conjugate_gradients_are_those_of_the_factor_wherever_asked(n
     assert float(((by_cg - by_factor) / std).abs().max()) < 0.05
 
 
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_units_that_the_data_never_light_have_error_bars_where_they_are_lit(solver):
+    """Of two ReLU units one is lit for x > 1 only, and the data end at 1: the linear model grows there by a weight unseen."""
+    net = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1)).double().eval()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.ones(2, 1))
+        net[0].bias.copy_(torch.tensor([2.0, -1.0]))
+        net[2].weight.copy_(torch.ones(1, 2))
+    x = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None]
+    model = laplace.linearise(net, x, likelihood=laplace.Gaussian(0.01), offset="taylor")
+    fit = laplace.maximise_evidence(model, torch.sin(x), with_sweep=False)
+    variances = fit.prior.covariance(torch.eye(4, dtype=torch.float64), fit.psi).diagonal()
+    new = torch.tensor([[0.5], [1.5], [3.0]], dtype=torch.float64)
+    post = laplace.posterior(fit, solver=solver, draws=4000)
+    unseen = variances[1] * new[1:, 0].square() + variances[3] * (new[1:, 0] - 1).square()
+    assert bool((unseen > 0.01).all())
+    assert bool((post.std(new)[1:, 0].square() > 0.9 * unseen).all())
+    torch.testing.assert_close(post.std(new), exact(fit, new).diagonal().sqrt()[:, None], rtol=0.05, atol=0)
+
+
 def test_mean_is_that_of_the_linear_model(fitted, classified):
     fit, new, _ = fitted
     outputs, J = fit.model.at(new)

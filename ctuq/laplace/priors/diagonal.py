@@ -199,7 +199,8 @@ def g_prior(
     """One variance for all weights, each divided by the energy ``sum_n H_ni^2`` of the features it multiplies.
 
     Unchanged by a rescaling of weights that the network undoes, such as before a normalisation layer. Weights whose features
-    are never active (energy below 1e-12 of the largest) get no prior variance; their number is logged.
+    are never active (energy below 1e-12 of the largest) get the variance of the one that is active least, and their number is
+    logged: elsewhere these features may be active, and the data say nothing of them.
 
     Parameters
     ----------
@@ -228,6 +229,7 @@ def g_prior(
     alive = energy > _DEAD * energy.max()
     dead = int((~alive).sum())
     if dead:
-        _log.info("%d of %d weights multiply features that are never active: they get no prior variance.", dead, len(energy))
-    diagonal = torch.where(alive, 1 / torch.where(alive, energy, 1.0), 0.0)
+        told = "%d of %d weights multiply features that are never active: their variance is that of the least active one."
+        _log.info(told, dead, len(energy))
+    diagonal = 1 / torch.where(alive, energy, energy[alive].min() if alive.any() else 1.0)
     return DiagonalPrior(("g",), (slice(0, blocks_of(model)[-1].slice.stop),), diagonal)
