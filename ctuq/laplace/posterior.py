@@ -123,7 +123,14 @@ class Posterior:
         rows : Tensor of int, shape (r,)
             Flat indices into the outputs (n, *output).
         inputs : Tensor, optional
+
+        Raises
+        ------
+        ResourceError
+            If it does not fit in memory.
         """
+        needed = 8.0 * len(rows) * (3 * self._problem.weights + 2 * len(rows))
+        require_memory(needed, f"The covariance of {len(rows)} outputs", "ask for fewer", self.fit.mode.device)
         _, jacobian = self.fit.model.at(inputs)
         if self._finely is not None:
             return self._covariance(jacobian, rows)
@@ -138,6 +145,13 @@ class Posterior:
         inputs : Tensor, optional
         method : {"monte_carlo", "probit"}
             How classes are averaged over the posterior.
+
+        Raises
+        ------
+        InputError
+            For another method.
+        ResourceError
+            If the joint covariance of the outputs of each datum does not fit in memory.
         """
         if method not in ("monte_carlo", "probit"):
             raise InputError(f"There is no predictive {method!r}; choose monte_carlo or probit.")
@@ -167,6 +181,10 @@ class Posterior:
 
     def _data_covariance(self, jacobian: LinearOperator, n: int) -> Tensor:
         """Covariance of the outputs of each datum, (n, d, d)."""
+        d = jacobian.range.size // n
+        at_once = 3 * min(n, max(1, _ROWS // d)) * d * (self._problem.weights + d) if self.exact else self.draws * n * d
+        what = f"The joint covariance of the {d} outputs of each of {n} data"
+        require_memory(8.0 * (2 * n * d**2 + at_once), what, "take std() or samples(), or fewer inputs", self.fit.mode.device)
         if not self.exact:
             return sample_covariance(push(jacobian, self._own).reshape(self.draws, n, -1))
         index = torch.arange(jacobian.range.size, device=self._rng.device).reshape(n, -1)

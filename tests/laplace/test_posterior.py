@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 import scipy.stats
 import torch
@@ -6,7 +8,8 @@ from test_fit import Sums, trained
 from torch import nn
 
 from ctuq import laplace
-from ctuq.errors import InputError
+from ctuq.errors import InputError, ResourceError
+from ctuq.linops import memory
 
 SOLVERS = ["cholesky", "cg", "sgd", "sdd"]
 
@@ -165,6 +168,20 @@ def test_regression_predicts_with_the_noise_of_each_output(fitted):
     torch.testing.assert_close(predicted.log_density(y), normal_density.log_prob(y))
 
 
+@pytest.mark.parametrize("solver", ["cholesky", "cg", "sgd"])
+def test_covariances_that_do_not_fit_are_refused_before_any_work(solver, fitted, monkeypatch):
+    fit, new, _ = fitted
+    post = laplace.posterior(fit, solver=solver, draws=8, batch=15)
+    at_new = fit.model.at(new)
+    monkeypatch.setattr(type(fit.model), "at", lambda model, inputs: at_new)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 100)
+    monkeypatch.setattr(type(post), "_covariance", None)
+    with pytest.raises(ResourceError, match=r"joint covariance of the 2 outputs of each of 6 data needs .* take std\(\)"):
+        post.predict(new)
+    with pytest.raises(ResourceError, match=r"covariance of 12 outputs needs .* ask for fewer"):
+        post.covariance(torch.arange(12), new)
+
+
 def test_classes_are_averaged_over_the_posterior(classified):
     fit, new = classified
     post = laplace.posterior(fit, draws=4000)
@@ -203,3 +220,62 @@ def test_auto_says_what_it_chose(fitted):
         laplace.posterior(fitted[0], solver="magic")
     with pytest.raises(InputError, match="draws"):
         laplace.posterior(fitted[0], draws=1)
+
+
+class Attends(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.attention, self.last = nn.Linear(1, 4), nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.first(x[..., None])
+        return self.last((x + self.attention(x, x, x)[0]).flatten(1))
+
+
+KEPT = {
+    "regression": (
+        lambda: nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 2)),
+        lambda: laplace.Gaussian(groups=torch.arange(2)),
+    ),
+    "normalised": (lambda: nn.Sequential(nn.Linear(2, 6), nn.LayerNorm(6), nn.SiLU(), nn.Linear(6, 3)), laplace.Categorical),
+    "attention": (Attends, laplace.Categorical),
+}
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("kind", KEPT)
+def test_fits_and_posteriors_say_the_same_after_they_were_pickled(kind, solver, tmp_path):
+    torch.manual_seed(1)
+    rng = torch.Generator().manual_seed(2)
+    make, likelihood = KEPT[kind]
+    net, x, new = make().double().eval(), normal(rng, 20, 2), normal(rng, 4, 2)
+    y = net(x).detach() + 0.3 * normal(rng, 20, 2) if kind == "regression" else torch.arange(20) % 3
+    model = laplace.linearise(net, x, likelihood=likelihood(), offset="taylor")
+    fit = laplace.maximise_evidence(model, y, method="dense" if solver == "cholesky" else "em", with_sweep=solver == "cg")
+    post = laplace.posterior(fit, solver=solver, batch=10, draws=8)
+    torch.save((fit, post), tmp_path / "kept.pt")
+    with torch.no_grad():
+        net.requires_grad_(False)
+        next(net.parameters()).zero_()  # a fit has weights of its own
+    fit_again, post_again = torch.load(tmp_path / "kept.pt", weights_only=False)
+    assert fit_again.log_evidence == fit.log_evidence and fit_again.named == fit.named
+    torch.testing.assert_close(fit_again.mode, fit.mode, rtol=0, atol=0)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(fit)).model.jacobian.dense(), model.jacobian.dense(), rtol=0, atol=0)
+    for ask in (
+        lambda p: p.mean(new),
+        lambda p: p.std(new),
+        lambda p: p.samples(3, new, rng=torch.Generator().manual_seed(1)),
+        lambda p: p.covariance(torch.arange(4), new),
+        lambda p: getattr(p.predict(new), "total_std", None) if kind == "regression" else p.predict(new).probabilities,
+        lambda p: laplace.posterior(p.fit).std(),
+    ):
+        torch.testing.assert_close(ask(post_again), ask(post), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_posteriors_of_an_observed_image_can_be_pickled(solver, rng):
+    net, x, _ = trained(8)
+    model = laplace.linearise(net, x[:1], observe=Sums(), likelihood=laplace.Gaussian(sigma2=0.1), offset="taylor")
+    fit = laplace.maximise_evidence(model, normal(rng, 3), laplace.isotropic(model), with_sweep=False)
+    post = laplace.posterior(fit, solver=solver, draws=8)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(post)).std(), post.std(), rtol=1e-12, atol=1e-14)

@@ -1,7 +1,7 @@
 """From a linearised model to the problem its evidence knows, and which route through it the sizes allow."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -62,14 +62,8 @@ def assembled(problem: Problem) -> Problem:
         return operator if isinstance(operator, Dense) else Dense(operator.dense(), operator.domain, operator.range)
 
     features = dense(problem.features)
-    shape = features.range.shape
-
-    def rows(index: Tensor) -> Dense:
-        chosen = features.matrix.reshape(*shape, -1).index_select(problem.axis, index)
-        return Dense(chosen.flatten(0, -2), features.domain, replace(features.range, shape=tuple(chosen.shape[:-1])))
-
     labels = None if problem.labels is None else replace(problem.labels, jacobian=dense(problem.labels.jacobian))
-    return replace(problem, features=features, rows=rows, labels=labels, batch=None, normal=None)
+    return replace(problem, features=features, rows=_Rows(features, problem.axis), labels=labels, batch=None, normal=None)
 
 
 def first_point(problem: Problem, prior: Prior, *, rng: torch.Generator, draws: int = 8) -> Point:
@@ -87,6 +81,19 @@ def first_point(problem: Problem, prior: Prior, *, rng: torch.Generator, draws: 
     unknown = problem.sigma2.isnan()
     sigma2 = torch.where(unknown, 0.1 * variance, problem.sigma2)
     return Point(psi + prior.is_variance * math.log(variance / spread), sigma2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The rows of assembled features that belong to chosen data."""
+
+    features: Dense
+    axis: int
+
+    def __call__(self, index: Tensor) -> Dense:
+        chosen = self.features.matrix.reshape(*self.features.range.shape, -1).index_select(self.axis, index)
+        space = replace(self.features.range, shape=tuple(chosen.shape[:-1]))
+        return Dense(chosen.flatten(0, -2), self.features.domain, space)
 
 
 def for_solver(problem: Problem, prior: Prior, solver: str) -> Problem:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ class Jacobian(LinearOperator):
         Rows that are pushed through the network at once.
     widest : int
         Bytes of the largest intermediate value of one row.
+    source : (Frozen, Tensor), optional
+        Network and inputs that it is of.
     """
 
     def __init__(self, tape: Tape, network: "Frozen", output: Tensor, widest: int, chunk: int):
@@ -48,6 +51,11 @@ class Jacobian(LinearOperator):
         self.weights, self.blocks = network.weights, network.blocks
         self.domain = Space(tuple(self.weights.shape), self.weights.dtype, self.weights.device)
         self.range = Space(tuple(squeeze(output).shape), output.dtype, output.device)
+        self.source: tuple[Frozen, Tensor] | None = None
+
+    def __reduce__(self):
+        """Pickled as network and inputs, to be linearised again: what torch keeps of a call cannot be pickled."""
+        return super().__reduce__() if self.source is None else (_again, (*self.source, self.chunk))
 
     @torch.no_grad()
     def _apply(self, x: Tensor) -> Tensor:
@@ -130,11 +138,13 @@ class Frozen:
         if chunk is not None and chunk < 1:
             raise InputError(f"The chunk is {chunk} rows: give at least 1.")
         leaves = self.leaves()
-        output, tape, widest = record(lambda *values: self(inputs, *values), leaves, trusted=self.trusted)
+        output, tape, widest = record(partial(self, inputs), leaves, trusted=self.trusted)
         if chunk is None:
             budget = _CPU_BYTES if output.device.type == "cpu" else _GPU_BYTES
             chunk = min(max(1, budget // max(1, widest)), 64)
-        return output, Jacobian(tape, self, output, widest, chunk)
+        jacobian = Jacobian(tape, self, output, widest, chunk)
+        jacobian.source = self, inputs
+        return output, jacobian
 
 
 def linearise(
@@ -171,6 +181,10 @@ def linearise(
     """
     output, jacobian = Frozen.of(module, parameters).linearise(inputs, chunk=chunk)
     return squeeze(output), jacobian
+
+
+def _again(network: Frozen, inputs: Tensor, chunk: int) -> Jacobian:
+    return network.linearise(inputs, chunk=chunk)[1]
 
 
 def squeeze(output: Tensor) -> Tensor:
