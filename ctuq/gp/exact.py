@@ -173,7 +173,7 @@ class _Preconditioned(Inverse):
         The sketch is below K, so that the preconditioner's value bounds it from above.
         """
         gain, left = torch.zeros_like(cross), cross
-        goals = torch.full_like(own, self.target)
+        goals, excess = torch.full_like(own, self.target), torch.full_like(own, torch.inf)
         for _ in range(_TIGHTER):
             change, left, _ = _refine(self.K, left, goals, self._attempt)
             gain = gain + change

@@ -115,7 +115,7 @@ def maximise_evidence(
     batch: int | None = None,
     max_steps: int = 60,
     cap: float = 1e4,
-    starts: int = 3,
+    starts: int = 4,
     rng: torch.Generator | None = None,
 ) -> Fit:
     """Maximise the evidence of the tangent model over the prior's hyperparameters and the noise.
@@ -145,8 +145,8 @@ def maximise_evidence(
     cap : float
         Largest ratio of a variance to the one that all share in the first steps of ``em`` and ``gradient``.
     starts : int
-        Searches of ``dense`` where several variances compete, the first from equal ones and the others from random ones: their
-        evidence has several maxima, and the best is kept. One search only where ``start`` is given.
+        Searches of ``dense`` where several variances compete, from those of equal shares, equal ones, and random ones:
+        their evidence has several maxima, and the best is kept. One search only where ``start`` is given.
     rng : torch.Generator, optional
         Of seed 0 by default.
 
@@ -263,10 +263,12 @@ class _Search:
         return maximise_exact(expectation, start, learn_noise=self.problem.learn_noise, max_steps=self.max_steps)
 
     def _others(self, count: int) -> Iterator[Point]:
-        """Starts with differently shared variances, where there are several."""
-        if len(self.prior.members) < 2 or not self.max_steps:
+        """Starts with differently shared variances, where there are several: equal ones, then random ones."""
+        if len(self.prior.members) < 2 or not self.max_steps or count < 1:
             return
-        for _ in range(count):
+        psi, own = self.start.psi, self.prior.is_variance
+        yield Point(torch.where(own, self.prior.start() + (psi - self.prior.start())[own].mean(), psi), self.start.sigma2)
+        for _ in range(count - 1):
             draw = torch.randn(len(self.start.vector), generator=self.rng, device=self.rng.device, dtype=torch.float64).cpu()
             spread = torch.full_like(draw, _NOISE_SPREAD * self.problem.learn_noise)
             spread[: len(self.start.psi)] = _SPREAD * self.prior.is_variance

@@ -287,19 +287,47 @@ def test_samples_find_the_exact_maximum_of_data_without_noise(method):
     torch.testing.assert_close(found.sigma2, exact.sigma2, rtol=0.2, atol=0)
 
 
-@pytest.mark.parametrize("method", ["dense", "em"])
-@pytest.mark.parametrize("function", [lambda x: torch.sin(2 * x), None], ids=["function", "own outputs"])
-def test_noise_that_falls_to_the_bound_of_the_arithmetic_is_told(method, function):
-    model, y = noiseless(40, 20, function)
+@pytest.mark.parametrize(
+    "method, n, hidden, function, least",
+    [
+        ("dense", 40, 20, lambda x: torch.sin(2 * x), 270),
+        ("dense", 60, 6, None, 700),
+        ("em", 40, 20, None, 350),
+        ("em", 60, 6, None, 700),
+    ],
+)
+def test_noise_that_falls_to_the_bound_of_the_arithmetic_is_told(method, n, hidden, function, least):
+    model, y = noiseless(n, hidden, function)
     with pytest.warns(UserWarning, match=r"noise fell to [0-9.e-]+, the least"):
         fit = laplace.maximise_evidence(model, y, laplace.isotropic(model), method=method, with_sweep=False)
     assert fit.capped == ("noise 0",)
     # There is still a slope: less noise would be better yet.
-    assert fit.log_evidence > (270 if function is not None else 350)
+    assert fit.log_evidence > least
     assert float(fit.sigma2) < 1e-10
 
 
-@pytest.mark.parametrize("seed", [1, 22, 54])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("prior", [laplace.g_prior, laplace.layerwise])
+@pytest.mark.parametrize("method", ["dense", "em"])
+def test_the_unit_of_the_target_changes_nothing_but_the_unit(prior, method, dtype):
+    """Network and data in units of 1e-6 or 1e6: energies of its layers are then 1e12 apart."""
+    x, found = normal(torch.Generator().manual_seed(1), 30, 2).to(dtype), []
+    for unit in (1.0, 1e-6, 1e6):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)).to(dtype).eval()
+        with torch.no_grad():
+            net[2].weight *= unit
+            net[2].bias *= unit
+        model = laplace.linearise(net, x, offset="taylor")
+        y = unit * (torch.sin(x.sum(1, keepdim=True)) + 0.1 * normal(torch.Generator().manual_seed(2), 30, 1).to(dtype))
+        fit = laplace.maximise_evidence(model, y, prior(model), method=method, with_sweep=False)
+        std = laplace.posterior(fit).std(x[:3] + 1) / unit
+        found.append(torch.cat([std.reshape(-1), fit.sigma2 / unit**2, torch.tensor([fit.log_evidence + 30 * math.log(unit)])]))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", [2, 22])
 def test_evidence_of_several_variances_is_that_of_the_best_of_many_starts(seed):
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)
@@ -323,3 +351,11 @@ def test_evidence_of_several_variances_is_that_of_the_best_of_many_starts(seed):
         shift = torch.randn(len(begin.vector), generator=rng, dtype=torch.float64)
         others.append(maximise_exact(exact, begin.moved(begin.vector + 3 * shift), learn_noise=True).expectation.log_evidence)
     assert fit.log_evidence > max(others) - 0.3
+
+
+def test_targets_with_a_history_of_gradients_are_taken_as_they_are():
+    net, x, f = trained()
+    model = laplace.linearise(net, x, offset="taylor")
+    fits = [laplace.maximise_evidence(model, y, with_sweep=False) for y in (f, f.clone().requires_grad_())]
+    assert fits[0].log_evidence == fits[1].log_evidence
+    assert not fits[1].mode.requires_grad

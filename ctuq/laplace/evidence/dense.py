@@ -23,7 +23,7 @@ from ctuq.linops.basic import Dense, Symmetric
 from ctuq.linops.gram import gram
 from ctuq.linops.operator import LinearOperator
 
-_WALLS, _LEFT = 8, 0.1
+_WALL, _LEFT = 30.0, 0.1
 _SPAN, _RISE, _LENGTH = 25.0, 15.0, 4.0
 """How far the search goes in the logarithm: variances down and up, lengthscales up and down."""
 
@@ -261,8 +261,8 @@ def _half_traces(changes: list[Tensor]) -> Tensor:
 def maximise_exact(expectation: ExactExpectation, start: Point, *, learn_noise: bool, max_steps: int = 60) -> Ascent:
     """Maximise the exact evidence by L-BFGS on the logarithms of all hyperparameters.
 
-    Data without noise ask for ever less of it: where the arithmetic fails and a slope is left, the search goes on with a bound
-    for the noise half way back, and the noise counts as capped if it ends there.
+    Data without noise ask for ever less of it. Where the arithmetic fails the search meets a smooth wall around its best point;
+    if it ends beside one with a slope left, the noise counts as capped.
 
     Parameters
     ----------
@@ -275,7 +275,7 @@ def maximise_exact(expectation: ExactExpectation, start: Point, *, learn_noise: 
     if not max_steps:
         return Ascent(expectation(start), (), False, ())
     trajectory: list[Step] = []
-    walls: list[np.ndarray] = []
+    best, failed = scipy.optimize.OptimizeResult(fun=np.inf, x=None), False
     lengths = np.append(expectation.lengthscales.numpy(), np.zeros(len(start.sigma2), dtype=bool))
     free = np.append(np.ones(len(start.psi), dtype=bool), np.full(len(start.sigma2), learn_noise))
     fixed = start.vector.cpu().numpy()
@@ -287,31 +287,38 @@ def maximise_exact(expectation: ExactExpectation, start: Point, *, learn_noise: 
         return start.moved(torch.from_numpy(vector).to(start.psi))
 
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal failed
         point = at(x)
         try:
             value, slope, total = expectation.value_and_slope(point)
         except CtuqError:
-            walls.append(x.copy())
-            return 1e12, np.zeros_like(x)
+            if best.x is None:
+                raise
+            failed, away = True, x - best.x
+            return best.fun + 1 + _WALL * float(away @ away), 2 * _WALL * away
+        if -value < best.fun:
+            best.update(fun=-value, x=x.copy())
         slope = slope.cpu().numpy()[free]
         trajectory.append(Step(point, total, float(abs(slope).max()), 0.0, 1, value))
         return -value, -slope
 
-    x, noise = fixed[free], (np.arange(len(fixed)) >= len(start.psi))[free]
+    bounds = list(zip(low[free], high[free], strict=True))
     options = {"maxiter": max_steps, "ftol": 1e-10, "gtol": 1e-3}
-    for _ in range(_WALLS):
-        walls.clear()
-        bounds = list(zip(low[free], high[free], strict=True))
-        ended = scipy.optimize.minimize(objective, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-        x = ended.x
-        inward = ~(((x <= low[free]) & (ended.jac > 0)) | ((x >= high[free]) & (ended.jac < 0)))
-        if not walls or not noise.any() or float(abs(ended.jac[inward]).max(initial=0.0)) < _LEFT:
-            break
-        middle = np.where(noise, (x + walls[-1]) / 2, low[free])
-        low[free] = np.maximum(low[free], middle)
-        x = np.maximum(x, low[free])
+
+    def search(x: np.ndarray) -> scipy.optimize.OptimizeResult:
+        return scipy.optimize.minimize(objective, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+
+    ended, before = search(fixed[free]), np.inf
+    while failed and before - best.fun > _LEFT:
+        failed, before = False, best.fun
+        ended = search(best.x)
+    x = best.x if failed else ended.x
     point = at(x)
     vector = point.vector.cpu().numpy()
     bound = ((vector <= low) | (vector >= high)) & free
+    converged = bool(ended.success)
+    if failed:
+        converged = float(np.abs(objective(x)[1])[~bound[free]].max(initial=0.0)) < _LEFT
+        bound |= free & (np.arange(len(free)) >= len(start.psi)) & (not converged)
     names = point.named(expectation.names, bound.tolist())
-    return Ascent(expectation(point), tuple(trajectory), bool(ended.success), names)
+    return Ascent(expectation(point), tuple(trajectory), converged, names)

@@ -3,10 +3,12 @@
 import copy
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
 
+from ctuq.errors import CtuqError
 from ctuq.laplace.system.problem import Point, System
 from ctuq.laplace.system.sampling import Conditioned, Draws, condition
 from ctuq.linops.memory import available_memory
@@ -96,11 +98,13 @@ class BlockCG:
         return system.gram().domain.size <= _SMALL
 
     def _solve(self, system: System, with_mode: bool, start: Tensor | None, rtol: float) -> Conditioned:
-        dense = self._is_dense(system)
-        solver = Cholesky() if dense else CG(rtol, self._max_steps, self.preconditioner(system))
+        solver = CG(rtol, self._max_steps, self.preconditioner(system))
         with warnings.catch_warnings():
             # What a miss is worth is told by the gap; the residual itself is part of the answer.
             warnings.filterwarnings("ignore", "(CG|Cholesky) reached")
+            if self._is_dense(system):
+                with suppress(CtuqError):  # float32 products need not be those of a positive matrix
+                    return condition(system, self._draws, Cholesky(), with_mode=with_mode, start=start)
             return condition(system, self._draws, solver, with_mode=with_mode, start=start)
 
     def preconditioner(self, system: System) -> Preconditioner | None:

@@ -72,6 +72,8 @@ def check_network(network: Frozen, datum: Tensor) -> None:
         raise InputError(f"The network gives {output.dtype}, too coarse for error bars: take autocast and casts out of it.")
     if output.ndim < 1 or output.shape[0] != 1:
         raise InputError(f"One datum gives an output of shape {tuple(output.shape)}: the first axis has to be the data's.")
+    if not output.numel():
+        raise InputError(f"One datum gives an output of shape {tuple(output.shape)}, which holds nothing.")
     if not output.requires_grad:
         raise InputError("The network's output cannot be differentiated in the chosen parameters: look for detach or no_grad.")
     if not bool(output.isfinite().all()):

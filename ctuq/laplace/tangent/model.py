@@ -130,6 +130,8 @@ class LinearModel:
         check_inputs(inputs, self.weights.device)
         if inputs.shape[1:] != self.inputs.shape[1:]:
             raise InputError(f"The model's inputs have shape {tuple(self.inputs.shape[1:])}, not {tuple(inputs.shape[1:])}.")
+        if inputs.dtype != self.inputs.dtype:
+            raise InputError(f"The model's inputs are {self.inputs.dtype}, not {inputs.dtype}: convert one of them.")
         if isinstance(self.features, ObservedFeatures):
             return _one_output(self.network, inputs)
         jacobian = DataJacobian(self.network, inputs)

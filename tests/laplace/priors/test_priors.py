@@ -211,7 +211,7 @@ class Energies:
     def energy(self, *, rng, probes):
         self.asked.append((rng, probes))
         energy = torch.linspace(1, 2, P, dtype=torch.float64)
-        energy[5], energy[6], energy[7] = 0, 1e-13, 1e-11
+        energy[5], energy[6], energy[7] = 0, 1e-15, 1e-11
         return energy
 
 
