@@ -4,20 +4,21 @@ Nothing heavy is imported here, so that help is quick; each command imports what
 """
 
 import errno
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional, arg
 
-from ctuq.app.command import Command, File, Number, On
+from ctuq.app.arguments import Command, File, Number, On
 from ctuq.app.design.cli import Design
 from ctuq.errors import CtuqError
+from ctuq.versions import version_of
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _Output = arg(aliases=["-o"], metavar="PATH")
@@ -111,8 +112,12 @@ class Reconstruct(Command):
     """YAML file with the geometry, for formats that hold none."""
     truth: File = None
     """Known image to score against; never used to reconstruct."""
+    start: Literal["educated", "random"] = "educated"
+    """Of the network: weights trained on simulated scans, or drawn by --seed."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    threads: Number = None
+    """Processor threads; by default one or all, whichever is quicker, unless OMP_NUM_THREADS is set."""
     seed: int = 0
     """Of network weights and samples."""
 
@@ -149,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code: 0 done, 1 a defect of ctuq, 2 something the user can act on."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments == ["--version"]:
-        print(_version())
+        print(version_of("ctuq") or "unknown (not installed, run from source)")
         return 0
     command = tyro.cli(
         Demo | Info | Simulate | Reconstruct | Design | Report | Doctor,
@@ -158,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args=arguments or ["--help"],
         config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
     )
+    _let_threads_sleep()
     try:
         return command.run()
     except (Exception, KeyboardInterrupt) as error:
@@ -168,11 +174,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code
 
 
-def _version() -> str:
-    try:
-        return version("ctuq")
-    except PackageNotFoundError:
-        return "unknown (not installed, run from source)"
+def _let_threads_sleep() -> None:
+    """Where another program has the other processors, threads that spin while they wait slow a fit down eight times.
+
+    OpenMP reads this when torch is loaded. Only the command does it: a program that imports ctuq keeps its own settings.
+    """
+    if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & set(os.environ):
+        os.environ.update(OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="0")
 
 
 def _told(error: BaseException) -> tuple[str, int]:

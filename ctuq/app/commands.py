@@ -14,17 +14,17 @@ import numpy as np
 
 from ctuq import files, pipeline
 from ctuq.app.doctor import examine, usable
+from ctuq.app.png import png_bytes
 from ctuq.app.progress import ProgressBar, told_about
-from ctuq.app.report.drawing import draw_geometry
-from ctuq.app.report.page import draw_all, png_bytes, write_figures, write_report
+from ctuq.app.report.geometry import draw_geometry
+from ctuq.app.report.page import draw_all, write_figures, write_report
 from ctuq.app.report.summary import sentences
-from ctuq.app.views import selected
+from ctuq.app.selection import selected
 from ctuq.errors import InputError
+from ctuq.recon.dip import DIPOptions
 from ctuq.records import write_whole
-from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians
-from ctuq.tomo.phantoms import PHANTOMS
-from ctuq.tomo.simulate import RelativeNoise
-from ctuq.tomo.simulate import simulate as simulated
+from ctuq.tomo import Scan, radians
+from ctuq.tomo.simulate import phantom_scan
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.storage import write_tiff
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 RESULTS, CHECKPOINT = "results.h5", "checkpoint.h5"
 _DEMO_STEP = 4
-_FIELD_MM, _ATTENUATION = 40.0, 0.05
 _PHRASES = ("source", "format", "data", "values", "beam", "angles", "detector", "weights", "truth")
 
 
@@ -41,7 +40,9 @@ def demo(command: "cli.Demo") -> int:
     """Reconstruct every fourth view of the shipped walnut and open the report."""
     scan = files.read(files.demo_scan()).every(_DEMO_STEP)
     with told_about(command.debug):
-        report_file = _run(scan, command.output, pipeline.ReconstructOptions(size=command.size), resume=False)
+        report_file = _run(
+            scan, command.output, pipeline.ReconstructOptions(size=command.size, threads=_threads()), resume=False
+        )
     if command.open and _has_display():
         webbrowser.open(report_file.resolve().as_uri())
     return 0
@@ -49,11 +50,12 @@ def demo(command: "cli.Demo") -> int:
 
 def info(command: "cli.Info") -> int:
     """Print what is in a scan, and draw its geometry on request."""
-    for description in files.describe(_named(command.scan), geometry=command.geometry):
-        for name, text in _description_lines(description):
+    found = files.opened(_named(command.scan), geometry=command.geometry)
+    for path, raw in found:
+        for name, text in _description_lines(files.description_of(raw, path)):
             print(f"{name:>13}  {text}")
     if command.draw is not None:
-        scan = files.read(_named(command.scan), geometry=command.geometry)
+        scan = files.scan_of(found)
         data = png_bytes(draw_geometry(scan.geometry, scan.grid))
         write_whole(command.draw, lambda target: target.write(data))
         print(f"Drawn: {command.draw}")
@@ -86,19 +88,11 @@ def simulate(command: "cli.Simulate") -> int:
         raise InputError(
             f"A simulation needs a --size of 2 or more and 1 or more --angles, got {command.size}, {command.angles}."
         )
-    noise = RelativeNoise(_fraction(command.noise))
-    voxel = _FIELD_MM / command.size
-    grid = VolumeGrid((command.size, command.size), voxel)
-    geometry = ParallelBeam(
-        angles=radians(np.arange(command.angles) * 180.0 / command.angles),
-        columns=int(np.ceil(np.sqrt(2) * command.size)) + 2,
-        pixel=voxel,
-    )
-    rng = np.random.default_rng(command.seed)
-    draw = PHANTOMS[command.phantom]
-    scan = simulated(lambda size: draw(size, rng), geometry, grid, noise, rng=rng, attenuation=_ATTENUATION)
+    noise = _fraction(command.noise)
+    angles = radians(np.arange(command.angles) * 180.0 / command.angles)
+    scan = phantom_scan(command.phantom, command.size, angles, noise=noise, seed=command.seed)
     files.write_scan(scan, command.output)
-    print(f"Written: {command.output}, {command.angles} views of {command.phantom} with {100 * noise.level:g} % noise.")
+    print(f"Written: {command.output}, {command.angles} views of {command.phantom} with {100 * noise:g} % noise.")
     return 0
 
 
@@ -112,6 +106,8 @@ def reconstruct(command: "cli.Reconstruct") -> int:
         samples=command.samples,
         calibrate=command.calibrate,
         calibration_views=command.calibration_views,
+        dip=DIPOptions(start=command.start),
+        threads=_threads(command.threads),
         device=command.device,
         seed=command.seed,
     )
@@ -220,6 +216,13 @@ def _fraction(text: str) -> float:
             f"--noise {text} would be {100 * value:g} % of the mean projection; write {text}% or a number below 1."
         )
     return value
+
+
+def _threads(wanted: int | None = None) -> int | None:
+    """What was asked for; else what the environment says; else measured."""
+    if wanted is not None and wanted < 1:
+        raise InputError(f"--threads takes a positive whole number, got {wanted}.")
+    return wanted or (None if "OMP_NUM_THREADS" in os.environ else 0)
 
 
 def _has_display() -> bool:

@@ -7,10 +7,10 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ctuq.errors import CtuqError
+from ctuq.versions import version_of
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 _LIBRARIES = ("torch", "numpy", "scipy", "astra-toolbox", "odl", "h5py", "matplotlib", "scikit-image", "tyro")
@@ -59,9 +59,9 @@ def python_version() -> Check:
 
 def library_versions() -> Check:
     """Whether every library is there, and which version."""
-    found = {name: _version(name) for name in _LIBRARIES}
+    found = {name: version_of(name) for name in _LIBRARIES}
     absent = [name for name, number in found.items() if number is None]
-    found["ctuq"] = _version("ctuq") or "from source"
+    found["ctuq"] = version_of("ctuq") or "from source"
     text = ", ".join(f"{name} {number}" for name, number in found.items() if number)
     if absent:
         return Check("Libraries", FAIL, f"{', '.join(absent)} not installed; run pip install ctuq ({text})")
@@ -129,10 +129,10 @@ def exact_adjoint() -> Check:
 def known_clashes() -> Check:
     """Pairs of libraries that are known to break one another."""
     clashes = []
-    pytest, tomosipo = _version("pytest"), _version("tomosipo")
-    if _version("odl") and pytest and _numbers(pytest) >= (9, 1):
+    pytest, tomosipo = version_of("pytest"), version_of("tomosipo")
+    if version_of("odl") and pytest and _numbers(pytest) >= (9, 1):
         clashes.append(f"odl's pytest plugin stops pytest {pytest}: run pytest with -p no:odl_plugins")
-    if tomosipo and _numbers(tomosipo) < (0, 7) and _numbers(_version("numpy") or "0") >= (2,):
+    if tomosipo and _numbers(tomosipo) < (0, 7) and _numbers(version_of("numpy") or "0") >= (2,):
         clashes.append(f"tomosipo {tomosipo} does not work with numpy 2: install cicwi/tomosipo 0.7 or later")
     return Check("Known clashes", WARN if clashes else OK, "; ".join(clashes) or "none")
 
@@ -206,13 +206,6 @@ def _guarded(check: Callable[[], Check]) -> Check:
         return check()
     except (CtuqError, ImportError, OSError, RuntimeError, ValueError) as error:
         return Check(check.__name__.replace("_", " "), FAIL, f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ by dense algebra, without a product with a network.
   `Edges()`, `LinearisedDIP(LinDIPOptions(...))`, `Sum(...)` of these, by name from `learner`; `Every(learn, k)` learns it again
   every k views.
 * `Designer(problem, model)`: ``tell(angles, projections, weights=None)`` (pilot views first), ``ask(n, pending=())`` gives a
-  `Suggestion`, ``reject(angles)``, ``renew(model)``, ``scores``, ``predicted_error``, ``state`` (a frozen `DesignState` of
+  `Suggestion`, ``reject(angles)``, ``scores``, ``predicted_error``, ``state`` (a frozen `DesignState` of
   plain arrays with the log of `Decision`). ``Designer(problem, model, state=..., resumed=...)`` goes on where a state was left.
 * `Session(path)`: a designer in a file, for a scanner: `Session.start` with a geometry and `Settings`, ``ask``, ``tell``,
   ``reject``, ``learn``; every call saves, and several processes can use one.
@@ -23,16 +23,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ctuq.design.algebra.conditioning import Conditioned
-    from ctuq.design.algebra.covariance import Covariance, DenseCovariance, FactorCovariance, low_rank, sampled
+    from ctuq.design.algebra.covariance import DenseCovariance
     from ctuq.design.algebra.criteria import A_OPTIMAL, CRITERIA, DIAGONAL_EIG, EIG, ESE, Criterion, box_region
-    from ctuq.design.algebra.rows import ViewRows
     from ctuq.design.constraints import Arc, CandidateGrid, Exposure, Stopping, Turning, candidate_transform
     from ctuq.design.designer import Designer
     from ctuq.design.models.classical import Isotropic, Matern
     from ctuq.design.models.edges import Edges
     from ctuq.design.models.learners import PRIORS, Sum, learner
-    from ctuq.design.models.lindip import Fitted, LinDIPOptions, LinearisedDIP
+    from ctuq.design.models.lindip import LinDIPOptions, LinearisedDIP
     from ctuq.design.models.model import Every, GaussianModel, Learn, Measurements
     from ctuq.design.problem import DesignProblem
     from ctuq.design.session.file import Settings
@@ -49,8 +47,6 @@ __all__ = [
     "PRIORS",
     "Arc",
     "CandidateGrid",
-    "Conditioned",
-    "Covariance",
     "Criterion",
     "Decision",
     "DenseCovariance",
@@ -60,8 +56,6 @@ __all__ = [
     "Edges",
     "Every",
     "Exposure",
-    "FactorCovariance",
-    "Fitted",
     "GaussianModel",
     "Isotropic",
     "Learn",
@@ -75,30 +69,25 @@ __all__ = [
     "Suggestion",
     "Sum",
     "Turning",
-    "ViewRows",
     "box_region",
     "candidate_transform",
     "grow",
     "learner",
-    "low_rank",
-    "sampled",
 ]
 
 _HOMES = {
-    "ctuq.design.algebra.conditioning": ("Conditioned",),
-    "ctuq.design.constraints": ("Arc", "CandidateGrid", "Exposure", "Stopping", "Turning", "candidate_transform"),
-    "ctuq.design.algebra.covariance": ("Covariance", "DenseCovariance", "FactorCovariance", "low_rank", "sampled"),
+    "ctuq.design.algebra.covariance": ("DenseCovariance",),
     "ctuq.design.algebra.criteria": ("A_OPTIMAL", "CRITERIA", "DIAGONAL_EIG", "EIG", "ESE", "Criterion", "box_region"),
+    "ctuq.design.constraints": ("Arc", "CandidateGrid", "Exposure", "Stopping", "Turning", "candidate_transform"),
     "ctuq.design.designer": ("Designer",),
+    "ctuq.design.models.classical": ("Isotropic", "Matern"),
     "ctuq.design.models.edges": ("Edges",),
     "ctuq.design.models.learners": ("PRIORS", "Sum", "learner"),
-    "ctuq.design.models.lindip": ("Fitted", "LinDIPOptions", "LinearisedDIP"),
+    "ctuq.design.models.lindip": ("LinDIPOptions", "LinearisedDIP"),
     "ctuq.design.models.model": ("Every", "GaussianModel", "Learn", "Measurements"),
-    "ctuq.design.models.classical": ("Isotropic", "Matern"),
     "ctuq.design.problem": ("DesignProblem",),
-    "ctuq.design.algebra.rows": ("ViewRows",),
-    "ctuq.design.session.session": ("Session",),
     "ctuq.design.session.file": ("Settings",),
+    "ctuq.design.session.session": ("Session",),
     "ctuq.design.state": ("Decision", "DesignState", "Suggestion"),
     "ctuq.design.strategies": ("grow",),
 }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ctuq.errors import InputError
 from ctuq.tomo import ray_transform
@@ -12,6 +12,7 @@ from ctuq.tomo.geometry import Geometry, VolumeGrid
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 
 SAME_ANGLE = 1e-5
+_TURN = 2 * np.pi
 _MOST_CANDIDATES = 100_000
 
 
@@ -44,6 +45,39 @@ class CandidateGrid:
         return np.asarray(self.start + self.step * np.arange(count), np.float64)
 
 
+def nearest(
+    angles: ArrayLike, candidates: NDArray[np.float64], *, within: float = SAME_ANGLE, turns: bool = False, sense: int = 1
+) -> NDArray[np.int64]:
+    """Indices of the candidates that these angles are.
+
+    Parameters
+    ----------
+    angles, candidates : array, radians
+    within : float
+        How far off they may be.
+    turns : bool
+        Whether whole turns do not count.
+    sense : int
+        -1 where the scanner counts its angles clockwise: for the message, in its degrees.
+
+    Raises
+    ------
+    InputError
+        Naming the first angle that is none, and the nearest candidate.
+    """
+    wanted = np.atleast_1d(np.asarray(angles, np.float64))
+    if wanted.ndim != 1 or not np.isfinite(wanted).all():
+        raise InputError("Angles must be a list of finite numbers.")
+    gaps = wanted[:, None] - candidates
+    gaps = np.abs((gaps + np.pi) % _TURN - np.pi if turns else gaps)
+    found = gaps.argmin(1)
+    far = np.flatnonzero(gaps[np.arange(len(wanted)), found] > within)
+    if len(far):
+        angle, near = sense * np.rad2deg([wanted[far[0]], candidates[found[far[0]]]]) + 0.0
+        raise InputError(f"The angle {angle:.6g}° is not among the candidates; the nearest of them is {near:.6g}°.")
+    return found.astype(np.int64)
+
+
 @dataclass(frozen=True)
 class Arc:
     """Angles from ``start`` counter-clockwise to ``stop``, ends included; radians."""
@@ -53,10 +87,10 @@ class Arc:
 
     def contains(self, angles: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Which angles lie in the arc, turns of 360 degrees aside."""
-        turn, width = 2 * np.pi, (self.stop - self.start) % (2 * np.pi)
-        if self.stop - self.start >= turn:
+        width = (self.stop - self.start) % _TURN
+        if self.stop - self.start >= _TURN:
             return np.ones(np.shape(angles), bool)
-        offset = (np.asarray(angles) - self.start + SAME_ANGLE) % turn
+        offset = (np.asarray(angles) - self.start + SAME_ANGLE) % _TURN
         return offset <= width + 2 * SAME_ANGLE
 
 

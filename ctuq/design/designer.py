@@ -1,20 +1,16 @@
 """The designer: asked for angles, told projections; the same for a simulation and at a scanner."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ctuq.design.algebra.conditioning import Conditioned
 from ctuq.design.greedy import greedy
-from ctuq.design.intake import rays, refuse_repeats, weights_of
-from ctuq.design.measured import condition, condition_on_new, measurements_of
+from ctuq.design.measurements import condition_on_all, condition_on_new, measurements_of, taken_back, taken_in
 from ctuq.design.models.model import GaussianModel, Learn, Measurements
-from ctuq.design.noise import expected_weights
 from ctuq.design.problem import DesignProblem
-from ctuq.design.state import Decision, DesignState, Suggestion
+from ctuq.design.state import Decision, DesignState, Suggestion, learned
 from ctuq.errors import InputError
 
 
@@ -88,11 +84,11 @@ class Designer:
     @property
     def available(self) -> NDArray[np.bool_]:
         """The views that can be asked for now, (V,)."""
-        return self._available(self.state.spent, ())
+        return self.problem.free(self.state)
 
     @property
     def predicted_error(self) -> float:
-        """Root mean square of the posterior standard deviation over the region, 1/mm (line integrals for a model of rays)."""
+        """Root mean square of the posterior standard deviation over the region, 1/mm."""
         return self._error(self.conditioned)
 
     def ask(self, n: int = 1, *, pending: ArrayLike = ()) -> Suggestion:
@@ -119,7 +115,7 @@ class Designer:
         spent = self.state.spent + float(problem.doses[waiting].sum())
 
         def available(so_far: float, picked: list[int]) -> NDArray[np.bool_]:
-            return self._available(so_far, [*waiting, *picked])
+            return problem.free(self.state, spent=so_far, taken=[*waiting, *picked])
 
         first = available(spent, [])
         if not first.any():
@@ -127,7 +123,9 @@ class Designer:
         picks = greedy(given, problem, n, available=available, spent=spent, position=position)
         angles, error = problem.angles[picks.views], self._error(given)
         stop, reason = problem.stopping.advice(float(angles[0]), float(picks.gains[0]), problem.criterion.unit, error)
-        self._note(Decision("ask", angles, picks.scores, picks.gains, error, self.state.spent, stop, reason))
+        self.state = self.state.logged(
+            Decision("ask", angles, picks.scores, picks.gains, error, self.state.spent, stop, reason)
+        )
         return Suggestion(
             angles, picks.views, picks.scores, first, picks.gains, problem.criterion.unit, error=error, stop=stop, reason=reason
         )
@@ -148,22 +146,7 @@ class Designer:
         InputError
             If an angle is no candidate or was told before, or an array has the wrong shape or holds NaN. Nothing is changed.
         """
-        problem, old = self.problem, self.state
-        views = problem.index(angles)
-        y = rays(projections, len(views), problem.A.geometry.columns, "projections")
-        if weights is None:
-            weights = expected_weights(problem, self.model, self.measurements)[torch.from_numpy(views)].numpy()
-        w = weights_of(weights, len(views), problem.A.geometry.columns)
-        refuse_repeats(problem, old.views, views)
-        state = replace(
-            old,
-            views=np.concatenate([old.views, views]),
-            projections=np.concatenate([old.projections, y]),
-            weights=np.concatenate([old.weights, w]),
-            spent=old.spent + float(problem.doses[views].sum()),
-            position=float(problem.angles[views[-1]]),
-        )
-        self._take(state, "tell", problem.angles[views], f"{len(views)} projections were taken in.")
+        self._take(taken_in(self.problem, self.state, angles, projections, weights, model=self.model))
 
     def reject(self, angles: ArrayLike, reason: str = "", *, retry: bool = True) -> None:
         """Take back measured projections that turned out bad, or note exposures that failed; their dose stays spent.
@@ -176,69 +159,35 @@ class Designer:
         retry : bool
             Whether these angles may be asked for again.
         """
-        views, old = self.problem.index(angles), self.state
-        kept, failed = ~np.isin(old.views, views), views[~np.isin(views, old.views)]
-        state = replace(
-            old,
-            views=old.views[kept],
-            projections=old.projections[kept],
-            weights=old.weights[kept],
-            banned=old.banned if retry else (*old.banned, *views.tolist()),
-            spent=old.spent + float(self.problem.doses[failed].sum()),
-            position=float(self.problem.angles[views[-1]]),
-        )
-        self._take(state, "reject", self.problem.angles[views], reason or f"{len(views)} projections were rejected.")
+        self._take(taken_back(self.problem, self.state, angles, reason, retry=retry))
 
-    def _take(self, state: DesignState, kind: str, angles: NDArray[np.float64], reason: str) -> None:
+    def _take(self, state: DesignState) -> None:
         """Learn and condition first, so that a failure leaves everything as it was."""
         model = self.model
         if self._learn is not None and len(state.views):
             model = self._learn(measurements_of(self.problem, state))
         renewed = model is not self.model
-        if renewed:
-            state = replace(state, learned=len(state.views))
         given = None if model is None else self._extended(state, model)
+        if given is not None and model is not None:
+            error = self._error(given)
+            state = replace(state, log=(*state.log[:-1], replace(state.log[-1], error=error)))
+            if renewed:
+                state = learned(state, len(state.views), model.note, model.hyperparameters, error)
         self.model, self.state, self._given = model, state, given
-        self._note(self._plain(kind, angles, reason))
-        if renewed and model is not None:
-            self._note_learned(model)
 
     def _extended(self, state: DesignState, model: GaussianModel) -> Conditioned:
         """Condition on what is new, or on everything where the model or an earlier view has changed."""
         given = self._given
         if given is None or model is not self.model or tuple(state.views[: len(given.views)].tolist()) != given.views:
-            return condition(self.problem, state, model)
+            return condition_on_all(self.problem, state, model)
         return condition_on_new(self.problem, given, state, model)
-
-    def _available(self, spent: float, taken: Sequence[int] | NDArray) -> NDArray[np.bool_]:
-        """The views that can be asked for when so much is spent and these are taken besides the measured ones."""
-        problem = self.problem
-        available = problem.allowed
-        gone = [*self.state.banned, *taken, *([] if problem.repeat else self.state.views)]
-        available[np.array(gone, np.int64)] = False
-        if problem.budget is not None:
-            available &= spent + problem.doses <= problem.budget * (1 + 1e-9)
-        return available
 
     def _why_none(self, waiting: int) -> str:
         budget, spent = self.problem.budget, self.state.spent
-        if budget is not None and self._available(-np.inf, ()).any():
+        if budget is not None and self.problem.free(self.state, spent=-np.inf).any():
             return f"The dose budget of {budget:g} is exhausted ({spent:g} spent, {waiting} views pending); raise it to go on."
         return f"No candidate is left: all {int(self.problem.allowed.sum())} allowed angles were asked for, told or rejected."
 
     def _error(self, given: Conditioned) -> float:
-        assert self.model is not None
-        region = self.problem.region_weights(given.rows.size, self.model.space)
+        region = self.problem.region_weights
         return float((region @ given.variance.clamp(min=0) / region.sum()).sqrt())
-
-    def _plain(self, kind: str, angles: NDArray[np.float64], reason: str) -> Decision:
-        error = float("nan") if self._given is None else self._error(self._given)
-        none = np.zeros((0, self.problem.views))
-        return Decision(kind, angles, none, np.zeros(0), error, self.state.spent, stop=False, reason=reason)
-
-    def _note_learned(self, model: GaussianModel) -> None:
-        values = ", ".join(f"{name} {value:.4g}" for name, value in model.hyperparameters.items())
-        self._note(self._plain("learn", np.zeros(0), f"Learned from {self.state.learned} views ({model.note}): {values}."))
-
-    def _note(self, decision: Decision) -> None:
-        self.state = replace(self.state, log=(*self.state.log, decision))

@@ -1,6 +1,8 @@
 """A design problem: the views there are, what is wanted of them, and the scanner's constraints."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -8,7 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ctuq.design.algebra.criteria import EIG, Criterion
-from ctuq.design.constraints import SAME_ANGLE, Arc, Exposure, Stopping, Turning
+from ctuq.design.algebra.rows import ViewRows
+from ctuq.design.constraints import Arc, Exposure, Stopping, Turning, nearest
+from ctuq.design.state import DesignState
 from ctuq.errors import InputError
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 
@@ -87,18 +91,16 @@ class DesignProblem:
             allowed &= ~arc.contains(self.angles)
         return allowed
 
-    def region_weights(self, size: int, space: str) -> Tensor:
-        """The region over the d unknowns, float64; all of them where the unknowns are rays.
+    @cached_property
+    def rows(self) -> ViewRows:
+        """All views as sparse rows over the image's pixels."""
+        return ViewRows(self.A.matrix, self.views)
 
-        Raises
-        ------
-        InputError
-            If a region of the image is wanted from a model of rays.
-        """
-        if space != "image" and (self.region is not None or self.criterion.regional):
-            raise InputError("A region or the A-optimal gain needs a covariance of the image; this one is of candidate rays.")
+    @property
+    def region_weights(self) -> Tensor:
+        """The region over the d pixels, float64."""
         if self.region is None:
-            return torch.ones(size, dtype=torch.float64)
+            return torch.ones(self.A.grid.size, dtype=torch.float64)
         return torch.from_numpy(np.asarray(self.region, np.float64).ravel())
 
     def index(self, angles: ArrayLike) -> NDArray[np.int64]:
@@ -109,13 +111,24 @@ class DesignProblem:
         InputError
             If an angle is not that of a view.
         """
-        wanted = np.atleast_1d(np.asarray(angles, np.float64))
-        if wanted.ndim != 1 or not np.isfinite(wanted).all():
-            raise InputError("Angles must be a list of finite numbers.")
-        gaps = np.abs(wanted[:, None] - self.angles)
-        nearest = gaps.argmin(1)
-        off = np.flatnonzero(gaps[np.arange(len(wanted)), nearest] > SAME_ANGLE)
-        if len(off):
-            angle, near = np.rad2deg([wanted[off[0]], self.angles[nearest[off[0]]]])
-            raise InputError(f"The angle {angle:.4f} degrees is not among the candidates; the nearest is {near:.4f}.")
-        return nearest.astype(np.int64)
+        return nearest(angles, self.angles)
+
+    def free(
+        self, state: DesignState, *, spent: float | None = None, taken: Sequence[int] | NDArray[np.int64] = ()
+    ) -> NDArray[np.bool_]:
+        """The views that can be asked for, (V,).
+
+        Parameters
+        ----------
+        state : DesignState
+        spent : float, optional
+            Dose by then; that of the state by default.
+        taken : sequence of int
+            Views that are gone besides the measured and the failed ones.
+        """
+        free = self.allowed
+        gone = [*state.banned, *taken, *([] if self.repeat else state.views)]
+        free[np.array(gone, np.int64)] = False
+        if self.budget is not None:
+            free &= (state.spent if spent is None else spent) + self.doses <= self.budget * (1 + 1e-9)
+        return free

@@ -1,9 +1,10 @@
 """What a design has come to: plain values that can be written to a file and taken up again."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -12,15 +13,15 @@ class Decision:
 
     Parameters
     ----------
-    kind : {"ask", "tell", "reject", "learn"}
+    kind : {"ask", "pilot", "tell", "reject", "learn", "budget"}
     angles : array of float64, shape (n,), radians
         What was asked, told or rejected.
     scores : array of float64, shape (n, V)
-        For "ask", of every view before each pick, in the criterion's unit; otherwise (0, V).
+        For "ask", of every view before each pick, in the criterion's unit; otherwise (0, 0).
     gains : array of float64, shape (n,)
         For "ask", the score of each pick; otherwise empty.
     error : float
-        Predicted root mean square error before, 1/mm (line integrals where the model is of rays); NaN where unknown.
+        Predicted root mean square error before, 1/mm; NaN where unknown.
     spent : float
         Dose spent so far.
     stop : bool
@@ -57,7 +58,7 @@ class Suggestion:
     unit : str
         Of scores and gains.
     error : float
-        Predicted root mean square error of the region now, 1/mm (line integrals where the model is of rays).
+        Predicted root mean square error of the region now, 1/mm.
     stop : bool
     reason : str
         Why to go on or stop, with the figures.
@@ -109,3 +110,18 @@ class DesignState:
         """Nothing measured, views of ``rays`` rays."""
         nothing = np.zeros((0, rays), np.float32)
         return cls(np.zeros(0, np.int64), nothing, nothing)
+
+    def logged(self, decision: Decision) -> "DesignState":
+        """The same with one more entry in the log."""
+        return replace(self, log=(*self.log, decision))
+
+    def noted(self, kind: str, reason: str, angles: ArrayLike = (), error: float = float("nan")) -> "DesignState":
+        """The same with an entry in the log that nothing was suggested by."""
+        told, none = np.asarray(angles, np.float64), np.zeros(0)
+        return self.logged(Decision(kind, told, np.zeros((0, 0)), none, error, self.spent, stop=False, reason=reason))
+
+
+def learned(state: DesignState, views: int, note: str, values: Mapping[str, float], error: float) -> DesignState:
+    """The state with a model that was learned from so many of its views, and what it learned in the log."""
+    told = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+    return replace(state, learned=views).noted("learn", f"Learned from {views} views ({note}): {told}.", error=error)

@@ -61,9 +61,7 @@ def random(angles: NDArray[np.float64], n: int, *, rng: np.random.Generator, tak
     return rng.choice(free, n, replace=False).astype(np.int64)
 
 
-def exhaustive(
-    given: Conditioned, criterion: Criterion, n: int, *, free: Sequence[int] | Views | None = None
-) -> tuple[Views, float]:
+def exhaustive(given: Conditioned, criterion: Criterion, n: int) -> tuple[Views, float]:
     """The best ``n`` views together, by trying all subsets: for tiny problems.
 
     The worth of a subset is the sum of the scores of its views, each given those before it: for the information gain and the
@@ -79,7 +77,7 @@ def exhaustive(
     InputError
         If there are more than 200,000 subsets.
     """
-    free = np.arange(given.rows.views) if free is None else np.asarray(free, np.int64)
+    free = np.arange(given.rows.views)
     if comb(len(free), n) > _MOST_SUBSETS:
         raise InputError(f"{comb(len(free), n)} subsets are too many to try; give at most {_MOST_SUBSETS}.")
     _enough(free, n)

@@ -1,9 +1,10 @@
 """From what a file tells to a scan: line integrals, geometry, weights, with every assumption recorded."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.formats.raw import Raw
@@ -22,13 +23,32 @@ _EXAMPLES = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Assembled:
+    """A scan, and what its weights were before they were scaled.
+
+    Parameters
+    ----------
+    scan : Scan
+    photons : float, optional
+        Counts that a weight of 1 stands for; None where the weights are not made from counts.
+    weighted : bool
+        Whether the file tells what its rays are worth, in counts or weights. Else the weights, if there are any, only mark bad
+        rays.
+    """
+
+    scan: Scan
+    photons: float | None
+    weighted: bool
+
+
 def missing_fields(fields: Mapping[str, object]) -> tuple[str, ...]:
     """Names of what a geometry still needs."""
     return tuple(key for key in _NEEDED[str(fields.get("kind", "parallel"))] if key not in fields)
 
 
-def assemble(raw: Raw, source: str, sha256: str) -> Scan:
-    """A scan from what a file tells.
+def assemble(raw: Raw, source: str, sha256: str) -> Assembled:
+    """A scan from what a file tells: the only way from values to line integrals, for whoever reads a file.
 
     Counts are flat-field corrected; bad rays are repaired and get weight 0; the rotation axis of raw data is searched where no
     file says where it is.
@@ -38,19 +58,22 @@ def assemble(raw: Raw, source: str, sha256: str) -> Scan:
     InputError
         If parts of the geometry are missing, shapes disagree, or nothing usable was measured.
     """
+    if raw.whole is not None:
+        return Assembled(raw.whole, None, raw.weights is not None)
     geometry = build_geometry(raw, source)
     corrected = _corrected(raw, source)
     steps = [f"row {raw.row} of {raw.rows} read"] if raw.rows > 1 else []
     steps += raw.notes
-    weighted = raw.kind_of_values == "counts" or raw.weights is not None or corrected.bad > 0
-    weights = corrected.weights.astype(np.float32) if weighted else None
+    counted = raw.kind_of_values == "counts" and raw.weights is None
+    weighted = counted or raw.weights is not None
+    weights = corrected.weights.astype(np.float32) if weighted or corrected.bad > 0 else None
     if raw.kind_of_values != "log":
         steps.append("flat-field corrected, -log taken" if raw.kind_of_values == "counts" else "-log taken")
     if corrected.bad:
         steps.append(f"{corrected.bad} bad rays of {corrected.projections.size} repaired, weight 0")
     provenance = Provenance(source=source, sha256=sha256, steps=tuple(steps), facts=dict(raw.facts))
     scan = Scan(corrected.projections.astype(np.float32), geometry, weights, raw.truth, raw.grid, provenance)
-    return _with_axis(scan, raw)
+    return Assembled(_with_axis(scan, raw), corrected.unit if counted else None, weighted)
 
 
 def build_geometry(raw: Raw, source: str) -> Geometry:
@@ -87,15 +110,30 @@ def _corrected(raw: Raw, source: str) -> Corrected:
     values = np.asarray(raw.values, dtype=np.float64)
     if not np.isfinite(values).any():
         raise InputError(f"'{source}' holds nothing but NaN or infinite values; check the file.")
+    try:
+        return _line_integrals(raw, values, source)
+    except InputError as error:
+        raise error if source in str(error) else InputError(f"'{source}': {error}") from None
+
+
+def _line_integrals(raw: Raw, values: NDArray, source: str) -> Corrected:
     if raw.kind_of_values == "log":
         return repaired(values, raw.weights)
-    if raw.kind_of_values == "counts" and raw.flats is None:
-        raise InputError(f"'{source}' holds counts but no flats: give 'flat:' (a picture or a number) in its geometry file.")
-    flats = np.ones((1, values.shape[1])) if raw.flats is None else raw.flats
-    first = projections_from_counts(values, flats, raw.darks)
+    flats, darks, counts = np.ones((1, values.shape[1])), None, raw.kind_of_values == "counts"
+    if counts:
+        if raw.flats is None:
+            raise InputError(f"'{source}' holds counts but no flats: give 'flat:' (a picture or a number) in a geometry file.")
+        flats, darks = raw.flats, raw.darks
+    first = projections_from_counts(values, flats, darks)
     marked = np.where(first.weights > 0, first.projections, np.nan)
-    marked[spikes(marked)] = np.nan
-    return repaired(marked, first.weights)
+    wrong = spikes(marked)
+    marked[wrong] = np.nan
+    if not counts or raw.weights is not None:
+        return repaired(marked, raw.weights)
+    # Again without the spikes: the counts of one would pass for expected counts of its neighbours.
+    first = projections_from_counts(np.where(wrong, np.nan, values), flats, darks)
+    mended = repaired(marked, first.weights)
+    return replace(mended, unit=first.unit * mended.unit)
 
 
 def _with_axis(scan: Scan, raw: Raw) -> Scan:

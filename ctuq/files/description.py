@@ -8,7 +8,7 @@ import numpy as np
 
 from ctuq.files.assemble import missing_fields
 from ctuq.files.formats.raw import Raw
-from ctuq.files.reading import PathLike, load_raw, resolve
+from ctuq.files.reading import PathLike, opened
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,11 @@ def describe(
     InputError
         If a file is missing, damaged or of an unknown type.
     """
-    return tuple(_describe(load_raw(each, geometry, row), each) for each in resolve(path))
+    return tuple(description_of(raw, each) for each, raw in opened(path, geometry=geometry, row=row))
 
 
-def _describe(raw: Raw, path: Path) -> Description:
+def description_of(raw: Raw, path: Path) -> Description:
+    """What an opened file holds, in words."""
     return Description(
         source=str(path),
         format=raw.format,

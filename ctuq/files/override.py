@@ -11,7 +11,7 @@ from ctuq.files.formats.pictures import load_stack
 from ctuq.files.formats.raw import Raw, as_sinogram
 from ctuq.files.sidecar import Sidecar
 
-_AXIS = ("axis_column", "axis_offset", "detector_offset")
+AXIS = ("axis_column", "axis_offset", "detector_offset")
 
 
 def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
@@ -23,8 +23,8 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
         If flats or darks that it names do not exist or do not fit, or counts are to be scaled.
     """
     fields = dict(raw.fields)
-    if any(key in sidecar.fields for key in _AXIS):
-        fields = {key: value for key, value in fields.items() if key not in _AXIS}
+    if any(key in sidecar.fields for key in AXIS):
+        fields = {key: value for key, value in fields.items() if key not in AXIS}
     if sidecar.clockwise and "angles" in fields and "angles" not in sidecar.fields:
         fields["angles"] = -np.asarray(fields["angles"], dtype=np.float64)
     values = raw.values.T if sidecar.transpose else raw.values
@@ -33,9 +33,8 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
         if kind != "log":
             raise InputError(f"'scale' is for line integrals (values: log), not for {kind}; leave it out.")
         values = values * sidecar.scale
-    raw = replace(
-        raw, values=values, kind_of_values=kind, fields={**fields, **sidecar.fields}, facts={**raw.facts, **sidecar.facts}
-    )
+    fields, facts = {**fields, **sidecar.fields}, {**raw.facts, **sidecar.facts}
+    raw = replace(raw, values=values, kind_of_values=kind, fields=fields, facts=facts, whole=None)
     flats = _frames(sidecar.flat, raw) if sidecar.flat is not None else raw.flats
     darks = _frames(sidecar.dark, raw) if sidecar.dark is not None else raw.darks
     if kind == "log" and raw.format in _BARE and sidecar.values is None:

@@ -8,13 +8,12 @@ from pathlib import Path
 from ctuq.errors import InputError
 from ctuq.files.assemble import assemble
 from ctuq.files.formats.detect import file_hash, is_own_scan, read_raw
-from ctuq.files.formats.ownscan import read_scan
 from ctuq.files.formats.raw import Raw
 from ctuq.files.merge import merged
 from ctuq.files.override import overridden
 from ctuq.files.sidecar import Sidecar, read_sidecar
 from ctuq.files.truth import with_truth
-from ctuq.tomo.axis import with_axis_column
+from ctuq.tomo.axis import centred
 from ctuq.tomo.scan import Scan
 
 PathLike = str | os.PathLike[str]
@@ -49,10 +48,33 @@ def read(
     InputError
         If a file is missing, damaged, of an unknown type, or lacks parts of its geometry.
     """
-    paths = resolve(path)
-    scans = [_read_one(each, geometry, row, axis_column) for each in paths]
-    scan = scans[0] if len(scans) == 1 else merged(scans)
+    scan = scan_of(opened(path, geometry=geometry, row=row), axis_column)
     return scan if truth is None else with_truth(scan, Path(truth))
+
+
+def opened(
+    path: PathLike | Sequence[PathLike], *, geometry: PathLike | None = None, row: int | None = None
+) -> list[tuple[Path, Raw]]:
+    """What each file tells, together with its geometry file; parameters as for `read`.
+
+    Raises
+    ------
+    InputError
+        As `read`, except that parts of the geometry may be missing.
+    """
+    return [(each, load_raw(each, geometry, row).settled()) for each in resolve(path)]
+
+
+def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None) -> Scan:
+    """The scan of what was `opened`.
+
+    Raises
+    ------
+    InputError
+        If parts of a geometry are missing, or the files do not belong together.
+    """
+    scans = [_scan(raw, path, axis_column) for path, raw in found]
+    return scans[0] if len(scans) == 1 else merged(scans)
 
 
 def resolve(path: PathLike | Sequence[PathLike]) -> list[Path]:
@@ -77,33 +99,46 @@ def resolve(path: PathLike | Sequence[PathLike]) -> list[Path]:
     return found
 
 
-def load_raw(path: Path, geometry: PathLike | None, row: int | None) -> Raw:
+def load_raw(path: Path, geometry: PathLike | None, row: int | None = None, base: Sidecar | None = None) -> Raw:
     """What a file and its geometry file tell together.
+
+    Parameters
+    ----------
+    path : Path
+    geometry : path, optional
+        A scan of ours is left as it is without one: a geometry file beside it may be of other files.
+    row : int, optional
+    base : Sidecar, optional
+        What holds where the geometry file says nothing, and of the values where the file does not say what they are.
 
     Raises
     ------
     InputError
         As `read`, except that parts of the geometry may be missing.
     """
-    beside = _sidecar_path(path) if geometry is None else Path(geometry)
-    sidecar = Sidecar() if beside is None else read_sidecar(beside)
-    return overridden(read_raw(path, sidecar.row if row is None else row), sidecar)
+    if geometry is None and is_own_scan(path):
+        return read_raw(path, row)
+    beside = _beside(path) if geometry is None else Path(geometry)
+
+    def told(base: Sidecar) -> Sidecar:
+        return base if beside is None else read_sidecar(beside, base)
+
+    base = base or Sidecar()
+    raw = read_raw(path, told(base).row if row is None else row)
+    if raw.stated:
+        base = replace(base, values=None, scale=1.0, flat=None, dark=None)
+    return overridden(raw, told(base))
 
 
-def _read_one(path: Path, geometry: PathLike | None, row: int | None, axis_column: float | None) -> Scan:
-    if is_own_scan(path) and geometry is None:
-        scan = read_scan(path)
-        if axis_column is None:
-            return scan
-        moved = with_axis_column(scan.geometry, axis_column)
-        return replace(scan, geometry=moved, provenance=scan.provenance.then(f"rotation axis set to column {axis_column:g}"))
-    raw = load_raw(path, geometry, row)
-    if axis_column is not None:
-        kept = {key: value for key, value in raw.fields.items() if key not in ("axis_offset", "detector_offset")}
-        raw = replace(raw, fields={**kept, "axis_column": float(axis_column)})
-    return assemble(raw, str(path), file_hash(path))
+def _scan(raw: Raw, path: Path, axis_column: float | None) -> Scan:
+    if axis_column is None:
+        return assemble(raw, str(path), file_hash(path)).scan
+    if raw.whole is not None:
+        return centred(raw.whole, axis_column, f"rotation axis set to column {axis_column:g}")
+    fields = {key: value for key, value in raw.fields.items() if key not in ("axis_offset", "detector_offset")}
+    return assemble(replace(raw, fields={**fields, "axis_column": float(axis_column)}), str(path), file_hash(path)).scan
 
 
-def _sidecar_path(path: Path) -> Path | None:
+def _beside(path: Path) -> Path | None:
     places = (path / "geometry.yaml", path.with_suffix(".yaml")) if path.is_dir() else (path.with_suffix(".yaml"),)
     return next((place for place in places if place.is_file() and place != path), None)

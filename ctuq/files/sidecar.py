@@ -39,6 +39,7 @@ _LENGTHS = ("pixel", "source_to_axis", "source_to_detector", "detector_offset", 
 _FLAGS = ("clockwise", "transpose", "reverse_columns")
 _FACTS = ("sample", "instrument", "licence", "citation")
 _OTHERS = ("kind", "columns", "values", "angles", "axis_column", "scale", "flat", "dark", "row")
+_TREATMENT = ("values", "scale", *_FLAGS, "flat", "dark", "row")
 _KEYS = (*_LENGTHS, *_FLAGS, *_FACTS, *_OTHERS)
 
 
@@ -58,25 +59,31 @@ class Sidecar:
     row: int | None = None
 
 
-def read_sidecar(path: str | Path) -> Sidecar:
+def read_sidecar(path: str | Path, onto: Sidecar | None = None) -> Sidecar:
     """Read a geometry file.
+
+    Parameters
+    ----------
+    path : path
+    onto : Sidecar, optional
+        What holds where the file says nothing.
 
     Raises
     ------
     InputError
         If it is missing, no YAML mapping, or has a key or value that is not of the schema in this module's docstring.
     """
-    path = Path(path)
+    path, base = Path(path), onto or Sidecar()
     entries = _mapping(path)
     unknown = sorted(set(map(str, entries)) - set(_KEYS))
     if unknown:
         raise InputError(f"'{path}' has the unknown key {', '.join(unknown)}; the keys are {', '.join(_KEYS)}.")
-    fields: dict[str, object] = {key: _number(path, entries, key) for key in _LENGTHS if key in entries}
+    fields = dict(base.fields) | {key: _number(path, entries, key) for key in _LENGTHS if key in entries}
     if "kind" in entries:
         fields["kind"] = _choice(path, entries, "kind", ("parallel", "fan"))
     if "columns" in entries:
         fields["columns"] = int(_number(path, entries, "columns"))
-    flags = {key: _flag(path, entries, key) for key in _FLAGS}
+    flags = {key: _flag(path, entries, key) if key in entries else getattr(base, key) for key in _FLAGS}
     if "angles" in entries:
         fields["angles"] = radians(_angles(path, entries["angles"])) * (-1 if flags["clockwise"] else 1)
     if "axis_column" in entries:
@@ -84,16 +91,29 @@ def read_sidecar(path: str | Path) -> Sidecar:
         fields["axis_column"] = "search" if search else _number(path, entries, "axis_column")
     return Sidecar(
         fields=fields,
-        facts={key: str(entries[key]) for key in _FACTS if key in entries},
-        values=_choice(path, entries, "values", VALUES) if "values" in entries else None,
-        scale=_number(path, entries, "scale") if "scale" in entries else 1.0,
+        facts=dict(base.facts) | {key: str(entries[key]) for key in _FACTS if key in entries},
+        values=_choice(path, entries, "values", VALUES) if "values" in entries else base.values,
+        scale=_number(path, entries, "scale") if "scale" in entries else base.scale,
         clockwise=flags["clockwise"],
         transpose=flags["transpose"],
         reverse_columns=flags["reverse_columns"],
-        flat=_level(path, entries, "flat"),
-        dark=_level(path, entries, "dark"),
-        row=int(_number(path, entries, "row")) if "row" in entries else None,
+        flat=_level(path, entries, "flat") if "flat" in entries else base.flat,
+        dark=_level(path, entries, "dark") if "dark" in entries else base.dark,
+        row=int(_number(path, entries, "row")) if "row" in entries else base.row,
     )
+
+
+def treatment(sidecar: Sidecar) -> dict[str, Any]:
+    """How values are to be read, without the geometry: plain values to be kept in another file."""
+    values = {name: getattr(sidecar, name) for name in _TREATMENT}
+    return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+def treated(kept: Mapping[str, Any]) -> Sidecar:
+    """The geometry file, without its geometry, that `treatment` took apart."""
+    known: dict[str, Any] = {name: kept[name] for name in _TREATMENT if kept.get(name) is not None}
+    known |= {name: Path(known[name]) for name in ("flat", "dark") if isinstance(known.get(name), str)}
+    return Sidecar(**known)
 
 
 def _mapping(path: Path) -> dict[Any, Any]:
@@ -118,7 +138,7 @@ def _number(path: Path, entries: dict[Any, Any], key: str) -> float:
 
 
 def _flag(path: Path, entries: dict[Any, Any], key: str) -> bool:
-    value = entries.get(key, False)
+    value = entries[key]
     if not isinstance(value, bool):
         raise InputError(f"'{key}' in '{path}' must be true or false, not {value!r}.")
     return value

@@ -10,7 +10,7 @@ from torch import Tensor
 from ctuq.gp.exact import Inverse, goal, warn_of_miss
 from ctuq.gp.features import random_features
 from ctuq.gp.operator import KernelOperator
-from ctuq.linops.dual import BlockDescent
+from ctuq.linops.block_descent import BlockDescent
 from ctuq.linops.solve import Solution, relative
 from ctuq.linops.stochastic import sdd, sgd
 

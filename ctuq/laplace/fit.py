@@ -11,6 +11,7 @@ from torch import Tensor
 from ctuq.errors import CtuqError, InputError
 from ctuq.laplace.evidence.ascent import Ascent, Step, ascend, mackay, scoring
 from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
+from ctuq.laplace.evidence.hyperprior import Hyperprior, value_and_slope, with_hyperprior
 from ctuq.laplace.evidence.sampled import Expectation, SampledExpectation
 from ctuq.laplace.evidence.sweep import Sweep, estimated_evidence, lowest_factor, sweep
 from ctuq.laplace.predictive import HeldOut
@@ -37,7 +38,8 @@ class Fit:
 
     Parameters
     ----------
-    model : LinearModel
+    model : LinearModel, optional
+        None if the problem is no network's.
     problem : Problem
         The model and its data, whitened.
     prior : Prior
@@ -64,7 +66,7 @@ class Fit:
         The route, and why it was taken.
     """
 
-    model: LinearModel
+    model: LinearModel | None
     problem: Problem
     prior: Prior
     psi: Tensor
@@ -155,17 +157,72 @@ def maximise_evidence(
     InputError
         For targets or priors that do not fit the model, and unknown methods.
     """
-    _check(targets, method, solver, samples)
+    _check_targets(targets)
     rng = torch.Generator(model.weights.device).manual_seed(0) if rng is None else rng
     used: Prior = g_prior(model, rng=rng) if prior is None else prior
     check_prior(model, used)
     problem = problem_of(model, targets, samples)
-    route, reason = (method, "as asked") if method != "auto" else _automatic(problem, used)
-    score = None if held_out is None else HeldOut(model, *held_out)
-    begin = first_point(problem, used, rng=rng) if start is None else start
-    search = _Search(problem, used, begin, score, with_sweep, max_steps, rng)
+    return maximise(
+        problem,
+        used,
+        model=model,
+        method=method,
+        solver=solver,
+        samples=samples,
+        score=None if held_out is None else HeldOut(model, *held_out),
+        with_sweep=with_sweep,
+        start=start,
+        batch=batch,
+        max_steps=max_steps,
+        cap=cap,
+        starts=starts,
+        rng=rng,
+    )
+
+
+def maximise(
+    problem: Problem,
+    prior: Prior,
+    *,
+    model: LinearModel | None = None,
+    method: str = "auto",
+    solver: str = "cg",
+    samples: int = 16,
+    score: HeldOut | None = None,
+    with_sweep: bool = False,
+    start: Point | None = None,
+    batch: int | None = None,
+    max_steps: int = 60,
+    cap: float = 1e4,
+    starts: int = 1,
+    rng: torch.Generator | None = None,
+    hyperprior: Hyperprior | None = None,
+    components: Tensor | None = None,
+) -> Fit:
+    """Maximise the evidence of any linear problem; `maximise_evidence` does so for a network's.
+
+    Parameters
+    ----------
+    problem : Problem
+    prior : Prior
+    model : LinearModel, optional
+        The network's, if the problem is one's.
+    score : HeldOut, optional
+    hyperprior : callable, optional
+        ``log p(psi)`` of the prior's hyperparameters, differentiable; what is maximised is the evidence times it, what is
+        reported is the evidence.
+    components : Tensor, float64, shape (c, m, m), optional
+        ``prior.components`` of the features, for the dense route, where they are known without the features' matrix.
+    method, solver, samples, with_sweep, start, batch, max_steps, cap, starts, rng
+        As for `maximise_evidence`.
+    """
+    _check(method, solver, samples)
+    rng = torch.Generator(problem.target.device).manual_seed(0) if rng is None else rng
+    route, reason = (method, "as asked") if method != "auto" else _automatic(problem, prior)
+    begin = first_point(problem, prior, rng=rng) if start is None else start
+    search = _Search(problem, prior, begin, score, with_sweep, max_steps, rng, hyperprior)
     found = (
-        search.dense(1 if start is not None else starts)
+        search.dense(1 if start is not None else starts, components)
         if route == "dense"
         else search.sampled(route, (solver, samples, batch), cap)
     )
@@ -174,7 +231,7 @@ def maximise_evidence(
     return Fit(
         model,
         problem,
-        used,
+        prior,
         psi=at.point.psi,
         sigma2=at.point.sigma2,
         mode=at.mode.weights,
@@ -197,13 +254,16 @@ def _warn_of_no_noise(capped: tuple[str, ...], point: Point) -> None:
         warnings.warn(
             f"The noise fell to {float(point.sigma2.min()):.1e}, the least that the arithmetic allows: to this model the data "
             "have none, and neither error bars nor evidence are at a maximum; give the likelihood a sigma2.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
-def _check(targets: Tensor, method: str, solver: str, samples: int) -> None:
+def _check_targets(targets: Tensor) -> None:
     if not isinstance(targets, Tensor):
         raise InputError(f"The targets are a tensor, not {type(targets).__name__}: torch.from_numpy makes one of an array.")
+
+
+def _check(method: str, solver: str, samples: int) -> None:
     if method not in METHODS or solver not in SOLVERS:
         raise InputError(f"There is no method {method!r} with solver {solver!r}; choose among {METHODS} and {SOLVERS}.")
     if samples < 2:
@@ -240,17 +300,19 @@ class _Search:
     with_sweep: bool
     max_steps: int
     rng: torch.Generator
+    hyperprior: Hyperprior | None = None
 
-    def dense(self, starts: int) -> _Found:
+    def dense(self, starts: int, components: Tensor | None = None) -> _Found:
         """By the exact evidence, from several starts where several variances compete."""
-        expectation = ExactExpectation(assembled(self.problem), self.prior)
+        problem = assembled(self.problem) if components is None else self.problem
+        expectation = ExactExpectation(problem, self.prior, components=components)
         ended = self._maximum(expectation, self.start)
         for start in self._others(starts - 1):
             try:
                 again = self._maximum(expectation, start)
             except CtuqError:
                 continue
-            ended = max(ended, again, key=lambda found: _value(found.expectation))
+            ended = max(ended, again, key=self._height)
         score, scored = None, "nothing"
         if self.score is not None:
             score, scored = self.score.exact(expectation), "held out"
@@ -260,7 +322,17 @@ class _Search:
         return _Found(ended, ended.expectation, Estimate(_value(ended.expectation), 0.0), swept)
 
     def _maximum(self, expectation: ExactExpectation, start: Point) -> Ascent:
-        return maximise_exact(expectation, start, learn_noise=self.problem.learn_noise, max_steps=self.max_steps)
+        return maximise_exact(
+            expectation,
+            start,
+            learn_noise=self.problem.learn_noise,
+            max_steps=self.max_steps,
+            hyperprior=self.hyperprior,
+        )
+
+    def _height(self, found: Ascent) -> float:
+        """What is maximised, at the end of a search."""
+        return _value(found.expectation) + value_and_slope(self.hyperprior, found.expectation.point.psi)[0]
 
     def _others(self, count: int) -> Iterator[Point]:
         """Starts with differently shared variances, where there are several: equal ones, then random ones."""
@@ -302,7 +374,7 @@ class _Search:
             # What solves on the way are worth does not matter; those at the end are done anew.
             warnings.filterwarnings("ignore", "Solves to a residual")
             ended = ascend(
-                SampledExpectation(problem, self.prior, self._sampler(problem, *sampling)),
+                with_hyperprior(SampledExpectation(problem, self.prior, self._sampler(problem, *sampling)), self.hyperprior),
                 self.prior,
                 start,
                 learn_noise=self.problem.learn_noise,

@@ -16,6 +16,7 @@ from ctuq.laplace.system.problem import System, plus_identity
 from ctuq.laplace.system.routes import fits_densely, for_solver, sampler_of
 from ctuq.laplace.system.sampling import Conditioned, Draws, condition
 from ctuq.laplace.tangent.likelihoods import Bernoulli, Categorical
+from ctuq.laplace.tangent.model import LinearModel
 from ctuq.linops.memory import require_memory
 from ctuq.linops.operator import LinearOperator
 from ctuq.linops.solve import CG, Solution, Solver
@@ -72,6 +73,12 @@ class Posterior:
             self._finely = CG(_FINE, preconditioner=self._block.preconditioner(self._system))
 
     @property
+    def _model(self) -> LinearModel:
+        if self.fit.model is None:
+            raise InputError("This fit is of a problem without a network: only draws of its weights can be asked for.")
+        return self.fit.model
+
+    @property
     def exact(self) -> bool:
         """Whether variances come from solves for each output, to the solver's residual; else from samples."""
         return self.solver == "cholesky"
@@ -83,8 +90,8 @@ class Posterior:
 
     def mean(self, inputs: Tensor | None = None) -> Tensor:
         """Predictive mean of the outputs, (n, *output): at the linear model's mode, or the network's (`LinearModel.centre`)."""
-        outputs, jacobian = self.fit.model.at(inputs)
-        return self.fit.model.mean(outputs, jacobian, self.fit.mode)
+        outputs, jacobian = self._model.at(inputs)
+        return self._model.mean(outputs, jacobian, self.fit.mode)
 
     def weights(self, n: int, *, rng: torch.Generator) -> Tensor:
         """Draws of the weights minus the mode, float64 (n, P)."""
@@ -102,13 +109,13 @@ class Posterior:
 
     def samples(self, n: int, inputs: Tensor | None = None, *, rng: torch.Generator) -> Tensor:
         """Joint draws of all outputs, (n draws, n, *output), float64, without noise."""
-        outputs, jacobian = self.fit.model.at(inputs)
-        mean = self.fit.model.mean(outputs, jacobian, self.fit.mode).double()
+        outputs, jacobian = self._model.at(inputs)
+        mean = self._model.mean(outputs, jacobian, self.fit.mode).double()
         return mean + push(jacobian, self.weights(n, rng=rng))
 
     def std(self, inputs: Tensor | None = None) -> Tensor:
         """Standard deviation of each output, float64, without noise; exact, or with the relative error `error`."""
-        _, jacobian = self.fit.model.at(inputs)
+        _, jacobian = self._model.at(inputs)
         if self.exact:
             index = torch.arange(jacobian.range.size, device=self._rng.device)
             variances = [self._covariance(jacobian, rows).diagonal() for rows in index.split(_ROWS)]
@@ -131,7 +138,7 @@ class Posterior:
         """
         needed = 8.0 * len(rows) * (3 * self._problem.weights + 2 * len(rows))
         require_memory(needed, f"The covariance of {len(rows)} outputs", "ask for fewer", self.fit.mode.device)
-        _, jacobian = self.fit.model.at(inputs)
+        _, jacobian = self._model.at(inputs)
         if self._finely is not None:
             return self._covariance(jacobian, rows)
         chosen = push(jacobian, self._own).flatten(1)[:, rows]
@@ -155,7 +162,7 @@ class Posterior:
         """
         if method not in ("monte_carlo", "probit"):
             raise InputError(f"There is no predictive {method!r}; choose monte_carlo or probit.")
-        model, likelihood = self.fit.model, self.fit.model.likelihood
+        model, likelihood = self._model, self._model.likelihood
         outputs, jacobian = model.at(inputs)
         mean = model.mean(outputs, jacobian, self.fit.mode)
         gaussian = prediction(model, outputs, mean, self._data_covariance(jacobian, len(outputs)), self.fit.sigma2)

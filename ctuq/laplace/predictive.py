@@ -116,7 +116,7 @@ def log_likelihoods(likelihood: Categorical | Bernoulli, samples: Tensor, y: Ten
     return torch.stack([likelihood.log_probability(draw, y).reshape(len(draw), -1).sum(1) for draw in samples])
 
 
-def new_noise(model: LinearModel, sigma2: Tensor, count: int) -> Tensor:
+def _new_noise(model: LinearModel, sigma2: Tensor, count: int) -> Tensor:
     """Noise variance of each output of a new datum of weight 1, (count,), float64; zeros for classes.
 
     Groups that are the same for all data hold for new data too; else the new datum has the mean variance of an observation.
@@ -145,10 +145,10 @@ def prediction(model: LinearModel, outputs: Tensor, mean: Tensor, covariance: Te
     sigma2 : Tensor, shape (G,)
     """
     flat = mean.double().reshape(len(outputs), -1)
-    return GaussianPrediction(flat, covariance, new_noise(model, sigma2, flat.shape[1]).expand(flat.shape))
+    return GaussianPrediction(flat, covariance, _new_noise(model, sigma2, flat.shape[1]).expand(flat.shape))
 
 
-def mean_log_likelihood(model: LinearModel, predicted: GaussianPrediction, outputs: Tensor, y: Tensor) -> float:
+def _mean_log_likelihood(model: LinearModel, predicted: GaussianPrediction, outputs: Tensor, y: Tensor) -> float:
     """Mean log likelihood of a datum, nats: exact for Gaussian noise, by draws of the logits for classes.
 
     Classes use the same 256 draws at every call, so that differences are those of the predictions.
@@ -195,7 +195,7 @@ class HeldOut:
     def _score(self, found: Expectation, covariance: Tensor) -> float:
         mean = self._model.mean(self._outputs, self._jacobian, found.mode.weights)
         predicted = prediction(self._model, self._outputs, mean, covariance, found.point.sigma2)
-        return mean_log_likelihood(self._model, predicted, self._outputs, self._targets)
+        return _mean_log_likelihood(self._model, predicted, self._outputs, self._targets)
 
 
 def push(jacobian: LinearOperator, weights: Tensor) -> Tensor:

@@ -27,11 +27,11 @@ def gram(a: Tensor) -> Tensor:
     """
     out = torch.zeros(len(a), len(a), dtype=torch.float64, device=a.device)
     for columns in range(0, a.shape[1], _COLUMNS):
-        add_upper(out, a[:, columns : columns + _COLUMNS].double())
+        _add_upper(out, a[:, columns : columns + _COLUMNS].double())
     return mirrored(out)
 
 
-def add_upper(out: Tensor, a: Tensor) -> None:
+def _add_upper(out: Tensor, a: Tensor) -> None:
     """Add ``a a^T`` to the blocks of ``out`` (m, m) on and above its diagonal; what stands below is not to be used."""
     for row in range(0, len(a), _ROWS):
         rows = slice(row, row + _ROWS)
@@ -59,6 +59,6 @@ def pair_grams(taps: Tensor, basis: Tensor, pairs: Sequence[tuple[int, int]], ou
         turned = (part.double() @ basis).movedim(-1, 0).contiguous()
         for target, (a, b) in zip(out, pairs, strict=True):
             if a == b:
-                add_upper(target, turned[a])
+                _add_upper(target, turned[a])
             else:
                 target.addmm_(turned[a], turned[b].T)

@@ -1,5 +1,7 @@
-"""How much memory is left, and refusing work that does not fit before it starts."""
+"""How much memory is left, refusing work that does not fit before it starts, and reusing what was freed."""
 
+import ctypes
+import sys
 from pathlib import Path
 
 import torch
@@ -7,6 +9,24 @@ import torch
 from ctuq.errors import ResourceError
 
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Numbers of glibc's parameters for mallopt."""
+_KEPT = 2**30
+
+
+def keep_freed_memory() -> bool:
+    """Let this process reuse the memory it frees, up to 1 GiB, instead of giving it back at once; for a program to call first.
+
+    By default glibc maps each value above 32 MiB anew, and the system clears its pages one by one when they are first
+    written: products with a Jacobian of 256^2 pixels, four rows at once, take 1.3 times as long.
+
+    Returns
+    -------
+    bool
+        Whether the C library could be told: it could on Linux with glibc 2.35 or newer.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    return mallopt is not None and bool(mallopt(_MMAP_THRESHOLD, _KEPT)) and bool(mallopt(_TRIM_THRESHOLD, _KEPT))
 
 
 def available_memory(device: torch.device | str = "cpu") -> int | None:

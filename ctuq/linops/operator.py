@@ -53,20 +53,20 @@ class LinearOperator(ABC):
     @property
     def T(self) -> "LinearOperator":
         """The transpose; ``A.T.T`` is A."""
-        return Transpose(self)
+        return _Transpose(self)
 
     def __matmul__(self, other: "LinearOperator") -> "LinearOperator":
         if self.domain.shape != other.range.shape:
             raise InputError(f"Cannot compose {self!r} after {other!r}: {other.range.shape} is not {self.domain.shape}.")
-        return Product(self, other)
+        return _Product(self, other)
 
     def __add__(self, other: "LinearOperator") -> "LinearOperator":
         if (self.domain.shape, self.range.shape) != (other.domain.shape, other.range.shape):
             raise InputError(f"Cannot add {self!r} and {other!r}: their shapes differ.")
-        return Sum(self, other)
+        return _Sum(self, other)
 
     def __mul__(self, factor: float) -> "LinearOperator":
-        return Scaled(factor, self)
+        return _Scaled(factor, self)
 
     __rmul__ = __mul__
 
@@ -76,10 +76,11 @@ class LinearOperator(ABC):
         return self(eye.reshape(-1, *self.domain.shape)).reshape(self.domain.size, -1).T
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.domain.shape} -> {self.range.shape})"
+        name = type(self).__name__.lstrip("_")
+        return f"{name}({self.domain.shape} -> {self.range.shape})"
 
 
-class Transpose(LinearOperator):
+class _Transpose(LinearOperator):
     """The transpose of an operator."""
 
     def __init__(self, operator: LinearOperator):
@@ -97,7 +98,7 @@ class Transpose(LinearOperator):
         return self._operator
 
 
-class Product(LinearOperator):
+class _Product(LinearOperator):
     """``outer`` after ``inner``."""
 
     def __init__(self, outer: LinearOperator, inner: LinearOperator):
@@ -111,7 +112,7 @@ class Product(LinearOperator):
         return self._inner._apply_transpose(self._outer._apply_transpose(y))
 
 
-class Sum(LinearOperator):
+class _Sum(LinearOperator):
     """Two operators between the same spaces, added."""
 
     def __init__(self, first: LinearOperator, second: LinearOperator):
@@ -125,7 +126,7 @@ class Sum(LinearOperator):
         return self._first._apply_transpose(y) + self._second._apply_transpose(y)
 
 
-class Scaled(LinearOperator):
+class _Scaled(LinearOperator):
     """``factor`` times an operator."""
 
     def __init__(self, factor: float, operator: LinearOperator):

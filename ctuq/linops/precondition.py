@@ -177,7 +177,7 @@ def pivoted_cholesky(
         index = torch.multinomial(left.to(rng.device), count, generator=rng).to(left.device)
         block = rows(index).double() - factor[:, index].T @ factor
         pivots, basis = torch.linalg.eigh(block[:, index])
-        kept = pivots > 10 * rounding * scale
+        kept = pivots > _BLOCK * rounding * max(scale, float(pivots[-1]))
         if not kept.any():
             break
         new = (basis[:, kept] * pivots[kept].rsqrt()).T @ block

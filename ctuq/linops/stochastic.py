@@ -19,6 +19,7 @@ _CAUTION = 0.7
 _SINGLE = 32
 _LARGE = 10
 _MEMORY = 100
+_MOMENTUM = 0.9
 
 
 def step_limit(largest: float, noise: float, momentum: float) -> float:
@@ -81,7 +82,7 @@ def sgd(
     batch: int,
     steps: int,
     step_size: float | None = None,
-    momentum: float = 0.9,
+    momentum: float = _MOMENTUM,
     rng: torch.Generator,
 ) -> Tensor:
     """Minimise k quadratics by mini-batch gradients with Nesterov momentum, decaying steps and averaged iterates.
@@ -121,7 +122,7 @@ def sgd(
         return Symmetric(lambda x: (gradient(x.expand_as(start), index) - origin)[:1], Space.of(start))
 
     if step_size is None:
-        step_size = automatic_step(slope, n=n, batch=smallest_batch(n, batch), momentum=momentum, rng=rng)
+        step_size = automatic_step(slope, n=n, batch=_smallest_batch(n, batch), momentum=momentum, rng=rng)
     schedule = [step_size * min(1.0, 2 - 2 * t / steps) for t in range(steps)]
     return descend(gradient, start, batches(n, batch, rng), schedule, momentum)
 
@@ -134,7 +135,7 @@ def sdd(
     batch: int,
     steps: int,
     step_size: float | None = None,
-    momentum: float = 0.9,
+    momentum: float = _MOMENTUM,
     rtol: float = 1e-2,
     rng: torch.Generator,
     start: Tensor | None = None,
@@ -178,10 +179,76 @@ def sdd(
         return place(index, (n / len(index)) * (rows(index, a).to(b) - b[:, index]))
 
     if step_size is None:
-        step_size = automatic_step(principal, n=n, batch=smallest_batch(n, batch), momentum=momentum, rng=rng)
+        step_size = automatic_step(principal, n=n, batch=_smallest_batch(n, batch), momentum=momentum, rng=rng)
     a = torch.zeros_like(b) if start is None else start.to(b)
     a = descend(gradient, a, batches(n, batch, rng), [step_size] * steps, momentum)
     return reported("SDD", Solution(a, residuals(rows, a, b, batch), steps, True), rtol)
+
+
+@torch.no_grad()
+def sdd_features(
+    features: Callable[[Tensor], LinearOperator],
+    covariance: Callable[[Tensor], Tensor],
+    noise: Tensor,
+    b: Tensor,
+    *,
+    batch: int,
+    steps: int,
+    rtol: float = 1e-2,
+    rng: torch.Generator,
+) -> tuple[Solution, Tensor]:
+    """Stochastic dual descent for ``K = H Sigma H^T + N`` by products with the features of one mini-batch.
+
+    ``u = Sigma H^T a`` is carried along: each step changes it by the features of the mini-batch alone, and costs one product
+    with ``H_I`` and one with ``H_I^T``.
+
+    Parameters
+    ----------
+    features : callable
+        ``features(index)``: ``H_I`` from ``(P,)`` to ``(|I|, ...)``.
+    covariance : callable
+        Sigma applied to ``(k, P)``.
+    noise : Tensor
+        Noise variances, of the shape ``(n, ...)`` of the observations.
+    b : Tensor, shape (k, n, ...)
+    batch, steps, rtol, rng
+        As for `sdd`.
+
+    Returns
+    -------
+    solution : Solution
+    lifted : Tensor, float64, shape (k, P)
+        ``u`` of the solution, computed anew.
+    """
+    b, noise, shape = b.double(), noise.double(), b.shape[1:]
+    n, size = shape[0], shape.numel()
+
+    def lift(index: Tensor, part: Tensor) -> Tensor:
+        H = features(index)
+        return covariance(H.T(part.to(H.range.dtype))).to(b)
+
+    def push(index: Tensor, u: Tensor) -> Tensor:
+        H = features(index)
+        return H(u.to(H.domain.dtype)).to(b)
+
+    def principal(index: Tensor) -> LinearOperator:
+        index = index.to(b.device)
+        scale = n / len(index)
+        return Symmetric(lambda x: scale * (push(index, lift(index, x)) + noise[index] * x), Space.of(b[:, index]))
+
+    def gradient(pair: Tensor, index: Tensor) -> Tensor:
+        a, u = pair[:, :size].reshape(-1, *shape), pair[:, size:]
+        change = (n / len(index)) * (push(index, u) + noise[index] * a[:, index] - b[:, index])
+        return torch.cat([torch.zeros_like(b).index_copy_(1, index, change).flatten(1), lift(index, change)], 1)
+
+    step_size = automatic_step(principal, n=n, batch=_smallest_batch(n, batch), momentum=_MOMENTUM, rng=rng)
+    weights = features(torch.arange(1, device=b.device)).domain.size
+    pair = descend(gradient, b.new_zeros(len(b), size + weights), batches(n, batch, rng), [step_size] * steps, _MOMENTUM)
+    a = pair[:, :size].reshape(b.shape)
+    blocks = torch.arange(n, device=b.device).split(batch)
+    u = torch.stack([lift(index, a[:, index]) for index in blocks]).sum(0)
+    residual = residuals(lambda index, a: push(index, u) + noise[index] * a[:, index], a, b, batch)
+    return reported("SDD", Solution(a, residual, steps, True), rtol), u
 
 
 def descend(
@@ -223,6 +290,6 @@ def batches(n: int, batch: int, rng: torch.Generator) -> Iterator[Tensor]:
         yield from torch.randperm(n, generator=rng, device=rng.device).tensor_split(-(-n // batch))
 
 
-def smallest_batch(n: int, batch: int) -> int:
+def _smallest_batch(n: int, batch: int) -> int:
     """Data in the smallest of `batches`."""
     return n // -(-n // batch)

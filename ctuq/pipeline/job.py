@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctuq.errors import BackendError, InputError
-from ctuq.laplace import DensePosterior
-from ctuq.linops.jacobian.network import linearise
+from ctuq.linops.jacobian.network import linearise, weight_names
+from ctuq.linops.memory import available_memory
 from ctuq.pipeline.checkpoint import Checkpoint
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
+from ctuq.pipeline.plan import Plan, measure, priced
+from ctuq.pipeline.threads import take_threads
 from ctuq.recon import CLASSICAL
-from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip, generator
+from ctuq.recon.dip import Data, DIPState, Generator, generator, trial_step
+from ctuq.recon.holdout import default_views, held_views, split, useful_views
+from ctuq.recon.stages import all_finished, fit_in_stages, steps, steps_done, work
 from ctuq.scores.gaussian import (
     PATCHES,
     image_scores,
@@ -32,12 +36,17 @@ from ctuq.tomo.geometry import VolumeGrid, default_grid
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
-from ctuq.uncertainty.calibration import choose_views, default_views
-from ctuq.uncertainty.estimate import Estimate, estimate
+from ctuq.uncertainty.estimate import Estimate, estimate, named
+from ctuq.uncertainty.model import ImageModel, image_model
 from ctuq.uncertainty.result import Result
-from ctuq.uncertainty.tangent import TangentModel
+from ctuq.uncertainty.route import route
 
-_STOPPING_SHARE = 0.05
+_DENSE_PIXELS = 4096
+"""Up to so many pixels a truth is scored against the whole covariance, above against samples."""
+_KEPT = 2**26
+_FIT = 4096
+"""Bytes a pixel that the fit's activations and their gradients take."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -137,6 +146,27 @@ def reconstruct(
     return _with_dip(run, base, Data(A, y, weights), views, checkpoint)
 
 
+def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -> Plan:
+    """What a reconstruction with uncertainty would take, without making it: a few seconds of measurement.
+
+    Parameters
+    ----------
+    scan, options, **settings
+        As for `reconstruct`, with the method "dip".
+    """
+    run = Run(options or options_from("dip", settings), None)
+    if run.options.method != "dip" or not run.options.uncertainty:
+        raise InputError("Only the method dip with uncertainty has a plan: the other methods take seconds.")
+    grid = choose_grid(scan, run.options.size)
+    scan = match_detector(scan, grid)
+    views = _split(run.options, scan)
+    A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix")
+    data = Data(A, *_tensors(scan, run.device))
+    fit, _ = split(data, views.held, rng=run.rng)
+    generate, start = generator(fit, run.options.dip, rng=run.rng)
+    return _plan(run, data, views, fit, generate=generate, start=start)
+
+
 def choose_grid(scan: Scan, size: int) -> VolumeGrid:
     """The scan's own grid at this size, or a square over the circle that every view sees."""
     return default_grid(scan.geometry, size) if scan.grid is None else scan.grid.resized(size)
@@ -144,24 +174,31 @@ def choose_grid(scan: Scan, size: int) -> VolumeGrid:
 
 def match_detector(scan: Scan, grid: VolumeGrid) -> Scan:
     """Average neighbouring columns while their rays stay closer than a pixel's width at the axis."""
-    factor = max(1, int(grid.voxel / scan.geometry.pixel_at_axis + 1e-6))
-    return scan.binned(min(factor, scan.geometry.columns))
+    return scan.binned(scan.geometry.binning(grid))
 
 
-def _with_dip(run: Run, base: Result, data: Data, views: _Views, checkpoint: Path | None) -> Result:
-    fit, stop = _stopping_data(run, data, views)
+def _with_dip(run: Run, base: Result, data: Data, views: _Views, path: Path | None) -> Result:
+    fit, stop = split(data, views.held, rng=run.rng)
+    generate, start = generator(fit, run.options.dip, rng=run.rng)
+    checkpoint = Checkpoint(path, base.scan, run.options)
+    kept = checkpoint.load(start)
+    take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
+    if run.options.uncertainty:
+        plan = _plan(run, data, views, fit, generate=generate, start=start)
+        checkpoint.way = (plan.route, plan.products) if checkpoint.way is None else checkpoint.way
+        base = replace(base, plan=plan.record())
     with run.clock("dip"):
-        generate, start = generator(fit, run.options.dip, rng=run.rng)
-        state = _fit(run, generate, start, (fit, stop), Checkpoint(checkpoint, base.scan, run.options))
+        state = _fit(run, generate, start, (fit, stop), checkpoint=checkpoint, kept=kept)
         image = generate(state.best)[0].detach()
     history = {name: state.history[:, i].numpy() for i, name in enumerate(("iteration", "loss", "held_out_loss"))}
     base = replace(base, mean=image.cpu().numpy(), history=history, warnings=views.notes)
-    if not run.options.uncertainty:
+    if checkpoint.way is None:
         return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
+    way, products = checkpoint.way
     with run.clock("jacobian"):
         network, inputs = generate.module(state.best)
-        _, jacobian = linearise(network, inputs)
-        model = TangentModel(
+        _, jacobian = linearise(network, inputs, choice=products)
+        model = image_model(
             data.A,  # pyright: ignore[reportArgumentType]
             data.y,
             data.weights,
@@ -169,33 +206,51 @@ def _with_dip(run: Run, base: Result, data: Data, views: _Views, checkpoint: Pat
             jacobian=jacobian,
             scale=float(generate.scale[0]),
             prior=run.options.prior,
+            rank=way.rank,
+            rng=run.rng,
             progress=lambda done, total: run.tell("Jacobian", done, total),
         )
-        _log.info("Tangent model: %s; about %.1f GiB.", model.plan.reason, model.plan.bytes / 2**30)
     with run.clock("evidence"):
         run.tell("Evidence", 0, 1)
-        found = estimate(model, data.y, views.held, variation=run.options.variation)
+        found = estimate(model, data.y, views.held, variation=run.options.variation, rng=run.rng, way=way)
         run.tell("Evidence", 1, 1, f"log evidence {found.evidence.value:.1f}")
     return _assembled(run, base, model, found)
 
 
-def _assembled(run: Run, base: Result, model: TangentModel, found: Estimate) -> Result:
+def _plan(run: Run, data: Data, views: _Views, fit: Data, *, generate: Generator, start: dict[str, Tensor]) -> Plan:
+    """What the error bars will take, told before the fit."""
+    used, grid = data.weights > 0, data.A.grid
+    seen = int(used[torch.as_tensor(views.fitted, device=used.device)].sum())
+    network, _ = generate.module(start)
+    blocks = [(name, value) for name, value in network.named_parameters() if name in weight_names(network)]
+    count = {"isotropic": 1, "g": 1, "layerwise": len(blocks), "filter": 6 * len(blocks)}[run.options.prior]
+    size = sum(value.numel() for _, value in blocks)
+    chosen = route(grid.size, int(used.sum()), seen, size, components=count, memory=available_memory(run.device))
+    speeds = measure(fit, generate, start)
+    made = priced(chosen, speeds, work(grid, run.options.dip), fit_bytes=_FIT * grid.size)
+    _log.info("Plan: %s", made)
+    return made
+
+
+def _assembled(run: Run, base: Result, model: ImageModel, found: Estimate) -> Result:
     """The result with its error bars, samples and scores."""
+    posterior, scale = found.posterior, found.scales.image**0.5
     with run.clock("samples"):
         run.tell("Samples", 0, 1)
-        posterior, scale = found.posterior, found.scales.image**0.5
-        exact = isinstance(posterior, DensePosterior)
-        draws = posterior.deviations(run.options.samples if exact else max(posterior.draws, run.options.samples), rng=run.rng)
-        raw = (posterior.std() if exact else draws.double().square().mean(0).sqrt()).cpu().numpy().astype(np.float32)
-        deviations = (scale * draws).cpu().numpy().astype(np.float32)
+        raw = posterior.std().cpu().numpy().astype(np.float32)
+        deviations = (scale * posterior.deviations(run.options.samples, rng=run.rng)).cpu().numpy().astype(np.float32)
+        kept = min(run.options.directions, max(1, _KEPT // (4 * raw.size)))
+        leading = posterior.directions(kept, rng=run.rng)
         run.tell("Samples", 1, 1)
+    directions = (scale * leading.values.sqrt()[:, None] * leading.vectors).reshape(-1, *raw.shape)
     mean = (model.image.double() + found.correction).cpu().numpy().astype(np.float32)
     std = (scale * raw).astype(np.float32)
     scores = {"leave_one_angle_out": found.leave_one_out}
     if found.calibration is not None:
         scores |= {"held_out": dict(found.calibration.calibrated), "held_out_raw": dict(found.calibration.raw)}
     if base.truth is not None:
-        covariance = scale**2 * posterior.covariance.cpu().numpy() if isinstance(posterior, DensePosterior) else None
+        small = raw.size <= _DENSE_PIXELS
+        covariance = scale**2 * posterior.covariance().cpu().numpy() if small else None
         scores["truth"] = truth_scores(mean, std, base.truth) | _patches(base.truth - mean, covariance, deviations)
         scores["truth_raw"] = truth_scores(mean, raw, base.truth)
     evidence = found.evidence
@@ -205,11 +260,13 @@ def _assembled(run: Run, base: Result, model: TangentModel, found: Estimate) -> 
         mean=mean,
         std=std,
         std_raw=raw,
-        std_error=0.0 if exact else (2 * len(deviations)) ** -0.5,
-        samples=mean + deviations[: run.options.samples],
+        std_error=posterior.error,
+        samples=mean + deviations,
+        directions=directions.cpu().numpy().astype(np.float32),
         sigma2=found.scales.noise * evidence.sigma2,
-        prior=evidence.named(model.prior) | dict(zip(("floor", "displacement"), evidence.floors, strict=True)),
+        prior=named(model.prior, evidence.psi),
         log_evidence=evidence.value,
+        log_evidence_error=evidence.error,
         calibration=found.calibration,
         scores=scores,
         warnings=base.warnings + notes,
@@ -225,53 +282,39 @@ def _patches(error: NDArray, covariance: NDArray | None, deviations: NDArray) ->
 
 def _split(options: ReconstructOptions, scan: Scan) -> _Views:
     every, nobody = np.arange(scan.n_angles), np.zeros(0, np.int64)
-    # A view without a single ray that counts can neither stop the fit nor say anything of the scales.
-    useful = every if scan.weights is None else np.flatnonzero(scan.weights.max(axis=1) > 0)
+    useful = every if scan.weights is None else useful_views(scan.weights)
     n = len(useful)
     wanted = default_views(n) if options.calibration_views is None else options.calibration_views
-    if wanted < 0 or wanted >= n:
-        raise InputError(f"{wanted} calibration views were asked for, and the scan has {n}; leave at least one for the fit.")
+    held = held_views(scan.geometry.angles, useful, wanted)
     if not options.uncertainty:
         return _Views(every, nobody)
     if not (options.calibrate and wanted):
         text = "Not calibrated: the error bars are the tangent model's own, which are too short on real scans."
         few = f" {n} views are too few to hold any out." if options.calibrate and not wanted else ""
         return _Views(every, nobody, (text + few,))
-    held = useful[choose_views(scan.geometry.angles[useful], wanted)[1]]
     return _Views(np.setdiff1d(every, held), held)
 
 
-def _stopping_data(run: Run, data: Data, views: _Views) -> tuple[Data, Data]:
-    """Rays to fit and rays that stop the fit: the held-out views, or else one ray in twenty."""
-    if len(views.held):
-        return _of_views(data, views.fitted), _of_views(data, views.held)
-    apart = (torch.rand(data.y.shape, generator=run.rng) < _STOPPING_SHARE).to(data.y)
-    fit, stop = (Data(data.A, data.y[None], (data.weights * share)[None]) for share in (1 - apart, apart))
-    return fit, stop
-
-
-def _of_views(data: Data, views: NDArray[np.int64]) -> Data:
-    rows = torch.as_tensor(views, device=data.y.device)
-    return Data(data.A.subset(views), data.y[rows][None], data.weights[rows][None])
-
-
-def _fit(run: Run, generate: Generator, start: dict[str, Tensor], data: tuple[Data, Data], checkpoint: Checkpoint) -> DIPState:
-    options = run.options.dip
-    kept = state = checkpoint.load(start)
-    if kept is None or not _finished(kept, options):
-        for state in dip(generate, start, *data, options, resume=kept):
+def _fit(
+    run: Run,
+    generate: Generator,
+    start: dict[str, Tensor],
+    data: tuple[Data, Data],
+    *,
+    checkpoint: Checkpoint,
+    kept: DIPState | None,
+) -> DIPState:
+    options, grid = run.options.dip, data[0].A.grid
+    state, total = kept, steps(grid, options)
+    if kept is None or not all_finished(kept, grid, options):
+        for state in fit_in_stages(generate, start, *data, options, resume=kept):
             checkpoint.save(state, options)
-            misfit = float(state.history[-1, 2])
-            run.tell("Deep Image Prior", state.iteration, options.iterations, f"held-out misfit {misfit:.3g}")
-        run.tell("Deep Image Prior", options.iterations, options.iterations)
+            text = f"held-out misfit {float(state.history[-1, 2]):.3g}"
+            run.tell("Deep Image Prior", min(total, steps_done(state, grid, options)), total, text)
+        run.tell("Deep Image Prior", total, total)
     assert state is not None
     checkpoint.save(state, options, last=True)
     return state
-
-
-def _finished(state: DIPState, options: DIPOptions) -> bool:
-    waited = state.iteration - int(state.best_iteration.max())
-    return state.iteration >= options.iterations or waited > options.patience * options.iterations
 
 
 def _classical(run: Run, A: RayTransform, y: Tensor, weights: Tensor) -> dict[str, NDArray[np.float32]]:

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from importlib.metadata import PackageNotFoundError, version
 
 from ctuq.errors import InputError
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import DIPOptions
-from ctuq.uncertainty.tangent import PRIORS
+from ctuq.uncertainty.factor import PRIORS
+from ctuq.versions import versions_of
 
 METHODS = ("dip", *CLASSICAL)
 _LIBRARIES = ("ctuq", "torch", "numpy", "scipy", "astra-toolbox", "odl", "h5py", "scikit-image")
@@ -26,10 +26,12 @@ class ReconstructOptions:
     uncertainty : bool
     samples : int
         Posterior samples to keep.
+    directions : int
+        Most leading directions of the covariance to keep for later questions (`Result.covariance`), in 64 MiB at most.
     calibrate : bool
         Hold views out of the fit and learn the scales of the error bars from them.
     calibration_views : int, optional
-        How many; by default `ctuq.uncertainty.calibration.default_views`.
+        How many; by default `ctuq.recon.holdout.default_views`.
     prior : str
         "isotropic", "layerwise", "filter" or "g".
     variation : float
@@ -37,6 +39,8 @@ class ReconstructOptions:
     device : str
         "auto" takes a GPU if there is one.
     seed : int
+    threads : int, optional
+        Processor threads of the fit and what follows; 0 measures whether one or all are quicker. By default as torch is set.
     dip : DIPOptions
     """
 
@@ -44,12 +48,14 @@ class ReconstructOptions:
     size: int = 128
     uncertainty: bool = True
     samples: int = 64
+    directions: int = 128
     calibrate: bool = True
     calibration_views: int | None = None
     prior: str = "isotropic"
     variation: float = 0.0
     device: str = "auto"
     seed: int = 0
+    threads: int | None = None
     dip: DIPOptions = field(default_factory=DIPOptions)
 
     def __post_init__(self):
@@ -59,6 +65,8 @@ class ReconstructOptions:
             raise InputError(f"There is no prior {self.prior!r}; choose one of {', '.join(PRIORS)}.")
         if self.size < 8:
             raise InputError(f"The image size must be at least 8 pixels, got {self.size}.")
+        if self.threads is not None and self.threads < 0:
+            raise InputError(f"The number of threads cannot be negative, got {self.threads}.")
         if self.samples < 0:
             raise InputError(f"The number of samples cannot be negative, got {self.samples}.")
 
@@ -99,10 +107,4 @@ def flat_settings(options: ReconstructOptions) -> dict[str, str | float | int]:
 
 def library_versions() -> dict[str, str]:
     """Versions of ctuq and of what it computes with."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return versions_of(*_LIBRARIES)

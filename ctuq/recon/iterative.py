@@ -11,7 +11,13 @@ _STALLED = 1e-2
 
 @torch.no_grad()
 def sirt(
-    A: RayTransform, y: Tensor, *, weights: Tensor | None = None, iterations: int = 200, nonnegative: bool = True
+    A: RayTransform,
+    y: Tensor,
+    *,
+    weights: Tensor | None = None,
+    iterations: int = 200,
+    nonnegative: bool = True,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Simultaneous iterative reconstruction: x <- x + C A' W R (y - A x), R and C the inverse row and column sums.
 
@@ -26,6 +32,8 @@ def sirt(
         More fit the data closer, noise included.
     nonnegative : bool
         Keep attenuation from falling below 0.
+    start : Tensor, shape (..., y, x), optional
+        By default nothing.
 
     Returns
     -------
@@ -37,7 +45,7 @@ def sirt(
     rays = torch.where(lengths > 0, precision / lengths.clamp_min(_tiny(lengths)), 0)
     columns = A.T(torch.where(lengths > 0, precision, torch.zeros(())).expand_as(y))
     step = torch.where(columns > 0, 1 / columns.clamp_min(_tiny(columns)), 0)
-    x = torch.zeros_like(columns)
+    x = torch.zeros_like(columns) if start is None else start
     for _ in range(iterations):
         x = x + step * A.T(rays * (y - A(x)))
         if nonnegative:

@@ -20,7 +20,9 @@ class UNetOptions:
         Groups of the group normalisation; 0 leaves it out. Without it the fit needs about half the iterations, and one prior
         variance for all weights has a meaning.
     activation : str
-        Of the output: "softplus", "sigmoid", "relu" or "none".
+        Of the output: "leaky", "softplus", "sigmoid", "relu" or "none". The default is a sharp softplus with a small slope:
+        nowhere without a gradient, neither in the object nor where there is nothing, so that a fit can always go on and its
+        tangent model is never sure of a plateau.
     dims : int
         2 for images, 3 for volumes.
     """
@@ -28,11 +30,37 @@ class UNetOptions:
     channels: tuple[int, ...] = (32, 32, 32)
     skips: tuple[int, ...] = (0, 4)
     groups: int = 0
-    activation: str = "sigmoid"
+    activation: str = "leaky"
     dims: int = 2
 
 
-_ACTIVATIONS = {"softplus": nn.Softplus, "sigmoid": nn.Sigmoid, "relu": nn.ReLU, "none": nn.Identity}
+_SHARP, _LEAK = 6.0, 0.01
+
+
+class LeakySoftplus(nn.Module):
+    """``leak z + (1 - leak) softplus(z)`` of a sharp softplus, 1 at about 1; its slope is between ``leak`` and 1."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return _LEAK * z + (1 - _LEAK) * nn.functional.softplus(z, _SHARP)
+
+
+_ACTIVATIONS = {
+    "leaky": LeakySoftplus,
+    "softplus": nn.Softplus,
+    "sigmoid": nn.Sigmoid,
+    "relu": nn.ReLU,
+    "none": nn.Identity,
+}
+
+
+def inverse_activation(name: str, value: float) -> float:
+    """What an output activation maps to ``value``, between 0 and 1."""
+    low, high = -20.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = float(_ACTIVATIONS[name]()(torch.tensor(middle, dtype=torch.float64))) < value
+        low, high = (middle, high) if below else (low, middle)
+    return (low + high) / 2
 
 
 class UNet(nn.Module):

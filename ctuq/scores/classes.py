@@ -90,7 +90,7 @@ class JointScore:
     marginal: float
 
 
-def joint_log_likelihood(log_likelihoods: Tensor, kappa: int, *, shuffles: int = 10, rng: torch.Generator) -> JointScore:
+def joint_score(log_likelihoods: Tensor, kappa: int, *, shuffles: int = 10, rng: torch.Generator) -> JointScore:
     """Log-likelihood of kappa data together, each repeated a random number of times: it sees correlations of predictions.
 
     ``log mean_j exp sum_l b_l log p_j(y_l | x_l)`` over groups of kappa data, with uniformly drawn positive integers ``b`` that

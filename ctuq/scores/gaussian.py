@@ -1,7 +1,6 @@
 """How good a prediction with error bars is: likelihood, calibration, sharpness, and where the errors are."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import scipy.linalg
@@ -10,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from skimage.metrics import structural_similarity
 
 PATCHES = (1, 2, 4, 7, 14)
-_TWO_SIDED_95 = 1.959963984540054
+Z95 = 1.959963984540054
+"""Half the central 95 % interval of a Gaussian, in standard deviations."""
 
 
 def gaussian_scores(residual: ArrayLike, variance: ArrayLike) -> dict[str, float]:
@@ -36,14 +36,26 @@ def gaussian_scores(residual: ArrayLike, variance: ArrayLike) -> dict[str, float
         "log_likelihood": float(np.mean(-0.5 * (z**2 + np.log(2 * math.pi * v)))),
         "rms_z": float(np.sqrt(np.mean(z**2))),
         "cover_68": float(np.mean(np.abs(z) <= 1)),
-        "cover_95": float(np.mean(np.abs(z) <= _TWO_SIDED_95)),
+        "cover_95": float(np.mean(np.abs(z) <= Z95)),
         "crps": float(crps.mean()),
         "rmse": float(np.sqrt(np.mean(r**2))),
     }
 
 
-def calibration_curve(residual: ArrayLike, variance: ArrayLike, levels: Sequence[float]) -> NDArray[np.float64]:
-    """Share of values inside their central interval of each nominal level."""
+def calibration_curve(residual: ArrayLike, variance: ArrayLike, levels: ArrayLike) -> NDArray[np.float64]:
+    """Share of values inside their central Gaussian interval of each nominal level.
+
+    Parameters
+    ----------
+    residual, variance : array of float
+        As in `gaussian_scores`.
+    levels : array of float, shape (p,)
+        Probabilities in (0, 1).
+
+    Returns
+    -------
+    array, shape (p,)
+    """
     z = np.abs(np.asarray(residual, np.float64).ravel()) / np.sqrt(np.asarray(variance, np.float64).ravel())
     half = scipy.stats.norm.ppf(0.5 + np.asarray(levels) / 2)
     return (z[:, None] <= half).mean(0)

@@ -12,6 +12,7 @@ from ctuq.tomo.rays.matrix import build_matrix
 from ctuq.tomo.scan import Scan
 
 _VIEWS = 48
+_REACH = 0.15
 _ITERATIONS = 20
 _WIDTHS = (48, 96, 160)
 
@@ -53,17 +54,12 @@ def centred(scan: Scan, column: float, step: str) -> Scan:
     return replace(scan, geometry=with_axis_column(scan.geometry, column), provenance=scan.provenance.then(step))
 
 
-def find_axis(scan: Scan, *, reach: float = 0.15) -> AxisSearch:
+def find_axis(scan: Scan) -> AxisSearch:
     """Search the rotation axis by the residual of a short reconstruction, from coarse to fine.
 
     A wrong axis leaves projections that no object explains (Helgason-Ludwig consistency), for half and full turns, parallel and
     fan beams alike. The residual is that of 20 CGLS iterations on at most 48 views and about 160 columns; the last step fits
-    a parabola.
-
-    Parameters
-    ----------
-    reach : float
-        Search so far to both sides of where the geometry has the axis, as a fraction of the detector's width.
+    a parabola. The search reaches 15 % of the detector's width to both sides of where the geometry has the axis.
 
     Raises
     ------
@@ -78,7 +74,7 @@ def find_axis(scan: Scan, *, reach: float = 0.15) -> AxisSearch:
     scan = scan.select(views)
     start = best = axis_column(scan.geometry)
     levels = [_Level(scan, width) for width in _WIDTHS]
-    count = max(2, round(reach * scan.geometry.columns / levels[0].factor))
+    count = max(2, round(_REACH * scan.geometry.columns / levels[0].factor))
     reliable, step = False, 2.0 * levels[0].factor
     for number, level in enumerate(levels):
         step /= 2

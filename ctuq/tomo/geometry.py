@@ -117,6 +117,10 @@ class Beam(ABC):
         whole = self.cropped(0, kept)
         return replace(whole, columns=kept // factor, pixel=self.pixel * factor)
 
+    def binning(self, grid: VolumeGrid) -> int:
+        """How many neighbouring columns can be averaged while their rays stay closer than a pixel's width at the axis."""
+        return min(self.columns, max(1, int(grid.voxel / self.pixel_at_axis + 1e-6)))
+
     def cropped(self, first: int, last: int) -> Self:
         """The geometry of columns ``first`` to ``last - 1``."""
         if not 0 <= first < last <= self.columns:

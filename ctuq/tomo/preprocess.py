@@ -1,5 +1,6 @@
 """From what a detector counted to line integrals and what each is worth: flat field, -log, bad pixels."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,11 +29,14 @@ class Corrected:
         Mean 1 over the good rays, 0 on the bad ones.
     bad : int
         Number of rays that were repaired.
+    unit : float
+        What a weight of 1 stands for, in the weights or counts above the dark level that these were made from.
     """
 
     projections: NDArray[np.float64]
     weights: NDArray[np.float64]
     bad: int
+    unit: float = 1.0
 
 
 def projections_from_counts(counts: NDArray, flats: NDArray, darks: NDArray | None = None) -> Corrected:
@@ -61,14 +65,16 @@ def projections_from_counts(counts: NDArray, flats: NDArray, darks: NDArray | No
             f"Counts {counts.shape}, flats {flats.shape} and darks {darks.shape} do not have the same number of columns."
         )
     with np.errstate(invalid="ignore"):
-        dark = np.nanmean(darks, axis=0)
-        open_beam, signal = np.nanmean(flats, axis=0) - dark, counts - dark
+        dark = _level(darks)
+        open_beam, signal = _level(flats) - dark, counts - dark
     good = np.isfinite(signal) & np.isfinite(open_beam) & (signal > 0) & (open_beam > 0)
     if not good.any():
         raise InputError("No ray counted anything above the dark level; check the flats, darks and which images are which.")
     with np.errstate(divide="ignore", invalid="ignore"):
         projections = np.where(good, -np.log(signal / open_beam), np.nan)
-    expected = gaussian_filter1d(np.where(np.isfinite(signal), np.maximum(signal, 0), 0), _SMOOTH_COLUMNS, axis=1)
+    # A ray that was lost says nothing of its neighbours, one that counted nothing does: they stand in the same shadow.
+    lost = ~np.isfinite(signal) | ~(np.isfinite(open_beam) & (open_beam > 0))
+    expected = gaussian_filter1d(np.maximum(_interpolated(signal, lost), 0), _SMOOTH_COLUMNS, axis=1)
     return _masked(projections, np.where(good, np.maximum(expected, signal[good].min()), 0))
 
 
@@ -103,7 +109,8 @@ def spikes(projections: NDArray) -> NDArray[np.bool_]:
     """Rays that stand alone outside their neighbours, as cosmic rays and flickering pixels of a raw scan do.
 
     A spike leaves the range of its eight neighbours by more than 10 robust standard deviations of the local residual and 30 %
-    of the sinogram's range.
+    of the sinogram's range. In one or two views a thin wire looks the same, so that there only rays that are brighter than the
+    open beam as well are spikes, and the neighbours are those of the same view.
 
     Parameters
     ----------
@@ -112,20 +119,35 @@ def spikes(projections: NDArray) -> NDArray[np.bool_]:
     """
     values = np.asarray(projections, np.float64)
     lost = ~np.isfinite(values)
-    if min(values.shape) < 3 or lost.all():
+    if values.shape[1] < 3 or lost.all():
         return np.zeros(values.shape, bool)
     values = _interpolated(values, lost)
-    padded = np.pad(values, 1, mode="reflect")
-    ring = np.stack([np.roll(padded, step, (0, 1))[1:-1, 1:-1] for step in _NEIGHBOURS])
+    few = len(values) < 3
+    padded = np.pad(values, 1, mode="edge" if few else "reflect")
+    steps = [step for step in _NEIGHBOURS if not few or step[0] == 0]
+    ring = np.stack([np.roll(padded, step, (0, 1))[1:-1, 1:-1] for step in steps])
     outside = np.maximum(values - ring.max(axis=0), ring.min(axis=0) - values)
-    sigma = _spread(values - median_filter(values, 3))
-    return (outside > max(_SPIKE * sigma, _SMALLEST_SPIKE * _range(values))) & ~lost
+    least = max(_SPIKE * _spread(values - median_filter(values, (1 if few else 3, 3))), _SMALLEST_SPIKE * _range(values))
+    return (outside > least) & ~lost & (not few or values < -least)
+
+
+def _level(frames: NDArray) -> NDArray[np.float64]:
+    """The mean over frames of flats or darks; a cosmic ray in one of three or more would darken its column in every view."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of columns that are NaN in every frame: they are repaired
+        if len(frames) >= 3:
+            middle = np.nanmedian(frames, axis=0)
+            off = np.abs(frames - middle)
+            least = np.maximum(_SPIKE * 1.4826 * np.nanmedian(off), _SMALLEST_SPIKE * np.abs(middle))
+            frames = np.where(off > least, np.nan, frames)
+        return np.nanmean(frames, axis=0)
 
 
 def _masked(projections: NDArray, weights: NDArray) -> Corrected:
     bad = ~np.isfinite(projections)
     used = weights > 0
-    return Corrected(_interpolated(projections, bad), weights / weights[used].mean(), int(bad.sum()))
+    unit = float(weights[used].mean())
+    return Corrected(_interpolated(projections, bad), weights / unit, int(bad.sum()), unit)
 
 
 def _interpolated(values: NDArray, bad: NDArray) -> NDArray[np.float64]:

@@ -119,18 +119,9 @@ class Scan:
         """
         if factor == 1:
             return self
-        geometry = self.geometry.binned(factor)
-        blocks = (self.n_angles, geometry.columns, factor)
-        values = self.projections[:, : geometry.columns * factor].reshape(blocks)
-        if self.weights is None:
-            weights, projections = None, values.mean(axis=2)
-        else:
-            rays = self.weights[:, : geometry.columns * factor].reshape(blocks)
-            weights = rays.mean(axis=2)
-            weighted = (rays * values).sum(axis=2) / np.maximum(rays.sum(axis=2), np.finfo(np.float32).tiny)
-            projections = np.where(weights > 0, weighted, values.mean(axis=2))
-        step = f"{factor} columns averaged"
-        return replace(self, projections=projections, weights=weights, geometry=geometry, provenance=self.provenance.then(step))
+        projections, weights = binned_rays(self.projections, self.weights, factor)
+        told = self.provenance.then(f"{factor} columns averaged")
+        return replace(self, projections=projections, weights=weights, geometry=self.geometry.binned(factor), provenance=told)
 
     def cropped(self, first: int, last: int) -> "Scan":
         """The scan of columns ``first`` to ``last - 1``."""
@@ -141,6 +132,18 @@ class Scan:
             weights=None if self.weights is None else self.weights[:, first:last],
             provenance=self.provenance.then(f"cropped to columns {first} to {last - 1}"),
         )
+
+
+def binned_rays(projections: NDArray, weights: NDArray | None, factor: int) -> tuple[NDArray, NDArray | None]:
+    """Projections and weights (angle, column) as `Scan.binned` makes them."""
+    kept = projections.shape[1] // factor * factor
+    values = projections[:, :kept].reshape(len(projections), -1, factor)
+    if weights is None:
+        return values.mean(axis=2), None
+    rays = weights[:, :kept].reshape(values.shape)
+    binned = rays.mean(axis=2)
+    weighted = (rays * values).sum(axis=2) / np.maximum(rays.sum(axis=2), np.finfo(np.float32).tiny)
+    return np.where(binned > 0, weighted, values.mean(axis=2)), binned
 
 
 def _own(scan: Scan, name: str, shape: tuple[int, ...]) -> None:

@@ -7,10 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.tomo.geometry import Geometry, VolumeGrid
+from ctuq.tomo.geometry import Geometry, ParallelBeam, VolumeGrid
+from ctuq.tomo.phantoms import PHANTOMS
 from ctuq.tomo.preprocess import projections_from_counts
 from ctuq.tomo.rays.matrix import build_matrix
 from ctuq.tomo.scan import Provenance, Scan
+
+_FIELD_MM, _ATTENUATION = 40.0, 0.05
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,28 @@ def simulate(
     projections, weights = _noisy(clean, noise, rng)
     provenance = Provenance(source="simulation", steps=(f"projected on a grid {finer} times finer than the truth", str(noise)))
     return Scan(projections, geometry, weights=weights, truth=truth.astype(np.float32), grid=grid, provenance=provenance)
+
+
+def phantom_scan(phantom: str, size: int, angles: NDArray[np.float64], *, noise: float, seed: int) -> Scan:
+    """A phantom 40 mm wide of attenuation 0.05/mm at value 1, seen by parallel rays as wide as a pixel, with its truth.
+
+    Parameters
+    ----------
+    phantom : str
+        Of `ctuq.tomo.phantoms.PHANTOMS`.
+    size : int
+        Pixels along x and y of the truth.
+    angles : array, radians
+    noise : float
+        Standard deviation over the mean projection, as in `RelativeNoise`.
+    seed : int
+        Of the object and the noise.
+    """
+    voxel = _FIELD_MM / size
+    geometry = ParallelBeam(angles=angles, columns=int(np.ceil(np.sqrt(2) * size)) + 2, pixel=voxel)
+    rng, draw = np.random.default_rng(seed), PHANTOMS[phantom]
+    grid, level = VolumeGrid((size, size), voxel), RelativeNoise(noise)
+    return simulate(lambda n: draw(n, rng), geometry, grid, level, rng=rng, attenuation=_ATTENUATION)
 
 
 def _fine_image(phantom: Callable[[int], NDArray] | NDArray, grid: VolumeGrid, finer: int) -> NDArray[np.float64]:

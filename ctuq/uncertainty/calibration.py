@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 _IMAGE_PRIOR_SD = 1.0
 _NOISE_PRIOR_SD = 1.0
-_FEWEST = 5
 _NODES, _REACH = 41, 6.0
 
 
@@ -25,29 +24,6 @@ class Scales:
     noise: float
     log_image_sd: float
     log_noise_sd: float
-
-
-def default_views(n: int) -> int:
-    """How many of ``n`` views stay out of the fit: none below 5, one below 8, two below 12, three below 40, then 1 in 13."""
-    if n < _FEWEST:
-        return 0
-    if n < 12:
-        return 1 if n < 8 else 2
-    return max(3, n // 13)
-
-
-def choose_views(angles: NDArray[np.float64], k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the views to fit, and of ``k`` views to hold out: spread evenly over the sorted angles, never the outermost.
-
-    Parameters
-    ----------
-    angles : array, radians
-    k : int
-    """
-    order = np.argsort(angles, kind="stable")
-    places = ((np.arange(k) + 0.5) * len(angles) / k).astype(int) if k else np.zeros(0, int)
-    held = np.sort(order[places])
-    return np.setdiff1d(np.arange(len(angles)), held), held
 
 
 def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDArray) -> Scales:

@@ -1,27 +1,67 @@
 """From a fitted network to calibrated error bars: evidence, calibration on held-out views, final posterior."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctuq.laplace import Conditioning, DensePosterior, Evidence, PathwisePosterior, expected_floor, maximise_dense
+from ctuq.laplace.evidence.hyperprior import Hyperprior
+from ctuq.laplace.fit import maximise
+from ctuq.laplace.system.problem import Point, plus_identity
 from ctuq.scores.gaussian import gaussian_scores
 from ctuq.uncertainty.calibration import Scales, learn_scales
+from ctuq.uncertainty.model import ImageModel
+from ctuq.uncertainty.posterior import Conditioned, ImagePosterior
+from ctuq.uncertainty.prior import FLOORS, ImagePrior
 from ctuq.uncertainty.result import Calibration
-from ctuq.uncertainty.tangent import TangentModel
+from ctuq.uncertainty.route import Route, route
+
+_FLOOR_SHAPE = 0.5
+_LEFT_OUT = 2048
+# Floors lie many decades apart from what the network explains, and a strong hyperprior moves these further.
+_CAP = 1e9
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Hyperparameters of an `ImagePrior` where evidence times hyperprior is largest, and the evidence there.
+
+    Parameters
+    ----------
+    psi : Tensor, float64
+        Log hyperparameters.
+    sigma2 : float
+        Noise variance of a ray of weight 1.
+    value, error : float
+        Log evidence of the fitted rays at this point, nats, and its standard error (0 if exact).
+    converged : bool
+    method : str
+        "dense" (exact) or "em" (from posterior samples).
+    """
+
+    psi: Tensor
+    sigma2: float
+    value: float
+    error: float
+    converged: bool
+    method: str
+
+    @property
+    def point(self) -> Point:
+        """As the engine takes it, with one noise."""
+        return Point(self.psi, torch.tensor([self.sigma2], dtype=torch.float64))
 
 
 @dataclass(frozen=True, eq=False)
 class Estimate:
-    """What the tangent model says of one scan.
+    """What the linear model says of one scan.
 
     Parameters
     ----------
     evidence : Evidence
-    posterior : DensePosterior or PathwisePosterior
+    posterior : ImagePosterior
         Given all views, raw: multiply its covariance by ``scales.image``.
     scales : Scales
         (1, 1) without calibration.
@@ -29,115 +69,207 @@ class Estimate:
     correction : Tensor, shape (y, x), float64
         What the held-out views add to the network's image.
     leave_one_out : dict of str to float
-        Scores of closed-form leave-one-angle-out predictions by the raw tangent model.
+        Scores of closed-form leave-one-angle-out predictions by the raw linear model.
     """
 
     evidence: Evidence
-    posterior: DensePosterior | PathwisePosterior
+    posterior: ImagePosterior
     scales: Scales
     calibration: Calibration | None
     correction: Tensor
     leave_one_out: dict[str, float]
 
 
-def fit_evidence(model: TangentModel, fitted: Tensor, variation: float) -> Evidence:
-    """Maximise the evidence of the fitted rays (boolean, one for each kept ray), then take the expected floors."""
-    rows = fitted.nonzero()[:, 0]
-    components = torch.stack([_block(K, rows) for K in model.components])
-    misfits = [_block(K, rows) for K in model.misfits]
-    t, noise = model.target[rows], model.noise[rows]
-    hyperprior = model.variation_prior(variation) if variation else None
-    found = maximise_dense(components, t, model.prior, misfits=misfits, noise=noise, log_hyperprior=hyperprior)
-    a = model.prior.coefficients(found.psi).to(components)
-    K = torch.tensordot(a, components, 1) + torch.diag(found.sigma2 * noise)
-    rounding = torch.finfo(torch.float32).eps
-    floors = []
-    for misfit, unit in zip(misfits, (float(model.image.abs().max()) ** 2, 1.0), strict=True):
-        floors.append(expected_floor(K, misfit, t, rounding * unit))
-        K += floors[-1] * misfit
-    return replace(found, floors=tuple(floors))
-
-
-def _block(K: Tensor, rows: Tensor) -> Tensor:
-    return K if len(rows) == len(K) else K[rows][:, rows]
-
-
-def estimate(model: TangentModel, y: Tensor, held_out: NDArray[np.int64], *, variation: float = 0.0) -> Estimate:
+def estimate(
+    model: ImageModel,
+    y: Tensor,
+    held_out: NDArray[np.int64],
+    *,
+    variation: float = 0.0,
+    rng: torch.Generator | None = None,
+    way: Route | None = None,
+) -> Estimate:
     """Evidence on the fitted views, scales from the held-out ones, posterior given all.
 
     Parameters
     ----------
-    model : TangentModel
+    model : ImageModel
         Of all views; its image was fitted to those that are not held out.
     y : Tensor, shape (angle, column)
     held_out : array of int
         Views that the network never saw; empty for no calibration.
     variation : float
         Strength of the TV hyperprior; 0 leaves it out.
+    rng : torch.Generator, optional
+        Of seed 0 by default.
+    way : Route, optional
+        What is exact; by default by size alone.
     """
-    unseen = torch.isin(model.view, torch.as_tensor(held_out)).to(y.device)
-    evidence = fit_evidence(model, ~unseen, variation)
-    posterior = model.posterior(evidence)
-    loo = _leave_one_out(model, evidence)
-    if not len(held_out):
-        zero = torch.zeros(model.shape, dtype=torch.float64, device=y.device)
-        return Estimate(evidence, posterior, Scales(1, 1, float("inf"), float("inf")), None, zero, loo)
-    scales, calibration, correction = _calibrate(model, y, held_out, evidence)
-    return Estimate(evidence, posterior, scales, calibration, correction, loo)
+    rng = torch.Generator().manual_seed(0) if rng is None else rng
+    unseen = torch.isin(model.views, torch.as_tensor(held_out, device=model.views.device))
+    if way is None:
+        way = route(model.image.numel(), len(unseen), int((~unseen).sum()), 0)
+    method = "dense" if way.exact_evidence else "em"
+    evidence = fit_evidence(model, ~unseen, variation=variation, rng=rng, method=method)
+    scales, calibration = Scales(1, 1, float("inf"), float("inf")), None
+    correction = torch.zeros_like(model.mean)
+    if len(held_out):
+        views = _HeldOut(model, unseen, held_out, way.dense_noise)
+        scales, calibration, correction = _calibrate(views, y, evidence, rng)
+    given = Conditioned.on(model, evidence.point, dense=way.dense_noise)
+    return Estimate(evidence, ImagePosterior(given, rng=rng), scales, calibration, correction, _leave_one_out(given))
 
 
-def _calibrate(
-    model: TangentModel, y: Tensor, held_out: NDArray[np.int64], evidence: Evidence
-) -> tuple[Scales, Calibration, Tensor]:
+def fit_evidence(
+    model: ImageModel,
+    fitted: Tensor,
+    *,
+    variation: float = 0.0,
+    rng: torch.Generator,
+    method: str = "auto",
+    floor_shape: float = _FLOOR_SHAPE,
+) -> Evidence:
+    """Maximise the evidence of the fitted rays (boolean, one for each used ray), by the engine.
+
+    Parameters
+    ----------
+    model : ImageModel
+    fitted : Tensor of bool, shape (m,)
+    variation : float
+        Strength of the TV hyperprior.
+    rng : torch.Generator
+    method : {"auto", "dense", "em"}
+        See `ctuq.uncertainty.route`.
+    floor_shape : float
+        See `log_hyperprior`.
+    """
+    part = model if bool(fitted.all()) else model.part(fitted.nonzero()[:, 0])
+    if method == "auto":
+        method = "dense" if route(model.image.numel(), len(fitted), len(part.target), 0).exact_evidence else "em"
+    found = maximise(
+        part.problem(),
+        part.prior,
+        method=method,
+        rng=rng,
+        hyperprior=log_hyperprior(model, variation, floor_shape),
+        components=part.components() if method == "dense" else None,
+        cap=_CAP,
+    )
+    return Evidence(found.psi, float(found.sigma2), found.log_evidence, found.log_evidence_error, found.converged, method)
+
+
+def log_hyperprior(model: ImageModel, variation: float, floor_shape: float = _FLOOR_SHAPE) -> Hyperprior:
+    """The TV hyperprior of the weights, and what keeps each floor off zero.
+
+    The evidence is flat below the misfit that the data can detect, so that its maximum may lie at no misfit at all. The density
+    ``p(log floor) = floor_shape * log floor`` (the boundary-avoiding prior of Chung, Rabe-Hesketh, Dorie, Gelman and Liu,
+    Psychometrika 2013, a gamma density of shape 2 and no rate on the standard deviation, for ``floor_shape`` 1/2) moves it up
+    to where the floor takes one effective dimension, and hardly where the data know the floor.
+    """
+    tv = model.prior.variation(model.image, variation) if variation else None
+    count = len(model.factor.prior.members)
+
+    def log_density(psi: Tensor) -> Tensor:
+        value = floor_shape * psi[count : count + len(FLOORS)].sum()
+        return value if tv is None else value + tv(model.prior.of_weights(psi))
+
+    return log_density
+
+
+def named(prior: ImagePrior, psi: Tensor) -> dict[str, float]:
+    """Hyperparameters by name, exponentiated."""
+    return dict(zip(prior.names, psi.exp().tolist(), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _HeldOut:
+    """The model with its held-out views, and which of the used rays (boolean) are of these."""
+
+    model: ImageModel
+    unseen: Tensor
+    views: NDArray[np.int64]
+    dense: bool
+
+
+def _calibrate(held: _HeldOut, y: Tensor, evidence: Evidence, rng: torch.Generator) -> tuple[Scales, Calibration, Tensor]:
     """Scales from the held-out rays, the record of it, and what these rays add to the image."""
-    unseen = torch.isin(model.view, torch.as_tensor(held_out)).to(y.device)
-    seen, new = (~unseen).nonzero()[:, 0], unseen.nonzero()[:, 0]
-    K = model.prior_covariance(evidence)
-    noise = evidence.sigma2 * model.noise
-    given = Conditioning.of(K[seen][:, seen], noise[seen])
-    cross = K[new][:, seen]
-    covariance = given.predict(cross, K[new][:, new])
-    measured = y.reshape(-1)[torch.as_tensor(model.rays, device=y.device)].double()[new]
-    predicted = model.project(model.image)[new]
+    model, new = held.model, held.unseen.nonzero()[:, 0]
+    given = Conditioned.on(model.part((~held.unseen).nonzero()[:, 0]), evidence.point, dense=held.dense)
+    rows = model.features.matrix.rows(new)
+    root = model.precision[new].sqrt()
+    measured = y.reshape(-1)[model.rays[new]].double()
+    predicted = rows(model.image.reshape(1, -1).double())[0] / root
     residual = measured - predicted
-    signal = covariance.diagonal().clamp(min=0)
-    rows = [_by_view(values, model, new, held_out, y.shape[1]) for values in (residual, signal, noise[new])]
-    scales = learn_scales(*rows)
-    total = scales.image * covariance + torch.diag(scales.noise * noise[new])
-    delta = torch.zeros(1, len(K), dtype=torch.float64, device=y.device)
-    delta[0, new] = torch.linalg.solve(total, residual)
-    delta[0, seen] = -given.solve(delta[:, new] @ cross)[0]
-    correction = scales.image * model.respond(evidence, delta)[0]
-    raw, calibrated = signal + noise[new], scales.image * signal + scales.noise * noise[new]
-    table = torch.stack([measured, predicted, raw.sqrt(), calibrated.sqrt()]).cpu().numpy()
+    signal = ImagePosterior(given, rng=rng).variance_of(rows) / root.square()
+    del given
+    noise = evidence.sigma2 / model.precision[new]
+    columns = _Columns(model, new, held.views)
+    scales = learn_scales(*(columns(values) for values in (residual, signal, noise)))
+    correction = _correction(held, residual * root, evidence, scales)
+    raw, calibrated = signal + noise, scales.image * signal + scales.noise * noise
     calibration = Calibration(
-        views=tuple(int(v) for v in held_out),
+        views=tuple(int(v) for v in held.views),
         image_scale=scales.image,
         noise_scale=scales.noise,
         log_image_scale_sd=scales.log_image_sd,
         log_noise_scale_sd=scales.log_noise_sd,
         raw=gaussian_scores(residual.cpu(), raw.cpu()),
         calibrated=gaussian_scores(residual.cpu(), calibrated.cpu()),
-        predictions=np.stack([_by_view(torch.from_numpy(v), model, new.cpu(), held_out, y.shape[1]) for v in table]).astype(
-            np.float32
-        ),
+        predictions=np.stack([columns(v) for v in (measured, predicted, raw.sqrt(), calibrated.sqrt())]).astype(np.float32),
     )
     return scales, calibration, correction
 
 
-def _by_view(values: Tensor, model: TangentModel, rows: Tensor, views: NDArray, columns: int) -> NDArray[np.float64]:
-    """Kept rays of the held-out views as (view, column); rays that were left out repeat their neighbour's value."""
-    out = np.full((len(views), columns), np.nan)
-    place = {int(v): i for i, v in enumerate(views)}
-    rays = model.rays[rows.cpu().numpy()]
-    out[[place[int(r) // columns] for r in rays], rays % columns] = values.cpu().numpy()
-    for row in out:
-        known = np.isfinite(row)
-        row[~known] = np.interp(np.flatnonzero(~known), np.flatnonzero(known), row[known])
-    return out
+def _correction(held: _HeldOut, residual: Tensor, evidence: Evidence, scales: Scales) -> Tensor:
+    """Conditional mean of the image's error given the held-out rays' whitened residuals, (y, x), float64.
+
+    With the covariance given the fitted rays scaled by a, ``a P A_h^T (a A_h P A_h^T + b N_h)^-1 r``: as the posterior mean of
+    a prior scaled by a, from fitted rays of residual 0 and noise a N and held-out rays of residual r and noise b N, it takes
+    one solve and no matrix over the held-out rays.
+    """
+    model, unseen = held.model, held.unseen
+    psi = evidence.psi + np.log(scales.image) * model.prior.is_variance
+    sigma2 = evidence.sigma2 * torch.tensor([scales.image, scales.noise], dtype=torch.float64)
+    given = Conditioned.on(model, Point(psi, sigma2), groups=unseen.long(), dense=held.dense)
+    target = torch.zeros_like(model.target)
+    target[unseen] = residual / sigma2[1].sqrt()
+    delta = given(plus_identity(given.system.dual_gram()), target[None]).value
+    return model.push(given.system.covariance(given.system.pull(delta)))[0]
 
 
-def _leave_one_out(model: TangentModel, evidence: Evidence) -> dict[str, float]:
-    conditioning = Conditioning.of(model.prior_covariance(evidence), evidence.sigma2 * model.noise)
-    residual, variance = conditioning.leave_out(model.target, model.view.to(model.target.device))
-    return gaussian_scores(residual.cpu(), variance.cpu())
+class _Columns:
+    """Values of the held-out views' used rays as (view, column); rays that were left out repeat their neighbour's value."""
+
+    def __init__(self, model: ImageModel, rows: Tensor, views: NDArray[np.int64]):
+        place = {int(v): i for i, v in enumerate(views)}
+        rays = model.rays[rows].cpu().numpy()
+        self._row = np.array([place[int(r) // model.columns] for r in rays], dtype=int)
+        self._column, self._shape = rays % model.columns, (len(views), model.columns)
+
+    def __call__(self, values: Tensor) -> NDArray[np.float64]:
+        out = np.full(self._shape, np.nan)
+        out[self._row, self._column] = values.cpu().numpy()
+        for row in out:
+            known = np.isfinite(row)
+            row[~known] = np.interp(np.flatnonzero(~known), np.flatnonzero(known), row[known])
+        return out
+
+
+def _leave_one_out(given: Conditioned) -> dict[str, float]:
+    """Each view predicted from all others, in closed form; of many rays, views spread over the scan."""
+    model = given.model
+    views = model.views.unique()
+    most = max(1, int(_LEFT_OUT * len(views) / max(len(model.views), 1)))
+    if len(views) > most:
+        views = views[torch.linspace(0, len(views) - 1, most).round().long().unique()]
+    weighted = given.solve(given.system.target[None])[0]
+    residuals, variances = [], []
+    for view in views:
+        rows = (model.views == view).nonzero()[:, 0]
+        unit = torch.zeros(len(rows), len(weighted), dtype=torch.float64, device=weighted.device)
+        unit[torch.arange(len(rows)), rows] = 1
+        block = torch.linalg.inv(given.solve(unit)[:, rows])
+        scale = (given.system.point.sigma2[0].to(weighted) / model.precision[rows]).sqrt()
+        residuals.append(scale * (block @ weighted[rows]))
+        variances.append(scale.square() * block.diagonal())
+    return gaussian_scores(torch.cat(residuals).cpu(), torch.cat(variances).cpu())

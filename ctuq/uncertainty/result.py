@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ctuq.errors import InputError
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Scan
 
@@ -58,15 +59,17 @@ class Result:
     std_raw : array of float32, shape (y, x), optional
         The same before calibration.
     std_error : float
-        Relative Monte Carlo error of ``std``; 0 where it is exact.
+        Relative error of ``std`` by its draws, rms over the pixels; 0 where it is exact.
     samples : array of float32, shape (sample, y, x), optional
         Draws from the posterior, calibrated as ``std``.
+    directions : array of float32, shape (k, y, x), optional
+        Leading directions of the image's covariance, calibrated as ``std``; see `covariance`.
     sigma2 : float
         Noise variance of a ray of weight 1, calibrated.
     prior : mapping of str to float
         Prior hyperparameters.
-    log_evidence : float
-        Of the fitted views, nats; NaN without uncertainty.
+    log_evidence, log_evidence_error : float
+        Of the fitted views, nats, and its standard error (0 if exact); NaN without uncertainty.
     calibration : Calibration, optional
         None when no view was held out.
     scores : mapping of str to mapping of str to float
@@ -79,6 +82,8 @@ class Result:
         What the fit logged: "iteration", "loss", "held_out_loss".
     timings : mapping of str to float
         Wall seconds of each stage.
+    plan : mapping of str to str, float or int
+        Which way was taken, and what it was estimated to take (`ctuq.pipeline.plan.Plan`).
     settings : mapping of str to str, float or int
         Every option of the run.
     versions : mapping of str to str
@@ -95,18 +100,63 @@ class Result:
     std_raw: NDArray[np.float32] | None = None
     std_error: float = 0.0
     samples: NDArray[np.float32] | None = None
+    directions: NDArray[np.float32] | None = None
     sigma2: float = float("nan")
     prior: Mapping[str, float] = field(default_factory=dict)
     log_evidence: float = float("nan")
+    log_evidence_error: float = 0.0
     calibration: Calibration | None = None
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     comparisons: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     truth: NDArray[np.float32] | None = None
     history: Mapping[str, NDArray] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
+    plan: Mapping[str, str | float | int] = field(default_factory=dict)
     settings: Mapping[str, str | float | int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def covariance(self, functionals: NDArray) -> NDArray[np.float64]:
+        """Joint covariance of linear functionals of the image, such as means over regions or profiles, without the network.
+
+        The image's covariance is kept as ``sum_i l_i l_i^T`` over ``directions`` plus a variance of each pixel that makes up
+        ``std``. What is not among the directions counts as independent from pixel to pixel.
+
+        Parameters
+        ----------
+        functionals : array, shape (n, y, x)
+            Weight of each pixel in each functional.
+
+        Returns
+        -------
+        array of float64, shape (n, n)
+            In 1/mm squared, for weights that sum to 1.
+
+        Raises
+        ------
+        InputError
+            If the result has no uncertainty, or the shapes differ.
+        """
+        if self.std is None or self.directions is None:
+            raise InputError("The result holds no covariance; reconstruct with the method dip and with uncertainty.")
+        weights = np.asarray(functionals, np.float64)
+        if weights.ndim != self.mean.ndim + 1 or weights.shape[1:] != self.mean.shape:
+            raise InputError(f"The functionals have shape {weights.shape}; give (n, {', '.join(map(str, self.mean.shape))}).")
+        directions = self.directions.astype(np.float64)
+        rest = np.maximum(self.std.astype(np.float64) ** 2 - np.sum(directions**2, axis=0), 0)
+        flat = weights.reshape(len(weights), -1)
+        along = flat @ directions.reshape(len(directions), -1).T
+        return along @ along.T + (flat * rest.ravel()) @ flat.T
+
+    def draw(self, n: int, *, seed: int = 0) -> NDArray[np.float32]:
+        """``n`` further draws of the image, (n, y, x), from the covariance that `covariance` uses."""
+        if self.std is None or self.directions is None:
+            raise InputError("The result holds no covariance; reconstruct with the method dip and with uncertainty.")
+        rng = np.random.default_rng(seed)
+        rest = np.sqrt(np.maximum(self.std**2 - np.sum(self.directions**2, axis=0), 0))
+        along = rng.standard_normal((n, len(self.directions)), np.float32)
+        white = rng.standard_normal((n, *self.mean.shape), np.float32)
+        return self.mean + np.tensordot(along, self.directions, 1) + rest * white
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything to one HDF5 file, see `ctuq.uncertainty.storage.save`."""

@@ -18,7 +18,7 @@ from ctuq.files.formats.ownscan import grid_tree, scan_from_tree, scan_tree
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.uncertainty.result import Calibration, Result
 
-_IMAGES = ("std", "std_raw", "samples", "truth")
+_IMAGES = ("std", "std_raw", "samples", "directions", "truth")
 _CLASSES = {
     "entry": "NXentry",
     "entry/instrument": "NXinstrument",

@@ -13,7 +13,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from ctuq.app.trials.subjects import phantom_subject
-from ctuq.design.trials.contenders import Plan
+from ctuq.design.trials.contenders import TrialPlan
 from experiments.angle_design.output import write
 from experiments.angle_design.rectangles import HERE, contenders
 
@@ -40,7 +40,7 @@ def measure(size: int, options: Options) -> list[dict[str, str]]:
     subject = phantom_subject("rectangles", size, options.candidates, noise=0.05, seed=0)
     rows = []
     for strategy in contenders(options.strategies, 0, options.iterations)[3:]:
-        chosen = strategy.choose(subject, Plan(5, 5 + options.views))
+        chosen = strategy.choose(subject, TrialPlan(5, 5 + options.views))
         criterion, prior = strategy.name.split(" ", 1)
         seconds = (chosen.learn[0], np.median(chosen.ask), np.median(chosen.learn[1:]))
         sizes = (size**2, options.candidates, subject.y.shape[1])

@@ -20,7 +20,7 @@ from ctuq.design.models.edges import Edges
 from ctuq.design.models.learners import Sum
 from ctuq.design.models.lindip import LinDIPOptions, LinearisedDIP
 from ctuq.design.models.model import Every, GaussianModel, Learn, Measurements
-from ctuq.design.trials.contenders import Adaptive, Plan, Strategy, baselines
+from ctuq.design.trials.contenders import Adaptive, Strategy, TrialPlan, baselines
 from ctuq.design.trials.imaging import imaging
 from ctuq.design.trials.trial import Trial, kept
 from ctuq.recon.dip import DIPOptions
@@ -103,7 +103,7 @@ def run_images(options: Options) -> list[Trial]:
     methods = {"tv": imaging("tv", strength=options.strength)}
     if options.dip:
         methods["dip"] = imaging("dip", dip_options=DIPOptions(iterations=options.iterations))
-    plan, began, trials = Plan(options.pilot, options.total), time.monotonic(), []
+    plan, began, trials = TrialPlan(options.pilot, options.total), time.monotonic(), []
     folder = HERE / "runs" / "angle_design" / options.label
     steps = {"tv": options.judge_every, "dip": 5}
     setting = (

@@ -16,7 +16,7 @@ from tyro.conf import Positional
 
 from ctuq.app.trials.commands import write_comparison
 from ctuq.app.trials.subjects import scan_subject
-from ctuq.design.trials.contenders import Plan
+from ctuq.design.trials.contenders import TrialPlan
 from ctuq.design.trials.imaging import imaging
 from ctuq.design.trials.subject import goes_round
 from ctuq.design.trials.trial import Trial, kept
@@ -64,7 +64,7 @@ def run_starts(options: Options) -> list[Trial]:
     for k in range(options.starts):
         if time.monotonic() - began > 60 * options.minutes:
             break
-        plan = Plan(options.pilot, options.total, start=k * candidates // options.pilot // options.starts)
+        plan = TrialPlan(options.pilot, options.total, start=k * candidates // options.pilot // options.starts)
         started = replace(subject, name=f"{options.name}-{plan.start}")
         entrants = contenders(options.strategies, options.randoms, options.iterations, half_turn=half)
         trials += kept(folder, started, entrants, plan, methods, setting=setting, steps={"tv": options.judge_every})

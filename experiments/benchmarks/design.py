@@ -21,8 +21,6 @@ from ctuq.design import (
     CRITERIA,
     EIG,
     ESE,
-    Conditioned,
-    Covariance,
     Criterion,
     DenseCovariance,
     Designer,
@@ -30,11 +28,12 @@ from ctuq.design import (
     GaussianModel,
     LinDIPOptions,
     Measurements,
-    low_rank,
-    sampled,
 )
-from ctuq.design.models.lindip import model_of, retrain, tangent_of
-from ctuq.design.models.stationary import Matern12
+from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.covariance import Covariance, low_rank, sampled
+from ctuq.design.algebra.rows import ViewRows
+from ctuq.design.models.lindip import linear_of, model_of, retrain
+from ctuq.design.models.pixels import PixelMatern
 from ctuq.recon.dip import DIPOptions
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
 from ctuq.tomo.phantoms import rectangles
@@ -58,8 +57,8 @@ def main(
     if {"steps", "sampled"} & set(parts):
         bench = Bench(problem, 1.0)
         measured, options = _pilot(bench.A, bench.pilot, torch.tensor(bench.y)), LinDIPOptions()
-        fitted, tangent = retrain(measured, options)
-        model, floor = model_of(tangent, fitted, measured, options), tangent.misfit(fitted.evidence)
+        fitted, linear = retrain(measured, options)
+        model, floor = model_of(linear, fitted), fitted.scales.image * linear.misfit(fitted.evidence.psi)
         if "steps" in parts:
             steps(bench, model)
         if "sampled" in parts:
@@ -128,7 +127,7 @@ def latency(size: int, rank: int) -> None:
     """Seconds from telling one view to the next suggestion, 180 candidates; to reach: 2."""
     print(f"\nsuggestions at {size} x {size}, 180 candidates, {torch.get_num_threads()} threads; wall s (CPU s of all threads)")
     A = _transform(size, 180)
-    kernel = Matern12(A.grid.shape, size / 8)
+    kernel = PixelMatern(A.grid.shape, size / 8)
     rng = torch.Generator().manual_seed(0)
     models: dict[str, Callable[[], Covariance]] = {
         f"factor of rank {rank}": lambda: low_rank(kernel.times, A.grid.size, rank, rng=rng),
@@ -163,13 +162,13 @@ def published(size: int, rank: int) -> None:
     fitted, _ = retrain(measured, options)
     print(f"a short fit with its evidence, not counted {time.process_time() - start:.1f}", flush=True)
     marks = [time.process_time()]
-    tangent = tangent_of(measured, fitted, options)
-    estimate(tangent, measured.y, np.zeros(0, np.int64))
+    linear = linear_of(measured, fitted, options)
+    model = model_of(linear, fitted)
     marks.append(time.process_time())
-    model = model_of(tangent, fitted, measured, options)
+    estimate(linear, measured.y, np.zeros(0, np.int64))
     marks.append(time.process_time())
-    learned = f"products of the measured rays and evidence {marks[1] - marks[0]:.1f}"
-    print(f"{learned}; covariance {marks[2] - marks[1]:.1f} ({model.note})", flush=True)
+    made = f"products with the network and covariance {marks[1] - marks[0]:.1f} ({model.note})"
+    print(f"{made}; evidence {marks[2] - marks[1]:.1f}", flush=True)
     designer = Designer(DesignProblem(A=A), model)
     designer.tell(A.geometry.angles[measured.views], y[measured.views].numpy())
     asked = designer.ask()
@@ -206,7 +205,7 @@ def worth(given: Conditioned, views: list[int]) -> float:
 def _given(bench: Bench, model: GaussianModel, covariance: Covariance, criterion: Criterion) -> Conditioned:
     precision = torch.full(bench.A.geometry.shape, 1 / model.sigma2, dtype=torch.float64)
     region = torch.ones(bench.A.grid.size, dtype=torch.float64) if criterion.regional else None
-    given = Conditioned.start(model.rows(bench.A), covariance, precision, region=region)
+    given = Conditioned.start(ViewRows(bench.A.matrix, len(bench.angles)), covariance, precision, region=region)
     for view in bench.pilot:
         given = given.given(int(view))
     return given

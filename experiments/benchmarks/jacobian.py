@@ -1,92 +1,121 @@
-"""Cost of one row of Jacobian products of the U-Net, in forward passes: ``python -m experiments.benchmarks.jacobian``.
+"""Cost of one row of Jacobian products of the default U-Net, in forward passes: ``python -m experiments.benchmarks.jacobian``.
 
-Naive rows are ``vmap`` of ``torch.func``. All are timed in turn in one run, each figure is its smallest over the rounds: CPU
-time for one thread, so that other programs disturb less, and wall time for more. A row has one product with activations and
-one with weights for each convolution but the first, so its arithmetic is just under two forward passes.
+For each instruction set (AVX2 is imitated by telling oneDNN, MKL and torch), size and direction: the rules of ``ctuq`` and
+``vmap`` of ``torch.func`` at several numbers of rows, timed in turn on one thread, each the smallest CPU time over the rounds.
+A row has one product with activations and one with weights for each convolution but the first. The bound is the time that
+these take at the speed of a large matrix product. Writes ``figures/jacobian.csv``.
 """
 
-import argparse
+import csv
+import os
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
-from torch import Tensor
-from torch.func import functional_call, jvp, linearize, vjp, vmap
+import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
-from ctuq.linops.jacobian.network import Jacobian, linearise, weight_names
+from ctuq.linops.jacobian.network import ProductChoice, linearise
+from ctuq.linops.memory import keep_freed_memory
 from ctuq.recon.unet import UNet, UNetOptions
 
-ROWS = 8
+SETS = {
+    "default": {},
+    "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+}
+ROWS = {
+    "tape": {64: (3, 16), 128: (3, 4, 8), 256: (1, 4), 512: (1, 4)},
+    "func": {64: (4, 8), 128: (1, 4), 256: (1,), 512: (1,)},
+}
+FIELDS = ("set", "size", "direction", "forward_ms", "bound", "ctuq", "ctuq_rows", "torch_func", "torch_func_rows", "peak_mib")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--size", type=int, default=128)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    variants = {
-        "default U-Net": UNetOptions(),
-        "4 scales, group norm": UNetOptions(channels=(32, 32, 32, 32), skips=(4, 4, 4), groups=4),
-    }
-    for name, layout in variants.items():
-        network = UNet(layout, torch.Generator().manual_seed(0)).requires_grad_(False)
-        for threads in options.threads:
-            torch.set_num_threads(threads)
-            report(f"{name}, {options.size}^2, {threads} thread(s)", network, options.size, options.rounds)
+@dataclass(frozen=True)
+class Options:
+    """What to measure."""
+
+    sizes: tuple[int, ...] = (64, 128, 256, 512)
+    rounds: int = 3
+    groups: int = 0
+    """Of the U-Net's group normalisation."""
+    kept: bool = True
+    """Reuse freed memory, as the command does."""
+    inside: str = ""
+    """The instruction set that this process has been started with."""
+
+
+def main(options: Options) -> None:
+    if options.inside:
+        for size in options.sizes:
+            for row in measure(options, size):
+                print(*row, flush=True)
+        return
+    print("".join(f"{name:>16s}" for name in FIELDS))
+    with Path("figures/jacobian.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(FIELDS)
+        for name, variables in SETS.items():
+            for size in options.sizes:  # a process for each, or one's peak would be the next one's
+                row = ["--sizes", str(size), "--rounds", str(options.rounds), "--groups", str(options.groups)]
+                command = [sys.executable, "-m", "experiments.benchmarks.jacobian", *row, "--inside", name]
+                command.append("--kept" if options.kept else "--no-kept")
+                done = subprocess.run(command, env=os.environ | variables, stdout=subprocess.PIPE, text=True, check=True)
+                for line in done.stdout.splitlines():
+                    print("".join(f"{value:>16s}" for value in line.split()), flush=True)
+                    table.writerow(line.split())
 
 
 @torch.no_grad()
-def report(title: str, network: UNet, size: int, rounds: int) -> None:
+def measure(options: Options, size: int) -> list[tuple]:
+    torch.set_num_threads(1)
+    if options.kept:
+        keep_freed_memory()
+    network = UNet(UNetOptions(groups=options.groups), torch.Generator().manual_seed(0)).requires_grad_(False)
     rng = torch.Generator().manual_seed(1)
     image = torch.randn(1, 1, size, size, generator=rng)
-    _, J = linearise(network, image)
-    u, v = J.range.randn(ROWS, rng=rng), J.domain.randn(ROWS, rng=rng)
-    jobs: dict[str, Callable[[], object]] = {"forward": lambda: network(image)}
-    jobs |= naive(network, image, J, u, v) | {"VJP ctuq": lambda: J.T(u), "JVP ctuq": lambda: J(v)}
-    best = smallest(jobs, rounds)
-    forward = best.pop("forward") * ROWS
-    print(
-        f"\n{title}: {J.domain.size} weights, forward {1e3 * forward / ROWS:.1f} ms, {flops(jobs['forward']) / 1e9:.2f} GFLOP"
-    )
-    print(f"{'row of':34s}{'VJP / F':>10s}{'JVP / F':>10s}")
-    for label in dict.fromkeys(key[4:] for key in best):
-        print(f"{label:34s}" + "".join(f"{best.get(way + label, float('nan')) / forward:10.2f}" for way in ("VJP ", "JVP ")))
-    work = [flops(job) / ROWS / flops(jobs["forward"]) for job in (lambda: J.T(u), lambda: J(v))]
-    print(f"{'arithmetic of ctuq':34s}{work[0]:10.2f}{work[1]:10.2f}\n{'to reach; limit':34s}{'2.50; 2':>10s}{'2.50; 2':>10s}")
+    jobs: dict[tuple, Callable[[], object]] = {("F", "", 1): lambda: network(image)}
+    for method, rows in ROWS.items():
+        for k in rows[size]:
+            J = linearise(network, image, choice=ProductChoice(vjp=method, jvp=method, vjp_rows=k, jvp_rows=k))[1]
+            jobs["VJP", method, k] = partial(J.T, J.range.randn(k, rng=rng))
+            jobs["JVP", method, k] = partial(J, J.domain.randn(k, rng=rng))
+        if method == "tape":
+            smallest(jobs, 1)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    best = smallest(jobs, options.rounds)
+    forward = best.pop(("F", "", 1))
+    lines = []
+    for way in ("VJP", "JVP"):
+        ratio = {key[1:]: seconds / key[2] / forward for key, seconds in best.items() if key[0] == way}
+        first, second = (min((r, k) for (m, k), r in ratio.items() if m == method) for method in ROWS)
+        bound = flops(jobs[way, "tape", ROWS["tape"][size][-1]]) / ROWS["tape"][size][-1] / speed() / forward
+        figures = (f"{1e3 * forward:.1f}", f"{bound:.2f}", f"{first[0]:.2f}", first[1], f"{second[0]:.2f}", second[1], peak)
+        lines.append((options.inside, size, way, *figures))
+    return lines
 
 
-def naive(network: UNet, image: Tensor, J: Jacobian, u: Tensor, v: Tensor) -> dict[str, Callable[[], object]]:
-    values = dict(network.named_parameters())
-    chosen = {name: values[name] for name in weight_names(network)}
-    tangents = {block.name: v[:, block.slice].reshape(-1, *block.shape) for block in J.blocks}
-
-    def function(weights: dict[str, Tensor]) -> Tensor:
-        return functional_call(network, {**values, **weights}, (image,))[0, 0]
-
-    pull, push = vjp(function, chosen)[1], linearize(function, chosen)[1]
-    jobs: dict[str, Callable[[], object]] = {}
-    for chunk in (1, 4, 8):
-        jobs[f"VJP naive vmap, {chunk} rows"] = lambda c=chunk: vmap(pull, chunk_size=c)(u)
-        jobs[f"JVP naive vmap, {chunk} rows"] = lambda c=chunk: vmap(lambda t: jvp(function, (chosen,), (t,))[1], chunk_size=c)(
-            tangents
-        )
-        jobs[f"JVP vmap of linearize, {chunk} rows"] = lambda c=chunk: vmap(push, chunk_size=c)(tangents)
-    return jobs
-
-
-def smallest(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def smallest(jobs: dict[tuple, Callable[[], object]], rounds: int) -> dict[tuple, float]:
     """Seconds of each job, its smallest over rounds in which all take turns."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-    times: dict[str, list[float]] = {label: [] for label in jobs}
-    for _ in range(rounds + 1):
+    times: dict[tuple, list[float]] = {label: [] for label in jobs}
+    for _ in range(rounds):
         for label, job in jobs.items():
-            for _ in range(3 if label == "forward" else 1):
-                start = clock()
+            for _ in range(3 if label[0] == "F" else 1):
+                start = time.thread_time()
                 job()
-                times[label].append(clock() - start)
+                times[label].append(time.thread_time() - start)
     return {label: min(values) for label, values in times.items()}
+
+
+def speed() -> float:
+    """Operations a second of a large matrix product."""
+    a = torch.ones(1024, 1024)
+    return 2 * 1024**3 / min(smallest({("product", i): lambda: a @ a for i in range(9)}, 1).values())
 
 
 def flops(job: Callable[[], object]) -> int:
@@ -99,4 +128,4 @@ def flops(job: Callable[[], object]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    main(tyro.cli(Options))

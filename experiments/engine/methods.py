@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ctuq import laplace
 from ctuq.baselines.networks import dropout, ensemble, laplace_torch
 from ctuq.laplace.predictive import log_likelihoods, monte_carlo
-from ctuq.scores.classes import auroc, brier, calibration_error, joint_log_likelihood, log_likelihood
+from ctuq.scores.classes import auroc, brier, calibration_error, joint_score, log_likelihood
 from experiments.engine.images import Split, rotated
 from experiments.engine.rows import Row
 
@@ -96,7 +96,7 @@ def scores(draws: Draws, data: Split, angles: Sequence[float], seed: int) -> lis
         found["auroc"] = auroc(torch.cat([upright, _entropy(p)]), turned) if angle else 0.5
         each = log_likelihoods(CLASSES, logits, y)
         for kappa in (2, 3, 4, 5):
-            joint = joint_log_likelihood(each, kappa, rng=torch.Generator().manual_seed(seed))
+            joint = joint_score(each, kappa, rng=torch.Generator().manual_seed(seed))
             found[f"joint_{kappa}"] = joint.value / joint.tau
         rows.append(found)
     return rows

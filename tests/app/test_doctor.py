@@ -64,7 +64,7 @@ def test_a_child_that_hangs_is_a_warning(monkeypatch):
     ],
 )
 def test_known_clashes_are_named_by_version(monkeypatch, versions, said):
-    monkeypatch.setattr(doctor, "_version", versions.get)
+    monkeypatch.setattr(doctor, "version_of", versions.get)
     check = doctor.known_clashes()
     assert said in check.text
     assert check.status == (OK if said == "none" else WARN)
@@ -78,7 +78,7 @@ def test_an_adjoint_that_is_off_is_a_failure(monkeypatch):
 
 
 def test_a_missing_library_is_named(monkeypatch):
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "odl" else "1.0")
+    monkeypatch.setattr(doctor, "version_of", lambda name: None if name == "odl" else "1.0")
     check = doctor.library_versions()
     assert check.status == FAIL
     assert check.text.startswith("odl not installed")

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from ctuq.design import Conditioned, DenseCovariance, GaussianModel, ViewRows
+from ctuq.design import DenseCovariance, GaussianModel
+from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.rows import ViewRows
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
 
 SIZE, VIEWS, COLUMNS = 6, 8, 9

@@ -294,12 +294,3 @@ def test_model_is_learned_again_every_so_many_views(make, A, S, y):
     ]
     exact = Designer(designer.problem, GaussianModel(DenseCovariance(S / 8), 0.2), state=designer.state)
     np.testing.assert_allclose(designer.scores, exact.scores, rtol=1e-9)
-
-
-def test_regions_are_refused_where_only_rays_are_known(A, rows, S):
-    dense = torch.from_numpy(A.matrix.toarray()).double()
-    rays = GaussianModel(DenseCovariance(dense @ S @ dense.T), 0.2, space="rays")
-    image = GaussianModel(DenseCovariance(S), 0.2)
-    np.testing.assert_allclose(Designer(DesignProblem(A=A), rays).scores, Designer(DesignProblem(A=A), image).scores, rtol=1e-6)
-    with pytest.raises(InputError, match="rays"):
-        Designer(DesignProblem(A=A, criterion=A_OPTIMAL), rays).ask()

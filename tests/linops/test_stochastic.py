@@ -7,8 +7,9 @@ import torch
 
 from ctuq.errors import CtuqError
 from ctuq.linops.basic import Dense
+from ctuq.linops.operator import Space
 from ctuq.linops.solve import CG, Cholesky
-from ctuq.linops.stochastic import automatic_step, sdd, sgd, step_limit
+from ctuq.linops.stochastic import automatic_step, sdd, sdd_features, sgd, step_limit
 
 DOUBLE = torch.float64
 
@@ -227,3 +228,33 @@ def test_the_dual_value_is_the_primal_one():
     primal = 0.5 * (b - a @ K).square().sum() + 0.5 * noise * (a @ K * a).sum()
     dual = 0.5 * (a @ K * a).sum() + 0.5 * noise * a.square().sum() - (a * b).sum()
     torch.testing.assert_close(primal, -noise * dual, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("outputs", [(), (2,)])
+def test_descent_over_features_takes_the_steps_of_the_dense_one_and_lifts_the_solution(outputs):
+    n = 30 if outputs else 60
+    H, scales = normal(n, *outputs, 25), 0.1 + torch.rand(25, generator=generator(), dtype=DOUBLE)
+    noise = 1 + torch.rand(n, *outputs, generator=generator(), dtype=DOUBLE)
+    flat = H.reshape(-1, 25)
+    K, b = (flat * scales) @ flat.T + torch.diag(noise.flatten()), normal(3, n, *outputs)
+
+    def features(index):
+        return Dense(H[index].reshape(-1, 25), range=Space((len(index), *outputs), DOUBLE))
+
+    options = {"batch": 16, "steps": 300, "rtol": 1.0}
+    found, lifted = sdd_features(features, lambda v: scales * v, noise, b, rng=generator(), **options)
+    space = Space((n, *outputs), DOUBLE)
+    dense = sdd(Dense(K, space, space).rows, b, rng=generator(), **options)
+    torch.testing.assert_close(found.value, dense.value, rtol=0, atol=1e-10)
+    torch.testing.assert_close(found.residual, dense.residual, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(lifted, scales * (found.value.flatten(1) @ flat), rtol=0, atol=1e-12)
+
+
+def test_float32_features_carry_float64_coordinates():
+    H, b = normal(60, 25).float(), normal(2, 60)
+    noise = torch.full((60,), 2.0)
+    found, lifted = sdd_features(lambda index: Dense(H[index]), lambda v: v, noise, b, batch=20, steps=2000, rng=generator())
+    assert (found.value.dtype, lifted.dtype) == (DOUBLE, DOUBLE)
+    K = (H @ H.T).double() + 2 * torch.eye(60, dtype=DOUBLE)
+    assert (found.value - solution(K, b)).norm() < 1e-4 * found.value.norm()
+    assert found.residual.max() < 1e-4

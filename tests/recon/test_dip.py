@@ -128,49 +128,90 @@ def test_two_images_at_once_are_two_fits(problem, groups):
 
 
 def test_fit_that_diverges_is_begun_again_more_slowly_and_then_given_up(problem, monkeypatch):
-    rates = []
+    attempts = []
     descend = module._descend
 
-    def watched(*arguments, rate, **rest):
-        rates.append(rate)
-        return descend(*arguments, rate=rate, **rest)
+    def watched(*arguments, options, state):
+        attempts.append(state.attempt)
+        return descend(*arguments, options=options, state=state)
 
     monkeypatch.setattr(module, "_descend", watched)
     with pytest.raises(CtuqError, match="smaller learning rate"):
         run(problem, replace(OPTIONS, iterations=300, check_every=50, learning_rate=1e4))
-    assert rates == [1e4 / 2**i for i in range(6)]
+    assert attempts == list(range(6))
 
 
-def test_fit_recovers_from_a_divergence(problem, monkeypatch):
-    calls = []
-    diverged = module._diverged
-
-    def once(state, fit):
-        calls.append(state.iteration)
-        return len(calls) == 2 or diverged(state, fit)
-
-    monkeypatch.setattr(module, "_diverged", once)
-    _, states = run(problem)
-    slow = run(problem, replace(OPTIONS, learning_rate=OPTIONS.learning_rate / 2))[1]
-    assert [s.iteration for s in states] == [10, 10, 20, 30, 40, 50, 60]
-    assert_same(states[-1], slow[-1])
-
-
-def test_fit_whose_misfit_leaps_goes_back_to_its_last_steady_state(problem, monkeypatch):
+def spoil(monkeypatch, at, change):
+    """Let the first attempt's look at iteration ``at`` be spoilt; returns where each attempt began, and its rate."""
     descend, started = module._descend, []
 
-    def spoilt(*arguments, resume, **rest):
-        started.append((0 if resume is None else resume.iteration, rest["rate"]))
-        for state in descend(*arguments, resume=resume, **rest):
-            if len(started) == 1 and state.iteration == 130:
-                state.history[-1, 1] *= 1e3
-            yield state
+    def spoilt(*arguments, options, state):
+        started.append((state.iteration, state.attempt, state.redrawn))
+        for following, alive in descend(*arguments, options=options, state=state):
+            if state.attempt == 0 and following.iteration == at:
+                yield change(following, alive)
+            else:
+                yield following, alive
 
     monkeypatch.setattr(module, "_descend", spoilt)
+    return started
+
+
+def leap(state, alive):
+    state.history[-1, 1] *= 1e4
+    return state, alive
+
+
+def test_fit_whose_misfit_leaps_goes_back_to_its_best_weights(problem, monkeypatch):
+    started = spoil(monkeypatch, 130, leap)
     _, states = run(problem, replace(OPTIONS, iterations=150, patience=1.0))
-    assert started == [(0, OPTIONS.learning_rate), (120, OPTIONS.learning_rate / 2)]
-    assert [s.iteration for s in states] == list(range(10, 160, 10))
+    best = started[1][0]
+    assert started == [(0, 0, 0), (best, 1, 0)]
+    assert 0 < best < 130
+    assert [s.iteration for s in states] == [*range(10, 130, 10), *range(best + 10, 160, 10)]
     assert len(states[-1].history) == 15
+
+
+def test_dead_network_is_drawn_anew(problem, monkeypatch):
+    _, alive = run(problem)
+    started = spoil(monkeypatch, 10, lambda state, alive: (state, torch.zeros_like(alive)))
+    _, states = run(problem)
+    assert started[:2] == [(0, 0, 0), (0, 1, 1)]
+    assert [s.iteration for s in states] == [10, 20, 30, 40, 50, 60]
+    assert not torch.equal(states[0].parameters["out.weight"], alive[0].parameters["out.weight"])
+
+
+def test_saturated_network_is_seen_as_dead(problem):
+    _, fit, held = problem
+    options = replace(OPTIONS, network=replace(NETWORK, activation="sigmoid"))
+    generate, weights = start(fit, options)
+    weights["out.bias"] = torch.full_like(weights["out.bias"], 200.0)
+    states = list(dip(generate, weights, fit, held, options))
+    assert states[0].attempt > 0 and states[0].redrawn
+    assert float(states[-1].best_misfit / held.size) < 0.2
+
+
+@pytest.mark.parametrize("change", [leap, lambda state, alive: (state, torch.zeros_like(alive))])
+def test_restarted_fit_is_resumed_as_the_same_fit(problem, monkeypatch, change):
+    options = replace(OPTIONS, iterations=150, patience=1.0)
+    spoil(monkeypatch, 110, change)
+    _, whole = run(problem, options)
+    middle = next(s for s in whole if s.attempt)
+    _, rest = run(problem, options, resume=middle)
+    assert_same(rest[-1], whole[-1])
+
+
+def test_fit_that_diverges_late_again_and_again_keeps_its_best_weights(problem, monkeypatch):
+    descend = module._descend
+
+    def spoilt(*arguments, options, state):
+        for following, alive in descend(*arguments, options=options, state=state):
+            yield leap(following, alive) if following.iteration == 130 else (following, alive)
+
+    monkeypatch.setattr(module, "_descend", spoilt)
+    _, _, held = problem
+    _, states = run(problem, replace(OPTIONS, iterations=150, patience=1.0))
+    assert float(states[-1].best_misfit / held.size) < 0.1
 
 
 def test_rays_of_no_weight_do_not_matter(problem):
@@ -200,10 +241,15 @@ def test_noise_can_be_the_input(problem):
     assert float(first.std()) == pytest.approx(1, abs=0.2)
 
 
-def test_scale_keeps_the_object_below_saturation(problem):
+def test_scale_is_about_the_objects_attenuation_and_follows_its_unit(problem):
     truth, fit, _ = problem
     generate, weights = start(fit)
-    assert float(generate.scale) > float(truth.max())
+    object_mean = float(truth.square().sum() / truth.sum())
+    assert 0.9 * object_mean < float(generate.scale) < 1.5 * object_mean
+    for unit in (1e-6, 1e3):
+        other, _ = start(Data(fit.A, unit * fit.y, fit.weights))
+        assert float(other.scale) == pytest.approx(unit * float(generate.scale), rel=1e-4)
+        torch.testing.assert_close(other.inputs, generate.inputs)
     flat = generate(weights)
     assert float(flat.mean()) == pytest.approx(float(truth.mean()), rel=0.5)
 

@@ -5,7 +5,7 @@ import torch
 
 from ctuq.errors import InputError
 from ctuq.scores.classes import _compositions as compositions
-from ctuq.scores.classes import auroc, brier, calibration_error, joint_log_likelihood, log_likelihood, weighted_joint
+from ctuq.scores.classes import auroc, brier, calibration_error, joint_score, log_likelihood, weighted_joint
 
 
 def test_scores_of_a_small_table_by_hand():
@@ -54,14 +54,14 @@ def test_roc_area_counts_pairs_and_halves_ties(rng):
 @pytest.mark.parametrize("kappa", [1, 2, 4])
 def test_joint_score_of_a_certain_function_is_tau_times_the_marginal(kappa, rng):
     certain = torch.randn(1, 50, generator=rng).expand(8, -1)
-    score = joint_log_likelihood(certain, kappa, rng=rng)
+    score = joint_score(certain, kappa, rng=rng)
     assert score.tau == (10 * (kappa - 1) if kappa > 1 else 1)
     assert score.value == pytest.approx(score.tau * score.marginal, rel=1e-12)
 
 
 def test_joint_score_of_single_data_is_the_log_likelihood_of_the_mean(rng):
     draws = torch.randn(8, 50, generator=rng, dtype=torch.float64)
-    score = joint_log_likelihood(draws, 1, rng=rng)
+    score = joint_score(draws, 1, rng=rng)
     assert score.value == pytest.approx(float((draws.logsumexp(0) - math.log(8)).mean()), rel=1e-12)
 
 
@@ -69,7 +69,7 @@ def test_joint_score_exceeds_the_marginals_where_draws_agree_with_the_data_toget
     # Two hypotheses, the data follow the first: data seen together tell it.
     right, wrong = math.log(0.9), math.log(0.1)
     draws = torch.tensor([[right], [wrong]]).expand(2, 40)
-    score = joint_log_likelihood(draws, 3, rng=rng)
+    score = joint_score(draws, 3, rng=rng)
     assert score.value == pytest.approx(20 * right + math.log1p((0.1 / 0.9) ** 20) - math.log(2), rel=1e-6)
     assert score.value > score.tau * score.marginal
 
@@ -101,7 +101,7 @@ def test_weights_are_uniform_among_positive_integers_of_the_given_sum(rng):
 
 
 def test_error_of_the_joint_score_is_that_of_the_groups(rng):
-    values = [joint_log_likelihood(torch.randn(4, 60, generator=rng), 2, rng=rng, shuffles=10) for _ in range(40)]
+    values = [joint_score(torch.randn(4, 60, generator=rng), 2, rng=rng, shuffles=10) for _ in range(40)]
     spread = torch.tensor([v.value for v in values]).std()
     told = sum(v.error for v in values) / len(values)
     # Shuffles average the division into groups out, so that the stated error is an upper bound of about the right size.
@@ -120,4 +120,4 @@ def test_logits_and_wrong_classes_are_refused(score):
 
 def test_groups_larger_than_the_data_are_refused(rng):
     with pytest.raises(InputError, match="Groups of 4"):
-        joint_log_likelihood(torch.zeros(2, 3), 4, rng=rng)
+        joint_score(torch.zeros(2, 3), 4, rng=rng)

@@ -47,6 +47,7 @@ def test_exact_normals_are_covered_as_stated(normal):
     levels = np.array([0.1, 0.5, 0.9])
     curve = metrics.calibration_curve(r, v, levels)
     assert (np.abs(curve - levels) < 4 * np.sqrt(levels * (1 - levels) / n)).all()
+    assert (metrics.calibration_curve(r, v / 9, levels) < levels - 0.05).all()
 
 
 def test_image_scores_of_a_known_error(normal):

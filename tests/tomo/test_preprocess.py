@@ -31,6 +31,15 @@ def test_weights_follow_the_expected_counts_with_mean_one():
     assert np.allclose(corrected.weights, expected, rtol=0.2)
 
 
+def test_a_weight_of_one_stands_for_so_many_counts():
+    counts = 1e4 * np.exp(-_smooth())
+    counts[3, 10] = np.nan
+    corrected = projections_from_counts(counts + 50, np.full(60, 1e4 + 50), np.full(60, 50.0))
+    again = repaired(np.where(corrected.weights > 0, corrected.projections, np.nan), 7 * corrected.weights)
+    assert corrected.unit * corrected.weights[20, 20] == pytest.approx(counts[20, 20], rel=0.05)
+    assert again.unit == pytest.approx(7)
+
+
 def test_rays_without_counts_are_interpolated_and_have_no_weight():
     p = _smooth()
     counts = 1e4 * np.exp(-p)
@@ -92,6 +101,26 @@ def test_spikes_are_found_and_nothing_else():
     broken[4, 9] += 2
     broken[20, 40] -= 3
     assert {tuple(i) for i in np.argwhere(spikes(broken))} == {(4, 9), (20, 40)}
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_in_one_or_two_views_only_what_is_brighter_than_the_open_beam_is_a_spike(views):
+    p = _smooth(views) + 0.01 * np.random.default_rng(0).normal(size=(views, 60))
+    p[0, 9] -= 3
+    p[0, 40] += 2
+    assert {tuple(i) for i in np.argwhere(spikes(p))} == {(0, 9)}
+
+
+@pytest.mark.parametrize("cleared", [0.0, 3.0])
+def test_a_cosmic_ray_in_one_flat_or_dark_leaves_no_stripe(cleared):
+    p, rng = _smooth(4), np.random.default_rng(0)
+    flats = 5000 + rng.normal(0, cleared * 20, (5, 60))
+    darks = 100 + rng.normal(0, cleared, (5, 60))
+    struck, hit = flats.copy(), darks.copy()
+    struck[2, 30], hit[1, 10] = 60000, 3000
+    counts = 100 + 4900 * np.exp(-p)
+    spoiled, whole = projections_from_counts(counts, struck, hit), projections_from_counts(counts, flats, darks)
+    assert np.abs(spoiled.projections - whole.projections).max() < 0.02
 
 
 @pytest.mark.parametrize("name", PHANTOMS)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from ctuq.errors import InputError
-from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
+from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid, radians
 from ctuq.tomo.phantoms import shepp_logan
 from ctuq.tomo.rays.matrix import build_matrix
-from ctuq.tomo.simulate import PhotonNoise, RelativeNoise, simulate
+from ctuq.tomo.simulate import PhotonNoise, RelativeNoise, phantom_scan, simulate
 
 GRID = VolumeGrid((32, 32), 1.0)
 BEAM = ParallelBeam(angles=np.linspace(0, np.pi, 24, endpoint=False), columns=46, pixel=1.0)
@@ -106,3 +106,16 @@ def test_what_cannot_be_simulated_is_refused(change, words):
 def test_impossible_noise_is_refused(bad):
     with pytest.raises(InputError):
         bad()
+
+
+def test_a_phantoms_scan_is_the_same_for_the_same_seed_and_covers_the_phantom():
+    angles = radians(np.arange(4) * 45.0)
+    first, again, other = (phantom_scan("ellipses", 16, angles, noise=0.05, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first.projections, again.projections)
+    np.testing.assert_array_equal(first.truth, again.truth)
+    assert not np.array_equal(first.truth, other.truth)
+    assert first.grid.shape == (16, 16)
+    assert first.geometry.columns * first.geometry.pixel >= np.sqrt(2) * 16 * first.grid.voxel
+    clean = phantom_scan("ellipses", 16, angles, noise=0.0, seed=1).projections
+    spread = (first.projections - clean).std() / np.abs(clean).mean()
+    assert spread == pytest.approx(0.05, rel=0.3)

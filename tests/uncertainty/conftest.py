@@ -5,7 +5,7 @@ import torch
 from ctuq.linops.jacobian.network import linearise
 from ctuq.recon.unet import UNet, UNetOptions
 from ctuq.tomo import ParallelBeam, VolumeGrid, radians, ray_transform
-from ctuq.uncertainty import tangent
+from ctuq.uncertainty.model import image_model
 
 SIZE, VIEWS, COLUMNS, SCALE = 8, 9, 10, 0.04
 
@@ -28,16 +28,13 @@ def tiny():
 
 
 @pytest.fixture
-def make(tiny, monkeypatch):
-    """``make(prior, space)`` builds the tangent model in the space that is named."""
+def make(tiny):
+    """``make(prior, rank)`` builds the model with a factor of this rank; 64, the number of pixels, is the exact Jacobian."""
 
-    def build(prior="isotropic", space="image", image=None):
-        monkeypatch.setattr(tangent, "_SMALL_IMAGE", {"image": 4096, "projection": 0}[space])
-        monkeypatch.setattr(tangent, "_IMAGE_SPACE_RATIO", 0.0)
+    def build(prior="isotropic", rank=SIZE**2, image=None):
         A, y, weights, fitted, jacobian = tiny
-        image = fitted if image is None else image
-        model = tangent.TangentModel(A, y, weights, image=image, jacobian=jacobian, scale=SCALE, prior=prior)
-        assert model.plan.space == space
-        return model
+        chosen = fitted if image is None else image
+        rng = torch.Generator().manual_seed(0)
+        return image_model(A, y, weights, image=chosen, jacobian=jacobian, scale=SCALE, prior=prior, rank=rank, rng=rng)
 
     return build

@@ -2,38 +2,12 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from ctuq.uncertainty.calibration import choose_views, correlation_time, default_views, learn_scales
+from ctuq.uncertainty.calibration import correlation_time, learn_scales
 
 
 @pytest.fixture
 def normal():
     return np.random.default_rng(0)
-
-
-@pytest.mark.parametrize(
-    ("n", "views"), [(1, 0), (4, 0), (5, 1), (7, 1), (8, 2), (11, 2), (12, 3), (39, 3), (40, 3), (130, 10)]
-)
-def test_default_number_of_views(n, views):
-    assert default_views(n) == views
-
-
-@pytest.mark.parametrize("n", range(5, 60, 3))
-def test_chosen_views_are_spread_disjoint_and_never_empty(n, normal):
-    angles = normal.permutation(np.linspace(0, np.pi, n, endpoint=False))
-    k = default_views(n)
-    fitted, held = choose_views(angles, k)
-    assert len(held) == k >= 1
-    assert len(fitted) == n - k
-    assert sorted([*fitted, *held]) == list(range(n))
-    ranks = np.sort(np.argsort(np.argsort(angles))[held])
-    assert ranks[0] > 0 and ranks[-1] < n - 1
-    assert np.ptp(np.diff(ranks)) <= 1 if k > 1 else True
-
-
-def test_no_views_held_out_leaves_all_to_the_fit():
-    fitted, held = choose_views(np.linspace(0, 1, 6), 0)
-    assert len(held) == 0
-    assert list(fitted) == list(range(6))
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, 0.8])

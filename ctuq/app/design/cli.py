@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from ctuq.app.command import Amount, Command, File, Number, On
+from ctuq.app.arguments import Amount, Command, File, Number, On
 from ctuq.app.trials.cli import Compare, Simulate
 
 _Session = Positional[Annotated[Path, arg(metavar="SESSION.h5")]]

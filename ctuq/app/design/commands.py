@@ -13,9 +13,9 @@ from tqdm import tqdm
 from ctuq.app.design.text import angle_list, log_lines, status_lines, suggestion_lines
 from ctuq.app.progress import told_about
 from ctuq.design.session import file as sessionfile
-from ctuq.design.session import plan as ahead
 from ctuq.design.session.file import Record, Settings
 from ctuq.design.session.locks import locked
+from ctuq.design.session.plan import learning_due, take_planned
 from ctuq.design.state import Suggestion
 from ctuq.errors import InputError
 from ctuq.records import write_whole
@@ -29,7 +29,7 @@ _PATIENCE = 2.0
 def start(command: "cli.Start") -> int:
     """Make a session."""
     from ctuq.app.design.scanner import scanner
-    from ctuq.app.design.words import arcs, box, exposures
+    from ctuq.app.typed import arcs, box, exposures
     from ctuq.design.session.session import Session
 
     geometry, intake = scanner(command.geometry, command.columns, command.candidates)
@@ -66,7 +66,7 @@ def suggest(command: "cli.Suggest") -> int:
     """Print the next angles: at once where they were worked out ahead."""
     found = _at_once(command.session, command.n) if command.pending is None else None
     if found is None:
-        from ctuq.app.design.words import degrees
+        from ctuq.app.typed import degrees
         from ctuq.design.session.session import Session
 
         session = Session(command.session)
@@ -80,9 +80,11 @@ def suggest(command: "cli.Suggest") -> int:
 
 def tell(command: "cli.Tell") -> int:
     """Take projections in or back."""
-    from ctuq.app.design.views import new_views
-    from ctuq.app.design.words import degrees
+    from ctuq.app.typed import degrees
     from ctuq.design.session.session import Session
+    from ctuq.files.formats.ownscan import geometry_from_tree
+    from ctuq.files.views import new_views
+    from ctuq.tomo.geometry import radians
 
     if bool(command.projections) + (command.reject is not None) + (command.dose_budget is not None) != 1:
         raise InputError("Name a file of new projections, or angles to --reject, or a --dose-budget; one after the other.")
@@ -97,9 +99,11 @@ def tell(command: "cli.Tell") -> int:
             session.reject(bad, command.because or "", retry=not command.final, learning=command.retrain)
         print(f"Rejected: {angle_list(record, bad)}")
     else:
-        new = new_views(command.projections, record, command.geometry, command.angles)
+        typed = None if command.angles is None else record.sense * radians(degrees(command.angles, "--angles"))
+        known = geometry_from_tree(record.geometry)
+        new = new_views(command.projections, known, record.intake, geometry=command.geometry, angles=typed)
         with _working(command.debug):
-            session.tell(new.angles, new.projections, new.weights, counts=new.counts, learning=command.retrain)
+            session.tell(new.angles, new.projections, new.weights, unit=new.unit, learning=command.retrain)
         print(f"Taken in: {angle_list(record, new.angles)}")
     _print_state(session.record, command.session)
     return 0
@@ -110,9 +114,10 @@ def status(command: "cli.Status") -> int:
     record = sessionfile.read(command.session)
     print("\n".join([*status_lines(record), "", "Log:", *log_lines(record)]))
     if command.draw is not None:
-        from ctuq.app.design.figures import draw_session, png
+        from ctuq.app.design.figures import draw_session
+        from ctuq.app.png import png_bytes
 
-        data = png(draw_session(record))
+        data = png_bytes(draw_session(record), dpi=150)
         write_whole(command.draw, lambda target: target.write(data))
         print(f"Drawn: {command.draw}")
     return 0
@@ -137,7 +142,7 @@ def _at_once(path: Path, n: int | None) -> tuple[Suggestion, Record] | None:
     if not path.is_file():
         raise InputError(f"There is no file '{path}'; check the name, or begin with ctuq design start.")
     with locked(path, "lock"):
-        found = ahead.take(sessionfile.read(path), n)
+        found = take_planned(sessionfile.read(path), n)
         if found is not None:
             sessionfile.write(path, found[1])
     return found
@@ -146,7 +151,7 @@ def _at_once(path: Path, n: int | None) -> tuple[Suggestion, Record] | None:
 def _print_state(record: Record, path: Path) -> None:
     budget = "" if record.settings.budget is None else f" of {record.settings.budget:g}"
     print(f"{len(record.state.views)} views are measured, dose {record.state.spent:g}{budget} is spent.")
-    if reason := ahead.due(record):
+    if reason := learning_due(record):
         print(f"Learning is due ({reason}): ctuq design retrain {path}")
     if record.refusal:
         print(record.refusal)

@@ -1,17 +1,15 @@
 """The angles of a session in one polar picture: measured, next, forbidden, and what each candidate would gain."""
 
-import io
-
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 from numpy.typing import NDArray
 
-from ctuq.design.session import plan as ahead
 from ctuq.design.session.file import Record
+from ctuq.design.session.plan import in_pilot
 
 _PILOT, _CHOSEN, _NEXT, _SCORE, _FORBIDDEN = "#6b7280", "#1d4ed8", "#c2410c", "#047857", "#e5e7eb"
-_RING, _LABELS, _EDGE, _DPI = 1.06, 1.16, 1.28, 150
+_RING, _LABELS, _EDGE = 1.06, 1.16, 1.28
 _MOST_LABELS = 60
 
 
@@ -53,13 +51,6 @@ def draw_session(record: Record) -> Figure:
     return figure
 
 
-def png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()
-
-
 def _draw_candidates(axes: PolarAxes, record: Record, angles: NDArray[np.float64]) -> None:
     order = np.argsort(angles)
     ticks = np.stack([np.full(len(angles), _RING - 0.02), np.full(len(angles), _RING + 0.02), np.full(len(angles), np.nan)])
@@ -99,5 +90,5 @@ def _draw_measured(axes: PolarAxes, record: Record, angles: NDArray[np.float64])
 
 def _title(record: Record) -> str:
     budget = "" if record.settings.budget is None else f" of {record.settings.budget:g}"
-    stage = "pilot views first" if ahead.in_pilot(record) else f"criterion {record.settings.criterion}"
+    stage = "pilot views first" if in_pilot(record) else f"criterion {record.settings.criterion}"
     return f"{len(record.state.views)} views measured, dose {record.state.spent:g}{budget}; {stage}; angles in degrees"

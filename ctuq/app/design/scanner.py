@@ -1,20 +1,17 @@
 """The scanner of a session, as its geometry file tells it."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ctuq.app.design.words import grid
-from ctuq.design.session.file import Record
+from ctuq.app.typed import grid
 from ctuq.errors import InputError
 from ctuq.files.assemble import build_geometry
 from ctuq.files.formats.raw import Raw
-from ctuq.files.sidecar import Sidecar, read_sidecar
+from ctuq.files.sidecar import read_sidecar, treatment
 from ctuq.tomo.geometry import Geometry
 
-_KEPT = ("values", "scale", "clockwise", "transpose", "reverse_columns", "flat", "dark", "row")
 _DEFAULTS = {"parallel": "0:180:1", "fan": "0:360:1"}
 
 
@@ -47,20 +44,4 @@ def scanner(path: Path, columns: int | None, candidates: str | None) -> tuple[Ge
         told["angles"] = turn * grid(candidates or _DEFAULTS[str(told.get("kind", "parallel"))])
     angles = np.asarray(told["angles"])
     geometry = build_geometry(Raw("geometry file", np.zeros((len(angles), width)), "log", told), str(path))
-    return geometry, {key: str(v.resolve()) if isinstance(v, Path) else v for key, v in asdict(sidecar).items() if key in _KEPT}
-
-
-def treatment(record: Record) -> Sidecar:
-    """How the scanner's files are to be read: the session's geometry file without its geometry."""
-    kept = dict(record.intake)
-    flat, dark = (Path(v) if isinstance(v := kept.get(name), str) else v for name in ("flat", "dark"))
-    return Sidecar(
-        values=kept.get("values"),
-        scale=kept.get("scale", 1.0),
-        clockwise=kept.get("clockwise", False),
-        transpose=kept.get("transpose", False),
-        reverse_columns=kept.get("reverse_columns", False),
-        flat=flat,
-        dark=dark,
-        row=kept.get("row"),
-    )
+    return geometry, treatment(sidecar)

@@ -4,11 +4,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ctuq.design.session import plan as ahead
 from ctuq.design.session.file import Record
+from ctuq.design.session.plan import learning_due
 from ctuq.design.state import Decision, Suggestion
-
-_UNITS = {"image": "1/mm", "rays": "in line integrals"}
 
 
 def angle_list(record: Record, angles: Iterable[float]) -> str:
@@ -41,8 +39,8 @@ def status_lines(record: Record) -> list[str]:
         lines.append(f"Model ({settings.prior}): not learned yet; {settings.pilot} pilot views come first.")
     else:
         lines.append(f"Model ({settings.prior}): learned from {len(learnt.views)} views; {learnt.note}.")
-        lines.append(f"Predicted error: {_error(record)} (root mean square, {_UNITS[learnt.space]})")
-    if reason := ahead.due(record):
+        lines.append(f"Predicted error: {_error(record)} (root mean square, 1/mm)")
+    if reason := learning_due(record):
         lines.append(f"Learning is due ({reason}): ctuq design retrain")
     if record.refusal:
         lines.append(f"Next: none. {record.refusal}")

@@ -7,11 +7,11 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ctuq.scores.gaussian import Z95
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.uncertainty.result import Result
 
 UNIT = "attenuation (1/mm)"
-Z95 = 1.959964
 _GREY, _SPREAD, _SIGNED = "gray", "inferno", "RdBu_r"
 _NAMES = {"dip": "deep image prior", "fbp": "FBP", "sirt": "SIRT", "cgls": "CGLS", "tv": "TV"}
 

@@ -4,44 +4,25 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import norm
 
+from ctuq.scores.gaussian import Z95, calibration_curve
 from ctuq.uncertainty.result import Calibration, Result
 
 _RAW, _CALIBRATED, _MEASURED = "#9ca3af", "#1d4ed8", "#111827"
 _MOST_VIEWS = 4
-_Z95 = 1.959964
-
-
-def coverage_curve(errors: NDArray, std: NDArray, nominal: NDArray) -> NDArray[np.float64]:
-    """Share of the errors that fall inside central Gaussian intervals of the given probabilities.
-
-    Parameters
-    ----------
-    errors, std : arrays of the same shape
-        Measured minus predicted, and the predicted standard deviation (positive).
-    nominal : array, shape (p,)
-        Probabilities in (0, 1).
-
-    Returns
-    -------
-    array, shape (p,)
-    """
-    score = np.abs(errors / std).reshape(-1)
-    return (score[:, None] <= norm.ppf((1 + np.asarray(nominal)) / 2)).mean(axis=0)
 
 
 def draw_coverage(result: Result) -> Figure:
     """Empirical against nominal coverage of held-out rays, raw and calibrated."""
     measured, predicted, raw, calibrated = _calibration(result).predictions
-    nominal = np.linspace(0.02, 0.99, 98)
+    nominal, marks = np.linspace(0.02, 0.99, 98), np.array([0.68, 0.95])
     figure = Figure(figsize=(5.4, 5.0), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 100], [0, 100], ls=":", color=_MEASURED, label="ideal")
     for name, std, colour in (("raw", raw, _RAW), ("calibrated", calibrated, _CALIBRATED)):
-        axes.plot(100 * nominal, 100 * coverage_curve(measured - predicted, std, nominal), color=colour, lw=2, label=name)
-        marks = np.array([0.68, 0.95])
-        axes.plot(100 * marks, 100 * coverage_curve(measured - predicted, std, marks), "o", color=colour)
+        covered, marked = (100 * calibration_curve(measured - predicted, std**2, levels) for levels in (nominal, marks))
+        axes.plot(100 * nominal, covered, color=colour, lw=2, label=name)
+        axes.plot(100 * marks, marked, "o", color=colour)
     axes.set(xlabel="probability of the interval (%)", ylabel="held-out rays inside it (%)", xlim=(0, 100), ylim=(0, 100))
     axes.set_aspect("equal")
     axes.grid(alpha=0.3)
@@ -77,10 +58,10 @@ def _draw_rays(axes: Axes, position: NDArray, rays: NDArray) -> None:
 
 def _draw_misses(axes: Axes, position: NDArray, rays: NDArray) -> None:
     measured, predicted, raw, calibrated = rays
-    band = _Z95 * calibrated
+    band = Z95 * calibrated
     axes.fill_between(position, -band, band, color=_CALIBRATED, alpha=0.22, lw=0, label="95 % band, calibrated")
     for sign, name in ((-1, "95 % band, raw"), (1, None)):
-        axes.plot(position, sign * _Z95 * raw, "--", color=_RAW, lw=1.2, label=name)
+        axes.plot(position, sign * Z95 * raw, "--", color=_RAW, lw=1.2, label=name)
     axes.plot(position, measured - predicted, ".", color=_MEASURED, ms=2.5)
     axes.grid(alpha=0.3)
 

@@ -1,7 +1,6 @@
 """One self-contained HTML page about a result: no network, no other file."""
 
 import base64
-import io
 import json
 import os
 from collections.abc import Mapping
@@ -10,16 +9,14 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
+from ctuq.app.png import png_bytes
 from ctuq.app.report import summary, tables
-from ctuq.app.report.pictures import PICTURES, Picture, pictures_of
+from ctuq.app.report.catalogue import PICTURES, Picture, pictures_of
 from ctuq.app.report.viewer import viewer_data
 from ctuq.errors import InputError
 from ctuq.records import write_whole
 from ctuq.uncertainty.result import Result
-
-_DPI = 110
 
 
 def draw_all(result: Result) -> dict[str, bytes]:
@@ -84,13 +81,6 @@ def render_report(result: Result, images: Mapping[str, bytes]) -> str:
         css=Markup(_template("report.css")),
         script=Markup(_template("report.js")),
     )
-
-
-def png_bytes(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    return buffer.getvalue()
 
 
 def _shown(picture: Picture, image: bytes) -> dict[str, str]:

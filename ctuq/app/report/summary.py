@@ -16,7 +16,7 @@ def scan_name(result: Result) -> str:
     return ", ".join(Path(part.strip()).name or part for part in result.scan.provenance.source.split(","))
 
 
-def what_was_done(result: Result) -> str:
+def _what_was_done(result: Result) -> str:
     """One sentence: views, beam, grid and method."""
     geometry, grid = result.scan.geometry, result.grid
     beam = "fan beam" if isinstance(geometry, FanBeam) else "parallel beam"
@@ -59,7 +59,7 @@ def how_trustworthy(result: Result) -> str:
 
 def sentences(result: Result) -> list[str]:
     """The summary at the head of a report."""
-    return [text for text in (what_was_done(result), how_sure(result), how_trustworthy(result)) if text]
+    return [text for text in (_what_was_done(result), how_sure(result), how_trustworthy(result)) if text]
 
 
 def _rms_z(calibration: Calibration, raw: bool) -> float:

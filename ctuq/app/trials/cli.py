@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from ctuq.app.command import Command, File
+from ctuq.app.arguments import Command, File
 
 _Output = arg(aliases=["-o"], metavar="FOLDER")
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ctuq import files
+from ctuq.app.png import png_bytes
 from ctuq.app.progress import told_about
-from ctuq.app.report.page import png_bytes
 from ctuq.app.trials.figures import draw_angles, draw_comparison
 from ctuq.app.trials.subjects import name_of, phantom_subject, scan_subject
 from ctuq.design.trials.compare import Curves, Saving, curves, saving, table
-from ctuq.design.trials.contenders import Adaptive, Plan, baselines
+from ctuq.design.trials.contenders import Adaptive, TrialPlan, baselines
 from ctuq.design.trials.imaging import METHODS, imaging
 from ctuq.design.trials.subject import Subject, goes_round
 from ctuq.design.trials.trial import Trial, kept, load_all
@@ -34,7 +34,7 @@ _MOST_POLAR = 12
 def simulate(command: "cli.Simulate") -> int:
     """Run the trials of one adaptive design and of all that it is compared with, and compare everything in the folder."""
     adaptive = Adaptive(command.criterion, command.prior, every=command.retrain_every, batch=command.batch)
-    plan = Plan(command.pilot, command.total)
+    plan = TrialPlan(command.pilot, command.total)
     methods = METHODS if command.reconstruct == "both" else (command.reconstruct,)
     imagings = {name: imaging(name, strength=command.strength) for name in methods}
     with told_about(command.debug):

@@ -25,7 +25,7 @@ _COLUMNS = 4
 _LABELS = {"truth": "PSNR", "unseen": "SNR of unseen views"}
 
 
-def quality_label(quality: str) -> str:
+def _quality_label(quality: str) -> str:
     """A quality of a trial as an axis says it."""
     method, against = quality.split(" ", 1)
     return f"{_LABELS.get(against, against)}, {method.upper()} reconstruction (dB)"
@@ -56,7 +56,7 @@ def draw_comparison(found: Curves, baseline: str, savings: Mapping[str, Mapping[
             half = scipy.stats.t.ppf(0.975, max(1, gap.subjects - 1)) * gap.error
             ends = (gap.mean - half, gap.mean + half)
             _line(panels[1], found.counts, gap.mean, ends, style=styles[name], band=name not in _PLAIN)
-    panels[0].set(ylabel=quality_label(found.quality), title=_mean_of(found))
+    panels[0].set(ylabel=_quality_label(found.quality), title=_mean_of(found))
     panels[1].set(ylabel="difference (dB)", title=f"minus {baseline}, pair by pair", ylim=_difference_limits(found, baseline))
     for axes, (against, of_strategies) in zip(panels[2:], savings.items(), strict=True):
         for name, saved in of_strategies.items():

@@ -9,13 +9,10 @@ from ctuq.design.trials.subject import Subject, subject
 from ctuq.errors import InputError
 from ctuq.pipeline.job import choose_grid, match_detector
 from ctuq.recon import tv
-from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, ray_transform
-from ctuq.tomo.phantoms import PHANTOMS
+from ctuq.tomo import Scan, VolumeGrid, ray_transform
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.tomo.resample import resample
-from ctuq.tomo.simulate import RelativeNoise, simulate
-
-_FIELD_MM, _ATTENUATION = 40.0, 0.05
+from ctuq.tomo.simulate import phantom_scan
 
 
 def phantom_subject(phantom: str, size: int, candidates: int, *, noise: float, seed: int, shift: float = 0.5) -> Subject:
@@ -38,16 +35,10 @@ def phantom_subject(phantom: str, size: int, candidates: int, *, noise: float, s
     """
     if size < 8 or candidates < 2:
         raise InputError(f"A design needs 8 or more pixels along x and 2 or more candidates, got {size} and {candidates}.")
-    voxel = _FIELD_MM / size
-    grid = VolumeGrid((size, size), voxel)
-    geometry = ParallelBeam(
-        angles=(np.arange(candidates) + shift) * np.pi / candidates, columns=int(np.ceil(np.sqrt(2) * size)) + 2, pixel=voxel
-    )
-    rng = np.random.default_rng(seed)
-    scan = simulate(
-        lambda n: PHANTOMS[phantom](n, rng), geometry, grid, RelativeNoise(noise), rng=rng, attenuation=_ATTENUATION
-    )
-    return subject(f"{phantom}-{seed}", scan, _matrix(grid, scan), reference=scan.truth)
+    angles = (np.arange(candidates) + shift) * np.pi / candidates
+    scan = phantom_scan(phantom, size, angles, noise=noise, seed=seed)
+    assert scan.grid is not None
+    return subject(f"{phantom}-{seed}", scan, _matrix(scan.grid, scan), reference=scan.truth)
 
 
 def scan_subject(name: str, scan: Scan, size: int, *, every: int = 1, strength: float = 1.0) -> Subject:

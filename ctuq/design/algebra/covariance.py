@@ -9,6 +9,9 @@ from torch import Tensor
 
 from ctuq.design.algebra.rows import ViewRows
 from ctuq.errors import InputError
+from ctuq.linops.basic import Symmetric
+from ctuq.linops.operator import Space
+from ctuq.linops.precondition import nystrom
 
 _CHECKS = 16
 
@@ -117,21 +120,13 @@ class FactorCovariance:
 
 
 def low_rank(
-    times: Callable[[Tensor], Tensor],
-    size: int,
-    rank: int,
-    *,
-    rng: torch.Generator,
-    white: Tensor | float = 0.0,
-    eps: float = 1.2e-7,
-    batch: int = 64,
+    times: Callable[[Tensor], Tensor], size: int, rank: int, *, rng: torch.Generator, white: Tensor | float = 0.0
 ) -> FactorCovariance:
-    """A randomised Nystrom factor of a covariance that is known by its products (Frangella, Tropp and Udell 2023).
+    """The factor of a covariance that is known by its products, from `ctuq.linops.nystrom`.
 
-    ``S ~ Y^T (Y Omega^T)^-1 Y`` with ``Y = Omega S`` for random orthonormal rows Omega: one product a row, and an error that
-    falls with the spectrum, where a factor of prior samples has a relative error of about ``sqrt(2 / r)`` whatever it is. What
-    is missed is never negative; its trace is estimated from 16 further probes, which see the remainder alone, and put back as
-    white variance.
+    Its error falls with the spectrum, where a factor of prior samples has a relative error of about ``sqrt(2 / r)`` whatever
+    that is. What is missed is never negative; its trace is estimated from 16 further probes, which see the remainder alone, and
+    put back as white variance.
 
     Parameters
     ----------
@@ -142,10 +137,6 @@ def low_rank(
     rng : torch.Generator
     white : Tensor (d,) or float
         Independent variances that are known and not in ``times``.
-    eps : float
-        Relative rounding of the products; that of float32 by default, for networks.
-    batch : int
-        Probes at once.
 
     Returns
     -------
@@ -158,23 +149,13 @@ def low_rank(
     """
     if not 1 <= rank <= size:
         raise InputError(f"A factor of rank {rank} was asked for; give 1 to {size}, the number of unknowns.")
-    draw = torch.randn(rank + _CHECKS, size, generator=rng, device=rng.device, dtype=torch.float64)
-    rows, fresh = torch.linalg.qr(draw[:rank].T)[0].T.contiguous(), draw[rank:]
-    products, seen = (torch.cat([times(part).to(rows) for part in x.split(batch)]) for x in (rows, fresh))
-    factor = _nystrom(rows, products, eps)
-    remainder = (fresh * seen).sum(1) - (fresh @ factor.T).square().sum(1)
+    S = Symmetric(lambda x: times(x).to(x), Space((size,), torch.float64, rng.device))
+    found = nystrom(S, rank, rng=rng)
+    factor, fresh = found.values.sqrt()[:, None] * found.vectors, S.domain.randn(_CHECKS, rng=rng)
+    remainder = (fresh * S(fresh)).sum(1) - (fresh @ factor.T).square().sum(1)
     missed = max(0.0, float(remainder.mean()))
-    total = float(factor.square().sum()) + missed
+    total = float(found.values.sum()) + missed
     return FactorCovariance(factor, factor.new_zeros(size) + white + missed / size, missed / total)
-
-
-def _nystrom(probes: Tensor, products: Tensor, eps: float) -> Tensor:
-    """Q with ``Q^T Q = Y^T (Y Omega^T)^+ Y`` from orthonormal rows ``Omega`` and ``Y = Omega S``."""
-    core = products @ probes.T
-    values, vectors = torch.linalg.eigh((core + core.T) / 2)
-    # Below, the core is rounding of its largest eigenvalue.
-    keep = values > 10 * eps * float(values.max())
-    return (vectors[:, keep] / values[keep].sqrt()).T @ products
 
 
 def sampled(draw: Callable[[int], Tensor], count: int, *, white: Tensor | float = 0.0, batch: int = 64) -> FactorCovariance:

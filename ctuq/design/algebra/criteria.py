@@ -13,23 +13,23 @@ from ctuq.errors import InputError
 from ctuq.tomo.geometry import VolumeGrid
 
 
-def information_gain(state: Conditioned) -> Tensor:
+def _information_gain(state: Conditioned) -> Tensor:
     """EIG: ``1/2 log det(I + D^1/2 A_v S A_v^T D^1/2)`` in nats, the expected drop of the image's entropy; (V,)."""
     L = torch.linalg.cholesky(whitened(state.blocks, state.precision.sqrt()))
     return L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
-def diagonal_information_gain(state: Conditioned) -> Tensor:
+def _diagonal_information_gain(state: Conditioned) -> Tensor:
     """EIG as if the rays of a view were independent, ``1/2 sum_i log(1 + D_ii (A_v S A_v^T)_ii)`` in nats; (V,)."""
     return 0.5 * torch.log1p(state.precision * _ray_variances(state)).sum(-1)
 
 
-def squared_error(state: Conditioned) -> Tensor:
+def _squared_error(state: Conditioned) -> Tensor:
     """ESE: ``tr(A_v S A_v^T)``, the expected squared error of predicting the view, over rays that count; (V,)."""
     return torch.where(state.precision > 0, _ray_variances(state), 0.0).sum(-1)
 
 
-def variance_reduction(state: Conditioned) -> Tensor:
+def _variance_reduction(state: Conditioned) -> Tensor:
     """A-optimal gain: the drop of ``sum_i E_ii S_ii`` over the region E, in squared units of the image; (V,).
 
     ``tr(D^1/2 (I + D^1/2 A_v S A_v^T D^1/2)^-1 D^1/2 A_v S E S A_v^T)``. It is quadratic in S, so that rounding grows with
@@ -71,10 +71,10 @@ class Criterion:
         return self.score(state)
 
 
-EIG = Criterion("eig", information_gain, "nats")
-DIAGONAL_EIG = Criterion("diagonal-eig", diagonal_information_gain, "nats")
-ESE = Criterion("ese", squared_error, "squared line integrals")
-A_OPTIMAL = Criterion("a", variance_reduction, "summed variance (1/mm^2)", regional=True)
+EIG = Criterion("eig", _information_gain, "nats")
+DIAGONAL_EIG = Criterion("diagonal-eig", _diagonal_information_gain, "nats")
+ESE = Criterion("ese", _squared_error, "squared line integrals")
+A_OPTIMAL = Criterion("a", _variance_reduction, "summed variance (1/mm^2)", regional=True)
 CRITERIA = {criterion.name: criterion for criterion in (EIG, DIAGONAL_EIG, ESE, A_OPTIMAL)}
 
 

@@ -1,6 +1,5 @@
 """Candidate views as sparse rows: what conditioning multiplies by, in float64."""
 
-import warnings
 from functools import cached_property
 from typing import cast
 
@@ -10,10 +9,11 @@ import torch
 from torch import Tensor
 
 from ctuq.errors import InputError
+from ctuq.linops.sparse import csr_tensor
 
 
 class ViewRows:
-    """The rows ``A_v`` of V candidate views of n rays each, over an image of d pixels (or over all candidate rays).
+    """The rows ``A_v`` of V candidate views of n rays each, over an image of d pixels.
 
     Parameters
     ----------
@@ -35,14 +35,9 @@ class ViewRows:
         self.views, self.rays = views, height // views
         self._matrix = sp.csr_array(matrix, dtype=np.float64)
 
-    @classmethod
-    def of_rays(cls, views: int, rays: int) -> "ViewRows":
-        """The rows of a model whose unknowns are the candidate rays themselves: the identity."""
-        return cls(sp.csr_array(sp.eye_array(views * rays)), views)
-
     def view(self, v: int) -> Tensor:
         """``A_v`` as a sparse tensor (n, d)."""
-        return _sparse(self._matrix[v * self.rays : (v + 1) * self.rays])
+        return csr_tensor(self._matrix[v * self.rays : (v + 1) * self.rays])
 
     def project(self, images: Tensor) -> Tensor:
         """``A_v x`` of every view for images (k, d): (V, n, k)."""
@@ -57,11 +52,4 @@ class ViewRows:
 
     @cached_property
     def _all(self) -> Tensor:
-        return _sparse(self._matrix)
-
-
-def _sparse(matrix: sp.csr_array) -> Tensor:
-    parts = (torch.from_numpy(part) for part in (matrix.indptr, matrix.indices, matrix.data))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return torch.sparse_csr_tensor(*parts, size=matrix.shape, check_invariants=False)
+        return csr_tensor(self._matrix)

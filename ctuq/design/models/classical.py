@@ -12,7 +12,7 @@ from torch import Tensor
 from ctuq.design.algebra.covariance import Covariance, DenseCovariance, FactorCovariance, low_rank
 from ctuq.design.models.evidence import Variances, learn_variance
 from ctuq.design.models.model import GaussianModel, Measurements
-from ctuq.design.models.stationary import Matern12
+from ctuq.design.models.pixels import PixelMatern
 from ctuq.linops.memory import require_memory
 
 _SHORTEST = 0.3
@@ -59,7 +59,7 @@ class Matern:
         found: dict[float, Variances] = {}
 
         def loss(log_lengthscale: float) -> float:
-            kernel = Matern12(shape, float(np.exp(log_lengthscale)))
+            kernel = PixelMatern(shape, float(np.exp(log_lengthscale)))
             K = project(M, kernel.times(rows))
             found[log_lengthscale] = learn_variance(K, measured.target(), measured.noise())
             return -found[log_lengthscale].value
@@ -67,7 +67,7 @@ class Matern:
         bounds = (np.log(_SHORTEST), np.log(2 * max(shape)))
         scipy.optimize.fminbound(loss, *bounds, xtol=0.02, maxfun=30)
         best = max(found, key=lambda value: found[value].value)
-        kernel, s, sigma2 = Matern12(shape, float(np.exp(best))), found[best].signal, found[best].noise
+        kernel, s, sigma2 = PixelMatern(shape, float(np.exp(best))), found[best].signal, found[best].noise
         covariance, note = held(
             lambda x: s * kernel.times(x),
             lambda: s * kernel.dense(),
@@ -109,7 +109,7 @@ def held(
         require_memory(8 * 2.5 * d**2, "The image's covariance", "choose a smaller image for the design")
         return DenseCovariance(matrix()), f"{d} pixels: exact in image space"
     rank = min(rank, d)
-    factor = low_rank(times, d, rank, rng=torch.Generator().manual_seed(seed), eps=1e-14)
+    factor = low_rank(times, d, rank, rng=torch.Generator().manual_seed(seed))
     return factor, f"{d} pixels: a factor of rank {rank}, which misses {factor.missed:.1%} of the variance"
 
 

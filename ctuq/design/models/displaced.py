@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ctuq.design.models.classical import held
 from ctuq.design.models.model import GaussianModel, Measurements
-from ctuq.design.models.stationary import Matern12
+from ctuq.design.models.pixels import PixelMatern
 from ctuq.recon import tv
 from ctuq.recon.noise import noise_std
 
@@ -58,7 +58,7 @@ class DisplacedEdges:
         A, y, weights = measured.A.subset(measured.views), measured.y, measured.weights
         image = tv(A, y, weights=weights, strength=self.strength)
         slopes = [torch.from_numpy(slope.ravel()) for slope in central_differences(image.double().cpu().numpy())]
-        kernel = Matern12(tuple(image.shape), self.length * max(image.shape))
+        kernel = PixelMatern(tuple(image.shape), self.length * max(image.shape))
         smooth, variance = (self.smooth * float(image.max())) ** 2, self.displacement**2
 
         def times(x: torch.Tensor) -> torch.Tensor:

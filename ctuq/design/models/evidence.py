@@ -9,6 +9,7 @@ import scipy.optimize
 import torch
 from torch import Tensor
 
+from ctuq.errors import InputError
 from ctuq.laplace import DiagonalPrior, Evidence, maximise_dense
 
 _RATIOS = np.linspace(-12, 25, 75)
@@ -37,6 +38,10 @@ def learn_variance(K: Tensor, t: Tensor, noise: Tensor) -> Variances:
     t, noise : Tensor, float64, shape (m,)
         Rays of prior mean 0, and their relative noise variances.
     """
+    if not t.any():
+        raise InputError(
+            "The projections of all measured views are what air gives, so that nothing is learned; check the object."
+        )
     root = noise.rsqrt()
     eigenvalues, vectors = torch.linalg.eigh(root[:, None] * K * root)
     scale = float(eigenvalues.mean())

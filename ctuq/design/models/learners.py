@@ -38,8 +38,6 @@ class Sum:
 
     def __call__(self, measured: Measurements) -> GaussianModel:
         models = [learn(measured) for learn in self.learners]
-        if any(model.space != "image" for model in models):
-            raise InputError("Only covariances of the image can be summed; give the network's more memory or a smaller image.")
         measured = measured.thinned()
         M, t = measured.matrix(), measured.target()
         means = [model.mean for model in models if model.mean is not None]
@@ -69,7 +67,7 @@ class Sum:
             return torch.stack([f * part.times(x) for f, part in zip(factors, parts, strict=True)]).sum(0)
 
         rank = min(self.rank, d)
-        factor = low_rank(times, d, rank, rng=torch.Generator().manual_seed(self.seed), eps=1e-14)
+        factor = low_rank(times, d, rank, rng=torch.Generator().manual_seed(self.seed))
         return factor, f"sum of {len(parts)}, {d} pixels: a factor of rank {rank}, which misses {factor.missed:.1%}"
 
 

@@ -1,27 +1,25 @@
-"""The linearised Deep Image Prior as an image covariance for design: fit, evidence, and the covariance of all candidates."""
+"""The linearised Deep Image Prior as an image covariance for design: the product's linear model of the views so far."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctuq.design.algebra.covariance import Covariance, DenseCovariance, low_rank
+from ctuq.design.algebra.covariance import Covariance, DenseCovariance, FactorCovariance
 from ctuq.design.models.model import GaussianModel, Measurements
 from ctuq.errors import InputError
-from ctuq.laplace import Evidence, gram
+from ctuq.linops.gaussian import stable_cholesky
 from ctuq.linops.jacobian.network import linearise
-from ctuq.recon.dip import Data, DIPOptions, Generator, dip, generator
+from ctuq.linops.memory import require_memory
+from ctuq.recon.dip import DIPOptions, Generator, dip, generator
+from ctuq.recon.holdout import default_views, held_views, split, useful_views
 from ctuq.recon.unet import UNet
-from ctuq.uncertainty.calibration import Scales, choose_views, default_views
-from ctuq.uncertainty.estimate import estimate
-from ctuq.uncertainty.tangent import TangentModel
+from ctuq.uncertainty.calibration import Scales
+from ctuq.uncertainty.estimate import Evidence, estimate, named
+from ctuq.uncertainty.model import ImageModel, image_model
 
-_APART = 0.05
-_BATCH = 64
 _ENOUGH_VIEWS = 12
 
 
@@ -40,10 +38,11 @@ class LinDIPOptions:
         Strength of the TV hyperprior; 0 leaves it out.
     held_out : int, optional
         Measured views that stop the fit and scale the error bars; by default none below 12 views, then
-        `ctuq.uncertainty.calibration.default_views`. With none, one ray in twenty stops the fit and nothing is scaled: of five
+        `ctuq.recon.holdout.default_views`. With none, one ray in twenty stops the fit and nothing is scaled: of five
         pilot views none can be spared.
     rank : int
-        Of the factor, where the exact covariance does not fit.
+        Of the network's factor, where an exact Jacobian does not fit. It has to hold what all views to come can learn, and not
+        what the measured ones did, so that it is larger than that of a reconstruction.
     memory : int
         Bytes that an exact covariance and its Jacobian may take.
     seed : int
@@ -65,7 +64,7 @@ class LinDIPOptions:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A network fitted to some views, and what its tangent model learned from them: all that a covariance needs.
+    """A network fitted to some views, and what its linear model learned from them: all that a covariance needs.
 
     Parameters
     ----------
@@ -75,8 +74,6 @@ class Fitted:
         As in `ctuq.recon.dip.Generator`.
     image : Tensor, shape (y, x)
         In 1/mm, with what the held-out views add.
-    mean : Tensor, shape (y, x)
-        Prior mean of the tangent model, ``f - J theta``.
     evidence : Evidence
     scales : Scales
         Of the covariance and the noise; (1, 1) if nothing was held out.
@@ -88,7 +85,6 @@ class Fitted:
     inputs: Tensor
     scale: Tensor
     image: Tensor
-    mean: Tensor
     evidence: Evidence
     scales: Scales
     iterations: int
@@ -109,8 +105,8 @@ class LinearisedDIP:
         self.fitted = fitted
 
     def __call__(self, measured: Measurements) -> GaussianModel:
-        fitted, tangent = retrain(measured, self.options, warm=self.fitted)
-        model = model_of(tangent, fitted, measured, self.options)
+        fitted, linear = retrain(measured, self.options, warm=self.fitted)
+        model = model_of(linear, fitted)
         self.fitted = fitted
         return model
 
@@ -124,10 +120,10 @@ class LinearisedDIP:
         """
         if self.fitted is None:
             raise InputError("There is no fit to restore; learn from projections first.")
-        return model_of(tangent_of(measured, self.fitted, self.options), self.fitted, measured, self.options)
+        return model_of(linear_of(measured, self.fitted, self.options), self.fitted)
 
 
-def retrain(measured: Measurements, options: LinDIPOptions, *, warm: Fitted | None = None) -> tuple[Fitted, TangentModel]:
+def retrain(measured: Measurements, options: LinDIPOptions, *, warm: Fitted | None = None) -> tuple[Fitted, ImageModel]:
     """Fit the network to the measured views, from the weights of the last fit if there was one, and learn the evidence.
 
     Parameters
@@ -138,7 +134,8 @@ def retrain(measured: Measurements, options: LinDIPOptions, *, warm: Fitted | No
         Its input and scale are kept, so that its weights mean the same image.
     """
     rng = torch.Generator().manual_seed(options.seed + len(measured.views))
-    fit, stop, held = _split(measured, options.held_out, rng)
+    held = _held(measured, options.held_out)
+    fit, stop = split(measured.data, held, rng=rng)
     if warm is None:
         settings = options.dip
         generate, start = generator(fit, settings, rng=rng)
@@ -147,100 +144,58 @@ def retrain(measured: Measurements, options: LinDIPOptions, *, warm: Fitted | No
         generate, start = _generator_of(warm, settings), warm.parameters
     *_, state = dip(generate, start, fit, stop, settings)
     image = generate(state.best)[0].detach()
-    tangent = _tangent(generate, state.best, image, measured, options)
-    found = estimate(tangent, measured.y, held, variation=options.variation)
+    linear = _linear(generate, state.best, image, measured, options)
+    found = estimate(linear, measured.y, held, variation=options.variation, rng=rng)
     best = int(state.best_iteration.max())
-    mean = image - tangent.scale * tangent.jacobian(tangent.jacobian.weights[None])[0]
     image = (image.double() + found.correction).float()
-    fitted = Fitted(state.best, generate.inputs, generate.scale, image, mean, found.evidence, found.scales, best)
-    return fitted, tangent
+    return Fitted(state.best, generate.inputs, generate.scale, image, found.evidence, found.scales, best), linear
 
 
-def tangent_of(measured: Measurements, fitted: Fitted, options: LinDIPOptions) -> TangentModel:
-    """The tangent model of a fit made before, without fitting anything: one product with the network a ray or pixel."""
+def linear_of(measured: Measurements, fitted: Fitted, options: LinDIPOptions) -> ImageModel:
+    """The linear model of a fit made before, without fitting anything: the products with the network that its factor takes."""
     generate = _generator_of(fitted, options.dip)
     with torch.no_grad():
         image = generate(fitted.parameters)[0]
-    return _tangent(generate, fitted.parameters, image, measured, options)
+    return _linear(generate, fitted.parameters, image, measured, options)
 
 
-def model_of(tangent: TangentModel, fitted: Fitted, measured: Measurements, options: LinDIPOptions) -> GaussianModel:
-    """The covariance of image or candidate rays under the tangent model, held exactly where it fits.
+def model_of(linear: ImageModel, fitted: Fitted) -> GaussianModel:
+    """The image's covariance at the evidence's maximum, as the product's error bars are made from it.
+
+    That is ``a (F C F^T + diag(v))``: the network's factor, the floors v, and the scale a that held-out views found.
 
     Parameters
     ----------
-    tangent : TangentModel
+    linear : ImageModel
         Of the measured views.
     fitted : Fitted
         Gives the hyperparameters.
-    measured : Measurements
-        Its ray transform is of all candidates.
-    options : LinDIPOptions
     """
-    covariance, space, note = _covariance(tangent, fitted, measured, options)
-    evidence, scales = fitted.evidence, fitted.scales
+    evidence, scales, factor = fitted.evidence, fitted.scales, linear.factor
+    C, white = scales.image * linear.prior.mixing(evidence.psi).cpu(), scales.image * linear.misfit(evidence.psi).cpu()
+    pixels = len(white)
+    covariance: Covariance
+    if factor.basis is None:
+        covariance, note = DenseCovariance(C + torch.diag(white)), f"{pixels} pixels: exact in image space"
+    else:
+        Q = stable_cholesky(C).T @ factor.basis.T.cpu().double()
+        covariance = FactorCovariance(Q, white, factor.missed)
+        rank = factor.rank - factor.remainder
+        note = f"{pixels} pixels: a factor of rank {rank}, which leaves {factor.missed:.1%} of the variance to draws"
     sigma2 = scales.noise * evidence.sigma2
-    floors = {f"floor {i + 1}": value for i, value in enumerate(evidence.floors)}
-    values = evidence.named(tangent.prior) | floors | {"sigma2": sigma2, "image scale": scales.image}
-    return GaussianModel(covariance, sigma2, fitted.image, fitted.mean, values, space, note)
+    values = named(linear.prior, evidence.psi) | {"sigma2": sigma2, "image scale": scales.image}
+    return GaussianModel(covariance, sigma2, fitted.image, linear.mean.float(), values, note)
 
 
-def _covariance(
-    tangent: TangentModel, fitted: Fitted, measured: Measurements, options: LinDIPOptions
-) -> tuple[Covariance, str, str]:
-    """The scaled prior covariance in the cheapest space that fits: pixels, candidate rays, or a factor."""
-    evidence, scale = fitted.evidence, fitted.scales.image
-    pixels, rays, weights = measured.A.grid.size, int(np.prod(measured.A.geometry.shape)), tangent.jacobian.domain.size
-    floor = scale * tangent.misfit(evidence).cpu()
-
-    def exact(features: Tensor) -> Tensor:
-        return scale * gram(tangent.prior.root_transpose(features, evidence.psi)).cpu()
-
-    if tangent.plan.space == "image":
-        S = exact(tangent.features)
-        S.diagonal().add_(floor)
-        return DenseCovariance(S), "image", f"{pixels} pixels: exact in image space"
-    fits = min(pixels, rays) * (8.4 * weights + 24 * min(pixels, rays)) < options.memory
-    if fits and pixels <= rays:
-        S = exact(_features(tangent, sp.csr_array(sp.eye_array(pixels))))
-        S.diagonal().add_(floor)
-        return DenseCovariance(S), "image", f"{pixels} pixels, {rays} candidate rays: exact in image space"
-    if fits:
-        M = sp.csr_array(measured.A.matrix, dtype=np.float64)
-        G = exact(_features(tangent, M)) + torch.from_numpy(((M * floor.numpy()[None]) @ M.T).toarray())
-        return DenseCovariance(G), "rays", f"{pixels} pixels, {rays} candidate rays: exact among the rays"
-    rank = min(options.rank, pixels)
-    rng = torch.Generator().manual_seed(options.seed)
-    factor = low_rank(_products(tangent, evidence, scale), pixels, rank, rng=rng, white=floor)
-    return factor, "image", f"{pixels} pixels: a factor of rank {rank}, which misses {factor.missed:.1%} of the variance"
-
-
-def _products(tangent: TangentModel, evidence: Evidence, scale: float) -> Callable[[Tensor], Tensor]:
-    """Rows times ``scale J Sigma J^T``: two products with the network each."""
-
-    def times(x: Tensor) -> Tensor:
-        theta = tangent.jacobian.T(x.to(tangent.image).reshape(-1, *tangent.shape))
-        images = tangent.jacobian(tangent.prior.covariance(theta, evidence.psi))
-        return scale * tangent.scale**2 * images.flatten(1).cpu().double()
-
-    return times
-
-
-def _features(tangent: TangentModel, rows: sp.csr_array) -> Tensor:
-    """``rows J``, float32, in the image's unit."""
-    count = len(rows.indptr) - 1
-    features = torch.empty(count, tangent.jacobian.domain.size, dtype=torch.float32, device=tangent.image.device)
-    for start in range(0, count, _BATCH):
-        images = torch.from_numpy(rows[start : start + _BATCH].toarray()).to(tangent.image)
-        features[start : start + _BATCH] = tangent.jacobian.T(images.reshape(-1, *tangent.shape))
-    return features.mul_(tangent.scale)
-
-
-def _tangent(
+def _linear(
     generate: Generator, parameters: dict[str, Tensor], image: Tensor, measured: Measurements, options: LinDIPOptions
-) -> TangentModel:
+) -> ImageModel:
     _, jacobian = linearise(*generate.module(parameters))
-    return TangentModel(
+    pixels, weights = image.numel(), jacobian.domain.size
+    each = 8.4 * weights + 24 * pixels
+    rank = pixels if pixels * each < options.memory else min(options.rank, pixels)
+    require_memory(int(rank * each), "The network's covariance", "choose a smaller image for the design", image.device)
+    return image_model(
         measured.A.subset(measured.views),
         measured.y,
         measured.weights,
@@ -248,6 +203,9 @@ def _tangent(
         jacobian=jacobian,
         scale=float(generate.scale[0]),
         prior=options.prior,
+        rank=rank,
+        # The factor of a restored fit is the one that the evidence was learned with.
+        rng=torch.Generator().manual_seed(options.seed),
     )
 
 
@@ -255,17 +213,8 @@ def _generator_of(fitted: Fitted, options: DIPOptions) -> Generator:
     return Generator(UNet(options.network, torch.Generator()), fitted.inputs, fitted.scale)
 
 
-def _split(measured: Measurements, wanted: int | None, rng: torch.Generator) -> tuple[Data, Data, NDArray[np.int64]]:
-    """Rays to fit, rays that stop the fit, and the places of the held-out views among the measured ones."""
-    A, y, weights = measured.A.subset(measured.views), measured.y, measured.weights
-    useful = np.flatnonzero(weights.amax(1).cpu().numpy() > 0)
+def _held(measured: Measurements, wanted: int | None) -> NDArray[np.int64]:
+    """The places of the held-out views among the measured ones."""
+    useful = useful_views(measured.weights.cpu())
     default = default_views(len(useful)) if len(useful) >= _ENOUGH_VIEWS else 0
-    count = default if wanted is None else wanted
-    if count:
-        held = useful[choose_views(measured.A.geometry.angles[measured.views][useful], count)[1]]
-        seen = np.setdiff1d(np.arange(len(measured.views)), held)
-        fit, stop = (Data(A.subset(v), y[torch.from_numpy(v)][None], weights[torch.from_numpy(v)][None]) for v in (seen, held))
-        return fit, stop, held
-    apart = (torch.rand(y.shape, generator=rng) < _APART).to(y)
-    fit, stop = (Data(A, y[None], (weights * share)[None]) for share in (1 - apart, apart))
-    return fit, stop, np.zeros(0, np.int64)
+    return held_views(measured.A.geometry.angles[measured.views], useful, default if wanted is None else wanted)

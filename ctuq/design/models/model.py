@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctuq.design.algebra.covariance import Covariance
-from ctuq.design.algebra.rows import ViewRows
 from ctuq.errors import InputError
+from ctuq.recon.dip import Data
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 
 EVIDENCE_RAYS = 800
@@ -35,6 +35,11 @@ class Measurements:
     views: NDArray[np.int64]
     y: Tensor
     weights: Tensor
+
+    @property
+    def data(self) -> Data:
+        """The measured views alone, to reconstruct."""
+        return Data(self.A.subset(self.views), self.y, self.weights)
 
     @property
     def used(self) -> NDArray[np.int64]:
@@ -73,7 +78,7 @@ class GaussianModel:
     Parameters
     ----------
     covariance : Covariance
-        Of the image's pixels, or of all candidate rays.
+        Of the image's pixels.
     sigma2 : float
         Noise variance of a ray of weight 1.
     image : Tensor, shape (y, x), optional
@@ -81,8 +86,6 @@ class GaussianModel:
     mean : Tensor, shape (y, x), optional
         The image's prior mean, 0 if None. The design does not depend on it; a sum of models does.
     hyperparameters : mapping of str to float
-    space : {"image", "rays"}
-        What ``covariance`` is of.
     note : str
         One sentence: how the covariance is held, and why.
     """
@@ -92,15 +95,7 @@ class GaussianModel:
     image: Tensor | None = None
     mean: Tensor | None = None
     hyperparameters: Mapping[str, float] = field(default_factory=dict)
-    space: str = "image"
     note: str = ""
-
-    def rows(self, A: MatrixRayTransform) -> ViewRows:
-        """All views as rows over what ``covariance`` is of."""
-        views, rays = A.geometry.shape
-        if self.space == "rays":
-            return ViewRows.of_rays(views, rays)
-        return ViewRows(A.matrix, views)
 
 
 Learn = Callable[[Measurements], GaussianModel]

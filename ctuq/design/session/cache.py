@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +23,14 @@ from ctuq.design.algebra.rows import ViewRows
 from ctuq.design.models.model import GaussianModel
 from ctuq.design.session.file import digest
 from ctuq.design.state import DesignState
+from ctuq.versions import version_of
 
 _log = logging.getLogger(__name__)
 _PARTIAL = "partial-"
 _HASH = 20
 
 
-class Kept:
+class ModelCache:
     """The folder.
 
     Parameters
@@ -52,7 +52,7 @@ class Kept:
         else:
             return
         arrays |= {name: value for name, value in (("image", model.image), ("mean", model.mean)) if value is not None}
-        about = {"sigma2": model.sigma2, "space": model.space, "note": model.note, "missed": missed}
+        about = {"sigma2": model.sigma2, "note": model.note, "missed": missed}
         self._write(f"{key[:_HASH]}-model", arrays, about | {"hyperparameters": dict(model.hyperparameters)})
 
     def model(self, key: str) -> GaussianModel | None:
@@ -67,7 +67,7 @@ class Kept:
         else:
             covariance = FactorCovariance(a["factor"], a["white"], about["missed"])
         image, mean = a.get("image"), a.get("mean")
-        return GaussianModel(covariance, about["sigma2"], image, mean, about["hyperparameters"], about["space"], about["note"])
+        return GaussianModel(covariance, about["sigma2"], image, mean, about["hyperparameters"], about["note"])
 
     def keep_conditioned(self, steps: Sequence[str], given: Conditioned) -> None:
         """Keep a conditioned model; ``steps`` are those of `steps_of` up to its views."""
@@ -162,7 +162,7 @@ def steps_of(model: str, state: DesignState, region: NDArray | None) -> list[str
     region : array, optional
         Where the criterion counts the variance.
     """
-    found = [digest((version("ctuq"), model, None if region is None else np.asarray(region)))]
+    found = [digest((version_of("ctuq"), model, None if region is None else np.asarray(region)))]
     for view, weights in zip(state.views, state.weights, strict=True):
         found.append(digest((found[-1], int(view), weights)))
     return [f"{model[:_HASH]}-{name[:_HASH]}" for name in found]

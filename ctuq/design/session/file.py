@@ -4,7 +4,6 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from numpy.typing import NDArray
 from ctuq import records
 from ctuq.design.state import Decision, DesignState, Suggestion
 from ctuq.errors import InputError
+from ctuq.versions import versions_of
 
-KIND, LAYOUT = "session", 1
+KIND, LAYOUT = "session", 2
 _LIBRARIES = ("ctuq", "torch", "numpy", "scipy", "h5py")
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MemoryError)
 
@@ -86,8 +86,6 @@ class Learnt:
         What that was fitted to; empty without one.
     values : mapping of str to float
         Hyperparameters, for people.
-    space : {"image", "rays"}
-        What the covariance is of.
     note : str
         How it is held.
     """
@@ -97,7 +95,6 @@ class Learnt:
     network: Mapping[str, Any] | None
     network_views: NDArray[np.int64]
     values: Mapping[str, float]
-    space: str
     note: str
 
 
@@ -173,6 +170,15 @@ def read(path: str | os.PathLike) -> Record:
         raise InputError(f"'{path}' is damaged and cannot be read whole; use a copy of it.") from error
 
 
+def identity(path: Path) -> tuple[int, ...] | None:
+    """What differs between any two files that `write` put in one place; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
 def write(path: str | os.PathLike, record: Record) -> None:
     """Write a session, whole or not at all.
 
@@ -181,7 +187,7 @@ def write(path: str | os.PathLike, record: Record) -> None:
     InputError, ResourceError
         If the file cannot be written.
     """
-    tree = {"layout": LAYOUT, **_tree(replace(record, versions=_versions()))}
+    tree = {"layout": LAYOUT, **_tree(replace(record, versions=versions_of(*_LIBRARIES)))}
     path = Path(path)
     # Whoever writes holds the session's lock, so these are what killed processes left.
     for left in path.parent.glob(f".{path.name}.*.partial"):
@@ -232,6 +238,9 @@ def _tree(record: Record) -> dict[str, Any]:
 
 def _record(tree: Mapping[str, Any]) -> Record:
     state, learnt, plan = tree["state"], tree["learnt"], tree["plan"]
+    if tree["layout"] < 2:
+        # The network's evidence had another form: what was measured stays, the model is learned again.
+        learnt, plan = None, plan if learnt is None else None
     known = {f.name for f in fields(Record)}
     entries = {key: value for key, value in tree.items() if key in known} | {
         "settings": Settings(**tree["settings"]),
@@ -245,13 +254,3 @@ def _record(tree: Mapping[str, Any]) -> Record:
 def _plain(value: Any) -> dict[str, Any]:
     """The fields of a dataclass."""
     return {f.name: getattr(value, f.name) for f in fields(value)}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found

@@ -10,7 +10,7 @@ ANEW = ("edges", "displaced", "lindip+edges")
 """Priors that are made anew about the reconstruction after every view."""
 
 
-def take(record: Record, n: int | None = None) -> tuple[Suggestion, Record] | None:
+def take_planned(record: Record, n: int | None = None) -> tuple[Suggestion, Record] | None:
     """The next angles, if they were worked out when the session came to its state; and the session with them in its log.
 
     Parameters
@@ -48,12 +48,8 @@ def noted(record: Record, suggestion: Suggestion) -> Record:
     """The session with a suggestion in its log."""
     kind = "pilot" if in_pilot(record) else "ask"
     s, spent = suggestion, record.state.spent
-    return logged(record, Decision(kind, s.angles, s.scores, s.gains, s.error, spent, stop=s.stop, reason=s.reason))
-
-
-def logged(record: Record, decision: Decision) -> Record:
-    """The session with one more entry in its log."""
-    return replace(record, state=replace(record.state, log=(*record.state.log, decision)))
+    entry = Decision(kind, s.angles, s.scores, s.gains, s.error, spent, stop=s.stop, reason=s.reason)
+    return replace(record, state=record.state.logged(entry))
 
 
 def in_pilot(record: Record) -> bool:
@@ -61,7 +57,7 @@ def in_pilot(record: Record) -> bool:
     return len(record.state.views) < record.settings.pilot
 
 
-def due(record: Record) -> str:
+def learning_due(record: Record) -> str:
     """Why the model should be learned (again) now, in a few words; "" if it should not."""
     learnt, settings = record.learnt, record.settings
     if in_pilot(record):

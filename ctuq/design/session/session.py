@@ -6,21 +6,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ctuq.design.designer import Designer
+from ctuq.design.measurements import taken_back, taken_in
 from ctuq.design.session import file as sessionfile
-from ctuq.design.session import plan as ahead
+from ctuq.design.session.builder import DesignerBuilder
 from ctuq.design.session.file import Record, Settings
-from ctuq.design.session.learning import Learned
 from ctuq.design.session.locks import BusyError, locked
-from ctuq.design.session.opening import binned, candidates_at, counted, new_record, refuse_told
+from ctuq.design.session.model import LearnedModel
 from ctuq.design.session.pilot import pilot_suggestion
-from ctuq.design.session.workbench import Workbench
-from ctuq.design.state import Decision, DesignState, Suggestion
+from ctuq.design.session.plan import covers, in_pilot, learning_due, noted, take_planned
+from ctuq.design.session.problem import binned, candidates_at, counted, new_record
+from ctuq.design.state import DesignState, Suggestion, learned
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import Geometry
 
@@ -52,8 +52,10 @@ class Session:
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        self.record: Record = sessionfile.read(self.path)
-        self._bench = Workbench(self.path.with_name(self.path.name + ".cache"))
+        self._seen: tuple[int, ...] = ()
+        self.record: Record
+        self._look()
+        self._builder = DesignerBuilder(self.path.with_name(self.path.name + ".cache"))
 
     @classmethod
     def start(
@@ -86,8 +88,8 @@ class Session:
         """
         path = Path(path)
         record = new_record(geometry, settings, doses=doses, intake=intake)
-        problem = Workbench(path).problem(record)
-        plan = pilot_suggestion(problem, record.state, Designer(problem, None).available, settings.pilot)
+        problem = DesignerBuilder(path).problem(record)
+        plan = pilot_suggestion(problem, record.state, problem.free(record.state), settings.pilot)
         with locked(path, "lock"):
             if path.exists():
                 raise InputError(f"'{path}' exists already; choose another name, or go on with that session.")
@@ -116,17 +118,17 @@ class Session:
         """
         if n is not None and n < 1:
             raise InputError(f"At least one angle must be asked for, got {n}.")
-        self.record = sessionfile.read(self.path)
-        if self.record.learnt is None and ahead.due(self.record):
+        self._look()
+        if self.record.learnt is None and learning_due(self.record):
             self.learn()
         with self._changing() as record:
             waiting = candidates_at(record, pending) if np.size(pending) else np.zeros(0)
             waiting = waiting[~np.isin(waiting, record.angles[record.state.views])]
             planned = record if record.plan or record.refusal else self._planned(record)
-            found = None if len(waiting) else ahead.take(planned, n)
+            found = None if len(waiting) else take_planned(planned, n)
             if found is None:
                 suggestion = self._worked_out(planned, n, waiting)
-                found = suggestion, ahead.noted(planned, suggestion)
+                found = suggestion, noted(planned, suggestion)
             self._write(found[1])
         return found[0]
 
@@ -136,7 +138,7 @@ class Session:
         projections: ArrayLike,
         weights: ArrayLike | None = None,
         *,
-        counts: bool = False,
+        unit: Literal["exposure", "weight", "counts"] = "weight",
         learning: bool = True,
     ) -> None:
         """Take in projections. They are in the file before anything slow begins.
@@ -147,10 +149,11 @@ class Session:
         projections : array, shape (k, columns)
             Line integrals.
         weights : array, same shape, optional
-            Relative precision of each ray on one scale for all views, or expected photon counts; by default what the exposure
-            predicts.
-        counts : bool
-            Whether ``weights`` are photon counts; the noise of views to come is then predicted from the photons that pass.
+            What each ray is worth; by default what the exposure predicts.
+        unit : str
+            Of the weights: shares of what the "exposure" predicts (0 for bad rays), relative precision on one scale for all
+            views ("weight"), or expected photon "counts"; the noise of views to come is then predicted from the photons that
+            pass.
         learning : bool
             Whether the model is learned (again) at once where that is due.
 
@@ -161,13 +164,16 @@ class Session:
         """
         with self._changing() as record:
             views = candidates_at(record, angles)
-            refuse_told(record, views)
-            problem = self._bench.problem(record)
-            y, w = binned(record, problem, views, projections, weights)
-            scaled = counted(record, problem, views, w) if w is not None and counts else record
-            taking = Designer(self._bench.problem(scaled), None, state=scaled.state)
-            taking.tell(views, y, w / (scaled.counted or 1.0) if w is not None and counts else w)
-            self._write(replace(scaled, state=taking.state, plan=None, refusal=""))
+            problem = self._builder.problem(record)
+            y, w = binned(record, problem, len(views), projections, weights)
+            scaled = record
+            if w is not None and unit == "exposure":
+                w = w * problem.doses[problem.index(views), None]
+            elif w is not None and unit == "counts":
+                scaled = counted(record, problem, views, w)
+                w = w / (scaled.counted or 1.0)
+            state = taken_in(self._builder.problem(scaled), record.state, views, y, w, sense=record.sense)
+            self._write(replace(scaled, state=state, plan=None, refusal=""))
         self.update(learning=learning)
 
     def reject(self, angles: ArrayLike, reason: str = "", *, retry: bool = True, learning: bool = True) -> None:
@@ -184,9 +190,9 @@ class Session:
             Whether a model that had learned from them is learned again at once.
         """
         with self._changing() as record:
-            taking = Designer(self._bench.problem(record), None, state=record.state)
-            taking.reject(candidates_at(record, angles), reason, retry=retry)
-            self._write(replace(record, state=taking.state, plan=None, refusal=""))
+            bad = candidates_at(record, angles)
+            state = taken_back(self._builder.problem(record), record.state, bad, reason, retry=retry)
+            self._write(replace(record, state=state, plan=None, refusal=""))
         self.update(learning=learning)
 
     def allow(self, budget: float) -> None:
@@ -204,16 +210,14 @@ class Session:
         """
         with self._changing() as record:
             changed = replace(record, settings=replace(record.settings, budget=budget), plan=None, refusal="")
-            self._bench.problem(changed)
-            table, none = np.zeros((0, len(record.angles))), np.zeros(0)
-            reason = f"The dose budget is {budget:g} from now on."
-            entry = Decision("budget", none, table, none, float("nan"), record.state.spent, stop=False, reason=reason)
-            self._write(ahead.logged(changed, entry))
+            self._builder.problem(changed)
+            state = record.state.noted("budget", f"The dose budget is {budget:g} from now on.")
+            self._write(replace(changed, state=state))
         self.update()
 
     def update(self, *, learning: bool = True) -> None:
         """Learn if that is due, and work out the next angles: what a killed process may have left undone."""
-        if learning and ahead.due(self.record):
+        if learning and learning_due(self.record):
             try:
                 self.learn()
             except BusyError:
@@ -238,31 +242,28 @@ class Session:
         """
         busy = f"The model of '{self.path}' is being learned by another process; wait until it is done."
         with locked(self.path, "training", busy=busy):
-            record = self.record = sessionfile.read(self.path)
-            if ahead.in_pilot(record):
+            record = self._look()
+            if in_pilot(record):
                 known, needed = len(record.state.views), record.settings.pilot
                 raise InputError(f"{known} of {needed} pilot views are measured; tell the others before a model is learned.")
-            _log.info("Learning from %d views (%s).", len(record.state.views), ahead.due(record) or "as asked")
-            found = self._bench.learn(record, anew=anew)
+            _log.info("Learning from %d views (%s).", len(record.state.views), learning_due(record) or "as asked")
+            found = self._builder.learn(record, anew=anew)
             with self._changing() as record:
-                if not ahead.covers(record.state, found.learnt):
+                if not covers(record.state, found.learnt):
                     raise InputError("Projections that were learned from were rejected meanwhile; learn again without them.")
                 self._write(self._planned(self._merged(record, found)))
-                self._bench.tidy(self.record)
+                self._builder.tidy(self.record)
 
-    def _merged(self, record: Record, found: Learned) -> Record:
+    def _merged(self, record: Record, found: LearnedModel) -> Record:
         """The session with what was learned, conditioned on all its views."""
-        state = replace(record.state, learned=len(found.learnt.views))
-        record = replace(record, learnt=found.learnt, state=state)
-        values = ", ".join(f"{name} {value:.4g}" for name, value in found.learnt.values.items())
-        reason = f"Learned from {len(found.learnt.views)} views ({found.learnt.note}): {values}."
-        none, error = np.zeros(0), self._bench.designer(record).predicted_error
-        table = np.zeros((0, len(record.angles)))
-        return ahead.logged(record, Decision("learn", none, table, none, error, state.spent, stop=False, reason=reason))
+        learnt = found.learnt
+        record = replace(record, learnt=learnt)
+        error = self._builder.designer(record).predicted_error
+        return replace(record, state=learned(record.state, len(learnt.views), learnt.note, learnt.values, error))
 
     def _planned(self, record: Record) -> Record:
         """The session with its next angles, or why there are none; as it is if a model must be learned first."""
-        if record.learnt is None and not ahead.in_pilot(record):
+        if record.learnt is None and not in_pilot(record):
             return record
         try:
             return replace(record, plan=self._worked_out(record, None, np.zeros(0)), refusal="")
@@ -270,26 +271,31 @@ class Session:
             return replace(record, plan=None, refusal=str(error))
 
     def _worked_out(self, record: Record, n: int | None, pending: NDArray[np.float64]) -> Suggestion:
-        if not ahead.in_pilot(record):
-            return self._bench.designer(record).ask(n or record.settings.batch, pending=pending)
-        problem, state = self._bench.problem(record), record.state
+        if not in_pilot(record):
+            return self._builder.designer(record).ask(n or record.settings.batch, pending=pending)
+        problem, state = self._builder.problem(record), record.state
         # Pilot views that are being measured are as good as measured.
         coming = problem.index(pending) if len(pending) else np.zeros(0, np.int64)
         state = replace(state, views=np.concatenate([state.views, coming]))
         if len(state.views) >= record.settings.pilot:
             raise InputError("All pilot views that were missing are being measured; tell their projections before you ask on.")
-        available = Designer(problem, None, state=record.state).available
-        available[coming] = False
-        return pilot_suggestion(problem, state, available, record.settings.pilot)
+        return pilot_suggestion(problem, state, problem.free(record.state, taken=coming), record.settings.pilot)
 
     @contextmanager
     def _changing(self) -> Iterator[Record]:
         """Hold the session; gives what is in the file now."""
         with locked(self.path, "lock"):
+            yield self._look()
+
+    def _look(self) -> Record:
+        """What is in the file now. Every write makes a new file, so that one that was seen before need not be read again."""
+        seen = sessionfile.identity(self.path)
+        if seen is None or seen != self._seen:
             self.record = sessionfile.read(self.path)
-            yield self.record
+            self._seen = seen or ()
+        return self.record
 
     def _write(self, record: Record) -> None:
         if record is not self.record:
             sessionfile.write(self.path, record)
-            self.record = record
+            self.record, self._seen = record, sessionfile.identity(self.path) or ()

@@ -28,7 +28,7 @@ Views = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrialPlan:
     """How many views are taken.
 
     Parameters
@@ -100,7 +100,7 @@ class Placed:
         """The name, and the seed where there is one."""
         return f"random {self.seed}" if self.kind == "random" else self.kind
 
-    def choose(self, subject: Subject, plan: Plan) -> Chosen:
+    def choose(self, subject: Subject, plan: TrialPlan) -> Chosen:
         """The candidates for every count."""
         C = len(subject.candidates)
         ranks = np.arange(C) / C
@@ -172,7 +172,7 @@ class Adaptive:
         """How its model is learned, from nothing."""
         return learner(self.prior, every=self.every, dip=self.dip) if self.learn is None else self.learn()
 
-    def choose(self, subject: Subject, plan: Plan) -> Chosen:
+    def choose(self, subject: Subject, plan: TrialPlan) -> Chosen:
         """The candidates for every count, one after another."""
         offered = subject.offered()
         # Weights that differ are photon counts: those of views to come follow from the present image.
@@ -186,7 +186,7 @@ class Adaptive:
             designer.tell(problem.angles[views], offered.y[rows].cpu().numpy(), offered.weights[rows].cpu().numpy())
             learn.append(time.process_time() - began)
 
-        tell(Placed("equidistant").choose(subject, Plan(plan.pilot, plan.total, plan.start)).views[0])
+        tell(Placed("equidistant").choose(subject, TrialPlan(plan.pilot, plan.total, plan.start)).views[0])
         while len(designer.state.views) < plan.total:
             began = time.process_time()
             suggestion = designer.ask(min(self.batch, plan.total - len(designer.state.views)))
@@ -204,6 +204,6 @@ def baselines(*, randoms: int = 5, half_turn: bool = False) -> tuple[Placed, ...
     return (Placed("equidistant"), *half, Placed("nested"), Placed("golden"), *(Placed("random", i) for i in range(randoms)))
 
 
-def _grown(views: Views, plan: Plan, ask: NDArray | None = None, learn: NDArray | None = None) -> Chosen:
+def _grown(views: Views, plan: TrialPlan, ask: NDArray | None = None, learn: NDArray | None = None) -> Chosen:
     parts = tuple(views[:n] for n in range(plan.pilot, plan.total + 1))
     return Chosen(parts, *(np.zeros(0) if seconds is None else seconds for seconds in (ask, learn)))

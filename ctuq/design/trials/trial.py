@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq import records
-from ctuq.design.trials.contenders import Plan, Strategy
+from ctuq.design.trials.contenders import Strategy, TrialPlan
 from ctuq.design.trials.imaging import Imaging
 from ctuq.design.trials.subject import Subject
 from ctuq.errors import InputError
@@ -79,7 +79,7 @@ class Trial:
 def run(
     subject: Subject,
     strategy: Strategy,
-    plan: Plan,
+    plan: TrialPlan,
     methods: Mapping[str, Imaging],
     *,
     setting: str = "",
@@ -91,7 +91,7 @@ def run(
     ----------
     subject : Subject
     strategy : Placed or Adaptive
-    plan : Plan
+    plan : TrialPlan
     methods : mapping of str to callable
         Reconstructions by name.
     setting : str
@@ -128,7 +128,7 @@ def kept(
     folder: Path,
     subject: Subject,
     contenders: Iterable[Strategy],
-    plan: Plan,
+    plan: TrialPlan,
     methods: Mapping[str, Imaging],
     *,
     setting: str,

@@ -76,6 +76,7 @@ def read_npz(path: Path, row: int | None) -> Raw:
         grid=None if truth is None else VolumeGrid(truth.shape, _number(arrays, "voxel", path)),
         row=row,
         rows=rows,
+        stated="values" in arrays,
     )
 
 
@@ -133,4 +134,4 @@ def _problem(arrays: dict[str, Any], sinogram: Any, path: Path) -> Raw:
         )
     fields: dict[str, object] = {"kind": "parallel", "angles": angles, "pixel": pixel, "detector_offset": 0.0}
     note = f"geometry inferred: 1 mm pixels, parallel beam over the diagonal; its matrix is within {gap:.1%} of the file's"
-    return Raw("NumPy problem", np.asarray(sinogram), "log", fields, truth=image, grid=grid, notes=(note,))
+    return Raw("NumPy problem", np.asarray(sinogram), "log", fields, truth=image, grid=grid, notes=(note,), stated=True)

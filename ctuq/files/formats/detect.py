@@ -117,4 +117,5 @@ def _own(path: Path, row: int | None) -> Raw:
         grid=scan.grid,
         facts=told.facts,
         notes=told.steps,
+        whole=scan,
     )

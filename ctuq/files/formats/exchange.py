@@ -51,23 +51,16 @@ def read_dxchange(path: Path, row: int | None) -> Raw:
         flats, darks = (
             _frames(group, names, row) for names in (("data_white", "white_data", "flat"), ("data_dark", "dark_data", "dark"))
         )
-        fields: dict[str, object] = {"kind": "parallel"}
+        fields: dict[str, object] = {}
         theta = _first(group, ("theta", "angles")) or _first(file, ("process/acquisition/rotation/theta",))
         if theta is not None:
             fields["angles"] = _radians(theta)[: len(data)]
         pixel = _first(file, tuple(f"measurement/instrument/{name}" for name in _DX_PIXELS))
-        notes: tuple[str, ...] = ()
-        if pixel is None:
-            notes += ("the file has no pixel size: 1 mm taken, so attenuation is per detector pixel",)
-        fields["pixel"] = 1.0 if pixel is None else _mm(pixel, 1e3)
+        if pixel is not None:
+            fields["pixel"] = _mm(pixel, 1e3)
         facts = {"sample": _text(file, "measurement/sample/name"), "instrument": _text(file, "measurement/instrument/name")}
-        kind = "counts" if flats is not None else "transmission"
-        if flats is None:
-            notes += ("the file has no flats: the values are taken as transmission",)
         known = {key: value for key, value in facts.items() if value}
-        return Raw(
-            "DXchange HDF5", data[:, row], kind, fields, flats, darks, row=row, rows=data.shape[1], facts=known, notes=notes
-        )
+        return _raw("DXchange HDF5", data[:, row], fields, flats, darks, row=row, rows=data.shape[1], facts=known)
 
 
 _DX_PIXELS = ("detector/actual_pixel_size_x", "detector/x_actual_pixel_size", "detector/pixel_size_x", "detector/x_pixel_size")
@@ -96,23 +89,25 @@ def read_nxtomo(path: Path, row: int | None) -> Raw:
             raise InputError(f"'{path}' has no image with image_key 0, so no projection.")
         rows = data[:, row]
         fields = {"angles": angles[key == 0], **_nxtomo_lengths(entry, data.shape[2])}
-        notes: tuple[str, ...] = ()
-        if "pixel" not in fields and fields["kind"] == "parallel":
-            fields["pixel"] = 1.0
-            notes += ("the file has no pixel size: 1 mm taken, so attenuation is per detector pixel",)
         flats, darks = (rows[key == k] if (key == k).any() else None for k in (_FLAT, _DARK))
-        kind = "counts" if flats is not None else "transmission"
-        if flats is None:
-            notes += ("the file has no flats: the values are taken as transmission",)
         name = _text(entry, "sample/name")
         facts = {"sample": name} if name else {}
-        values, count = rows[key == 0], data.shape[1]
-        return Raw("NXtomo NeXus HDF5", values, kind, fields, flats, darks, row=row, rows=count, facts=facts, notes=notes)
+        return _raw("NXtomo NeXus HDF5", rows[key == 0], fields, flats, darks, row=row, rows=data.shape[1], facts=facts)
+
+
+def _raw(
+    name: str, values: NDArray, fields: dict[str, object], flats: NDArray | None, darks: NDArray | None, **others: Any
+) -> Raw:
+    """Counts where there are flats, else transmission; a parallel beam and pixels of 1 mm where nobody says otherwise."""
+    kind = "transmission" if flats is None else "counts"
+    notes = ("the file has no flats: the values are taken as transmission",) if flats is None else ()
+    assumed = {"kind": "parallel"} | ({"pixel": 1.0} if fields.get("kind") != "fan" else {})
+    return Raw(name, values, kind, fields, flats, darks, notes=notes, assumed=assumed, stated=flats is not None, **others)
 
 
 def _nxtomo_lengths(entry: h5py.Group, columns: int) -> dict[str, object]:
     """Pixel, distances and axis; a source far away is a parallel beam, a near one a fan."""
-    fields: dict[str, object] = {"kind": "parallel"}
+    fields: dict[str, object] = {}
     detector = "instrument/detector/"
     pixel = _first(entry, (detector + "x_pixel_size",))
     if pixel is not None and np.all(np.isfinite(pixel[()])):

@@ -96,4 +96,4 @@ def _ct_data(struct: Mapping[str, Any], path: Path) -> Raw:
     magnification = fields["source_to_detector"] / fields["source_to_axis"]
     grid = VolumeGrid((_HTC_SIZE, _HTC_SIZE), float(given.get("effectivePixelSizePost", float(pixel) / magnification)))
     facts = {key: str(given[name]) for key, name in (("sample", "projectName"), ("instrument", "scanner")) if given.get(name)}
-    return Raw("HTC MATLAB (CtData)", sinogram, "log", fields, grid=grid, facts=facts)
+    return Raw("HTC MATLAB (CtData)", sinogram, "log", fields, grid=grid, facts=facts, stated=True)

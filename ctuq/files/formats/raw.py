@@ -1,12 +1,13 @@
 """What a file holds before it is a scan: values as they were stored, and the part of the geometry that the file tells."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import VolumeGrid
+from ctuq.tomo.scan import Scan
 
 VALUES = ("log", "transmission", "counts")
 
@@ -35,6 +36,12 @@ class Raw:
         Sample, instrument, licence, citation.
     notes : tuple of str
         What was assumed or chosen, one sentence each.
+    assumed : mapping
+        Fields that the format leaves out and is usually right about: they hold where nobody says otherwise.
+    stated : bool
+        Whether the file itself says what its values are; else that is a guess, which a scanner's habits overrule.
+    whole : Scan, optional
+        The scan itself where the file holds one that ctuq wrote; nothing is to be made of it.
 
     Raises
     ------
@@ -55,6 +62,9 @@ class Raw:
     rows: int = 1
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    assumed: Mapping[str, object] = field(default_factory=dict)
+    stated: bool = False
+    whole: Scan | None = None
 
     def __post_init__(self):
         for name in ("values", "flats", "darks", "weights", "truth"):
@@ -65,6 +75,13 @@ class Raw:
             raise InputError(
                 f"The weights have shape {self.weights.shape}, the projections {self.values.shape}; they must agree."
             )
+
+    def settled(self) -> "Raw":
+        """The same with what is assumed in place of what nobody told, and a note where that is a length."""
+        taken = {key: value for key, value in self.assumed.items() if key not in self.fields}
+        note = "the file has no pixel size: {:g} mm taken, so attenuation is per detector pixel"
+        notes = (note.format(taken["pixel"]),) if "pixel" in taken else ()
+        return replace(self, fields={**taken, **self.fields}, notes=(*self.notes, *notes), assumed={})
 
 
 def middle_row(shape: tuple[int, ...], row: int | None, source: str) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ctuq.errors import CtuqError
 from ctuq.laplace.evidence.ascent import Ascent, Step
+from ctuq.laplace.evidence.hyperprior import Hyperprior, value_and_slope
 from ctuq.laplace.evidence.sampled import Expectation, find_mode
 from ctuq.laplace.priors.diagonal import Prior
 from ctuq.laplace.priors.sensitivity import derivative_traces, derivatives, pair_products
@@ -40,28 +41,39 @@ class ExactExpectation:
     prior : Prior
     matrix : Tensor, shape (m, P), optional
         The features, if they are assembled already.
+    components : Tensor, float64, shape (c, m, m), optional
+        ``prior.components`` of the features, where these are known without their matrix.
 
     Attributes
     ----------
-    matrix : Tensor, shape (m, P)
     dual : bool
         Whether it works over observations.
     """
 
-    def __init__(self, problem: Problem, prior: Prior, *, matrix: Tensor | None = None):
+    def __init__(self, problem: Problem, prior: Prior, *, matrix: Tensor | None = None, components: Tensor | None = None):
         self._problem, self._prior = problem, prior
-        if matrix is None:
-            features = problem.features
+        features = problem.features
+        if matrix is None and components is None:
             matrix = features.matrix if isinstance(features, Dense) else features.dense()
-        self.dual = problem.observations <= problem.weights
+        self._matrix, self._device = matrix, problem.target.device
+        self.dual = components is not None or problem.is_dual
         self._groups = None if problem.groups is None else problem.groups.reshape(-1)
-        if self.dual:
-            self._components = torch.stack(list(prior.components(matrix)))
+        if components is not None:
+            self._components = components
+        elif self.dual:
+            self._components = torch.stack(list(prior.components(self.matrix)))
         else:
+            matrix = self.matrix
             parts = [matrix] if self._groups is None else [matrix[self._groups == g] for g in range(len(problem.sigma2))]
             self._grams = torch.stack([gram(part.T) for part in parts])
-        self.matrix = matrix
         self._mode: Mode | None = None
+
+    @property
+    def matrix(self) -> Tensor:
+        """The features (m, P); assembled now where only their components were given."""
+        if self._matrix is None:
+            self._matrix = self._problem.features.dense()
+        return self._matrix
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -181,7 +193,7 @@ class ExactExpectation:
         return torch.tensordot(a, self._components, 1) * weights * weights[:, None]
 
     def _noise_weights(self, point: Point) -> Tensor:
-        root = point.sigma2.rsqrt().to(self.matrix.device)
+        root = point.sigma2.rsqrt().to(self._device)
         return root.expand(self._problem.observations) if self._groups is None else root[self._groups]
 
     def _parts(self, system: System, information: bool) -> "_Parts":
@@ -258,7 +270,14 @@ def _half_traces(changes: list[Tensor]) -> Tensor:
     return torch.stack([torch.stack([(a * b.T).sum() for b in changes]) for a in changes]).cpu() / 2
 
 
-def maximise_exact(expectation: ExactExpectation, start: Point, *, learn_noise: bool, max_steps: int = 60) -> Ascent:
+def maximise_exact(
+    expectation: ExactExpectation,
+    start: Point,
+    *,
+    learn_noise: bool,
+    max_steps: int = 60,
+    hyperprior: Hyperprior | None = None,
+) -> Ascent:
     """Maximise the exact evidence by L-BFGS on the logarithms of all hyperparameters.
 
     Data without noise ask for ever less of it. Where the arithmetic fails the search meets a smooth wall around its best point;
@@ -271,6 +290,8 @@ def maximise_exact(expectation: ExactExpectation, start: Point, *, learn_noise: 
     learn_noise : bool
     max_steps : int
         Most iterations; reaching them is reported by ``converged``. With 0 the start is kept.
+    hyperprior : Hyperprior, optional
+        Multiplies the evidence; the trajectory and the expectation at the end are the evidence's own.
     """
     if not max_steps:
         return Ascent(expectation(start), (), False, ())
@@ -296,11 +317,13 @@ def maximise_exact(expectation: ExactExpectation, start: Point, *, learn_noise: 
                 raise
             failed, away = True, x - best.x
             return best.fun + 1 + _WALL * float(away @ away), 2 * _WALL * away
-        if -value < best.fun:
-            best.update(fun=-value, x=x.copy())
+        height, lean = value_and_slope(hyperprior, point.psi)
+        if -(value + height) < best.fun:
+            best.update(fun=-(value + height), x=x.copy())
+        slope[: len(lean)] += lean.to(slope)
         slope = slope.cpu().numpy()[free]
         trajectory.append(Step(point, total, float(abs(slope).max()), 0.0, 1, value))
-        return -value, -slope
+        return -(value + height), -slope
 
     bounds = list(zip(low[free], high[free], strict=True))
     options = {"maxiter": max_steps, "ftol": 1e-10, "gtol": 1e-3}

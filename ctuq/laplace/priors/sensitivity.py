@@ -1,6 +1,7 @@
 """How a prior covariance changes with its hyperparameters: the derivatives ``dSigma_i = d Sigma / d psi_i``."""
 
 from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -10,11 +11,23 @@ from ctuq.laplace.priors.diagonal import Prior
 _STEP = 1e-3
 
 
+@runtime_checkable
+class Differentiated(Protocol):
+    """A prior that knows its own derivatives, such as one whose variances do not each govern weights of their own."""
+
+    def derivatives(self, vectors: Tensor, psi: Tensor) -> Iterator[Tensor]:
+        """``dSigma_i v`` for each hyperparameter and each row of ``vectors`` (k, P)."""
+        ...
+
+
 def derivatives(prior: Prior, psi: Tensor, vectors: Tensor) -> Iterator[Tensor]:
     """``dSigma_i v`` for each hyperparameter and each row of ``vectors`` (k, P).
 
     Exact for variances, of which Sigma is a linear function; lengthscales by differences of fourth order (error below 1e-10).
     """
+    if isinstance(prior, Differentiated):
+        yield from prior.derivatives(vectors, psi)
+        return
     image = prior.covariance(vectors, psi)
     for slices in prior.members:
         out = torch.zeros_like(image)
@@ -34,6 +47,8 @@ def _of_lengthscales(prior: Prior, psi: Tensor, vectors: Tensor) -> Iterator[Ten
 
 def pair_products(prior: Prior, psi: Tensor, vectors: Tensor) -> Tensor:
     """``v_j^T dSigma_i v_l`` for each hyperparameter i and all pairs of rows of ``vectors`` (k, P): (d, k, k), float64, CPU."""
+    if isinstance(prior, Differentiated):
+        return torch.stack([vectors @ image.T for image in prior.derivatives(vectors, psi)]).double().cpu()
     image = prior.covariance(vectors, psi)
     products = [torch.stack([vectors[:, s] @ image[:, s].T for s in slices]).sum(0) for slices in prior.members]
     products += [vectors @ image.T for image in _of_lengthscales(prior, psi, vectors)]

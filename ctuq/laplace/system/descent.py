@@ -19,9 +19,8 @@ from ctuq.errors import InputError
 from ctuq.laplace.system.mode import Mode
 from ctuq.laplace.system.problem import System
 from ctuq.laplace.system.sampling import Conditioned, Draws, conditioned_by, explained_error
-from ctuq.linops.dual import sdd_features
 from ctuq.linops.solve import Solution, reported
-from ctuq.linops.stochastic import sgd
+from ctuq.linops.stochastic import sdd_features, sgd
 
 _MUCH = 0.5
 _LEAST_STEPS = 1000

@@ -82,6 +82,8 @@ class Problem:
         Log density of the data minus that of the whitened target, ``1/2 sum log w``.
     labels : Labels, optional
         For likelihoods that are not Gaussian.
+    over_observations : bool, optional
+        Which of the two systems is solved; by default the smaller one.
 
     Raises
     ------
@@ -100,6 +102,7 @@ class Problem:
     normal: Callable[[Tensor, Tensor | None], Tensor] | None = None
     log_scale: float = 0.0
     labels: Labels | None = None
+    over_observations: bool | None = None
 
     def __post_init__(self):
         shape = self.features.range.shape
@@ -146,6 +149,13 @@ class Problem:
     def weights(self) -> int:
         """Number of weights, P."""
         return self.features.domain.size
+
+    @property
+    def is_dual(self) -> bool:
+        """Whether the observations are the space to solve in; never where the data are seen part by part."""
+        if self.batch is not None:
+            return False
+        return self.observations <= self.weights if self.over_observations is None else self.over_observations
 
     @property
     def counts(self) -> Tensor:
@@ -245,8 +255,8 @@ class System:
 
     @property
     def is_dual(self) -> bool:
-        """Whether the observations are the smaller space to solve in; never where the data are seen part by part."""
-        return self.problem.batch is None and self.problem.observations <= self.problem.weights
+        """As the problem's."""
+        return self.problem.is_dual
 
     def dual_gram(self) -> LinearOperator:
         """``B B^T`` over observations."""

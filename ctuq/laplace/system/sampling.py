@@ -42,7 +42,7 @@ class Draws:
         """``count`` independent draws; one pass over the data where the weights are the smaller space."""
         rng = _branch(rng)
         prior = problem.features.domain.randn(count, rng=rng)
-        if problem.batch is None and problem.observations <= problem.weights:
+        if problem.is_dual:
             return cls(prior, problem.features.range.randn(count, rng=rng), None)
         pulled, noise = None, None
         for part in problem.parts():

@@ -14,7 +14,7 @@ from ctuq.linops.operator import LinearOperator, Space
 _PROBES = 8
 
 
-class Features(LinearOperator):
+class DataFeatures(LinearOperator):
     """``H = R^T J``: weights (P,) to whitened observations (n, *shape).
 
     Parameters
@@ -31,7 +31,7 @@ class Features(LinearOperator):
     def rows(self, index: Tensor | Sequence[int]) -> LinearOperator:
         """Features of the data with these indices."""
         index = torch.as_tensor(index, device=self.domain.device)
-        return Features(self.jacobian.rows(index), self.likelihood.rows(index))
+        return DataFeatures(self.jacobian.rows(index), self.likelihood.rows(index))
 
     def dense_rows(self) -> Iterator[tuple[slice, Tensor]]:
         """Slices of the data with their features, ``(b, *shape, P)``."""
@@ -143,12 +143,12 @@ class GaussNewton(LinearOperator):
 
     Parameters
     ----------
-    features : Features or ObservedFeatures
+    features : DataFeatures or ObservedFeatures
     precision : Tensor, optional
         ``1 / sigma2`` of each whitened observation; ones if None.
     """
 
-    def __init__(self, features: Features | ObservedFeatures, precision: Tensor | None = None):
+    def __init__(self, features: DataFeatures | ObservedFeatures, precision: Tensor | None = None):
         self._features, self._precision = features, precision
         self.domain = self.range = features.domain
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ctuq.errors import InputError
 from ctuq.laplace.tangent.checks import check_independent, check_inputs, check_network, check_weights, differentiating
-from ctuq.laplace.tangent.features import Features, GaussNewton, ObservedFeatures
+from ctuq.laplace.tangent.features import DataFeatures, GaussNewton, ObservedFeatures
 from ctuq.laplace.tangent.jacobians import DataJacobian
 from ctuq.laplace.tangent.likelihoods import Gaussian, Likelihood
 from ctuq.laplace.tangent.normalisation import before_normalisation
@@ -33,7 +33,7 @@ class LinearModel:
         Conformed to ``outputs``.
     jacobian : LinearOperator
         Weights (P,) to the network's outputs (n, *output).
-    features : Features or ObservedFeatures
+    features : DataFeatures or ObservedFeatures
         H: weights (P,) to whitened observations.
     predicted : Tensor
         The network's outputs f, (n, *output), or the one image.
@@ -54,7 +54,7 @@ class LinearModel:
     inputs: Tensor
     likelihood: Likelihood
     jacobian: LinearOperator
-    features: Features | ObservedFeatures
+    features: DataFeatures | ObservedFeatures
     predicted: Tensor
     outputs: Tensor
     constant: Tensor
@@ -236,11 +236,11 @@ def linearise(
 
 def _parts(
     network: Frozen, inputs: Tensor, likelihood: Likelihood, observe: LinearOperator | None, batch: int | None
-) -> tuple[LinearOperator, Tensor, Features | ObservedFeatures]:
+) -> tuple[LinearOperator, Tensor, DataFeatures | ObservedFeatures]:
     """Jacobian, the network's outputs, whitened features."""
     if observe is None:
         jacobian = DataJacobian(network, inputs, batch=batch)
-        return jacobian, jacobian.outputs, Features(jacobian, likelihood.conform(jacobian.outputs))
+        return jacobian, jacobian.outputs, DataFeatures(jacobian, likelihood.conform(jacobian.outputs))
     image, single = _one_output(network, inputs)
     _check_observe(observe, single.range)
     outputs = observe(image)

@@ -87,7 +87,7 @@ def check_prior(model: HasScaleFree, prior: Prior) -> None:
         )
     if isinstance(prior, DiagonalPrior) and prior.diagonal is not None:
         return
-    shared = shared_scale_free(model, prior)
+    shared = _shared_scale_free(model, prior)
     if shared:
         group, names = next(iter(shared.items()))
         some = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
@@ -98,7 +98,7 @@ def check_prior(model: HasScaleFree, prior: Prior) -> None:
         )
 
 
-def shared_scale_free(model: HasScaleFree, prior: Prior) -> Mapping[str, tuple[str, ...]]:
+def _shared_scale_free(model: HasScaleFree, prior: Prior) -> Mapping[str, tuple[str, ...]]:
     """For each variance that governs weights before a normalisation together with others, the names of the former."""
     shared = {}
     for name, slices in zip(prior.names, prior.members, strict=False):

@@ -90,9 +90,8 @@ def _convolution(call: Call) -> Found:
     if given["groups"] != 1 or isinstance(settings["padding"], str) or x.ndim != weight.ndim:
         return None
     steps = {name: [value] * (x.ndim - 2) if isinstance(value, int) else list(value) for name, value in settings.items()}
-    learned = call.depends(weight)
-    primal = call.layout(x) if learned else x.new_empty(()).expand(x.shape)
-    return Convolution(primal, weight, call.output.shape, learned=learned, **steps), (x, weight, given["bias"])
+    primal = call.layout(x) if call.depends(weight) else x.new_empty(()).expand(x.shape)
+    return Convolution(primal, weight, call.output.shape, **steps), (x, weight, given["bias"])
 
 
 def _group_norm(call: Call) -> Found:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,12 @@ from ctuq.linops.jacobian.kernels import twice_differentiable
 from ctuq.linops.jacobian.tape import Tape, record
 from ctuq.linops.operator import LinearOperator, Space
 
-_CPU_BYTES = 2**23
-_GPU_BYTES = 2**28
+_NEAR_BYTES = {"cpu": 2**23, "cuda": 2**28}
+"""Of the widest value of all rows pushed through the network at once, so that it stays near the cache."""
+_MOST_ROWS = 64
+_LIVE = 5
+"""Values of the widest kind that a product holds for each row; 4 with the default U-Net."""
+_MEMORY = 2**30
 _NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
@@ -25,6 +29,30 @@ class Block:
     name: str
     slice: slice
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ProductChoice:
+    """How products are made. Equal choices give bit-equal products on one machine, others agree to rounding: record it.
+
+    Parameters
+    ----------
+    vjp, jvp : str
+        Of `J.T` and of `J`: "tape" for the rules of this package, "func" for `torch.func` of the whole network.
+    vjp_rows, jvp_rows : int
+        Rows that are pushed through the network at once.
+    """
+
+    vjp: str = "tape"
+    jvp: str = "tape"
+    vjp_rows: int = 1
+    jvp_rows: int = 1
+
+    def __post_init__(self):
+        if not {self.vjp, self.jvp} <= {"tape", "func"}:
+            raise InputError(f"Products are made by 'tape' or 'func', not {self.vjp!r} and {self.jvp!r}.")
+        if min(self.vjp_rows, self.jvp_rows) < 1:
+            raise InputError(f"The chunk is {min(self.vjp_rows, self.jvp_rows)} rows: give at least 1.")
 
 
 class Jacobian(LinearOperator):
@@ -38,16 +66,15 @@ class Jacobian(LinearOperator):
         The parameters in the order of the flat vector.
     weights : Tensor
         The weights linearised at, ``(P,)``.
-    chunk : int
-        Rows that are pushed through the network at once.
+    choice : ProductChoice
     widest : int
         Bytes of the largest intermediate value of one row.
     source : (Frozen, Tensor), optional
         Network and inputs that it is of.
     """
 
-    def __init__(self, tape: Tape, network: "Frozen", output: Tensor, widest: int, chunk: int):
-        self._tape, self._raw, self.widest, self.chunk = tape, output.shape, widest, chunk
+    def __init__(self, tapes: tuple[Tape, Tape], network: "Frozen", output: Tensor, *, widest: int, choice: ProductChoice):
+        (self._tape, self._whole), self._raw, self.widest, self.choice = tapes, output.shape, widest, choice
         self.weights, self.blocks = network.weights, network.blocks
         self.domain = Space(tuple(self.weights.shape), self.weights.dtype, self.weights.device)
         self.range = Space(tuple(squeeze(output).shape), output.dtype, output.device)
@@ -55,13 +82,14 @@ class Jacobian(LinearOperator):
 
     def __reduce__(self):
         """Pickled as network and inputs, to be linearised again: what torch keeps of a call cannot be pickled."""
-        return super().__reduce__() if self.source is None else (_again, (*self.source, self.chunk))
+        return super().__reduce__() if self.source is None else (_again, (*self.source, self.choice))
 
     @torch.no_grad()
     def _apply(self, x: Tensor) -> Tensor:
         out = x.new_empty(x.shape[0], *self._raw, dtype=self.range.dtype)
-        for rows, target in zip(x.split(self.chunk), out.split(self.chunk), strict=True):
-            target.copy_(self._tape.jvp([rows[:, b.slice].reshape(-1, *b.shape) for b in self.blocks]))
+        tape, size = self._tape if self.choice.jvp == "tape" else self._whole, self.choice.jvp_rows
+        for rows, target in zip(x.split(size), out.split(size), strict=True):
+            target.copy_(tape.jvp([rows[:, b.slice].reshape(-1, *b.shape) for b in self.blocks]))
         return out.reshape(-1, *self.range.shape)
 
     @torch.no_grad()
@@ -71,10 +99,26 @@ class Jacobian(LinearOperator):
     @torch.no_grad()
     def add_transpose(self, y: Tensor, total: Tensor) -> Tensor:
         """Add ``J^T y`` to ``total`` (k, P) in place and return it: sums over mini-batches need no second vector."""
-        for rows, target in zip(y.split(self.chunk), total.split(self.chunk), strict=True):
+        tape, size = self._tape if self.choice.vjp == "tape" else self._whole, self.choice.vjp_rows
+        for rows, target in zip(y.split(size), total.split(size), strict=True):
             sums = [target[:, b.slice].view(-1, *b.shape) for b in self.blocks]
-            self._tape.add_vjp(rows.reshape(-1, *self._raw), sums)
+            tape.add_vjp(rows.reshape(-1, *self._raw), sums)
         return total
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the network's calls were recorded one by one; else both ways to make a product are torch.func's."""
+        return len(self._tape.nodes) > 1
+
+    def rows_within(self, memory: int | None = None) -> int:
+        """How many rows can be pushed at once beside the linearisation in ``memory`` bytes, by default 1 GiB; at least 1."""
+        left = (_MEMORY if memory is None else memory) - self.bytes
+        return min(_MOST_ROWS, max(1, left // max(1, self.row_bytes)))
+
+    @property
+    def row_bytes(self) -> int:
+        """Memory that a product needs for each row that is pushed at once, beside the rows themselves."""
+        return _LIVE * self.widest
 
     @property
     def bytes(self) -> int:
@@ -98,6 +142,8 @@ class Frozen:
         Copies of the other parameters and of the buffers.
     trusted : set
         Structures of the records that have been compared with autograd.
+    costs : dict
+        What `measure` has found, for each kind of input.
     """
 
     module: nn.Module
@@ -105,6 +151,7 @@ class Frozen:
     blocks: tuple[Block, ...]
     fixed: dict[str, Tensor]
     trusted: set[tuple] = field(default_factory=set)
+    costs: dict[tuple, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, module: nn.Module, parameters: Sequence[str] | None = None) -> "Frozen":
@@ -130,25 +177,37 @@ class Frozen:
             return functional_call(self.module, {**self.fixed, **chosen}, (inputs.detach(),))
 
     @torch.no_grad()
-    def linearise(self, inputs: Tensor, *, chunk: int | None = None) -> tuple[Tensor, Jacobian]:
+    def linearise(
+        self, inputs: Tensor, *, chunk: int | None = None, choice: ProductChoice | None = None
+    ) -> tuple[Tensor, Jacobian]:
         """The module's own output, with all its axes, and the Jacobian that `linearise` gives.
 
         The record of a first input is compared with autograd, and that of a later one if it has made other calls.
         """
-        if chunk is not None and chunk < 1:
-            raise InputError(f"The chunk is {chunk} rows: give at least 1.")
+        if choice is None and chunk is not None:
+            choice = ProductChoice(vjp_rows=chunk, jvp_rows=chunk)
+
+        def function(*leaves: Tensor) -> Tensor:
+            return self(inputs, *leaves)
+
         leaves = self.leaves()
-        output, tape, widest = record(partial(self, inputs), leaves, trusted=self.trusted)
-        if chunk is None:
-            budget = _CPU_BYTES if output.device.type == "cpu" else _GPU_BYTES
-            chunk = min(max(1, budget // max(1, widest)), 64)
-        jacobian = Jacobian(tape, self, output, widest, chunk)
+        output, tape, widest = record(function, leaves, trusted=self.trusted)
+        if choice is None:
+            near = _NEAR_BYTES.get(output.device.type, _NEAR_BYTES["cuda"]) // max(1, widest)
+            rows = min(max(1, near), _MOST_ROWS)
+            choice = ProductChoice(vjp_rows=rows, jvp_rows=rows)
+        jacobian = Jacobian((tape, Tape.whole(function, leaves)), self, output, widest=widest, choice=choice)
         jacobian.source = self, inputs
         return output, jacobian
 
 
 def linearise(
-    module: nn.Module, inputs: Tensor, *, parameters: Sequence[str] | None = None, chunk: int | None = None
+    module: nn.Module,
+    inputs: Tensor,
+    *,
+    parameters: Sequence[str] | None = None,
+    chunk: int | None = None,
+    choice: ProductChoice | None = None,
 ) -> tuple[Tensor, Jacobian]:
     """Output and Jacobian of ``module(inputs)`` in the chosen weights.
 
@@ -166,6 +225,8 @@ def linearise(
         Names as in ``module.named_parameters()``, in the order of the flat vector; by default `weight_names`.
     chunk : int, optional
         Rows pushed through the network at once; by default as many as keep the widest activation near the cache.
+    choice : ProductChoice, optional
+        In place of ``chunk``: what `measure` found fastest, or what an earlier run recorded.
 
     Returns
     -------
@@ -179,12 +240,12 @@ def linearise(
     InputError
         For unknown or no parameters, and for batch normalisation or dropout in training mode.
     """
-    output, jacobian = Frozen.of(module, parameters).linearise(inputs, chunk=chunk)
+    output, jacobian = Frozen.of(module, parameters).linearise(inputs, chunk=chunk, choice=choice)
     return squeeze(output), jacobian
 
 
-def _again(network: Frozen, inputs: Tensor, chunk: int) -> Jacobian:
-    return network.linearise(inputs, chunk=chunk)[1]
+def _again(network: Frozen, inputs: Tensor, choice: ProductChoice) -> Jacobian:
+    return network.linearise(inputs, choice=choice)[1]
 
 
 def squeeze(output: Tensor) -> Tensor:

@@ -39,6 +39,11 @@ class Tape:
                 self.nodes.insert(0, node)
                 self._last.insert(0, dead)
 
+    @classmethod
+    def whole(cls, function: Callable[..., Tensor], leaves: Sequence[Tensor]) -> "Tape":
+        """The function as one call to torch.func."""
+        return cls([Node(Opaque(function, leaves), tuple(range(len(leaves))), len(leaves))], len(leaves), len(leaves))
+
     def jvp(self, tangents: Sequence[Tensor]) -> Tensor:
         """Tangents ``(k, *leaf)`` of the leaves to those of the output, ``(k, *output)``."""
         env = dict(enumerate(tangents))
@@ -101,8 +106,7 @@ def record(
             return out, tape, recorder.widest
     except (_UnrecordableError, KeyError):
         out = function(*leaves)
-    whole = Node(Opaque(function, leaves), tuple(range(len(leaves))), len(leaves))
-    return out, Tape([whole], len(leaves), len(leaves)), recorder.widest
+    return out, Tape.whole(function, leaves), recorder.widest
 
 
 class _UnrecordableError(Exception):

@@ -15,7 +15,7 @@ from ctuq.tomo.rays.matrix import rays_per_pixel
 from ctuq.tomo.rays.transform import RayTransform, multiply
 
 
-def require_cuda(device: torch.device | str) -> torch.device:
+def _require_cuda(device: torch.device | str) -> torch.device:
     """The CUDA device, if torch and ASTRA can both use one.
 
     ASTRA must be asked first: without a GPU its CUDA projectors end the interpreter or leave the output untouched.
@@ -122,7 +122,7 @@ class AstraCudaRayTransform(RayTransform):
 
     def __init__(self, grid: VolumeGrid, geometry: Geometry, device: torch.device | str = "cuda"):
         require_coverage(grid, geometry)
-        device = require_cuda(device)
+        device = _require_cuda(device)
         self.grid, self.geometry = grid, geometry
         self.domain = Space(grid.shape, torch.float32, device)
         self.range = Space(geometry.shape, torch.float32, device)

@@ -258,7 +258,7 @@ MISFITS = {
     "two views for one angle": (lambda p: spoiled(p, sinogram=np.ones((2, 18))), "2 projections but 1 angles"),
     "an angle that is no candidate": (lambda p: spoiled(p, angles_deg=np.array([31.0])), "31° is not among the candidates"),
     "told before": (lambda p: spoiled(p, angles_deg=np.array([60.0])), "60° was told before"),
-    "NaN": (lambda p: spoiled(p, sinogram=np.full((1, 18), np.nan)), "18 values that are NaN"),
+    "NaN": (lambda p: spoiled(p, sinogram=np.full((1, 18), np.nan)), "nothing but NaN"),
     "NaN counts": (lambda p: spoiled(p, sinogram=np.full((1, 18), np.nan), values="counts", flats=np.ones((1, 18))), "NaN"),
     "counts without flats": (lambda p: spoiled(p, values="counts"), "no flats"),
     "another pixel": (lambda p: spoiled(p, pixel=1.1), "its pixel is 1.1 mm, the session's 1 mm"),

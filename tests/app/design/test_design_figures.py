@@ -3,8 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ctuq.app.design.figures import draw_session, png
+from ctuq.app.design.figures import draw_session
 from ctuq.app.design.text import log_lines, status_lines, suggestion_lines
+from ctuq.app.png import png_bytes
 from ctuq.design.session.file import Learnt, Record, Settings
 from ctuq.design.state import Decision, DesignState, Suggestion
 
@@ -26,7 +27,7 @@ def record(*, clockwise=False, span=180.0, planned=True):
         Decision("ask", angles[[5]], scores[:1], scores[0, [5]], 0.02, 3.0, False, "Go on."),
     )
     state = DesignState(views, np.zeros((4, 9), "f4"), np.ones((4, 9), "f4"), spent=4.0, learned=3, log=log)
-    learnt = Learnt(views[:3], ("",) * 3, None, views[:0], {"variance": 1.0}, "image", "exact")
+    learnt = Learnt(views[:3], ("",) * 3, None, views[:0], {"variance": 1.0}, "exact")
     settings = Settings(pilot=3, budget=9.0, forbidden=((1.0, 1.3),))
     return Record(settings, {"angles": angles}, {"clockwise": clockwise}, None, None, state, learnt, plan if planned else None)
 
@@ -44,7 +45,7 @@ def test_the_picture_shows_measured_next_and_forbidden_angles(span, clockwise):
     assert axes.get_theta_direction() == (-1 if clockwise else 1)
     assert axes.get_thetamax() == span
     assert len(axes.patches) == 1 and axes.patches[0].get_width() == pytest.approx(0.3)
-    assert png(figure).startswith(b"\x89PNG")
+    assert png_bytes(figure).startswith(b"\x89PNG")
 
 
 def test_the_curve_is_the_score_over_the_best_that_is_free():
@@ -57,7 +58,7 @@ def test_the_curve_is_the_score_over_the_best_that_is_free():
 
 def test_a_session_without_a_plan_is_drawn_too():
     bare = record(planned=False)
-    assert png(draw_session(replace(bare, state=DesignState.empty(9), learnt=None))).startswith(b"\x89PNG")
+    assert png_bytes(draw_session(replace(bare, state=DesignState.empty(9), learnt=None))).startswith(b"\x89PNG")
 
 
 def test_a_clockwise_scanner_reads_its_own_degrees():

@@ -2,12 +2,10 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib.image import AxesImage
-from scipy.stats import norm
 
 from ctuq.app.report import figures
+from ctuq.app.report.catalogue import PICTURES, pictures_of
 from ctuq.app.report.figures import grey_window
-from ctuq.app.report.heldout import coverage_curve
-from ctuq.app.report.pictures import PICTURES, pictures_of
 
 
 def images_of(figure):
@@ -59,13 +57,6 @@ def test_images_lie_in_mm_with_row_0_at_the_top(result):
     (image,) = images_of(figures.draw_std(result))
     assert tuple(image.get_extent()) == result.grid.extent
     assert image.origin == "upper"
-
-
-def test_the_coverage_curve_of_exact_gaussians_is_the_diagonal():
-    errors = norm.ppf((np.arange(20000) + 0.5) / 20000)
-    nominal = np.array([0.1, 0.5, 0.68, 0.95])
-    np.testing.assert_allclose(coverage_curve(3 * errors, np.full_like(errors, 3.0), nominal), nominal, atol=1e-3)
-    assert (coverage_curve(3 * errors, np.ones_like(errors), nominal) < nominal - 0.05).all()
 
 
 def test_nothing_touches_pyplot_state(result):

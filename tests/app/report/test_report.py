@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ctuq.app.report import tables
+from ctuq.app.report.catalogue import pictures_of
 from ctuq.app.report.page import draw_all, render_report, write_figures, write_report
-from ctuq.app.report.pictures import pictures_of
 from ctuq.app.report.summary import how_sure, how_trustworthy, scan_name, sentences
 from ctuq.app.report.viewer import viewer_data
 from ctuq.errors import InputError

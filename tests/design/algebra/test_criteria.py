@@ -3,17 +3,9 @@ import pytest
 import torch
 from brute import conditioned, matrices
 
-from ctuq.design import (
-    A_OPTIMAL,
-    CRITERIA,
-    DIAGONAL_EIG,
-    EIG,
-    ESE,
-    Conditioned,
-    DenseCovariance,
-    ViewRows,
-    box_region,
-)
+from ctuq.design import A_OPTIMAL, CRITERIA, DIAGONAL_EIG, EIG, ESE, DenseCovariance, box_region
+from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.rows import ViewRows
 from ctuq.errors import InputError
 from ctuq.tomo import VolumeGrid
 

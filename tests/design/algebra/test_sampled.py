@@ -4,7 +4,9 @@ import pytest
 import torch
 from brute import matrices
 
-from ctuq.design import EIG, ESE, Conditioned, DenseCovariance, sampled
+from ctuq.design import EIG, ESE, DenseCovariance
+from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.covariance import sampled
 
 PICKS = 4
 

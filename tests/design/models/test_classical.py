@@ -4,10 +4,11 @@ import scipy.sparse as sp
 import torch
 from scipy.stats import multivariate_normal
 
-from ctuq.design import Edges, Every, FactorCovariance, Isotropic, Matern, Measurements, learner
+from ctuq.design import Edges, Every, Isotropic, Matern, Measurements, learner
+from ctuq.design.algebra.covariance import FactorCovariance
 from ctuq.design.models.edges import EdgePrecision
 from ctuq.design.models.evidence import learn_variance, learn_variances
-from ctuq.design.models.stationary import Matern12
+from ctuq.design.models.pixels import PixelMatern
 from ctuq.errors import InputError
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
 
@@ -64,7 +65,7 @@ def test_scale_of_the_component_is_taken_up_by_its_variance(rng):
 
 @pytest.mark.parametrize("lengthscale", [0.7, 4.0, 50.0])
 def test_fast_product_is_that_of_the_dense_kernel(lengthscale, rng):
-    kernel = Matern12((5, 8), lengthscale)
+    kernel = PixelMatern((5, 8), lengthscale)
     points = np.stack(np.meshgrid(np.arange(5), np.arange(8), indexing="ij"), -1).reshape(-1, 2)
     exact = np.exp(-np.linalg.norm(points[:, None] - points[None], axis=-1) / lengthscale)
     np.testing.assert_allclose(kernel.dense().numpy(), exact, rtol=1e-12)
@@ -76,7 +77,7 @@ def test_fast_product_is_that_of_the_dense_kernel(lengthscale, rng):
 def test_evidence_finds_the_lengthscale_that_drew_the_image(rays, lengthscale, rng):
     found = []
     for _ in range(3):
-        image = draw(0.3 * Matern12((SIZE, SIZE), lengthscale).dense(), rng)
+        image = draw(0.3 * PixelMatern((SIZE, SIZE), lengthscale).dense(), rng)
         model = Matern()(measure(rays, image, np.arange(12)))
         found.append(np.log(model.hyperparameters["lengthscale (pixels)"] / lengthscale))
         assert model.sigma2 == pytest.approx(0.05**2, rel=0.6)
@@ -84,9 +85,9 @@ def test_evidence_finds_the_lengthscale_that_drew_the_image(rays, lengthscale, r
 
 
 def test_matern_covariance_is_the_kernel_at_its_hyperparameters(rays, rng):
-    model = Matern()(measure(rays, draw(Matern12((SIZE, SIZE), 3.0).dense(), rng), np.arange(12)))
+    model = Matern()(measure(rays, draw(PixelMatern((SIZE, SIZE), 3.0).dense(), rng), np.arange(12)))
     values = model.hyperparameters
-    kernel = Matern12((SIZE, SIZE), values["lengthscale (pixels)"]).dense()
+    kernel = PixelMatern((SIZE, SIZE), values["lengthscale (pixels)"]).dense()
     torch.testing.assert_close(model.covariance.matrix, values["variance"] * kernel)
 
 
@@ -99,7 +100,7 @@ def test_isotropic_variances_are_those_that_drew_the_image(rays, rng):
 
 
 def test_weights_are_part_of_the_evidence(rays, rng):
-    image = draw(Matern12((SIZE, SIZE), 3.0).dense(), rng)
+    image = draw(PixelMatern((SIZE, SIZE), 3.0).dense(), rng)
     weights = torch.full((12, 23), 4.0)
     weights[:, :3] = 0
     model = Matern()(measure(rays, image, np.arange(12), noise=0.4, weights=weights))
@@ -145,7 +146,7 @@ def test_softness_is_chosen_by_evidence(rays):
 
 
 def test_large_images_get_a_factor_of_the_same_covariance(rays, rng):
-    data = measure(rays, draw(Matern12((SIZE, SIZE), 6.0).dense(), rng), np.arange(12))
+    data = measure(rays, draw(PixelMatern((SIZE, SIZE), 6.0).dense(), rng), np.arange(12))
     exact = Matern()(data)
     low = Matern(rank=200, dense_pixels=100)(data)
     assert isinstance(low.covariance, FactorCovariance)

@@ -1,13 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from ctuq.design import DenseCovariance, Edges, FactorCovariance, LinDIPOptions, LinearisedDIP, Measurements, Sum, learner
-from ctuq.design.models.lindip import model_of, retrain, tangent_of
+from ctuq.design import Designer, DesignProblem, DesignState, Edges, LinDIPOptions, LinearisedDIP, Measurements, Sum, learner
+from ctuq.design.algebra.covariance import DenseCovariance, FactorCovariance
+from ctuq.design.models import lindip
+from ctuq.design.models.lindip import linear_of, model_of, retrain
+from ctuq.linops.jacobian.network import linearise
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
-from ctuq.uncertainty import tangent as tangent_module
+from ctuq.uncertainty.posterior import Conditioned, ImagePosterior
 
 SIZE = 12
 NETWORK = UNetOptions(channels=(4, 4), skips=(2,))
@@ -31,59 +36,59 @@ def fit(measured):
     return retrain(measured, OPTIONS)
 
 
-def dense_prior(tangent, fitted):
-    """``J Sigma J^T`` and the floors by brute force, float64."""
-    J = tangent.scale * tangent.jacobian.dense().double().reshape(SIZE**2, -1)
-    S = tangent.prior.covariance(J, fitted.evidence.psi) @ J.T
-    return S + torch.diag(tangent.misfit(fitted.evidence))
+def dense_prior(linear, fitted):
+    """``F C F^T`` and the floors by brute force, float64."""
+    F = torch.eye(SIZE**2, dtype=torch.float64) if linear.factor.basis is None else linear.factor.basis.double()
+    return F @ linear.prior.mixing(fitted.evidence.psi) @ F.T + torch.diag(linear.misfit(fitted.evidence.psi))
 
 
-def test_covariance_of_the_image_is_that_of_the_tangent_model(measured, fit):
-    fitted, tangent = fit
-    model = model_of(tangent, fitted, measured, OPTIONS)
-    assert isinstance(model.covariance, DenseCovariance) and model.space == "image"
-    exact = dense_prior(tangent, fitted)
-    gap = model.covariance.matrix - exact
-    assert float(gap.norm() / exact.norm()) < 1e-5
+def test_covariance_of_the_image_is_that_of_the_linear_model(measured, fit):
+    fitted, linear = fit
+    model = model_of(linear, fitted)
+    assert isinstance(model.covariance, DenseCovariance) and "exact in image space" in model.note
+    torch.testing.assert_close(model.covariance.matrix, dense_prior(linear, fitted))
     assert model.sigma2 == fitted.evidence.sigma2
+
+
+def test_the_jacobian_behind_it_is_the_networks(measured, fit):
+    fitted, linear = fit
+    generate = lindip._generator_of(fitted, OPTIONS.dip)
+    _, jacobian = linearise(*generate.module(fitted.parameters))
+    J = float(generate.scale[0]) * jacobian.dense().double().reshape(SIZE**2, -1)
+    expected = fitted.evidence.psi[0].exp() * J @ J.T + torch.diag(linear.misfit(fitted.evidence.psi))
+    gap = model_of(linear, fitted).covariance.matrix - expected
+    assert float(gap.norm() / expected.norm()) < 1e-5
+
+
+def test_given_the_measured_views_it_is_the_posterior_of_the_product(measured, fit):
+    fitted, linear = fit
+    posterior = ImagePosterior(Conditioned.on(linear, fitted.evidence.point), rng=torch.Generator())
+    state = DesignState.empty(17)
+    problem = DesignProblem(A=measured.A)
+    state = replace(state, views=measured.views, projections=measured.y.numpy(), weights=measured.weights.numpy())
+    given = Designer(problem, model_of(linear, fitted), state=state).conditioned
+    torch.testing.assert_close(given.covariance(), posterior.covariance(), rtol=1e-4, atol=1e-4 * float(given.variance.max()))
+    torch.testing.assert_close(given.variance.sqrt().reshape(SIZE, SIZE), posterior.std(), rtol=1e-4, atol=0)
 
 
 def test_scales_of_held_out_views_widen_covariance_and_noise(measured):
     options = LinDIPOptions(dip=OPTIONS.dip, held_out=2)
-    fitted, tangent = retrain(measured, options)
-    model = model_of(tangent, fitted, measured, options)
-    exact = fitted.scales.image * dense_prior(tangent, fitted)
-    assert float((model.covariance.matrix - exact).norm() / exact.norm()) < 1e-5
+    fitted, linear = retrain(measured, options)
+    model = model_of(linear, fitted)
+    torch.testing.assert_close(model.covariance.matrix, fitted.scales.image * dense_prior(linear, fitted))
     assert model.sigma2 == pytest.approx(fitted.scales.noise * fitted.evidence.sigma2)
     assert fitted.scales.log_image_sd < np.inf
 
 
-@pytest.mark.parametrize(("rays", "space"), [(17 * 10, "image"), (17 * 6, "rays")])
-def test_exact_space_is_the_smaller_of_image_and_candidate_rays(measured, fit, rays, space, monkeypatch):
-    monkeypatch.setattr(tangent_module, "_SMALL_IMAGE", 0)
-    monkeypatch.setattr(tangent_module, "_IMAGE_SPACE_RATIO", 0.0)
-    A = measured.A.subset(np.arange(rays // 17))
-    data = Measurements(A, measured.views[:3], measured.y[:3], measured.weights[:3])
-    fitted, whole = fit
-    tangent = tangent_of(data, fitted, OPTIONS)
-    model = model_of(tangent, fitted, data, OPTIONS)
-    assert model.space == space
-    exact = dense_prior(whole, fitted)
-    M = torch.from_numpy(A.matrix.toarray()).double()
-    exact = exact if space == "image" else M @ exact @ M.T
-    assert float((model.covariance.matrix - exact).norm() / exact.norm()) < 1e-5
-
-
-def test_covariance_that_does_not_fit_becomes_a_factor_near_it(measured, fit, monkeypatch):
-    monkeypatch.setattr(tangent_module, "_SMALL_IMAGE", 0)
-    monkeypatch.setattr(tangent_module, "_IMAGE_SPACE_RATIO", 0.0)
+def test_covariance_that_does_not_fit_becomes_a_factor_near_it(measured, fit):
     fitted, whole = fit
     options = LinDIPOptions(dip=OPTIONS.dip, memory=0, rank=120)
-    model = model_of(tangent_of(measured, fitted, options), fitted, measured, options)
+    linear = linear_of(measured, fitted, options)
+    model = model_of(linear, fitted)
     assert isinstance(model.covariance, FactorCovariance)
-    exact = dense_prior(whole, fitted)
-    gap = model.covariance.times(torch.eye(SIZE**2, dtype=torch.float64)) - exact
-    assert float(gap.norm() / exact.norm()) < 0.01
+    eye, exact = torch.eye(SIZE**2, dtype=torch.float64), dense_prior(whole, fitted)
+    torch.testing.assert_close(model.covariance.times(eye), dense_prior(linear, fitted), rtol=1e-6, atol=1e-12)
+    assert float((model.covariance.times(eye) - exact).norm() / exact.norm()) < 0.01
     assert "rank 120" in model.note
 
 
@@ -106,21 +111,23 @@ def test_next_fit_starts_from_the_weights_of_the_last(measured, fit):
 
 
 def test_image_is_the_prior_mean_and_the_tangent_at_the_weights(fit):
-    fitted, tangent = fit
-    image = fitted.mean + tangent.scale * tangent.jacobian(tangent.jacobian.weights[None])[0]
+    fitted, linear = fit
+    generate = lindip._generator_of(fitted, OPTIONS.dip)
+    _, jacobian = linearise(*generate.module(fitted.parameters))
+    image = model_of(linear, fitted).mean + float(generate.scale[0]) * jacobian(jacobian.weights[None])[0]
     torch.testing.assert_close(image, fitted.image, rtol=1e-5, atol=1e-6)
 
 
 def test_sum_has_both_covariances_at_factors_that_raise_the_evidence(measured, fit):
-    fitted, tangent = fit
-    dip = model_of(tangent, fitted, measured, OPTIONS)
+    fitted, linear = fit
+    dip = model_of(linear, fitted)
     edges = Edges()(measured)
     total = Sum((lambda m: dip, lambda m: edges))(measured)
     a, b = (total.hyperparameters[f"factor {i}"] for i in (1, 2))
     expected = a * dip.covariance.matrix + b * edges.covariance.matrix
     torch.testing.assert_close(total.covariance.matrix, expected, rtol=1e-8, atol=1e-12)
     M = torch.from_numpy(measured.matrix().toarray())
-    t = measured.target() - M @ fitted.mean.flatten().double()
+    t = measured.target() - M @ dip.mean.flatten().double()
 
     def evidence(x, y, sigma2):
         K = M @ (x * dip.covariance.matrix + y * edges.covariance.matrix) @ M.T + sigma2 * torch.eye(

@@ -11,7 +11,7 @@ import pytest
 from scanner import measure, piloted, places
 
 from ctuq import records
-from ctuq.design.session import plan as ahead
+from ctuq.design.session.plan import learning_due
 from ctuq.design.session.session import Session
 
 
@@ -80,11 +80,11 @@ def half_kept(number):
 
 def patched(where, number=1):
     owner, name = {
-        "ray transform": ("ctuq.design.session.workbench", "problem_of"),
+        "ray transform": ("ctuq.design.session.builder", "design_problem"),
         "intake": ("ctuq.design.session.session", "binned"),
         "write": ("ctuq.records", "write"),
         "rename": ("os", "fsync"),
-        "learn": ("ctuq.design.session.workbench", "learn"),
+        "learn": ("ctuq.design.session.builder", "learn"),
         "forget": ("shutil", "rmtree"),
     }[where]
     module = __import__(owner, fromlist=[name])
@@ -149,7 +149,7 @@ def test_a_tell_that_is_killed_leaves_the_old_or_the_new_state_and_the_session_g
         assert after.state.views[-1] == places(np.deg2rad(30))[0]
         np.testing.assert_allclose(after.state.projections[-1], measure(np.deg2rad(30))[0], rtol=1e-6)
         after.update()
-    assert not ahead.due(after.record)
+    assert not learning_due(after.record)
     found = Session(path).ask(2)
     np.testing.assert_array_equal(found.angles, expected.angles)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-9)

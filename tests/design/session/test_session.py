@@ -3,14 +3,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scanner import GEOMETRY, TINY, by_designer, grown, measure, piloted, places, sinogram, start
+from scanner import GEOMETRY, SIZE, TINY, by_designer, grown, measure, piloted, places, sinogram, start
 
 from ctuq.design import A_OPTIMAL, PRIORS, Designer, DesignProblem, Every, Isotropic, Matern, learner
 from ctuq.design.session import file as sessionfile
-from ctuq.design.session import plan as ahead_module
-from ctuq.design.session.learning import network_options
 from ctuq.design.session.locks import locked
-from ctuq.design.session.opening import problem_of
+from ctuq.design.session.model import network_options
+from ctuq.design.session.plan import ANEW, learning_due
+from ctuq.design.session.problem import design_problem
 from ctuq.design.session.session import Session
 from ctuq.errors import InputError
 from ctuq.tomo import FanBeam
@@ -56,7 +56,7 @@ def test_fan_pilots_go_round_and_those_over_less_than_a_turn_stay_within(tmp_pat
 )
 def test_a_session_chooses_what_a_designer_in_one_process_chooses(tmp_path, prior, learn):
     session = piloted(tmp_path, prior=prior, retrain_every=2 if prior == "matern" else 0)
-    designer = Designer(problem_of(session.record), learn)
+    designer = Designer(design_problem(session.record), learn)
     designer.tell(session.record.angles[session.state.views], measure(session.record.angles[session.state.views]))
     assert grown(session, 3) == by_designer(designer, 3)
     ours, theirs = Session(session.path).ask(), designer.ask()
@@ -114,7 +114,7 @@ def test_the_cache_holds_nothing_of_the_past(tmp_path):
 def test_a_batch_worked_out_ahead_is_the_one_asked_for_directly(tmp_path):
     session = piloted(tmp_path, prior="edges", batch=3)
     kept = Session(session.path).ask()
-    direct = session._bench.designer(session.record).ask(3)
+    direct = session._builder.designer(session.record).ask(3)
     np.testing.assert_array_equal(kept.angles, direct.angles)
     np.testing.assert_allclose(kept.scores, direct.scores, rtol=1e-12)
     assert degrees(Session(session.path).ask(2)) == degrees(kept)[:2]
@@ -173,7 +173,7 @@ def test_the_networks_part_of_a_sum_is_fitted_less_often_than_its_edges(tmp_path
 
 
 def test_which_priors_are_made_anew_with_every_view_is_as_in_the_library():
-    assert {prior for prior in PRIORS if not isinstance(learner(prior), Every)} == set(ahead_module.ANEW)
+    assert {prior for prior in PRIORS if not isinstance(learner(prior), Every)} == set(ANEW)
 
 
 def test_a_model_that_learned_from_a_rejected_view_is_learned_again(tmp_path):
@@ -197,17 +197,17 @@ def test_a_second_fit_starts_from_the_first(tmp_path):
 def test_counts_weigh_all_tells_on_one_scale(tmp_path):
     session = start(tmp_path)
     bright = np.full((1, 18), 4e4)
-    session.tell(0.0, measure(0.0), bright, counts=True)
-    session.tell(np.deg2rad([60, 120]), measure(np.deg2rad([60, 120])), np.repeat(bright / 4, 2, 0), counts=True)
+    session.tell(0.0, measure(0.0), bright, unit="counts")
+    session.tell(np.deg2rad([60, 120]), measure(np.deg2rad([60, 120])), np.repeat(bright / 4, 2, 0), unit="counts")
     np.testing.assert_allclose(session.state.weights, np.repeat([[1], [0.25], [0.25]], 18, 1))
-    assert problem_of(session.record).exposure.counts
+    assert design_problem(session.record).exposure.counts
 
 
 def test_suggestions_with_counts_do_not_depend_on_the_cache(tmp_path):
     session = start(tmp_path, prior="lindip")
     for angle in (0, 60, 120, 30):
         counts = 1e4 * np.exp(-measure(np.deg2rad(angle))) * (1 + angle / 60)
-        session.tell(np.deg2rad(angle), measure(np.deg2rad(angle)), counts, counts=True)
+        session.tell(np.deg2rad(angle), measure(np.deg2rad(angle)), counts, unit="counts")
     before = Session(session.path).ask(2).scores
     shutil.rmtree(tmp_path / "s.h5.cache")
     np.testing.assert_allclose(Session(session.path).ask(2).scores, before, rtol=1e-5)
@@ -244,7 +244,7 @@ def test_columns_are_averaged_to_what_the_image_needs(tmp_path):
 def test_a_regional_criterion_resumes_with_its_region(tmp_path):
     session = piloted(tmp_path, criterion="a", roi=(-4.0, 2.0, -3.0, 3.0))
     fresh = Session(session.path)
-    designer = Designer(problem_of(fresh.record), Isotropic())
+    designer = Designer(design_problem(fresh.record), Isotropic())
     assert designer.problem.criterion is A_OPTIMAL
     designer.tell(fresh.record.angles[fresh.state.views], fresh.state.projections)
     np.testing.assert_allclose(fresh.ask(2).scores, designer.ask(2).scores, rtol=1e-9)
@@ -271,7 +271,7 @@ def test_a_budget_can_be_raised_when_it_is_spent(tmp_path):
 
 def test_learning_elsewhere_is_merged_when_more_was_told_meanwhile(tmp_path, monkeypatch):
     session = piloted(tmp_path, prior="edges")
-    learned = session._bench.learn
+    learned = session._builder.learn
 
     def interrupted(record, *, anew):
         found = learned(record, anew=anew)
@@ -279,18 +279,18 @@ def test_learning_elsewhere_is_merged_when_more_was_told_meanwhile(tmp_path, mon
         assert len(Session(session.path).ask(2).angles) == 2
         return found
 
-    monkeypatch.setattr(session._bench, "learn", interrupted)
+    monkeypatch.setattr(session._builder, "learn", interrupted)
     session.learn(anew=True)
     record = Session(session.path).record
     assert (len(record.learnt.views), len(record.state.views), record.state.learned) == (3, 4, 3)
-    designer = Designer(problem_of(record), session._bench._model(record))
+    designer = Designer(design_problem(record), session._builder._model(record))
     designer.tell(record.angles[record.state.views], record.state.projections)
     np.testing.assert_allclose(record.plan.scores, designer.ask().scores, rtol=1e-9)
 
 
 def test_what_was_learned_from_a_view_that_was_rejected_meanwhile_is_dropped(tmp_path, monkeypatch):
     session = piloted(tmp_path)
-    learned = session._bench.learn
+    learned = session._builder.learn
 
     def interrupted(record, *, anew):
         found = learned(record, anew=anew)
@@ -298,10 +298,10 @@ def test_what_was_learned_from_a_view_that_was_rejected_meanwhile_is_dropped(tmp
         Session(session.path).tell(0.0, 1.1 * measure(0.0), learning=False)
         return found
 
-    monkeypatch.setattr(session._bench, "learn", interrupted)
+    monkeypatch.setattr(session._builder, "learn", interrupted)
     with pytest.raises(InputError, match="rejected meanwhile"):
         session.learn(anew=True)
-    assert ahead_module.due(Session(session.path).record)
+    assert learning_due(Session(session.path).record)
 
 
 def test_only_one_process_learns_and_the_others_are_not_held_up(tmp_path):
@@ -312,7 +312,7 @@ def test_only_one_process_learns_and_the_others_are_not_held_up(tmp_path):
         Session(session.path).tell(np.deg2rad(30), measure(np.deg2rad(30)))
         assert len(Session(session.path).ask().angles) == 1
     assert len(Session(session.path).state.views) == 4
-    assert "new" in ahead_module.due(Session(session.path).record)
+    assert "new" in learning_due(Session(session.path).record)
 
 
 def test_the_first_model_is_learned_by_whoever_needs_it(tmp_path):
@@ -356,7 +356,7 @@ def test_a_session_is_not_begun_over_another(tmp_path):
 def test_options_of_the_network_are_nested_and_the_g_prior_is_one(tmp_path):
     options = network_options(sessionfile.Settings(prior="gprior", network=TINY))
     assert (options.prior, options.dip.iterations, options.dip.network.channels) == ("g", 20, (4, 4))
-    assert isinstance(problem_of(start(tmp_path).record), DesignProblem)
+    assert isinstance(design_problem(start(tmp_path).record), DesignProblem)
 
 
 REFUSED = {
@@ -367,7 +367,7 @@ REFUSED = {
     "told twice at once": (lambda s: s.tell(np.deg2rad([6, 6]), sinogram()[:2]), "6° was told before"),
     "NaN": (lambda s: s.tell(np.deg2rad(6), np.full(18, np.nan)), "18 values that are NaN"),
     "negative weights": (lambda s: s.tell(np.deg2rad(6), sinogram()[0], -np.ones(18)), "non-negative"),
-    "no weight at all": (lambda s: s.tell(np.deg2rad(6), sinogram()[0], np.zeros(18), counts=True), "not all zero"),
+    "no weight at all": (lambda s: s.tell(np.deg2rad(6), sinogram()[0], np.zeros(18), unit="counts"), "not all zero"),
     "an angle that is no number": (lambda s: s.tell(np.nan, sinogram()[0]), "finite"),
     "text": (lambda s: s.tell(np.deg2rad(6), "projection"), "numbers"),
     "an exhausted budget": (lambda s: s.ask(), "budget of 3 is exhausted"),
@@ -391,3 +391,27 @@ def test_what_does_not_fit_is_refused_in_one_sentence_and_the_file_stays(exhaust
         refuse(Session(exhausted.path))
     assert str(told.value).count(". ") == 0
     assert exhausted.path.read_bytes() == before
+
+
+def test_the_file_is_read_again_only_after_another_process_wrote_it(tmp_path, monkeypatch):
+    first, second = start(tmp_path, pilot=2), Session(tmp_path / "s.h5")
+    read, times = sessionfile.read, []
+    monkeypatch.setattr(sessionfile, "read", lambda path: times.append(path) or read(path))
+    first.tell(0.0, measure(0.0))
+    assert len(times) == 0
+    second.tell(np.deg2rad(60), measure(np.deg2rad(60)))
+    assert len(times) == 1 and len(second.state.views) == 2
+    first.ask()
+    assert len(times) == 2 and len(first.state.views) == 2
+
+
+def test_a_bad_ray_takes_nothing_from_what_the_exposure_lets_expect(tmp_path):
+    good = np.ones(18)
+    good[[3, 4]] = 0
+    session = Session.start(tmp_path / "s.h5", GEOMETRY, sessionfile.Settings(size=SIZE, pilot=2), doses=np.full(30, 3.0))
+    session.tell(0.0, measure(0.0), good, unit="exposure", learning=False)
+    whole = Session.start(tmp_path / "w.h5", GEOMETRY, sessionfile.Settings(size=SIZE, pilot=2), doses=np.full(30, 3.0))
+    whole.tell(0.0, measure(0.0), learning=False)
+    kept = session.state.weights > 0
+    assert kept.sum() < kept.size
+    np.testing.assert_array_equal(session.state.weights[kept], whole.state.weights[kept])

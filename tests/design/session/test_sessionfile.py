@@ -76,13 +76,25 @@ def test_a_truncated_session_is_refused(session, copy, share):
 
 def test_a_session_of_a_newer_ctuq_is_refused(session, copy):
     tree = records.read(session.path, kind="session")
-    records.write(copy, {**tree, "layout": 2}, kind="session")
+    records.write(copy, {**tree, "layout": sessionfile.LAYOUT + 1}, kind="session")
     with pytest.raises(InputError, match=r"newer ctuq .*; update"):
         Session(copy)
     with h5py.File(copy, "a") as file:
         file.attrs["ctuq_format"] = records.FORMAT + 1
     with pytest.raises(InputError, match="newer than"):
         Session(copy)
+
+
+def test_a_session_of_an_older_layout_keeps_what_was_measured_and_learns_again(session, copy):
+    tree = records.read(session.path, kind="session")
+    tree["layout"], tree["learnt"]["space"] = 1, "image"
+    del tree["digest"]
+    records.write(copy, {**tree, "digest": sessionfile.digest(tree)}, kind="session")
+    old = Session(copy)
+    assert np.array_equal(old.state.projections, session.state.projections)
+    assert old.record.learnt is None and old.record.plan is None
+    old.ask()
+    assert Session(copy).record.learnt is not None
 
 
 def test_parts_that_are_missing_are_noticed_even_with_a_checksum(session, copy):

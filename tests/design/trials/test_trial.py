@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctuq.design.trials.contenders import Adaptive, Placed, Plan, baselines
+from ctuq.design.trials.contenders import Adaptive, Placed, TrialPlan, baselines
 from ctuq.design.trials.imaging import imaging
 from ctuq.design.trials.subject import Subject, goes_round, subject
 from ctuq.design.trials.trial import Trial, file_name, kept, load_all, run
@@ -17,7 +17,7 @@ from ctuq.tomo.phantoms import rectangles
 from ctuq.tomo.simulate import RelativeNoise, simulate
 
 SIZE, VIEWS = 12, 24
-PLAN = Plan(3, 8)
+PLAN = TrialPlan(3, 8)
 GROWN = (Placed("nested"), Placed("random", 1), Adaptive("eig", "matern"), Adaptive("ese", "edges", batch=2))
 METHODS = {"tv": imaging("tv")}
 
@@ -59,7 +59,7 @@ def test_an_adaptive_strategy_sees_only_what_it_measured(bars, strategy):
 
 
 def test_equidistant_views_are_placed_anew_from_the_start_asked_for(bars):
-    chosen = Placed("equidistant").choose(bars, Plan(3, 8, start=2)).views
+    chosen = Placed("equidistant").choose(bars, TrialPlan(3, 8, start=2)).views
     np.testing.assert_array_equal(chosen[1], [2, 8, 14, 20])
     np.testing.assert_array_equal(chosen[-1], np.arange(8) * 3 + 2)
     np.testing.assert_array_equal(Placed("half turn").choose(bars, PLAN).views[1], [0, 3, 6, 9])
@@ -67,7 +67,7 @@ def test_equidistant_views_are_placed_anew_from_the_start_asked_for(bars):
 
 def test_a_gap_in_the_candidates_draws_no_views_to_its_edges(scan, A):
     one_third = subject("arc", scan, A, candidates=np.arange(8))
-    np.testing.assert_array_equal(Placed("equidistant").choose(one_third, Plan(2, 4)).views[-1], [0, 2, 4, 6])
+    np.testing.assert_array_equal(Placed("equidistant").choose(one_third, TrialPlan(2, 4)).views[-1], [0, 2, 4, 6])
 
 
 def test_random_designs_differ_by_seed_and_repeat_by_it(bars):
@@ -90,7 +90,7 @@ def test_images_are_judged_by_the_truth_and_by_views_that_were_not_used(bars):
 
 def test_views_that_are_no_candidates_only_judge(scan, A):
     few = subject("few", scan, A, candidates=np.arange(0, VIEWS, 2))
-    trial = run(few, Adaptive("eig", "isotropic"), Plan(3, 12), METHODS)
+    trial = run(few, Adaptive("eig", "isotropic"), TrialPlan(3, 12), METHODS)
     np.testing.assert_allclose(np.sort(trial.taken(12)), scan.geometry.angles[::2])
     assert np.isfinite(trial.qualities["tv unseen"]).all()
     assert "tv truth" not in trial.qualities
@@ -145,7 +145,7 @@ def test_the_network_judges_at_every_fifth_count_and_the_truth_does_not_stop_it(
 @pytest.mark.parametrize(("pilot", "total"), [(0, 5), (5, 5)])
 def test_a_plan_without_room_is_refused(pilot, total):
     with pytest.raises(InputError, match="pilot"):
-        Plan(pilot, total)
+        TrialPlan(pilot, total)
 
 
 @pytest.mark.parametrize("settings", [{"criterion": "best"}, {"prior": "none"}, {"batch": 0}, {"every": -1}])

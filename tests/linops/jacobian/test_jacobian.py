@@ -94,8 +94,8 @@ def reference(module, inputs, names):
     return torch.cat([parts[name].reshape(output.numel(), -1) for name in names], 1).detach()
 
 
-def assert_exact(module, inputs, names=None):
-    output, J = linearise(module, inputs, parameters=names)
+def assert_exact(module, inputs, names=None, chunk=None):
+    output, J = linearise(module, inputs, parameters=names, chunk=chunk)
     truth = reference(module, inputs, [block.name for block in J.blocks])
     torch.testing.assert_close(output, squeeze(module(inputs).detach()), rtol=0, atol=0)
     assert truth.abs().max() > 0
@@ -112,15 +112,25 @@ def test_unet_products_equal_torch_func_and_need_no_fallback(case, rng):
     assert not any(isinstance(node.rule, Opaque) for node in J._tape.nodes)
 
 
-@pytest.mark.parametrize("most", [0, 10**9])
+@pytest.mark.parametrize(("work", "rows"), [(0, 3), (0, 8), (10**9, 8)])
 @pytest.mark.parametrize("case", UNETS)
-def test_unfolded_inputs_and_convolutions_give_the_same_products(case, most, rng, monkeypatch):
-    monkeypatch.setattr(convolution, "_FEW_PIXELS", most)
-    monkeypatch.setattr(convolution, "_LITTLE_WORK", most)
+def test_patches_in_small_blocks_and_convolutions_by_row_give_the_same_products(case, work, rows, rng, monkeypatch):
+    monkeypatch.setitem(convolution._BLOCK_BYTES, "cpu", 2**12)
+    monkeypatch.setattr(convolution, "_FEW_PIXELS", 0)
+    monkeypatch.setattr(convolution, "_LITTLE_WORK", work)
     options, shape = UNETS[case]
-    J = assert_exact(unet(options), torch.randn(1, 1, *shape, generator=rng, dtype=torch.float64))
-    kernels = [rule for node in J._tape.nodes if isinstance(rule := node.rule, convolution.Convolution)]
-    assert any(rule._patches is None for rule in kernels) == (most == 0)
+    assert_exact(unet(options), torch.randn(1, 1, *shape, generator=rng, dtype=torch.float64), chunk=rows)
+
+
+@pytest.mark.parametrize("shape", [(7,), (2, 5), (3, 4, 6), (1, 1, 1)])
+@pytest.mark.parametrize("most", [0, 1, 3, 7, 24, 100])
+def test_parts_cover_an_array_once_and_are_contiguous(shape, most):
+    seen = torch.zeros(shape, dtype=torch.int64)
+    for part in convolution._parts(shape, most):
+        assert seen[part].is_contiguous()
+        assert seen[part].numel() <= max(1, most)
+        seen[part] += 1
+    assert (seen == 1).all()
 
 
 def test_any_parameter_can_be_chosen_in_any_order(rng):

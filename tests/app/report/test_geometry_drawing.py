@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.patches import Circle, Rectangle
 
-from ctuq.app.report.drawing import draw_geometry
+from ctuq.app.report.geometry import draw_geometry
 from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid, radians
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ctuq.app.views import selected, views_at
+from ctuq.app.selection import selected, views_at
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import ParallelBeam, radians
 

@@ -2,7 +2,6 @@
 
 import logging
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +10,16 @@ from ctuq.design.algebra.conditioning import Conditioned
 from ctuq.design.designer import Designer
 from ctuq.design.models.model import GaussianModel
 from ctuq.design.problem import DesignProblem
-from ctuq.design.session.cache import Kept, steps_of
+from ctuq.design.session.cache import ModelCache, steps_of
 from ctuq.design.session.file import Record, digest
-from ctuq.design.session.learning import Learned, learn, restore, restore_network
-from ctuq.design.session.opening import problem_of
+from ctuq.design.session.model import LearnedModel, learn, restore, restore_network
+from ctuq.design.session.problem import design_problem
+from ctuq.versions import version_of
 
 _log = logging.getLogger(__name__)
 
 
-class Workbench:
+class DesignerBuilder:
     """Problem, model and designer of one session, whatever state it is in.
 
     Parameters
@@ -29,7 +29,7 @@ class Workbench:
     """
 
     def __init__(self, folder: Path):
-        self._kept = Kept(folder)
+        self._cache = ModelCache(folder)
         self._models: dict[str, GaussianModel] = {}
         self._given: tuple[list[str], Conditioned] | None = None
         self._opened: DesignProblem | None = None
@@ -38,7 +38,7 @@ class Workbench:
         """The design problem; its ray transform is made once."""
         known, changes = self._opened, (record.counted is not None, record.settings.budget)
         if known is None or (known.exposure.counts, known.budget) != changes:
-            known = self._opened = problem_of(record, None if known is None else known.A)
+            known = self._opened = design_problem(record, None if known is None else known.A)
         return known
 
     def designer(self, record: Record) -> Designer:
@@ -47,47 +47,46 @@ class Workbench:
         if self._given is not None and self._given[0] == steps[: len(self._given[0])]:
             given = self._given[1]
         else:
-            rows = model.rows(problem.A)
-            region = problem.region_weights(rows.size, model.space) if problem.criterion.regional else None
-            given = self._kept.conditioned(steps, record.state.views.tolist(), rows, model.covariance, region)
+            region = problem.region_weights if problem.criterion.regional else None
+            given = self._cache.conditioned(steps, record.state.views.tolist(), problem.rows, model.covariance, region)
         designer = Designer(problem, model, state=record.state, conditioned=given)
         self._given = steps, designer.conditioned
-        self._kept.keep_conditioned(steps, designer.conditioned)
-        self._kept.forget_steps(steps)
+        self._cache.keep_conditioned(steps, designer.conditioned)
+        self._cache.forget_steps(steps)
         return designer
 
-    def learn(self, record: Record, *, anew: bool) -> Learned:
+    def learn(self, record: Record, *, anew: bool) -> LearnedModel:
         """Learn from the session's views, and condition on them."""
         found = learn(record, self.problem(record), lambda: self._network(record), anew=anew)
         draft = replace(record, learnt=found.learnt)
-        self._models = {model_key(draft): found.model}
+        self._models = {_model_key(draft): found.model}
         if found.network is not None:
-            self._models[network_key(draft)] = found.network
+            self._models[_network_key(draft)] = found.network
         for key, model in self._models.items():
-            self._kept.keep_model(key, model)
+            self._cache.keep_model(key, model)
         self.designer(draft)
         return found
 
     def tidy(self, record: Record) -> None:
         """Forget what is of no more use to the session; nobody else may be learning."""
-        self._kept.forget([model_key(record), network_key(record)], self._steps(record))
+        self._cache.forget([_model_key(record), _network_key(record)], self._steps(record))
 
     def _model(self, record: Record) -> GaussianModel:
-        key = model_key(record)
+        key = _model_key(record)
         if key not in self._models:
-            model = self._kept.model(key)
+            model = self._cache.model(key)
             if model is None:
                 _log.info("The covariance is not in the cache; it is computed again.")
                 model = restore(record, self.problem(record), lambda: self._network(record))
-                self._kept.keep_model(key, model)
+                self._cache.keep_model(key, model)
             self._models[key] = model
         return self._models[key]
 
     def _network(self, record: Record) -> GaussianModel:
-        key = network_key(record)
+        key = _network_key(record)
         if key not in self._models:
-            self._models[key] = self._kept.model(key) or restore_network(record, self.problem(record))
-            self._kept.keep_model(key, self._models[key])
+            self._models[key] = self._cache.model(key) or restore_network(record, self.problem(record))
+            self._cache.keep_model(key, self._models[key])
         return self._models[key]
 
     def _steps(self, record: Record) -> list[str]:
@@ -95,22 +94,22 @@ class Workbench:
         region, problem = None, self.problem(record)
         if problem.criterion.regional:
             region = np.ones(1) if problem.region is None else np.asarray(problem.region)
-        return steps_of(model_key(record), record.state, region)
+        return steps_of(_model_key(record), record.state, region)
 
 
-def model_key(record: Record) -> str:
+def _model_key(record: Record) -> str:
     """A hash of all that a session's model depends on."""
     prior, learnt = record.settings.prior, record.learnt
     assert learnt is not None
     if prior in ("lindip", "gprior"):
-        return network_key(record)
-    return digest((network_key(record), prior, learnt.views, learnt.marks))
+        return _network_key(record)
+    return digest((_network_key(record), prior, learnt.views, learnt.marks))
 
 
-def network_key(record: Record) -> str:
+def _network_key(record: Record) -> str:
     """A hash of all that the network's part of it depends on."""
     s, learnt = record.settings, record.learnt
     assert learnt is not None
     return digest(
-        (version("ctuq"), record.geometry, s.size, s.prior == "gprior", s.network, learnt.network, learnt.network_views)
+        (version_of("ctuq"), record.geometry, s.size, s.prior == "gprior", s.network, learnt.network, learnt.network_views)
     )

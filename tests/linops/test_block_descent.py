@@ -4,11 +4,11 @@ import torch
 from ctuq.errors import CtuqError, InputError
 from ctuq.linops import Space
 from ctuq.linops.basic import Cast, Dense
-from ctuq.linops.dual import BlockDescent, sdd_features
+from ctuq.linops.block_descent import BlockDescent
 from ctuq.linops.stochastic import sdd
 
 DOUBLE = torch.float64
-N, P = 60, 25
+N = 60
 
 
 def generator(seed=1):
@@ -76,36 +76,6 @@ def test_an_indefinite_block_is_an_error():
     K = kernel(0.05) - torch.eye(N, dtype=DOUBLE)
     with pytest.raises(CtuqError, match="block of 12 coordinates"):
         BlockDescent(generator(), batch=12)(Dense(K), normal(1, N))
-
-
-@pytest.mark.parametrize("outputs", [(), (2,)])
-def test_descent_over_features_takes_the_steps_of_the_dense_one_and_lifts_the_solution(outputs):
-    n = N // 2 if outputs else N
-    H, scales = normal(n, *outputs, P), 0.1 + torch.rand(P, generator=generator(), dtype=DOUBLE)
-    noise = 1 + torch.rand(n, *outputs, generator=generator(), dtype=DOUBLE)
-    flat = H.reshape(-1, P)
-    K, b = (flat * scales) @ flat.T + torch.diag(noise.flatten()), normal(3, n, *outputs)
-
-    def features(index):
-        return Dense(H[index].reshape(-1, P), range=Space((len(index), *outputs), DOUBLE))
-
-    options = {"batch": 16, "steps": 300, "rtol": 1.0}
-    found, lifted = sdd_features(features, lambda v: scales * v, noise, b, rng=generator(), **options)
-    space = Space((n, *outputs), DOUBLE)
-    dense = sdd(Dense(K, space, space).rows, b, rng=generator(), **options)
-    torch.testing.assert_close(found.value, dense.value, rtol=0, atol=1e-10)
-    torch.testing.assert_close(found.residual, dense.residual, rtol=1e-6, atol=1e-12)
-    torch.testing.assert_close(lifted, scales * (found.value.flatten(1) @ flat), rtol=0, atol=1e-12)
-
-
-def test_float32_features_carry_float64_coordinates():
-    H, b = normal(N, P).float(), normal(2, N)
-    noise = torch.full((N,), 2.0)
-    found, lifted = sdd_features(lambda index: Dense(H[index]), lambda v: v, noise, b, batch=20, steps=2000, rng=generator())
-    assert (found.value.dtype, lifted.dtype) == (DOUBLE, DOUBLE)
-    K = (H @ H.T).double() + 2 * torch.eye(N, dtype=DOUBLE)
-    assert (found.value - solution(K, b)).norm() < 1e-4 * found.value.norm()
-    assert found.residual.max() < 1e-4
 
 
 def test_operators_without_rows_or_blocks_are_refused():

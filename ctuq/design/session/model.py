@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ctuq.design.measured import measurements_of
+from ctuq.design.measurements import measurements_of
 from ctuq.design.models.edges import Edges
 from ctuq.design.models.learners import Sum, learner
 from ctuq.design.models.lindip import Fitted, LinDIPOptions, LinearisedDIP
@@ -17,14 +17,14 @@ from ctuq.design.problem import DesignProblem
 from ctuq.design.session.file import Learnt, Record, Settings, marks_of
 from ctuq.design.session.plan import network_due
 from ctuq.errors import InputError
-from ctuq.laplace import Evidence
 from ctuq.uncertainty.calibration import Scales
+from ctuq.uncertainty.estimate import Evidence
 
 NETWORK_PRIORS = ("lindip", "gprior", "lindip+edges")
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class LearnedModel:
     """A model, what it was learned from, and the network's part of it where it is a sum."""
 
     learnt: Learnt
@@ -34,7 +34,7 @@ class Learned:
 
 def learn(
     record: Record, problem: DesignProblem, network: Callable[[], GaussianModel] | None = None, *, anew: bool = False
-) -> Learned:
+) -> LearnedModel:
     """Learn the model from all measured views; the network only where that is due.
 
     Parameters
@@ -50,10 +50,10 @@ def learn(
     views, marks = record.state.views, marks_of(record.state)
     if prior not in NETWORK_PRIORS:
         model = learner(prior)(measured)
-        return Learned(_learnt(views, marks, None, views[:0], model), model, None)
+        return LearnedModel(_learnt(views, marks, None, views[:0], model), model, None)
     kept = record.learnt
     if anew or network is None or kept is None or kept.network is None or network_due(record):
-        warm = None if kept is None or kept.network is None else fitted_from(kept.network)
+        warm = None if kept is None or kept.network is None else _fitted_from(kept.network)
         dip = LinearisedDIP(network_options(record.settings), warm)
         part, seen = dip(measured), views
         assert dip.fitted is not None
@@ -61,14 +61,14 @@ def learn(
     else:
         part, tree, seen = network(), kept.network, kept.network_views
     model = _summed(part, measured) if prior == "lindip+edges" else part
-    return Learned(_learnt(views, marks, tree, seen, model), model, part)
+    return LearnedModel(_learnt(views, marks, tree, seen, model), model, part)
 
 
 def restore_network(record: Record, problem: DesignProblem) -> GaussianModel:
     """The network's part of the model, made again from the fit that is stored."""
     learnt = record.learnt
     assert learnt is not None and learnt.network is not None
-    dip = LinearisedDIP(network_options(record.settings), fitted_from(learnt.network))
+    dip = LinearisedDIP(network_options(record.settings), _fitted_from(learnt.network))
     return dip.restored(_of(record, problem, learnt.network_views))
 
 
@@ -113,7 +113,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def fitted_from(tree: Mapping[str, Any]) -> Fitted:
+def _fitted_from(tree: Mapping[str, Any]) -> Fitted:
     """The fit that `plain` took apart."""
 
     def tensors(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def fitted_from(tree: Mapping[str, Any]) -> Fitted:
 
 
 def _learnt(views: Any, marks: tuple[str, ...], network: Any, network_views: Any, model: GaussianModel) -> Learnt:
-    return Learnt(views, marks, network, network_views, dict(model.hyperparameters), model.space, model.note)
+    return Learnt(views, marks, network, network_views, dict(model.hyperparameters), model.note)
 
 
 def _summed(network: GaussianModel, measured: Measurements) -> GaussianModel:

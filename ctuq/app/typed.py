@@ -1,4 +1,4 @@
-"""What can be typed for angles, arcs, regions and doses of a design: degrees of the scanner, and mm."""
+"""What can be typed for angles, arcs, regions and doses: degrees of the scanner, and mm."""
 
 from pathlib import Path
 

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from ctuq.app.typed import degrees
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import Geometry
 from ctuq.tomo.scan import Scan
@@ -23,11 +24,11 @@ def selected(scan: Scan, every: int | None, angles: str | None) -> Scan:
     if every is not None:
         return scan.every(every)
     if angles is not None:
-        return scan.select(views_at(scan.geometry, _degrees(angles)))
+        return scan.select(views_at(scan.geometry, degrees(angles, "--angles")))
     return scan
 
 
-def views_at(geometry: Geometry, degrees: NDArray) -> NDArray[np.int64]:
+def views_at(geometry: Geometry, wanted: NDArray) -> NDArray[np.int64]:
     """Index of the view nearest to each angle, each view once, in the order asked for.
 
     A view is near if it is at most half the median step between neighbouring views away; whole turns do not count.
@@ -40,7 +41,7 @@ def views_at(geometry: Geometry, degrees: NDArray) -> NDArray[np.int64]:
     measured = np.rad2deg(geometry.angles)
     within = _half_step(measured)
     chosen = []
-    for angle in degrees:
+    for angle in wanted:
         distance = np.abs((measured - angle + _TURN / 2) % _TURN - _TURN / 2)
         nearest = int(distance.argmin())
         if distance[nearest] > within + 1e-9:
@@ -55,13 +56,3 @@ def views_at(geometry: Geometry, degrees: NDArray) -> NDArray[np.int64]:
 def _half_step(measured: NDArray) -> float:
     steps = np.diff(np.unique(np.round(measured % _TURN, 9)))
     return float(np.median(steps)) / 2 if steps.size else 0.5
-
-
-def _degrees(text: str) -> NDArray[np.float64]:
-    try:
-        values = np.array([float(part) for part in text.split(",") if part.strip()])
-    except ValueError:
-        raise InputError(f"--angles takes degrees with commas between them, such as 0,12,40, not {text!r}.") from None
-    if values.size == 0 or not np.isfinite(values).all():
-        raise InputError(f"--angles takes at least one finite angle in degrees, such as 0,12,40, not {text!r}.")
-    return values

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from ctuq.app.report import figures
-from ctuq.app.report.drawing import draw_geometry
+from ctuq.app.report.geometry import draw_geometry
 from ctuq.app.report.heldout import draw_coverage, draw_held_out
 from ctuq.uncertainty.result import Result
 

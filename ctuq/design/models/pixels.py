@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Matern12:
+class PixelMatern:
     """The exponential kernel at variance 1.
 
     Parameters

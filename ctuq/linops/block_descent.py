@@ -1,4 +1,4 @@
-"""Solvers of ``K a = b`` by blocks of rows of K: block descent, and stochastic dual descent over features."""
+"""Exact minimisation over one block of unknowns after another, for operators that give their rows and diagonal blocks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from ctuq.errors import CtuqError, InputError
-from ctuq.linops.basic import Symmetric
-from ctuq.linops.operator import LinearOperator, Space
+from ctuq.linops.operator import LinearOperator
 from ctuq.linops.solve import Solution, flat_rows, reported
-from ctuq.linops.stochastic import automatic_step, batches, descend, residuals, smallest_batch
+from ctuq.linops.stochastic import residuals
 
 
 @runtime_checkable
@@ -79,73 +78,6 @@ class BlockDescent:
             if (met.sqrt() <= goal).all() or passes == self.max_passes:
                 residual = residuals(rows, a, wanted, self.batch)
         return reported("Block descent", Solution(a, residual, passes, True), self.rtol)
-
-
-@torch.no_grad()
-def sdd_features(
-    features: Callable[[Tensor], LinearOperator],
-    covariance: Callable[[Tensor], Tensor],
-    noise: Tensor,
-    b: Tensor,
-    *,
-    batch: int,
-    steps: int,
-    momentum: float = 0.9,
-    rtol: float = 1e-2,
-    rng: torch.Generator,
-) -> tuple[Solution, Tensor]:
-    """Stochastic dual descent for ``K = H Sigma H^T + N`` by products with the features of one mini-batch.
-
-    ``u = Sigma H^T a`` is carried along: each step changes it by the features of the mini-batch alone, and costs one product
-    with ``H_I`` and one with ``H_I^T``.
-
-    Parameters
-    ----------
-    features : callable
-        ``features(index)``: ``H_I`` from ``(P,)`` to ``(|I|, ...)``.
-    covariance : callable
-        Sigma applied to ``(k, P)``.
-    noise : Tensor
-        Noise variances, of the shape ``(n, ...)`` of the observations.
-    b : Tensor, shape (k, n, ...)
-    batch, steps, momentum, rtol, rng
-        As for `ctuq.linops.stochastic.sdd`.
-
-    Returns
-    -------
-    solution : Solution
-    lifted : Tensor, float64, shape (k, P)
-        ``u`` of the solution, computed anew.
-    """
-    b, noise, shape = b.double(), noise.double(), b.shape[1:]
-    n, size = shape[0], shape.numel()
-
-    def lift(index: Tensor, part: Tensor) -> Tensor:
-        H = features(index)
-        return covariance(H.T(part.to(H.range.dtype))).to(b)
-
-    def push(index: Tensor, u: Tensor) -> Tensor:
-        H = features(index)
-        return H(u.to(H.domain.dtype)).to(b)
-
-    def principal(index: Tensor) -> LinearOperator:
-        index = index.to(b.device)
-        scale = n / len(index)
-        return Symmetric(lambda x: scale * (push(index, lift(index, x)) + noise[index] * x), Space.of(b[:, index]))
-
-    def gradient(pair: Tensor, index: Tensor) -> Tensor:
-        a, u = pair[:, :size].reshape(-1, *shape), pair[:, size:]
-        change = (n / len(index)) * (push(index, u) + noise[index] * a[:, index] - b[:, index])
-        return torch.cat([torch.zeros_like(b).index_copy_(1, index, change).flatten(1), lift(index, change)], 1)
-
-    step_size = automatic_step(principal, n=n, batch=smallest_batch(n, batch), momentum=momentum, rng=rng)
-    weights = features(torch.arange(1, device=b.device)).domain.size
-    pair = descend(gradient, b.new_zeros(len(b), size + weights), batches(n, batch, rng), [step_size] * steps, momentum)
-    a = pair[:, :size].reshape(b.shape)
-    blocks = torch.arange(n, device=b.device).split(batch)
-    u = torch.stack([lift(index, a[:, index]) for index in blocks]).sum(0)
-    residual = residuals(lambda index, a: push(index, u) + noise[index] * a[:, index], a, b, batch)
-    return reported("SDD", Solution(a, residual, steps, True), rtol), u
 
 
 def _rows(K: LinearOperator) -> Callable[[Tensor, Tensor], Tensor]:

@@ -8,17 +8,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ctuq.design.algebra.criteria import CRITERIA, box_region
-from ctuq.design.constraints import SAME_ANGLE, Arc, Exposure, Stopping, Turning, candidate_transform
+from ctuq.design.constraints import SAME_ANGLE, Arc, Exposure, Stopping, Turning, candidate_transform, nearest
+from ctuq.design.measurements import checked_rays, checked_weights
 from ctuq.design.models.learners import PRIORS
 from ctuq.design.problem import DesignProblem
 from ctuq.design.session.file import Record, Settings
-from ctuq.design.session.learning import network_options
+from ctuq.design.session.model import network_options
 from ctuq.design.state import DesignState
 from ctuq.errors import InputError
 from ctuq.files.formats.ownscan import geometry_from_tree, geometry_tree
-from ctuq.tomo.geometry import Geometry, VolumeGrid, default_grid
+from ctuq.tomo.geometry import Geometry, default_grid
 from ctuq.tomo.rays.matrix import MatrixRayTransform
-from ctuq.tomo.scan import Scan
+from ctuq.tomo.scan import binned_rays
 
 _TURN = 2 * np.pi
 
@@ -55,11 +56,11 @@ def new_record(
     _refuse_near(geometry.angles, settings.tolerance)
     network_options(settings)
     grid = default_grid(geometry, settings.size)
-    columns = geometry.binned(binning(geometry, grid)).columns
+    columns = geometry.binned(geometry.binning(grid)).columns
     return Record(settings, geometry_tree(geometry), intake or {}, doses, None, DesignState.empty(columns))
 
 
-def problem_of(record: Record, A: MatrixRayTransform | None = None) -> DesignProblem:
+def design_problem(record: Record, A: MatrixRayTransform | None = None) -> DesignProblem:
     """The design problem of a session.
 
     Parameters
@@ -72,7 +73,7 @@ def problem_of(record: Record, A: MatrixRayTransform | None = None) -> DesignPro
     if A is None:
         geometry = geometry_from_tree(record.geometry)
         grid = default_grid(geometry, s.size)
-        A, _ = candidate_transform(geometry.binned(binning(geometry, grid)), grid, geometry.angles)
+        A, _ = candidate_transform(geometry.binned(geometry.binning(grid)), grid, geometry.angles)
     return DesignProblem(
         A=A,
         criterion=CRITERIA[s.criterion],
@@ -85,31 +86,20 @@ def problem_of(record: Record, A: MatrixRayTransform | None = None) -> DesignPro
     )
 
 
-def binning(geometry: Geometry, grid: VolumeGrid) -> int:
-    """How many neighbouring columns are averaged so that their rays are no closer than pixels need."""
-    return min(geometry.columns, max(1, int(grid.voxel / geometry.pixel_at_axis + 1e-6)))
-
-
 def binned(
-    record: Record, problem: DesignProblem, angles: NDArray[np.float64], projections: ArrayLike, weights: ArrayLike | None
+    record: Record, problem: DesignProblem, views: int, projections: ArrayLike, weights: ArrayLike | None
 ) -> tuple[NDArray, NDArray | None]:
-    """Projections and weights at the columns of the design, from those that were measured.
+    """Projections and weights of so many views at the columns of the design, from those that were measured.
 
     Raises
     ------
     InputError
         If a shape does not match the geometry, or a value is NaN.
     """
-    geometry = replace(geometry_from_tree(record.geometry), angles=angles)
-    try:
-        y = np.asarray(projections, np.float32)
-        w = None if weights is None else np.asarray(weights, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError("The projections or their weights are not an array of numbers.") from error
-    y, w = (a[None] if a is not None and a.ndim == 1 and len(angles) == 1 else a for a in (y, w))
-    assert y is not None
-    scan = Scan(y, geometry, w).binned(binning(geometry, problem.A.grid))
-    return scan.projections, scan.weights
+    geometry = geometry_from_tree(record.geometry)
+    y = checked_rays(projections, views, geometry.columns, "projections")
+    w = None if weights is None else checked_weights(weights, views, geometry.columns)
+    return binned_rays(y, w, geometry.binning(problem.A.grid))
 
 
 def counted(record: Record, problem: DesignProblem, angles: NDArray[np.float64], counts: NDArray) -> Record:
@@ -129,32 +119,8 @@ def candidates_at(record: Record, angles: ArrayLike) -> NDArray[np.float64]:
     InputError
         Naming the first angle that is none, and the nearest candidate; in degrees as the scanner counts them.
     """
-    wanted = np.atleast_1d(np.asarray(angles, np.float64))
-    if wanted.ndim != 1 or not np.isfinite(wanted).all():
-        raise InputError("Angles must be a list of finite numbers.")
-    gaps = np.abs((wanted[:, None] - record.angles + np.pi) % _TURN - np.pi)
-    nearest = gaps.argmin(1)
-    far = np.flatnonzero(gaps[np.arange(len(wanted)), nearest] > max(record.settings.tolerance, SAME_ANGLE))
-    if len(far):
-        angle, near = record.sense * np.rad2deg([wanted[far[0]], record.angles[nearest[far[0]]]])
-        raise InputError(f"The angle {angle:.6g}° is not among the candidates; the nearest of them is {near:.6g}°.")
-    return record.angles[nearest]
-
-
-def refuse_told(record: Record, angles: NDArray[np.float64]) -> None:
-    """Refuse candidate angles that were told before, or are told twice at once; in degrees as the scanner counts them.
-
-    Raises
-    ------
-    InputError
-        Naming the first of them.
-    """
-    seen = set(record.angles[record.state.views].tolist())
-    for angle in angles.tolist():
-        if angle in seen:
-            degrees = record.sense * np.rad2deg(angle) + 0.0
-            raise InputError(f"The angle {degrees:.6g}° was told before; reject it first to replace its projection.")
-        seen.add(angle)
+    within = max(record.settings.tolerance, SAME_ANGLE)
+    return record.angles[nearest(angles, record.angles, within=within, turns=True, sense=record.sense)]
 
 
 def _refuse_near(angles: NDArray[np.float64], tolerance: float) -> None:

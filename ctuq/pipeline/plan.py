@@ -1,0 +1,167 @@
+"""What a reconstruction will take, before its fit: the route, memory, products with the network, and minutes.
+
+The minutes come from a few iterations and products at the size of the work, measured for two or three seconds; machines differ
+by a factor of four, and one kind of product against another by two.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ctuq.linops.jacobian import cost
+from ctuq.linops.jacobian.cost import ProductCost
+from ctuq.linops.jacobian.network import ProductChoice
+from ctuq.recon.dip import Data, Generator, trial_step
+from ctuq.uncertainty.factor import REMAINDER
+from ctuq.uncertainty.route import DRAWS, Route
+
+_ROWS = 32
+# Beside its gradient a step has the total variation, Adam and the running average; float64 doubles the bytes of a ray.
+_STEP, _WIDE = 1.15, 2.0
+_EVALUATIONS = 28
+_EM_PRODUCTS = 17 * 600
+_CG_STEPS = 25
+_MATRIX = 1536
+_BASE = 500 * 2**20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A route with its price.
+
+    Parameters
+    ----------
+    route : Route
+    products : ProductChoice
+        How products with the network are made.
+    seconds : mapping of str to float
+        Of each stage, by its name in a result's ``timings``.
+    bytes : int
+        Estimated peak memory of the process.
+    """
+
+    route: Route
+    products: ProductChoice
+    seconds: Mapping[str, float]
+    bytes: int
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+    def __str__(self) -> str:
+        stages = ", ".join(f"{name} {_time(value)}" for name, value in self.seconds.items() if value >= 0.5)
+        told = f": {stages}" if stages else ""
+        return f"{self.route.reason}. About {_time(self.total)} and {self.bytes / 2**30:.1f} GiB{told}."
+
+    def record(self) -> dict[str, str | float | int]:
+        """Flat, for a results file."""
+        forward, backward = self.route.products
+        route = {"reason": self.route.reason, "rank": self.route.rank, "jvps": forward, "vjps": backward}
+        return route | {"bytes": self.bytes, "seconds": self.total} | {f"seconds {k}": v for k, v in self.seconds.items()}
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Seconds of one step of each kind of work at the size of a scan, on this machine.
+
+    Parameters
+    ----------
+    iteration : float
+        Of the fit.
+    products : ProductCost
+        With the network's Jacobian.
+    rays : float
+        The sparse matrix times one image, in float64.
+    flop : float
+        One multiplication and addition of a factorisation in float64.
+    """
+
+    iteration: float
+    products: ProductCost
+    rays: float
+    flop: float
+
+
+def measure(fit: Data, generate: Generator, start: dict[str, Tensor]) -> Speeds:
+    """A few iterations and products with the network as it starts: their time does not depend on the weights."""
+    iteration = _timed(lambda: trial_step(generate, start, fit))
+    products = cost.measure(*generate.module(start))
+    batch = torch.ones(_ROWS, *fit.A.domain.shape, device=fit.y.device)
+    rays = _timed(lambda: fit.A(batch)) / _ROWS
+    matrix = torch.eye(_MATRIX, dtype=torch.float64, device=fit.y.device).mul_(2)
+    flop = _timed(lambda: torch.linalg.cholesky(matrix)) / (_MATRIX**3 / 3)
+    return Speeds(_STEP * iteration, products, _WIDE * rays, flop)
+
+
+def priced(route: Route, speeds: Speeds, iterations: float, *, fit_bytes: int) -> Plan:
+    """The plan of a route at these speeds.
+
+    Parameters
+    ----------
+    route : Route
+    speeds : Speeds
+    iterations : float
+        Of the fit, at full size.
+    fit_bytes : int
+        What the fit's activations take.
+    """
+    d, m = route.pixels, route.rays
+    r = route.rank + (REMAINDER if route.rank < d else 0)
+    forward, backward = route.products
+    products = speeds.products.seconds(jvps=forward, vjps=backward)
+    flops = 4.0 * d * r**2 * (route.rank < d) + 1.0 * r * r * route.weights
+    seconds = {
+        "dip": iterations * speeds.iteration,
+        "jacobian": products + 0.5 * flops * speeds.flop + r * speeds.rays,
+        "evidence": _evidence(route, speeds, r) + 2 * _conditioned(m, r, route, speeds) + _held(route, speeds, r),
+        "samples": _conditioned(m, r, route, speeds) + _std(route, speeds, r),
+    }
+    return Plan(route, speeds.products.choice, seconds, max(route.bytes, fit_bytes) + _BASE + 40 * m * int(d**0.5))
+
+
+def _evidence(route: Route, speeds: Speeds, r: int) -> float:
+    f = route.fitted
+    if route.exact_evidence:
+        return 4 * f * speeds.rays + _EVALUATIONS * 1.6 * float(f) ** 3 * speeds.flop + 2.0 * f * f * r * speeds.flop
+    return _EM_PRODUCTS * (4 * speeds.rays + 4.0 * f * r * speeds.flop)
+
+
+def _conditioned(m: int, r: int, route: Route, speeds: Speeds) -> float:
+    if route.dense_noise:
+        return 2 * m * speeds.rays + (m**3 / 3 + 2.0 * m * m * r + 2.0 * m * r * r) * speeds.flop
+    return r * _CG_STEPS * 4 * speeds.rays
+
+
+def _held(route: Route, speeds: Speeds, r: int) -> float:
+    """Leave-one-angle-out, and the held-out rays' variances."""
+    m, left = route.rays, min(route.rays, 2048)
+    solves = left * (2.0 * m * m * speeds.flop if route.dense_noise else _CG_STEPS * 4 * speeds.rays)
+    return solves + left * 4.0 * m * r * speeds.flop + r * 4 * speeds.rays
+
+
+def _std(route: Route, speeds: Speeds, r: int) -> float:
+    m, d = route.rays, route.pixels
+    pixels = (2.0 * d * r * r + 2.0 * m * r * r) * speeds.flop + 2 * r * speeds.rays
+    draws = 64 + 128 + (0 if route.exact_std else DRAWS)
+    one = 2 * (4.0 * m * m * speeds.flop if route.dense_noise else _CG_STEPS * 4 * speeds.rays) + 8.0 * m * r * speeds.flop
+    exact = (1.0 * m * m * d + 2.0 * m * r * d) * speeds.flop if route.exact_std else 0.0
+    return pixels + draws * one + exact
+
+
+def _timed(work: Callable[[], object]) -> float:
+    """Seconds of the faster of two runs: the first one also prepares."""
+    found = []
+    for _ in range(2):
+        begin = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - begin)
+    return min(found)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

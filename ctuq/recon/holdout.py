@@ -1,0 +1,98 @@
+"""What stays out of a fit: views that calibrate the error bars and stop the fit, or single rays that only stop it."""
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from ctuq.errors import InputError
+from ctuq.recon.dip import Data
+
+_FEWEST = 5
+# Of the rays: enough to see the misfit turn (820 rays leave 41), few enough that the image does not miss them.
+_RAYS = 0.05
+
+
+def default_views(n: int) -> int:
+    """How many of ``n`` views stay out of the fit: none below 5, one below 8, two below 12, three below 40, then 1 in 13."""
+    if n < _FEWEST:
+        return 0
+    if n < 12:
+        return 1 if n < 8 else 2
+    return max(3, n // 13)
+
+
+def choose_views(angles: NDArray[np.float64], k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of the views to fit, and of ``k`` views to hold out: spread evenly over the sorted angles, never the outermost.
+
+    Parameters
+    ----------
+    angles : array, radians
+    k : int
+    """
+    order = np.argsort(angles, kind="stable")
+    places = ((np.arange(k) + 0.5) * len(angles) / k).astype(int) if k else np.zeros(0, int)
+    held = np.sort(order[places])
+    return np.setdiff1d(np.arange(len(angles)), held), held
+
+
+def useful_views(weights: ArrayLike) -> NDArray[np.int64]:
+    """Indices of the views with a ray that counts: another can neither stop a fit nor say anything of the error bars."""
+    return np.flatnonzero(np.asarray(weights).max(axis=1) > 0)
+
+
+def held_views(angles: NDArray[np.float64], useful: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
+    """Indices of the views to hold out.
+
+    Parameters
+    ----------
+    angles : array, radians
+        Of all views.
+    useful : array of int
+        From `useful_views`.
+    wanted : int
+
+    Raises
+    ------
+    InputError
+        If that leaves no useful view to fit.
+    """
+    n = len(useful)
+    if wanted < 0 or wanted >= n:
+        raise InputError(f"{wanted} calibration views were asked for, and the scan has {n}; leave at least one for the fit.")
+    return useful[choose_views(angles[useful], wanted)[1]]
+
+
+def of_views(data: Data, views: NDArray[np.int64]) -> Data:
+    """The data of some views."""
+    rows = torch.as_tensor(views, device=data.y.device)
+    return Data(data.A.subset(views), data.y[..., rows, :], data.weights[..., rows, :])
+
+
+def split(data: Data, held: NDArray[np.int64], *, rng: torch.Generator) -> tuple[Data, Data]:
+    """What is fitted and what stops the fit: the held-out views, or one ray in twenty where there are none.
+
+    Of five views none can be spared, and a fit must be stopped all the same; but rays beside fitted ones say little of the
+    error bars, so that nothing is scaled by them.
+
+    Parameters
+    ----------
+    data : Data
+        Sinograms (angle, column) of all views.
+    held : array of int
+        Views that are held out; may be empty.
+
+    Returns
+    -------
+    fit, stop : Data
+        With a batch axis of 1.
+    """
+    whole = Data(data.A, data.y[None], data.weights[None])
+    if len(held):
+        return of_views(whole, np.setdiff1d(np.arange(data.y.shape[0]), held)), of_views(whole, held)
+    apart = (torch.rand(data.y.shape, generator=rng) < _RAYS).to(data.y)
+    return _weighted(whole, 1 - apart), _weighted(whole, apart)
+
+
+def _weighted(data: Data, share: Tensor) -> Data:
+    return Data(data.A, data.y, data.weights * share)

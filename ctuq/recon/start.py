@@ -1,0 +1,192 @@
+"""Where a Deep Image Prior starts: the scale and the input from the scan, the weights at random or trained beforehand."""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from ctuq.errors import InputError
+from ctuq.recon.educated import educated_weights
+from ctuq.recon.fbp import fbp
+from ctuq.recon.iterative import sirt
+from ctuq.recon.unet import UNet, UNetOptions, inverse_activation
+from ctuq.tomo.rays.transform import RayTransform
+
+_HEADROOM, _STEPS = 1.5, 15
+_EDUCATED, _RANDOM = 300, 1500
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DIPOptions:
+    """How to fit.
+
+    Parameters
+    ----------
+    network : UNetOptions
+    start : str
+        "educated" takes the default network's shipped weights, trained on simulated scans; "random" draws them. Another
+        network, or noise for an input, always starts at random.
+    iterations : int, optional
+        Most Adam iterations; the learning rate falls to 1 % of its peak over them along a cosine. By default 300 from an
+        educated start and 1500 from a random one.
+    learning_rate : float
+        Peak; halved at each restart after a divergence.
+    total_variation : float
+        Weight of the mean absolute difference of neighbouring pixels, in units of the image's scale, against the logarithm of
+        the misfit, for as many rays as pixels; with fewer rays in proportion more. The misfit itself thus stands for the noise
+        (its profile likelihood), and one weight serves clean and noisy scans.
+    average : float
+        Decay of the running average of the weights; the average is what is kept.
+    check_every : int
+        Iterations between looks at the held-out rays.
+    patience : float
+        Share of the iterations without a better held-out misfit after which the fit stops.
+    noise_input : bool
+        Random input in place of a first image.
+    """
+
+    network: UNetOptions = field(default_factory=UNetOptions)
+    start: Literal["educated", "random"] = "educated"
+    iterations: int | None = None
+    learning_rate: float = 1e-2
+    total_variation: float = 5.0
+    average: float = 0.99
+    check_every: int = 25
+    patience: float = 0.35
+    noise_input: bool = False
+
+    def __post_init__(self):
+        if self.start not in ("educated", "random"):
+            raise InputError(f"There is no start {self.start!r}; choose 'educated' or 'random'.")
+
+    @property
+    def educated(self) -> bool:
+        """Whether the fit starts from the shipped weights."""
+        return self.start == "educated" and self.network == UNetOptions() and not self.noise_input
+
+    @property
+    def length(self) -> int:
+        """Most iterations."""
+        return (_EDUCATED if self.educated else _RANDOM) if self.iterations is None else self.iterations
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Views for the fit or for stopping it: the ray transform, sinograms ``(batch, angle, column)`` and ray weights."""
+
+    A: RayTransform
+    y: Tensor
+    weights: Tensor
+
+    def misfit(self, x: Tensor) -> Tensor:
+        """Weighted mean squared residual of images ``(batch, y, x)``, one for each."""
+        residual = self.weights * (self.A(x) - self.y).square()
+        return residual.mean((-2, -1)) / self.weights.mean()
+
+    @property
+    def size(self) -> Tensor:
+        """The misfit of an empty image, one for each."""
+        return (self.weights * self.y.square()).mean((-2, -1)) / self.weights.mean()
+
+
+@dataclass(frozen=True, eq=False)
+class Generator:
+    """The function from weights to image: ``scale * network(input)``.
+
+    Parameters
+    ----------
+    network : UNet
+        Layout only; weights are passed in.
+    inputs : Tensor, shape (batch, 1, 1, y, x)
+    scale : Tensor, shape (batch,)
+        Attenuation of output 1, in 1/mm.
+    """
+
+    network: UNet
+    inputs: Tensor
+    scale: Tensor
+
+    def __call__(self, parameters: dict[str, Tensor]) -> Tensor:
+        """Images ``(batch, y, x)`` of stacked weights."""
+        if len(self.scale) == 1:
+            single = {name: value[0] for name, value in parameters.items()}
+            return self.scale[0] * functional_call(self.network, single, (self.inputs[0],))[0]
+        images = vmap(lambda p, z: functional_call(self.network, p, (z,))[0, 0])(parameters, self.inputs)
+        return self.scale[:, None, None] * images
+
+    def module(self, parameters: dict[str, Tensor], which: int = 0) -> tuple[UNet, Tensor]:
+        """The network of one image with these weights, and its input, ready to be linearised (without ``scale``)."""
+        self.network.load_state_dict({name: value[which] for name, value in parameters.items()})
+        return self.network, self.inputs[which]
+
+
+def generator(fit: Data, options: DIPOptions, *, rng: torch.Generator) -> tuple[Generator, dict[str, Tensor]]:
+    """The generator for these data, and its starting weights.
+
+    Raises
+    ------
+    InputError
+        If the projections show nothing inside the image.
+    """
+    inputs, scale = first_image(fit.A, fit.y, fit.weights)
+    if not bool((torch.isfinite(scale) & (scale > 0)).all()):
+        raise InputError(
+            "The projections show no object inside the image: nothing of them is positive there; check units and geometry."
+        )
+    inputs = inputs[:, None, None]
+    if options.noise_input:
+        inputs = torch.randn(inputs.shape, generator=rng, device=rng.device).to(inputs)
+    generate = Generator(UNet(options.network, rng).to(fit.y.device), inputs, scale)
+    if options.educated:
+        weights = educated_weights()
+        if weights is not None:
+            device = fit.y.device
+            return generate, {k: v.to(device).expand(len(scale), *v.shape).contiguous() for k, v in weights.items()}
+    elif options.start == "educated":
+        _log.info("The fit starts at random: the educated start has weights for the default network and input only.")
+    return generate, random_weights(generate, fit, options.network, rng=rng)
+
+
+def random_weights(
+    generate: Generator, fit: Data, options: UNetOptions, *, rng: torch.Generator, level: float = 1.0
+) -> dict[str, Tensor]:
+    """Weights ``(batch, ...)`` drawn at random, whose image is nearly flat: ``level`` times the flat image that fits best."""
+    levels = level * mean_attenuation(fit) / generate.scale
+    networks = [UNet(options, rng).to(fit.y.device) for _ in levels]
+    for network, value in zip(networks, levels, strict=True):
+        if network.out.bias is not None:
+            nn.init.constant_(network.out.bias, inverse_activation(options.activation, float(value.clamp(0.02, 0.9))))
+    parameters, _ = stack_module_state(networks)
+    return {name: value.detach().clone() for name, value in parameters.items()}
+
+
+@torch.no_grad()
+def mean_attenuation(fit: Data) -> Tensor:
+    """The flat image that fits best, one value for each image."""
+    flat = fit.A(torch.ones(fit.A.domain.shape, device=fit.y.device))
+    return (fit.weights * flat * fit.y).sum((-2, -1)) / (fit.weights * flat.square()).sum((-2, -1)).clamp(min=1e-30)
+
+
+@torch.no_grad()
+def first_image(A: RayTransform, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The network's input ``(batch, y, x)``, about 1 in the object, and what its 1 stands for in 1/mm, ``(batch,)``.
+
+    The image is a smooth filtered back-projection, multiplied by what lets it fit the projections best and improved by a few
+    non-negative steps of SIRT: a missing wedge halves a filtered back-projection (a quarter is left of an arc of 30 degrees),
+    and this image by a tenth. The scale is 1.5 times the mean of its pixels weighted by themselves, so that neither empty
+    surroundings nor a small dense part decide it; it is 0 where the projections show nothing.
+    """
+    image = fbp(A, y, window="hann").clamp(min=0)
+    shown = A(image)
+    size = (weights * shown.square()).sum((-2, -1))
+    gain = (weights * shown * y).sum((-2, -1)).clamp(min=0) / torch.where(size > 0, size, 1)
+    image = sirt(A, y, weights=weights, iterations=_STEPS, start=gain[..., None, None] * image)
+    largest = image.amax((-2, -1), keepdim=True)
+    image = image / torch.where(largest > 0, largest, 1)
+    total = image.sum((-2, -1))
+    unit = _HEADROOM * image.square().sum((-2, -1)) / torch.where(total > 0, total, 1)
+    return image / torch.where(unit > 0, unit, 1)[..., None, None], unit * largest[..., 0, 0]

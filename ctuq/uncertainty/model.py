@@ -1,0 +1,212 @@
+"""A scan's Gaussian-linear model of its image, as a problem of the general engine.
+
+``t = A F c + A u_1 + A u_2 + e``: the network's factor and the two floors of `ctuq.uncertainty.prior`, seen by every ray of
+positive weight. Rays are whitened by the square root of their weights, so that one noise variance serves all.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from ctuq.laplace.system.problem import Problem
+from ctuq.linops.jacobian.network import Jacobian
+from ctuq.linops.operator import LinearOperator, Space
+from ctuq.linops.sparse import SparseRows
+from ctuq.tomo.rays.matrix import MatrixRayTransform
+from ctuq.uncertainty.factor import NetworkFactor, factorise
+from ctuq.uncertainty.prior import ImagePrior
+
+_NOTHING = 1e-3
+"""What floors and noise explain at the start of a search, over what the network does."""
+
+
+class RayFeatures(LinearOperator):
+    """From latent vectors ``[c, u_1, u_2]`` to whitened rays, float64.
+
+    Parameters
+    ----------
+    basis : Tensor, float64, shape (m, r)
+        The rays of F's columns.
+    matrix : SparseRows, shape (m, d)
+        Whitened.
+    slopes : Tensor, float64, shape (2, d)
+        Root of each floor's profile.
+    """
+
+    def __init__(self, basis: Tensor, matrix: SparseRows, slopes: Tensor):
+        self.basis, self.matrix, self.slopes = basis, matrix, slopes
+        size = basis.shape[1] + slopes.numel()
+        self.domain = Space((size,), torch.float64, basis.device)
+        self.range = Space((len(basis),), torch.float64, basis.device)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        rank = self.basis.shape[1]
+        pixels = (x[:, rank:].reshape(len(x), *self.slopes.shape) * self.slopes).sum(1)
+        return x[:, :rank] @ self.basis.T + self.matrix(pixels)
+
+    def _apply_transpose(self, y: Tensor) -> Tensor:
+        pixels = self.matrix.transposed(y)[:, None] * self.slopes
+        return torch.cat([y @ self.basis, pixels.flatten(1)], 1)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageModel:
+    """Prior, rays and target of one scan at a fitted network.
+
+    Parameters
+    ----------
+    image : Tensor, shape (y, x)
+        The reconstruction, in 1/mm.
+    mean : Tensor, float64, shape (y, x)
+        The image's prior mean ``f - J theta_hat``.
+    prior : ImagePrior
+    features : RayFeatures
+        Of all used rays.
+    target : Tensor, float64, shape (m,)
+        Whitened: the rays less those of ``mean``.
+    precision : Tensor, float64, shape (m,)
+        Weight of each used ray.
+    rays, views : Tensor of int, shape (m,)
+        Flat index of each used ray among all (angle, column), and its view.
+    columns : int
+    """
+
+    image: Tensor
+    mean: Tensor
+    prior: ImagePrior
+    features: RayFeatures
+    target: Tensor
+    precision: Tensor
+    rays: Tensor
+    views: Tensor
+    columns: int
+
+    @property
+    def factor(self) -> NetworkFactor:
+        """The network's share of the prior."""
+        return self.prior.factor
+
+    def problem(self, index: Tensor | None = None, *, groups: Tensor | None = None) -> Problem:
+        """The engine's problem of some of the used rays, all if None, with one noise or one for each group.
+
+        Solved over rays: a ray's matrix is half the size of the latent vector's even where rays are many.
+        """
+        part = self if index is None else self.part(index)
+        count = 1 if groups is None else int(groups.max()) + 1
+        return Problem(
+            part.features,
+            part.target,
+            torch.full((count,), math.nan, dtype=torch.float64),
+            groups=groups,
+            log_scale=0.5 * float(part.precision.log().sum()),
+            over_observations=True,
+        )
+
+    def part(self, index: Tensor) -> "ImageModel":
+        """The model of these used rays alone."""
+        features = self.features
+        fewer = RayFeatures(features.basis[index], features.matrix.rows(index), features.slopes)
+        values = (self.target, self.precision, self.rays, self.views)
+        target, precision, rays, views = (v[index] for v in values)
+        return replace(self, features=fewer, target=target, precision=precision, rays=rays, views=views)
+
+    def components(self) -> Tensor:
+        """``prior.components`` of the rays, (c, m, m), float64, from the sparse matrix."""
+        features, mixed = self.features, self.factor.components
+        weights = [features.basis @ C @ features.basis.T for C in mixed]
+        return torch.stack([*weights, *(features.matrix.gram(s.square()) for s in features.slopes)])
+
+    def misfit(self, psi: Tensor) -> Tensor:
+        """Variance of each pixel, (d,) float64, that no weights explain."""
+        return self.prior.floors(psi).to(self.features.slopes) @ self.features.slopes.square()
+
+    def push(self, latent: Tensor) -> Tensor:
+        """Images (k, y, x), float64, of latent vectors."""
+        rank, basis = self.factor.rank, self.factor.basis
+        c, pixels = latent[:, :rank], latent[:, rank:].reshape(len(latent), *self.features.slopes.shape)
+        images = c.double() if basis is None else (c.to(basis) @ basis.T).double()
+        return (images + (pixels * self.features.slopes).sum(1)).reshape(len(latent), *self.image.shape)
+
+
+def image_model(
+    A: MatrixRayTransform,
+    y: Tensor,
+    weights: Tensor,
+    *,
+    image: Tensor,
+    jacobian: Jacobian,
+    scale: float,
+    prior: str,
+    rank: int,
+    rng: torch.Generator,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageModel:
+    """The linear model of a scan at a fitted network: every product with the network that error bars take.
+
+    Parameters
+    ----------
+    A : MatrixRayTransform
+        Of all used views.
+    y, weights : Tensor, shape (angle, column)
+        Log-corrected projections and relative precisions; rays of weight 0 are left out.
+    image : Tensor, shape (y, x)
+        The reconstruction f, in 1/mm.
+    jacobian : Jacobian
+        Of the image over ``scale``.
+    scale : float
+    prior : str
+        One of `ctuq.uncertainty.factor.PRIORS`.
+    rank : int
+        Directions of the factor, see `ctuq.uncertainty.factor.rank_of`.
+    rng : torch.Generator
+        For the draws that the factor is made from.
+    progress : callable, optional
+        ``progress(done, total)`` after each batch of products.
+    """
+    device, flat = y.device, weights.reshape(-1)
+    kept = (flat > 0).nonzero()[:, 0]
+    precision = flat[kept].double()
+    root = precision.sqrt()
+    rows = sp.csr_array(A.matrix[kept.cpu().numpy()]).multiply(root.cpu().numpy()[:, None])
+    matrix = SparseRows(sp.csr_array(rows), device)
+    factor = factorise(jacobian, scale, prior, rank, observe=matrix, rng=rng, progress=progress)
+    slopes = torch.stack([torch.ones_like(image).double(), _gradient(image.double())]).flatten(1)
+    basis = _rays_of(factor.basis, matrix)
+    features = RayFeatures(basis, matrix, slopes)
+    mean = image.double() - scale * jacobian(jacobian.weights[None])[0].double()
+    target = y.reshape(-1)[kept].double() * root - matrix(mean.reshape(1, -1))[0]
+    latent = ImagePrior(factor, _start(factor, basis, matrix, slopes), image.numel())
+    views = torch.div(kept, y.shape[1], rounding_mode="floor")
+    return ImageModel(image, mean, latent, features, target, precision, kept, views, y.shape[1])
+
+
+def _rays_of(basis: Tensor | None, matrix: SparseRows) -> Tensor:
+    """Rays (m, r) of the columns of F."""
+    if basis is not None:
+        return torch.cat([matrix(part.T) for part in basis.split(64, dim=1)]).T.contiguous()
+    return matrix(torch.eye(matrix.shape[1], dtype=torch.float64, device=matrix.device)).T.contiguous()
+
+
+def _start(factor: NetworkFactor, basis: Tensor, matrix: SparseRows, slopes: Tensor) -> Tensor:
+    """Every component of the weights explains as much as another, and each floor a thousandth of it."""
+    prior = factor.prior
+    sizes = torch.stack([((basis @ C) * basis).sum(1).mean() for C in factor.components]).cpu()
+    psi = prior.start()
+    if bool(prior.is_variance.all()) and len(psi) == len(sizes):
+        # A block whose features are all zero would start, and stay, at a variance that overflows.
+        psi = -torch.log(len(sizes) * sizes.clamp(min=1e-9 * float(sizes.max())))
+    else:
+        psi = psi - prior.is_variance * torch.log((prior.coefficients(psi) * sizes).sum())
+    floors = torch.stack([matrix.squares(s.square()).mean() for s in slopes]).cpu()
+    floors = torch.log(_NOTHING / floors.clamp(min=1e-300))
+    count = len(prior.members)
+    return torch.cat([psi[:count], floors, psi[count:]])
+
+
+def _gradient(image: Tensor) -> Tensor:
+    """Length of the gradient of an image (y, x) per pixel of displacement, by central differences."""
+    return torch.stack([g.square() for g in torch.gradient(image)]).sum(0).sqrt()

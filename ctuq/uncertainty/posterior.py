@@ -1,0 +1,300 @@
+"""The posterior of a scan's image: its standard deviation, draws, and the covariance of any linear functionals.
+
+With ``b = D^-1/2 A`` the rays in units of their noise, the image is ``F c + u``, u of independent variances v. Two matrices
+carry everything, and only the second is as large as the rays:
+
+    N = I + b diag(v) b^T            noise and floors: well conditioned, solved by Cholesky or by conjugate gradients
+    Z = (C^-1 + X)^-1,  X = (b F)^T N^-1 b F        covariance of c given the rays, (r, r)
+
+so that ``K^-1 = (N + b F C F^T b^T)^-1 = N^-1 - W Z W^T`` with ``W = N^-1 b F`` (Woodbury), and a pixel's variance is
+
+    F_i Z F_i^T - 2 v_i (b^T W Z)_i F_i^T + v_i - v_i^2 (b^T K^-1 b)_ii.
+
+Only the last term, what rays say of single pixels' own errors, needs as many solves as there are pixels. It is exact where that
+is cheap, and else the mean square of a few draws: it takes little off v_i where rays are few.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ctuq.laplace.system.problem import Point, System
+from ctuq.laplace.system.sampling import Draws, condition
+from ctuq.linops.basic import Diagonal, Symmetric
+from ctuq.linops.gaussian import stable_cholesky
+from ctuq.linops.operator import LinearOperator, Space
+from ctuq.linops.precondition import Nystrom, nystrom
+from ctuq.linops.solve import CG, Solution
+from ctuq.linops.sparse import SparseRows
+from ctuq.uncertainty.model import ImageModel
+from ctuq.uncertainty.route import DENSE_RAYS, DRAWS, EXACT_WORK
+
+_BATCH = 64
+_RTOL = 1e-9
+_STEPS = 500
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioned:
+    """The rays of a model at one point of its hyperparameters, solved: ``K^-1`` and the covariance Z of the coefficients.
+
+    A solver of the engine (`ctuq.linops.solve.Solver`) of the system it was made for.
+    """
+
+    model: ImageModel
+    system: System
+    noise: "_NoiseSolve"
+    W: Tensor
+    Z: Tensor
+
+    @classmethod
+    def on(cls, model: ImageModel, point: Point, *, groups: Tensor | None = None, dense: bool | None = None) -> "Conditioned":
+        """Condition on all rays of a model.
+
+        Parameters
+        ----------
+        model : ImageModel
+        point : Point
+        groups : Tensor of int, shape (m,), optional
+            Noise group of each ray.
+        dense : bool, optional
+            Whether noise and floors are factorised; by default up to `DENSE_RAYS` rays.
+        """
+        system = System(model.problem(groups=groups), model.prior, point)
+        root = system.noise_root()
+        v = model.misfit(point.psi)
+        dense = len(model.target) <= DENSE_RAYS if dense is None else dense
+        noise = _NoiseSolve(model.features.matrix, root, v, dense)
+        seen = model.features.basis / (root[:, None] if root.ndim else root)
+        W = noise(seen.T).T
+        C = stable_cholesky(model.prior.mixing(point.psi))
+        inner = C.T @ ((seen.T @ W + W.T @ seen) / 2) @ C
+        inner.diagonal().add_(1)
+        half = torch.linalg.solve_triangular(torch.linalg.cholesky(inner), C.T, upper=False)
+        return cls(model, system, noise, W, half.T @ half)
+
+    def solve(self, b: Tensor) -> Tensor:
+        """``K^-1 b`` for each row of (k, m)."""
+        first = self.noise(b)
+        return first - ((first @ self._seen) @ self.Z) @ self.W.T
+
+    def __call__(self, K: LinearOperator, b: Tensor, *, start: Tensor | None = None) -> Solution:
+        """Solve the system, improving once what the difference of two large terms has lost."""
+        value = self.solve(b.double())
+        left = b - K(value)
+        value = value + self.solve(left)
+        left = b - K(value)
+        size = b.double().norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+        return Solution(value, left.norm(dim=1) / size, 2, True)
+
+    @cached_property
+    def _seen(self) -> Tensor:
+        root = self.system.noise_root()
+        return self.model.features.basis / (root[:, None] if root.ndim else root)
+
+
+class ImagePosterior:
+    """``N(mean, P)`` of the image given rays; deviations from the mean do not depend on what was measured.
+
+    Parameters
+    ----------
+    given : Conditioned
+    rng : torch.Generator
+        For the draws of the floors' own reduction, where that is not exact.
+    """
+
+    def __init__(self, given: Conditioned, *, rng: torch.Generator):
+        self.given, self.model, self._rng = given, given.model, rng
+        self._v = self.model.misfit(given.system.point.psi)
+
+    @property
+    def exact(self) -> bool:
+        """Whether a pixel's variance is, given the factor, without sampling."""
+        m, d = self.model.features.matrix.shape
+        return self.given.noise.factor is not None and float(m) ** 2 * d <= EXACT_WORK
+
+    @cached_property
+    def _variance(self) -> tuple[Tensor, float]:
+        d = len(self._v)
+        basis = self.model.factor.basis
+        own = self._own(None)
+        remainder = 0.0
+        if basis is None:
+            net, tail = self.given.Z.diagonal().clone(), torch.zeros(())
+            cross = self._pulled(slice(None)).diagonal()
+        else:
+            net, tail, cross = (torch.zeros(d, dtype=torch.float64, device=self._v.device) for _ in range(3))
+            late = self.model.factor.rank - self.model.factor.remainder
+            for pixels in torch.arange(d, device=self._v.device).split(16384):
+                F = basis[pixels].double()
+                FZ = F @ self.given.Z
+                net[pixels] = (FZ * F).sum(1)
+                tail[pixels] = (FZ[:, late:] * F[:, late:]).sum(1)
+            for columns in _slices(self.model.factor.rank):
+                cross += (self._pulled(columns) * basis[:, columns]).sum(1)
+        variance = (net - 2 * self._v * cross + own[0]).clamp(min=0)
+        size = variance.clamp(min=1e-300)
+        if self.model.factor.remainder:
+            # A remainder's columns are draws: their squares have a relative error of (2 / columns)^1/2 each.
+            share = float((tail / size).square().mean().sqrt())
+            remainder = 0.5 * share * (2 / self.model.factor.remainder) ** 0.5
+        sampled = float((own[1] / size).square().mean().sqrt()) / 2
+        return variance, math.hypot(remainder, sampled)
+
+    def std(self) -> Tensor:
+        """Standard deviation of each pixel, (y, x), float64."""
+        return self._variance[0].sqrt().reshape(self.model.image.shape)
+
+    @property
+    def error(self) -> float:
+        """Relative error of `std`, rms over the pixels: of its draws, and of those that a factor's remainder is made from."""
+        return self._variance[1]
+
+    def variance_of(self, rows: SparseRows) -> Tensor:
+        """Variance of each linear functional of the image, rows of (k, d): (k,), float64."""
+        basis, model = self.model.factor.basis, self.model
+        seen = rows(torch.eye(rows.shape[1], dtype=torch.float64, device=rows.device)).T if basis is None else None
+        if seen is None:
+            assert basis is not None
+            seen = torch.cat([rows(part.T) for part in basis.split(_BATCH, dim=1)]).T
+        net = ((seen @ self.given.Z) * seen).sum(1)
+        cross = torch.zeros_like(net)
+        for columns in _slices(model.factor.rank):
+            cross += (rows((self._v[:, None] * self._pulled(columns)).T).T * seen[:, columns]).sum(1)
+        own, _ = self._own(rows)
+        return (net - 2 * cross + own).clamp(min=0)
+
+    def covariance(self) -> Tensor:
+        """The whole matrix (d, d), float64: for small images."""
+        d = len(self._v)
+        eye = torch.eye(d, dtype=torch.float64, device=self._v.device)
+        return torch.cat([self.times(part) for part in eye.split(1024)])
+
+    def times(self, images: Tensor) -> Tensor:
+        """``P x`` for each row of images (k, d), float64; without the network."""
+        given, basis = self.given, self.model.factor.basis
+        # F Z F^T and not C - C X C: a posterior variance a millionth of the prior's would drown in float32's rounding of F.
+        x = images.double()
+        c = x if basis is None else (x.to(basis) @ basis).double()
+        rays = given.noise(self._rays(self._v * x))
+        cross = (rays @ given._seen) @ given.Z
+        own = self._v * self._back(rays - cross @ given.W.T)
+        mixed = c @ given.Z
+        out = (mixed - cross) if basis is None else ((mixed - cross).to(basis) @ basis.T).double()
+        out = out - self._v * self._back(mixed @ given.W.T)
+        return out + self._v * x - own
+
+    def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:
+        """``n`` draws of the image minus its mean, (n, y, x), float32."""
+        parts = [torch.empty(0, *self.model.image.shape)]
+        for start in range(0, n, _BATCH):
+            draws = Draws.of(self.given.system.problem, min(_BATCH, n - start), rng=rng)
+            found = condition(self.given.system, draws, self.given, with_mode=False)
+            parts.append(self.model.push(found.samples).float())
+        return torch.cat(parts)
+
+    def directions(self, rank: int, *, rng: torch.Generator) -> Nystrom:
+        """The leading directions of P, ``V^T diag(values) V <= P``: the first half of twice as many, whose spectrum is flat."""
+        space = Space((len(self._v),), torch.float64, self._v.device)
+        found = nystrom(Symmetric(self.times, space), min(2 * rank, len(self._v)), rng=rng)
+        return replace(found, vectors=found.vectors[:rank], values=found.values[:rank])
+
+    def _pulled(self, columns: slice) -> Tensor:
+        """Columns of ``b^T K^-1 b F C = b^T W Z``, (d, k)."""
+        return self._back((self.given.W @ self.given.Z[:, columns]).T).T
+
+    def _rays(self, images: Tensor) -> Tensor:
+        return self.model.features.matrix(images) / self.given.system.noise_root()
+
+    def _back(self, rays: Tensor) -> Tensor:
+        return self.model.features.matrix.transposed(rays / self.given.system.noise_root())
+
+    def _own(self, rows: SparseRows | None) -> tuple[Tensor, Tensor]:
+        """``R (V - V b^T K^-1 b V) R^T``'s diagonal, its standard error; R the identity if None."""
+        v = self._v
+        prior = v if rows is None else rows.squares(v)
+        if float(v.max()) == 0:
+            return prior, torch.zeros_like(prior)
+        if self.exact and (rows is None or rows.shape[0] <= 4 * len(v)):
+            return prior - self._reduction(rows), torch.zeros_like(prior)
+        squares, count = torch.zeros_like(prior), 0
+        for pixels in self._draws:
+            reduced = v * pixels
+            squares += (reduced if rows is None else rows(reduced)).square().sum(0)
+            count += len(pixels)
+        reduction = squares / count
+        return prior - reduction, reduction * (2 / count) ** 0.5
+
+    def _reduction(self, rows: SparseRows | None) -> Tensor:
+        """``|b V R^T|^2`` in the metric ``K^-1``, by the factor of N."""
+        factor, root = self.given.noise.factor, self.given.system.noise_root()
+        assert factor is not None
+        count = len(self._v) if rows is None else rows.shape[0]
+        matrix, out = self.model.features.matrix, []
+        for start in range(0, count, 1024):
+            stop = min(count, start + 1024)
+            if rows is None:
+                seen = matrix.columns(start, stop) * self._v[start:stop, None]
+            else:
+                seen = matrix(self._v * rows.dense(start, stop))
+            seen = seen / root
+            half = torch.linalg.solve_triangular(factor, seen.T, upper=False)
+            taken = seen @ self.given.W
+            out.append(half.square().sum(0) - ((taken @ self.given.Z) * taken).sum(1))
+        return torch.cat(out)
+
+    @cached_property
+    def _draws(self) -> list[Tensor]:
+        """``b^T delta`` (k, d) of draws ``delta ~ N(0, K^-1)``, in batches."""
+        out = []
+        rank, pixels = self.model.factor.rank, len(self._v)
+        for start in range(0, DRAWS, _BATCH):
+            draws = Draws.of(self.given.system.problem, min(_BATCH, DRAWS - start), rng=self._rng)
+            found = condition(self.given.system, draws, self.given, with_mode=False)
+            out.append(found.pull[:, rank : rank + pixels])
+        return out
+
+
+class _NoiseSolve:
+    """``N^-1`` with ``N = I + b diag(v) b^T``: by Cholesky, or by preconditioned CG.
+
+    Attributes
+    ----------
+    factor : Tensor, float64, (m, m), optional
+        Of N, where it is dense.
+    """
+
+    def __init__(self, matrix: SparseRows, root: Tensor, v: Tensor, dense: bool):
+        m = matrix.shape[0]
+        self.factor: Tensor | None = None
+        self._trivial = float(v.max()) == 0
+        if self._trivial:
+            return
+        if dense:
+            N = matrix.gram(v) / root / (root[:, None] if root.ndim else root)
+            N.diagonal().add_(1)
+            self.factor = torch.linalg.cholesky(N)
+            return
+        space = Space((m,), torch.float64, matrix.device)
+
+        def gram(x: Tensor) -> Tensor:
+            return matrix(v * matrix.transposed(x / root)) / root
+
+        diagonal = 1 + matrix.squares(v) / root.square()
+        self._matrix = Symmetric(lambda x: x + gram(x), space)
+        self._cg = CG(_RTOL, _STEPS, Diagonal(1 / diagonal, space))
+
+    def __call__(self, b: Tensor) -> Tensor:
+        """``N^-1 b`` for each row of (k, m)."""
+        if self._trivial:
+            return b
+        if self.factor is not None:
+            return torch.cholesky_solve(b.T, self.factor).T
+        return torch.cat([self._cg(self._matrix, part).value for part in b.split(_BATCH)])
+
+
+def _slices(size: int) -> list[slice]:
+    return [slice(start, min(start + _BATCH, size)) for start in range(0, size, _BATCH)]

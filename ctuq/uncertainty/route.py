@@ -1,0 +1,105 @@
+"""Which way through the linear model the sizes allow: how many directions of the network, what is exact, what is sampled."""
+
+from dataclasses import dataclass
+
+from ctuq.uncertainty.factor import REMAINDER, products_of, rank_of
+
+EXACT_RAYS = 3072
+"""Up to so many fitted rays the evidence is exact: 25 factorisations of so large a matrix take a minute on one core."""
+DENSE_RAYS = 8192
+"""Up to so many rays noise and floors are factorised: half a minute and 1 GiB."""
+EXACT_WORK = 6e11
+"""Up to so many multiplications every pixel's own reduction is exact: 20 seconds."""
+_SHARE = 0.4
+_FEWEST = 32
+DRAWS = 256
+
+
+@dataclass(frozen=True)
+class Route:
+    """What is computed exactly, and with how many directions.
+
+    Parameters
+    ----------
+    pixels, rays, fitted, weights : int
+        Of the image, of all used views, of those that are not held out, of the network.
+    rank : int
+        Directions of the network's factor; the number of pixels for its exact Jacobian.
+    exact_evidence : bool
+        Else from posterior samples.
+    dense_noise : bool
+        Noise and floors by Cholesky, else by conjugate gradients.
+    exact_std : bool
+        Each pixel's own reduction by solves, else by draws.
+    bytes : int
+        Estimated peak memory of the largest stage, beside the fit's.
+    """
+
+    pixels: int
+    rays: int
+    fitted: int
+    weights: int
+    rank: int
+    exact_evidence: bool
+    dense_noise: bool
+    exact_std: bool
+    bytes: int
+
+    @property
+    def products(self) -> tuple[int, int]:
+        """Jacobian-vector and vector-Jacobian products to come."""
+        return products_of(self.pixels, self.rank)
+
+    @property
+    def reason(self) -> str:
+        """One sentence."""
+        forward, backward = self.products
+        network = (
+            f"the network's exact Jacobian ({backward} products)"
+            if self.rank == self.pixels
+            else f"{self.rank} directions of the network ({forward + backward} products)"
+        )
+        evidence = "exact evidence" if self.exact_evidence else "evidence from posterior samples"
+        std = "exact standard deviation given these" if self.exact_std else f"{DRAWS} draws for the floors' share of it"
+        return f"{self.pixels} pixels and {self.rays} rays: {network}, {evidence}, {std}"
+
+
+def route(pixels: int, rays: int, fitted: int, weights: int, *, components: int = 1, memory: int | None = None) -> Route:
+    """Choose by size, and by memory where that is short: blocks are bounded, and nothing is refused for its size.
+
+    Parameters
+    ----------
+    pixels, rays, fitted, weights : int
+    components : int
+        Of the weights' prior.
+    memory : int, optional
+        Bytes that may be used; None where that is not known.
+    """
+    budget = float("inf") if memory is None else _SHARE * memory
+    rank = rank_of(pixels, rays)
+    while rank > _FEWEST and _factor_bytes(pixels, rays, weights, rank) > budget:
+        rank //= 2
+    evidence = 8 * (components + 8) * fitted**2
+    exact_evidence = fitted <= EXACT_RAYS and evidence <= budget
+    noise = 8 * 3 * rays**2
+    dense = rays <= DENSE_RAYS and noise <= budget
+    exact_std = dense and float(rays) ** 2 * pixels <= EXACT_WORK
+    peak = max(_factor_bytes(pixels, rays, weights, rank), _evidence_bytes(pixels, fitted, rank, evidence, exact_evidence))
+    posterior = noise * dense + 8 * 4 * rays * (rank + REMAINDER) + 8 * 1024 * (rays + rank)
+    posterior += 8 * 64 * (2 * pixels + rank) * 3 + 4 * pixels * (rank + REMAINDER) * (rank < pixels)
+    return Route(pixels, rays, fitted, weights, rank, exact_evidence, dense, exact_std, int(max(peak, posterior)))
+
+
+def _factor_bytes(pixels: int, rays: int, weights: int, rank: int) -> float:
+    """Rows of weights in float32; the basis three times, and its rays in float64."""
+    if rank == pixels:
+        return 4 * rank * weights + 8 * 2 * rank**2
+    basis = pixels * (rank + REMAINDER)
+    return max(4 * rank * weights + 4 * basis, 12 * basis) + 8 * rays * (rank + REMAINDER)
+
+
+def _evidence_bytes(pixels: int, fitted: int, rank: int, dense: int, exact: bool) -> float:
+    basis = 4 * pixels * (rank + REMAINDER) * (rank < pixels) + 8 * fitted * (rank + REMAINDER)
+    if exact:
+        return basis + dense
+    return basis + 8 * 6 * 17 * (2 * pixels + rank) + 8 * 3 * min(512, fitted // 2) * fitted

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+import torch
+
+from ctuq.errors import InputError
+from ctuq.recon.dip import Data
+from ctuq.recon.holdout import choose_views, default_views, held_views, split, useful_views
+from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
+
+
+@pytest.fixture
+def normal():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def data():
+    geometry = ParallelBeam(angles=np.linspace(0, np.pi, 6, endpoint=False), columns=200, pixel=1.0)
+    A = ray_transform(VolumeGrid((8, 8), 20.0), geometry, backend="matrix")
+    y = torch.arange(1200.0).reshape(6, 200)
+    return Data(A, y, 1 + y)
+
+
+@pytest.mark.parametrize(
+    ("n", "views"), [(1, 0), (4, 0), (5, 1), (7, 1), (8, 2), (11, 2), (12, 3), (39, 3), (40, 3), (130, 10)]
+)
+def test_default_number_of_views(n, views):
+    assert default_views(n) == views
+
+
+@pytest.mark.parametrize("n", range(5, 60, 3))
+def test_chosen_views_are_spread_disjoint_and_never_empty(n, normal):
+    angles = normal.permutation(np.linspace(0, np.pi, n, endpoint=False))
+    k = default_views(n)
+    fitted, held = choose_views(angles, k)
+    assert len(held) == k >= 1
+    assert len(fitted) == n - k
+    assert sorted([*fitted, *held]) == list(range(n))
+    ranks = np.sort(np.argsort(np.argsort(angles))[held])
+    assert ranks[0] > 0 and ranks[-1] < n - 1
+    assert np.ptp(np.diff(ranks)) <= 1 if k > 1 else True
+
+
+def test_no_views_held_out_leaves_all_to_the_fit():
+    fitted, held = choose_views(np.linspace(0, 1, 6), 0)
+    assert len(held) == 0
+    assert list(fitted) == list(range(6))
+
+
+def test_views_without_a_ray_that_counts_are_not_held_out():
+    weights = np.ones((7, 3))
+    weights[[1, 3, 5]] = 0
+    useful = useful_views(weights)
+    held = held_views(np.linspace(0, 1, 7), useful, 2)
+    assert useful.tolist() == [0, 2, 4, 6] and len(held) == 2 and set(held) <= {0, 2, 4, 6}
+
+
+@pytest.mark.parametrize("wanted", [-1, 4, 5])
+def test_a_fit_without_views_is_refused(wanted):
+    with pytest.raises(InputError, match="leave at least one for the fit"):
+        held_views(np.linspace(0, 1, 7), np.array([0, 2, 4, 6]), wanted)
+
+
+def test_held_views_stop_what_the_others_fit(data):
+    fit, stop = split(data, np.array([1, 4]), rng=torch.Generator())
+    for part, views in ((fit, [0, 2, 3, 5]), (stop, [1, 4])):
+        assert torch.equal(part.y[0], data.y[views]) and torch.equal(part.weights[0], data.weights[views])
+        assert np.array_equal(part.A.geometry.angles, data.A.geometry.angles[views])
+    everything = torch.cat([fit.y[0], stop.y[0]])
+    assert sorted(everything.reshape(-1).tolist()) == data.y.reshape(-1).tolist()
+
+
+def test_without_held_views_one_ray_in_twenty_stops_the_fit(data):
+    fit, stop = split(data, np.zeros(0, np.int64), rng=torch.Generator().manual_seed(0))
+    share = (stop.weights > 0).double().mean().item()
+    assert share == pytest.approx(0.05, abs=0.02)
+    assert torch.equal(fit.weights + stop.weights, data.weights[None]) and not torch.any(fit.weights * stop.weights)

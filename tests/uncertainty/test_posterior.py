@@ -1,0 +1,125 @@
+import pytest
+import scipy.stats
+import torch
+from helpers.images import posterior_covariance, rays_matrix, some_point
+
+from ctuq.laplace.system.problem import plus_identity
+from ctuq.linops.sparse import SparseRows
+from ctuq.uncertainty import posterior as module
+from ctuq.uncertainty.factor import PRIORS
+from ctuq.uncertainty.posterior import Conditioned, ImagePosterior
+
+
+def close(a, b, tolerance=1e-5):
+    return float((a - b).norm()) <= tolerance * float(b.norm())
+
+
+def posterior_of(model, point, rng, dense=True):
+    return ImagePosterior(Conditioned.on(model, point, dense=dense), rng=rng)
+
+
+@pytest.fixture
+def sampled(monkeypatch):
+    """The floors' own reduction by draws, as where it is too dear otherwise."""
+    monkeypatch.setattr(module, "EXACT_WORK", 0.0)
+
+
+@pytest.mark.parametrize("rank", [64, 20])
+@pytest.mark.parametrize("prior", PRIORS)
+def test_covariance_is_the_textbook_formula(rank, prior, make, rng):
+    model = make(prior, rank)
+    point = some_point(model, floors=(1e-5, 0.05))
+    found, P = posterior_of(model, point, rng), posterior_covariance(model, point)
+    assert close(found.covariance(), P, 1e-4)
+    assert close(found.std().flatten(), P.diagonal().sqrt(), 1e-4)
+    assert found.exact
+
+
+@pytest.mark.parametrize("rank", [64, 20])
+@pytest.mark.parametrize("dense", [True, False])
+def test_solver_inverts_the_system_of_the_rays(rank, dense, make, rng):
+    model = make(rank=rank)
+    given = Conditioned.on(model, some_point(model), dense=dense)
+    b = torch.randn(3, len(model.target), generator=rng, dtype=torch.float64)
+    K = plus_identity(given.system.dual_gram())
+    assert float(given(K, b).residual.max()) < 1e-9
+    assert close(K(given.solve(b)), b, 1e-5)
+
+
+def test_conjugate_gradients_give_the_factorisation_s_posterior(make, rng):
+    model = make(rank=20)
+    point = some_point(model, floors=(1e-4, 0.5))
+    a, b = (Conditioned.on(model, point, dense=dense) for dense in (True, False))
+    assert b.noise.factor is None
+    assert close(b.Z, a.Z, 1e-7)
+    assert close(b.W, a.W, 1e-7)
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_sampled_reduction_has_the_error_it_states(dense, make, rng, sampled):
+    model = make(rank=20)
+    point = some_point(model, floors=(1e-4, 0.5))
+    found = posterior_of(model, point, rng, dense)
+    exact = posterior_covariance(model, point).diagonal().sqrt()
+    miss = (found.std().flatten() / exact - 1).square().mean().sqrt()
+    assert not found.exact
+    assert 0 < found.error < 0.1
+    assert float(miss) < 2 * found.error
+
+
+def test_variance_of_functionals_is_that_of_the_covariance(make, rng, monkeypatch):
+    for rank in (64, 20):
+        model = make(rank=rank)
+        point = some_point(model, floors=(1e-5, 0.05))
+        matrix = model.features.matrix
+        rows = torch.tensor([0, 5, 11, 40])
+        M = (rays_matrix(model) * model.precision.sqrt()[:, None])[rows]
+        exact = (M @ posterior_covariance(model, point) * M).sum(1)
+        assert close(posterior_of(model, point, rng).variance_of(matrix.rows(rows)), exact, 1e-4)
+    monkeypatch.setattr(module, "EXACT_WORK", 0.0)
+    assert close(posterior_of(model, point, rng).variance_of(matrix.rows(rows)), exact, 0.05)
+
+
+@pytest.mark.parametrize("rank", [64, 20])
+def test_draws_have_the_textbook_covariance(rank, make, rng):
+    model = make("filter", rank)
+    point = some_point(model, floors=(1e-4, 0.05))
+    S = posterior_covariance(model, point)
+    n = 1500
+    Z = posterior_of(model, point, rng).deviations(n, rng=rng).double().flatten(1)
+    distances = (Z @ torch.linalg.inv(S) * Z).sum(1).numpy()
+    assert scipy.stats.kstest(distances, scipy.stats.chi2(64).cdf).pvalue > 1e-3
+    miss = (Z.T @ Z / n - S).square().sum() / ((S.square().sum() + S.trace() ** 2) / n)
+    assert 1 / 3 < float(miss) < 3
+
+
+def test_no_floors_at_all_need_no_solve(make, rng):
+    model = make(rank=64)
+    point = some_point(model, floors=(1e-300, 1e-300))
+    assert close(posterior_of(model, point, rng).std().flatten(), posterior_covariance(model, point).diagonal().sqrt(), 1e-3)
+
+
+def test_directions_and_what_they_leave_make_up_the_variance(make, rng):
+    model = make()
+    point = some_point(model)
+    found = posterior_of(model, point, rng)
+    leading = found.directions(30, rng=rng)
+    part = (leading.values.sqrt()[:, None] * leading.vectors).square().sum(0)
+    P = posterior_covariance(model, point)
+    assert (part <= P.diagonal() * (1 + 1e-6)).all()
+    assert float(leading.values.sum()) > 0.9 * float(torch.linalg.eigvalsh(P)[-30:].sum())
+
+
+def test_rows_of_a_sparse_matrix(rng):
+    import numpy as np
+    import scipy.sparse as sp
+
+    M = sp.csr_array(sp.random_array((7, 5), density=0.5, rng=np.random.default_rng(0)))
+    rows, dense = SparseRows(M), torch.from_numpy(M.toarray())
+    x, y, v = (torch.rand(n, generator=rng, dtype=torch.float64) for n in (5, 7, 5))
+    torch.testing.assert_close(rows(x[None])[0], dense @ x)
+    torch.testing.assert_close(rows.transposed(y[None])[0], dense.T @ y)
+    torch.testing.assert_close(rows.gram(v), dense @ torch.diag(v) @ dense.T)
+    torch.testing.assert_close(rows.squares(v), dense.square() @ v)
+    torch.testing.assert_close(rows.columns(1, 4), dense[:, 1:4].T)
+    torch.testing.assert_close(rows.rows(torch.tensor([6, 0])).dense(0, 2), dense[[6, 0]])
