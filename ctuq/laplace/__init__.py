@@ -3,7 +3,6 @@
 ``linearise`` a network, choose a prior, ``maximise_evidence``, take the ``posterior``.
 """
 
-from ctuq.laplace.evidence.exact import Evidence, expected_floor, maximise_dense
 from ctuq.laplace.fit import Fit, maximise_evidence
 from ctuq.laplace.posterior import Classes, Posterior, posterior
 from ctuq.laplace.priors.blocks import by_module
@@ -19,7 +18,6 @@ __all__ = [
     "Categorical",
     "Classes",
     "DiagonalPrior",
-    "Evidence",
     "FilterProcess",
     "Fit",
     "Gaussian",
@@ -30,12 +28,10 @@ __all__ = [
     "VariationPrior",
     "blocks_prior",
     "by_module",
-    "expected_floor",
     "g_prior",
     "isotropic",
     "layerwise",
     "linearise",
-    "maximise_dense",
     "maximise_evidence",
     "posterior",
 ]
