@@ -24,7 +24,7 @@ from ctuq.linops.basic import Dense, Symmetric
 from ctuq.linops.gram import gram
 from ctuq.linops.operator import LinearOperator
 
-_WALL, _LEFT = 30.0, 0.1
+_WALL, _LEFT, _FLAT = 30.0, 0.1, 0.01
 _SPAN, _RISE, _LENGTH = 25.0, 15.0, 4.0
 """How far the search goes in the logarithm: variances down and up, lengthscales up and down."""
 
@@ -339,7 +339,8 @@ def maximise_exact(
     point = at(x)
     vector = point.vector.cpu().numpy()
     bound = ((vector <= low) | (vector >= high)) & free
-    converged = bool(ended.success)
+    # A line search that rounding ends at the maximum calls itself a failure.
+    converged = bool(ended.success) or float(np.abs(ended.jac)[~bound[free]].max(initial=0.0)) < _FLAT
     if failed:
         converged = float(np.abs(objective(x)[1])[~bound[free]].max(initial=0.0)) < _LEFT
         bound |= free & (np.arange(len(free)) >= len(start.psi)) & (not converged)
