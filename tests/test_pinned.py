@@ -1,7 +1,7 @@
 """What three small problems gave when this was written: a change of layout or of algebra must give it again.
 
-The networks are at the weights they start with, so that no fit's rounding is in the numbers. ``python -m tests.test_pinned`` (with
-``PYTHONPATH=tests``) writes ``pinned.json`` anew, after a change that is meant to change them.
+The networks are at the weights they start with, so that no fit's rounding is in the numbers. ``python tests/test_pinned.py``
+writes ``pinned.json`` anew, after a change that is meant to change them.
 """
 
 import json

@@ -184,7 +184,7 @@ class Hold:
             require_memory(8 * 2.5 * size**2, "The image's covariance", "choose a smaller image for the design")
             return DenseCovariance(matrix()), f"{size} pixels: exact in image space"
         rank = min(self.rank, size)
-        factor = low_rank(times, size, rank, rng=torch.Generator().manual_seed(self.seed), eps=1e-14)
+        factor = low_rank(times, size, rank, rng=torch.Generator().manual_seed(self.seed))
         return factor, f"{size} pixels: a factor of rank {rank}, which misses {factor.missed:.1%} of the variance"
 
 

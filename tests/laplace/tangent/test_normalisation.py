@@ -170,3 +170,12 @@ def test_a_prior_that_misses_parameters_is_refused():
     larger = quiet(seeded(lambda: nn.Linear(2, 90), lambda: nn.Linear(90, 1)), torch.ones(2, 2).double())
     with pytest.raises(InputError, match="build it from this model"):
         check_prior(model, isotropic(larger))
+
+
+def test_weights_that_are_divided_by_their_own_size_are_free_of_scale():
+    new, old = nn.utils.parametrizations, nn.utils
+    net = nn.Sequential(new.weight_norm(nn.Linear(3, 4)), new.spectral_norm(nn.Linear(4, 4)), nn.Linear(4, 2)).eval()
+    found = before_normalisation(Frozen.of(net), torch.randn(1, 3, generator=torch.Generator().manual_seed(0)))
+    assert found == ("0.parametrizations.weight.original1", "1.parametrizations.weight.original")
+    net = nn.Sequential(old.weight_norm(nn.Linear(3, 4)), old.spectral_norm(nn.Linear(4, 4)), nn.Linear(4, 2)).eval()
+    assert before_normalisation(Frozen.of(net), torch.zeros(1, 3)) == ("0.weight_v", "1.weight_orig")
