@@ -20,10 +20,9 @@ class Designer:
     Parameters
     ----------
     problem : DesignProblem
-    model : GaussianModel, callable or None
+    model : GaussianModel or callable
         The model of image and noise; or how it is learned from the measured views, called after every `tell` and `reject` (wrap
-        it in `Every` to learn more rarely). A callable that returns the model it returned before changes nothing. None only
-        takes projections in.
+        it in `Every` to learn more rarely). A callable that returns the model it returned before changes nothing.
     state : DesignState, optional
         Of an earlier session.
     resumed : GaussianModel, optional
@@ -43,7 +42,7 @@ class Designer:
     def __init__(
         self,
         problem: DesignProblem,
-        model: GaussianModel | Learn | None,
+        model: GaussianModel | Learn,
         *,
         state: DesignState | None = None,
         resumed: GaussianModel | None = None,
