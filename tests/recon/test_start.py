@@ -124,7 +124,7 @@ def test_rate_stays_up_while_it_helps_and_then_falls(monkeypatch):
     last = states[-1]
     unseen = last.history[:, 2].cummin(0).values
     gains = [float(unseen[i] / unseen[i - 2]) for i in range(2, len(unseen))]
-    stalled = next(i for i, gain in enumerate(gains, 2) if gain > 0.9)
+    stalled = next(i for i, gain in enumerate(gains, 2) if gain > fitting._STALL)
     assert last.falls_from == int(last.history[stalled, 0])
     assert last.iteration == last.falls_from + 15
     rates = [fitting._schedule(i, last, options) for i in (last.falls_from, last.falls_from + 8, last.iteration)]
