@@ -284,6 +284,8 @@ def _restore(optimiser: torch.optim.Adam, parameters: dict[str, Tensor], state: 
 
 def _stalled(state: DIPState) -> bool:
     """Whether the last 100 iterations have improved the held-out misfit of every image by less than a twentieth."""
+    if state.iteration < state.begun + _WARM + _LONG:
+        return False
     unseen = state.history[:, 1 + (state.history.shape[1] - 1) // 2 :]
     before = state.history[:, 0] <= state.iteration - _LONG
     return bool(before.any()) and bool((unseen.amin(0) > _STALL * unseen[before].amin(0)).all())

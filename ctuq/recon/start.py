@@ -33,7 +33,7 @@ class DIPOptions:
     iterations : int, optional
         Adam iterations; the learning rate falls to 1 % of its peak over them along a cosine. By default 1500 from a random
         start; from an educated one the rate stays up until 100 iterations have improved the held-out misfit by less than a
-        twentieth, falls over the next 150, and the fit ends: after 250 iterations at the earliest and 1500 at the latest.
+        twentieth, falls over the next 150, and the fit ends: after 300 iterations at the earliest and 1500 at the latest.
     learning_rate : float, optional
         Peak; halved at each restart after a divergence. By default 0.008 from an educated start and 0.01 from a random one.
     total_variation : float
