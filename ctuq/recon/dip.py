@@ -18,8 +18,8 @@ __all__ = ["DIPOptions", "DIPState", "Data", "Generator", "dip", "finished", "ge
 _MOST_VARIATION = 5e-3
 _JUDGED_FROM = 100
 _ATTEMPTS, _LEAP, _NOTHING, _FLAT = 6, 10.0, 0.25, 1e-4
-# The rate rises over so many iterations, stays up while so many bring a tenth, and falls over so many.
-_WARM, _LONG, _STALL, _FALL = 50, 100, 0.9, 150
+# The rate rises over so many iterations, stays up while so many bring a twentieth, and falls over so many.
+_WARM, _LONG, _STALL, _FALL = 50, 100, 0.95, 150
 # Of the flat image that fits best, where a network that died is begun again.
 _LEVELS = (1.0, 0.5, 2.0)
 _log = logging.getLogger(__name__)
@@ -283,7 +283,9 @@ def _restore(optimiser: torch.optim.Adam, parameters: dict[str, Tensor], state: 
 
 
 def _stalled(state: DIPState) -> bool:
-    """Whether the last 100 iterations have improved the held-out misfit of every image by less than a tenth."""
+    """Whether the last 100 iterations have improved the held-out misfit of every image by less than a twentieth."""
+    if state.iteration < state.begun + _WARM + _LONG:
+        return False
     unseen = state.history[:, 1 + (state.history.shape[1] - 1) // 2 :]
     before = state.history[:, 0] <= state.iteration - _LONG
     return bool(before.any()) and bool((unseen.amin(0) > _STALL * unseen[before].amin(0)).all())

@@ -57,9 +57,9 @@ def steps(grid: VolumeGrid, options: DIPOptions) -> int:
 
 
 def work(grid: VolumeGrid, options: DIPOptions) -> float:
-    """All stages in iterations at full size; one of half the size takes a quarter of its time."""
+    """What all stages are expected to take, in iterations at full size; one of half the size takes a quarter of its time."""
     highest = levels(grid)
-    return sum(_options(options, level, highest).length / 4**level for level in range(highest + 1))
+    return sum(_options(options, level, highest).expected / 4**level for level in range(highest + 1))
 
 
 def steps_done(state: DIPState, grid: VolumeGrid, options: DIPOptions) -> int:
@@ -82,7 +82,7 @@ def _stage(generate: Generator, fit: Data, held_out: Data, level: int) -> _Stage
     if level == 0:
         return _Stage(generate, fit, held_out)
     grid = fit.A.grid.resized(fit.A.grid.shape[-1] >> level)
-    inputs = torch.nn.functional.adaptive_avg_pool2d(generate.inputs[:, 0], list(grid.shape))[:, None]
+    inputs = torch.nn.functional.adaptive_avg_pool2d(generate.inputs[:, 0], (grid.shape[-2], grid.shape[-1]))[:, None]
     return _Stage(replace(generate, inputs=inputs), _coarse(fit, grid), _coarse(held_out, grid))
 
 

@@ -48,12 +48,15 @@ def test_the_module_is_the_command():
 
 def test_the_flags_of_reconstruct(monkeypatch):
     words = "a.h5 b.h5 -o run --method tv --size 64 --every 4 --no-uncertainty --samples 8 --resume --no-calibrate"
-    command = parsed(monkeypatch, "reconstruct", *words.split(), "--calibration-views", "5", "--geometry", "g.yml")
+    more = "--calibration-views 5 --geometry g.yml --start random --threads 2"
+    command = parsed(monkeypatch, "reconstruct", *words.split(), *more.split())
+    assert (command.start, command.threads) == ("random", 2)
     assert command.scan == (Path("a.h5"), Path("b.h5"))
     assert (command.output, command.method, command.size, command.every) == (Path("run"), "tv", 64, 4)
     assert (command.uncertainty, command.calibrate, command.resume) == (False, False, True)
     assert (command.samples, command.calibration_views, command.geometry) == (8, 5, Path("g.yml"))
     command = parsed(monkeypatch, "reconstruct", "s.h5", "-o", "run", "--angles", "0,12,40", "--truth", "t.tif")
+    assert (command.start, command.threads) == ("educated", None)
     assert (command.angles, command.truth, command.every) == ("0,12,40", Path("t.tif"), None)
     assert (command.uncertainty, command.calibrate, command.resume, command.debug) == (True, True, False, False)
 

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from functools import partial
 
 import h5py
 import numpy as np
@@ -9,7 +8,7 @@ import tifffile
 from ctuq import files
 from ctuq.app import cli, commands
 from ctuq.errors import ResourceError
-from ctuq.pipeline import Progress, ReconstructOptions
+from ctuq.pipeline import Progress
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.uncertainty.result import Result
@@ -100,7 +99,7 @@ def test_an_interruption_keeps_the_state_and_resume_uses_it(pipeline, bare, scan
 
 def test_an_interrupted_fit_goes_on_to_what_it_would_have_been(scan_file, tmp_path, capsys, monkeypatch):
     short = DIPOptions(iterations=24, check_every=2, network=UNetOptions(channels=(4, 4), skips=(2,)))
-    monkeypatch.setattr(commands.pipeline, "ReconstructOptions", partial(ReconstructOptions, dip=short))
+    monkeypatch.setattr(commands, "DIPOptions", lambda start: short)
     words = ["reconstruct", str(scan_file), "--size", "16", "--no-uncertainty"]
     assert cli.main([*words, "-o", str(tmp_path / "whole")]) == 0
 

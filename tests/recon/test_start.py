@@ -116,6 +116,7 @@ def test_random_weights_begin_flat_at_the_level_asked_for(level):
 
 def test_rate_stays_up_while_it_helps_and_then_falls(monkeypatch):
     monkeypatch.setattr(fitting, "_LONG", 10)
+    monkeypatch.setattr(fitting, "_WARM", 10)
     monkeypatch.setattr(fitting, "_FALL", 15)
     (fit, held), _ = scanned(174)
     options = DIPOptions(check_every=5)
@@ -123,8 +124,8 @@ def test_rate_stays_up_while_it_helps_and_then_falls(monkeypatch):
     states = list(dip(generate, weights, fit, held, options))
     last = states[-1]
     unseen = last.history[:, 2].cummin(0).values
-    gains = [float(unseen[i] / unseen[i - 2]) for i in range(2, len(unseen))]
-    stalled = next(i for i, gain in enumerate(gains, 2) if gain > 0.9)
+    gains = [float(unseen[i] / unseen[i - 2]) for i in range(3, len(unseen))]
+    stalled = next(i for i, gain in enumerate(gains, 3) if gain > fitting._STALL)
     assert last.falls_from == int(last.history[stalled, 0])
     assert last.iteration == last.falls_from + 15
     rates = [fitting._schedule(i, last, options) for i in (last.falls_from, last.falls_from + 8, last.iteration)]

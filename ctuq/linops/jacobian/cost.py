@@ -11,6 +11,7 @@ from ctuq.linops.jacobian.convolution import ROWS_WORTH_UNFOLDING
 from ctuq.linops.jacobian.network import Frozen, Jacobian, ProductChoice
 
 _ENOUGH_SECONDS, _MOST_CALLS = 0.2, 5
+_KNOWN: dict[tuple, "ProductCost"] = {}
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def measure(
 ) -> ProductCost:
     """Try the ways to make a product on a few rows, about a dozen each for ``J`` and ``J.T``.
 
-    Processors differ in which way is fastest. A `Frozen` network is measured once for each shape, type and device.
+    Processors differ in which way is fastest. Networks of one layout are measured once in a process for each shape, type, device
+    and number of threads, so that the same work is done in the same way twice.
 
     Parameters
     ----------
@@ -59,10 +61,11 @@ def measure(
         single row is always allowed.
     """
     frozen = network if isinstance(network, Frozen) else Frozen.of(network, parameters)
-    key = (tuple(inputs.shape), inputs.dtype, inputs.device, memory, torch.get_num_threads())
-    if key not in frozen.costs:
-        frozen.costs[key] = _measure(frozen, inputs, memory)
-    return frozen.costs[key]
+    layout = (type(frozen.module), *((block.name, block.shape) for block in frozen.blocks))
+    key = (layout, tuple(inputs.shape), inputs.dtype, inputs.device, memory, torch.get_num_threads())
+    if key not in _KNOWN:
+        _KNOWN[key] = _measure(frozen, inputs, memory)
+    return _KNOWN[key]
 
 
 @torch.no_grad()
