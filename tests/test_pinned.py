@@ -26,7 +26,7 @@ SMALL = UNetOptions(channels=(8, 8), skips=(2,))
 PROBLEMS = {
     "exact, isotropic": (rectangles, 12, 8, SMALL, "isotropic", 144),
     "directions, filter": (ellipses, 16, 10, SMALL, "filter", 60),
-    "educated network": (rectangles, 20, 10, UNetOptions(), "isotropic", 120),
+    "default network": (rectangles, 20, 10, UNetOptions(), "isotropic", 120),
 }
 
 
@@ -40,7 +40,7 @@ def numbers(name):
     A = ctuq.ray_transform(grid, geometry, backend="matrix")
     y = torch.tensor(scan.projections)
     ones, draws = torch.ones_like(y), torch.Generator().manual_seed(0)
-    generate, start = generator(Data(A, y[None], ones[None]), DIPOptions(network=network), rng=draws)
+    generate, start = generator(Data(A, y[None], ones[None]), DIPOptions(network=network, start="random"), rng=draws)
     image = generate(start)[0].detach()
     _, jacobian = linearise(*generate.module(start))
     scale = float(generate.scale[0])
@@ -61,13 +61,13 @@ def numbers(name):
 
 
 def whole():
-    """A result with everything in it, after ten iterations from the educated start."""
+    """A result with everything in it, after ten iterations."""
     rng = np.random.default_rng(1)
     geometry = ctuq.ParallelBeam(angles=ctuq.radians(np.arange(12) * 15), columns=24, pixel=1.0)
     scan = simulate(
         lambda s: rectangles(s, rng), geometry, ctuq.VolumeGrid((16, 16), 1.0), RelativeNoise(0.05), rng=rng, attenuation=0.05
     )
-    result = ctuq.reconstruct(scan, size=16, samples=4, dip=DIPOptions(iterations=10, check_every=5))
+    result = ctuq.reconstruct(scan, size=16, samples=4, dip=DIPOptions(start="random", iterations=10, check_every=5))
     return {
         "mean": float(result.mean.mean()),
         "std": float(result.std.mean()),

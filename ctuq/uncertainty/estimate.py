@@ -1,5 +1,6 @@
 """From a fitted network to calibrated error bars: evidence, calibration on held-out views, final posterior."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from ctuq.uncertainty.result import Calibration
 from ctuq.uncertainty.route import Route, route
 
 _FLOOR_SHAPE = 0.5
+_FIRST_NOISE = 1e-3
 _LEFT_OUT = 2048
 # Floors lie many decades apart from what the network explains, and a strong hyperprior moves these further.
 _CAP = 1e9
@@ -152,6 +154,7 @@ def fit_evidence(
     found = maximise(
         part.problem(),
         part.prior,
+        start=first_point(part),
         method=method,
         rng=rng,
         hyperprior=log_hyperprior(model, variation, floor_shape),
@@ -159,6 +162,13 @@ def fit_evidence(
         cap=_CAP,
     )
     return Evidence(found.psi, float(found.sigma2), found.log_evidence, found.log_evidence_error, found.converged, method)
+
+
+def first_point(model: ImageModel, noise: float = _FIRST_NOISE) -> Point:
+    """Where the search starts: the network explains the target's variance, floors and noise a thousandth of it."""
+    variance = float(model.target.square().mean())
+    psi = model.prior.start() + math.log(variance) * model.prior.is_variance
+    return Point(psi, torch.tensor([noise * variance], dtype=torch.float64))
 
 
 def log_hyperprior(model: ImageModel, variation: float, floor_shape: float = _FLOOR_SHAPE) -> Hyperprior:

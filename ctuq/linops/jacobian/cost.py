@@ -46,8 +46,8 @@ def measure(
 ) -> ProductCost:
     """Try the ways to make a product on a few rows, about a dozen each for ``J`` and ``J.T``.
 
-    Processors differ in which way is fastest. Networks of one layout are measured once in a process for each shape, type, device
-    and number of threads, so that the same work is done in the same way twice.
+    Processors differ in which way is fastest. Networks of one layout are measured once in a process for each shape, type,
+    device and number of threads, so that the same work is done in the same way twice.
 
     Parameters
     ----------

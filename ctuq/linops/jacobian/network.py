@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -142,8 +141,6 @@ class Frozen:
         Copies of the other parameters and of the buffers.
     trusted : set
         Structures of the records that have been compared with autograd.
-    costs : dict
-        What `measure` has found, for each kind of input.
     """
 
     module: nn.Module
@@ -151,7 +148,6 @@ class Frozen:
     blocks: tuple[Block, ...]
     fixed: dict[str, Tensor]
     trusted: set[tuple] = field(default_factory=set)
-    costs: dict[tuple, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, module: nn.Module, parameters: Sequence[str] | None = None) -> "Frozen":
