@@ -88,8 +88,10 @@ class Reconstruct(Command):
 
     scan: _Scans
     """One scan file, or several parts of one scan."""
-    output: Annotated[Path, _Output]
+    output: Annotated[Path | None, arg(aliases=["-o"], metavar="PATH", help_behavior_hint="(required)")] = None
     """Folder for results.h5, mean.tif, std.tif, report.html and figures/."""
+    plan: On = False
+    """Say which way is taken, and the memory and minutes it needs, and stop."""
     method: Literal["dip", "fbp", "sirt", "cgls", "tv"] = "dip"
     """Deep image prior, or a classical method (without uncertainty)."""
     size: int = 128

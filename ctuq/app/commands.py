@@ -111,8 +111,14 @@ def reconstruct(command: "cli.Reconstruct") -> int:
         device=command.device,
         seed=command.seed,
     )
+    chosen = selected(scan, command.every, command.angles)
+    if command.plan:
+        print(f"Plan: {pipeline.plan(chosen, options=options)}")
+        return 0
+    if command.output is None:
+        raise InputError("Name the folder for the results: -o FOLDER.")
     with told_about(command.debug):
-        _run(selected(scan, command.every, command.angles), command.output, options, command.resume)
+        _run(chosen, command.output, options, command.resume)
     return 0
 
 

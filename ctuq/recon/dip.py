@@ -18,6 +18,8 @@ __all__ = ["DIPOptions", "DIPState", "Data", "Generator", "dip", "finished", "ge
 _MOST_VARIATION = 5e-3
 _JUDGED_FROM = 100
 _ATTEMPTS, _LEAP, _NOTHING, _FLAT = 6, 10.0, 0.25, 1e-4
+# The rate rises over so many iterations, stays up while so many bring a tenth, and falls over so many.
+_WARM, _LONG, _STALL, _FALL = 50, 100, 0.9, 150
 # Of the flat image that fits best, where a network that died is begun again.
 _LEVELS = (1.0, 0.5, 2.0)
 _log = logging.getLogger(__name__)
@@ -42,6 +44,8 @@ class DIPState:
         Iteration at which this attempt began, with nothing remembered but the weights.
     redrawn : int
         1 if the weights were drawn anew because the network was dead.
+    falls_from : int
+        Iteration from which on the learning rate falls, where the fit decides on it; 0 before that.
     level : int
         How often the image is halved in this stage of `ctuq.recon.stages.fit_in_stages`.
     """
@@ -58,6 +62,7 @@ class DIPState:
     attempt: int = 0
     begun: int = 0
     redrawn: int = 0
+    falls_from: int = 0
     level: int = 0
 
 
@@ -124,7 +129,10 @@ def dip(
 
 def finished(state: DIPState, options: DIPOptions) -> bool:
     """Whether a fit in this state stops by its rule."""
-    length = _settings(state, options).length
+    settings = _settings(state, options)
+    length = settings.length
+    if settings.patient:
+        return state.falls_from > 0 and state.iteration >= state.falls_from + _FALL
     return state.iteration >= length or state.iteration - int(state.best_iteration.max()) > options.patience * length
 
 
@@ -158,7 +166,9 @@ def _again(state: DIPState, generate: Generator, fit: Data, held_out: Data, opti
         iteration = int(state.best_iteration.max())
         history = state.history[state.history[:, 0] <= iteration]
         best = state.best
-        again = replace(state, iteration=iteration, parameters=best, average=best, first=none, second=none, history=history)
+        again = replace(
+            state, falls_from=0, iteration=iteration, parameters=best, average=best, first=none, second=none, history=history
+        )
         return replace(again, attempt=attempt, begun=iteration)
     rng = torch.Generator(device="cpu").manual_seed(attempt)
     fresh = _fresh(random_weights(generate, fit, options.network, rng=rng, level=_LEVELS[attempt % len(_LEVELS)]), fit)
@@ -176,14 +186,14 @@ def _descend(
 ) -> Iterator[tuple[DIPState, Tensor]]:
     """States at every look, and which images are alive: not flat, and with a gradient."""
     settings = _settings(state, options)
-    rate = settings.learning_rate / 2**state.attempt
+    rate = settings.rate / 2**state.attempt
     parameters = {name: _laid_out(value).requires_grad_(True) for name, value in state.parameters.items()}
     average = {name: value.clone() for name, value in state.average.items()}
     optimiser = torch.optim.Adam(parameters.values(), lr=rate, betas=(0.9, 0.99))
     _restore(optimiser, parameters, state)
     weight = options.total_variation * fit.A.domain.size / fit.A.range.size
     for iteration in range(state.iteration + 1, settings.length + 1):
-        optimiser.param_groups[0]["lr"] = rate * _schedule(iteration, state.begun, settings)
+        optimiser.param_groups[0]["lr"] = rate * _schedule(iteration, state, settings)
         optimiser.zero_grad()
         x = generate(parameters)
         misfit = fit.misfit(x) / fit.size
@@ -202,6 +212,8 @@ def _descend(
                 misfits = fit.misfit(x), held_out.misfit(x)
             moments = [optimiser.state[value] for value in parameters.values()]
             state = _look(iteration, state, parameters, average, moments=moments, misfits=misfits)
+            if settings.patient and not state.falls_from and (_stalled(state) or iteration >= settings.length - _FALL):
+                state = replace(state, falls_from=iteration)
             yield state, alive
             if finished(state, options):
                 return
@@ -270,9 +282,20 @@ def _restore(optimiser: torch.optim.Adam, parameters: dict[str, Tensor], state: 
         }
 
 
-def _schedule(iteration: int, begun: int, settings: DIPOptions) -> float:
-    warm = min(1.0, (iteration - begun) / (20 if settings.educated else 50))
-    return warm * max(0.01, 0.5 * (1 + math.cos(math.pi * iteration / settings.length)))
+def _stalled(state: DIPState) -> bool:
+    """Whether the last 100 iterations have improved the held-out misfit of every image by less than a tenth."""
+    unseen = state.history[:, 1 + (state.history.shape[1] - 1) // 2 :]
+    before = state.history[:, 0] <= state.iteration - _LONG
+    return bool(before.any()) and bool((unseen.amin(0) > _STALL * unseen[before].amin(0)).all())
+
+
+def _schedule(iteration: int, state: DIPState, settings: DIPOptions) -> float:
+    """The learning rate over its peak."""
+    warm = min(1.0, (iteration - state.begun) / _WARM)
+    share = iteration / settings.length
+    if settings.patient:
+        share = (iteration - state.falls_from) / _FALL if state.falls_from else 0.0
+    return warm * max(0.01, 0.5 * (1 + math.cos(math.pi * share)))
 
 
 def _variation(x: Tensor) -> Tensor:

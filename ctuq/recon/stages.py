@@ -10,7 +10,6 @@ from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip, finished
 from ctuq.tomo import VolumeGrid, ray_transform
 
 _COARSEST = 128
-_SHARE = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +30,7 @@ def fit_in_stages(
 ) -> Iterator[DIPState]:
     """As `ctuq.recon.dip.dip`; images of 256 pixels and more are fitted at 128, then at twice the size, up to their own.
 
-    Each stage starts from the best weights of the one before, and all but the first take half the iterations. The states'
+    Each stage starts from the best weights of the one before, and all but the first take fewer iterations. The states'
     ``level`` is how often the size is halved; the last states have level 0.
     """
     highest = levels(fit.A.grid)
@@ -76,7 +75,7 @@ def all_finished(state: DIPState, grid: VolumeGrid, options: DIPOptions) -> bool
 
 
 def _options(options: DIPOptions, level: int, highest: int) -> DIPOptions:
-    return options if level == highest else replace(options, iterations=max(1, round(_SHARE * options.length)))
+    return options if level == highest else replace(options, iterations=options.refining)
 
 
 def _stage(generate: Generator, fit: Data, held_out: Data, level: int) -> _Stage:

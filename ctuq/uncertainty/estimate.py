@@ -88,6 +88,7 @@ def estimate(
     variation: float = 0.0,
     rng: torch.Generator | None = None,
     way: Route | None = None,
+    floor_shape: float = _FLOOR_SHAPE,
 ) -> Estimate:
     """Evidence on the fitted views, scales from the held-out ones, posterior given all.
 
@@ -104,13 +105,15 @@ def estimate(
         Of seed 0 by default.
     way : Route, optional
         What is exact; by default by size alone.
+    floor_shape : float
+        See `log_hyperprior`.
     """
     rng = torch.Generator().manual_seed(0) if rng is None else rng
     unseen = torch.isin(model.views, torch.as_tensor(held_out, device=model.views.device))
     if way is None:
         way = route(model.image.numel(), len(unseen), int((~unseen).sum()), 0)
     method = "dense" if way.exact_evidence else "em"
-    evidence = fit_evidence(model, ~unseen, variation=variation, rng=rng, method=method)
+    evidence = fit_evidence(model, ~unseen, variation=variation, rng=rng, method=method, floor_shape=floor_shape)
     scales, calibration = Scales(1, 1, float("inf"), float("inf")), None
     correction = torch.zeros_like(model.mean)
     if len(held_out):

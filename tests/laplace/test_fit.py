@@ -4,28 +4,13 @@ import pytest
 import torch
 from linear_models import normal
 from torch import nn
+from trained_networks import Sums, trained
 
 from ctuq import laplace
 from ctuq.errors import InputError
 from ctuq.laplace.evidence.dense import ExactExpectation
 from ctuq.laplace.system.problem import Point
 from ctuq.laplace.system.routes import assembled, fits_densely, problem_of
-from ctuq.linops.operator import LinearOperator, Space
-
-
-def trained(outputs=1, seed=3):
-    """A small network, fitted a little, with inputs and function values."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, outputs, bias=False)).double()
-    x = normal(torch.Generator().manual_seed(seed), 60, 2)
-    f = torch.stack([torch.sin(x[:, 0] + k) + 0.3 * x[:, 1] for k in range(outputs)], 1)
-    optimiser = torch.optim.Adam(net.parameters(), 2e-2)
-    for _ in range(100):
-        optimiser.zero_grad()
-        (net(x) - f).square().mean().backward()
-        optimiser.step()
-    return net.eval(), x, f
 
 
 @pytest.fixture(scope="module")
@@ -156,20 +141,6 @@ def test_mini_batches_find_the_evidence_too(solver, rng):
     )
     assert fit.total_dimension.value == pytest.approx(exact.total_dimension.value, rel=0.4)
     assert float((fit.mode - exact.mode).norm()) < 0.2 * float(exact.mode.norm())
-
-
-class Sums(LinearOperator):
-    """Image (8,) to three weighted sums."""
-
-    def __init__(self):
-        self.domain, self.range = Space((8,), torch.float64), Space((3,), torch.float64)
-        self._matrix = torch.linspace(-1, 1, 24, dtype=torch.float64).reshape(3, 8).sin()
-
-    def _apply(self, x):
-        return x @ self._matrix.T
-
-    def _apply_transpose(self, y):
-        return y @ self._matrix
 
 
 def test_an_observed_output_is_fitted_through_what_observes_it(rng):

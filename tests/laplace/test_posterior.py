@@ -2,7 +2,7 @@ import pytest
 import scipy.stats
 import torch
 from linear_models import normal
-from test_fit import Sums, trained
+from trained_networks import Sums, trained
 
 from ctuq import laplace
 from ctuq.errors import InputError

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers.images import posterior_covariance, prior_covariance, rays_matrix, some_point
+from images import posterior_covariance, prior_covariance, rays_matrix, some_point
 
 from ctuq.laplace.evidence.hyperprior import value_and_slope
 from ctuq.uncertainty import estimate as module

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from helpers.images import prior_covariance, rays_matrix, some_point
+from images import prior_covariance, rays_matrix, some_point
 
 from ctuq.errors import InputError
 from ctuq.uncertainty.factor import PRIORS, products_of, rank_of

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers.images import prior_covariance, rays_matrix, some_point
+from images import prior_covariance, rays_matrix, some_point
 
 from ctuq.laplace.priors.sensitivity import derivatives, pair_products
 from ctuq.uncertainty.factor import PRIORS

@@ -1,7 +1,7 @@
 import pytest
 import scipy.stats
 import torch
-from helpers.images import posterior_covariance, rays_matrix, some_point
+from images import posterior_covariance, rays_matrix, some_point
 
 from ctuq.laplace.system.problem import plus_identity
 from ctuq.linops.sparse import SparseRows

@@ -17,6 +17,7 @@ _LABELS = {
     "rank_correlation": "rank correlation of |error| and std",
     "sigma2": "noise variance of a ray of weight 1",
     "log_evidence": "log evidence (nats)",
+    "log_evidence_error": "its standard error",
 }
 _SCORES = {
     "held_out": "Rays of held-out views",
@@ -94,13 +95,21 @@ def _compared(calibrated: Mapping[str, float], raw: Mapping[str, float]) -> Rows
 def hyperparameters(result: Result) -> Rows:
     """Noise, evidence and prior."""
     known = {"sigma2": result.sigma2, "log_evidence": result.log_evidence}
+    if result.log_evidence_error:
+        known["log_evidence_error"] = result.log_evidence_error
     return pairs({key: value for key, value in known.items() if np.isfinite(value)} | dict(result.prior))
 
 
 def timing_rows(result: Result) -> Rows:
-    """Stage and seconds, with the sum."""
+    """Stage and seconds, with the sum, and what was planned before the fit."""
     rows = [(label(stage), f"{seconds:.1f}") for stage, seconds in result.timings.items()]
-    return [*rows, ("sum", f"{sum(result.timings.values()):.1f}")] if rows else []
+    if not rows:
+        return []
+    rows.append(("sum", f"{sum(result.timings.values()):.1f}"))
+    if result.plan:
+        rows.append(("planned", f"{float(result.plan['seconds']):.0f} s, {float(result.plan['bytes']) / 2**30:.1f} GiB"))
+        rows.append(("route", str(result.plan["reason"])))
+    return rows
 
 
 def input_rows(result: Result) -> Rows:

@@ -1,4 +1,4 @@
-"""The evidence of one prior variance and the noise, by one eigendecomposition; and of several, by the engine's maximiser."""
+"""The evidence of one prior variance and the noise, by one eigendecomposition; and of several, by the engine."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,11 @@ import torch
 from torch import Tensor
 
 from ctuq.errors import InputError
-from ctuq.laplace import DiagonalPrior, Evidence, maximise_dense
+from ctuq.laplace import DiagonalPrior
+from ctuq.laplace.fit import maximise
+from ctuq.laplace.system.problem import Problem
+from ctuq.linops.basic import Dense
+from ctuq.linops.gaussian import stable_cholesky
 
 _RATIOS = np.linspace(-12, 25, 75)
 
@@ -24,12 +28,21 @@ class Variances:
     value: float
 
 
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Log variances of several components (c,), noise variance of a ray of weight 1, and the log evidence there, nats."""
+
+    psi: Tensor
+    sigma2: float
+    value: float
+
+
 def learn_variance(K: Tensor, t: Tensor, noise: Tensor) -> Variances:
     """Maximise ``log N(t | 0, s K + sigma2 diag(noise))`` over s and sigma2.
 
     With the eigenvalues v of the whitened K and z the whitened t along its eigenvectors, sigma2 is ``mean(z^2 / (r v + 1))`` at
-    a ratio ``r = s / sigma2``, and only r is searched for: a grid over its logarithm, then Brent's method. The maximiser is
-    that of `ctuq.laplace.maximise_dense`, which needs a Cholesky factor for every step.
+    a ratio ``r = s / sigma2``, and only r is searched for: a grid over its logarithm, then Brent's method. The maximum is
+    that of `learn_variances`, which needs a Cholesky factor for every step.
 
     Parameters
     ----------
@@ -61,8 +74,8 @@ def learn_variance(K: Tensor, t: Tensor, noise: Tensor) -> Variances:
     return Variances(math.exp(best) * sigma2 / scale, sigma2, value)
 
 
-def learn_variances(components: Sequence[Tensor], names: tuple[str, ...], t: Tensor, noise: Tensor) -> Evidence:
-    """Variances of several fixed components, and the noise, at the maximum of the evidence of ``t``.
+def learn_variances(components: Sequence[Tensor], names: tuple[str, ...], t: Tensor, noise: Tensor) -> Factors:
+    """Variances of several fixed components, and the noise, at the maximum of the evidence of ``t``, by the general engine.
 
     Parameters
     ----------
@@ -70,6 +83,13 @@ def learn_variances(components: Sequence[Tensor], names: tuple[str, ...], t: Ten
         Covariances of the rays at variance 1.
     names : tuple of str
     t, noise : Tensor, float64, shape (m,)
+        As for `learn_variance`.
     """
-    prior = DiagonalPrior(names, tuple(slice(i, i + 1) for i in range(len(names))))
-    return maximise_dense(torch.stack(list(components)), t, prior, noise=noise)
+    m, root = len(t), noise.rsqrt()
+    whitened = torch.stack([root[:, None] * K * root for K in components])
+    features = Dense(torch.cat([stable_cholesky(K) for K in whitened], 1))
+    unknown = torch.full((1,), torch.nan, dtype=torch.float64)
+    problem = Problem(features, root * t, unknown, log_scale=-0.5 * float(noise.log().sum()))
+    prior = DiagonalPrior(names, tuple(slice(i * m, (i + 1) * m) for i in range(len(names))))
+    found = maximise(problem, prior, method="dense", components=whitened)
+    return Factors(found.psi, float(found.sigma2), found.log_evidence)
