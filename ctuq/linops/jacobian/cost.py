@@ -70,7 +70,7 @@ def _measure(frozen: Frozen, inputs: Tensor, memory: int | None) -> ProductCost:
     _, J = frozen.linearise(inputs)
     most, near = J.rows_within(memory), J.choice.vjp_rows
     # Below the threshold a convolution takes another way to the gradient of its weight.
-    tape = {min(near, ROWS_WORTH_UNFOLDING - 1), max(near, 2 * ROWS_WORTH_UNFOLDING)} if J.recorded else set()
+    tape = {min(near, ROWS_WORTH_UNFOLDING - 1), max(near, 8)} if J.recorded else set()
     ways = [("tape", rows) for rows in sorted({min(rows, most) for rows in tape})]
     whole = [("func", min(max(1, near // 2), most))]  # vmap keeps more of each row
     forward = _seconds(lambda: frozen(inputs), inputs.device)
