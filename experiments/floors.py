@@ -1,7 +1,7 @@
 """What keeps the floors off zero, and what it is worth: coverage of the truth and of unseen views for several hyperpriors.
 
-``python -m experiments.floors``: sixteen problems with one set of defaults; ``figures/floors.csv`` has a row for each and each shape
-of the floors' hyperprior (0 is the plain evidence), and the means over the problems are printed.
+``python -m experiments.floors``: eighteen problems with one set of defaults; ``figures/floors.csv`` has a row for each and each
+shape of the floors' hyperprior (0 is the plain evidence), and the means over the problems are printed.
 """
 
 import csv

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ctuq.design.algebra.conditioning import Conditioned
 from ctuq.design.problem import DesignProblem
 
+# Views that mirror each other in a symmetric object tie to rounding, and a run from a cache must choose as the first one did.
 _TIE = 1e-9
 
 

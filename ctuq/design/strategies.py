@@ -23,7 +23,8 @@ _MOST_SUBSETS = 200_000
 def equidistant(angles: NDArray[np.float64], n: int, *, period: float = np.pi) -> Views:
     """``n`` views as evenly as the candidates allow, placed anew for every count: it must be known in advance.
 
-    The first candidate's angle is one of them; each other place takes the nearest candidate that is still free.
+    The first candidate's angle is one of them; each other place takes the nearest candidate that is still free. Hard to beat
+    where an object has no direction: over half a turn best on the walnut up to 20 angles (25.4 dB, adaptive ones 24.7 to 25.1).
     """
     _enough(angles, n)
     return _nearest_free(angles, angles[0] + period * np.arange(n) / n, period, ())

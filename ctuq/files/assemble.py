@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam
 from ctuq.tomo.preprocess import Corrected, projections_from_counts, repaired, spikes
 from ctuq.tomo.scan import Provenance, Scan
 
+Worth = Literal["exposure", "weight", "counts"]
 _NEEDED = {"parallel": ("kind", "angles", "pixel"), "fan": ("kind", "angles", "pixel", "source_to_axis", "source_to_detector")}
 _EXAMPLES = {
     "kind": "kind: parallel",
@@ -30,16 +32,15 @@ class Assembled:
     Parameters
     ----------
     scan : Scan
-    photons : float, optional
-        Counts that a weight of 1 stands for; None where the weights are not made from counts.
-    weighted : bool
-        Whether the file tells what its rays are worth, in counts or weights. Else the weights, if there are any, only mark bad
-        rays.
+    unit : float
+        What a weight of 1 stands for: counts above the dark level, or so much of the file's own weights.
+    worth : {"exposure", "weight", "counts"}
+        What the file tells of its rays: nothing (the weights, if there are any, only mark bad rays), weights or counts.
     """
 
     scan: Scan
-    photons: float | None
-    weighted: bool
+    unit: float
+    worth: Worth
 
 
 def missing_fields(fields: Mapping[str, object]) -> tuple[str, ...]:
@@ -59,21 +60,20 @@ def assemble(raw: Raw, source: str, sha256: str) -> Assembled:
         If parts of the geometry are missing, shapes disagree, or nothing usable was measured.
     """
     if raw.whole is not None:
-        return Assembled(raw.whole, None, raw.weights is not None)
+        return Assembled(raw.whole, 1.0, "exposure" if raw.weights is None else "weight")
     geometry = build_geometry(raw, source)
     corrected = _corrected(raw, source)
     steps = [f"row {raw.row} of {raw.rows} read"] if raw.rows > 1 else []
     steps += raw.notes
-    counted = raw.kind_of_values == "counts" and raw.weights is None
-    weighted = counted or raw.weights is not None
-    weights = corrected.weights.astype(np.float32) if weighted or corrected.bad > 0 else None
+    worth: Worth = "weight" if raw.weights is not None else "counts" if raw.kind_of_values == "counts" else "exposure"
+    weights = corrected.weights.astype(np.float32) if worth != "exposure" or corrected.bad > 0 else None
     if raw.kind_of_values != "log":
         steps.append("flat-field corrected, -log taken" if raw.kind_of_values == "counts" else "-log taken")
     if corrected.bad:
         steps.append(f"{corrected.bad} bad rays of {corrected.projections.size} repaired, weight 0")
     provenance = Provenance(source=source, sha256=sha256, steps=tuple(steps), facts=dict(raw.facts))
     scan = Scan(corrected.projections.astype(np.float32), geometry, weights, raw.truth, raw.grid, provenance)
-    return Assembled(_with_axis(scan, raw), corrected.unit if counted else None, weighted)
+    return Assembled(_with_axis(scan, raw), corrected.unit, worth)
 
 
 def build_geometry(raw: Raw, source: str) -> Geometry:

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.assemble import Assembled, assemble
+from ctuq.files.assemble import Assembled, Worth, assemble
 from ctuq.files.formats.detect import file_hash
 from ctuq.files.formats.ownscan import geometry_tree
 from ctuq.files.formats.raw import Raw
@@ -33,13 +33,13 @@ class NewViews:
     weights : array of float32, same shape, optional
         0 for bad rays, and else what ``unit`` says. None means that all rays are good and the files tell no more.
     unit : {"exposure", "weight", "counts"}
-        Of the weights: what the exposure lets expect, the file's own weights with mean 1, or counted photons.
+        Of the weights: what the exposure lets expect, the files' own weights over their mean, or counted photons.
     """
 
     angles: NDArray[np.float64]
     projections: NDArray[np.float32]
     weights: NDArray[np.float32] | None
-    unit: Literal["exposure", "weight", "counts"]
+    unit: Worth
 
 
 def new_views(
@@ -74,14 +74,13 @@ def new_views(
     parts = [_of_file(path, known, kept, geometry, angles) for path in paths]
     if len({part.unit for part in parts}) > 1:
         raise InputError("Some of these files hold counts or weights and others do not; tell them one by one.")
-    bare = all(part.weights is None for part in parts)
-    weights = [np.ones_like(part.projections) if part.weights is None else part.weights for part in parts]
-    return NewViews(
-        np.concatenate([part.angles for part in parts]),
-        np.concatenate([part.projections for part in parts]),
-        None if bare else np.concatenate(weights),
-        parts[0].unit,
-    )
+    weights = None
+    if any(part.weights is not None for part in parts):
+        weights = np.concatenate([np.ones_like(p.projections) if p.weights is None else p.weights for p in parts])
+        if parts[0].unit == "weight":
+            weights = weights / weights[weights > 0].mean()
+    angles, projections = (np.concatenate([getattr(part, name) for part in parts]) for name in ("angles", "projections"))
+    return NewViews(angles, projections, weights, parts[0].unit)
 
 
 def _of_file(
@@ -93,9 +92,8 @@ def _of_file(
     if scan.weights is not None and not (seen := scan.weights.max(1) > 0).all():
         lost = float(np.rad2deg(scan.geometry.angles[~seen][0])) * (-1 if kept.get("clockwise") else 1) + 0.0
         raise InputError(f"'{path}' has no ray that counts at {lost:.6g}°: all are NaN or bad; reject that angle.")
-    unit = "exposure" if not found.weighted else "weight" if found.photons is None else "counts"
-    weights = scan.weights if found.photons is None or scan.weights is None else scan.weights * np.float32(found.photons)
-    return NewViews(scan.geometry.angles, scan.projections, weights, unit)
+    unit = np.float32(1.0 if found.worth == "exposure" else found.unit)
+    return NewViews(scan.geometry.angles, scan.projections, None if scan.weights is None else unit * scan.weights, found.worth)
 
 
 def _assembled(

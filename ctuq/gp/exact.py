@@ -4,7 +4,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -17,10 +17,19 @@ from ctuq.linops.solve import CG, Solution, relative
 
 _REFINEMENTS, _LEAST, _CLOSE = 8, 1e-6, 1e-3
 _SMALL = 4000
+_EXCESS, _TIGHTER = 2e-3, 4
 
 
 class Inverse(ABC):
-    """``(K + sigma2 I)^-1``, prepared: factor or preconditioner are at hand."""
+    """``H^-1`` with ``H = K + sigma2 I``, prepared: factor or preconditioner are at hand.
+
+    Variances come from predictors: with any d, ``own - c d^T - d c^T + d H d^T`` is the covariance of what the predictor
+    ``d^T y`` leaves, larger than the exact one by ``r H^-1 r^T`` with ``r = c - d H``. It is symmetric and positive, and an
+    error of the solve enters by its square; in ``own - c d^T`` it would enter as it is, beside variances that may be a
+    millionth of the prior's.
+    """
+
+    K: KernelOperator
 
     @abstractmethod
     def __call__(self, b: Tensor, *, shift: Tensor | None = None) -> Solution:
@@ -29,9 +38,21 @@ class Inverse(ABC):
         The shift is noise, from which primal descent makes less of its own. The residual is relative to ``|b + shift|``.
         """
 
-    def quadratic(self, b: Tensor) -> Tensor:
-        """``b^T (K + sigma2 I)^-1 b`` for each row of ``b`` (k, n), shape (k,)."""
-        return (self(b).value * b).sum(1)
+    def variance(self, own: Tensor, cross: Tensor) -> Tensor:
+        """Posterior variances of k values from their prior variances (k,) and their covariances with the data (k, n)."""
+        gain, left = self._gain(own, cross)
+        return own - (gain * (cross + left)).sum(1)
+
+    def covariance(self, own: Tensor, cross: Tensor) -> Tensor:
+        """Posterior covariance (k, k) of k values from that of the prior and their covariances with the data (k, n)."""
+        gain, left = self._gain(own.diagonal(), cross)
+        found = own - gain @ cross.T - left @ gain.T
+        return (found + found.T) / 2
+
+    def _gain(self, own: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows d close to ``H^-1 c``, and ``c - H d`` in float64."""
+        gain = self(cross).value
+        return gain, cross - self.K.exact(gain)
 
 
 class Method(Protocol):
@@ -85,15 +106,17 @@ class _Factor(Inverse):
     factor: Tensor
 
     def __call__(self, b: Tensor, *, shift: Tensor | None = None) -> Solution:
-        return _refine("Cholesky", self.K, b if shift is None else b + shift, goal(self.K, _CLOSE), self._attempt)
+        b, target = b if shift is None else b + shift, goal(self.K, _CLOSE)
+        x, r, steps = _refine(self.K, b, torch.full_like(b[:, 0], target), self._attempt)
+        return _judged("Cholesky", (b, x, r), target, steps)
 
-    def _attempt(self, b: Tensor, rtol: float) -> tuple[Tensor, int]:
+    def _attempt(self, b: Tensor, rtol: Tensor) -> tuple[Tensor, int]:
         half = torch.linalg.solve_triangular(self.factor, b.T.to(self.factor), upper=False)
         return torch.linalg.solve_triangular(self.factor.mT, half, upper=True).T.to(b), 1
 
-    def quadratic(self, b: Tensor) -> Tensor:
-        half = torch.linalg.solve_triangular(self.factor, b.T.to(self.factor), upper=False)
-        return half.norm(dim=0, dtype=torch.float64).square()
+    def variance(self, own: Tensor, cross: Tensor) -> Tensor:
+        half = torch.linalg.solve_triangular(self.factor, cross.T.to(self.factor), upper=False)
+        return own - half.norm(dim=0, dtype=torch.float64).square()
 
 
 @dataclass(frozen=True)
@@ -101,7 +124,8 @@ class ConjugateGradients:
     """Conjugate gradients with a randomised Nystrom preconditioner, refined in float64.
 
     Products run in the operator's type; the residual is computed in float64 and what is left is solved for again, until its
-    root mean square is ``tolerance`` noise standard deviations.
+    root mean square is ``tolerance`` noise standard deviations. Variances have a tolerance each: they are solved for until what
+    the residual adds to them is below a 500th.
 
     Parameters
     ----------
@@ -139,13 +163,50 @@ class _Preconditioned(Inverse):
     solver: CG
 
     def __call__(self, b: Tensor, *, shift: Tensor | None = None) -> Solution:
-        return _refine("Conjugate gradients", self.K, b if shift is None else b + shift, self.target, self._attempt)
+        b = b if shift is None else b + shift
+        x, r, steps = _refine(self.K, b, torch.full_like(b[:, 0], self.target), self._attempt)
+        return _judged("Conjugate gradients", (b, x, r), self.target, steps)
 
-    def _attempt(self, b: Tensor, rtol: float) -> tuple[Tensor, int]:
+    def _gain(self, own: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
+        """Each row to the residual that its own variance allows: its excess ``r H^-1 r^T`` is known by the preconditioner.
+
+        The sketch is below K, so that the preconditioner's value bounds it from above.
+        """
+        gain, left = torch.zeros_like(cross), cross
+        goals, excess = torch.full_like(own, self.target), torch.full_like(own, torch.inf)
+        for _ in range(_TIGHTER):
+            change, left, _ = _refine(self.K, left, goals, self._attempt)
+            gain = gain + change
+            excess = self._excess(left)
+            allowed = _EXCESS * (own - (gain * (cross + left)).sum(1) - excess).clamp(min=0)
+            if bool((excess <= allowed).all()):
+                break
+            # Half of what would do, since the variance itself falls; beside rounding no more than a hundredth at a time.
+            falls = (allowed / excess.clamp(min=torch.finfo(excess.dtype).tiny)).sqrt().clamp(0.01, 2.0) / 2
+            goals = left.norm(dim=1) * falls
+        _warn_of_excess(excess, own - (gain * (cross + left)).sum(1))
+        return gain, left
+
+    def _excess(self, left: Tensor) -> Tensor:
+        assert self.solver.preconditioner is not None
+        return (left * self.solver.preconditioner(left)).sum(1)
+
+    def _attempt(self, b: Tensor, rtol: Tensor) -> tuple[Tensor, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the float64 residual decides
-            found = replace(self.solver, rtol=rtol)(self.K, b)
+            found = self.solver.each(self.K, b, rtol)
         return found.value, found.steps
+
+
+def _warn_of_excess(excess: Tensor, variance: Tensor) -> None:
+    share = excess / torch.maximum(variance, excess).clamp(min=torch.finfo(variance.dtype).tiny)
+    worst = float(share.max()) if len(share) else 0.0
+    if worst > 10 * _EXCESS:
+        warnings.warn(
+            f"Up to {100 * worst:.0f} % of a variance may be what conjugate gradients left unsolved: "
+            "use float64 products, a higher rank, more steps, or Cholesky.",
+            stacklevel=5,
+        )
 
 
 def goal(K: KernelOperator, tolerance: float) -> float:
@@ -160,12 +221,21 @@ def warn_of_miss(name: str, residual: Tensor, goal: float, advice: str) -> None:
         warnings.warn(f"{name} left a residual of {worst / goal:.1f} times the tolerance: {advice}.", stacklevel=4)
 
 
+def _judged(name: str, solved: tuple[Tensor, Tensor, Tensor], target: float, steps: int) -> Solution:
+    """The solution x of right-hand sides b with residuals r, all (k, n), and a warning if it misses the target."""
+    b, x, r = solved
+    size = r.norm(dim=1)
+    warn_of_miss(name, size, target, "use float64 products, a higher rank, more steps, or Cholesky")
+    return Solution(x, relative(r, b), steps, bool((size <= target).all()))
+
+
 def _refine(
-    name: str, K: KernelOperator, b: Tensor, target: float, attempt: Callable[[Tensor, float], tuple[Tensor, int]]
-) -> Solution:
+    K: KernelOperator, b: Tensor, target: Tensor, attempt: Callable[[Tensor, Tensor], tuple[Tensor, int]]
+) -> tuple[Tensor, Tensor, int]:
     """Iterative refinement: solve for the float64 residual until its norm is below the target or stops falling by half.
 
-    ``attempt(b, rtol)`` gives a solution to about a relative residual, and its steps.
+    ``attempt(b, rtol)`` gives a solution to about a relative residual of each row, and its steps. Returned are the solution,
+    its residual and the steps.
     """
     x, r, steps = torch.zeros_like(b), b.clone(), 0
     size = r.norm(dim=1)
@@ -173,7 +243,7 @@ def _refine(
         left = (size > target).nonzero()[:, 0]
         if not len(left):
             break
-        value, taken = attempt(r[left], max(target / 2 / float(size[left].max()), _LEAST))
+        value, taken = attempt(r[left], (target[left] / 2 / size[left]).clamp(min=_LEAST))
         steps += taken
         trial = x[left] + value
         rest = b[left] - K.exact(trial)
@@ -183,5 +253,4 @@ def _refine(
         x[gained], r[gained], size[gained] = trial[better], rest[better], rest[better].norm(dim=1)
         if stuck:
             break
-    warn_of_miss(name, size, target, "use float64 products, a higher rank, more steps, or Cholesky")
-    return Solution(x, relative(r, b), steps, bool((size <= target).all()))
+    return x, r, steps

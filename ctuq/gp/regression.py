@@ -103,7 +103,7 @@ class GaussianProcessPosterior:
         """Posterior covariance of the function at inputs (m, d), float64, shape (m, m): m solves."""
         x, data = x.double(), self.x.double()
         cross = self.process.kernel(x, data).detach()
-        return self.process.kernel(x, x).detach() - self.inverse(cross).value @ cross.T
+        return self.inverse.covariance(self.process.kernel(x, x).detach(), cross)
 
     def std(self, x: Tensor, *, batch: int = 512) -> Tensor:
         """Posterior standard deviation of the function at inputs (m, d), float64, shape (m,): m solves, exact as they are."""
@@ -111,7 +111,7 @@ class GaussianProcessPosterior:
         parts = []
         for part in x.split(batch):
             cross = k(part, data).detach()
-            parts.append(k.diagonal(part).detach() - self.inverse.quadratic(cross))
+            parts.append(self.inverse.variance(k.diagonal(part).detach(), cross))
         return torch.cat(parts).clamp(min=0).sqrt()
 
     def samples(self, count: int, *, rng: torch.Generator, features: int = 2000) -> SamplePaths:

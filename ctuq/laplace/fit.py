@@ -1,16 +1,17 @@
 """Hyperparameters of a linearised network by its evidence: one call, by whichever route fits the problem."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ctuq.errors import InputError
+from ctuq.errors import CtuqError, InputError
 from ctuq.laplace.evidence.ascent import Ascent, Step, ascend, mackay, scoring
 from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
-from ctuq.laplace.evidence.hyperprior import Hyperprior, with_hyperprior
+from ctuq.laplace.evidence.hyperprior import Hyperprior, value_and_slope, with_hyperprior
 from ctuq.laplace.evidence.sampled import Expectation, SampledExpectation
 from ctuq.laplace.evidence.sweep import Sweep, estimated_evidence, lowest_factor, sweep
 from ctuq.laplace.predictive import HeldOut
@@ -24,6 +25,11 @@ from ctuq.laplace.tangent.normalisation import check_prior
 from ctuq.linops.estimate import Estimate
 
 METHODS = ("auto", "dense", "em", "gradient")
+_SPREAD, _NOISE_SPREAD = 3.0, 1.5
+"""Standard deviations of the logarithms that other starts are drawn with."""
+_NOISELESS, _BEYOND, _RELIABLE = 1e-4, 5.0, 0.01
+_LEAST_NOISE = {torch.float64: 25.0, torch.float32: 14.0}
+"""How far learned noise may fall, as the logarithm of a factor, before samples are noise themselves."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +117,7 @@ def maximise_evidence(
     batch: int | None = None,
     max_steps: int = 60,
     cap: float = 1e4,
+    starts: int = 4,
     rng: torch.Generator | None = None,
 ) -> Fit:
     """Maximise the evidence of the tangent model over the prior's hyperparameters and the noise.
@@ -139,6 +146,9 @@ def maximise_evidence(
         Data in a mini-batch of SGD or SDD; most steps of the search.
     cap : float
         Largest ratio of a variance to the one that all share in the first steps of ``em`` and ``gradient``.
+    starts : int
+        Searches of ``dense`` where several variances compete, from those of equal shares, equal ones, and random ones:
+        their evidence has several maxima, and the best is kept. One search only where ``start`` is given.
     rng : torch.Generator, optional
         Of seed 0 by default.
 
@@ -165,6 +175,7 @@ def maximise_evidence(
         batch=batch,
         max_steps=max_steps,
         cap=cap,
+        starts=starts,
         rng=rng,
     )
 
@@ -183,6 +194,7 @@ def maximise(
     batch: int | None = None,
     max_steps: int = 60,
     cap: float = 1e4,
+    starts: int = 1,
     rng: torch.Generator | None = None,
     hyperprior: Hyperprior | None = None,
     components: Tensor | None = None,
@@ -201,7 +213,7 @@ def maximise(
         reported is the evidence.
     components : Tensor, float64, shape (c, m, m), optional
         ``prior.components`` of the features, for the dense route, where they are known without the features' matrix.
-    method, solver, samples, with_sweep, start, batch, max_steps, cap, rng
+    method, solver, samples, with_sweep, start, batch, max_steps, cap, starts, rng
         As for `maximise_evidence`.
     """
     _check(method, solver, samples)
@@ -209,8 +221,13 @@ def maximise(
     route, reason = (method, "as asked") if method != "auto" else _automatic(problem, prior)
     begin = first_point(problem, prior, rng=rng) if start is None else start
     search = _Search(problem, prior, begin, score, with_sweep, max_steps, rng, hyperprior)
-    found = search.dense(components) if route == "dense" else search.sampled(route, (solver, samples, batch), cap)
+    found = (
+        search.dense(1 if start is not None else starts, components)
+        if route == "dense"
+        else search.sampled(route, (solver, samples, batch), cap)
+    )
     at = found.expectation
+    _warn_of_no_noise(found.ascent.capped, at.point)
     return Fit(
         model,
         problem,
@@ -230,6 +247,15 @@ def maximise(
         method=route,
         reason=reason,
     )
+
+
+def _warn_of_no_noise(capped: tuple[str, ...], point: Point) -> None:
+    if any(name.startswith("noise ") for name in capped):
+        warnings.warn(
+            f"The noise fell to {float(point.sigma2.min()):.1e}, the least that the arithmetic allows: to this model the data "
+            "have none, and neither error bars nor evidence are at a maximum; give the likelihood a sigma2.",
+            stacklevel=4,
+        )
 
 
 def _check_targets(targets: Tensor) -> None:
@@ -255,6 +281,12 @@ class _Found:
     expectation: Expectation
     value: Estimate
     sweep: Sweep | None
+    judge: Callable[[Point], Expectation] | None = None
+
+
+def _value(found: Expectation) -> float:
+    assert found.log_evidence is not None
+    return found.log_evidence
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,47 +302,94 @@ class _Search:
     rng: torch.Generator
     hyperprior: Hyperprior | None = None
 
-    def dense(self, components: Tensor | None = None) -> _Found:
-        """By the exact evidence."""
+    def dense(self, starts: int, components: Tensor | None = None) -> _Found:
+        """By the exact evidence, from several starts where several variances compete."""
         problem = assembled(self.problem) if components is None else self.problem
         expectation = ExactExpectation(problem, self.prior, components=components)
-        ended = maximise_exact(
-            expectation,
-            self.start,
-            learn_noise=self.problem.learn_noise,
-            max_steps=self.max_steps,
-            hyperprior=self.hyperprior,
-        )
-        assert ended.expectation.log_evidence is not None
+        ended = self._maximum(expectation, self.start)
+        for start in self._others(starts - 1):
+            try:
+                again = self._maximum(expectation, start)
+            except CtuqError:
+                continue
+            ended = max(ended, again, key=self._height)
         score, scored = None, "nothing"
         if self.score is not None:
             score, scored = self.score.exact(expectation), "held out"
         elif self.problem.labels is None:
             score, scored = lambda found: expectation.leave_one_out(found.point), "left out"
         swept = self._sweep(expectation, ended.expectation.point, score, scored) if self.with_sweep else None
-        return _Found(ended, ended.expectation, Estimate(ended.expectation.log_evidence, 0.0), swept)
+        return _Found(ended, ended.expectation, Estimate(_value(ended.expectation), 0.0), swept)
+
+    def _maximum(self, expectation: ExactExpectation, start: Point) -> Ascent:
+        return maximise_exact(
+            expectation,
+            start,
+            learn_noise=self.problem.learn_noise,
+            max_steps=self.max_steps,
+            hyperprior=self.hyperprior,
+        )
+
+    def _height(self, found: Ascent) -> float:
+        """What is maximised, at the end of a search."""
+        return _value(found.expectation) + value_and_slope(self.hyperprior, found.expectation.point.psi)[0]
+
+    def _others(self, count: int) -> Iterator[Point]:
+        """Starts with differently shared variances, where there are several: equal ones, then random ones."""
+        if len(self.prior.members) < 2 or not self.max_steps or count < 1:
+            return
+        psi, own = self.start.psi, self.prior.is_variance
+        yield Point(torch.where(own, self.prior.start() + (psi - self.prior.start())[own].mean(), psi), self.start.sigma2)
+        for _ in range(count - 1):
+            draw = torch.randn(len(self.start.vector), generator=self.rng, device=self.rng.device, dtype=torch.float64).cpu()
+            spread = torch.full_like(draw, _NOISE_SPREAD * self.problem.learn_noise)
+            spread[: len(self.start.psi)] = _SPREAD * self.prior.is_variance
+            yield self.start.moved(self.start.vector + spread * draw)
 
     def sampled(self, route: str, sampling: tuple[str, int, int | None], cap: float) -> _Found:
-        """By posterior samples; the end is judged by draws that the search did not see."""
-        update = mackay if route == "em" else scoring
+        """By posterior samples; the end is judged by draws that the search did not see.
+
+        Where it ends almost without noise, the evidence may have a higher maximum at still less of it: a second search from
+        there is kept if it is better.
+        """
+        found = self._ascended(route, sampling, cap, self.start)
+        at = found.expectation.point
+        if self.problem.learn_noise and self.max_steps and float((at.sigma2 / self.start.sigma2).min()) < _NOISELESS:
+            shift = torch.cat([_BEYOND * self.prior.is_variance, torch.full_like(at.sigma2, -_BEYOND)])
+            try:
+                again = self._ascended(route, sampling, cap, at.moved(at.vector + shift))
+            except CtuqError:
+                again = found
+            reliable = again.expectation.gap <= max(found.expectation.gap, _RELIABLE)
+            found = again if reliable and again.value.value > found.value.value else found
+        if not self.with_sweep:
+            return found
+        score, scored = (None, "nothing") if self.score is None else (self.score.sampled, "held out")
+        assert found.judge is not None
+        return replace(found, sweep=self._sweep(found.judge, found.expectation.point, score, scored))
+
+    def _ascended(self, route: str, sampling: tuple[str, int, int | None], cap: float, start: Point) -> _Found:
         problem = for_solver(self.problem, self.prior, sampling[0])
-        ended = ascend(
-            with_hyperprior(SampledExpectation(problem, self.prior, self._sampler(problem, *sampling)), self.hyperprior),
-            self.prior,
-            self.start,
-            learn_noise=self.problem.learn_noise,
-            update=update,
-            max_steps=self.max_steps,
-            cap=cap,
-        )
+        with warnings.catch_warnings():
+            # What solves on the way are worth does not matter; those at the end are done anew.
+            warnings.filterwarnings("ignore", "Solves to a residual")
+            ended = ascend(
+                with_hyperprior(SampledExpectation(problem, self.prior, self._sampler(problem, *sampling)), self.hyperprior),
+                self.prior,
+                start,
+                learn_noise=self.problem.learn_noise,
+                update=mackay if route == "em" else scoring,
+                max_steps=self.max_steps,
+                cap=cap,
+                least_noise=_LEAST_NOISE[problem.features.domain.dtype],
+            )
         point = ended.expectation.point
         fresh = self._sampler(problem, *sampling)
         expectation = SampledExpectation(problem, self.prior, fresh, mode=ended.expectation.mode)
         found, system = expectation(point), System(problem, self.prior, point)
         preconditioner = fresh.preconditioner(system) if isinstance(fresh, BlockCG) else None
         value = estimated_evidence(system, found.mode, rng=self.rng, preconditioner=preconditioner)
-        score, scored = (None, "nothing") if self.score is None else (self.score.sampled, "held out")
-        return _Found(ended, found, value, self._sweep(expectation, point, score, scored) if self.with_sweep else None)
+        return _Found(ended, found, value, None, expectation)
 
     def _sampler(self, problem: Problem, solver: str, samples: int, batch: int | None) -> Sampler:
         draws = Draws.of(problem, samples, rng=self.rng)

@@ -1,7 +1,7 @@
 """The posterior of a fitted tangent model: means, error bars, samples and joint covariances of its outputs."""
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -11,10 +11,10 @@ from ctuq.errors import InputError
 from ctuq.laplace.evidence.dense import ExactExpectation
 from ctuq.laplace.fit import Fit
 from ctuq.laplace.predictive import GaussianPrediction, monte_carlo, prediction, probit, push, sample_covariance
-from ctuq.laplace.system.block_cg import BlockCG, Sampler
+from ctuq.laplace.system.block_cg import BlockCG
 from ctuq.laplace.system.problem import System, plus_identity
 from ctuq.laplace.system.routes import fits_densely, for_solver, sampler_of
-from ctuq.laplace.system.sampling import Draws, condition
+from ctuq.laplace.system.sampling import Conditioned, Draws, condition
 from ctuq.laplace.tangent.likelihoods import Bernoulli, Categorical
 from ctuq.laplace.tangent.model import LinearModel
 from ctuq.linops.memory import require_memory
@@ -23,7 +23,7 @@ from ctuq.linops.solve import CG, Solution, Solver
 
 SOLVERS = ("auto", "cholesky", "cg", "sgd", "sdd")
 _TOGETHER, _ROWS = 32, 64
-_FINE = 1e-8
+_FINE, _EACH = 1e-8, 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,14 +64,13 @@ class Posterior:
         self._batch, self._rng = batch, rng
         self._problem = for_solver(fit.problem, fit.prior, solver)
         self._system = System(self._problem, fit.prior, fit.point)
-        self._solve: Solver | None = None
+        self._block: BlockCG | None = None
         self._finely: Solver | None = None
         if solver == "cholesky":
-            self._solve = self._finely = Factored.of(self._system)
+            self._finely = Factored.of(self._system)
         elif solver == "cg":
-            sketcher = BlockCG(Draws.of(self._problem, 1, rng=rng), rng=rng)
-            self._solve = CG(preconditioner=sketcher.preconditioner(self._system))
-            self._finely = replace(self._solve, rtol=_FINE)
+            self._block = BlockCG(Draws.of(self._problem, 1, rng=rng), rng=rng, each=_EACH)
+            self._finely = CG(_FINE, preconditioner=self._block.preconditioner(self._system))
 
     @property
     def _model(self) -> LinearModel:
@@ -97,14 +96,11 @@ class Posterior:
     def weights(self, n: int, *, rng: torch.Generator) -> Tensor:
         """Draws of the weights minus the mode, float64 (n, P)."""
         parts = []
-        together = _TOGETHER if self._solve is not None else n
+        together = _TOGETHER if self._finely is not None else n
         with warnings.catch_warnings(record=True) as misses:
             for start in range(0, n, together):
                 draws = Draws.of(self._problem, min(together, n - start), rng=rng)
-                if self._solve is not None:
-                    found = condition(self._system, draws, self._solve, with_mode=False)
-                else:
-                    found = self._sampler(draws)(self._system, False, None)
+                found = self._conditioned(draws)
                 self.residual = max(self.residual, float(found.residual.max()))
                 parts.append(found.samples)
         if misses:
@@ -134,9 +130,16 @@ class Posterior:
         rows : Tensor of int, shape (r,)
             Flat indices into the outputs (n, *output).
         inputs : Tensor, optional
+
+        Raises
+        ------
+        ResourceError
+            If it does not fit in memory.
         """
+        needed = 8.0 * len(rows) * (3 * self._problem.weights + 2 * len(rows))
+        require_memory(needed, f"The covariance of {len(rows)} outputs", "ask for fewer", self.fit.mode.device)
         _, jacobian = self._model.at(inputs)
-        if self._solve is not None:
+        if self._finely is not None:
             return self._covariance(jacobian, rows)
         chosen = push(jacobian, self._own).flatten(1)[:, rows]
         return chosen.T @ chosen / self.draws
@@ -149,6 +152,13 @@ class Posterior:
         inputs : Tensor, optional
         method : {"monte_carlo", "probit"}
             How classes are averaged over the posterior.
+
+        Raises
+        ------
+        InputError
+            For another method.
+        ResourceError
+            If the joint covariance of the outputs of each datum does not fit in memory.
         """
         if method not in ("monte_carlo", "probit"):
             raise InputError(f"There is no predictive {method!r}; choose monte_carlo or probit.")
@@ -164,8 +174,12 @@ class Posterior:
         logits = gaussian.samples(self.draws, rng=self._rng).reshape(self.draws, *outputs.shape)
         return Classes(monte_carlo(likelihood, logits), gaussian)
 
-    def _sampler(self, draws: Draws) -> Sampler:
-        return sampler_of(self._problem, draws, self.solver, batch=self._batch, rng=self._rng)
+    def _conditioned(self, draws: Draws) -> Conditioned:
+        if self._block is not None:
+            return self._block.with_draws(draws)(self._system, False, None)
+        if self._finely is not None:
+            return condition(self._system, draws, self._finely, with_mode=False)
+        return sampler_of(self._problem, draws, self.solver, batch=self._batch, rng=self._rng)(self._system, False, None)
 
     @cached_property
     def _own(self) -> Tensor:
@@ -174,6 +188,10 @@ class Posterior:
 
     def _data_covariance(self, jacobian: LinearOperator, n: int) -> Tensor:
         """Covariance of the outputs of each datum, (n, d, d)."""
+        d = jacobian.range.size // n
+        at_once = 3 * min(n, max(1, _ROWS // d)) * d * (self._problem.weights + d) if self.exact else self.draws * n * d
+        what = f"The joint covariance of the {d} outputs of each of {n} data"
+        require_memory(8.0 * (2 * n * d**2 + at_once), what, "take std() or samples(), or fewer inputs", self.fit.mode.device)
         if not self.exact:
             return sample_covariance(push(jacobian, self._own).reshape(self.draws, n, -1))
         index = torch.arange(jacobian.range.size, device=self._rng.device).reshape(n, -1)

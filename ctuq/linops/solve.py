@@ -109,10 +109,16 @@ class CG:
         InputError
             If K does not act on tensors of b's shape, or b is not finite.
         """
+        found = self.each(K, b, torch.full((len(b),), self.rtol, dtype=torch.float64, device=b.device), start=start)
+        return reported("CG", found, self.rtol)
+
+    @torch.no_grad()
+    def each(self, K: LinearOperator, b: Tensor, rtol: Tensor, *, start: Tensor | None = None) -> Solution:
+        """Solve each right-hand side to a relative residual of its own, ``rtol`` (k,); a miss is only told by `Solution`."""
         rows, x = flat_rows(K, b, start)
         precondition = _identity if self.preconditioner is None else flat_product(self.preconditioner)
-        residual, steps = _descend(flat_product(K), precondition, rows, x, (self.rtol, self.max_steps))
-        return reported("CG", Solution(x.reshape(b.shape), residual, steps, True), self.rtol)
+        residual, steps = _descend(flat_product(K), precondition, rows, x, (rtol.to(rows), self.max_steps))
+        return Solution(x.reshape(b.shape), residual, steps, bool((residual <= rtol.to(rows)).all()))
 
 
 def flat_product(K: LinearOperator) -> Callable[[Tensor], Tensor]:
@@ -162,9 +168,13 @@ def reported(name: str, found: Solution, rtol: float) -> Solution:
 
 
 def _descend(
-    product: Callable[[Tensor], Tensor], precondition: Callable[[Tensor], Tensor], b: Tensor, x: Tensor, stop: tuple[float, int]
+    product: Callable[[Tensor], Tensor],
+    precondition: Callable[[Tensor], Tensor],
+    b: Tensor,
+    x: Tensor,
+    stop: tuple[Tensor, int],
 ) -> tuple[Tensor, int]:
-    """Improve ``x`` in place until ``stop`` (tolerance, steps); the true relative residuals and the number of steps."""
+    """Improve ``x`` in place until ``stop`` (tolerances, steps); the true relative residuals and the number of steps."""
     rtol, max_steps = stop
     r = b - product(x) if x.any() else b.clone()
     residual = relative(r, b)
@@ -180,12 +190,12 @@ def _descend(
         x[active] += length[:, None] * p
         r = r - length[:, None] * Kp
         claims = relative(r, b[active])
-        checks = (claims <= rtol) | (curvature <= 0) | (steps % _CHECK == 0)
+        checks = (claims <= rtol[active]) | (curvature <= 0) | (steps % _CHECK == 0)
         if checks.any():
             which = active[checks]
             residual[which] = relative(b[which] - product(x[which]), b[which])
         # Where the truth has parted from the recursion, the rounding of the products is reached: a restart gains nothing.
-        ends = checks & ((residual[active] <= rtol) | (residual[active] > 2 * claims) | (curvature <= 0))
+        ends = checks & ((residual[active] <= rtol[active]) | (residual[active] > 2 * claims) | (curvature <= 0))
         active, r, p, rz = active[~ends], r[~ends], p[~ends], rz[~ends]
         z = precondition(r)
         beta = _dot(r, z) / rz

@@ -24,8 +24,7 @@ class SparseRows:
 
     def __init__(self, matrix: sp.csr_array, device: torch.device | str = "cpu"):
         self._matrix = sp.csr_array(matrix, dtype=np.float64)
-        rows, columns = np.shape(self._matrix)
-        self.shape = (int(rows), int(columns))
+        self.shape = self._matrix.shape or (0, 0)
         self.device = torch.device(device)
         self._forward, self._transpose = (
             csr_tensor(self._matrix, self.device),

@@ -82,7 +82,7 @@ def _stage(generate: Generator, fit: Data, held_out: Data, level: int) -> _Stage
     if level == 0:
         return _Stage(generate, fit, held_out)
     grid = fit.A.grid.resized(fit.A.grid.shape[-1] >> level)
-    inputs = torch.nn.functional.adaptive_avg_pool2d(generate.inputs[:, 0], grid.shape)[:, None]
+    inputs = torch.nn.functional.adaptive_avg_pool2d(generate.inputs[:, 0], list(grid.shape))[:, None]
     return _Stage(replace(generate, inputs=inputs), _coarse(fit, grid), _coarse(held_out, grid))
 
 

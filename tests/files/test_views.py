@@ -241,6 +241,16 @@ def test_files_with_and_without_a_bad_ray_are_told_together(tmp_path):
     assert new_views(parts[:1], known, {}).weights is None
 
 
+def test_weights_of_several_files_stay_in_proportion(tmp_path):
+    parts = []
+    for name, weight in (("a", 10.0), ("b", 40.0)):
+        np.savez(tmp_path / f"{name}.npz", sinogram=clean(), angles_deg=DEGREES, weights=np.full((VIEWS, COLUMNS), weight))
+        parts.append(tmp_path / f"{name}.npz")
+    new = new_views(parts, ParallelBeam(angles=np.zeros(1), columns=COLUMNS, pixel=0.5), {})
+    assert new.unit == "weight"
+    np.testing.assert_allclose(new.weights[[0, -1], 0], [0.4, 1.6], rtol=1e-6)
+
+
 @pytest.mark.parametrize("value", [np.nan, DARK])
 def test_a_view_without_a_ray_that_counts_is_refused_by_its_angle(value, tmp_path):
     (tmp_path / "a.yaml").write_text(COUNTS + ANGLES)

@@ -1,4 +1,5 @@
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from ctuq.gp import (
     DualDescent,
     GaussianProcess,
     KernelOperator,
+    Matern32,
     PrimalDescent,
     choose,
     random_features,
@@ -52,6 +54,34 @@ def test_mean_and_covariance_are_those_of_brute_force(solver, process, data, tru
     mean, std = post.predict(new)
     torch.testing.assert_close(std, (truth[1].diagonal() + NOISE).sqrt(), rtol=0, atol=1e-6)
     assert torch.equal(mean, post.mean(new))
+
+
+@pytest.mark.parametrize("noise", [1e-2, 1e-4, 1e-6])
+@pytest.mark.parametrize("solver", [ConjugateGradients(rank=25), ConjugateGradients(tolerance=0.5, rank=60)], ids=str)
+def test_deviations_by_conjugate_gradients_are_exact_beside_data_of_little_noise(solver, noise, rng):
+    kernel = Matern32.of(1.0, [0.6])
+    x = torch.sort(torch.rand(250, 1, generator=rng, dtype=torch.float64) * 5, 0).values
+    new = torch.cat([x[::25], x[::25] + 1e-3, torch.tensor([[-1.0], [7.0]], dtype=torch.float64)])
+    post = GaussianProcess(kernel, noise).condition(x, torch.sin(3 * x[:, 0]), solver=solver, rng=rng)
+    values, vectors = torch.linalg.eigh(kernel(x, x) + noise * torch.eye(250, dtype=torch.float64))
+    half = (kernel(new, x) @ vectors) / values.sqrt()
+    truth = kernel(new, new) - half @ half.T
+    torch.testing.assert_close(post.std(new), truth.diagonal().sqrt(), rtol=2e-3, atol=0)
+    found = post.covariance(new)
+    assert torch.equal(found, found.T)
+    scale = truth.diagonal().sqrt()
+    torch.testing.assert_close(found / scale / scale[:, None], truth / scale / scale[:, None], rtol=0, atol=4e-3)
+    # What the solve leaves makes a covariance larger, never indefinite.
+    assert torch.linalg.eigvalsh(found / scale / scale[:, None])[0] > -1e-6
+
+
+def test_deviations_that_cannot_be_solved_for_are_a_warning_with_their_error(kernel, rng):
+    x = 2 * torch.rand(200, 2, generator=rng, dtype=torch.float64)
+    post = GaussianProcess(kernel, 1e-6).condition(x, x[:, 0], solver="cholesky", rng=rng)
+    hasty = ConjugateGradients(rank=5, max_steps=3).prepare(KernelOperator(kernel, x, noise=1e-6, dtype=torch.float64), rng=rng)
+    with pytest.warns(UserWarning, match=r"Up to [0-9]+ % of a variance"):
+        found = replace(post, inverse=hasty).std(x[:5])
+    assert (found > post.std(x[:5])).all()
 
 
 @pytest.mark.parametrize("solver", MINI_BATCH, ids=lambda s: s.name)

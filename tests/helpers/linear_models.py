@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ctuq.laplace.fit import maximise
 from ctuq.laplace.priors.diagonal import DiagonalPrior
 from ctuq.laplace.system.problem import Point, Problem
 from ctuq.linops.basic import Dense
@@ -32,6 +33,12 @@ def problem(rng, n=30, outputs=1, P=24, groups=None, spread=0.7, noise=0.5, **op
     H = rows(torch.arange(n))
     unknown = torch.full((count,), torch.nan, dtype=torch.float64)
     return Problem(H, t, options.pop("sigma2", unknown), groups=groups, rows=rows, **options), matrix
+
+
+def fitted(matrix, t, prior):
+    """The fit of a prior and one noise to targets (m,) of dense features (m, P), by the exact evidence."""
+    unknown = torch.full((1,), torch.nan, dtype=torch.float64)
+    return maximise(Problem(Dense(matrix), t.double(), unknown), prior, method="dense")
 
 
 @dataclass

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,9 +9,9 @@ from trained_networks import Sums, trained
 
 from ctuq import laplace
 from ctuq.errors import InputError
-from ctuq.laplace.evidence.dense import ExactExpectation
+from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
 from ctuq.laplace.system.problem import Point
-from ctuq.laplace.system.routes import assembled, fits_densely, problem_of
+from ctuq.laplace.system.routes import assembled, first_point, fits_densely, problem_of
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +236,97 @@ def test_hyperparameters_of_ones_own_are_kept(method, regression):
     exact = ExactExpectation(assembled(fit.problem), prior)(own)
     assert fit.log_evidence == pytest.approx(exact.log_evidence, abs=1e-5)
     torch.testing.assert_close(fit.mode, exact.mode.weights, rtol=1e-3, atol=1e-3)
+
+
+def noiseless(n, hidden, function):
+    torch.manual_seed(0)
+    x = torch.linspace(-2, 2, n, dtype=torch.float64)[:, None]
+    net = nn.Sequential(nn.Linear(1, hidden), nn.Tanh(), nn.Linear(hidden, 1)).double().eval()
+    model = laplace.linearise(net, x, offset="taylor")
+    return model, function(x) if function is not None else net(x).detach()
+
+
+@pytest.mark.parametrize("method", ["em", "gradient"])
+def test_samples_find_the_exact_maximum_of_data_without_noise(method):
+    """There are two maxima, of noise 5e-8 and 9e-10, 69 nats apart."""
+    model, y = noiseless(60, 6, lambda x: torch.sin(2 * x))
+    exact, found = (
+        laplace.maximise_evidence(model, y, laplace.isotropic(model), method=m, with_sweep=False) for m in ("dense", method)
+    )
+    assert not exact.capped and not found.capped
+    assert found.log_evidence == pytest.approx(exact.log_evidence, abs=0.5)
+    torch.testing.assert_close(found.sigma2, exact.sigma2, rtol=0.2, atol=0)
+
+
+@pytest.mark.parametrize(
+    "method, n, hidden, function, least",
+    [
+        ("dense", 40, 20, lambda x: torch.sin(2 * x), 270),
+        ("dense", 60, 6, None, 700),
+        ("em", 40, 20, None, 350),
+        ("em", 60, 6, None, 700),
+    ],
+)
+def test_noise_that_falls_to_the_bound_of_the_arithmetic_is_told(method, n, hidden, function, least):
+    model, y = noiseless(n, hidden, function)
+    with pytest.warns(UserWarning, match=r"noise fell to [0-9.e-]+, the least"):
+        fit = laplace.maximise_evidence(model, y, laplace.isotropic(model), method=method, with_sweep=False)
+    assert fit.capped == ("noise 0",)
+    # There is still a slope: less noise would be better yet.
+    assert fit.log_evidence > least
+    assert float(fit.sigma2) < 1e-10
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("prior", [laplace.g_prior, laplace.layerwise])
+@pytest.mark.parametrize("method", ["dense", "em"])
+def test_the_unit_of_the_target_changes_nothing_but_the_unit(prior, method, dtype):
+    """Network and data in units of 1e-6 or 1e6: energies of its layers are then 1e12 apart."""
+    x, found = normal(torch.Generator().manual_seed(1), 30, 2).to(dtype), []
+    for unit in (1.0, 1e-6, 1e6):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 1)).to(dtype).eval()
+        with torch.no_grad():
+            net[2].weight *= unit
+            net[2].bias *= unit
+        model = laplace.linearise(net, x, offset="taylor")
+        y = unit * (torch.sin(x.sum(1, keepdim=True)) + 0.1 * normal(torch.Generator().manual_seed(2), 30, 1).to(dtype))
+        fit = laplace.maximise_evidence(model, y, prior(model), method=method, with_sweep=False)
+        std = laplace.posterior(fit).std(x[:3] + 1) / unit
+        found.append(torch.cat([std.reshape(-1), fit.sigma2 / unit**2, torch.tensor([fit.log_evidence + 30 * math.log(unit)])]))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", [2, 22])
+def test_evidence_of_several_variances_is_that_of_the_best_of_many_starts(seed):
+    torch.manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
+    sizes = [5, 4, 4, 4, 4, 1]
+    layers = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.GELU())]
+    net = nn.Sequential(*layers[:-1]).double()
+    x = 2 * torch.randn(30, sizes[0], generator=rng, dtype=torch.float64)
+    y = torch.sin(x.sum(1, keepdim=True)) + 0.05 * torch.randn(30, 1, generator=rng, dtype=torch.float64)
+    optimiser = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(100):
+        optimiser.zero_grad()
+        (net(x) - y).square().mean().backward()
+        optimiser.step()
+    model = laplace.linearise(net.eval(), x, offset="taylor")
+    prior = laplace.layerwise(model)
+    fit = laplace.maximise_evidence(model, y, prior, with_sweep=False)
+    begin = first_point(fit.problem, prior, rng=rng)
+    exact = ExactExpectation(assembled(fit.problem), prior)
+    others = []
+    for _ in range(8):
+        shift = torch.randn(len(begin.vector), generator=rng, dtype=torch.float64)
+        others.append(maximise_exact(exact, begin.moved(begin.vector + 3 * shift), learn_noise=True).expectation.log_evidence)
+    assert fit.log_evidence > max(others) - 0.3
+
+
+def test_targets_with_a_history_of_gradients_are_taken_as_they_are():
+    net, x, f = trained()
+    model = laplace.linearise(net, x, offset="taylor")
+    fits = [laplace.maximise_evidence(model, y, with_sweep=False) for y in (f, f.clone().requires_grad_())]
+    assert fits[0].log_evidence == fits[1].log_evidence
+    assert not fits[1].mode.requires_grad

@@ -1,11 +1,15 @@
+import pickle
+
 import pytest
 import scipy.stats
 import torch
 from linear_models import normal
+from torch import nn
 from trained_networks import Sums, trained
 
 from ctuq import laplace
-from ctuq.errors import InputError
+from ctuq.errors import InputError, ResourceError
+from ctuq.linops import memory
 
 SOLVERS = ["cholesky", "cg", "sgd", "sdd"]
 
@@ -79,12 +83,77 @@ def test_samples_follow_the_exact_posterior(fitted, rng):
     assert float(centred.mean(0).abs().max() / S.diagonal().sqrt().max()) < 4 / 1500**0.5
 
 
+@pytest.mark.parametrize("noise", [1e-2, 1e-6])
+@pytest.mark.parametrize("n, P", [(300, 450), (420, 300), (60, 18)])
+def test_samples_by_conjugate_gradients_are_those_of_the_factor_wherever_asked(n, P, noise):
+    """Same draws, so that nothing but the solves differs; away from the data, too, where the effective dimension is nothing."""
+    rng = torch.Generator().manual_seed(n)
+    net = nn.Sequential(nn.Linear(2, P // 3), nn.Tanh(), nn.Linear(P // 3, 1)).double().eval()
+    x, new = normal(rng, n, 2), 3 * normal(rng, 40, 2)
+    model = laplace.linearise(net, x, likelihood=laplace.Gaussian(noise), offset="taylor")
+    start = laplace.Point(torch.zeros(1, dtype=torch.float64), torch.tensor([noise], dtype=torch.float64))
+    y = torch.sin(x.sum(1, keepdim=True))
+    fit = laplace.maximise_evidence(
+        model, y, laplace.isotropic(model), start=start, max_steps=0, with_sweep=False, method="dense"
+    )
+    by_factor, by_cg = (
+        laplace.posterior(fit, solver=solver).samples(32, new, rng=torch.Generator().manual_seed(3))
+        for solver in ("cholesky", "cg")
+    )
+    std = laplace.posterior(fit, solver="cholesky").std(new)
+    assert float(((by_cg - by_factor) / std).abs().max()) < 0.05
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_units_that_the_data_never_light_have_error_bars_where_they_are_lit(solver):
+    """Of two ReLU units one is lit for x > 1 only, and the data end at 1: the linear model grows there by a weight unseen."""
+    net = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1)).double().eval()
+    with torch.no_grad():
+        net[0].weight.copy_(torch.ones(2, 1))
+        net[0].bias.copy_(torch.tensor([2.0, -1.0]))
+        net[2].weight.copy_(torch.ones(1, 2))
+    x = torch.linspace(-1, 1, 40, dtype=torch.float64)[:, None]
+    model = laplace.linearise(net, x, likelihood=laplace.Gaussian(0.01), offset="taylor")
+    fit = laplace.maximise_evidence(model, torch.sin(x), with_sweep=False)
+    variances = fit.prior.covariance(torch.eye(4, dtype=torch.float64), fit.psi).diagonal()
+    new = torch.tensor([[0.5], [1.5], [3.0]], dtype=torch.float64)
+    post = laplace.posterior(fit, solver=solver, draws=4000)
+    unseen = variances[1] * new[1:, 0].square() + variances[3] * (new[1:, 0] - 1).square()
+    assert bool((unseen > 0.01).all())
+    assert bool((post.std(new)[1:, 0].square() > 0.9 * unseen).all())
+    torch.testing.assert_close(post.std(new), exact(fit, new).diagonal().sqrt()[:, None], rtol=0.05, atol=0)
+
+
 def test_mean_is_that_of_the_linear_model(fitted, classified):
     fit, new, _ = fitted
     outputs, J = fit.model.at(new)
     torch.testing.assert_close(laplace.posterior(fit).mean(new), outputs + J(fit.mode - fit.model.weights))
     fit, new = classified
     torch.testing.assert_close(laplace.posterior(fit).mean(new), fit.model.at(new)[0])
+
+
+@pytest.mark.filterwarnings("ignore:J theta_hat misses")
+@pytest.mark.parametrize("steps", [0, 30, 300])
+@pytest.mark.parametrize("method", ["dense", "em"])
+def test_error_bars_of_a_network_that_was_stopped_early_cover_new_data(steps, method):
+    rng = torch.Generator().manual_seed(5)
+    torch.manual_seed(5)
+    x = 4 * torch.rand(480, 1, generator=rng, dtype=torch.float64) - 2
+    y = torch.cos(2.5 * x) + 0.15 * normal(rng, 480, 1)
+    net = nn.Sequential(nn.Linear(1, 40), nn.Tanh(), nn.Linear(40, 1)).double()
+    optimiser = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        (net(x[:80]) - y[:80]).square().mean().backward()
+        optimiser.step()
+    model = laplace.linearise(net.eval(), x[:80])
+    post = laplace.posterior(laplace.maximise_evidence(model, y[:80], method=method, with_sweep=False))
+    predicted = post.predict(x[80:])
+    z = (y[80:] - predicted.mean) / predicted.total_std
+    assert 0.9 < float((z.abs() < 1.96).double().mean()) < 0.99
+    assert 0.8 < float(z.square().mean().sqrt()) < 1.25
+    # The mean that they surround is the one that is reported, everywhere.
+    torch.testing.assert_close(post.mean(x[80:]), predicted.mean)
 
 
 def test_regression_predicts_with_the_noise_of_each_output(fitted):
@@ -97,6 +166,20 @@ def test_regression_predicts_with_the_noise_of_each_output(fitted):
     torch.testing.assert_close(predicted.covariance, own, rtol=1e-6, atol=1e-9)
     normal_density = torch.distributions.MultivariateNormal(post.mean(new), own + torch.diag(fit.sigma2))
     torch.testing.assert_close(predicted.log_density(y), normal_density.log_prob(y))
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg", "sgd"])
+def test_covariances_that_do_not_fit_are_refused_before_any_work(solver, fitted, monkeypatch):
+    fit, new, _ = fitted
+    post = laplace.posterior(fit, solver=solver, draws=8, batch=15)
+    at_new = fit.model.at(new)
+    monkeypatch.setattr(type(fit.model), "at", lambda model, inputs: at_new)
+    monkeypatch.setattr(memory, "available_memory", lambda device: 100)
+    monkeypatch.setattr(type(post), "_covariance", None)
+    with pytest.raises(ResourceError, match=r"joint covariance of the 2 outputs of each of 6 data needs .* take std\(\)"):
+        post.predict(new)
+    with pytest.raises(ResourceError, match=r"covariance of 12 outputs needs .* ask for fewer"):
+        post.covariance(torch.arange(12), new)
 
 
 def test_classes_are_averaged_over_the_posterior(classified):
@@ -137,3 +220,62 @@ def test_auto_says_what_it_chose(fitted):
         laplace.posterior(fitted[0], solver="magic")
     with pytest.raises(InputError, match="draws"):
         laplace.posterior(fitted[0], draws=1)
+
+
+class Attends(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.attention, self.last = nn.Linear(1, 4), nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.first(x[..., None])
+        return self.last((x + self.attention(x, x, x)[0]).flatten(1))
+
+
+KEPT = {
+    "regression": (
+        lambda: nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 2)),
+        lambda: laplace.Gaussian(groups=torch.arange(2)),
+    ),
+    "normalised": (lambda: nn.Sequential(nn.Linear(2, 6), nn.LayerNorm(6), nn.SiLU(), nn.Linear(6, 3)), laplace.Categorical),
+    "attention": (Attends, laplace.Categorical),
+}
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("kind", KEPT)
+def test_fits_and_posteriors_say_the_same_after_they_were_pickled(kind, solver, tmp_path):
+    torch.manual_seed(1)
+    rng = torch.Generator().manual_seed(2)
+    make, likelihood = KEPT[kind]
+    net, x, new = make().double().eval(), normal(rng, 20, 2), normal(rng, 4, 2)
+    y = net(x).detach() + 0.3 * normal(rng, 20, 2) if kind == "regression" else torch.arange(20) % 3
+    model = laplace.linearise(net, x, likelihood=likelihood(), offset="taylor")
+    fit = laplace.maximise_evidence(model, y, method="dense" if solver == "cholesky" else "em", with_sweep=solver == "cg")
+    post = laplace.posterior(fit, solver=solver, batch=10, draws=8)
+    torch.save((fit, post), tmp_path / "kept.pt")
+    with torch.no_grad():
+        net.requires_grad_(False)
+        next(net.parameters()).zero_()  # a fit has weights of its own
+    fit_again, post_again = torch.load(tmp_path / "kept.pt", weights_only=False)
+    assert fit_again.log_evidence == fit.log_evidence and fit_again.named == fit.named
+    torch.testing.assert_close(fit_again.mode, fit.mode, rtol=0, atol=0)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(fit)).model.jacobian.dense(), model.jacobian.dense(), rtol=0, atol=0)
+    for ask in (
+        lambda p: p.mean(new),
+        lambda p: p.std(new),
+        lambda p: p.samples(3, new, rng=torch.Generator().manual_seed(1)),
+        lambda p: p.covariance(torch.arange(4), new),
+        lambda p: getattr(p.predict(new), "total_std", None) if kind == "regression" else p.predict(new).probabilities,
+        lambda p: laplace.posterior(p.fit).std(),
+    ):
+        torch.testing.assert_close(ask(post_again), ask(post), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("solver", ["cholesky", "cg"])
+def test_posteriors_of_an_observed_image_can_be_pickled(solver, rng):
+    net, x, _ = trained(8)
+    model = laplace.linearise(net, x[:1], observe=Sums(), likelihood=laplace.Gaussian(sigma2=0.1), offset="taylor")
+    fit = laplace.maximise_evidence(model, normal(rng, 3), laplace.isotropic(model), with_sweep=False)
+    post = laplace.posterior(fit, solver=solver, draws=8)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(post)).std(), post.std(), rtol=1e-12, atol=1e-14)

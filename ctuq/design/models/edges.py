@@ -14,12 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctuq.design.models.classical import dense, held, project
+from ctuq.design.algebra.covariance import Hold
+from ctuq.design.models.classical import dense, project
 from ctuq.design.models.evidence import Variances, learn_variance
 from ctuq.design.models.model import GaussianModel, Measurements
 from ctuq.recon import tv
 
 _SOFTNESS = (0.01, 0.03, 0.1, 0.3)
+_HOLD = Hold(1500, 4096)
 
 
 class EdgePrecision:
@@ -63,31 +65,18 @@ class Edges:
         Of the TV reconstruction, as in `ctuq.recon.tv`.
     softness : tuple of float
         Candidates for e, over the reconstruction's largest value; the evidence chooses.
-    rank : int
-        Of the factor that stands for the covariance of larger images.
-    seed : int
-        Of the factor's probes.
-    dense_pixels : int
-        Largest image whose covariance is kept whole: its inverse costs the cube of that.
+    hold : Hold
+        Whole up to 64 x 64 pixels: its matrix is an inverse, whose cost is the cube of that.
     """
 
     strength: float = 1.0
     softness: tuple[float, ...] = _SOFTNESS
-    rank: int = 1500
-    seed: int = 0
-    dense_pixels: int = 4096
+    hold: Hold = _HOLD
 
     def __call__(self, measured: Measurements) -> GaussianModel:
         image, precision, softness, found = self.fit(measured)
         s = found.signal
-        covariance, note = held(
-            lambda x: s * precision.times(x),
-            lambda: s * precision.inverse(),
-            measured,
-            rank=self.rank,
-            seed=self.seed,
-            largest=self.dense_pixels,
-        )
+        covariance, note = self.hold(image.numel(), lambda x: s * precision.times(x), lambda: s * precision.inverse())
         values = {"variance": s, "softness (1/mm)": softness, "sigma2": found.noise}
         return GaussianModel(covariance, found.noise, image=image, hyperparameters=values, note=note)
 

@@ -87,9 +87,12 @@ def learn_variances(components: Sequence[Tensor], names: tuple[str, ...], t: Ten
     """
     m, root = len(t), noise.rsqrt()
     whitened = torch.stack([root[:, None] * K * root for K in components])
+    # On one scale, so that the search starts from equal shares.
+    scales = whitened.diagonal(dim1=1, dim2=2).mean(1)
+    whitened = whitened / scales[:, None, None]
     features = Dense(torch.cat([stable_cholesky(K) for K in whitened], 1))
     unknown = torch.full((1,), torch.nan, dtype=torch.float64)
     problem = Problem(features, root * t, unknown, log_scale=-0.5 * float(noise.log().sum()))
     prior = DiagonalPrior(names, tuple(slice(i * m, (i + 1) * m) for i in range(len(names))))
     found = maximise(problem, prior, method="dense", components=whitened)
-    return Factors(found.psi, float(found.sigma2), found.log_evidence)
+    return Factors(found.psi - scales.log().cpu(), float(found.sigma2), found.log_evidence)

@@ -1,12 +1,12 @@
 """Sums of models, and all learners by name."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ctuq.design.algebra.covariance import Covariance, DenseCovariance, low_rank
+from ctuq.design.algebra.covariance import Covariance, DenseCovariance, Hold
 from ctuq.design.algebra.rows import ViewRows
 from ctuq.design.models.classical import Isotropic, Matern, project
 from ctuq.design.models.displaced import DisplacedEdges
@@ -17,6 +17,7 @@ from ctuq.design.models.model import Every, GaussianModel, Learn, Measurements
 from ctuq.errors import InputError
 
 PRIORS = ("lindip", "gprior", "isotropic", "matern", "edges", "displaced", "lindip+edges")
+_HOLD = Hold(2000, 0)
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,12 @@ class Sum:
     ----------
     learners : tuple of callable
         Each is learned by itself first, as often as it likes; then the factors and the noise from all measured views.
-    rank : int
-        Of the factor that stands for a sum of covariances that are not all dense.
-    seed : int
+    hold : Hold
+        Of a sum of covariances that are not all dense.
     """
 
     learners: tuple[Learn, ...]
-    rank: int = 2000
-    seed: int = 0
+    hold: Hold = _HOLD
 
     def __call__(self, measured: Measurements) -> GaussianModel:
         models = [learn(measured) for learn in self.learners]
@@ -58,17 +57,18 @@ class Sum:
         )
 
     def _sum(self, parts: Sequence[Covariance], factors: Sequence[float]) -> tuple[Covariance, str]:
-        d = parts[0].size
-        if all(isinstance(part, DenseCovariance) for part in parts):
-            eye = [f * part.matrix for f, part in zip(factors, parts, strict=True) if isinstance(part, DenseCovariance)]
-            return DenseCovariance(torch.stack(eye).sum(0)), f"sum of {len(parts)}, {d} pixels: exact in image space"
+        whole = [part.matrix for part in parts if isinstance(part, DenseCovariance)]
 
         def times(x: Tensor) -> Tensor:
-            return torch.stack([f * part.times(x) for f, part in zip(factors, parts, strict=True)]).sum(0)
+            return sum((f * part.times(x) for f, part in zip(factors, parts, strict=True)), torch.zeros_like(x))
 
-        rank = min(self.rank, d)
-        factor = low_rank(times, d, rank, rng=torch.Generator().manual_seed(self.seed))
-        return factor, f"sum of {len(parts)}, {d} pixels: a factor of rank {rank}, which misses {factor.missed:.1%}"
+        def matrix() -> Tensor:
+            return sum((f * S for f, S in zip(factors, whole, strict=True)), torch.zeros_like(whole[0]))
+
+        d = parts[0].size
+        hold = replace(self.hold, dense_pixels=d if len(whole) == len(parts) else 0)
+        covariance, note = hold(d, times, matrix)
+        return covariance, f"sum of {len(parts)}, {note}"
 
 
 def learner(prior: str, *, every: int = 0, dip: LinDIPOptions | None = None) -> Learn:

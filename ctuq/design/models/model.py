@@ -14,6 +14,8 @@ from ctuq.errors import InputError
 from ctuq.recon.dip import Data
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 
+# A Matern process on 48 x 48 pixels from 24 views takes 3.4 s to learn from 800 of 1,680 rays and 14 s from all; its variance
+# moves by 3 %, its lengthscale by up to 12 % and the noise by up to 9 %. From 200 rays the noise of one object was 24 % off.
 EVIDENCE_RAYS = 800
 
 

@@ -111,6 +111,7 @@ def ascend(
     max_steps: int = 40,
     tied: int = 3,
     cap: float = 1e4,
+    least_noise: float = _LEAST_NOISE,
 ) -> Ascent:
     """Repeat updates until the next would move no hyperparameter by more than ``rtol``, or a tenth of its standard error.
 
@@ -134,8 +135,11 @@ def ascend(
         First steps in which several variances keep their ratios and lengthscales stay.
     cap : float
         Largest ratio of a variance to what the tied steps found, either way: evidence prunes layers, and never stops to.
+    least_noise : float
+        How far noise may fall, as the logarithm of a factor: where the prior can explain a noise group without noise, its
+        evidence has no maximum.
     """
-    search = _Search(prior, start, learn_noise, tied if len(start.psi) > 1 else 0, math.log(cap))
+    search = _Search(prior, start, learn_noise, tied if len(start.psi) > 1 else 0, (math.log(cap), least_noise))
     trajectory: list[Step] = []
     while True:
         try:
@@ -160,16 +164,16 @@ def ascend(
 class _Search:
     """Bounds, ties and memory of an ascent."""
 
-    def __init__(self, prior: Prior, start: Point, learn_noise: bool, tied: int, cap: float):
-        self._prior, self.tied, self._cap = prior, tied, cap
+    def __init__(self, prior: Prior, start: Point, learn_noise: bool, tied: int, bounds: tuple[float, float]):
+        self._prior, self.tied = prior, tied
+        self._cap, least_noise = bounds
         self._variances = torch.cat([prior.is_variance, torch.zeros(len(start.sigma2), dtype=torch.bool)])
         self._noise = torch.arange(len(start.vector)) >= len(start.psi)
         self._learned = ~self._noise | learn_noise
         self._low, self._high = start.vector - _BOUND, start.vector + _BOUND
         lengths = ~self._variances & ~self._noise
         self._low[lengths], self._high[lengths] = start.vector[lengths] - _LENGTH, start.vector[lengths] + _LENGTH
-        # Where the prior can explain a noise group without noise, its evidence has no maximum.
-        self._low[self._noise] = start.vector[self._noise] - _LEAST_NOISE
+        self._low[self._noise] = start.vector[self._noise] - least_noise
         self._high[self._noise] = start.vector[self._noise] + _MOST_NOISE
         self._memory: list[tuple[Tensor, Tensor]] = []
         self.walls = 0

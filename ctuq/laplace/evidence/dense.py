@@ -24,6 +24,7 @@ from ctuq.linops.basic import Dense, Symmetric
 from ctuq.linops.gram import gram
 from ctuq.linops.operator import LinearOperator
 
+_WALL, _LEFT = 30.0, 0.1
 _SPAN, _RISE, _LENGTH = 25.0, 15.0, 4.0
 """How far the search goes in the logarithm: variances down and up, lengthscales up and down."""
 
@@ -279,6 +280,9 @@ def maximise_exact(
 ) -> Ascent:
     """Maximise the exact evidence by L-BFGS on the logarithms of all hyperparameters.
 
+    Data without noise ask for ever less of it. Where the arithmetic fails the search meets a smooth wall around its best point;
+    if it ends beside one with a slope left, the noise counts as capped.
+
     Parameters
     ----------
     expectation : ExactExpectation
@@ -292,6 +296,7 @@ def maximise_exact(
     if not max_steps:
         return Ascent(expectation(start), (), False, ())
     trajectory: list[Step] = []
+    best, failed = scipy.optimize.OptimizeResult(fun=np.inf, x=None), False
     lengths = np.append(expectation.lengthscales.numpy(), np.zeros(len(start.sigma2), dtype=bool))
     free = np.append(np.ones(len(start.psi), dtype=bool), np.full(len(start.sigma2), learn_noise))
     fixed = start.vector.cpu().numpy()
@@ -303,27 +308,40 @@ def maximise_exact(
         return start.moved(torch.from_numpy(vector).to(start.psi))
 
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal failed
         point = at(x)
         try:
             value, slope, total = expectation.value_and_slope(point)
         except CtuqError:
-            return 1e12, np.zeros_like(x)
+            if best.x is None:
+                raise
+            failed, away = True, x - best.x
+            return best.fun + 1 + _WALL * float(away @ away), 2 * _WALL * away
         height, lean = value_and_slope(hyperprior, point.psi)
+        if -(value + height) < best.fun:
+            best.update(fun=-(value + height), x=x.copy())
         slope[: len(lean)] += lean.to(slope)
         slope = slope.cpu().numpy()[free]
         trajectory.append(Step(point, total, float(abs(slope).max()), 0.0, 1, value))
         return -(value + height), -slope
 
-    ended = scipy.optimize.minimize(
-        objective,
-        fixed[free],
-        jac=True,
-        method="L-BFGS-B",
-        bounds=list(zip(low[free], high[free], strict=True)),
-        options={"maxiter": max_steps, "ftol": 1e-10, "gtol": 1e-3},
-    )
-    point = at(ended.x)
+    bounds = list(zip(low[free], high[free], strict=True))
+    options = {"maxiter": max_steps, "ftol": 1e-10, "gtol": 1e-3}
+
+    def search(x: np.ndarray) -> scipy.optimize.OptimizeResult:
+        return scipy.optimize.minimize(objective, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+
+    ended, before = search(fixed[free]), np.inf
+    while failed and before - best.fun > _LEFT:
+        failed, before = False, best.fun
+        ended = search(best.x)
+    x = best.x if failed else ended.x
+    point = at(x)
     vector = point.vector.cpu().numpy()
     bound = ((vector <= low) | (vector >= high)) & free
+    converged = bool(ended.success)
+    if failed:
+        converged = float(np.abs(objective(x)[1])[~bound[free]].max(initial=0.0)) < _LEFT
+        bound |= free & (np.arange(len(free)) >= len(start.psi)) & (not converged)
     names = point.named(expectation.names, bound.tolist())
-    return Ascent(expectation(point), tuple(trajectory), bool(ended.success), names)
+    return Ascent(expectation(point), tuple(trajectory), converged, names)

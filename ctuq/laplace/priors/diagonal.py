@@ -21,7 +21,6 @@ from ctuq.linops.jacobian.network import Block
 __all__ = ["DiagonalPrior", "FilterProcess", "Prior", "blocks_prior", "g_prior", "isotropic", "layerwise"]
 
 _log = logging.getLogger(__name__)
-_DEAD = 1e-12
 
 
 class Prior(Protocol):
@@ -199,7 +198,8 @@ def g_prior(
     """One variance for all weights, each divided by the energy ``sum_n H_ni^2`` of the features it multiplies.
 
     Unchanged by a rescaling of weights that the network undoes, such as before a normalisation layer. Weights whose features
-    are never active (energy below 1e-12 of the largest) get no prior variance; their number is logged.
+    are never active (energy below rounding, eps^2 of the largest) get the variance of the one that is active least, and their
+    number is logged: elsewhere these features may be active, and the data say nothing of them.
 
     Parameters
     ----------
@@ -220,14 +220,25 @@ def g_prior(
     if probes < 64:
         raise InputError(f"The g-prior's scale from {probes} probes would be too random: take at least 64.")
     if not isinstance(model, Sequence):
-        energy = model.energy(rng=rng, probes=probes)
+        energy, rounding = model.energy(rng=rng, probes=probes), torch.finfo(_type_of(model)).eps
     elif features is not None:
         energy = torch.stack([(rows.double() ** 2).sum(0) for rows in features.split(512)]).sum(0)
+        rounding = torch.finfo(features.dtype).eps
     else:
         raise InputError("A g-prior over blocks needs their features too; or give it the linear model.")
-    alive = energy > _DEAD * energy.max()
+    # Energies of layers may differ by the square of what the scales of their weights do: each is judged by its own largest.
+    largest = torch.zeros_like(energy)
+    for block in blocks_of(model):
+        largest[block.slice] = energy[block.slice].max()
+    alive = (energy > rounding**2 * largest) & (largest > rounding**2 * energy.max())
     dead = int((~alive).sum())
     if dead:
-        _log.info("%d of %d weights multiply features that are never active: they get no prior variance.", dead, len(energy))
-    diagonal = torch.where(alive, 1 / torch.where(alive, energy, 1.0), 0.0)
+        told = "%d of %d weights multiply features that are never active: their variance is that of the least active one."
+        _log.info(told, dead, len(energy))
+    diagonal = 1 / torch.where(alive, energy, energy[alive].min() if alive.any() else 1.0)
     return DiagonalPrior(("g",), (slice(0, blocks_of(model)[-1].slice.stop),), diagonal)
+
+
+def _type_of(model: object) -> torch.dtype:
+    """That of a model's weights, float32 where it does not say."""
+    return getattr(getattr(model, "weights", None), "dtype", torch.float32)

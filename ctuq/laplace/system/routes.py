@@ -1,7 +1,7 @@
 """From a linearised model to the problem its evidence knows, and which route through it the sizes allow."""
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -62,31 +62,45 @@ def assembled(problem: Problem) -> Problem:
         return operator if isinstance(operator, Dense) else Dense(operator.dense(), operator.domain, operator.range)
 
     features = dense(problem.features)
-    shape = features.range.shape
-
-    def rows(index: Tensor) -> Dense:
-        chosen = features.matrix.reshape(*shape, -1).index_select(problem.axis, index)
-        return Dense(chosen.flatten(0, -2), features.domain, replace(features.range, shape=tuple(chosen.shape[:-1])))
-
     labels = None if problem.labels is None else replace(problem.labels, jacobian=dense(problem.labels.jacobian))
-    return replace(problem, features=features, rows=rows, labels=labels, batch=None, normal=None)
+    return replace(problem, features=features, rows=_Rows(features, problem.axis), labels=labels, batch=None, normal=None)
 
 
 def first_point(problem: Problem, prior: Prior, *, rng: torch.Generator, draws: int = 8) -> Point:
-    """Where a search starts: the prior explains the target's variance, and learned noise is a tenth of that.
+    """Where a search starts: each variance explains the same share of the target's, and learned noise is a tenth of that.
 
-    With labels, the prior's whitened outputs have variance 1. The scale of the prior is measured on a few of its draws.
+    With labels, the prior's whitened outputs have variance 1. What each variance explains, ``tr(H_b Sigma_b H_b^T) / m``, is
+    measured by pulling a few random vectors back, so that the start does not depend on the scale of a layer's weights.
     """
     psi = prior.start()
-    domain = problem.features.domain
-    sizes = problem.features(prior.root(domain.randn(draws, rng=rng), psi).to(domain.dtype)).double()
-    spread = float(sizes.square().mean())
+    pulled = problem.features.T(problem.features.range.randn(draws, rng=rng)).double()
+    squares = prior.root_transpose(pulled, psi).square().mean(0) / problem.observations
+    shares = torch.stack([torch.stack([squares[s].sum() for s in slices]).sum() for slices in prior.members]).cpu()
     variance = float(problem.target.square().mean()) if problem.labels is None else 1.0
-    if not (spread > 0 and variance > 0):
-        raise InputError("Features or targets are all zero: there is nothing to learn from.")
+    if not (float(shares.max()) > 0 and variance > 0):
+        raise InputError(
+            "Features or targets are all zero, as are those of units that are never active and of classes that are certain: "
+            "there is nothing to learn from."
+        )
+    shares = torch.where(shares > 0, shares, shares.max())
     unknown = problem.sigma2.isnan()
     sigma2 = torch.where(unknown, 0.1 * variance, problem.sigma2)
-    return Point(psi + prior.is_variance * math.log(variance / spread), sigma2)
+    start = psi.clone()
+    start[prior.is_variance] += math.log(variance / len(shares)) - shares.log()
+    return Point(start, sigma2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """The rows of assembled features that belong to chosen data."""
+
+    features: Dense
+    axis: int
+
+    def __call__(self, index: Tensor) -> Dense:
+        chosen = self.features.matrix.reshape(*self.features.range.shape, -1).index_select(self.axis, index)
+        space = replace(self.features.range, shape=tuple(chosen.shape[:-1]))
+        return Dense(chosen.flatten(0, -2), self.features.domain, space)
 
 
 def for_solver(problem: Problem, prior: Prior, solver: str) -> Problem:

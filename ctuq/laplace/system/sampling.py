@@ -90,6 +90,8 @@ class Conditioned:
         Relative difference of the effective dimension in two forms that are equal for an exact solve.
     steps : int
         Products with the system.
+    error : float
+        Bound of what the residuals change in any linear functional of a sample, in units of its posterior standard deviation.
     """
 
     samples: Tensor
@@ -100,6 +102,7 @@ class Conditioned:
     residual: Tensor
     gap: float
     steps: int
+    error: float = 0.0
 
 
 def condition(
@@ -138,7 +141,9 @@ def _by_dual(system: System, draws: Draws, solver: Solver, with_mode: bool, star
     weighed = _weigh(solver, left)
     cross = 2 * (delta * (left if weighed is None else left - weighed)).sum()
     gap = explained_error(squares, cross, left, weighed)
-    return Conditioned(samples, pull, squares, mode, found.value, found.residual, gap, found.steps)
+    # An error r of delta is one of B^T A^-1 r in z, of energy r^T (I - A^-1) r in the norm of the posterior's precision.
+    error = float(left.flatten(1).norm(dim=1).max())
+    return Conditioned(samples, pull, squares, mode, found.value, found.residual, gap, found.steps, error)
 
 
 def _by_primal(system: System, draws: Draws, solver: Solver, with_mode: bool, start: Tensor | None) -> Conditioned:
@@ -172,7 +177,8 @@ def conditioned_by(system: System, draws: Draws, found: Solution, left: Tensor, 
     weighed = _weigh(solver, left)
     cross = 2 * ((x - z) * (left if weighed is None else weighed)).sum()
     gap = explained_error(squares, cross, left, weighed)
-    return Conditioned(samples, pull, squares, mode, found.value, found.residual, gap, found.steps)
+    error = float((left * (left if weighed is None else weighed)).sum(1).clamp(min=0).max().sqrt())
+    return Conditioned(samples, pull, squares, mode, found.value, found.residual, gap, found.steps, error)
 
 
 def explained_error(squares: Tensor, cross: Tensor, left: Tensor, weighed: Tensor | None) -> float:

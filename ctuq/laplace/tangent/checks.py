@@ -26,7 +26,7 @@ def check_inputs(inputs: Tensor, device: torch.device) -> None:
 
 
 def check_weights(module: nn.Module) -> None:
-    """Parameters and buffers on one device, without NaN.
+    """Parameters and buffers on one device, of one type of at least 32 bits, without NaN.
 
     Raises
     ------
@@ -35,6 +35,13 @@ def check_weights(module: nn.Module) -> None:
     state = [*module.named_parameters(), *module.named_buffers()]
     if len({value.device for _, value in state}) > 1:
         raise InputError("The network's weights are on several devices: move it to one.")
+    kinds = sorted({str(value.dtype)[6:] for _, value in module.named_parameters()})
+    if not set(kinds) <= {"float32", "float64"}:
+        raise InputError(
+            f"The network's weights are {' and '.join(kinds)}, too coarse for error bars: call float() on it first."
+        )
+    if len(kinds) > 1:
+        raise InputError(f"The network's weights are {' and '.join(kinds)}: call float() or double() on it first.")
     for name, value in state:
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise InputError(f"The network's {name!r} has values that are NaN or infinite: train it again.")
@@ -61,8 +68,12 @@ def check_network(network: Frozen, datum: Tensor) -> None:
     if not isinstance(output, Tensor) or not output.is_floating_point():
         kind = output.dtype if isinstance(output, Tensor) else type(output).__name__
         raise InputError(f"The network gives {kind}: it has to give one tensor of real numbers, such as logits before argmax.")
+    if output.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"The network gives {output.dtype}, too coarse for error bars: take autocast and casts out of it.")
     if output.ndim < 1 or output.shape[0] != 1:
         raise InputError(f"One datum gives an output of shape {tuple(output.shape)}: the first axis has to be the data's.")
+    if not output.numel():
+        raise InputError(f"One datum gives an output of shape {tuple(output.shape)}, which holds nothing.")
     if not output.requires_grad:
         raise InputError("The network's output cannot be differentiated in the chosen parameters: look for detach or no_grad.")
     if not bool(output.isfinite().all()):
@@ -105,7 +116,7 @@ def differentiating() -> Iterator[None]:
     except RuntimeError as error:
         raise InputError(
             f"torch.func cannot differentiate the network ({_first_line(error)}): write it without item(), branches on "
-            "values and changes in place."
+            "values and changes in place, or leave the weights of that layer out of parameters=."
         ) from error
 
 

@@ -65,6 +65,10 @@ class DataJacobian(LinearOperator):
         self.domain = Space(tuple(network.weights.shape), network.weights.dtype, network.weights.device)
         self.range = Space(tuple(self.outputs.shape), self.outputs.dtype, self.outputs.device)
 
+    def __reduce__(self):
+        """Pickled as network and inputs, to be linearised again."""
+        return _again, (self.network, self.inputs, self.batch)
+
     def linearisations(self) -> Iterator[tuple[slice, Jacobian]]:
         """The data of each mini-batch and its Jacobian, whose range has lost axes of length one; drop it before the next."""
         for i, rows in enumerate(self._slices):
@@ -99,6 +103,10 @@ class DataJacobian(LinearOperator):
             J.add_transpose(y[:, rows].reshape(-1, *J.range.shape), out)
             del J
         return out
+
+
+def _again(network: Frozen, inputs: Tensor, batch: int) -> DataJacobian:
+    return DataJacobian(network, inputs, batch=batch)
 
 
 def _evaluate(network: Frozen, inputs: Tensor) -> Tensor:

@@ -266,7 +266,7 @@ def _shaped(y: Tensor, outputs: Tensor) -> Tensor:
     y = _column(y, outputs)
     if y.shape != outputs.shape or y.is_complex():
         raise InputError(f"Targets are {tuple(y.shape)} of {y.dtype}, but the outputs are {tuple(outputs.shape)}.")
-    return y.to(outputs)
+    return y.detach().to(outputs)
 
 
 def _column(values: Tensor, outputs: Tensor) -> Tensor:

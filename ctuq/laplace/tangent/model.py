@@ -13,7 +13,7 @@ from ctuq.laplace.tangent.features import DataFeatures, GaussNewton, ObservedFea
 from ctuq.laplace.tangent.jacobians import DataJacobian
 from ctuq.laplace.tangent.likelihoods import Gaussian, Likelihood
 from ctuq.laplace.tangent.normalisation import before_normalisation
-from ctuq.linops.jacobian.network import Block, Frozen, squeeze
+from ctuq.linops.jacobian.network import Block, Frozen, fixed_share, squeeze
 from ctuq.linops.operator import LinearOperator, Space
 
 OFFSETS = ("taylor", "features", "delta")
@@ -130,6 +130,8 @@ class LinearModel:
         check_inputs(inputs, self.weights.device)
         if inputs.shape[1:] != self.inputs.shape[1:]:
             raise InputError(f"The model's inputs have shape {tuple(self.inputs.shape[1:])}, not {tuple(inputs.shape[1:])}.")
+        if inputs.dtype != self.inputs.dtype:
+            raise InputError(f"The model's inputs are {self.inputs.dtype}, not {inputs.dtype}: convert one of them.")
         if isinstance(self.features, ObservedFeatures):
             return _one_output(self.network, inputs)
         jacobian = DataJacobian(self.network, inputs)
@@ -168,8 +170,8 @@ def linearise(
         A ray transform or any other A: the data are then A applied to the one output of ``module(inputs)``, without its batch
         and channel axes.
     parameters : sequence of str, optional
-        Names as in ``module.named_parameters()``; by default the weights of all convolutions and linear layers, without biases
-        and without what normalisation layers have.
+        Names as in ``module.named_parameters()``; by default all weights: every parameter but biases and what normalisation
+        layers have. Of weights some of which require gradients those that do not are left out, with a warning.
     batch : int, optional
         Data in a mini-batch; by default by size of the activations.
     offset : {"auto", "taylor", "features", "delta"}
@@ -181,8 +183,9 @@ def linearise(
     Returns
     -------
     LinearModel
-        With ``offset="auto"``, classes and regressions with a gap of 0.1 or more centre their predictions at the network's
-        output; with an offset of one's own choice predictions are centred at the linear model's mode.
+        Predictions of classes with ``offset="auto"`` are centred at the network's output, all others at the linear model's
+        mode: noise and covariance of a regression are those of the linear model about its own mode, and say nothing of the
+        residuals that a network keeps which was stopped early. A gap of 0.1 or more, with ``auto``, is a warning.
 
     Raises
     ------
@@ -200,6 +203,8 @@ def linearise(
         raise InputError(f"There is no offset {offset!r}; choose one of auto, {', '.join(OFFSETS)}.")
     check_weights(module)
     network = Frozen.of(module, parameters)
+    if parameters is None:
+        _warn_of_fixed(module)
     check_inputs(inputs, network.weights.device)
     check_network(network, inputs[:1])
     check_independent(network, inputs)
@@ -209,6 +214,8 @@ def linearise(
         tangent = jacobian(network.weights)
     gap = float((predicted - tangent).norm() / predicted.norm().clamp(min=torch.finfo(predicted.dtype).tiny))
     chosen = features.likelihood.offset if offset == "auto" else offset
+    if offset == "auto" and chosen == "taylor":
+        _warn_of_gap(gap)
     outputs, shift = features.outputs.double(), (tangent if observe is None else observe(tangent)).double()
     constant = {"taylor": outputs - shift, "features": torch.zeros_like(outputs), "delta": outputs}[chosen]
     return LinearModel(
@@ -222,7 +229,7 @@ def linearise(
         constant,
         offset=chosen,
         offset_gap=gap,
-        centre=_centre(offset, chosen, gap),
+        centre="network" if offset == "auto" and chosen == "features" else "mode",
         scale_free=before_normalisation(network, inputs[:1]),
     )
 
@@ -252,16 +259,21 @@ def _check_observe(observe: LinearOperator, image: Space) -> None:
         raise InputError(f"The network computes in {image.dtype}, but what observes it takes {observe.domain.dtype}: cast one.")
 
 
-def _centre(asked: str, chosen: str, gap: float) -> str:
-    if asked != "auto":
-        return "mode"
-    if chosen == "features":
-        return "network"
+def _warn_of_fixed(module: nn.Module) -> None:
+    share = fixed_share(module)
+    if share > 0:
+        warnings.warn(
+            f"{share:.0%} of the network's weights do not require gradients and are taken for exact: name them in "
+            "parameters= if the error bars are to include them.",
+            stacklevel=3,
+        )
+
+
+def _warn_of_gap(gap: float) -> None:
     if gap < _WIDE_GAP:
-        return "mode"
+        return
     warnings.warn(
-        f"J theta_hat misses the network's output by {gap:.0%} of it (biases, saturation, batch norm): the linear model's "
-        "own mean is far from the network, so predictions are centred at the network's output; offset='taylor' keeps the mean.",
+        f"J theta_hat misses the network's output by {gap:.0%} of it (biases, saturation, batch norm): predictions are "
+        "those of the linear model at its own mode, maybe far from the network's output; offset='taylor' says that it may.",
         stacklevel=3,
     )
-    return "network"

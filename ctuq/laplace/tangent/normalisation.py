@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.overrides import TorchFunctionMode
 
 from ctuq.errors import InputError
@@ -36,7 +37,7 @@ class HasScaleFree(HasBlocks, Protocol):
 
 
 def before_normalisation(network: Frozen, datum: Tensor) -> tuple[str, ...]:
-    """Names of the chosen convolution and linear weights whose output goes into a normalisation.
+    """Names of the chosen weights that are normalised themselves, or whose output goes into a normalisation.
 
     Functions that keep a common factor, such as ReLU, pooling and reshaping, may stand between. The network runs once, and the
     calls are followed by the identity of their tensors, so that it does not matter how the layers are written.
@@ -55,7 +56,18 @@ def before_normalisation(network: Frozen, datum: Tensor) -> tuple[str, ...]:
     trace = _Trace(names)
     with torch.no_grad(), trace:
         network(datum, *leaves)
-    return tuple(block.name for block in network.blocks if block.name in trace.found)
+    return tuple(b.name for b in network.blocks if b.name in trace.found or _is_normalised(network.module, b.name))
+
+
+def _is_normalised(module: nn.Module, name: str) -> bool:
+    """Whether a parameter is what weight or spectral normalisation divides by its own size."""
+    owner, last = module.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]
+    if isinstance(owner, parametrize.ParametrizationList):
+        kinds = [type(part).__name__ for part in owner]
+        return "_SpectralNorm" in kinds or ("_WeightNorm" in kinds and last == "original1")
+    return (last.endswith("_v") and hasattr(owner, f"{last[:-2]}_g")) or (
+        last.endswith("_orig") and hasattr(owner, f"{last[:-5]}_u")
+    )
 
 
 def check_prior(model: HasScaleFree, prior: Prior) -> None:

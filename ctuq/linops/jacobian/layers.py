@@ -11,6 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ctuq.linops.jacobian.kernels import plain
+
 
 class Rule(Protocol):
     """Derivative of one call in its operands."""
@@ -236,7 +238,7 @@ class Opaque:
     """
 
     def __init__(self, function: Callable[..., Tensor], operands: Sequence[Tensor]):
-        self._function, self._operands = function, tuple(operands)
+        self._function, self._operands = plain(function), tuple(operands)
 
     @cached_property
     def _reverse(self) -> Callable[..., tuple[Tensor, ...]]:

@@ -1,7 +1,6 @@
 """The Jacobian of a network's output in its weights, as a linear operator that keeps one linearisation."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ctuq.errors import InputError
+from ctuq.linops.jacobian.kernels import twice_differentiable
 from ctuq.linops.jacobian.tape import Tape, record
 from ctuq.linops.operator import LinearOperator, Space
 
@@ -19,6 +19,7 @@ _MOST_ROWS = 64
 _LIVE = 8
 """Values of the widest kind that a product takes for each row: 4 with the default U-Net, and as much in gaps between them."""
 _MEMORY = 2**30
+_NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Jacobian(LinearOperator):
     choice : ProductChoice
     widest : int
         Bytes of the largest intermediate value of one row.
+    source : (Frozen, Tensor), optional
+        Network and inputs that it is of.
     """
 
     def __init__(self, tapes: tuple[Tape, Tape], network: "Frozen", output: Tensor, *, widest: int, choice: ProductChoice):
@@ -75,6 +78,11 @@ class Jacobian(LinearOperator):
         self.weights, self.blocks = network.weights, network.blocks
         self.domain = Space(tuple(self.weights.shape), self.weights.dtype, self.weights.device)
         self.range = Space(tuple(squeeze(output).shape), output.dtype, output.device)
+        self.source: tuple[Frozen, Tensor] | None = None
+
+    def __reduce__(self):
+        """Pickled as network and inputs, to be linearised again: what torch keeps of a call cannot be pickled."""
+        return super().__reduce__() if self.source is None else (_again, (*self.source, self.choice))
 
     @torch.no_grad()
     def _apply(self, x: Tensor) -> Tensor:
@@ -165,7 +173,7 @@ class Frozen:
         """``module(inputs)`` at other values of the chosen parameters, or at the fixed ones."""
         _check_steady(self.module)
         chosen = {block.name: leaf for block, leaf in zip(self.blocks, leaves or self.leaves(), strict=True)}
-        with _out_of_place(self.module):
+        with twice_differentiable(self.module):
             return functional_call(self.module, {**self.fixed, **chosen}, (inputs.detach(),))
 
     @torch.no_grad()
@@ -188,7 +196,9 @@ class Frozen:
             near = _NEAR_BYTES.get(output.device.type, _NEAR_BYTES["cuda"]) // max(1, widest)
             rows = min(max(1, near), _MOST_ROWS)
             choice = ProductChoice(vjp_rows=rows, jvp_rows=rows)
-        return output, Jacobian((tape, Tape.whole(function, leaves)), self, output, widest=widest, choice=choice)
+        jacobian = Jacobian((tape, Tape.whole(function, leaves)), self, output, widest=widest, choice=choice)
+        jacobian.source = self, inputs
+        return output, jacobian
 
 
 def linearise(
@@ -234,16 +244,46 @@ def linearise(
     return squeeze(output), jacobian
 
 
+def _again(network: Frozen, inputs: Tensor, choice: ProductChoice) -> Jacobian:
+    return network.linearise(inputs, choice=choice)[1]
+
+
 def squeeze(output: Tensor) -> Tensor:
     """A network's output without its batch and channel axes (0 and 1) where these have length one."""
     return output.squeeze(tuple(axis for axis in (0, 1) if axis < output.ndim))
 
 
 def weight_names(module: nn.Module) -> list[str]:
-    """Names of the weights of all convolutions and linear layers: no biases, nothing of normalisation layers."""
-    kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
-    weights = {id(m.weight) for m in module.modules() if isinstance(m, kinds)}
-    return [name for name, value in module.named_parameters() if id(value) in weights]
+    """Names of all weights: of every parameter but biases and what normalisation layers have.
+
+    Where some of them require gradients and others do not, the latter have been fixed on purpose, and are left out.
+    """
+    names = [name for name, _ in module.named_parameters() if not _is_bias(name) and not _is_normalisation(module, name)]
+    learned = [name for name in names if module.get_parameter(name).requires_grad]
+    return learned or names
+
+
+def fixed_share(module: nn.Module) -> float:
+    """Share of the weights that `weight_names` leaves out since they do not require gradients."""
+    sizes = {name: value.numel() for name, value in module.named_parameters()}
+    every = [name for name in sizes if not _is_bias(name) and not _is_normalisation(module, name)]
+    chosen = weight_names(module)
+    total = sum(sizes[name] for name in every)
+    return 1 - sum(sizes[name] for name in chosen) / total if total else 0.0
+
+
+def _is_bias(name: str) -> bool:
+    """Of a layer (bias, in_proj_bias, bias_hh_l0), or of its parametrisation."""
+    *_, owner, last = ("", *name.split("."))
+    return "bias" in last or owner == "bias"
+
+
+def _is_normalisation(module: nn.Module, name: str) -> bool:
+    """Whether a parameter is the scale of a normalisation layer, of torch's own or of a class called like one."""
+    owner = module.get_submodule(name.rpartition(".")[0])
+    return isinstance(owner, _NORMALISATIONS) or (
+        "norm" in type(owner).__name__.lower() and module.get_parameter(name).ndim < 2
+    )
 
 
 def _blocks(weights: Sequence[tuple[str, Tensor]]) -> tuple[Block, ...]:
@@ -269,19 +309,6 @@ def _check_steady(module: nn.Module) -> None:
     for name, layer in module.named_modules():
         if layer.training and isinstance(layer, unsteady):
             raise InputError(f"Layer {name!r} ({type(layer).__name__}) is in training mode: call eval() on the network first.")
-
-
-@contextmanager
-def _out_of_place(module: nn.Module) -> Iterator[None]:
-    """Activations that work in place, where a record cannot follow, work out of place meanwhile."""
-    changed: list[Any] = [layer for layer in module.modules() if getattr(layer, "inplace", False) is True]
-    for layer in changed:
-        layer.inplace = False
-    try:
-        yield
-    finally:
-        for layer in changed:
-            layer.inplace = True
 
 
 def _held(tree: object) -> dict[int, Tensor]:

@@ -5,7 +5,7 @@ import torch
 from scipy.stats import multivariate_normal
 
 from ctuq.design import Edges, Every, Isotropic, Matern, Measurements, learner
-from ctuq.design.algebra.covariance import FactorCovariance
+from ctuq.design.algebra.covariance import FactorCovariance, Hold
 from ctuq.design.models.edges import EdgePrecision
 from ctuq.design.models.evidence import learn_variance, learn_variances
 from ctuq.design.models.pixels import PixelMatern
@@ -148,7 +148,7 @@ def test_softness_is_chosen_by_evidence(rays):
 def test_large_images_get_a_factor_of_the_same_covariance(rays, rng):
     data = measure(rays, draw(PixelMatern((SIZE, SIZE), 6.0).dense(), rng), np.arange(12))
     exact = Matern()(data)
-    low = Matern(rank=200, dense_pixels=100)(data)
+    low = Matern(hold=Hold(200, 100))(data)
     assert isinstance(low.covariance, FactorCovariance)
     gap = low.covariance.times(torch.eye(256, dtype=torch.float64)) - exact.covariance.matrix
     assert float(gap.norm() / exact.covariance.matrix.norm()) < 0.02

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from ctuq.design import ESE, Designer, DesignProblem
+from ctuq.design.algebra.covariance import Hold
 from ctuq.design.models.displaced import DisplacedEdges, central_differences
 from ctuq.design.models.model import Measurements
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
@@ -53,7 +54,7 @@ def test_the_covariance_is_that_of_displaced_images(measured):
 
 
 def test_a_low_rank_factor_stands_for_it_in_large_images(measured):
-    exact, factor = (DisplacedEdges(dense_pixels=d, rank=SIZE**2)(measured) for d in (SIZE**2, 0))
+    exact, factor = (DisplacedEdges(hold=Hold(SIZE**2, d))(measured) for d in (SIZE**2, 0))
     x = torch.randn(3, SIZE**2, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     torch.testing.assert_close(factor.covariance.times(x), exact.covariance.times(x), rtol=1e-4, atol=1e-7)
 

@@ -2,9 +2,9 @@ import math
 
 import pytest
 import torch
+from linear_models import fitted
 
 from ctuq.errors import InputError
-from ctuq.laplace.evidence.exact import maximise_dense
 from ctuq.laplace.priors.diagonal import DiagonalPrior, FilterProcess, blocks_prior, g_prior, isotropic, layerwise
 from ctuq.laplace.tangent.likelihoods import Categorical
 from ctuq.laplace.tangent.model import linearise as linear_model
@@ -167,10 +167,10 @@ def test_filter_process_refuses_linear_layers():
 
 def evidence_and_prediction(make_prior, features, new, t):
     prior = make_prior(features)
-    found = maximise_dense(torch.stack(list(prior.components(features))), t, prior)
-    K = prior.covariance(features, found.psi) @ features.T + found.sigma2 * torch.eye(len(t), dtype=torch.float64)
+    found = fitted(features, t, prior)
+    K = prior.covariance(features, found.psi) @ features.T + float(found.sigma2) * torch.eye(len(t), dtype=torch.float64)
     cross = prior.covariance(new, found.psi) @ features.T
-    return found.value, cross @ torch.linalg.solve(K, t)
+    return found.log_evidence, cross @ torch.linalg.solve(K, t)
 
 
 def rescaling_changes(make_prior, rng):
@@ -188,16 +188,18 @@ def test_g_prior_does_not_see_a_rescaling_of_features(rng):
     assert max(rescaling_changes(lambda features: g_prior(BLOCKS, features), rng)) < 1e-8
 
 
-def test_isotropic_prior_sees_a_rescaling_of_features(rng):
+def test_isotropic_prior_sees_a_rescaling_of_features():
+    # These data have a maximum at which not all is noise.
+    rng = torch.Generator().manual_seed(1)
     assert min(rescaling_changes(lambda features: isotropic(BLOCKS), rng)) > 1e-3
 
 
-def test_g_prior_gives_dead_weights_no_variance(rng):
+def test_g_prior_gives_dead_weights_the_largest_variance_of_the_others(rng):
     features = torch.randn(6, P, generator=rng)
     features[:, 3] = 0
-    sigma = g_prior(BLOCKS, features).covariance(torch.eye(P), torch.zeros(1, dtype=torch.float64))
-    assert float(sigma[3, 3]) == 0
-    assert bool((sigma.diagonal()[4:] > 0).all())
+    sigma = g_prior(BLOCKS, features).covariance(torch.eye(P), torch.zeros(1, dtype=torch.float64)).diagonal()
+    others = 1 / features.double().square().sum(0)
+    assert float(sigma[3]) == pytest.approx(float(others[torch.arange(P) != 3].max()))
 
 
 class Energies:
@@ -211,7 +213,7 @@ class Energies:
     def energy(self, *, rng, probes):
         self.asked.append((rng, probes))
         energy = torch.linspace(1, 2, P, dtype=torch.float64)
-        energy[5], energy[6], energy[7] = 0, 1e-13, 1e-11
+        energy[5], energy[6], energy[7] = 0, 1e-15, 1e-11
         return energy
 
 
@@ -221,9 +223,7 @@ def test_g_prior_clips_dead_features_and_tells_their_number(caplog, rng):
         prior = g_prior(model, rng=rng, probes=100)
     assert "2 of 94 weights" in caplog.text
     assert model.asked == [(rng, 100)]
-    assert prior.diagonal[5:8].tolist() == [0, 0, pytest.approx(1e11)]
-    psi, eye = torch.zeros(1, dtype=torch.float64), torch.eye(P, dtype=torch.float64)
-    assert bool((prior.precision(eye, psi)[5:7] == 0).all())
+    assert prior.diagonal[5:8].tolist() == pytest.approx([1e11, 1e11, 1e11])
 
 
 def test_g_prior_refuses_few_probes_and_blocks_without_features():

@@ -152,3 +152,40 @@ def test_too_little_memory_is_told_before_the_work(monkeypatch):
     model = linearise(nn.Linear(3, 40), data(), offset="taylor")
     with pytest.raises(ResourceError, match="dense Jacobian needs about"):
         model.features.dense()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_networks_of_half_precision_are_refused(dtype):
+    net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)).to(dtype).eval()
+    with pytest.raises(InputError, match=r"float16, too coarse .* call float\(\)"):
+        linearise(net, torch.zeros(3, 2, dtype=dtype))
+    net = net.float()
+    net[2].half()
+    with pytest.raises(InputError, match="float16 and float32, too coarse"):
+        linearise(net, torch.zeros(3, 2))
+    net[2].double()
+    with pytest.raises(InputError, match=r"are float32 and float64: call float\(\) or double\(\)"):
+        linearise(net, torch.zeros(3, 2))
+
+
+class Coarse(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.layer(x)
+
+
+def test_outputs_of_half_precision_are_refused():
+    with pytest.raises(InputError, match=r"gives torch.bfloat16, too coarse .* autocast"):
+        linearise(Coarse().eval(), torch.ones(3, 2))
+
+
+def test_the_share_of_fixed_weights_is_told(rng):
+    net = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).eval()
+    net[0].weight.requires_grad_(False)
+    with pytest.warns(UserWarning, match="67% of the network's weights do not require gradients"):
+        model = linearise(net, torch.randn(5, 2, generator=rng), offset="taylor")
+    assert [block.name for block in model.blocks] == ["2.weight"]

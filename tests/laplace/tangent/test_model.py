@@ -124,7 +124,7 @@ def test_automatic_offset_suits_the_likelihood_and_warns_of_a_wide_gap(rng):
     x = torch.randn(N, 2, generator=rng, dtype=torch.float64)
     with pytest.warns(UserWarning, match=r"misses the network's output by 100% .*offset='taylor'"):
         model = linearise(homogeneous(), x)
-    assert (model.offset, model.centre) == ("taylor", "network")
+    assert (model.offset, model.centre) == ("taylor", "mode")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for likelihood in (Categorical(), Bernoulli()):
@@ -218,3 +218,14 @@ def test_float32_networks_agree_with_float64_ones(rng):
     torch.testing.assert_close(single.features.dense().double(), double.features.dense(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(single.target(y), double.target(y), rtol=1e-5, atol=1e-6)
     assert single.constant.dtype == torch.float64
+
+
+def test_new_inputs_of_another_type_are_refused(rng):
+    model, _ = problem(Gaussian(), rng, offset="taylor")
+    with pytest.raises(InputError, match=r"inputs are torch\.float64, not torch\.float32"):
+        model.at(torch.zeros(3, 2))
+
+
+def test_networks_without_outputs_are_refused():
+    with pytest.raises(InputError, match=r"output of shape \(1, 0\), which holds nothing"):
+        linearise(torch.nn.Linear(2, 0).eval(), torch.zeros(3, 2))

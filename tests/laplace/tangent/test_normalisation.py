@@ -2,10 +2,10 @@ import warnings
 
 import pytest
 import torch
+from linear_models import fitted
 from torch import nn
 
 from ctuq.errors import InputError
-from ctuq.laplace.evidence.exact import maximise_dense
 from ctuq.laplace.priors.diagonal import FilterProcess, blocks_prior, g_prior, isotropic, layerwise
 from ctuq.laplace.tangent.model import linearise
 from ctuq.laplace.tangent.normalisation import before_normalisation, check_prior
@@ -64,13 +64,13 @@ def evidence_and_prediction(make_prior, net, rng):
         model = linearise(net, shape(x), offset="features")
     prior = make_prior(model)
     H = model.features.dense()
-    found = maximise_dense(torch.stack(list(prior.components(H))), model.target(y).flatten(), prior)
+    found = fitted(H, model.target(y).flatten(), prior)
     _, J = model.at(shape(new))
     S = prior.covariance(torch.eye(H.shape[1], dtype=torch.float64), found.psi)
-    K = H @ S @ H.T + found.sigma2 * torch.eye(len(H), dtype=torch.float64)
+    K = H @ S @ H.T + float(found.sigma2) * torch.eye(len(H), dtype=torch.float64)
     cross = J.dense() @ S
     covariance = cross @ J.dense().T - cross @ H.T @ torch.linalg.solve(K, H @ cross.T)
-    return found.value, covariance.diagonal().sqrt()
+    return found.log_evidence, covariance.diagonal().sqrt()
 
 
 @pytest.mark.parametrize("make", [layer_norm, group_norm, batch_norm])
@@ -170,3 +170,12 @@ def test_a_prior_that_misses_parameters_is_refused():
     larger = quiet(seeded(lambda: nn.Linear(2, 90), lambda: nn.Linear(90, 1)), torch.ones(2, 2).double())
     with pytest.raises(InputError, match="build it from this model"):
         check_prior(model, isotropic(larger))
+
+
+def test_weights_that_are_divided_by_their_own_size_are_free_of_scale():
+    new, old = nn.utils.parametrizations, nn.utils
+    net = nn.Sequential(new.weight_norm(nn.Linear(3, 4)), new.spectral_norm(nn.Linear(4, 4)), nn.Linear(4, 2)).eval()
+    found = before_normalisation(Frozen.of(net), torch.randn(1, 3, generator=torch.Generator().manual_seed(0)))
+    assert found == ("0.parametrizations.weight.original1", "1.parametrizations.weight.original")
+    net = nn.Sequential(old.weight_norm(nn.Linear(3, 4)), old.spectral_norm(nn.Linear(4, 4)), nn.Linear(4, 2)).eval()
+    assert before_normalisation(Frozen.of(net), torch.zeros(1, 3)) == ("0.weight_v", "1.weight_orig")

@@ -2,11 +2,12 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, jacrev
+from torch.nn.utils import parametrizations
 
 from ctuq.errors import InputError
 from ctuq.linops.jacobian import convolution
 from ctuq.linops.jacobian.layers import Opaque
-from ctuq.linops.jacobian.network import linearise, squeeze, weight_names
+from ctuq.linops.jacobian.network import Frozen, fixed_share, linearise, squeeze, weight_names
 from ctuq.recon.unet import UNet, UNetOptions
 
 UNETS = {
@@ -206,6 +207,90 @@ def test_flat_vector_holds_the_weights_block_by_block_in_the_order_of_torch(rng)
 def test_default_parameters_are_weights_of_convolutions_and_linear_layers():
     names = weight_names(seeded(Residual))
     assert names == [f"{layer}.weight" for layer in ("first", "wide", "depthwise", "grow", "last")]
+
+
+class Sequence(nn.Module):
+    """A layer over sequences (n, 5, 4), and two outputs of its last state."""
+
+    def __init__(self, body, size, attends=False):
+        super().__init__()
+        self.body, self.head, self.attends = body, nn.Linear(size, 2), attends
+
+    def forward(self, x):
+        out = self.body(x, x, x) if self.attends else self.body(x)
+        out = out[0] if isinstance(out, tuple) else out
+        return self.head(out[:, -1] if out.ndim == 3 else out)
+
+
+class Own(nn.Module):
+    """Attention, and parameters, written by hand."""
+
+    def __init__(self):
+        super().__init__()
+        self.place, self.gain, self.qkv = nn.Parameter(torch.randn(1, 5, 4)), nn.Parameter(torch.ones(4)), nn.Linear(4, 12)
+
+    def forward(self, x):
+        q, k, v = (t.unflatten(-1, (2, 2)).transpose(1, 2) for t in self.qkv(x + self.place).chunk(3, -1))
+        return nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).mean(1) * self.gain
+
+
+WORDS = torch.arange(15).reshape(3, 5) % 7
+LAYERS = {
+    "lstm": lambda: Sequence(nn.LSTM(4, 6, batch_first=True), 6),
+    "gru": lambda: Sequence(nn.GRU(4, 3, num_layers=2, bidirectional=True, batch_first=True), 6),
+    "weight norm": lambda: Sequence(nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 6)), nn.Tanh()), 6),
+    "spectral norm": lambda: Sequence(nn.Sequential(parametrizations.spectral_norm(nn.Linear(4, 6)), nn.Tanh()), 6),
+    "embedding": lambda: nn.Sequential(nn.Embedding(7, 4), nn.Flatten(), nn.Linear(20, 2)),
+    "sparse embedding": lambda: nn.Sequential(nn.Embedding(7, 4, sparse=True), nn.Flatten(), nn.Linear(20, 2)),
+    "attention": lambda: Sequence(nn.MultiheadAttention(4, 2, batch_first=True), 4, attends=True),
+    "transformer": lambda: Sequence(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), 4),
+    "own attention": Own,
+    "prelu": lambda: Sequence(nn.Sequential(nn.Linear(4, 6), nn.PReLU()), 6),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_all_weights_are_linearised_whatever_the_layers(layer, dtype, rng):
+    torch.manual_seed(0)
+    module = LAYERS[layer]().to(dtype).eval()
+    x = WORDS if "embedding" in layer else torch.randn(3, 5, 4, generator=rng).to(dtype)
+    before = module(x)
+    frozen = Frozen.of(module)
+    _, J = frozen.linearise(x)
+    left_out = {name for name, _ in module.named_parameters()} - {block.name for block in J.blocks}
+    assert all("bias" in name or "norm" in name for name in left_out)
+    exact = Frozen.of(module.double())
+    w, step = exact.weights, 1e-5
+    x = x if "embedding" in layer else x.double()
+    moved = [[exact(x, *exact.leaves(w + s * e)) for s in (step, -step)] for e in torch.eye(len(w), dtype=torch.float64)]
+    truth = torch.stack([(a - b).detach().reshape(-1) / (2 * step) for a, b in moved], 1)
+    tolerance = {"rtol": 0, "atol": 1e-7 if dtype == torch.float64 else 1e-5}
+    torch.testing.assert_close(J.dense().double(), truth, **tolerance)
+    eye = torch.eye(J.range.size, dtype=dtype).reshape(-1, *J.range.shape)
+    torch.testing.assert_close(J.T(eye).double(), truth, **tolerance)
+    torch.testing.assert_close(module.to(dtype)(x if "embedding" in layer else x.to(dtype)), before)
+
+
+def test_switches_of_torch_are_as_they_were_after_a_linearisation():
+    module = nn.Sequential(nn.Embedding(7, 4, sparse=True), Sequence(nn.LSTM(4, 6, batch_first=True), 6), nn.ReLU(inplace=True))
+    states = torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled(), torch.backends.cuda.flash_sdp_enabled()
+    linearise(module.eval(), WORDS)
+    assert module[0].sparse and module[2].inplace
+    assert states == (
+        torch.backends.mkldnn.enabled,
+        torch.backends.mha.get_fastpath_enabled(),
+        torch.backends.cuda.flash_sdp_enabled(),
+    )
+
+
+def test_weights_that_were_fixed_are_left_out_of_those_that_are_learned():
+    module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    assert (weight_names(module), fixed_share(module)) == (["0.weight", "2.weight"], 0.0)
+    module[0].weight.requires_grad_(False)
+    assert (weight_names(module), fixed_share(module)) == (["2.weight"], 0.6)
+    module.requires_grad_(False)
+    assert (weight_names(module), fixed_share(module)) == (["0.weight", "2.weight"], 0.0)
 
 
 @pytest.mark.parametrize("layer", [nn.BatchNorm2d(1), nn.Dropout(0.1)])
