@@ -32,7 +32,7 @@ SETS = {
     "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
 }
 ROWS = {
-    "tape": {64: (3, 16), 128: (3, 4, 8), 256: (1, 4, 8), 512: (1, 4)},
+    "tape": {64: (2, 16), 128: (2, 8), 256: (1, 8), 512: (1, 3)},
     "func": {64: (4, 8), 128: (1, 4), 256: (1,), 512: (1,)},
 }
 FIELDS = ("set", "size", "direction", "forward_ms", "bound", "ctuq", "ctuq_rows", "torch_func", "torch_func_rows", "peak_mib")

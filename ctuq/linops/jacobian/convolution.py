@@ -12,7 +12,7 @@ _BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**28}
 """Patches unfolded at once: they stay in a cache of 2 MB beside the pixels they meet. 0.25 to 1 MB are equally fast."""
 _FEW_PIXELS, _LITTLE_WORK = 512, 5e6
 """Pixels of the output and multiplications for a row, below which one matrix product beats a convolution for each row."""
-ROWS_WORTH_UNFOLDING = 4
+ROWS_WORTH_UNFOLDING = 3
 """From so many rows on, patches are unfolded for large images too."""
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ctuq.linops.jacobian.convolution import ROWS_WORTH_UNFOLDING
 from ctuq.linops.jacobian.network import Frozen, Jacobian, ProductChoice
 
-_ENOUGH_SECONDS, _MOST_CALLS = 0.2, 5
+_ENOUGH_SECONDS, _LONG_SECONDS, _MOST_CALLS = 0.2, 1.0, 5
 _KNOWN: dict[tuple, "ProductCost"] = {}
 
 
@@ -44,7 +44,7 @@ class ProductCost:
 def measure(
     network: nn.Module | Frozen, inputs: Tensor, *, parameters: Sequence[str] | None = None, memory: int | None = None
 ) -> ProductCost:
-    """Try the ways to make a product on a few rows, about a dozen each for ``J`` and ``J.T``.
+    """Try the ways to make a product on a few rows, about a dozen each for ``J`` and ``J.T``, sixty forward passes in all.
 
     Processors differ in which way is fastest. Networks of one layout are measured once in a process for each shape, type,
     device and number of threads, so that the same work is done in the same way twice.
@@ -73,12 +73,13 @@ def _measure(frozen: Frozen, inputs: Tensor, memory: int | None) -> ProductCost:
     _, J = frozen.linearise(inputs)
     most, near = J.rows_within(memory), J.choice.vjp_rows
     # Below the threshold a convolution takes another way to the gradient of its weight.
-    tape = {min(near, ROWS_WORTH_UNFOLDING - 1), max(near, 2 * ROWS_WORTH_UNFOLDING)} if J.recorded else set()
+    tape = {min(near, ROWS_WORTH_UNFOLDING - 1), max(near, 8)} if J.recorded else set()
     ways = [("tape", rows) for rows in sorted({min(rows, most) for rows in tape})]
-    ways.append(("func", min(max(1, near // 2), most)))  # vmap keeps more of each row
+    whole = [("func", min(max(1, near // 2), most))]  # vmap keeps more of each row
     forward = _seconds(lambda: frozen(inputs), inputs.device)
-    vjp = {way: _row_seconds(J, "vjp", *way) for way in ways}
-    jvp = {way: _row_seconds(J, "jvp", *way) for way in ways}
+    vjp = {way: _row_seconds(J, "vjp", *way) for way in ways + whole}
+    # torch.func pushes forward by transposing twice, which takes three forward passes and more.
+    jvp = {way: _row_seconds(J, "jvp", *way) for way in ways or whole}
     pull, push = min(vjp, key=lambda way: vjp[way]), min(jvp, key=lambda way: jvp[way])
     choice = ProductChoice(vjp=pull[0], vjp_rows=pull[1], jvp=push[0], jvp_rows=push[1])
     return ProductCost(choice, forward, vjp[pull], jvp[push], J.bytes + J.row_bytes * max(pull[1], push[1]))
@@ -92,7 +93,7 @@ def _row_seconds(J: Jacobian, way: str, method: str, rows: int) -> float:
 
 
 def _seconds(job: Callable[[], object], device: torch.device) -> float:
-    """The fastest of a few calls after a first one that sets things up."""
+    """The fastest of a few calls after a first one that sets things up, or that one if it takes long itself."""
     times: list[float] = []
     while len(times) < 2 or (sum(times[1:]) < _ENOUGH_SECONDS and len(times) <= _MOST_CALLS):
         start = time.perf_counter()
@@ -100,4 +101,6 @@ def _seconds(job: Callable[[], object], device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - start)
-    return min(times[1:])
+        if times[0] > _LONG_SECONDS:
+            break
+    return min(times[1:], default=times[0])

@@ -15,8 +15,8 @@ from ctuq.linops.operator import LinearOperator, Space
 _NEAR_BYTES = {"cpu": 2**23, "cuda": 2**28}
 """Of the widest value of all rows pushed through the network at once, so that it stays near the cache."""
 _MOST_ROWS = 64
-_LIVE = 5
-"""Values of the widest kind that a product holds for each row; 4 with the default U-Net."""
+_LIVE = 8
+"""Values of the widest kind that a product takes for each row: 4 with the default U-Net, and as much in gaps between them."""
 _MEMORY = 2**30
 _NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 

@@ -112,7 +112,7 @@ def test_unet_products_equal_torch_func_and_need_no_fallback(case, rng):
     assert not any(isinstance(node.rule, Opaque) for node in J._tape.nodes)
 
 
-@pytest.mark.parametrize(("work", "rows"), [(0, 3), (0, 8), (10**9, 8)])
+@pytest.mark.parametrize(("work", "rows"), [(0, 2), (0, 8), (10**9, 8)])
 @pytest.mark.parametrize("case", UNETS)
 def test_patches_in_small_blocks_and_convolutions_by_row_give_the_same_products(case, work, rows, rng, monkeypatch):
     monkeypatch.setitem(convolution._BLOCK_BYTES, "cpu", 2**12)
