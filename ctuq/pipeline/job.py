@@ -19,8 +19,7 @@ from ctuq.pipeline.checkpoint import Checkpoint
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.threads import take_threads
 from ctuq.recon import CLASSICAL
-from ctuq.recon.dip import Data, DIPState, Generator, generator, trial_step
-from ctuq.recon.stages import all_finished, fit_in_stages, steps, steps_done
+from ctuq.recon.dip import Data, DIPState, Generator, dip, finished, generator, trial_step
 from ctuq.scores.gaussian import (
     PATCHES,
     image_scores,
@@ -258,16 +257,15 @@ def _of_views(data: Data, views: NDArray[np.int64]) -> Data:
 
 
 def _fit(run: Run, generate: Generator, start: dict[str, Tensor], data: tuple[Data, Data], checkpoint: Checkpoint) -> DIPState:
-    options, grid = run.options.dip, data[0].A.grid
+    options = run.options.dip
     kept = state = checkpoint.load(start)
     take_threads(run.options.threads, lambda: trial_step(generate, start, data[0]), checkpoint.threads)
-    total = steps(grid, options)
-    if kept is None or not all_finished(kept, grid, options):
-        for state in fit_in_stages(generate, start, *data, options, resume=kept):
+    if kept is None or not finished(kept, options):
+        for state in dip(generate, start, *data, options, resume=kept):
             checkpoint.save(state, options)
             text = f"held-out misfit {float(state.history[-1, 2]):.3g}"
-            run.tell("Deep Image Prior", min(total, steps_done(state, grid, options)), total, text)
-        run.tell("Deep Image Prior", total, total)
+            run.tell("Deep Image Prior", min(state.iteration, options.length), options.length, text)
+        run.tell("Deep Image Prior", options.length, options.length)
     assert state is not None
     checkpoint.save(state, options, last=True)
     return state
