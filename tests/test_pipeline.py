@@ -7,7 +7,6 @@ import torch
 import ctuq
 from ctuq.errors import BackendError, InputError
 from ctuq.pipeline import METHODS, ReconstructOptions, choose_grid, match_detector, reconstruct
-from ctuq.recon import stages
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import Scan
@@ -196,20 +195,6 @@ def test_interrupted_run_goes_on_to_the_same_result(looks, scan, result, tmp_pat
     assert path.is_file() or looks == 2
     assert first > (40 if looks > 4 else 0)
     np.testing.assert_array_equal(resumed.history["iteration"], result.history["iteration"])
-
-
-@pytest.mark.parametrize("looks", [5, 8])
-def test_run_interrupted_in_any_stage_goes_on_to_the_same_image(looks, scan, tmp_path, monkeypatch):
-    monkeypatch.setattr(stages, "_COARSEST", 8)
-    options = replace(OPTIONS, uncertainty=False)
-    whole = reconstruct(scan, options=options)
-    assert len(whole.history["iteration"]) == 3
-    path = tmp_path / "checkpoint.h5"
-    with pytest.raises(KeyboardInterrupt):
-        reconstruct(scan, options=options, progress=Interrupted(looks), checkpoint=path)
-    assert path.is_file()
-    resumed = reconstruct(scan, options=options, checkpoint=path)
-    np.testing.assert_array_equal(resumed.mean, whole.mean)
 
 
 def test_resumed_run_keeps_its_number_of_threads(scan, tmp_path):

@@ -20,9 +20,8 @@ from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, l
 from ctuq.pipeline.plan import Plan, measure, priced
 from ctuq.pipeline.threads import take_threads
 from ctuq.recon import CLASSICAL
-from ctuq.recon.dip import Data, DIPState, Generator, generator, trial_step
+from ctuq.recon.dip import Data, DIPState, Generator, dip, finished, generator, trial_step
 from ctuq.recon.holdout import default_views, held_views, split, useful_views
-from ctuq.recon.stages import all_finished, fit_in_stages, steps, steps_done, work
 from ctuq.scores.gaussian import (
     PATCHES,
     image_scores,
@@ -227,7 +226,7 @@ def _plan(run: Run, data: Data, views: _Views, fit: Data, *, generate: Generator
     size = sum(value.numel() for _, value in blocks)
     chosen = route(grid.size, int(used.sum()), seen, size, components=count, memory=available_memory(run.device))
     speeds = measure(fit, generate, start)
-    made = priced(chosen, speeds, work(grid, run.options.dip), fit_bytes=_FIT * grid.size)
+    made = priced(chosen, speeds, run.options.dip.expected, fit_bytes=_FIT * grid.size)
     _log.info("Plan: %s", made)
     return made
 
@@ -304,14 +303,13 @@ def _fit(
     checkpoint: Checkpoint,
     kept: DIPState | None,
 ) -> DIPState:
-    options, grid = run.options.dip, data[0].A.grid
-    state, total = kept, steps(grid, options)
-    if kept is None or not all_finished(kept, grid, options):
-        for state in fit_in_stages(generate, start, *data, options, resume=kept):
+    options, state = run.options.dip, kept
+    if kept is None or not finished(kept, options):
+        for state in dip(generate, start, *data, options, resume=kept):
             checkpoint.save(state, options)
             text = f"held-out misfit {float(state.history[-1, 2]):.3g}"
-            run.tell("Deep Image Prior", min(total, steps_done(state, grid, options)), total, text)
-        run.tell("Deep Image Prior", total, total)
+            run.tell("Deep Image Prior", min(state.iteration, options.length), options.length, text)
+        run.tell("Deep Image Prior", options.length, options.length)
     assert state is not None
     checkpoint.save(state, options, last=True)
     return state

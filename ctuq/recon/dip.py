@@ -46,8 +46,6 @@ class DIPState:
         1 if the weights were drawn anew because the network was dead.
     falls_from : int
         Iteration from which on the learning rate falls, where the fit decides on it; 0 before that.
-    level : int
-        How often the image is halved in this stage of `ctuq.recon.stages.fit_in_stages`.
     """
 
     iteration: int
@@ -63,7 +61,6 @@ class DIPState:
     begun: int = 0
     redrawn: int = 0
     falls_from: int = 0
-    level: int = 0
 
 
 def dip(

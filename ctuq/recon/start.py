@@ -91,11 +91,6 @@ class DIPOptions:
         return self.educated and self.iterations is None
 
     @property
-    def refining(self) -> int:
-        """Iterations of a fit that starts from the same image at half the size."""
-        return 150 if self.iterations is None and self.educated else max(1, self.length // 2)
-
-    @property
     def _default(self) -> tuple[int, float]:
         return _EDUCATED if self.educated else _RANDOM
 

@@ -113,6 +113,6 @@ def test_fit_finds_the_object(name):
     assert float(fit.misfit(image[None])) < 1.5 * noise + 0.03 * float(fit.size)
     flat = float(truth.std()) < 1e-6 * case.unit
     likeness = 1.0 if flat else float(torch.corrcoef(torch.stack([image.flatten(), truth.flatten()]))[0, 1])
-    assert likeness > (0.4 if case.arc < 90 or case.views < 6 else 0.7)
+    assert likeness > (0.3 if case.arc < 90 or case.views < 6 else 0.7)
     # Where there is something, the tangent model has something to say.
     assert float(generate.scale) > 0.1 * case.unit * float(truth.max() > 0) * (1 if case.object != "dense" else 0.1)
