@@ -15,12 +15,13 @@ import tyro
 from tyro.conf import Positional
 
 import ctuq
-from ctuq.laplace import Evidence
 from ctuq.linops.jacobian.network import linearise
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
 from ctuq.scores.gaussian import image_scores
-from ctuq.uncertainty.estimate import fit_evidence
-from ctuq.uncertainty.tangent import TangentModel
+from ctuq.uncertainty.estimate import Evidence, fit_evidence
+from ctuq.uncertainty.factor import rank_of
+from ctuq.uncertainty.model import ImageModel, image_model
+from ctuq.uncertainty.posterior import Conditioned, ImagePosterior
 
 _SAMPLES = 256
 
@@ -35,8 +36,7 @@ def timed(what: str) -> Iterator[None]:
 
 def told_evidence(found: Evidence) -> None:
     """Print the value and how it was reached."""
-    steps = len(found.trajectory)
-    print(f"{'log evidence':>45}: {found.value:.2f} after {steps} evaluations, converged {found.converged}")
+    print(f"{'log evidence':>45}: {found.value:.2f} +- {found.error:.2g} ({found.method}), converged {found.converged}")
 
 
 def main(problem: Positional[Path], target: float = 32.8) -> None:
@@ -62,25 +62,30 @@ def main(problem: Positional[Path], target: float = 32.8) -> None:
     torch.set_num_threads(threads)
     network, inputs = generate.module(state.average)
     image, ones, scale = generate(state.average)[0].detach(), torch.ones_like(y), float(generate.scale[0])
-    with timed("Jacobian and evidence to convergence"):
-        _, jacobian = linearise(network, inputs)
-        model = TangentModel(A, y, ones, image=image, jacobian=jacobian, scale=scale, prior="isotropic")
-        evidence = fit_evidence(model, torch.ones(len(model.target), dtype=torch.bool), 0.0)
-    told_evidence(evidence)
+    _, jacobian = linearise(network, inputs)
+    every = torch.ones(y.numel(), dtype=torch.bool)
+
+    def model_of(prior: str, rank: int) -> ImageModel:
+        return image_model(A, y, ones, image=image, jacobian=jacobian, scale=scale, prior=prior, rank=rank, rng=rng)
+
+    pixels = image.numel()
+    for name, rank in (("exact Jacobian", pixels), ("directions", rank_of(pixels, y.numel()))):
+        with timed(f"{name}, rank {rank}"):
+            model = model_of("isotropic", rank)
+        with timed("evidence to convergence"):
+            evidence = fit_evidence(model, every, rng=rng)
+        told_evidence(evidence)
+        with timed("standard deviation of each pixel"):
+            posterior = ImagePosterior(Conditioned.on(model, evidence.point), rng=rng)
+            posterior.std()
+    with timed("evidence from posterior samples"):
+        told_evidence(fit_evidence(model, every, rng=rng, method="em"))
     for name in ("layerwise", "filter"):
-        with timed(f"the same, {name} prior"):
-            other = TangentModel(A, y, ones, image=image, jacobian=jacobian, scale=scale, prior=name)
-            found = fit_evidence(other, torch.ones(len(model.target), dtype=torch.bool), 0.0)
+        with timed(f"model and evidence, {name} prior"):
+            found = fit_evidence(model_of(name, rank_of(pixels, y.numel())), every, rng=rng)
         told_evidence(found)
-        del other
-    with timed("exact posterior covariance"):
-        posterior = model.posterior(evidence)
-    torch.set_num_threads(1)
-    posterior.deviations(1, rng=rng)
-    wall = time.perf_counter()
-    for _ in range(_SAMPLES):
-        posterior.deviations(1, rng=rng)
-    print(f"{'one sample':>45}: {1e3 * (time.perf_counter() - wall) / _SAMPLES:8.3f} ms wall")
+    with timed(f"{_SAMPLES} samples"):
+        posterior.deviations(_SAMPLES, rng=rng)
     print(f"{'peak memory':>45}: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 
