@@ -1,7 +1,7 @@
 """Whole jobs of the shipped scans at several sizes: seconds, memory, the plan against what came, and unseen views.
 
-``python -m experiments.benchmarks.jobs`` runs them all, each in its own process; ``--only walnut-64`` one of them. A row each is
-added to ``figures/jobs.csv``, with the number of threads and the load of the machine when it began.
+``python -m experiments.benchmarks.jobs`` runs them all, each in its own process; ``--only walnut-64`` one of them. A row each
+is added to ``figures/jobs.csv``, with the number of threads and the load of the machine when it began.
 """
 
 import csv
