@@ -152,7 +152,7 @@ def fit_evidence(
     if method == "auto":
         method = "dense" if route(model.image.numel(), len(fitted), len(part.target), 0).exact_evidence else "em"
     found = maximise(
-        part.problem(),
+        part.problem(dtype=torch.float64 if method == "dense" else torch.float32),
         part.prior,
         start=first_point(part),
         method=method,

@@ -1,6 +1,5 @@
 """The ray transform as a pair of sparse matrices, built once by ASTRA and applied by torch on any device."""
 
-import warnings
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -9,62 +8,14 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from ctuq.errors import InputError
 from ctuq.linops.operator import Space
+from ctuq.linops.sparse import SparseMatrix
 from ctuq.tomo.geometry import FanBeam, Geometry, VolumeGrid
 from ctuq.tomo.rays.transform import RayTransform, multiply
 
-# Measured: below, MKL's CSR product is faster (2x at 8 columns); above, embedding_bag (2x at 32 columns, 256^2).
-_FEW_COLUMNS = 20
-# A tile's rows of many columns fit in the first-level cache; measured at 256^2: 1.2x forward, 1.4x adjoint.
-_TILE = 8
-_TILED_FROM = 2**15
 _BLOCK_BYTES = 2**28
-
-
-class SparseMatrix:
-    """A CSR matrix on a torch device, int32 and float32, with the faster kernel for few and for many columns.
-
-    Parameters
-    ----------
-    matrix : scipy sparse array, shape (rows, columns)
-    inputs : tuple of int
-        Shape of what the columns multiply: large ones are renumbered in square tiles, because a row of the matrix runs along a
-        line and every pixel down a column would otherwise touch a page of memory.
-    device : torch.device
-    """
-
-    def __init__(self, matrix: sp.csr_array, inputs: tuple[int, ...], device: torch.device):
-        self.shape = matrix.shape
-        self._order = None
-        if int(np.prod(inputs)) >= _TILED_FROM:
-            order = _tile_order(*inputs)
-            matrix = sp.csr_array(sp.csr_array(matrix.T)[order].T)
-            self._order = torch.from_numpy(order).to(device)
-        self._rows = _tensor(matrix.indptr, np.int32, device)
-        self._columns = _tensor(matrix.indices, np.int32, device)
-        self._values = _tensor(matrix.data, np.float32, device)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-            self._csr = torch.sparse_csr_tensor(self._rows, self._columns, self._values, self.shape, check_invariants=False)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Multiply every row of ``x`` (k, columns): (k, rows), a transposed view so that the next product need not copy."""
-        columns = x.T.contiguous() if self._order is None else x.T.contiguous().index_select(0, self._order)
-        if len(x) == 1:
-            return (self._csr @ columns[:, 0])[None]
-        if len(x) < _FEW_COLUMNS:
-            return (self._csr @ columns).T
-        return embedding_bag(
-            self._columns,
-            columns,
-            self._rows,
-            mode="sum",
-            per_sample_weights=self._values,
-            include_last_offset=True,
-        ).T
 
 
 class MatrixPair:
@@ -191,14 +142,3 @@ def _astra_matrix(grid: VolumeGrid, geometry: Geometry, rays: int) -> sp.csr_arr
     matrix.data *= np.float32(grid.voxel)
     matrix.sort_indices()
     return matrix
-
-
-def _tile_order(height: int, width: int) -> NDArray[np.int32]:
-    """The places of an array in row-major order, listed tile by tile."""
-    row, column = np.divmod(np.arange(height * width), width)
-    tile = row // _TILE * -(-width // _TILE) + column // _TILE
-    return np.argsort(tile, kind="stable").astype(np.int32)
-
-
-def _tensor(array: NDArray, dtype: type, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.require(array, dtype=dtype, requirements="W")).to(device)
