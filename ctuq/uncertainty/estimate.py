@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ctuq.laplace.evidence.hyperprior import Hyperprior
 from ctuq.laplace.fit import maximise
-from ctuq.laplace.system.problem import Point, plus_identity
+from ctuq.laplace.system.problem import Point
 from ctuq.scores.gaussian import gaussian_scores
 from ctuq.uncertainty.calibration import Scales, learn_scales
 from ctuq.uncertainty.model import ImageModel
@@ -118,11 +118,11 @@ def estimate(
     evidence = fit_evidence(model, ~unseen, variation=variation, rng=rng, method=method, floor_shape=floor_shape)
     scales, calibration = Scales(1, 1, float("inf"), float("inf")), None
     correction = torch.zeros_like(model.mean)
-    if len(held_out):
-        views = _HeldOut(model, unseen, held_out, way.dense_noise)
-        scales, calibration, correction = _calibrate(views, y, evidence, rng)
     given = Conditioned.on(model, evidence.point, dense=way.dense_noise)
-    return Estimate(evidence, ImagePosterior(given, rng=rng), scales, calibration, correction, _leave_one_out(given))
+    if len(held_out):
+        scales, calibration, correction = _calibrate(given, y, held_out, unseen)
+    posterior = ImagePosterior(given, rng=rng)
+    return Estimate(evidence, posterior, scales, calibration, correction, _leave_one_out(given, way.dense_noise))
 
 
 def fit_evidence(
@@ -152,7 +152,7 @@ def fit_evidence(
     if method == "auto":
         method = "dense" if route(model.image.numel(), len(fitted), len(part.target), 0).exact_evidence else "em"
     found = maximise(
-        part.problem(dtype=torch.float64 if method == "dense" else torch.float32),
+        part.problem(),
         part.prior,
         start=first_point(part),
         method=method,
@@ -194,34 +194,27 @@ def named(prior: ImagePrior, psi: Tensor) -> dict[str, float]:
     return dict(zip(prior.names, psi.exp().tolist(), strict=True))
 
 
-@dataclass(frozen=True, eq=False)
-class _HeldOut:
-    """The model with its held-out views, and which of the used rays (boolean) are of these."""
+def _calibrate(
+    given: Conditioned, y: Tensor, held_out: NDArray[np.int64], unseen: Tensor
+) -> tuple[Scales, Calibration, Tensor]:
+    """Scales from the held-out rays, the record of it, and what these rays add to the image.
 
-    model: ImageModel
-    unseen: Tensor
-    views: NDArray[np.int64]
-    dense: bool
-
-
-def _calibrate(held: _HeldOut, y: Tensor, evidence: Evidence, rng: torch.Generator) -> tuple[Scales, Calibration, Tensor]:
-    """Scales from the held-out rays, the record of it, and what these rays add to the image."""
-    model, new = held.model, held.unseen.nonzero()[:, 0]
-    given = Conditioned.on(model.part((~held.unseen).nonzero()[:, 0]), evidence.point, dense=held.dense)
-    rows = model.features.matrix.rows(new)
-    root = model.precision[new].sqrt()
+    The covariance T of the held-out rays given the fitted ones, noise included, is the inverse of their block of the inverse of
+    all rays' covariance: one conditioning serves calibration and posterior.
+    """
+    model, new = given.model, unseen.nonzero()[:, 0]
+    sigma2, precision = float(given.system.point.sigma2), model.precision[new]
+    T = torch.linalg.inv(given.block(new))
     measured = y.reshape(-1)[model.rays[new]].double()
-    predicted = rows(model.image.reshape(1, -1).double())[0] / root
-    residual = measured - predicted
-    signal = ImagePosterior(given, rng=rng).variance_of(rows) / root.square()
-    del given
-    noise = evidence.sigma2 / model.precision[new]
-    columns = _Columns(model, new, held.views)
+    predicted = model.features.matrix.rows(new)(model.image.reshape(1, -1).double())[0] / precision.sqrt()
+    residual, noise = measured - predicted, sigma2 / precision
+    signal = (T.diagonal() - 1).clamp(min=0) * noise
+    columns = _Columns(model, new, held_out)
     scales = learn_scales(*(columns(values) for values in (residual, signal, noise)))
-    correction = _correction(held, residual * root, evidence, scales)
+    correction = _correction(given, new, T, residual / noise.sqrt(), scales)
     raw, calibrated = signal + noise, scales.image * signal + scales.noise * noise
     calibration = Calibration(
-        views=tuple(int(v) for v in held.views),
+        views=tuple(int(v) for v in held_out),
         image_scale=scales.image,
         noise_scale=scales.noise,
         log_image_scale_sd=scales.log_image_sd,
@@ -233,21 +226,18 @@ def _calibrate(held: _HeldOut, y: Tensor, evidence: Evidence, rng: torch.Generat
     return scales, calibration, correction
 
 
-def _correction(held: _HeldOut, residual: Tensor, evidence: Evidence, scales: Scales) -> Tensor:
-    """Conditional mean of the image's error given the held-out rays' whitened residuals, (y, x), float64.
+def _correction(given: Conditioned, new: Tensor, T: Tensor, residual: Tensor, scales: Scales) -> Tensor:
+    """Conditional mean of the image's error given the held-out rays' residuals in units of their noise, (y, x), float64.
 
-    With the covariance given the fitted rays scaled by a, ``a P A_h^T (a A_h P A_h^T + b N_h)^-1 r``: as the posterior mean of
-    a prior scaled by a, from fitted rays of residual 0 and noise a N and held-out rays of residual r and noise b N, it takes
-    one solve and no matrix over the held-out rays.
+    With the image's covariance P given the fitted rays scaled by a, and the noise by b, it is
+    ``a P b_h^T q`` with ``q = (a (T - I) + b I)^-1 r``; and ``P b_h^T q`` is the prior's covariance of image and rays times
+    ``K^-1`` of the vector that is ``T q`` on the held-out rays and zero elsewhere.
     """
-    model, unseen = held.model, held.unseen
-    psi = evidence.psi + np.log(scales.image) * model.prior.is_variance
-    sigma2 = evidence.sigma2 * torch.tensor([scales.image, scales.noise], dtype=torch.float64)
-    given = Conditioned.on(model, Point(psi, sigma2), groups=unseen.long(), dense=held.dense)
-    target = torch.zeros_like(model.target)
-    target[unseen] = residual / sigma2[1].sqrt()
-    delta = given(plus_identity(given.system.dual_gram()), target[None]).value
-    return model.push(given.system.covariance(given.system.pull(delta)))[0]
+    total = scales.image * T
+    total.diagonal().add_(scales.noise - scales.image)
+    weights = torch.zeros(1, len(given.model.target), dtype=torch.float64, device=T.device)
+    weights[0, new] = T @ torch.linalg.solve(total, residual)
+    return scales.image * given.model.push(given.system.covariance(given.system.pull(given.solve(weights))))[0]
 
 
 class _Columns:
@@ -268,20 +258,18 @@ class _Columns:
         return out
 
 
-def _leave_one_out(given: Conditioned) -> dict[str, float]:
+def _leave_one_out(given: Conditioned, dense: bool) -> dict[str, float]:
     """Each view predicted from all others, in closed form; of many rays, views spread over the scan."""
     model = given.model
     views = model.views.unique()
-    most = max(1, int(_LEFT_OUT * len(views) / max(len(model.views), 1)))
+    most = max(1, (_LEFT_OUT if dense else _LEFT_OUT // 4) * len(views) // max(len(model.views), 1))
     if len(views) > most:
         views = views[torch.linspace(0, len(views) - 1, most).round().long().unique()]
     weighted = given.solve(given.system.target[None])[0]
     residuals, variances = [], []
     for view in views:
         rows = (model.views == view).nonzero()[:, 0]
-        unit = torch.zeros(len(rows), len(weighted), dtype=torch.float64, device=weighted.device)
-        unit[torch.arange(len(rows)), rows] = 1
-        block = torch.linalg.inv(given.solve(unit)[:, rows])
+        block = torch.linalg.inv(given.block(rows))
         scale = (given.system.point.sigma2[0].to(weighted) / model.precision[rows]).sqrt()
         residuals.append(scale * (block @ weighted[rows]))
         variances.append(scale.square() * block.diagonal())
