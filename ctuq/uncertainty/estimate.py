@@ -20,7 +20,9 @@ from ctuq.uncertainty.result import Calibration
 from ctuq.uncertainty.route import Route, route
 
 _FLOOR_SHAPE = 0.5
-_FIRST_NOISE = 1e-3
+# Over the target's variance. Of several variances the exact search finds the better maxima from little noise; samples at a
+# point of too little noise cannot be solved for, and what was solved there bounds the noise from below.
+_FIRST_NOISE = {"dense": 1e-3, "em": 1e-1}
 _LEFT_OUT = 2048
 # Floors lie many decades apart from what the network explains, and a strong hyperprior moves these further.
 _CAP = 1e9
@@ -154,7 +156,7 @@ def fit_evidence(
     found = maximise(
         part.problem(),
         part.prior,
-        start=first_point(part),
+        start=first_point(part, _FIRST_NOISE[method]),
         method=method,
         rng=rng,
         hyperprior=log_hyperprior(model, variation, floor_shape),
@@ -164,8 +166,8 @@ def fit_evidence(
     return Evidence(found.psi, float(found.sigma2), found.log_evidence, found.log_evidence_error, found.converged, method)
 
 
-def first_point(model: ImageModel, noise: float = _FIRST_NOISE) -> Point:
-    """Where the search starts: the network explains the target's variance, floors and noise a thousandth of it."""
+def first_point(model: ImageModel, noise: float) -> Point:
+    """Where the search starts: the network explains the target's variance, floors a thousandth of it, noise this share."""
     variance = float(model.target.square().mean())
     psi = model.prior.start() + math.log(variance) * model.prior.is_variance
     return Point(psi, torch.tensor([noise * variance], dtype=torch.float64))

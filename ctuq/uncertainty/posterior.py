@@ -53,7 +53,7 @@ class Conditioned:
 
     @classmethod
     def on(cls, model: ImageModel, point: Point, *, dense: bool | None = None) -> "Conditioned":
-        """Condition on all rays of a model; noise and floors are factorised if ``dense``, by default up to `DENSE_RAYS` rays."""
+        """Condition on all rays of a model; ``dense`` factorises noise and floors, by default up to `DENSE_RAYS` rays."""
         system = System(model.problem(), model.prior, point)
         root = system.noise_root()
         v = model.misfit(point.psi)
