@@ -107,7 +107,7 @@ class Reconstruct(Command):
     calibrate: On = True
     """Hold no views out; the scale of the uncertainty is then the model's own, and nothing checks it."""
     calibration_views: Number = None
-    """How many views to hold out; by default 3, more when there are many."""
+    """How many views to hold out; by default none below 5 views, 1 below 8, 2 below 12, 3 below 40, then one in 13."""
     resume: On = False
     """Go on where an interrupted run of this folder stopped."""
     geometry: File = None

@@ -17,6 +17,7 @@ from ctuq.linops.jacobian.network import Jacobian
 from ctuq.linops.operator import LinearOperator, Space
 from ctuq.linops.sparse import SparseRows
 from ctuq.tomo.rays.matrix import MatrixRayTransform
+from ctuq.tomo.rays.transform import require_exact_transpose
 from ctuq.uncertainty.factor import NetworkFactor, factorise
 from ctuq.uncertainty.prior import ImagePrior
 
@@ -165,7 +166,13 @@ def image_model(
         For the draws that the factor is made from.
     progress : callable, optional
         ``progress(done, total)`` after each batch of products.
+
+    Raises
+    ------
+    BackendError
+        If the back-projection of ``A`` is not its exact transpose.
     """
+    require_exact_transpose(A)
     device, flat = y.device, weights.reshape(-1)
     kept = (flat > 0).nonzero()[:, 0]
     precision = flat[kept].double()

@@ -20,10 +20,10 @@ import ctuq
 from ctuq import files
 from ctuq.pipeline import choose_grid, match_detector
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
+from ctuq.recon.holdout import choose_views, default_views
 from ctuq.records import write_whole
 from ctuq.tomo import ray_transform
 from ctuq.tomo.resample import resample
-from ctuq.uncertainty.calibration import choose_views, default_views
 
 HERE = Path(__file__).resolve().parent.parent.parent
 _TABLE = HERE / "figures" / "start.csv"

@@ -201,13 +201,7 @@ def linearise(
     """
     if offset not in ("auto", *OFFSETS):
         raise InputError(f"There is no offset {offset!r}; choose one of auto, {', '.join(OFFSETS)}.")
-    check_weights(module)
-    network = Frozen.of(module, parameters)
-    if parameters is None:
-        _warn_of_fixed(module)
-    check_inputs(inputs, network.weights.device)
-    check_network(network, inputs[:1])
-    check_independent(network, inputs)
+    network = _checked(module, inputs, parameters)
     likelihood = Gaussian() if likelihood is None else likelihood
     with differentiating():
         jacobian, predicted, features = _parts(network, inputs, likelihood, observe, batch)
@@ -232,6 +226,18 @@ def linearise(
         centre="network" if offset == "auto" and chosen == "features" else "mode",
         scale_free=before_normalisation(network, inputs[:1]),
     )
+
+
+def _checked(module: nn.Module, inputs: Tensor, parameters: Sequence[str] | None) -> Frozen:
+    """The module at its weights, if it can be linearised at these inputs."""
+    check_weights(module)
+    network = Frozen.of(module, parameters)
+    if parameters is None:
+        _warn_of_fixed(module)
+    check_inputs(inputs, network.weights.device)
+    check_network(network, inputs[:1])
+    check_independent(network, inputs)
+    return network
 
 
 def _parts(
