@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 
@@ -56,7 +58,7 @@ def test_time_rises_with_the_size_and_memory_is_bounded():
         priced(route(size**2, 40 * size, 36 * size, 84544), SPEEDS, 500, fit_bytes=4096 * size**2)
         for size in (32, 64, 128, 256, 512)
     ]
-    assert all(a.total < b.total for a, b in zip(plans, plans[1:], strict=False))
+    assert all(a.total < b.total for a, b in itertools.pairwise(plans))
     assert all(0.5 * 2**30 < plan.bytes < 8 * 2**30 for plan in plans)
     assert all(plan.record()["seconds"] == plan.total for plan in plans)
 
