@@ -16,7 +16,7 @@ from ctuq.linops.jacobian.cost import ProductCost
 from ctuq.linops.jacobian.network import ProductChoice
 from ctuq.recon.dip import Data, Generator, trial_step
 from ctuq.uncertainty.factor import REMAINDER
-from ctuq.uncertainty.route import DRAWS, Route
+from ctuq.uncertainty.route import DRAWS, EVIDENCE_RAYS, Route
 
 _ROWS = 32
 # Beside its gradient a step has the total variation, Adam and the running average; float64 doubles the bytes of a ray.
@@ -125,7 +125,7 @@ def priced(route: Route, speeds: Speeds, iterations: float, *, fit_bytes: int) -
 
 
 def _evidence(route: Route, speeds: Speeds, r: int) -> float:
-    f = route.fitted
+    f = min(route.fitted, EVIDENCE_RAYS)
     if route.exact_evidence:
         return 4 * f * speeds.rays + _EVALUATIONS * 1.6 * float(f) ** 3 * speeds.flop + 2.0 * f * f * r * speeds.flop
     return _EM_PRODUCTS * (4 * speeds.rays + 4.0 * f * r * speeds.flop)

@@ -17,7 +17,7 @@ from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.posterior import Conditioned, ImagePosterior
 from ctuq.uncertainty.prior import FLOORS, ImagePrior
 from ctuq.uncertainty.result import Calibration
-from ctuq.uncertainty.route import Route, route
+from ctuq.uncertainty.route import EVIDENCE_RAYS, Route, route
 
 _FLOOR_SHAPE = 0.5
 # Over the target's variance. Of several variances the exact search finds the better maxima from little noise; samples at a
@@ -136,7 +136,7 @@ def fit_evidence(
     method: str = "auto",
     floor_shape: float = _FLOOR_SHAPE,
 ) -> Evidence:
-    """Maximise the evidence of the fitted rays (boolean, one for each used ray), by the engine.
+    """Maximise the evidence of the fitted rays (boolean, one for each used ray), or `EVIDENCE_RAYS` of them, by the engine.
 
     Parameters
     ----------
@@ -150,7 +150,10 @@ def fit_evidence(
     floor_shape : float
         See `log_hyperprior`.
     """
-    part = model if bool(fitted.all()) else model.part(fitted.nonzero()[:, 0])
+    rays = fitted.nonzero()[:, 0]
+    if len(rays) > EVIDENCE_RAYS:
+        rays = rays[torch.arange(EVIDENCE_RAYS, device=rays.device) * len(rays) // EVIDENCE_RAYS]
+    part = model if len(rays) == len(fitted) else model.part(rays)
     if method == "auto":
         method = "dense" if route(model.image.numel(), len(fitted), len(part.target), 0).exact_evidence else "em"
     found = maximise(

@@ -69,7 +69,8 @@ class Result:
     prior : mapping of str to float
         Prior hyperparameters.
     log_evidence, log_evidence_error : float
-        Of the fitted views, nats, and its standard error (0 if exact); NaN without uncertainty.
+        Of the fitted views' rays (of 8,192 spread evenly, where there are more), nats, and its standard error (0 if exact); NaN
+        without uncertainty.
     calibration : Calibration, optional
         None when no view was held out.
     scores : mapping of str to mapping of str to float
