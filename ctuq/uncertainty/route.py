@@ -7,8 +7,8 @@ from ctuq.uncertainty.factor import REMAINDER, products_of, rank_of
 EXACT_RAYS = 3072
 """Up to so many fitted rays the evidence is exact: 25 factorisations of so large a matrix take a minute on one core."""
 EVIDENCE_RAYS = 8192
-"""Of so many fitted rays at most, spread evenly, hyperparameters are learned: they are few, and twice as many rays take twice
-as long (19,680 rays of the walnut: five minutes) to move them by less than their errors."""
+"""Of so many fitted rays at most, spread evenly, hyperparameters are learned: they are a handful, and the search among all
+19,680 rays of the walnut took over five minutes."""
 DENSE_RAYS = 8192
 """Up to so many rays noise and floors are factorised: half a minute and 1 GiB."""
 EXACT_WORK = 6e11
