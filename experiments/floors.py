@@ -15,7 +15,7 @@ import tyro
 
 import ctuq
 from ctuq.linops.jacobian.network import linearise
-from ctuq.pipeline import match_detector
+from ctuq.pipeline import choose_grid, match_detector
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
 from ctuq.recon.holdout import choose_views, default_views, split
 from ctuq.scores.gaussian import gaussian_scores
@@ -62,8 +62,7 @@ def subjects() -> Iterator[Subject]:
 def measure(subject: Subject) -> Iterator[dict[str, float | str]]:
     """A row for each shape, from one fit."""
     scan = subject.scan.select(subject.used)
-    grid = scan.grid or ctuq.default_grid(scan.geometry, SIZE)
-    grid = grid.resized(SIZE)
+    grid = choose_grid(scan, SIZE)
     scan = match_detector(scan, grid)
     A = ctuq.ray_transform(grid, scan.geometry, backend="matrix")
     y = torch.tensor(scan.projections)
@@ -87,7 +86,7 @@ def measure(subject: Subject) -> Iterator[dict[str, float | str]]:
         row |= {"image_scale": found.scales.image}
         mean = image.double() + found.correction
         std = found.posterior.std()
-        if scan.truth is not None:
+        if scan.truth is not None and scan.truth.shape == grid.shape:
             inside = scan.truth > 0.05 * scan.truth.max()
             for label, scale2 in (("raw", 1.0), ("truth", found.scales.image)):
                 told = gaussian_scores((scan.truth - mean.numpy())[inside], (scale2 * std.square()).numpy()[inside])
@@ -107,11 +106,11 @@ def main() -> None:
     for subject in subjects():
         rows += list(measure(subject))
         print(subject.name, *(f"{r['shape']}: {r['unseen log_likelihood']:.3f}" for r in rows[-len(SHAPES) :]), flush=True)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    with OUTPUT.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        with OUTPUT.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     for shape in SHAPES:
         chosen = [row for row in rows if row["shape"] == shape]
         means = {n: np.mean([float(r[n]) for r in chosen if n in r]) for n in names if n not in ("problem", "shape")}

@@ -23,7 +23,7 @@ _ROWS = 32
 _STEP, _WIDE = 1.15, 2.0
 _EVALUATIONS = 28
 _EM_PRODUCTS = 17 * 600
-_CG_STEPS = 25
+_CG_STEPS = 140
 _MATRIX = 1536
 _BASE = 500 * 2**20
 
@@ -118,8 +118,8 @@ def priced(route: Route, speeds: Speeds, iterations: float, *, fit_bytes: int) -
     seconds = {
         "dip": iterations * speeds.iteration,
         "jacobian": products + 0.5 * flops * speeds.flop + r * speeds.rays,
-        "evidence": _evidence(route, speeds, r) + 2 * _conditioned(m, r, route, speeds) + _held(route, speeds, r),
-        "samples": _conditioned(m, r, route, speeds) + _std(route, speeds, r),
+        "evidence": _evidence(route, speeds, r) + _conditioned(r, route, speeds) + _held(route, speeds, r),
+        "samples": _std(route, speeds, r),
     }
     return Plan(route, speeds.products.choice, seconds, max(route.bytes, fit_bytes) + _BASE + 40 * m * int(d**0.5))
 
@@ -131,24 +131,29 @@ def _evidence(route: Route, speeds: Speeds, r: int) -> float:
     return _EM_PRODUCTS * (4 * speeds.rays + 4.0 * f * r * speeds.flop)
 
 
-def _conditioned(m: int, r: int, route: Route, speeds: Speeds) -> float:
-    if route.dense_noise:
-        return 2 * m * speeds.rays + (m**3 / 3 + 2.0 * m * m * r + 2.0 * m * r * r) * speeds.flop
-    return r * _CG_STEPS * 4 * speeds.rays
+def _conditioned(r: int, route: Route, speeds: Speeds) -> float:
+    n = min(route.rays, route.pixels)
+    made = 2 * n * speeds.rays + n**3 / 3 * speeds.flop if route.dense_noise else 0.0
+    return made + r * _solve(route, speeds) + 2.0 * route.rays * r * r * speeds.flop
+
+
+def _solve(route: Route, speeds: Speeds) -> float:
+    """Seconds for one right-hand side of noise and floors."""
+    n = min(route.rays, route.pixels)
+    return 2 * speeds.rays + 2.0 * n * n * speeds.flop if route.dense_noise else _CG_STEPS * speeds.rays
 
 
 def _held(route: Route, speeds: Speeds, r: int) -> float:
     """Leave-one-angle-out, and the held-out rays' variances."""
-    m, left = route.rays, min(route.rays, 2048)
-    solves = left * (2.0 * m * m * speeds.flop if route.dense_noise else _CG_STEPS * 4 * speeds.rays)
-    return solves + left * 4.0 * m * r * speeds.flop + r * 4 * speeds.rays
+    left = (route.rays - route.fitted) + min(route.rays, 2048)
+    return left * (_solve(route, speeds) + 4.0 * route.rays * r * speeds.flop)
 
 
 def _std(route: Route, speeds: Speeds, r: int) -> float:
     m, d = route.rays, route.pixels
     pixels = (2.0 * d * r * r + 2.0 * m * r * r) * speeds.flop + 2 * r * speeds.rays
-    draws = 64 + 128 + (0 if route.exact_std else DRAWS)
-    one = 2 * (4.0 * m * m * speeds.flop if route.dense_noise else _CG_STEPS * 4 * speeds.rays) + 8.0 * m * r * speeds.flop
+    draws = 64 + 256 + (0 if route.exact_std else DRAWS)
+    one = _solve(route, speeds) + 4 * speeds.rays + 8.0 * m * r * speeds.flop
     exact = (1.0 * m * m * d + 2.0 * m * r * d) * speeds.flop if route.exact_std else 0.0
     return pixels + draws * one + exact
 

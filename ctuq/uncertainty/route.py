@@ -9,8 +9,8 @@ EXACT_RAYS = 3072
 EVIDENCE_RAYS = 8192
 """Of so many fitted rays at most, spread evenly, hyperparameters are learned: they are a handful, and the search among all
 19,680 rays of the walnut took over five minutes."""
-DENSE_RAYS = 8192
-"""Up to so many rays noise and floors are factorised: half a minute and 1 GiB."""
+DENSE = 16384
+"""Up to so many rays or pixels, whichever are fewer, noise and floors are factorised: a minute and 2 GiB."""
 EXACT_WORK = 6e11
 """Up to so many multiplications every pixel's own reduction is exact: 20 seconds."""
 _SHARE = 0.4
@@ -85,9 +85,10 @@ def route(pixels: int, rays: int, fitted: int, weights: int, *, components: int 
         rank //= 2
     evidence = 8 * (components + 8) * fitted**2
     exact_evidence = fitted <= EXACT_RAYS and evidence <= budget
-    noise = 8 * 3 * rays**2
-    dense = rays <= DENSE_RAYS and noise <= budget
-    exact_std = dense and float(rays) ** 2 * pixels <= EXACT_WORK
+    unknowns = min(rays, pixels)
+    noise = 8 * unknowns**2 + 2**28
+    dense = unknowns <= DENSE and noise <= budget
+    exact_std = dense and float(unknowns) ** 2 * pixels <= EXACT_WORK
     peak = max(_factor_bytes(pixels, rays, weights, rank), _evidence_bytes(pixels, fitted, rank, evidence, exact_evidence))
     posterior = noise * dense + 8 * 4 * rays * (rank + REMAINDER) + 8 * 1024 * (rays + rank)
     posterior += 8 * 64 * (2 * pixels + rank) * 3 + 4 * pixels * (rank + REMAINDER) * (rank < pixels)
