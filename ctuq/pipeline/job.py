@@ -36,6 +36,7 @@ from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.estimate import Estimate, estimate, named
+from ctuq.uncertainty.kept import waves_of
 from ctuq.uncertainty.model import ImageModel, image_model
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.route import route
@@ -239,9 +240,11 @@ def _assembled(run: Run, base: Result, model: ImageModel, found: Estimate) -> Re
         raw = posterior.std().cpu().numpy().astype(np.float32)
         deviations = (scale * posterior.deviations(run.options.samples, rng=run.rng)).cpu().numpy().astype(np.float32)
         kept = min(run.options.directions, max(1, _KEPT // (4 * raw.size)))
-        leading = posterior.directions(kept, rng=run.rng)
+        waves, directions = waves_of(kept, raw.shape), None
+        if kept:
+            leading = scale * posterior.directions(kept, waves=waves, rng=run.rng)
+            directions = leading.cpu().numpy().astype(np.float32)
         run.tell("Samples", 1, 1)
-    directions = (scale * leading.values.sqrt()[:, None] * leading.vectors).reshape(-1, *raw.shape)
     mean = (model.image.double() + found.correction).cpu().numpy().astype(np.float32)
     std = (scale * raw).astype(np.float32)
     scores = {"leave_one_angle_out": found.leave_one_out}
@@ -261,7 +264,8 @@ def _assembled(run: Run, base: Result, model: ImageModel, found: Estimate) -> Re
         std_raw=raw,
         std_error=posterior.error,
         samples=mean + deviations,
-        directions=directions.cpu().numpy().astype(np.float32),
+        directions=directions,
+        waves=waves,
         sigma2=found.scales.noise * evidence.sigma2,
         prior=named(model.prior, evidence.psi),
         log_evidence=evidence.value,

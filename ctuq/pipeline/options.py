@@ -27,7 +27,7 @@ class ReconstructOptions:
     samples : int
         Posterior samples to keep.
     directions : int
-        Most leading directions of the covariance to keep for later questions (`Result.covariance`), in 64 MiB at most.
+        Most images to keep the covariance in for later questions (`Result.covariance`), in 64 MiB at most; 0 keeps none.
     calibrate : bool
         Hold views out of the fit and learn the scales of the error bars from them.
     calibration_views : int, optional
@@ -48,7 +48,7 @@ class ReconstructOptions:
     size: int = 128
     uncertainty: bool = True
     samples: int = 64
-    directions: int = 128
+    directions: int = 192
     calibrate: bool = True
     calibration_views: int | None = None
     prior: str = "isotropic"

@@ -15,7 +15,7 @@ is cheap, and else the mean square of a few draws: it takes little off v_i where
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -26,9 +26,10 @@ from ctuq.laplace.system.sampling import Draws, condition
 from ctuq.linops.basic import Diagonal, Symmetric
 from ctuq.linops.gaussian import stable_cholesky
 from ctuq.linops.operator import LinearOperator, Space
-from ctuq.linops.precondition import Nystrom, nystrom
+from ctuq.linops.precondition import nystrom
 from ctuq.linops.solve import CG, Solution
 from ctuq.linops.sparse import SparseRows
+from ctuq.uncertainty.kept import cosine_waves
 from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.route import DENSE_RAYS, DRAWS, EXACT_WORK
 
@@ -196,11 +197,27 @@ class ImagePosterior:
             parts.append(self.model.push(found.samples).float())
         return torch.cat(parts)
 
-    def directions(self, rank: int, *, rng: torch.Generator) -> Nystrom:
-        """The leading directions of P, ``V^T diag(values) V <= P``: the first half of twice as many, whose spectrum is flat."""
-        space = Space((len(self._v),), torch.float64, self._v.device)
-        found = nystrom(Symmetric(self.times, space), min(2 * rank, len(self._v)), rng=rng)
-        return replace(found, vectors=found.vectors[:rank], values=found.values[:rank])
+    def directions(self, rank: int, *, waves: int = 0, rng: torch.Generator) -> Tensor:
+        """``rank`` images l_i with ``sum l_i l_i^T <= P``, (rank, y, x), float64, or fewer where P has no more.
+
+        First what P does to the `cosine_waves`, ``waves`` along each axis, exactly; then the leading directions of what is
+        left: the first half of twice as many, whose spectrum is flat.
+        """
+        shape, d = self.model.image.shape, len(self._v)
+        smooth = torch.from_numpy(cosine_waves(shape, waves)).to(self._v)
+        pushed = self.times(smooth)
+        inner = pushed @ smooth.T
+        first = torch.linalg.solve_triangular(stable_cholesky((inner + inner.T) / 2), pushed, upper=False) if waves else pushed
+        more = min(rank, d) - len(first)
+        if more <= 0:
+            return first[:rank].reshape(-1, *shape)
+
+        def left(x: Tensor) -> Tensor:
+            return self.times(x) - (x @ first.T) @ first
+
+        found = nystrom(Symmetric(left, Space((d,), torch.float64, self._v.device)), min(2 * more, d), rng=rng)
+        second = found.values[:more].sqrt()[:, None] * found.vectors[:more]
+        return torch.cat([first, second]).reshape(-1, *shape)
 
     def _pulled(self, columns: slice) -> Tensor:
         """Columns of ``b^T K^-1 b F C = b^T W Z``, (d, k)."""
