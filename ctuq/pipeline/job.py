@@ -293,7 +293,8 @@ def _split(options: ReconstructOptions, scan: Scan) -> _Views:
         return _Views(every, nobody)
     if not (options.calibrate and wanted):
         text = "Not calibrated: the error bars are the tangent model's own, which are too short on real scans."
-        few = f" {n} views are too few to hold any out." if options.calibrate and not wanted else ""
+        asked = options.calibrate and options.calibration_views is None
+        few = f" {n} view{' is' if n == 1 else 's are'} too few to hold any out." if asked else ""
         return _Views(every, nobody, (text + few,))
     return _Views(np.setdiff1d(every, held), held)
 

@@ -72,7 +72,7 @@ class KeptCovariance:
             D = D * np.clip(ratio, 1 / _STRIDE, _STRIDE)
         return D
 
-    def _inverse(self, D: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _inverse(self, D: NDArray[np.float64]) -> NDArray:
         return np.linalg.pinv((self._U * D) @ self._U.T, rcond=1e-12, hermitian=True)
 
 

@@ -154,8 +154,8 @@ class Result:
 
     def draw(self, n: int, *, seed: int = 0) -> NDArray[np.float32]:
         """``n`` further draws of the image, (n, y, x), from the covariance that `covariance` uses."""
-        if n < 0:
-            raise InputError(f"The number of draws cannot be negative, got {n}.")
+        if n < 0 or seed < 0:
+            raise InputError(f"Neither the number of draws nor the seed can be negative, got {n} and {seed}.")
         return (self.mean + self._kept.draw(n, np.random.default_rng(seed))).astype(np.float32)
 
     @cached_property
