@@ -44,6 +44,7 @@ from ctuq.uncertainty.route import route
 _DENSE_PIXELS = 4096
 """Up to so many pixels a truth is scored against the whole covariance, above against samples."""
 _KEPT = 2**26
+_WORTH_TELLING = 0.1
 _FIT = 4096
 """Bytes a pixel that the fit's activations and their gradients take."""
 
@@ -257,6 +258,11 @@ def _assembled(run: Run, base: Result, model: ImageModel, found: Estimate) -> Re
         scores["truth_raw"] = truth_scores(mean, raw, base.truth)
     evidence = found.evidence
     notes = () if evidence.converged else ("The evidence did not converge: its hyperparameters are the best that were met.",)
+    if posterior.error > _WORTH_TELLING:
+        share, count = 100 * posterior.error, model.factor.rank - model.factor.remainder
+        text = f"The standard deviation may be {share:.0f} % too short: the rays tell more of the network than the {count} "
+        few = "directions that were computed hold; a smaller size has them all."
+        notes += (text + few,)
     return replace(
         base,
         mean=mean,
