@@ -259,9 +259,9 @@ def _assembled(run: Run, base: Result, model: ImageModel, found: Estimate) -> Re
     evidence = found.evidence
     notes = () if evidence.converged else ("The evidence did not converge: its hyperparameters are the best that were met.",)
     if posterior.error > _WORTH_TELLING:
-        share, count = 100 * posterior.error, model.factor.rank - model.factor.remainder
-        text = f"The standard deviation may be {share:.0f} % too short: the rays tell more of the network than the {count} "
-        few = "directions that were computed hold; a smaller size has them all."
+        share, count = 100 * posterior.error, model.factor.rank
+        text = f"The standard deviation of a pixel may be off by {share:.0f} %: much of it lies beside the {count} directions "
+        few = "of the network that were computed; a smaller size has them all."
         notes += (text + few,)
     return replace(
         base,

@@ -88,7 +88,7 @@ def route(pixels: int, rays: int, fitted: int, weights: int, *, components: int 
         _factor_bytes(pixels, rays, weights, rank, components), _evidence_bytes(pixels, fitted, rank, evidence, exact_evidence)
     )
     posterior = noise * dense + 8 * 4 * rays * (rank + REMAINDER) + 8 * 1024 * (rays + rank)
-    posterior += 8 * 64 * (2 * pixels + rank) * 3 + 4 * pixels * (rank + REMAINDER) * (rank < pixels)
+    posterior += 8 * 64 * (3 * pixels + rank) * 3 + 4 * pixels * (rank + REMAINDER) * (rank < pixels)
     return Route(pixels, rays, fitted, weights, rank, exact_evidence, dense, exact_std, int(max(peak, posterior)))
 
 
@@ -106,4 +106,4 @@ def _evidence_bytes(pixels: int, fitted: int, rank: int, dense: int, exact: bool
     basis = 4 * pixels * (rank + REMAINDER) * (rank < pixels) + 8 * fitted * (rank + REMAINDER)
     if exact:
         return basis + dense
-    return basis + 8 * 6 * 17 * (2 * pixels + rank) + 8 * 3 * min(512, fitted // 2) * fitted
+    return basis + 8 * 6 * 17 * (3 * pixels + rank) + 8 * 3 * min(512, fitted // 2) * fitted

@@ -58,7 +58,7 @@ def test_conjugate_gradients_give_the_factorisation_s_posterior(make, rng):
 
 @pytest.mark.parametrize("dense", [True, False])
 def test_sampled_reduction_has_the_error_it_states(dense, make, rng, sampled):
-    model = make(rank=20)
+    model = make(rank=64)
     point = some_point(model, floors=(1e-4, 0.5))
     found = posterior_of(model, point, rng, dense)
     exact = posterior_covariance(model, point).diagonal().sqrt()
@@ -66,6 +66,12 @@ def test_sampled_reduction_has_the_error_it_states(dense, make, rng, sampled):
     assert not found.exact
     assert 0 < found.error < 0.1
     assert float(miss) < 2 * found.error
+
+
+def test_what_a_factor_leaves_out_counts_as_error(make, rng):
+    errors = [posterior_of(model, some_point(model), rng).error for model in (make(rank=rank) for rank in (64, 50, 20, 8))]
+    assert errors[0] == 0
+    assert errors[0] < errors[1] < errors[2] < errors[3] <= 0.5
 
 
 def test_variance_of_functionals_is_that_of_the_covariance(make, rng, monkeypatch):
