@@ -258,6 +258,8 @@ def _assembled(run: Run, base: Result, model: ImageModel, found: Estimate) -> Re
         scores["truth_raw"] = truth_scores(mean, raw, base.truth)
     evidence = found.evidence
     notes = () if evidence.converged else ("The evidence did not converge: its hyperparameters are the best that were met.",)
+    if evidence.noiseless:
+        notes += ("To the linear model the rays have no noise: the error bars are those of its misfit alone.",)
     if posterior.error > _WORTH_TELLING:
         share, count = 100 * posterior.error, model.factor.rank
         text = f"The standard deviation of a pixel may be off by {share:.0f} %: much of it lies beside the {count} directions "

@@ -1,6 +1,7 @@
 """From a fitted network to calibrated error bars: evidence, calibration on held-out views, final posterior."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,8 @@ class Evidence:
     converged : bool
     method : str
         "dense" (exact) or "em" (from posterior samples).
+    noiseless : bool
+        Whether the search ended at a bound of the noise: to this model the rays have none.
     """
 
     psi: Tensor
@@ -49,6 +52,7 @@ class Evidence:
     error: float
     converged: bool
     method: str
+    noiseless: bool = False
 
     @property
     def point(self) -> Point:
@@ -151,17 +155,22 @@ def fit_evidence(
     part = model if bool(fitted.all()) else model.part(fitted.nonzero()[:, 0])
     if method == "auto":
         method = "dense" if route(model.image.numel(), len(fitted), len(part.target), 0).exact_evidence else "em"
-    found = maximise(
-        part.problem(),
-        part.prior,
-        start=first_point(part),
-        method=method,
-        rng=rng,
-        hyperprior=log_hyperprior(model, variation, floor_shape),
-        components=part.components() if method == "dense" else None,
-        cap=_CAP,
-    )
-    return Evidence(found.psi, float(found.sigma2), found.log_evidence, found.log_evidence_error, found.converged, method)
+    with warnings.catch_warnings():
+        # Its advice is for those who build a likelihood; `Evidence.noiseless` is told by the job.
+        warnings.filterwarnings("ignore", "The noise fell to")
+        found = maximise(
+            part.problem(),
+            part.prior,
+            start=first_point(part),
+            method=method,
+            rng=rng,
+            hyperprior=log_hyperprior(model, variation, floor_shape),
+            components=part.components() if method == "dense" else None,
+            cap=_CAP,
+        )
+    noiseless = any(name.startswith("noise ") for name in found.capped)
+    value, error = found.log_evidence, found.log_evidence_error
+    return Evidence(found.psi, float(found.sigma2), value, error, found.converged, method, noiseless)
 
 
 def first_point(model: ImageModel, noise: float = _FIRST_NOISE) -> Point:
