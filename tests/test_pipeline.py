@@ -132,6 +132,23 @@ def test_too_few_views_are_said_and_reported_raw(scan):
     assert any("4 views are too few" in text for text in result.warnings)
 
 
+def test_no_calibration_views_are_no_calibration(scan):
+    none = reconstruct(scan, options=replace(OPTIONS, calibration_views=0))
+    off = reconstruct(scan, options=replace(OPTIONS, calibrate=False))
+    same(none, off)
+    assert none.warnings == off.warnings
+    one = reconstruct(scan.select([3]), options=OPTIONS)
+    assert any("1 view is too few" in text for text in one.warnings)
+
+
+def test_covariance_need_not_be_kept(scan, result):
+    without = reconstruct(scan, options=replace(OPTIONS, directions=0))
+    np.testing.assert_array_equal(without.std, result.std)
+    assert without.directions is None
+    with pytest.raises(InputError, match="no covariance"):
+        without.covariance(np.ones((1, 16, 16)))
+
+
 def test_number_of_calibration_views_can_be_chosen(scan):
     result = reconstruct(scan, options=replace(OPTIONS, calibration_views=2, samples=0))
     assert len(result.calibration.views) == 2
@@ -150,7 +167,14 @@ def test_calibration_views_must_leave_some_for_the_fit(views, scan):
         ({"method": "magic"}, "dip, fbp"),
         ({"sise": 32}, "size"),
         ({"size": 4}, "at least 8"),
+        ({"size": 20.5}, "whole number"),
         ({"samples": -1}, "negative"),
+        ({"samples": 2.5}, "whole number"),
+        ({"directions": -1}, "directions.*negative"),
+        ({"variation": -1.0}, "hyperprior"),
+        ({"variation": float("nan")}, "hyperprior"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**70}, "seed"),
         ({"threads": -1}, "negative"),
         ({"prior": "horseshoe"}, "isotropic"),
         ({"device": "toaster"}, "'cpu'"),

@@ -36,6 +36,7 @@ from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.estimate import Estimate, estimate, named
+from ctuq.uncertainty.kept import waves_of
 from ctuq.uncertainty.model import ImageModel, image_model
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.route import route
@@ -43,6 +44,7 @@ from ctuq.uncertainty.route import route
 _DENSE_PIXELS = 4096
 """Up to so many pixels a truth is scored against the whole covariance, above against samples."""
 _KEPT = 2**26
+_WORTH_TELLING = 0.1
 _FIT = 4096
 """Bytes a pixel that the fit's activations and their gradients take."""
 
@@ -239,9 +241,11 @@ def _assembled(run: Run, base: Result, model: ImageModel, found: Estimate) -> Re
         raw = posterior.std().cpu().numpy().astype(np.float32)
         deviations = (scale * posterior.deviations(run.options.samples, rng=run.rng)).cpu().numpy().astype(np.float32)
         kept = min(run.options.directions, max(1, _KEPT // (4 * raw.size)))
-        leading = posterior.directions(kept, rng=run.rng)
+        waves, directions = waves_of(kept, raw.shape), None
+        if kept:
+            leading = scale * posterior.directions(kept, waves=waves, rng=run.rng)
+            directions = leading.cpu().numpy().astype(np.float32)
         run.tell("Samples", 1, 1)
-    directions = (scale * leading.values.sqrt()[:, None] * leading.vectors).reshape(-1, *raw.shape)
     mean = (model.image.double() + found.correction).cpu().numpy().astype(np.float32)
     std = (scale * raw).astype(np.float32)
     scores = {"leave_one_angle_out": found.leave_one_out}
@@ -254,6 +258,13 @@ def _assembled(run: Run, base: Result, model: ImageModel, found: Estimate) -> Re
         scores["truth_raw"] = truth_scores(mean, raw, base.truth)
     evidence = found.evidence
     notes = () if evidence.converged else ("The evidence did not converge: its hyperparameters are the best that were met.",)
+    if evidence.noiseless:
+        notes += ("To the linear model the rays have no noise: the error bars are those of its misfit alone.",)
+    if posterior.error > _WORTH_TELLING:
+        share, count = 100 * posterior.error, model.factor.rank
+        text = f"The standard deviation of a pixel may be off by {share:.0f} %: much of it lies beside the {count} directions "
+        few = "of the network that were computed; a smaller size has them all."
+        notes += (text + few,)
     return replace(
         base,
         mean=mean,
@@ -261,7 +272,8 @@ def _assembled(run: Run, base: Result, model: ImageModel, found: Estimate) -> Re
         std_raw=raw,
         std_error=posterior.error,
         samples=mean + deviations,
-        directions=directions.cpu().numpy().astype(np.float32),
+        directions=directions,
+        waves=waves,
         sigma2=found.scales.noise * evidence.sigma2,
         prior=named(model.prior, evidence.psi),
         log_evidence=evidence.value,
@@ -289,7 +301,8 @@ def _split(options: ReconstructOptions, scan: Scan) -> _Views:
         return _Views(every, nobody)
     if not (options.calibrate and wanted):
         text = "Not calibrated: the error bars are the tangent model's own, which are too short on real scans."
-        few = f" {n} views are too few to hold any out." if options.calibrate and not wanted else ""
+        asked = options.calibrate and options.calibration_views is None
+        few = f" {n} view{' is' if n == 1 else 's are'} too few to hold any out." if asked else ""
         return _Views(every, nobody, (text + few,))
     return _Views(np.setdiff1d(every, held), held)
 

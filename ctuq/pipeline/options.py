@@ -1,7 +1,9 @@
 """What a user can choose, how it is recorded, and who is told of progress."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Integral
 
 from ctuq.errors import InputError
 from ctuq.recon import CLASSICAL
@@ -10,6 +12,7 @@ from ctuq.uncertainty.factor import PRIORS
 from ctuq.versions import versions_of
 
 METHODS = ("dip", *CLASSICAL)
+_WHOLE = ("size", "samples", "directions", "calibration_views", "seed", "threads")
 _LIBRARIES = ("ctuq", "torch", "numpy", "scipy", "astra-toolbox", "odl", "h5py", "scikit-image")
 
 
@@ -27,7 +30,7 @@ class ReconstructOptions:
     samples : int
         Posterior samples to keep.
     directions : int
-        Most leading directions of the covariance to keep for later questions (`Result.covariance`), in 64 MiB at most.
+        Most images to keep the covariance in for later questions (`Result.covariance`), in 64 MiB at most; 0 keeps none.
     calibrate : bool
         Hold views out of the fit and learn the scales of the error bars from them.
     calibration_views : int, optional
@@ -48,7 +51,7 @@ class ReconstructOptions:
     size: int = 128
     uncertainty: bool = True
     samples: int = 64
-    directions: int = 128
+    directions: int = 192
     calibrate: bool = True
     calibration_views: int | None = None
     prior: str = "isotropic"
@@ -63,12 +66,19 @@ class ReconstructOptions:
             raise InputError(f"There is no method {self.method!r}; choose one of {', '.join(METHODS)}.")
         if self.prior not in PRIORS:
             raise InputError(f"There is no prior {self.prior!r}; choose one of {', '.join(PRIORS)}.")
+        for name in _WHOLE:
+            number = getattr(self, name)
+            if number is not None and not isinstance(number, Integral):
+                raise InputError(f"The option {name} takes a whole number, not {number!r}.")
         if self.size < 8:
             raise InputError(f"The image size must be at least 8 pixels, got {self.size}.")
-        if self.threads is not None and self.threads < 0:
-            raise InputError(f"The number of threads cannot be negative, got {self.threads}.")
-        if self.samples < 0:
-            raise InputError(f"The number of samples cannot be negative, got {self.samples}.")
+        for name, number in (("threads", self.threads or 0), ("samples", self.samples), ("directions", self.directions)):
+            if number < 0:
+                raise InputError(f"The number of {name} cannot be negative, got {number}.")
+        if not 0 <= self.variation < math.inf:
+            raise InputError(f"The strength of the TV hyperprior must be 0 or a positive number, got {self.variation}.")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"The seed must be between 0 and 2^63 - 1, got {self.seed}.")
 
 
 @dataclass(frozen=True)

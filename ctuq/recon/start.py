@@ -1,7 +1,9 @@
 """Where a Deep Image Prior starts: the scale and the input from the scan, the weights at random or trained beforehand."""
 
 import logging
+import math
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -64,6 +66,18 @@ class DIPOptions:
     def __post_init__(self):
         if self.start not in ("educated", "random"):
             raise InputError(f"There is no start {self.start!r}; choose 'educated' or 'random'.")
+        for name in ("iterations", "check_every"):
+            number = getattr(self, name)
+            if number is not None and (not isinstance(number, Integral) or number < 1):
+                raise InputError(f"The fit's {name} must be a whole number of 1 or more, got {number}.")
+        for name, fits in (
+            ("learning_rate", self.learning_rate is None or 0 < self.learning_rate < math.inf),
+            ("total_variation", 0 <= self.total_variation < math.inf),
+            ("average", 0 <= self.average < 1),
+            ("patience", self.patience > 0),
+        ):
+            if not fits:
+                raise InputError(f"The fit's {name} cannot be {getattr(self, name)}; leave it out for the default.")
 
     @property
     def educated(self) -> bool:

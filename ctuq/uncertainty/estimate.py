@@ -1,6 +1,7 @@
 """From a fitted network to calibrated error bars: evidence, calibration on held-out views, final posterior."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,8 @@ class Evidence:
     converged : bool
     method : str
         "dense" (exact) or "em" (from posterior samples).
+    noiseless : bool
+        Whether the search ended at a bound of the noise: to this model the rays have none.
     """
 
     psi: Tensor
@@ -51,6 +54,7 @@ class Evidence:
     error: float
     converged: bool
     method: str
+    noiseless: bool = False
 
     @property
     def point(self) -> Point:
@@ -156,17 +160,22 @@ def fit_evidence(
     part = model if len(rays) == len(fitted) else model.part(rays)
     if method == "auto":
         method = "dense" if route(model.image.numel(), len(fitted), len(part.target), 0).exact_evidence else "em"
-    found = maximise(
-        part.problem(),
-        part.prior,
-        start=first_point(part, _FIRST_NOISE[method]),
-        method=method,
-        rng=rng,
-        hyperprior=log_hyperprior(model, variation, floor_shape),
-        components=part.components() if method == "dense" else None,
-        cap=_CAP,
-    )
-    return Evidence(found.psi, float(found.sigma2), found.log_evidence, found.log_evidence_error, found.converged, method)
+    with warnings.catch_warnings():
+        # Its advice is for those who build a likelihood; `Evidence.noiseless` is told by the job.
+        warnings.filterwarnings("ignore", "The noise fell to")
+        found = maximise(
+            part.problem(),
+            part.prior,
+            start=first_point(part, _FIRST_NOISE[method]),
+            method=method,
+            rng=rng,
+            hyperprior=log_hyperprior(model, variation, floor_shape),
+            components=part.components() if method == "dense" else None,
+            cap=_CAP,
+        )
+    noiseless = any(name.startswith("noise ") for name in found.capped)
+    value, error = found.log_evidence, found.log_evidence_error
+    return Evidence(found.psi, float(found.sigma2), value, error, found.converged, method, noiseless)
 
 
 def first_point(model: ImageModel, noise: float) -> Point:

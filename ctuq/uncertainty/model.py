@@ -19,7 +19,7 @@ from ctuq.linops.sparse import SparseRows
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.tomo.rays.transform import require_exact_transpose
 from ctuq.uncertainty.factor import NetworkFactor, factorise
-from ctuq.uncertainty.prior import ImagePrior
+from ctuq.uncertainty.prior import FLOORS, ImagePrior
 
 _NOTHING = 1e-3
 """What floors and noise explain at the start of a search, over what the network does."""
@@ -36,8 +36,8 @@ class RayFeatures(LinearOperator):
         The rays of F's columns.
     matrix : SparseRows, shape (m, d)
         Whitened.
-    slopes : Tensor, float64, shape (2, d)
-        Root of each floor's profile.
+    slopes : Tensor, float64, shape (2 or 3, d)
+        Root of each floor's profile, and of the variance that the factor leaves out.
     """
 
     def __init__(self, basis: Tensor, matrix: SparseRows, slopes: Tensor):
@@ -117,8 +117,11 @@ class ImageModel:
     def components(self) -> Tensor:
         """``prior.components`` of the rays, (c, m, m), float64, from the sparse matrix."""
         features, mixed = self.features, self.factor.components
-        weights = [features.basis @ C @ features.basis.T for C in mixed]
-        return torch.stack([*weights, *(features.matrix.gram(s.square()) for s in features.slopes)])
+        weights = torch.stack([features.basis @ C @ features.basis.T for C in mixed])
+        floors = torch.stack([features.matrix.gram(s.square()) for s in features.slopes])
+        if self.factor.rest is not None:
+            weights += self.factor.shares[:, None, None] * floors[-1]
+        return torch.cat([weights, floors[: len(FLOORS)]])
 
     def misfit(self, psi: Tensor) -> Tensor:
         """Variance of each pixel, (d,) float64, that no weights explain."""
@@ -181,6 +184,8 @@ def image_model(
     matrix = SparseRows(sp.csr_array(rows), device, image=tuple(image.shape))
     factor = factorise(jacobian, scale, prior, rank, observe=matrix, rng=rng, progress=progress)
     slopes = torch.stack([torch.ones_like(image).double(), _gradient(image.double())]).flatten(1)
+    if factor.rest is not None:
+        slopes = torch.cat([slopes, factor.rest.sqrt()[None]])
     basis = _rays_of(factor.basis, matrix)
     features = RayFeatures(basis, matrix, slopes)
     mean = image.double() - scale * jacobian(jacobian.weights[None])[0].double()
@@ -200,14 +205,17 @@ def _rays_of(basis: Tensor | None, matrix: SparseRows) -> Tensor:
 def _start(factor: NetworkFactor, basis: Tensor, matrix: SparseRows, slopes: Tensor) -> Tensor:
     """Every component of the weights explains as much as another, and each floor a thousandth of it."""
     prior = factor.prior
-    sizes = torch.stack([((basis @ C) * basis).sum(1).mean() for C in factor.components]).cpu()
+    sizes = torch.stack([((basis @ C) * basis).sum(1).mean() for C in factor.components])
+    if factor.rest is not None:
+        sizes = sizes + factor.shares * matrix.squares(factor.rest).mean()
+    sizes = sizes.cpu()
     psi = prior.start()
     if bool(prior.is_variance.all()) and len(psi) == len(sizes):
         # A block whose features are all zero would start, and stay, at a variance that overflows.
         psi = -torch.log(len(sizes) * sizes.clamp(min=1e-9 * float(sizes.max())))
     else:
         psi = psi - prior.is_variance * torch.log((prior.coefficients(psi) * sizes).sum())
-    floors = torch.stack([matrix.squares(s.square()).mean() for s in slopes]).cpu()
+    floors = torch.stack([matrix.squares(s.square()).mean() for s in slopes[: len(FLOORS)]]).cpu()
     floors = torch.log(_NOTHING / floors.clamp(min=1e-300))
     count = len(prior.members)
     return torch.cat([psi[:count], floors, psi[count:]])

@@ -44,7 +44,8 @@ class ImagePrior:
 
     @property
     def members(self) -> tuple[tuple[slice, ...], ...]:
-        return (((slice(0, self.factor.rank),),) * self._variances) + tuple((s,) for s in self.floor_slices)
+        floors, tail = self.floor_slices[: len(FLOORS)], self.floor_slices[len(FLOORS) :]
+        return (((slice(0, self.factor.rank), *tail),) * self._variances) + tuple((s,) for s in floors)
 
     @property
     def is_variance(self) -> Tensor:
@@ -52,8 +53,9 @@ class ImagePrior:
 
     @property
     def floor_slices(self) -> tuple[slice, ...]:
-        """Where the pixels of each floor stand in a latent vector."""
-        starts = [self.factor.rank + f * self.pixels for f in range(len(FLOORS))]
+        """Where the pixels of each floor stand in a latent vector, and after them those of what the factor leaves out."""
+        count = len(FLOORS) + (self.factor.rest is not None)
+        starts = [self.factor.rank + f * self.pixels for f in range(count)]
         return tuple(slice(s, s + self.pixels) for s in starts)
 
     def start(self) -> Tensor:
@@ -64,18 +66,24 @@ class ImagePrior:
         return torch.cat([psi[: self._variances], psi[self._variances + len(FLOORS) :]])
 
     def floors(self, psi: Tensor) -> Tensor:
-        """Variance of each floor."""
-        return psi[self._variances : self._variances + len(FLOORS)].exp()
+        """Variance of each floor, and of what the factor leaves out."""
+        own = psi[self._variances : self._variances + len(FLOORS)].exp()
+        if self.factor.rest is None:
+            return own
+        a = self.factor.prior.coefficients(self.of_weights(psi)).detach()
+        return torch.cat([own, (a @ self.factor.shares.to(a))[None]])
 
     def coefficients(self, psi: Tensor) -> Tensor:
-        return torch.cat([self.factor.prior.coefficients(self.of_weights(psi)), self.floors(psi)])
+        own = psi[self._variances : self._variances + len(FLOORS)].exp()
+        return torch.cat([self.factor.prior.coefficients(self.of_weights(psi)), own])
 
     def components(self, features: Tensor) -> Iterator[Tensor]:
-        rank = self.factor.rank
+        rank, floors = self.factor.rank, self.floor_slices
         rows = features.double()
-        for C in self.factor.components:
-            yield rows[:, :rank] @ C @ rows[:, :rank].T
-        for s in self.floor_slices:
+        tail = [rows[:, s] @ rows[:, s].T for s in floors[len(FLOORS) :]]
+        for C, share in zip(self.factor.components, self.factor.shares, strict=True):
+            yield sum((share * t for t in tail), rows[:, :rank] @ C @ rows[:, :rank].T)
+        for s in floors[: len(FLOORS)]:
             yield rows[:, s] @ rows[:, s].T
 
     def mixing(self, psi: Tensor) -> Tensor:
@@ -102,7 +110,10 @@ class ImagePrior:
         split = len(self.factor.components)
         for slope in slopes.T:
             matrix = torch.tensordot(slope[:split].to(self.factor.components), self.factor.components, 1)
-            yield self._apply(vectors, matrix, slope[split:])
+            floors = slope[split:]
+            if self.factor.rest is not None:
+                floors = torch.cat([floors, (slope[:split] @ self.factor.shares.to(slope))[None]])
+            yield self._apply(vectors, matrix, floors)
 
     def variation(self, image: Tensor, strength: float) -> VariationPrior:
         """The TV hyperprior of the weights' variances, of ``strength`` per unit of total variation over that of ``image``."""
@@ -111,7 +122,10 @@ class ImagePrior:
         second = torch.cat([index[:, 1:].reshape(-1), index[1:].reshape(-1)])
         flat = image.reshape(-1).double()
         means = (flat[first] - flat[second]).cpu()
-        rows = torch.stack([_of_differences(self.factor.basis, C, first, second) for C in self.factor.components]).cpu()
+        rows = torch.stack([_of_differences(self.factor.basis, C, first, second) for C in self.factor.components])
+        if self.factor.rest is not None:
+            rows = rows + self.factor.shares[:, None] * (self.factor.rest[first] + self.factor.rest[second])
+        rows = rows.cpu()
         return VariationPrior(self.factor.prior, rows, means, self._owners, strength / float(means.abs().sum()))
 
     @property

@@ -81,7 +81,7 @@ def route(pixels: int, rays: int, fitted: int, weights: int, *, components: int 
     """
     budget = float("inf") if memory is None else _SHARE * memory
     rank = rank_of(pixels, rays)
-    while rank > _FEWEST and _factor_bytes(pixels, rays, weights, rank) > budget:
+    while rank > _FEWEST and _factor_bytes(pixels, rays, weights, rank, components) > budget:
         rank //= 2
     evidence = 8 * (components + 8) * fitted**2
     exact_evidence = fitted <= EXACT_RAYS and evidence <= budget
@@ -89,22 +89,26 @@ def route(pixels: int, rays: int, fitted: int, weights: int, *, components: int 
     noise = 8 * unknowns**2 + 2**28
     dense = unknowns <= DENSE and noise <= budget
     exact_std = dense and float(unknowns) ** 2 * pixels <= EXACT_WORK
-    peak = max(_factor_bytes(pixels, rays, weights, rank), _evidence_bytes(pixels, fitted, rank, evidence, exact_evidence))
+    peak = max(
+        _factor_bytes(pixels, rays, weights, rank, components), _evidence_bytes(pixels, fitted, rank, evidence, exact_evidence)
+    )
     posterior = noise * dense + 8 * 4 * rays * (rank + REMAINDER) + 8 * 1024 * (rays + rank)
-    posterior += 8 * 64 * (2 * pixels + rank) * 3 + 4 * pixels * (rank + REMAINDER) * (rank < pixels)
+    posterior += 8 * 64 * (3 * pixels + rank) * 3 + 4 * pixels * (rank + REMAINDER) * (rank < pixels)
     return Route(pixels, rays, fitted, weights, rank, exact_evidence, dense, exact_std, int(max(peak, posterior)))
 
 
-def _factor_bytes(pixels: int, rays: int, weights: int, rank: int) -> float:
-    """Rows of weights in float32; the basis three times, and its rays in float64."""
+def _factor_bytes(pixels: int, rays: int, weights: int, rank: int, components: int) -> float:
+    """Rows of weights in float32; the basis three times, its rays and what each component of the prior does in float64."""
+    columns = rank + REMAINDER * (rank < pixels)
+    kept = 8 * (components + 2) * columns**2 + 8 * rays * columns
     if rank == pixels:
-        return 4 * rank * weights + 8 * 2 * rank**2
-    basis = pixels * (rank + REMAINDER)
-    return max(4 * rank * weights + 4 * basis, 12 * basis) + 8 * rays * (rank + REMAINDER)
+        return 4 * rank * weights + kept
+    basis = pixels * columns
+    return max(4 * rank * weights + 4 * basis, 12 * basis) + kept
 
 
 def _evidence_bytes(pixels: int, fitted: int, rank: int, dense: int, exact: bool) -> float:
     basis = 4 * pixels * (rank + REMAINDER) * (rank < pixels) + 8 * fitted * (rank + REMAINDER)
     if exact:
         return basis + dense
-    return basis + 8 * 6 * 17 * (2 * pixels + rank) + 8 * 3 * min(512, fitted // 2) * fitted
+    return basis + 8 * 6 * 17 * (3 * pixels + rank) + 8 * 3 * min(512, fitted // 2) * fitted

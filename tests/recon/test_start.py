@@ -141,3 +141,21 @@ def test_fit_that_never_stalls_ends(monkeypatch):
     generate, weights = generator(fit, options, rng=torch.Generator().manual_seed(0))
     *_, last = dip(generate, weights, fit, held, options)
     assert (last.falls_from, last.iteration) == (25, 40)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"iterations": 0},
+        {"iterations": 2.5},
+        {"check_every": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"total_variation": -1.0},
+        {"average": 1.0},
+        {"patience": 0.0},
+    ],
+)
+def test_settings_that_fit_nothing_are_refused(setting):
+    with pytest.raises(InputError, match=next(iter(setting))):
+        DIPOptions(**setting)

@@ -7,6 +7,7 @@ from ctuq.laplace.system.problem import plus_identity
 from ctuq.linops.sparse import SparseRows
 from ctuq.uncertainty import posterior as module
 from ctuq.uncertainty.factor import PRIORS
+from ctuq.uncertainty.kept import cosine_waves
 from ctuq.uncertainty.posterior import Conditioned, ImagePosterior
 
 
@@ -57,7 +58,7 @@ def test_conjugate_gradients_give_the_factorisation_s_posterior(make, rng):
 
 @pytest.mark.parametrize("dense", [True, False])
 def test_sampled_reduction_has_the_error_it_states(dense, make, rng, sampled):
-    model = make(rank=20)
+    model = make(rank=64)
     point = some_point(model, floors=(1e-4, 0.5))
     found = posterior_of(model, point, rng, dense)
     exact = posterior_covariance(model, point).diagonal().sqrt()
@@ -65,6 +66,12 @@ def test_sampled_reduction_has_the_error_it_states(dense, make, rng, sampled):
     assert not found.exact
     assert 0 < found.error < 0.1
     assert float(miss) < 2 * found.error
+
+
+def test_what_a_factor_leaves_out_counts_as_error(make, rng):
+    errors = [posterior_of(model, some_point(model), rng).error for model in (make(rank=rank) for rank in (64, 50, 20, 8))]
+    assert errors[0] == 0
+    assert errors[0] < errors[1] < errors[2] < errors[3] <= 0.5
 
 
 def test_variance_of_functionals_is_that_of_the_covariance(make, rng, monkeypatch):
@@ -102,12 +109,22 @@ def test_no_floors_at_all_need_no_solve(make, rng):
 def test_directions_and_what_they_leave_make_up_the_variance(make, rng):
     model = make()
     point = some_point(model)
-    found = posterior_of(model, point, rng)
-    leading = found.directions(30, rng=rng)
-    part = (leading.values.sqrt()[:, None] * leading.vectors).square().sum(0)
+    leading = posterior_of(model, point, rng).directions(30, rng=rng).flatten(1)
     P = posterior_covariance(model, point)
-    assert (part <= P.diagonal() * (1 + 1e-6)).all()
-    assert float(leading.values.sum()) > 0.9 * float(torch.linalg.eigvalsh(P)[-30:].sum())
+    assert (leading.square().sum(0) <= P.diagonal() * (1 + 1e-6)).all()
+    assert float(leading.square().sum()) > 0.9 * float(torch.linalg.eigvalsh(P)[-30:].sum())
+
+
+def test_directions_hold_what_the_covariance_does_to_waves(make, rng):
+    model = make()
+    point = some_point(model)
+    P = posterior_covariance(model, point)
+    smooth = torch.from_numpy(cosine_waves((8, 8), 3))
+    for count in (9, 20, 64):
+        leading = posterior_of(model, point, rng).directions(count, waves=3, rng=rng).flatten(1)
+        assert len(leading) <= count
+        assert close(leading.T @ (leading @ smooth.T), P @ smooth.T, 1e-4)
+        assert (leading.square().sum(0) <= P.diagonal() * (1 + 1e-4)).all()
 
 
 def test_rows_of_a_sparse_matrix(rng):

@@ -21,8 +21,9 @@ def _what_was_done(result: Result) -> str:
     geometry, grid = result.scan.geometry, result.grid
     beam = "fan beam" if isinstance(geometry, FanBeam) else "parallel beam"
     pixels = " × ".join(str(n) for n in reversed(grid.shape))
+    views = len(geometry.angles)
     return (
-        f"{len(geometry.angles)} views of {geometry.columns} rays ({beam}) of {scan_name(result)} were "
+        f"{views} {'view' if views == 1 else 'views'} of {geometry.columns} rays ({beam}) of {scan_name(result)} were "
         f"reconstructed on {pixels} pixels of {grid.voxel:.3g} mm by {method_name(result.method)}."
     )
 

@@ -181,8 +181,8 @@ def model_of(linear: ImageModel, fitted: Fitted) -> GaussianModel:
     else:
         Q = stable_cholesky(C).T @ factor.basis.T.cpu().double()
         covariance = FactorCovariance(Q, white, factor.missed)
-        rank = factor.rank - factor.remainder
-        note = f"{pixels} pixels: a factor of rank {rank}, which leaves {factor.missed:.1%} of the variance to draws"
+        left = f"leaves {factor.missed:.1%} of the variance to single pixels"
+        note = f"{pixels} pixels: a factor of rank {factor.rank}, which {left}"
     sigma2 = scales.noise * evidence.sigma2
     values = named(linear.prior, evidence.psi) | {"sigma2": sigma2, "image scale": scales.image}
     return GaussianModel(covariance, sigma2, fitted.image, linear.mean.float(), values, note)

@@ -19,7 +19,7 @@ from ctuq.laplace.priors.diagonal import Prior
 from ctuq.laplace.system.problem import Point
 
 _FAR, _BOUND, _TRUST, _LENGTH = 6.0, 25.0, 2.0, 4.0
-_LEAST_NOISE, _MOST_NOISE = 14.0, 5.0
+_LEAST_NOISE, _MOST_NOISE = 14.0, 10.0
 _NEAR, _MEMORY, _LOST = 0.7, 5, 2.0
 _NOTICED = 0.1
 _WALLS, _WORTHLESS = 12, 0.5
