@@ -23,13 +23,13 @@ SPEEDS = Speeds(1e-2, ProductCost(ProductChoice(), 1e-2, 2e-2, 1.5e-2, 10**6), 1
 @pytest.fixture(scope="module")
 def scan():
     rng = np.random.default_rng(0)
-    geometry = ctuq.ParallelBeam(angles=ctuq.radians(np.arange(8) * 22.5), columns=40, pixel=1.0)
+    geometry = ctuq.ParallelBeam(angles=ctuq.radians(np.arange(8) * 22.5), columns=60, pixel=1.0)
     return simulate(
-        lambda s: rectangles(s, rng), geometry, ctuq.VolumeGrid((28, 28), 1.0), RelativeNoise(0.05), rng=rng, attenuation=0.05
+        lambda s: rectangles(s, rng), geometry, ctuq.VolumeGrid((44, 44), 1.0), RelativeNoise(0.05), rng=rng, attenuation=0.05
     )
 
 
-@pytest.mark.parametrize("size", [12, 28])
+@pytest.mark.parametrize("size", [12, 44])
 def test_products_are_as_many_as_planned(size, scan, monkeypatch):
     plan = pipeline.plan(scan, size=size, dip=SMALL)
     counts = {"jvps": 0, "vjps": 0}

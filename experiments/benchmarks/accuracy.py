@@ -40,7 +40,7 @@ def main(scan: Literal["walnut", "ta", "tb"] = "walnut", size: int = 64) -> None
     _, jacobian = linearise(*generate.module(state.best))
     scale, chosen = float(generate.scale[0]), rank_of(grid.size, y.numel())
     exact = torch.zeros(())
-    for rank in (grid.size, chosen // 2, chosen, 2 * chosen):
+    for rank in (grid.size, chosen, 2 * chosen, 4 * chosen):
         begun = time.process_time()
         rng = torch.Generator().manual_seed(0)
         model = image_model(A, y, weights, image=image, jacobian=jacobian, scale=scale, prior="isotropic", rank=rank, rng=rng)
