@@ -262,8 +262,8 @@ def _assembled(run: Run, base: Result, model: ImageModel, found: Estimate) -> Re
         notes += ("To the linear model the rays have no noise: the error bars are those of its misfit alone.",)
     if posterior.error > _WORTH_TELLING:
         share, count = 100 * posterior.error, model.factor.rank
-        text = f"The standard deviation of a pixel may be off by {share:.0f} %: much of it lies beside the {count} directions "
-        few = "of the network that were computed; a smaller size has them all."
+        text = f"A pixel's standard deviation may differ by {share:.0f} % (rms) from that of the network's exact Jacobian: of "
+        few = f"this, {count} directions were computed, and the rest counts as independent pixels; held-out views scale both."
         notes += (text + few,)
     return replace(
         base,

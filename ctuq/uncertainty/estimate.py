@@ -22,7 +22,8 @@ from ctuq.uncertainty.route import EVIDENCE_RAYS, Route, route
 
 _FLOOR_SHAPE = 0.5
 # Over the target's variance. Of several variances the exact search finds the better maxima from little noise; samples at a
-# point of too little noise cannot be solved for, and what was solved there bounds the noise from below.
+# point of too little noise cannot be solved for, and what was solved there bounds the noise from below. A strong hyperprior has
+# plateaus, which are fallen into from little noise.
 _FIRST_NOISE = {"dense": 1e-3, "em": 1e-1}
 _LEFT_OUT = 2048
 # Floors lie many decades apart from what the network explains, and a strong hyperprior moves these further.
@@ -166,7 +167,7 @@ def fit_evidence(
         found = maximise(
             part.problem(),
             part.prior,
-            start=first_point(part, _FIRST_NOISE[method]),
+            start=first_point(part, _FIRST_NOISE["em" if variation else method]),
             method=method,
             rng=rng,
             hyperprior=log_hyperprior(model, variation, floor_shape),
