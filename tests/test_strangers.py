@@ -23,7 +23,7 @@ from ctuq.tomo import ParallelBeam, Scan, radians, ray_transform
 from ctuq.tomo.simulate import phantom_scan
 from ctuq.uncertainty.estimate import fit_evidence
 from ctuq.uncertainty.model import image_model
-from ctuq.uncertainty.posterior import Conditioned, ImagePosterior
+from ctuq.uncertainty.posterior import ImagePosterior, SolvedRays
 
 DIP = DIPOptions(network=UNetOptions(channels=(8, 8), skips=(4,)), iterations=80, check_every=20)
 OPTIONS = ReconstructOptions(size=16, samples=64, dip=DIP, device="cpu")
@@ -144,7 +144,7 @@ def test_odd_scans_have_the_textbook_std(name, rank):
         rng=rng,
     )
     point = fit_evidence(model, torch.ones(len(model.target), dtype=torch.bool), rng=rng).point
-    std = ImagePosterior(Conditioned.on(model, point), rng=rng).std().flatten()
+    std = ImagePosterior(SolvedRays.on(model, point), rng=rng).std().flatten()
     exact = posterior_covariance(model, point).diagonal().sqrt()
     np.testing.assert_allclose(std, exact, rtol=1e-3)
 

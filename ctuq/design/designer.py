@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.design.greedy import greedy
 from ctuq.design.measurements import condition_on_all, condition_on_new, measurements_of, taken_back, taken_in
 from ctuq.design.models.model import GaussianModel, Learn, Measurements
@@ -27,7 +27,7 @@ class Designer:
         Of an earlier session.
     resumed : GaussianModel, optional
         The model of that session, which is then not learned again at once.
-    conditioned : Conditioned, optional
+    conditioned : GivenViews, optional
         That model given the first of the state's views, with the weights that they were measured with.
 
     Attributes
@@ -46,7 +46,7 @@ class Designer:
         *,
         state: DesignState | None = None,
         resumed: GaussianModel | None = None,
-        conditioned: Conditioned | None = None,
+        conditioned: GivenViews | None = None,
     ):
         self.problem = problem
         self.state = DesignState.empty(problem.A.geometry.columns) if state is None else state
@@ -62,7 +62,7 @@ class Designer:
         return measurements_of(self.problem, self.state)
 
     @property
-    def conditioned(self) -> Conditioned:
+    def conditioned(self) -> GivenViews:
         """The model given the measured views.
 
         Raises
@@ -174,7 +174,7 @@ class Designer:
                 state = learned(state, len(state.views), model.note, model.hyperparameters, error)
         self.model, self.state, self._given = model, state, given
 
-    def _extended(self, state: DesignState, model: GaussianModel) -> Conditioned:
+    def _extended(self, state: DesignState, model: GaussianModel) -> GivenViews:
         """Condition on what is new, or on everything where the model or an earlier view has changed."""
         given = self._given
         if given is None or model is not self.model or tuple(state.views[: len(given.views)].tolist()) != given.views:
@@ -187,6 +187,6 @@ class Designer:
             return f"The dose budget of {budget:g} is exhausted ({spent:g} spent, {waiting} views pending); raise it to go on."
         return f"No candidate is left: all {int(self.problem.allowed.sum())} allowed angles were asked for, told or rejected."
 
-    def _error(self, given: Conditioned) -> float:
+    def _error(self, given: GivenViews) -> float:
         region = self.problem.region_weights
         return float((region @ given.variance.clamp(min=0) / region.sum()).sqrt())

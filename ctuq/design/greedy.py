@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.design.problem import DesignProblem
 
 # Views that mirror each other in a symmetric object tie to rounding, and a run from a cache must choose as the first one did.
@@ -27,7 +27,7 @@ class Picks:
 
 
 def greedy(
-    given: Conditioned,
+    given: GivenViews,
     problem: DesignProblem,
     n: int,
     *,
@@ -39,7 +39,7 @@ def greedy(
 
     Parameters
     ----------
-    given : Conditioned
+    given : GivenViews
         The model given what was measured.
     problem : DesignProblem
     n : int

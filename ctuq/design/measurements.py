@@ -7,7 +7,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.design.models.model import GaussianModel, Measurements
 from ctuq.design.problem import DesignProblem
 from ctuq.design.state import DesignState
@@ -150,14 +150,14 @@ def taken_back(problem: DesignProblem, state: DesignState, angles: ArrayLike, re
     return rest.noted("reject", reason or f"{len(views)} projections were rejected.", problem.angles[views])
 
 
-def condition_on_all(problem: DesignProblem, state: DesignState, model: GaussianModel) -> Conditioned:
+def condition_on_all(problem: DesignProblem, state: DesignState, model: GaussianModel) -> GivenViews:
     """A model given all measured views, with the weights that the others are expected to have."""
     region = problem.region_weights if problem.criterion.regional else None
-    start = Conditioned.start(problem.rows, model.covariance, _planned(problem, state, model), region=region)
+    start = GivenViews.start(problem.rows, model.covariance, _planned(problem, state, model), region=region)
     return condition_on_new(problem, start, state, model)
 
 
-def condition_on_new(problem: DesignProblem, given: Conditioned, state: DesignState, model: GaussianModel) -> Conditioned:
+def condition_on_new(problem: DesignProblem, given: GivenViews, state: DesignState, model: GaussianModel) -> GivenViews:
     """A model given the first of the measured views, given the rest as well; what others will weigh is foreseen anew."""
     if len(given.views) < len(state.views):
         given = replace(given, precision=_planned(problem, state, model))

@@ -10,7 +10,7 @@ from math import comb
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.design.algebra.criteria import Criterion
 from ctuq.design.designer import Designer
 from ctuq.errors import InputError
@@ -62,7 +62,7 @@ def random(angles: NDArray[np.float64], n: int, *, rng: np.random.Generator, tak
     return rng.choice(free, n, replace=False).astype(np.int64)
 
 
-def exhaustive(given: Conditioned, criterion: Criterion, n: int) -> tuple[Views, float]:
+def exhaustive(given: GivenViews, criterion: Criterion, n: int) -> tuple[Views, float]:
     """The best ``n`` views together, by trying all subsets: for tiny problems.
 
     The worth of a subset is the sum of the scores of its views, each given those before it: for the information gain and the
@@ -84,7 +84,7 @@ def exhaustive(given: Conditioned, criterion: Criterion, n: int) -> tuple[Views,
     _enough(free, n)
     best, views = -np.inf, ()
 
-    def extend(state: Conditioned, gain: float, chosen: tuple[int, ...], rest: Views) -> None:
+    def extend(state: GivenViews, gain: float, chosen: tuple[int, ...], rest: Views) -> None:
         nonlocal best, views
         scores = criterion(state)
         for i, view in enumerate(rest[: len(rest) - (n - len(chosen)) + 1]):

@@ -15,7 +15,7 @@ from ctuq.laplace.system.problem import Point
 from ctuq.scores.gaussian import gaussian_scores
 from ctuq.uncertainty.calibration import Scales, learn_scales
 from ctuq.uncertainty.model import ImageModel
-from ctuq.uncertainty.posterior import Conditioned, ImagePosterior
+from ctuq.uncertainty.posterior import ImagePosterior, SolvedRays
 from ctuq.uncertainty.prior import FLOORS, ImagePrior
 from ctuq.uncertainty.result import Calibration
 from ctuq.uncertainty.route import EVIDENCE_RAYS, Route, route
@@ -125,7 +125,7 @@ def estimate(
     evidence = fit_evidence(model, ~unseen, variation=variation, rng=rng, method=method, floor_shape=floor_shape)
     scales, calibration = Scales(1, 1, float("inf"), float("inf")), None
     correction = torch.zeros_like(model.mean)
-    given = Conditioned.on(model, evidence.point, dense=way.dense_noise)
+    given = SolvedRays.on(model, evidence.point, dense=way.dense_noise)
     if len(held_out):
         scales, calibration, correction = _calibrate(given, y, held_out, unseen)
     posterior = ImagePosterior(given, rng=rng)
@@ -209,9 +209,7 @@ def named(prior: ImagePrior, psi: Tensor) -> dict[str, float]:
     return dict(zip(prior.names, psi.exp().tolist(), strict=True))
 
 
-def _calibrate(
-    given: Conditioned, y: Tensor, held_out: NDArray[np.int64], unseen: Tensor
-) -> tuple[Scales, Calibration, Tensor]:
+def _calibrate(given: SolvedRays, y: Tensor, held_out: NDArray[np.int64], unseen: Tensor) -> tuple[Scales, Calibration, Tensor]:
     """Scales from the held-out rays, the record of it, and what these rays add to the image.
 
     The covariance T of the held-out rays given the fitted ones, noise included, is the inverse of their block of the inverse of
@@ -241,7 +239,7 @@ def _calibrate(
     return scales, calibration, correction
 
 
-def _correction(given: Conditioned, new: Tensor, T: Tensor, residual: Tensor, scales: Scales) -> Tensor:
+def _correction(given: SolvedRays, new: Tensor, T: Tensor, residual: Tensor, scales: Scales) -> Tensor:
     """Conditional mean of the image's error given the held-out rays' residuals in units of their noise, (y, x), float64.
 
     With the image's covariance P given the fitted rays scaled by a, and the noise by b, it is
@@ -273,7 +271,7 @@ class _Columns:
         return out
 
 
-def _leave_one_out(given: Conditioned, dense: bool) -> dict[str, float]:
+def _leave_one_out(given: SolvedRays, dense: bool) -> dict[str, float]:
     """Each view predicted from all others, in closed form; of many rays, views spread over the scan."""
     model = given.model
     views = model.views.unique()

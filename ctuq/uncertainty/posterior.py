@@ -41,7 +41,7 @@ _UNRESOLVED = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Conditioned:
+class SolvedRays:
     """The rays of a model at one point of its hyperparameters, solved: ``K^-1`` and the covariance Z of the coefficients.
 
     A solver of the engine (`ctuq.linops.solve.Solver`) of the system it was made for.
@@ -54,7 +54,7 @@ class Conditioned:
     Z: Tensor
 
     @classmethod
-    def on(cls, model: ImageModel, point: Point, *, dense: bool | None = None) -> "Conditioned":
+    def on(cls, model: ImageModel, point: Point, *, dense: bool | None = None) -> "SolvedRays":
         """Condition on all rays of a model; ``dense`` factorises noise and floors, by default up to `DENSE` unknowns."""
         system = System(model.problem(), model.prior, point)
         root = system.noise_root()
@@ -109,12 +109,12 @@ class ImagePosterior:
 
     Parameters
     ----------
-    given : Conditioned
+    given : SolvedRays
     rng : torch.Generator
         For the draws of the floors' own reduction, where that is not exact.
     """
 
-    def __init__(self, given: Conditioned, *, rng: torch.Generator):
+    def __init__(self, given: SolvedRays, *, rng: torch.Generator):
         self.given, self.model, self._rng = given, given.model, rng
         self._v = self.model.misfit(given.system.point.psi)
 

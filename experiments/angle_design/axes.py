@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ctuq.app.trials.subjects import phantom_subject
 from ctuq.design import EIG, GaussianModel, Measurements
-from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.design.algebra.rows import ViewRows
 from ctuq.design.models.lindip import LinDIPOptions
 from ctuq.design.trials.contenders import Adaptive
@@ -50,7 +50,7 @@ def gains(model: GaussianModel, subject: Subject, pilot: NDArray[np.int64], angl
     A = ray_transform(subject.A.grid, geometry, backend="matrix")
     assert isinstance(A, MatrixRayTransform)
     precision = torch.full(geometry.shape, 1 / model.sigma2, dtype=torch.float64)
-    given = Conditioned.start(ViewRows(A.matrix, len(A.geometry.angles)), model.covariance, precision)
+    given = GivenViews.start(ViewRows(A.matrix, len(A.geometry.angles)), model.covariance, precision)
     for view in range(len(angles), len(every)):
         given = given.given(view)
     scores = EIG(given)[: len(angles)].numpy()

@@ -29,7 +29,7 @@ from ctuq.design import (
     LinDIPOptions,
     Measurements,
 )
-from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.design.algebra.covariance import Covariance, low_rank, sampled
 from ctuq.design.algebra.rows import ViewRows
 from ctuq.design.models.lindip import linear_of, model_of, retrain
@@ -181,7 +181,7 @@ def published(size: int, rank: int) -> None:
     print(f"blocks and pilot {marks[3] - marks[2]:.1f}; 35 steps {marks[4] - marks[3]:.1f}; in all {minutes:.1f} min")
 
 
-def greedy(given: Conditioned, criterion: Criterion, n: int) -> tuple[list[NDArray], list[int]]:
+def greedy(given: GivenViews, criterion: Criterion, n: int) -> tuple[list[NDArray], list[int]]:
     """Scores before each of n picks, and the picks."""
     table, views = [], []
     for _ in range(n):
@@ -193,7 +193,7 @@ def greedy(given: Conditioned, criterion: Criterion, n: int) -> tuple[list[NDArr
     return table, views
 
 
-def worth(given: Conditioned, views: list[int]) -> float:
+def worth(given: GivenViews, views: list[int]) -> float:
     """The information that the views give together, nats."""
     total = 0.0
     for view in views:
@@ -202,10 +202,10 @@ def worth(given: Conditioned, views: list[int]) -> float:
     return total
 
 
-def _given(bench: Bench, model: GaussianModel, covariance: Covariance, criterion: Criterion) -> Conditioned:
+def _given(bench: Bench, model: GaussianModel, covariance: Covariance, criterion: Criterion) -> GivenViews:
     precision = torch.full(bench.A.geometry.shape, 1 / model.sigma2, dtype=torch.float64)
     region = torch.ones(bench.A.grid.size, dtype=torch.float64) if criterion.regional else None
-    given = Conditioned.start(ViewRows(bench.A.matrix, len(bench.angles)), covariance, precision, region=region)
+    given = GivenViews.start(ViewRows(bench.A.matrix, len(bench.angles)), covariance, precision, region=region)
     for view in bench.pilot:
         given = given.given(int(view))
     return given

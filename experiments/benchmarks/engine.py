@@ -21,7 +21,7 @@ from ctuq.scores.gaussian import image_scores
 from ctuq.uncertainty.estimate import Evidence, fit_evidence
 from ctuq.uncertainty.factor import rank_of
 from ctuq.uncertainty.model import ImageModel, image_model
-from ctuq.uncertainty.posterior import Conditioned, ImagePosterior
+from ctuq.uncertainty.posterior import ImagePosterior, SolvedRays
 
 _SAMPLES = 256
 
@@ -76,7 +76,7 @@ def main(problem: Positional[Path], target: float = 32.8) -> None:
             evidence = fit_evidence(model, every, rng=rng)
         told_evidence(evidence)
         with timed("standard deviation of each pixel"):
-            posterior = ImagePosterior(Conditioned.on(model, evidence.point), rng=rng)
+            posterior = ImagePosterior(SolvedRays.on(model, evidence.point), rng=rng)
             posterior.std()
     with timed("evidence from posterior samples"):
         told_evidence(fit_evidence(model, every, rng=rng, method="em"))

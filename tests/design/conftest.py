@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from ctuq.design import DenseCovariance, GaussianModel
-from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.design.algebra.rows import ViewRows
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
 
@@ -46,7 +46,7 @@ def region():
 
 @pytest.fixture
 def start(rows, S, precision, region):
-    return Conditioned.start(rows, DenseCovariance(S), precision, region=region)
+    return GivenViews.start(rows, DenseCovariance(S), precision, region=region)
 
 
 @pytest.fixture

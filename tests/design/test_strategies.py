@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import torch
 
 from ctuq.design import A_OPTIMAL, EIG, DenseCovariance
-from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.design.algebra.rows import ViewRows
 from ctuq.design.strategies import equidistant, exhaustive, golden, nested, random
 from ctuq.errors import InputError
@@ -18,7 +18,7 @@ def independent(rng):
     """Six views that see different unknowns, so that gains add and greedy is optimal."""
     rows = ViewRows(sp.csr_array(sp.eye_array(12)), 6)
     S = torch.diag(torch.rand(12, generator=rng, dtype=torch.float64))
-    return Conditioned.start(rows, DenseCovariance(S), torch.ones(6, 2, dtype=torch.float64), region=torch.ones(12).double())
+    return GivenViews.start(rows, DenseCovariance(S), torch.ones(6, 2, dtype=torch.float64), region=torch.ones(12).double())
 
 
 def by_greed(state, criterion, n):

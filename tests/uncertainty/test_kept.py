@@ -8,7 +8,7 @@ import ctuq
 from ctuq.errors import InputError
 from ctuq.tomo import VolumeGrid
 from ctuq.uncertainty.kept import KeptCovariance, cosine_waves, waves_of
-from ctuq.uncertainty.posterior import Conditioned, ImagePosterior
+from ctuq.uncertainty.posterior import ImagePosterior, SolvedRays
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def kept(make, rng):
     model = make()
     point = some_point(model)
     P = posterior_covariance(model, point).numpy()
-    posterior = ImagePosterior(Conditioned.on(model, point), rng=rng)
+    posterior = ImagePosterior(SolvedRays.on(model, point), rng=rng)
     directions = posterior.directions(24, waves=3, rng=rng).numpy()
     return P, KeptCovariance(directions, np.sqrt(P.diagonal()).reshape(8, 8), 3)
 

@@ -8,7 +8,7 @@ from ctuq.linops.sparse import SparseRows
 from ctuq.uncertainty import posterior as module
 from ctuq.uncertainty.factor import PRIORS
 from ctuq.uncertainty.kept import cosine_waves
-from ctuq.uncertainty.posterior import Conditioned, ImagePosterior
+from ctuq.uncertainty.posterior import ImagePosterior, SolvedRays
 
 
 def close(a, b, tolerance=1e-5):
@@ -16,7 +16,7 @@ def close(a, b, tolerance=1e-5):
 
 
 def posterior_of(model, point, rng, dense=True):
-    return ImagePosterior(Conditioned.on(model, point, dense=dense), rng=rng)
+    return ImagePosterior(SolvedRays.on(model, point, dense=dense), rng=rng)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_covariance_is_the_textbook_formula(rank, prior, make, rng):
 @pytest.mark.parametrize("dense", [True, False])
 def test_solver_inverts_the_system_of_the_rays(rank, dense, make, rng):
     model = make(rank=rank)
-    given = Conditioned.on(model, some_point(model), dense=dense)
+    given = SolvedRays.on(model, some_point(model), dense=dense)
     b = torch.randn(3, len(model.target), generator=rng, dtype=torch.float64)
     K = plus_identity(given.system.dual_gram())
     assert float(given(K, b).residual.max()) < 1e-9
@@ -50,7 +50,7 @@ def test_solver_inverts_the_system_of_the_rays(rank, dense, make, rng):
 def test_conjugate_gradients_give_the_factorisation_s_posterior(make, rng):
     model = make(rank=20)
     point = some_point(model, floors=(1e-4, 0.5))
-    a, b = (Conditioned.on(model, point, dense=dense) for dense in (True, False))
+    a, b = (SolvedRays.on(model, point, dense=dense) for dense in (True, False))
     assert b.noise.factor is None
     assert close(b.Z, a.Z, 1e-7)
     assert close(b.W, a.W, 1e-7)

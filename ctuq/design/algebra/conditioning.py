@@ -18,7 +18,7 @@ from ctuq.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
-class Conditioned:
+class GivenViews:
     """A Gaussian prior given some views; `given` makes the next one, and this one stays as it is.
 
     Parameters
@@ -53,7 +53,7 @@ class Conditioned:
     views: tuple[int, ...] = ()
 
     @classmethod
-    def start(cls, rows: ViewRows, prior: Covariance, precision: Tensor, *, region: Tensor | None = None) -> "Conditioned":
+    def start(cls, rows: ViewRows, prior: Covariance, precision: Tensor, *, region: Tensor | None = None) -> "GivenViews":
         """The prior alone.
 
         Raises
@@ -70,7 +70,7 @@ class Conditioned:
         blocks, squared = prior.blocks(rows, region)
         return cls(rows, prior, precision, region, blocks, squared, prior.diagonal())
 
-    def given(self, view: int, precision: Tensor | None = None) -> "Conditioned":
+    def given(self, view: int, precision: Tensor | None = None) -> "GivenViews":
         """Condition on one more view, with its planned precision or the one it was measured with, shape (n,)."""
         scale = (self.precision[view] if precision is None else precision.to(self.blocks)).sqrt()
         L = torch.linalg.cholesky(whitened(self.blocks[view], scale))

@@ -1,4 +1,4 @@
-"""What a candidate view is worth: functions from a `Conditioned` prior to a score for every view."""
+"""What a candidate view is worth: functions from a `GivenViews` prior to a score for every view."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,28 +8,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctuq.design.algebra.conditioning import Conditioned, whitened
+from ctuq.design.algebra.conditioning import GivenViews, whitened
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import VolumeGrid
 
 
-def _information_gain(state: Conditioned) -> Tensor:
+def _information_gain(state: GivenViews) -> Tensor:
     """EIG: ``1/2 log det(I + D^1/2 A_v S A_v^T D^1/2)`` in nats, the expected drop of the image's entropy; (V,)."""
     L = torch.linalg.cholesky(whitened(state.blocks, state.precision.sqrt()))
     return L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
-def _diagonal_information_gain(state: Conditioned) -> Tensor:
+def _diagonal_information_gain(state: GivenViews) -> Tensor:
     """EIG as if the rays of a view were independent, ``1/2 sum_i log(1 + D_ii (A_v S A_v^T)_ii)`` in nats; (V,)."""
     return 0.5 * torch.log1p(state.precision * _ray_variances(state)).sum(-1)
 
 
-def _squared_error(state: Conditioned) -> Tensor:
+def _squared_error(state: GivenViews) -> Tensor:
     """ESE: ``tr(A_v S A_v^T)``, the expected squared error of predicting the view, over rays that count; (V,)."""
     return torch.where(state.precision > 0, _ray_variances(state), 0.0).sum(-1)
 
 
-def _variance_reduction(state: Conditioned) -> Tensor:
+def _variance_reduction(state: GivenViews) -> Tensor:
     """A-optimal gain: the drop of ``sum_i E_ii S_ii`` over the region E, in squared units of the image; (V,).
 
     ``tr(D^1/2 (I + D^1/2 A_v S A_v^T D^1/2)^-1 D^1/2 A_v S E S A_v^T)``. It is quadratic in S, so that rounding grows with
@@ -56,18 +56,18 @@ class Criterion:
     ----------
     name : str
     score : callable
-        `Conditioned` to scores (V,).
+        `GivenViews` to scores (V,).
     unit : str
     regional : bool
         Whether the state must carry a region.
     """
 
     name: str
-    score: Callable[[Conditioned], Tensor]
+    score: Callable[[GivenViews], Tensor]
     unit: str
     regional: bool = False
 
-    def __call__(self, state: Conditioned) -> Tensor:
+    def __call__(self, state: GivenViews) -> Tensor:
         return self.score(state)
 
 
@@ -105,5 +105,5 @@ def box_region(grid: VolumeGrid, box: tuple[float, float, float, float]) -> NDAr
     return inside
 
 
-def _ray_variances(state: Conditioned) -> Tensor:
+def _ray_variances(state: GivenViews) -> Tensor:
     return state.blocks.diagonal(dim1=1, dim2=2).clamp(min=0)

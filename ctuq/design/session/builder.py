@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.design.designer import Designer
 from ctuq.design.models.model import GaussianModel
 from ctuq.design.problem import DesignProblem
@@ -31,7 +31,7 @@ class DesignerBuilder:
     def __init__(self, folder: Path):
         self._cache = ModelCache(folder)
         self._models: dict[str, GaussianModel] = {}
-        self._given: tuple[list[str], Conditioned] | None = None
+        self._given: tuple[list[str], GivenViews] | None = None
         self._opened: DesignProblem | None = None
 
     def problem(self, record: Record) -> DesignProblem:

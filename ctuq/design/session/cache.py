@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.design.algebra.covariance import Covariance, DenseCovariance, FactorCovariance
 from ctuq.design.algebra.rows import ViewRows
 from ctuq.design.models.model import GaussianModel
@@ -69,7 +69,7 @@ class ModelCache:
         image, mean = a.get("image"), a.get("mean")
         return GaussianModel(covariance, about["sigma2"], image, mean, about["hyperparameters"], about["note"])
 
-    def keep_conditioned(self, steps: Sequence[str], given: Conditioned) -> None:
+    def keep_conditioned(self, steps: Sequence[str], given: GivenViews) -> None:
         """Keep a conditioned model; ``steps`` are those of `steps_of` up to its views."""
         for step, rows in zip(steps[1:], given.factors, strict=True):
             self._write(f"{step}-rows", {"rows": rows}, {})
@@ -79,7 +79,7 @@ class ModelCache:
 
     def conditioned(
         self, steps: Sequence[str], views: Sequence[int], rows: ViewRows, prior: Covariance, region: Tensor | None
-    ) -> Conditioned | None:
+    ) -> GivenViews | None:
         """The model given the most of the views that is kept.
 
         Parameters
@@ -89,7 +89,7 @@ class ModelCache:
         views : sequence of int
             The measured views, in order.
         rows, prior, region
-            As in `Conditioned`.
+            As in `GivenViews`.
         """
         for count in range(len(views), -1, -1):
             found = self._read(f"{steps[count]}-blocks")
@@ -98,7 +98,7 @@ class ModelCache:
                 continue
             a = found[0]
             factors = tuple(part[0]["rows"] for part in parts if part is not None)
-            return Conditioned(
+            return GivenViews(
                 rows, prior, a["precision"], region, a["blocks"], a.get("squared"), a["variance"], factors, tuple(views[:count])
             )
         return None

@@ -3,7 +3,7 @@ import torch
 from brute import conditioned, matrices
 
 from ctuq.design import DenseCovariance
-from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.design.algebra.covariance import FactorCovariance
 from ctuq.design.algebra.rows import ViewRows
 from ctuq.errors import InputError
@@ -45,8 +45,8 @@ def test_factor_is_conditioned_as_the_matrix_it_stands_for(rows, precision, regi
     Q = torch.randn(5, rows.size, generator=rng, dtype=torch.float64)
     white = scale * torch.rand(rows.size, generator=rng, dtype=torch.float64)
     S = Q.T @ Q + torch.diag(white)
-    low = Conditioned.start(rows, FactorCovariance(Q, white), precision, region=region)
-    dense = Conditioned.start(rows, DenseCovariance(S), precision, region=region)
+    low = GivenViews.start(rows, FactorCovariance(Q, white), precision, region=region)
+    dense = GivenViews.start(rows, DenseCovariance(S), precision, region=region)
     for v in ORDER:
         torch.testing.assert_close(low.blocks, dense.blocks, rtol=1e-8, atol=1e-9)
         torch.testing.assert_close(low.squared, dense.squared, rtol=1e-8, atol=1e-9)
@@ -64,7 +64,7 @@ def test_measured_precision_replaces_the_planned_one(start, S, rows, precision):
 
 def test_blocks_stay_accurate_at_a_signal_a_million_times_the_noise(rows, S):
     precision = torch.full((rows.views, rows.rays), 1e6, dtype=torch.float64)
-    state = Conditioned.start(rows, DenseCovariance(S), precision)
+    state = GivenViews.start(rows, DenseCovariance(S), precision)
     for v in range(6):
         state = state.given(v)
     exact = conditioned(S, rows, precision, range(6))
@@ -74,10 +74,10 @@ def test_blocks_stay_accurate_at_a_signal_a_million_times_the_noise(rows, S):
 
 def test_misfits_are_refused(rows, S, precision):
     with pytest.raises(InputError, match="unknowns"):
-        Conditioned.start(rows, DenseCovariance(S[:5, :5]), precision)
+        GivenViews.start(rows, DenseCovariance(S[:5, :5]), precision)
     with pytest.raises(InputError, match="shape"):
-        Conditioned.start(rows, DenseCovariance(S), precision[:3])
+        GivenViews.start(rows, DenseCovariance(S), precision[:3])
     with pytest.raises(InputError, match="finite"):
-        Conditioned.start(rows, DenseCovariance(S), precision.log())
+        GivenViews.start(rows, DenseCovariance(S), precision.log())
     with pytest.raises(InputError, match="equal size"):
         ViewRows(rows._matrix[:-1], rows.views)

@@ -4,7 +4,7 @@ import torch
 from brute import conditioned, matrices
 
 from ctuq.design import A_OPTIMAL, CRITERIA, DIAGONAL_EIG, EIG, ESE, DenseCovariance, box_region
-from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.design.algebra.rows import ViewRows
 from ctuq.errors import InputError
 from ctuq.tomo import VolumeGrid
@@ -68,8 +68,8 @@ def test_rays_that_count_for_nothing_change_no_score(rows, S, precision, region)
     kept = [v * rows.rays + i for v in range(rows.views) for i in range(rows.rays) if i != 4]
     none, fewer = precision.clone(), precision[:, [i for i in range(rows.rays) if i != 4]]
     none[:, 4] = 0
-    dead = Conditioned.start(rows, DenseCovariance(S), none, region=region)
-    gone = Conditioned.start(ViewRows(rows._matrix[kept], rows.views), DenseCovariance(S), fewer, region=region)
+    dead = GivenViews.start(rows, DenseCovariance(S), none, region=region)
+    gone = GivenViews.start(ViewRows(rows._matrix[kept], rows.views), DenseCovariance(S), fewer, region=region)
     for criterion in CRITERIA.values():
         torch.testing.assert_close(criterion(dead.given(2)), criterion(gone.given(2)))
 
@@ -78,15 +78,15 @@ def test_order_of_equal_candidates_does_not_change_the_scores(rows, S, precision
     order = torch.tensor([4, 2, 2, 7, 0, 2])
     matrix = np.concatenate([np.arange(v * rows.rays, (v + 1) * rows.rays) for v in order.tolist()])
     again = ViewRows(rows._matrix[matrix], len(order))
-    one = Conditioned.start(rows, DenseCovariance(S), precision, region=region).given(4).given(2)
-    other = Conditioned.start(again, DenseCovariance(S), precision[order], region=region).given(0).given(5)
+    one = GivenViews.start(rows, DenseCovariance(S), precision, region=region).given(4).given(2)
+    other = GivenViews.start(again, DenseCovariance(S), precision[order], region=region).given(0).given(5)
     for criterion in CRITERIA.values():
         torch.testing.assert_close(criterion(other), criterion(one)[order], rtol=1e-10, atol=1e-12)
 
 
 def test_a_optimal_gain_needs_a_region(rows, S, precision):
     with pytest.raises(InputError, match="region"):
-        A_OPTIMAL(Conditioned.start(rows, DenseCovariance(S), precision))
+        A_OPTIMAL(GivenViews.start(rows, DenseCovariance(S), precision))
 
 
 def test_box_is_in_mm_and_y_points_up():

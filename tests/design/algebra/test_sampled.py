@@ -5,7 +5,7 @@ import torch
 from brute import matrices
 
 from ctuq.design import EIG, ESE, DenseCovariance
-from ctuq.design.algebra.conditioning import Conditioned
+from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.design.algebra.covariance import sampled
 
 PICKS = 4
@@ -14,7 +14,7 @@ PICKS = 4
 @pytest.fixture
 def scored(rows, precision):
     """The problem before any view is measured, from a covariance."""
-    return lambda covariance: Conditioned.start(rows, covariance, precision)
+    return lambda covariance: GivenViews.start(rows, covariance, precision)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from ctuq.linops.jacobian.network import linearise
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
-from ctuq.uncertainty.posterior import Conditioned, ImagePosterior
+from ctuq.uncertainty.posterior import ImagePosterior, SolvedRays
 
 SIZE = 12
 NETWORK = UNetOptions(channels=(4, 4), skips=(2,))
@@ -62,7 +62,7 @@ def test_the_jacobian_behind_it_is_the_networks(measured, fit):
 
 def test_given_the_measured_views_it_is_the_posterior_of_the_product(measured, fit):
     fitted, linear = fit
-    posterior = ImagePosterior(Conditioned.on(linear, fitted.evidence.point), rng=torch.Generator())
+    posterior = ImagePosterior(SolvedRays.on(linear, fitted.evidence.point), rng=torch.Generator())
     state = DesignState.empty(17)
     problem = DesignProblem(A=measured.A)
     state = replace(state, views=measured.views, projections=measured.y.numpy(), weights=measured.weights.numpy())
