@@ -83,7 +83,7 @@ def route(pixels: int, rays: int, fitted: int, weights: int, *, components: int 
     rank = rank_of(pixels, rays)
     while rank > _FEWEST and _factor_bytes(pixels, rays, weights, rank, components) > budget:
         rank //= 2
-    evidence = 8 * (components + 8) * fitted**2
+    evidence = 8 * (components + 14) * fitted**2
     exact_evidence = fitted <= EXACT_RAYS and evidence <= budget
     unknowns = min(rays, pixels)
     noise = 8 * unknowns**2 + 2**28
