@@ -6,6 +6,8 @@ import scipy.sparse as sp
 import torch
 
 from ctuq.errors import BackendError, GeometryError, InputError, ResourceError
+from ctuq.linops import sparse
+from ctuq.linops.sparse import SparseMatrix
 from ctuq.tomo import (
     FanBeam,
     ParallelBeam,
@@ -17,7 +19,7 @@ from ctuq.tomo import (
 )
 from ctuq.tomo.coverage import detector_columns
 from ctuq.tomo.rays import backends, cache, matrix
-from ctuq.tomo.rays.matrix import MatrixRayTransform, SparseMatrix
+from ctuq.tomo.rays.matrix import MatrixRayTransform
 
 GRID = VolumeGrid((16, 20), 0.5, (0.3, -0.2))
 ANGLES = radians(np.arange(5, 365, 40))
@@ -140,7 +142,7 @@ def test_a_transform_with_another_back_projection_is_refused_with_the_mismatch(r
 @pytest.mark.parametrize("count", [1, 2, 19, 20, 40])
 @pytest.mark.parametrize("tiled_from", [1, 1000])
 def test_every_kernel_gives_the_matrix_product(count, tiled_from, rng, monkeypatch):
-    monkeypatch.setattr(matrix, "_TILED_FROM", tiled_from)
+    monkeypatch.setattr(sparse, "_TILED_FROM", tiled_from)
     dense = np.where(np.random.default_rng(0).random((30, 110)) < 0.2, 1.5, 0).astype(np.float32)
     dense[7] = 0
     x = torch.randn(count, 110, generator=rng)
