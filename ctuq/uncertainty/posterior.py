@@ -302,7 +302,7 @@ class _NoiseSolve:
     """``N^-1`` with ``N = I + b diag(v) b^T``: by Cholesky, or by preconditioned CG in float32 with its residual in float64.
 
     The factor is of N, or of ``Q = I + V^1/2 b^T b V^1/2`` where pixels are fewer: ``N^-1 = I - b V^1/2 Q^-1 V^1/2 b^T``.
-    Where N is solved for a thousand times and more, a factor is cheaper than CG up to 16,384 unknowns: at 7,800 rays of the
+    Where N is solved for a thousand times and more, a factor is cheaper than CG: at 7,800 rays of the
     walnut CG takes 140 steps for each block of right-hand sides.
 
     Attributes

@@ -74,7 +74,7 @@ class Result:
     prior : mapping of str to float
         Prior hyperparameters.
     log_evidence, log_evidence_error : float
-        Of the fitted views' rays (of 8,192 spread evenly, where there are more), nats, and its standard error (0 if exact); NaN
+        Of the fitted views' rays (of 3,072 spread evenly, where there are more), nats, and its standard error (0 if exact); NaN
         without uncertainty.
     calibration : Calibration, optional
         None when no view was held out.
