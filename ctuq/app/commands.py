@@ -21,6 +21,7 @@ from ctuq.app.report.page import draw_all, write_figures, write_report
 from ctuq.app.report.summary import sentences
 from ctuq.app.selection import selected
 from ctuq.errors import InputError
+from ctuq.linops.memory import keep_freed_memory
 from ctuq.recon.dip import DIPOptions
 from ctuq.records import write_whole
 from ctuq.tomo import Scan, radians
@@ -146,6 +147,7 @@ def doctor(_: "cli.Doctor") -> int:
 
 def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, resume: bool) -> Path:
     """Reconstruct into a folder; returns the report's path."""
+    keep_freed_memory()
     checkpoint = folder / CHECKPOINT
     if resume and not checkpoint.is_file():
         raise InputError(f"There is nothing to resume in {folder}; leave --resume out to start anew.")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ctuq.errors import BackendError, InputError
 from ctuq.linops.jacobian.network import linearise, weight_names
@@ -39,7 +39,7 @@ from ctuq.uncertainty.estimate import Estimate, estimate, named
 from ctuq.uncertainty.kept import waves_of
 from ctuq.uncertainty.model import ImageModel, image_model
 from ctuq.uncertainty.result import Result
-from ctuq.uncertainty.route import route
+from ctuq.uncertainty.route import Route, route
 
 _DENSE_PIXELS = 4096
 """Up to so many pixels a truth is scored against the whole covariance, above against samples."""
@@ -185,7 +185,8 @@ def _with_dip(run: Run, base: Result, data: Data, views: _Views, path: Path | No
     kept = checkpoint.load(start)
     take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
     if run.options.uncertainty:
-        plan = _plan(run, data, views, fit, generate=generate, start=start)
+        kept_route = None if checkpoint.way is None else checkpoint.way[0]
+        plan = _plan(run, data, views, fit, generate=generate, start=start, chosen=kept_route)
         checkpoint.way = (plan.route, plan.products) if checkpoint.way is None else checkpoint.way
         base = replace(base, plan=plan.record())
     with run.clock("dip"):
@@ -218,19 +219,31 @@ def _with_dip(run: Run, base: Result, data: Data, views: _Views, path: Path | No
     return _assembled(run, base, model, found)
 
 
-def _plan(run: Run, data: Data, views: _Views, fit: Data, *, generate: Generator, start: dict[str, Tensor]) -> Plan:
-    """What the error bars will take, told before the fit."""
-    used, grid = data.weights > 0, data.A.grid
-    seen = int(used[torch.as_tensor(views.fitted, device=used.device)].sum())
-    network, _ = generate.module(start)
-    blocks = [(name, value) for name, value in network.named_parameters() if name in weight_names(network)]
-    count = {"isotropic": 1, "g": 1, "layerwise": len(blocks), "filter": 6 * len(blocks)}[run.options.prior]
-    size = sum(value.numel() for _, value in blocks)
-    chosen = route(grid.size, int(used.sum()), seen, size, components=count, memory=available_memory(run.device))
-    speeds = measure(fit, generate, start)
-    made = priced(chosen, speeds, run.options.dip.expected, fit_bytes=_FIT * grid.size)
+def _plan(
+    run: Run,
+    data: Data,
+    views: _Views,
+    fit: Data,
+    *,
+    generate: Generator,
+    start: dict[str, Tensor],
+    chosen: Route | None = None,
+) -> Plan:
+    """What the error bars will take, told before the fit; by the route that a run began with, if it is resumed."""
+    chosen = _route(run, data, views, generate.module(start)[0]) if chosen is None else chosen
+    made = priced(chosen, measure(fit, generate, start), run.options.dip.expected, fit_bytes=_FIT * chosen.pixels)
     _log.info("Plan: %s", made)
     return made
+
+
+def _route(run: Run, data: Data, views: _Views, network: nn.Module) -> Route:
+    used, grid = data.weights > 0, data.A.grid
+    seen = int(used[torch.as_tensor(views.fitted, device=used.device)].sum())
+    names = set(weight_names(network))
+    blocks = [value for name, value in network.named_parameters() if name in names]
+    count = {"isotropic": 1, "g": 1, "layerwise": len(blocks), "filter": 6 * len(blocks)}[run.options.prior]
+    size = sum(value.numel() for value in blocks)
+    return route(grid.size, int(used.sum()), seen, size, components=count, memory=available_memory(run.device))
 
 
 def _assembled(run: Run, base: Result, model: ImageModel, found: Estimate) -> Result:

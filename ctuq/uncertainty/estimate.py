@@ -138,7 +138,7 @@ def fit_evidence(
     *,
     variation: float = 0.0,
     rng: torch.Generator,
-    method: str = "auto",
+    method: str = "dense",
     floor_shape: float = _FLOOR_SHAPE,
 ) -> Evidence:
     """Maximise the evidence of the fitted rays (boolean, one for each used ray), or `EVIDENCE_RAYS` of them, by the engine.
@@ -150,8 +150,8 @@ def fit_evidence(
     variation : float
         Strength of the TV hyperprior.
     rng : torch.Generator
-    method : {"auto", "dense", "em"}
-        See `ctuq.uncertainty.route`.
+    method : {"dense", "em"}
+        Exactly, or from posterior samples.
     floor_shape : float
         See `log_hyperprior`.
     """
@@ -159,8 +159,6 @@ def fit_evidence(
     if len(rays) > EVIDENCE_RAYS:
         rays = rays[torch.arange(EVIDENCE_RAYS, device=rays.device) * len(rays) // EVIDENCE_RAYS]
     part = model if len(rays) == len(fitted) else model.part(rays)
-    if method == "auto":
-        method = "dense" if route(model.image.numel(), len(fitted), len(part.target), 0).exact_evidence else "em"
     with warnings.catch_warnings():
         # Its advice is for those who build a likelihood; `Evidence.noiseless` is told by the job.
         warnings.filterwarnings("ignore", "The noise fell to")

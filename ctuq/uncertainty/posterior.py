@@ -61,7 +61,7 @@ class SolvedRays:
         v = model.misfit(point.psi)
         dense = min(model.features.matrix.shape) <= DENSE if dense is None else dense
         noise = _NoiseSolve(model.features.matrix, root, v, dense)
-        seen = model.features.basis / (root[:, None] if root.ndim else root)
+        seen = model.features.basis / root
         W = noise(seen.T).T
         C = stable_cholesky(model.prior.mixing(point.psi))
         # 2 W^T bF - W^T N W: of second order in the residual of W, which C multiplies by up to 1e6.
@@ -100,8 +100,7 @@ class SolvedRays:
 
     @cached_property
     def _seen(self) -> Tensor:
-        root = self.system.noise_root()
-        return self.model.features.basis / (root[:, None] if root.ndim else root)
+        return self.model.features.basis / self.system.noise_root()
 
 
 class ImagePosterior:
@@ -336,8 +335,7 @@ class _NoiseSolve:
         self._rough, self._cg = Symmetric(roughly, space), CG(_ROUGH, _STEPS, Diagonal(1 / diagonal, space))
 
     def _gram_of_rays(self) -> Tensor:
-        root = self._root
-        return self._matrix.gram(self._v).div_(root).div_(root[:, None] if root.ndim else root)
+        return self._matrix.gram(self._v).div_(self._root.square())
 
     def _gram_of_pixels(self) -> Tensor:
         d, size = self._matrix.shape[1], self._v.sqrt()
