@@ -50,17 +50,27 @@ def demo(command: "cli.Demo") -> int:
 
 
 def info(command: "cli.Info") -> int:
-    """Print what is in a scan, and draw its geometry on request."""
+    """Print what is in a scan and what reading it assumes, and draw its geometry on request."""
     found = files.opened(_named(command.scan), geometry=command.geometry)
-    for path, raw in found:
-        for name, text in _description_lines(files.description_of(raw, path)):
-            print(f"{name:>13}  {text}")
+    described = [files.description_of(raw, path) for path, raw in found]
+    for description in described:
+        _print_lines(_description_lines(description))
+    if command.draw is None and any(description.missing for description in described):
+        return 0
+    # The scan itself tells what its correction repairs, searches and leaves out, and is refused here as everywhere.
+    scan = files.scan_of(found)
+    told = {text for description in described for text in description.warnings}
+    _print_lines([("warning", text) for text in scan.warnings if text not in told])
     if command.draw is not None:
-        scan = files.scan_of(found)
         data = png_bytes(draw_geometry(scan.geometry, scan.grid))
         write_whole(command.draw, lambda target: target.write(data))
         print(f"Drawn: {command.draw}")
     return 0
+
+
+def _print_lines(lines: list[tuple[str, str]]) -> None:
+    for name, text in lines:
+        print(f"{name:>13}  {text}")
 
 
 def _description_lines(description: files.Description) -> list[tuple[str, str]]:
@@ -68,7 +78,8 @@ def _description_lines(description: files.Description) -> list[tuple[str, str]]:
     lines = [(name, getattr(description, name)) for name in _PHRASES]
     lines.insert(_PHRASES.index("weights"), ("rotation axis", description.axis))
     lines += [("", fact) for fact in description.facts]
-    lines += [("note", text) for text in description.assumed]
+    lines += [("history", text) for text in description.history]
+    lines += [("warning", text) for text in description.warnings]
     lines += [("MISSING", text) for text in description.missing]
     return [line for line in lines if line[1]] + _unsaid(description)
 
@@ -114,6 +125,7 @@ def reconstruct(command: "cli.Reconstruct") -> int:
     )
     chosen = selected(scan, command.every, command.angles)
     if command.plan:
+        _warn(chosen.warnings)
         print(f"Plan: {pipeline.plan(chosen, options=options)}")
         return 0
     if command.output is None:
@@ -151,6 +163,7 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, resume:
     checkpoint = folder / CHECKPOINT
     if resume and not checkpoint.is_file():
         raise InputError(f"There is nothing to resume in {folder}; leave --resume out to start anew.")
+    _warn(scan.warnings)
     with _output_folder(folder):
         if not resume:
             checkpoint.unlink(missing_ok=True)
@@ -161,10 +174,16 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, resume:
         write_tiff(result, folder)
         report_file = _write_report(result, folder)
         checkpoint.unlink(missing_ok=True)
-    for sentence in (*sentences(result), *(f"Warning: {text}" for text in result.warnings)):
+    for sentence in sentences(result):
         print(sentence)
+    _warn(tuple(text for text in result.warnings if text not in scan.warnings))
     print(f"Report: {report_file}")
     return report_file
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    for text in warnings:
+        print(f"Warning: {text}", flush=True)
 
 
 def _interruptible(scan: Scan, options: pipeline.ReconstructOptions, checkpoint: Path) -> Result:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.formats.raw import Raw
-from ctuq.tomo.axis import centred, find_axis, with_axis_column
+from ctuq.tomo.axis import find_axis, with_axis_column
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam
 from ctuq.tomo.preprocess import Corrected, projections_from_counts, repaired, spikes
 from ctuq.tomo.scan import Provenance, Scan
@@ -65,14 +65,15 @@ def assemble(raw: Raw, source: str, sha256: str) -> Assembled:
     corrected = _corrected(raw, source)
     steps = [f"row {raw.row} of {raw.rows} read"] if raw.rows > 1 else []
     steps += raw.notes
+    told = Provenance(source=source, sha256=sha256, steps=tuple(steps), facts=dict(raw.facts)).warned(*raw.warnings)
     worth: Worth = "weight" if raw.weights is not None else "counts" if raw.kind_of_values == "counts" else "exposure"
     weights = corrected.weights.astype(np.float32) if worth != "exposure" or corrected.bad > 0 else None
     if raw.kind_of_values != "log":
-        steps.append("flat-field corrected, -log taken" if raw.kind_of_values == "counts" else "-log taken")
+        told = told.then("flat-field corrected, -log taken" if raw.kind_of_values == "counts" else "-log taken")
     if corrected.bad:
-        steps.append(f"{corrected.bad} bad rays of {corrected.projections.size} repaired, weight 0")
-    provenance = Provenance(source=source, sha256=sha256, steps=tuple(steps), facts=dict(raw.facts))
-    scan = Scan(corrected.projections.astype(np.float32), geometry, weights, raw.truth, raw.grid, provenance)
+        text = "{} bad rays of {} were repaired from their neighbours and count for nothing in the fit (weight 0)."
+        told = told.warned(text.format(corrected.bad, corrected.projections.size))
+    scan = Scan(corrected.projections.astype(np.float32), geometry, weights, raw.truth, raw.grid, told)
     return Assembled(_with_axis(scan, raw), corrected.unit, worth)
 
 
@@ -143,12 +144,11 @@ def _with_axis(scan: Scan, raw: Raw) -> Scan:
         return scan
     found = find_axis(scan)
     if not found.reliable:
-        note = (
-            "rotation axis searched without a clear result, so taken at the detector's middle; give axis_column if you know it"
+        return scan.warned(
+            "The rotation axis was searched without a clear result and taken at the detector's middle; give axis_column."
         )
-        return replace(scan, provenance=scan.provenance.then(note))
-    step = (
-        f"rotation axis found at column {found.column:.2f} (misfit {100 * found.misfit:.2f} %, "
-        f"{100 * found.misfit_at_start:.2f} % at the detector's middle)"
+    text = (
+        f"The rotation axis was found at column {found.column:.2f} by a search (misfit {100 * found.misfit:.2f} %, "
+        f"{100 * found.misfit_at_start:.2f} % at the detector's middle); give axis_column if you know better."
     )
-    return centred(scan, found.column, step)
+    return replace(scan, geometry=with_axis_column(scan.geometry, found.column)).warned(text)

@@ -20,8 +20,10 @@ class Description:
     source, format, data, values, beam, angles, detector, axis, weights, truth : str
     missing : tuple of str
         What must be given before the file can be reconstructed.
-    assumed : tuple of str
-        What was chosen or guessed, or done to the data before.
+    history : tuple of str
+        What was done to the data before.
+    warnings : tuple of str
+        What is assumed, repaired or left out in reading; what a correction of the data adds, only the scan knows.
     facts : tuple of str
         Sample, instrument, licence, citation.
     """
@@ -37,7 +39,8 @@ class Description:
     weights: str
     truth: str
     missing: tuple[str, ...]
-    assumed: tuple[str, ...]
+    history: tuple[str, ...]
+    warnings: tuple[str, ...]
     facts: tuple[str, ...]
 
 
@@ -68,7 +71,8 @@ def description_of(raw: Raw, path: Path) -> Description:
         weights="" if raw.weights is None else "each ray has its own",
         truth="" if raw.truth is None or raw.grid is None else f"{raw.truth.shape} of {raw.grid.voxel:g} mm pixels",
         missing=missing_fields(raw.fields),
-        assumed=raw.notes,
+        history=raw.notes,
+        warnings=raw.warnings if raw.whole is None else raw.whole.warnings,
         facts=tuple(f"{key}: {value}" for key, value in raw.facts.items()),
     )
 

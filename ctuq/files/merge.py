@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ctuq.errors import InputError
-from ctuq.tomo.scan import Provenance, Scan
+from ctuq.tomo.scan import Scan
 
 _SAME_ANGLE = 1e-6
 
@@ -37,18 +37,20 @@ def merged(scans: Sequence[Scan]) -> Scan:
     kept = np.unique(turn, return_index=True)[1]
     weighted = any(scan.weights is not None for scan in scans)
     ones = [np.ones(scan.geometry.shape, np.float32) if scan.weights is None else scan.weights for scan in scans]
-    step = f"{len(scans)} files merged: {len(kept)} views, {len(angles) - len(kept)} at repeated angles left out"
-    told = first.provenance
+    repeated = len(angles) - len(kept)
+    told = replace(
+        first.provenance,
+        source=", ".join(scan.provenance.source for scan in scans),
+        sha256=hashlib.sha256("".join(scan.provenance.sha256 for scan in scans).encode()).hexdigest(),
+    ).warned(*(text for scan in scans for text in scan.warnings))
+    told = told.then(f"{len(scans)} files merged: {len(kept)} views, {repeated} at repeated angles left out")
+    if repeated:
+        told = told.warned(f"{repeated} of {len(angles)} views are at angles that an earlier file has, and were left out.")
     return Scan(
         np.concatenate([scan.projections for scan in scans])[kept],
         replace(first.geometry, angles=angles[kept]),
         np.concatenate(ones)[kept] if weighted else None,
         first.truth,
         first.grid,
-        Provenance(
-            source=", ".join(scan.provenance.source for scan in scans),
-            sha256=hashlib.sha256("".join(scan.provenance.sha256 for scan in scans).encode()).hexdigest(),
-            steps=(*told.steps, step),
-            facts=told.facts,
-        ),
+        told,
     )

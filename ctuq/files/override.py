@@ -38,7 +38,7 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
     flats = _frames(sidecar.flat, raw) if sidecar.flat is not None else raw.flats
     darks = _frames(sidecar.dark, raw) if sidecar.dark is not None else raw.darks
     if kind == "log" and raw.format in _BARE and sidecar.values is None:
-        raw = replace(raw, notes=(*raw.notes, "the values are taken as line integrals, as nothing says otherwise"))
+        raw = raw.warned("The values are taken as line integrals, as nothing says otherwise; say 'values:' in a geometry file.")
     raw = replace(raw, flats=flats, darks=darks)
     return _reversed(raw) if sidecar.reverse_columns else raw
 

@@ -124,7 +124,10 @@ def load_raw(path: Path, geometry: PathLike | None, row: int | None = None, base
         return base if beside is None else read_sidecar(beside, base)
 
     base = base or Sidecar()
-    raw = read_raw(path, told(base).row if row is None else row)
+    asked = told(base).row if row is None else row
+    raw = read_raw(path, asked)
+    if raw.rows > 1 and asked is None:
+        raw = raw.warned(f"Of {raw.rows} detector rows only the middle one, {raw.row}, is read; give 'row' in a geometry file.")
     if raw.stated:
         base = replace(base, values=None, scale=1.0, flat=None, dark=None)
     return overridden(raw, told(base))

@@ -34,12 +34,15 @@ class NewViews:
         0 for bad rays, and else what ``unit`` says. None means that all rays are good and the files tell no more.
     unit : {"exposure", "weight", "counts"}
         Of the weights: what the exposure lets expect, the files' own weights over their mean, or counted photons.
+    warnings : tuple of str
+        As of a scan.
     """
 
     angles: NDArray[np.float64]
     projections: NDArray[np.float32]
     weights: NDArray[np.float32] | None
     unit: Worth
+    warnings: tuple[str, ...] = ()
 
 
 def new_views(
@@ -80,7 +83,8 @@ def new_views(
         if parts[0].unit == "weight":
             weights = weights / weights[weights > 0].mean()
     angles, projections = (np.concatenate([getattr(part, name) for part in parts]) for name in ("angles", "projections"))
-    return NewViews(angles, projections, weights, parts[0].unit)
+    warnings = tuple(dict.fromkeys(text for part in parts for text in part.warnings))
+    return NewViews(angles, projections, weights, parts[0].unit, warnings)
 
 
 def _of_file(
@@ -93,7 +97,8 @@ def _of_file(
         lost = float(np.rad2deg(scan.geometry.angles[~seen][0])) * (-1 if kept.get("clockwise") else 1) + 0.0
         raise InputError(f"'{path}' has no ray that counts at {lost:.6g}°: all are NaN or bad; reject that angle.")
     unit = np.float32(1.0 if found.worth == "exposure" else found.unit)
-    return NewViews(scan.geometry.angles, scan.projections, None if scan.weights is None else unit * scan.weights, found.worth)
+    weights = None if scan.weights is None else unit * scan.weights
+    return NewViews(scan.geometry.angles, scan.projections, weights, found.worth, scan.warnings)
 
 
 def _assembled(

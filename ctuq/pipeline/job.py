@@ -141,6 +141,7 @@ def reconstruct(
         timings=run.timings,
         settings=flat_settings(run.options),
         versions=library_versions(),
+        warnings=scan.warnings,
     )
     if method_name != "dip":
         return replace(base, scores={} if truth is None else {"truth": image_scores(base.mean, truth)})
@@ -193,7 +194,7 @@ def _with_dip(run: Run, base: Result, data: Data, views: _Views, path: Path | No
         state = _fit(run, generate, start, (fit, stop), checkpoint=checkpoint, kept=kept)
         image = generate(state.best)[0].detach()
     history = {name: state.history[:, i].numpy() for i, name in enumerate(("iteration", "loss", "held_out_loss"))}
-    base = replace(base, mean=image.cpu().numpy(), history=history, warnings=views.notes)
+    base = replace(base, mean=image.cpu().numpy(), history=history, warnings=base.warnings + views.notes)
     if checkpoint.way is None:
         return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
     way, products = checkpoint.way

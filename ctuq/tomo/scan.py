@@ -25,16 +25,26 @@ class Provenance:
         One sentence for each step of preprocessing or selection, in order.
     facts : mapping of str to str
         What the file says beside the data: sample, instrument, licence, citation.
+    warnings : tuple of str
+        One sentence for everything that was assumed, repaired, searched for or left out, so that a user can object. They go on
+        to the terminal, ``ctuq info``, the head of the report and `Result.warnings` by themselves. A reader adds one by
+        `ctuq.files.formats.raw.Raw.warned`, whoever holds a scan by `Scan.warned`.
     """
 
     source: str = "memory"
     sha256: str = ""
     steps: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    warnings: tuple[str, ...] = ()
 
     def then(self, step: str) -> "Provenance":
         """The same with one more step."""
         return replace(self, steps=(*self.steps, step))
+
+    def warned(self, *sentences: str) -> "Provenance":
+        """The same with more warnings, each of which is a step as well; none stands twice."""
+        new = tuple(dict.fromkeys(text for text in sentences if text not in self.warnings))
+        return replace(self, steps=(*self.steps, *new), warnings=(*self.warnings, *new))
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +93,15 @@ class Scan:
     def n_angles(self) -> int:
         """Number of views."""
         return len(self.geometry.angles)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was assumed, repaired, searched for or left out, one sentence each; see `Provenance`."""
+        return self.provenance.warnings
+
+    def warned(self, *sentences: str) -> "Scan":
+        """The same scan with more warnings: say with the number what was done, and what to give if it is wrong."""
+        return replace(self, provenance=self.provenance.warned(*sentences))
 
     def select(self, indices: Sequence[int] | NDArray) -> "Scan":
         """The scan of the chosen views, in the order given.

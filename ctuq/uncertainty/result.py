@@ -95,7 +95,7 @@ class Result:
     versions : mapping of str to str
         Of ctuq and the libraries.
     warnings : tuple of str
-        One sentence each: what the user should know before trusting the figures.
+        One sentence each: what the user should know before trusting the figures, beginning with those of the scan.
     """
 
     mean: NDArray[np.float32]

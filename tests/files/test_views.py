@@ -194,7 +194,7 @@ def test_a_file_that_leaves_its_pixel_out_takes_the_scanners(told, tmp_path):
     (tmp_path / "a.yaml").write_text(told or "sample: nut\n")
     assert new_views([path], known, {}).unit == "counts"
     steps = read(path).provenance.steps
-    assert any("no pixel size: 1 mm taken" in step for step in steps) == (not told)
+    assert any("no pixel size: 1 mm is taken" in step for step in steps) == (not told)
 
 
 def test_a_file_beside_says_only_what_differs(tmp_path):

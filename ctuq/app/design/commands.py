@@ -104,7 +104,7 @@ def tell(command: "cli.Tell") -> int:
         new = new_views(command.projections, known, record.intake, geometry=command.geometry, angles=typed)
         with _working(command.debug):
             session.tell(new.angles, new.projections, new.weights, unit=new.unit, learning=command.retrain)
-        print(f"Taken in: {angle_list(record, new.angles)}")
+        print("\n".join([*(f"Warning: {text}" for text in new.warnings), f"Taken in: {angle_list(record, new.angles)}"]))
     _print_state(session.record, command.session)
     return 0
 

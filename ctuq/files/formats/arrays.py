@@ -133,5 +133,5 @@ def _problem(arrays: dict[str, Any], sinogram: Any, path: Path) -> Raw:
             "give the sinogram with 'kind', 'angles' and 'pixel' instead."
         )
     fields: dict[str, object] = {"kind": "parallel", "angles": angles, "pixel": pixel, "detector_offset": 0.0}
-    note = f"geometry inferred: 1 mm pixels, parallel beam over the diagonal; its matrix is within {gap:.1%} of the file's"
-    return Raw("NumPy problem", np.asarray(sinogram), "log", fields, truth=image, grid=grid, notes=(note,), stated=True)
+    text = f"The geometry is inferred: 1 mm pixels, parallel beam over the diagonal (matrices differ by {gap:.1%})."
+    return Raw("NumPy problem", np.asarray(sinogram), "log", fields, truth=image, grid=grid, warnings=(text,), stated=True)

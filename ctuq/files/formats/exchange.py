@@ -100,9 +100,9 @@ def _raw(
 ) -> Raw:
     """Counts where there are flats, else transmission; a parallel beam and pixels of 1 mm where nobody says otherwise."""
     kind = "transmission" if flats is None else "counts"
-    notes = ("the file has no flats: the values are taken as transmission",) if flats is None else ()
+    warnings = ("The file has no flats: the values are taken as transmission I / I0.",) if flats is None else ()
     assumed = {"kind": "parallel"} | ({"pixel": 1.0} if fields.get("kind") != "fan" else {})
-    return Raw(name, values, kind, fields, flats, darks, notes=notes, assumed=assumed, stated=flats is not None, **others)
+    return Raw(name, values, kind, fields, flats, darks, warnings=warnings, assumed=assumed, stated=flats is not None, **others)
 
 
 def _nxtomo_lengths(entry: h5py.Group, columns: int) -> dict[str, object]:

@@ -38,7 +38,7 @@ def read_matlab(path: Path) -> Raw:
         found = ", ".join(variables) or "nothing"
         raise InputError(f"'{path}' holds {found}; a sinogram named {', '.join(_BARE)} or a CtData struct is needed.")
     sinogram = np.asarray(variables[name], dtype=np.float64)
-    return Raw("FIPS MATLAB", sinogram.T, "log", {}, notes=(f"variable {name} read as (column, angle)",))
+    return Raw("FIPS MATLAB", sinogram.T, "log", {}, warnings=(f"The variable '{name}' is read as (column, angle).",))
 
 
 def load_matlab(path: Path) -> dict[str, Any]:

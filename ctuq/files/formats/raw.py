@@ -35,7 +35,10 @@ class Raw:
     facts : mapping of str to str
         Sample, instrument, licence, citation.
     notes : tuple of str
-        What was assumed or chosen, one sentence each.
+        The history that the file tells, for the record.
+    warnings : tuple of str
+        What was assumed, repaired or left out in reading, one sentence each: become those of the scan, see
+        `ctuq.tomo.scan.Provenance`.
     assumed : mapping
         Fields that the format leaves out and is usually right about: they hold where nobody says otherwise.
     stated : bool
@@ -62,6 +65,7 @@ class Raw:
     rows: int = 1
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     assumed: Mapping[str, object] = field(default_factory=dict)
     stated: bool = False
     whole: Scan | None = None
@@ -76,12 +80,18 @@ class Raw:
                 f"The weights have shape {self.weights.shape}, the projections {self.values.shape}; they must agree."
             )
 
+    def warned(self, *sentences: str) -> "Raw":
+        """The same with more warnings: say with the number what was done, and what to give if it is wrong."""
+        return replace(self, warnings=tuple(dict.fromkeys((*self.warnings, *sentences))))
+
     def settled(self) -> "Raw":
-        """The same with what is assumed in place of what nobody told, and a note where that is a length."""
+        """The same with what is assumed in place of what nobody told, and a warning where that is a length."""
         taken = {key: value for key, value in self.assumed.items() if key not in self.fields}
-        note = "the file has no pixel size: {:g} mm taken, so attenuation is per detector pixel"
-        notes = (note.format(taken["pixel"]),) if "pixel" in taken else ()
-        return replace(self, fields={**taken, **self.fields}, notes=(*self.notes, *notes), assumed={})
+        settled = replace(self, fields={**taken, **self.fields}, assumed={})
+        if "pixel" not in taken:
+            return settled
+        text = "The file has no pixel size: {:g} mm is taken, so attenuation is per pixel; give 'pixel' in a geometry file."
+        return settled.warned(text.format(taken["pixel"]))
 
 
 def middle_row(shape: tuple[int, ...], row: int | None, source: str) -> int:

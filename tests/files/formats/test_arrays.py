@@ -55,7 +55,7 @@ def test_a_problem_file_gives_scan_truth_and_matrix(tmp_path, dense):
     assert np.allclose(scan.geometry.vectors(), beam.vectors()) and np.array_equal(scan.truth, image)
     assert np.allclose(scan.projections, (matrix @ image.ravel()).reshape(12, 29), atol=1e-5)
     assert abs(system_matrix(path) - matrix).max() < 1e-6
-    assert "geometry inferred" in describe(path)[0].assumed[0]
+    assert "geometry is inferred" in describe(path)[0].warnings[0]
 
 
 def test_a_problem_with_another_geometry_is_refused(tmp_path):
