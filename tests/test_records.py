@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctuq import records
-from ctuq.errors import InputError, ResourceError
+from ctuq.errors import CtuqError, InputError, ResourceError
+from ctuq.guard import UnforeseenError
 
 _leaves = (
     st.none()
@@ -149,3 +150,95 @@ def test_attributes_stand_on_their_nodes(tmp_path):
     with h5py.File(tmp_path / "a.h5") as file:
         assert file["entry/mean"].attrs["units"] == "1/mm"
     assert np.array_equal(records.read(tmp_path / "a.h5", kind="a")["entry"]["mean"], np.ones(3))
+
+
+def _tree():
+    rng = np.random.default_rng(0)
+    return {
+        "x": rng.normal(size=40),
+        "large": rng.normal(size=2000),
+        "about": {"name": "a walnut", "count": 3, "no": (None, True)},
+    }
+
+
+def test_no_flipped_byte_changes_a_tree_without_a_word(tmp_path):
+    path = tmp_path / "a.h5"
+    records.write(path, _tree(), kind="a")
+    whole = path.read_bytes()
+    refused = 0
+    for where in np.random.default_rng(1).integers(0, len(whole), 300):
+        damaged = bytearray(whole)
+        damaged[where] ^= 1 << (where % 8)
+        path.write_bytes(damaged)
+        try:
+            back = records.read(path, kind="a")
+        except InputError as error:
+            assert str(path) in str(error)
+            refused += 1
+        else:
+            # Only the checksum itself was hit: the data are whole, and that it is gone can be told.
+            assert not records.is_sealed(path) and all(_same(back[key], value) for key, value in _tree().items())
+    assert refused > 280
+
+
+def test_a_file_that_another_program_edited_is_read_and_known_by_its_lost_checksum(tmp_path):
+    path = tmp_path / "a.h5"
+    records.write(path, _tree(), kind="a")
+    assert records.is_sealed(path)
+    with h5py.File(path, "a") as file:
+        file["x"][0] = 7.0
+    assert not records.is_sealed(path)
+    assert records.read(path, kind="a")["x"][0] == 7.0
+
+
+def _twice(file):
+    file["again"] = file["about"]
+
+
+def _circle(file):
+    file["about/self"] = file["about"]
+
+
+def _deep(file):
+    group = file
+    for _ in range(300):
+        group = group.create_group("d")
+        group.attrs["ctuq_type"] = "dict"
+
+
+def _lazy(file):
+    node = file.create_dataset("lazy", shape=(10**6, 10**6), dtype="f4", chunks=(64, 64))
+    node.attrs["ctuq_type"] = "array"
+
+
+def _text(file):
+    file["x"].attrs["ctuq_type"] = "str"
+
+
+DAMAGE = {
+    "a node that stands there twice": _twice,
+    "a circle": _circle,
+    "three hundred levels": _deep,
+    "terabytes that were declared": _lazy,
+    "numbers that are to be text": _text,
+    "a soft link": lambda file: file.__setitem__("soft", h5py.SoftLink("/nowhere")),
+    "an external link": lambda file: file.__setitem__("out", h5py.ExternalLink("other.h5", "/x")),
+    "an array that is to be a dict": lambda file: file["x"].attrs.__setitem__("ctuq_type", "dict"),
+    "an unknown type": lambda file: file["x"].attrs.__setitem__("ctuq_type", "pickle"),
+    "no type": lambda file: file["x"].attrs.__delitem__("ctuq_type"),
+    "a type that is a number": lambda file: file["x"].attrs.__setitem__("ctuq_type", 3),
+    "a named type": lambda file: file.__setitem__("type", np.dtype("f4")),
+    "a tuple with a gap": lambda file: file["about/no"].move("1", "2"),
+    "an array that is to be one number": lambda file: file["x"].attrs.__setitem__("ctuq_type", "float"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_what_is_no_tree_is_refused_in_one_sentence(tmp_path, damage):
+    path = tmp_path / "a.h5"
+    records.write(path, _tree(), kind="a")
+    with h5py.File(path, "a") as file:
+        DAMAGE[damage](file)
+    with pytest.raises(CtuqError, match=r"a\.h5") as caught:
+        records.read(path, kind="a")
+    assert not isinstance(caught.value, UnforeseenError)

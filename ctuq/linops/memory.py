@@ -2,13 +2,12 @@
 
 import ctypes
 import sys
-from pathlib import Path
 
 import torch
 
 from ctuq.errors import ResourceError
+from ctuq.memory import free_memory
 
-_CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of glibc's parameters for mallopt."""
 _KEPT, _MAPPED = 2**30, 2**27
@@ -36,8 +35,7 @@ def available_memory(device: torch.device | str = "cpu") -> int | None:
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    limits = [bytes_left for bytes_left in (_system(), _container()) if bytes_left is not None]
-    return min(limits, default=None)
+    return free_memory()
 
 
 def require_memory(needed: float, what: str, advice: str, device: torch.device | str = "cpu") -> None:
@@ -53,20 +51,3 @@ def require_memory(needed: float, what: str, advice: str, device: torch.device |
         raise ResourceError(
             f"{what} needs about {needed / 2**30:.1f} GiB on {device}, and {left / 2**30:.1f} GiB are available; {advice}."
         )
-
-
-def _system() -> int | None:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    sizes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(sizes[0]) * 1024 if sizes else None
-
-
-def _container() -> int | None:
-    try:
-        limit, used = (path.read_text().strip() for path in _CGROUP)
-    except OSError:
-        return None
-    return None if limit == "max" else max(0, int(limit) - int(used))

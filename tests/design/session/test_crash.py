@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scanner import measure, piloted, places
 
-from ctuq import records
 from ctuq.design.session.plan import learning_due
 from ctuq.design.session.session import Session
+from ctuq.records import files as records
 
 
 def die(*_, **__):

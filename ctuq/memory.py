@@ -1,0 +1,77 @@
+"""How much memory the machine, its container and this process may still take, and a refusal before it is asked for."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from ctuq.errors import ResourceError
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None
+
+_CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
+
+
+def free_memory() -> int | None:
+    """Bytes that this process can still allocate; None where the system does not say."""
+    limits = [left for left in (_system(), _container(), _process()) if left is not None]
+    return min(limits, default=None)
+
+
+def require_room(shape: Sequence[int], itemsize: int, what: str, advice: str, *, copies: int = 2) -> None:
+    """Refuse an array before it is read.
+
+    Parameters
+    ----------
+    shape : sequence of int
+    itemsize : int
+        Bytes of one value.
+    what, advice : str
+        What declares the array, as the subject of the sentence, and what to do.
+    copies : int
+        How many times the array is held at once.
+
+    Raises
+    ------
+    ResourceError
+        If it is larger than what is left.
+    """
+    needed, left = copies * itemsize * math.prod(int(n) for n in shape), free_memory()
+    if left is not None and needed > left:
+        size, gib = " x ".join(str(n) for n in shape), 2**30
+        raise ResourceError(
+            f"{what} declares {size} values, which take {needed / gib:.3g} GiB, and {left / gib:.3g} GiB are free; {advice}."
+        )
+
+
+def _system() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    sizes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(sizes[0]) * 1024 if sizes else None
+
+
+def _container() -> int | None:
+    try:
+        limit, used = (path.read_text().strip() for path in _CGROUP)
+    except OSError:
+        return None
+    return None if limit == "max" else max(0, int(limit) - int(used))
+
+
+def _process() -> int | None:
+    """What a limit of the address space (ulimit -v) leaves."""
+    if resource is None:
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return None
+    return max(0, limit - pages * resource.getpagesize())

@@ -1,0 +1,11 @@
+"""Nested values in one HDF5 file: written whole or not at all, sealed by a checksum, read back equal, never a pickle.
+
+A tree is a dict with string keys whose values are arrays of numbers, str, float, int, bool, None, tuples or dicts of these.
+"""
+
+from ctuq.records.files import FORMAT, kind_of, read, write
+from ctuq.records.seal import is_sealed
+from ctuq.records.tree import Tree
+from ctuq.records.whole import write_whole
+
+__all__ = ["FORMAT", "Tree", "is_sealed", "kind_of", "read", "write", "write_whole"]

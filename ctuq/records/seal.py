@@ -1,0 +1,58 @@
+"""The checksum at the end of a file: a byte that changed is noticed before anything is made of the file.
+
+It stands behind the HDF5 data, where HDF5 does not look. A program that edits the file drops it, so that what is not sealed was
+edited, or written by a ctuq that did not seal; whoever reads such a file says so.
+"""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from ctuq.errors import InputError
+
+_PATTERN = re.compile(rb"\nctuq sha256 ([0-9a-f]{64})\n")
+_LENGTH, _BLOCK = 78, 1 << 20
+
+
+def seal_of(content: bytes | memoryview) -> bytes:
+    """What is to follow the content of a file."""
+    return b"\nctuq sha256 " + hashlib.sha256(content).hexdigest().encode() + b"\n"
+
+
+def is_sealed(path: str | os.PathLike) -> bool:
+    """Whether a file ends in a checksum, right or wrong."""
+    return _sealed_with(Path(path)) is not None
+
+
+def check_seal(path: str | os.PathLike) -> None:
+    """Compare a file with its checksum, if it has one.
+
+    Raises
+    ------
+    InputError
+        If they differ.
+    """
+    path = Path(path)
+    wanted = _sealed_with(path)
+    if wanted is None:
+        return
+    found, rest = hashlib.sha256(), path.stat().st_size - _LENGTH
+    with path.open("rb") as file:
+        while rest > 0 and (block := file.read(min(_BLOCK, rest))):
+            found.update(block)
+            rest -= len(block)
+    if found.hexdigest() != wanted:
+        raise InputError(
+            f"'{path}' was damaged after it was written: its contents do not match their checksum; use a copy or make it again."
+        )
+
+
+def _sealed_with(path: Path) -> str | None:
+    size = path.stat().st_size
+    if size < _LENGTH:
+        return None
+    with path.open("rb") as file:
+        file.seek(size - _LENGTH)
+        found = _PATTERN.fullmatch(file.read(_LENGTH))
+    return None if found is None else found[1].decode()
