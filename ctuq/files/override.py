@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.formats.pictures import load_stack
 from ctuq.files.formats.raw import Raw, as_sinogram
+from ctuq.files.formats.stack import load_stack
 from ctuq.files.sidecar import Sidecar
 
 AXIS = ("axis_column", "axis_offset", "detector_offset")
@@ -43,7 +43,7 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
     return _reversed(raw) if sidecar.reverse_columns else raw
 
 
-_BARE = ("picture", "folder of pictures", "MRC stack", "FIPS MATLAB")
+_BARE = ("picture", "folder of pictures", "MRC stack", "FIPS MATLAB", "ESRF EDF", "ESRF EDF folder", "CIL AcquisitionData")
 
 
 def _frames(level: Path | float, raw: Raw) -> NDArray:

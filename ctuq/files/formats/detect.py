@@ -1,19 +1,24 @@
 """Which reader a file needs, found from its content."""
 
 import hashlib
+import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 
 from ctuq import records
-from ctuq.errors import CtuqError, InputError
-from ctuq.files.formats import exchange
+from ctuq.errors import BackendError, CtuqError, InputError
+from ctuq.files.formats import cil, exchange, nikon, skyscan, zeiss
 from ctuq.files.formats.arrays import read_npz
+from ctuq.files.formats.edf import edf_files, is_edf, read_edf
 from ctuq.files.formats.matlab import read_matlab
+from ctuq.files.formats.mrc import is_mrc, read_mrc
 from ctuq.files.formats.ownscan import geometry_tree, read_scan
 from ctuq.files.formats.pictures import read_pictures
 from ctuq.files.formats.raw import Raw
+from ctuq.files.formats.sidefile import beside
 
 Reader = Callable[[Path, int | None], Raw]
 
@@ -25,9 +30,14 @@ _MAGIC: tuple[tuple[bytes, Reader], ...] = (
     (b"MM\x00*", read_pictures),
     (b"II+\x00", read_pictures),
     (b"\x89PNG", read_pictures),
+    (zeiss.MAGIC, zeiss.read_txrm),
 )
 _HDF5_NAMES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx")
-_KNOWN = "ctuq, DXchange and NXtomo HDF5, TIFF, PNG, MRC, HTC and FIPS .mat, .npz"
+_DICOM_NAMES = (".dcm", ".ima", ".dicom")
+_KNOWN = (
+    "HDF5 of ctuq, DXchange, NXtomo and CIL, Nikon .xtekct, Zeiss .txrm, SkyScan .log, TIFF, PNG, MRC, EDF, HTC and FIPS .mat, "
+    ".npz"
+)
 
 
 def read_raw(path: Path, row: int | None) -> Raw:
@@ -40,7 +50,7 @@ def read_raw(path: Path, row: int | None) -> Raw:
     """
     reader = _reader(path)
     try:
-        return reader(path, row)
+        return _with_filters(reader, path, row)
     except CtuqError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
@@ -53,7 +63,8 @@ def is_own_scan(path: Path) -> bool:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, or of the names and bytes of the files in a folder."""
+    """SHA-256 of a file's bytes, or of the names and bytes of the files in a folder, as that of a scanner's side file."""
+    path = path.parent if path.suffix.lower() in (nikon.SUFFIX, skyscan.SUFFIX) else path
     total = hashlib.sha256()
     for part in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
         if path.is_dir():
@@ -64,9 +75,24 @@ def file_hash(path: Path) -> str:
     return total.hexdigest()
 
 
+def _with_filters(reader: Reader, path: Path, row: int | None) -> Raw:
+    """Read; HDF5 that is compressed by a filter which h5py lacks is read again with those of hdf5plugin."""
+    try:
+        return reader(path, row)
+    except OSError as error:
+        if not any(word in str(error) for word in ("filter", "plugin")) or sys.modules.get("hdf5plugin"):
+            raise
+        try:
+            importlib.import_module("hdf5plugin")
+        except ImportError:
+            text = f"'{path}' is compressed in a way that needs the package 'hdf5plugin': pip install 'ctuq[readers]'."
+            raise BackendError(text) from error
+        return reader(path, row)
+
+
 def _reader(path: Path) -> Reader:
     if path.is_dir():
-        return read_pictures
+        return _folder_reader(path)
     if not path.is_file():
         raise InputError(f"There is no file '{path}'; check the name.")
     with path.open("rb") as file:
@@ -80,9 +106,42 @@ def _reader(path: Path) -> Reader:
             return reader
     if path.suffix.lower() in _HDF5_NAMES:
         raise InputError(f"'{path}' is not a whole HDF5 file; copy it again.")
-    if path.suffix.lower() == ".mrc" or start[208:212] == b"MAP ":
-        return read_pictures
+    return _other_reader(path, start)
+
+
+def _other_reader(path: Path, start: bytes) -> Reader:
+    """The reader of a format without magic bytes at its start."""
+    if start[128:132] == b"DICM" or path.suffix.lower() in _DICOM_NAMES:
+        raise _dicom(path)
+    if is_mrc(path):
+        return read_mrc
+    if is_edf(path):
+        return read_edf
+    if nikon.is_xtekct(path):
+        return nikon.read_nikon
+    if skyscan.is_skyscan_log(path):
+        return skyscan.read_skyscan
     raise InputError(f"'{path}' is of no type that ctuq reads ({_KNOWN}).")
+
+
+def _folder_reader(path: Path) -> Reader:
+    """A scanner's side file says more than the pictures beside it."""
+    if beside(path, nikon.SUFFIX):
+        return nikon.read_nikon
+    if skyscan.skyscan_logs(path):
+        return skyscan.read_skyscan
+    if edf_files(path):
+        return read_edf
+    if any(beside(path, suffix) for suffix in _DICOM_NAMES):
+        raise _dicom(path)
+    return read_pictures
+
+
+def _dicom(path: Path) -> InputError:
+    return InputError(
+        f"'{path}' is DICOM, which ctuq does not read: rebin the projections of DICOM-CT-PD to a fan beam with helix2fan "
+        "(github.com/faebstn96/helix2fan) and give its TIFF with a geometry file; images of a scanner hold no projections."
+    )
 
 
 def _hdf5_reader(path: Path) -> Reader:
@@ -94,6 +153,8 @@ def _hdf5_reader(path: Path) -> Reader:
     with h5py.File(path, "r") as file:
         if any("MATLAB_class" in node.attrs for node in file.values()):
             return lambda path, row: read_matlab(path)
+        if cil.is_cil(file):
+            return cil.read_cil
         if exchange.is_dxchange(file):
             return exchange.read_dxchange
         if exchange.is_nxtomo(file):

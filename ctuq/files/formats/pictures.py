@@ -1,4 +1,4 @@
-"""Pictures (TIFF, PNG) and MRC stacks: bare numbers that a geometry file makes a scan of."""
+"""Pictures (TIFF, PNG): bare numbers that a geometry file makes a scan of."""
 
 import re
 from pathlib import Path
@@ -12,24 +12,21 @@ from ctuq.errors import InputError
 from ctuq.files.formats.raw import Raw, as_sinogram
 
 PICTURES = (".tif", ".tiff", ".png")
-_MRC_HEADER = 1024
-_MRC_MODES = {0: "i1", 1: "<i2", 2: "<f4", 6: "<u2", 12: "<f2"}
 
 
 def read_pictures(path: Path, row: int | None) -> Raw:
-    """Read one sinogram, a multi-page stack of projections, a folder of projections, or an MRC stack.
+    """Read one sinogram, a multi-page stack of projections, or a folder of projections.
 
     Raises
     ------
     InputError
         If a picture is damaged, coloured or of another size than the others, or the folder has none.
     """
-    values, row, rows = as_sinogram(load_stack(path), row, str(path))
-    name = "MRC stack" if path.suffix == ".mrc" else "folder of pictures" if path.is_dir() else "picture"
-    return Raw(name, values, "log", {}, row=row, rows=rows)
+    values, row, rows = as_sinogram(load_pictures(path), row, str(path))
+    return Raw("folder of pictures" if path.is_dir() else "picture", values, "log", {}, row=row, rows=rows)
 
 
-def load_stack(path: Path) -> NDArray:
+def load_pictures(path: Path) -> NDArray:
     """The numbers of a picture (2 axes), a stack or a folder of pictures in natural order (3 axes: angle, row, column).
 
     Raises
@@ -39,7 +36,7 @@ def load_stack(path: Path) -> NDArray:
     """
     if path.is_dir():
         return _folder(path)
-    values = _mrc(path) if path.suffix == ".mrc" else load_picture(path)
+    values = load_picture(path)
     if values.ndim not in (2, 3) or 0 in values.shape:
         raise InputError(f"'{path}' has shape {values.shape}; one picture or one stack of pictures is needed.")
     return values
@@ -76,18 +73,3 @@ def _folder(path: Path) -> NDArray:
 
 def _natural(path: Path) -> list[int | str]:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
-
-
-def _mrc(path: Path) -> NDArray:
-    """An MRC stack; header fields NX, NY, NZ, MODE and the extended header's length by the MRC2014 standard."""
-    content = path.read_bytes()
-    header = np.frombuffer(content[:_MRC_HEADER], dtype="<i4") if len(content) >= _MRC_HEADER else None
-    if header is None or int(header[3]) not in _MRC_MODES or header[:3].min() < 1 or header[23] < 0:
-        raise InputError(f"'{path}' is not an MRC stack of a mode that is read ({', '.join(map(str, _MRC_MODES))}).")
-    shape, dtype = tuple(int(n) for n in header[2::-1]), np.dtype(_MRC_MODES[int(header[3])])
-    count, start = int(np.prod(shape)), _MRC_HEADER + int(header[23])
-    if len(content) < start + count * dtype.itemsize:
-        raise InputError(
-            f"'{path}' is truncated: {shape} values need {start + count * dtype.itemsize} bytes, it has {len(content)}."
-        )
-    return np.frombuffer(content, dtype, count, start).reshape(shape)

@@ -1,0 +1,185 @@
+"""MRC stacks (``.mrc``, ``.ali``, ``.st``, ``.rec``, ``.mrcs``) of electron tomography, in either byte order, maybe gzipped.
+
+Header fields by the MRC2014 standard: NX, NY, NZ, MODE, the cell's size in Ångström over the sampling MX, the extended header's
+length, the machine stamp; of mode 0 IMOD's flag says whether bytes are signed. Columns are x, rows y, sections the views.
+
+Tilt angles stand in ``NAME.rawtlt`` (as measured), ``NAME.tlt`` (as aligned) or SerialEM's ``NAME.mdoc``, in degrees. IMOD
+turns the specimen about the y axis by the right hand, so a point falls on x cos θ + z sin θ: ctuq's own sense, with its y for
+IMOD's z.
+"""
+
+import gzip
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq.errors import InputError
+from ctuq.files.formats.raw import Raw, middle_row
+from ctuq.files.formats.sidefile import decoded
+from ctuq.memory import require_room
+
+NAMES = (".mrc", ".ali", ".st", ".rec", ".mrcs", ".map")
+_GZIP = b"\x1f\x8b"
+_HEADER = 1024
+_MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_IMOD, _SIGNED = 1146047817, 1
+_MM = 1e-7
+_LARGEST, _MOST = 1 << 20, 1 << 24
+_UPRIGHT = 1.0
+_TILT = re.compile(r"(?m)^\s*TiltAngle\s*=\s*(\S+)")
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """Where the numbers of a stack are."""
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    start: int
+    pixel: float | None
+
+    @property
+    def end(self) -> int:
+        return self.start + int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+
+def is_mrc(path: Path) -> bool:
+    """Whether a file's header is that of an MRC stack: by its stamp, or by its name and sizes that agree with its length."""
+    named = path.name.lower().removesuffix(".gz").endswith(NAMES)
+    try:
+        header = _content(path, 0, _HEADER)
+        return len(header) == _HEADER and (header[208:211] == b"MAP" or named)
+    except (OSError, zlib.error, EOFError):
+        return False
+
+
+def read_mrc(path: Path, row: int | None) -> Raw:
+    """Read one row of each section, with the angles of the file beside it.
+
+    Raises
+    ------
+    InputError
+        If the file is truncated, of a mode that is not read, or has another number of angles.
+    """
+    stack = _header(path)
+    row = middle_row(stack.shape, row, str(path))
+    fields: dict[str, object] = {} if stack.pixel is None else {"pixel": stack.pixel}
+    warnings: tuple[str, ...] = ()
+    found = _angles_beside(path)
+    if found is not None:
+        degrees, warnings = _tilts(found)
+        if len(degrees) != stack.shape[0]:
+            raise InputError(f"'{path}' has {stack.shape[0]} sections but '{found}' {len(degrees)} angles; check both.")
+        fields |= {"kind": "parallel", "angles": np.deg2rad(degrees)}
+    values = _rows(path, stack, slice(row, row + 1))[:, 0]
+    return Raw("MRC stack", values, "log", fields, row=row, rows=stack.shape[1]).warned(*warnings)
+
+
+def load_mrc(path: Path) -> NDArray:
+    """All numbers of a stack: (section, row, column).
+
+    Raises
+    ------
+    InputError
+        If the file is truncated or of a mode that is not read.
+    """
+    stack = _header(path)
+    return _rows(path, stack, slice(0, stack.shape[1]))
+
+
+def _rows(path: Path, stack: _Stack, rows: slice) -> NDArray:
+    """These rows of every section; of a file that is not gzipped nothing else is read."""
+    if _is_gzipped(path):
+        require_room(stack.shape, stack.dtype.itemsize, f"'{path}'", "unpack it, so that one row can be read alone")
+        content = _content(path, stack.start, stack.end - stack.start)
+        if len(content) < stack.end - stack.start:
+            raise _truncated(path, stack, stack.start + len(content))
+        return np.frombuffer(content, stack.dtype).reshape(stack.shape)[:, rows]
+    if path.stat().st_size < stack.end:
+        raise _truncated(path, stack, path.stat().st_size)
+    return np.array(np.memmap(path, stack.dtype, "r", stack.start, stack.shape)[:, rows])
+
+
+def _truncated(path: Path, stack: _Stack, found: int) -> InputError:
+    return InputError(f"'{path}' is truncated: {stack.shape} values need {stack.end} bytes, it has {found}; copy it again.")
+
+
+def _header(path: Path) -> _Stack:
+    content = _content(path, 0, _HEADER)
+    for order in _orders(content):
+        numbers = np.frombuffer(content, order + "i4", 256) if len(content) == _HEADER else np.zeros(256, np.int32)
+        columns, rows, sections, mode = map(int, numbers[:4])
+        if mode in _MODES and 0 < columns <= _LARGEST and 0 < rows <= _LARGEST and 0 < sections <= _MOST and numbers[23] >= 0:
+            unsigned = mode == 0 and numbers[38] == _IMOD and not numbers[39] & _SIGNED
+            kind = "u1" if unsigned else _MODES[mode]
+            dtype = np.dtype(kind if kind.endswith("1") else order + kind)
+            pixel = _pixel(numbers, np.frombuffer(content, order + "f4", 256))
+            return _Stack((sections, rows, columns), dtype, _HEADER + int(numbers[23]), pixel)
+    raise InputError(f"'{path}' is not an MRC stack of a mode that is read ({', '.join(map(str, _MODES))}).")
+
+
+def _orders(content: bytes) -> tuple[str, ...]:
+    """Byte orders to try: what the machine stamp says, or both where it says nothing."""
+    stamp = content[212:214]
+    return (">",) if stamp == b"\x11\x11" else ("<",) if stamp[:1] == b"\x44" else ("<", ">")
+
+
+def _pixel(numbers: NDArray, lengths: NDArray) -> float | None:
+    """Pitch of the columns in mm; a cell of nothing, or of 1 Å a pixel as writers leave it, says none."""
+    pitch = float(lengths[10]) / int(numbers[7]) if numbers[7] > 0 else 0.0
+    return pitch * _MM if np.isfinite(pitch) and pitch > 0 and pitch != 1.0 else None
+
+
+def _is_gzipped(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == _GZIP
+
+
+def _content(path: Path, start: int, count: int) -> bytes:
+    """So many bytes from a place on, of what is inside if the file is gzipped."""
+    try:
+        with gzip.open(path) if _is_gzipped(path) else path.open("rb") as file:
+            file.seek(start)
+            return file.read(count)
+    except EOFError:
+        return b""
+
+
+def _angles_beside(path: Path) -> Path | None:
+    """The file of angles that belongs to a stack: of its whole name, its stem, or that without IMOD's ``_ali``."""
+    name = path.name.removesuffix(".gz")
+    stem = name.rpartition(".")[0] or name
+    stems = [part.lower() for part in (name, stem, re.sub(r"(?i)[_-]?(ali|st|preali)$", "", stem)) if part]
+    aligned = name.lower().endswith(".ali") or stem.lower().endswith("ali")
+    ends = (".tlt", ".rawtlt", ".mdoc") if aligned else (".rawtlt", ".tlt", ".mdoc")
+    there = {part.name.lower(): part for part in path.parent.iterdir()}
+    return next((there[stem + end] for end in ends for stem in stems if stem + end in there), None)
+
+
+def _tilts(path: Path) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Angles in degrees in the order of the sections, and a warning if the tilt axis does not run along the columns."""
+    text = decoded(path.read_bytes()[: 1 << 24])
+    if path.suffix.lower() != ".mdoc":
+        return _numbers(text.replace(",", ".").split(), path), ()
+    sections = re.split(r"(?m)^\s*\[ZValue\s*=\s*(\d+)\s*\]", text)
+    found = {int(n): _TILT.search(part) for n, part in zip(sections[1::2], sections[2::2], strict=True)}
+    tilts = {number: match[1].replace(",", ".") for number, match in found.items() if match}
+    if not tilts or len(tilts) < len(found):
+        raise InputError(f"'{path}' does not give each section's TiltAngle; put the angles into a .rawtlt file.")
+    angles = _numbers([tilts[number] for number in sorted(tilts)], path)
+    turned = re.search(r"(?m)^\s*(?:RotationAngle|.*TiltAxisAngle)\s*=\s*([-+\d.]+)", text)
+    off = abs((float(turned[1]) + 90) % 180 - 90) if turned else 0.0
+    text = f"The tilt axis is {off:.1f}° from the pictures' columns, which is left out: align the stack first."
+    return angles, (text,) if off > _UPRIGHT else ()
+
+
+def _numbers(words: Sequence[str], path: Path) -> NDArray[np.float64]:
+    try:
+        return np.array([float(word) for word in words])
+    except ValueError:
+        raise InputError(f"'{path}' must hold one angle in degrees a line; it holds other words.") from None

@@ -1,0 +1,83 @@
+"""Numbered pictures of a scanner, one a view: found by the name that its side file gives, read one detector row each."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq.errors import InputError
+from ctuq.files.formats.pictures import load_picture
+
+_SHOWN = 5
+
+
+def numbered(folder: Path, name: str, suffixes: Sequence[str], source: Path) -> dict[int, Path]:
+    """The pictures ``NAME123.tif`` or ``NAME_123.tif`` of a folder by their number, names and suffixes in any case.
+
+    If there are none, but the folder has numbered pictures of one other name (a renamed scan), these.
+
+    Raises
+    ------
+    InputError
+        If there are none, or of several other names.
+    """
+    pictures = sorted(part for part in folder.iterdir() if part.suffix.lower() in suffixes)
+    own = {int(match[1]): part for part in pictures if (match := re.fullmatch(_own(name), part.stem, re.IGNORECASE))}
+    if own:
+        return dict(sorted(own.items()))
+    families: dict[str, dict[int, Path]] = defaultdict(dict)
+    for part in pictures:
+        if found := re.fullmatch(r"(.*?)(\d+)", part.stem):
+            families[found[1].lower()][int(found[2])] = part
+    if len(families) == 1:
+        return dict(sorted(next(iter(families.values())).items()))
+    raise InputError(f"'{source}' is of pictures '{name}...{suffixes[0]}', but '{folder}' has none; put them beside it.")
+
+
+def _own(name: str) -> str:
+    """Names of its pictures; a separator may stand before the number."""
+    return re.escape(name) + r"[_\-. ]?(\d+)"
+
+
+def left_out(numbers: Sequence[int], count: int) -> str:
+    """A warning for the pictures that are missing of ``count``, numbered from 0 or 1; nothing if all are there."""
+    first = 0 if 0 in numbers else 1
+    missing = sorted(set(range(first, first + count)) - set(numbers))
+    if not missing:
+        return ""
+    names = ", ".join(map(str, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
+    return f"{len(missing)} of {count} projections are missing (number {names}): the scan is read without them."
+
+
+def picture_rows(files: Sequence[Path], row: int, shape: tuple[int, int]) -> NDArray:
+    """One detector row of each picture: (view, column).
+
+    Raises
+    ------
+    InputError
+        If a picture is damaged, or of another shape.
+    """
+    rows = []
+    for file in files:
+        picture = load_picture(file)
+        if picture.shape != shape:
+            raise InputError(f"'{file}' is {picture.shape}, but {shape} (rows, columns) is expected; all must have one size.")
+        rows.append(picture[row])
+    return np.stack(rows)
+
+
+def picture_shape(file: Path) -> tuple[int, int]:
+    """Rows and columns of a grey picture.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or no single grey picture.
+    """
+    shape = load_picture(file).shape
+    if len(shape) != 2:
+        raise InputError(f"'{file}' has shape {shape}; one grey picture for each view is needed.")
+    return shape[0], shape[1]
