@@ -61,7 +61,7 @@ class Info(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Simulate(Command):
-    """Simulate a parallel-beam scan of a phantom over half a turn; its truth is kept for scoring."""
+    """Simulate a parallel-beam scan of a phantom; its truth is kept for scoring."""
 
     output: Annotated[Path, _Output]
     """HDF5 file to write."""
@@ -69,8 +69,8 @@ class Simulate(Command):
     """What is scanned."""
     size: int = 128
     """Pixels along x and y."""
-    angles: int = 20
-    """Number of views."""
+    angles: Annotated[int | Path, arg(metavar="N|FILE")] = 20
+    """Number of views over half a turn, or a text file of their angles in degrees."""
     noise: str = "5%"
     """Standard deviation relative to the mean projection, such as 5% or 0.05."""
     seed: int = 0
@@ -80,6 +80,35 @@ class Simulate(Command):
         from ctuq.app import commands
 
         return commands.simulate(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert(Command):
+    """Write a scan of any format, or a part of it, as ctuq's own HDF5 (OUT.h5) or as NXtomo for other programs (OUT.nx)."""
+
+    scan: Positional[Annotated[Path, arg(metavar="IN")]]
+    """A scan file, or a pattern in quotes for several parts of one scan, such as 'part*.h5'."""
+    output: Positional[Annotated[Path, arg(metavar="OUT")]]
+    """File to write."""
+    format: Literal["auto", "ctuq", "nxtomo"] = "auto"
+    """Of OUT; by its name if left out: .h5 and .hdf5 are ctuq's own, .nx and .nxs NXtomo."""
+    every: Number = None
+    """Keep every N-th view."""
+    angles: Annotated[str | None, arg(metavar="A,B,...", help_behavior_hint="")] = None
+    """Keep the views at these angles in degrees, such as 0,12,40."""
+    rows: Annotated[str | None, arg(metavar="N|A:B", help_behavior_hint="")] = None
+    """Keep this detector row, or for NXtomo rows A to B - 1; the middle one by default."""
+    columns: Annotated[str | None, arg(metavar="A:B", help_behavior_hint="")] = None
+    """Keep detector columns A to B - 1."""
+    geometry: File = None
+    """YAML file with the geometry, for formats that hold none."""
+    truth: File = None
+    """Known image to keep with the scan."""
+
+    def run(self) -> int:
+        from ctuq.app import conversion
+
+        return conversion.convert(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(version_of("ctuq") or "unknown (not installed, run from source)")
         return 0
     command = tyro.cli(
-        Demo | Info | Simulate | Reconstruct | Design | Report | Doctor,
+        Demo | Info | Simulate | Convert | Reconstruct | Design | Report | Doctor,
         prog="ctuq",
         description="X-ray CT that says how sure it is.",
         args=arguments or ["--help"],

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ctuq import files, pipeline
 from ctuq.app.doctor import examine, usable
 from ctuq.app.png import png_bytes
@@ -20,11 +18,12 @@ from ctuq.app.report.geometry import draw_geometry
 from ctuq.app.report.page import draw_all, write_figures, write_report
 from ctuq.app.report.summary import sentences
 from ctuq.app.selection import selected
+from ctuq.app.typed import simulated_angles
 from ctuq.errors import InputError
 from ctuq.linops.memory import keep_freed_memory
 from ctuq.recon.dip import DIPOptions
 from ctuq.records import write_whole
-from ctuq.tomo import Scan, radians
+from ctuq.tomo import Scan
 from ctuq.tomo.simulate import phantom_scan
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.storage import write_tiff
@@ -96,15 +95,13 @@ def _unsaid(description: files.Description) -> list[tuple[str, str]]:
 
 def simulate(command: "cli.Simulate") -> int:
     """Write a simulated scan of a phantom."""
-    if command.size < 2 or command.angles < 1:
-        raise InputError(
-            f"A simulation needs a --size of 2 or more and 1 or more --angles, got {command.size}, {command.angles}."
-        )
+    angles = simulated_angles(command.angles)
+    if command.size < 2:
+        raise InputError(f"A simulation needs a --size of 2 or more, got {command.size}.")
     noise = _fraction(command.noise)
-    angles = radians(np.arange(command.angles) * 180.0 / command.angles)
     scan = phantom_scan(command.phantom, command.size, angles, noise=noise, seed=command.seed)
     files.write_scan(scan, command.output)
-    print(f"Written: {command.output}, {command.angles} views of {command.phantom} with {100 * noise:g} % noise.")
+    print(f"Written: {command.output}, {len(angles)} views of {command.phantom} with {100 * noise:g} % noise.")
     return 0
 
 
@@ -125,7 +122,7 @@ def reconstruct(command: "cli.Reconstruct") -> int:
     )
     chosen = selected(scan, command.every, command.angles)
     if command.plan:
-        _warn(chosen.warnings)
+        warn(chosen.warnings)
         print(f"Plan: {pipeline.plan(chosen, options=options)}")
         return 0
     if command.output is None:
@@ -163,7 +160,7 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, resume:
     checkpoint = folder / CHECKPOINT
     if resume and not checkpoint.is_file():
         raise InputError(f"There is nothing to resume in {folder}; leave --resume out to start anew.")
-    _warn(scan.warnings)
+    warn(scan.warnings)
     with _output_folder(folder):
         if not resume:
             checkpoint.unlink(missing_ok=True)
@@ -176,12 +173,13 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, resume:
         checkpoint.unlink(missing_ok=True)
     for sentence in sentences(result):
         print(sentence)
-    _warn(tuple(text for text in result.warnings if text not in scan.warnings))
+    warn(tuple(text for text in result.warnings if text not in scan.warnings))
     print(f"Report: {report_file}")
     return report_file
 
 
-def _warn(warnings: tuple[str, ...]) -> None:
+def warn(warnings: tuple[str, ...]) -> None:
+    """Print each warning on its line."""
     for text in warnings:
         print(f"Warning: {text}", flush=True)
 

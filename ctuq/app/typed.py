@@ -1,5 +1,6 @@
 """What can be typed for angles, arcs, regions and doses: degrees of the scanner, and mm."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,29 @@ from ctuq.tomo.geometry import radians
 def degrees(text: str, option: str) -> NDArray[np.float64]:
     """Angles in degrees from ``A,B,...``."""
     return _numbers(text, option, ",", "degrees with commas between them, such as 0,12,40")
+
+
+def simulated_angles(wanted: int | Path) -> NDArray[np.float64]:
+    """So many angles over half a turn, or those in degrees of a text file (blanks, commas or lines between), in radians."""
+    if isinstance(wanted, int):
+        if wanted < 1:
+            raise InputError(f"A simulation needs 1 or more --angles, got {wanted}.")
+        return radians(np.arange(wanted) * 180.0 / wanted)
+    try:
+        lines = wanted.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--angles takes a number of views or a text file of degrees; '{wanted}' is neither.") from error
+    words = ",".join(re.split(r"[\s,;]+", " ".join(line.partition("#")[0] for line in lines).strip()))
+    return radians(degrees(words, f"'{wanted}' of --angles"))
+
+
+def span(text: str, option: str) -> tuple[int, int]:
+    """The numbers A to B - 1 of ``A:B``, or one of ``N``."""
+    found = re.fullmatch(r"\s*(\d{1,9})\s*(?::\s*(\d{1,9})\s*)?", text)
+    first, last = (int(found[1]), int(found[2] or int(found[1]) + 1)) if found else (0, 0)
+    if first >= last:
+        raise InputError(f"{option} takes a number N, or A:B with A below B (A to B - 1, counted from 0), not {text!r}.")
+    return first, last
 
 
 def arcs(text: str, clockwise: bool) -> tuple[tuple[float, float], ...]:

@@ -1,8 +1,9 @@
 """Reading and writing scans."""
 
 from ctuq.files.description import Description, describe, description_of
+from ctuq.files.formats.nxfile import write_nxtomo
 from ctuq.files.formats.ownscan import write_scan
 from ctuq.files.reading import opened, read, scan_of
 from ctuq.files.shipped import demo_scan
 
-__all__ = ["Description", "demo_scan", "describe", "description_of", "opened", "read", "scan_of", "write_scan"]
+__all__ = ["Description", "demo_scan", "describe", "description_of", "opened", "read", "scan_of", "write_nxtomo", "write_scan"]

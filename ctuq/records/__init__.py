@@ -3,9 +3,9 @@
 A tree is a dict with string keys whose values are arrays of numbers, str, float, int, bool, None, tuples or dicts of these.
 """
 
-from ctuq.records.files import FORMAT, kind_of, read, write
+from ctuq.records.files import FORMAT, kind_of, read, write, write_hdf5
 from ctuq.records.seal import is_sealed
-from ctuq.records.tree import Tree
+from ctuq.records.tree import Tree, put_tree, tree_in
 from ctuq.records.whole import write_whole
 
-__all__ = ["FORMAT", "Tree", "is_sealed", "kind_of", "read", "write", "write_whole"]
+__all__ = ["FORMAT", "Tree", "is_sealed", "kind_of", "put_tree", "read", "tree_in", "write", "write_hdf5", "write_whole"]

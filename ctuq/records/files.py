@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +40,34 @@ def write(path: str | os.PathLike, tree: Tree, *, kind: str, attributes: Mapping
     ResourceError
         If the disk is full.
     """
-    buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        file.attrs.update({"creator": "ctuq", "ctuq_kind": kind, "ctuq_format": FORMAT})
+
+    def fill(file: h5py.File) -> None:
         put_tree(file, tree)
         for node, values in (attributes or {}).items():
             file[node].attrs.update(values)
+
+    write_hdf5(path, fill, kind=kind)
+
+
+def write_hdf5(path: str | os.PathLike, fill: Callable[[h5py.File], None], *, kind: str) -> None:
+    """Let ``fill`` fill an HDF5 file that appears under its name only when it is complete, sealed by a checksum.
+
+    Raises
+    ------
+    InputError, ResourceError
+        As `write`.
+    """
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        file.attrs.update({"creator": "ctuq", "ctuq_kind": kind, "ctuq_format": FORMAT})
+        fill(file)
     content = buffer.getbuffer()
 
-    def fill(target: io.BufferedWriter) -> None:
+    def copy(target: io.BufferedWriter) -> None:
         target.write(content)
         target.write(seal_of(content))
 
-    write_whole(path, fill)
+    write_whole(path, copy)
 
 
 def read(path: str | os.PathLike, *, kind: str) -> dict[str, Any]:

@@ -18,8 +18,8 @@ _DEEPEST = 100
 Tree = Mapping[str, Any]
 
 
-def put_tree(file: h5py.File, tree: Tree) -> None:
-    """Write a tree into an empty file.
+def put_tree(file: h5py.Group, tree: Tree) -> None:
+    """Write a tree into an empty file or group.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def put_tree(file: h5py.File, tree: Tree) -> None:
         _put(file, key, value)
 
 
-def tree_in(file: h5py.File, path: Path) -> dict[str, Any]:
+def tree_in(file: h5py.Group, path: Path) -> dict[str, Any]:
     """The tree that `put_tree` wrote.
 
     Raises

@@ -10,12 +10,12 @@ import h5py
 
 from ctuq import records
 from ctuq.errors import BackendError, CtuqError, InputError
-from ctuq.files.formats import cil, exchange, nikon, skyscan, zeiss
+from ctuq.files.formats import cil, exchange, nikon, nxfile, skyscan, zeiss
 from ctuq.files.formats.arrays import read_npz
 from ctuq.files.formats.edf import edf_files, is_edf, read_edf
 from ctuq.files.formats.matlab import read_matlab
 from ctuq.files.formats.mrc import is_mrc, read_mrc
-from ctuq.files.formats.ownscan import geometry_tree, read_scan
+from ctuq.files.formats.ownscan import raw_of_scan, read_scan
 from ctuq.files.formats.pictures import read_pictures
 from ctuq.files.formats.raw import Raw
 from ctuq.files.formats.sidefile import beside
@@ -59,7 +59,7 @@ def read_raw(path: Path, row: int | None) -> Raw:
 
 def is_own_scan(path: Path) -> bool:
     """Whether a file is a scan that ctuq wrote."""
-    return path.is_file() and h5py.is_hdf5(path) and records.kind_of(path) == "scan"
+    return path.is_file() and h5py.is_hdf5(path) and (records.kind_of(path) == "scan" or nxfile.is_own_nxtomo(path))
 
 
 def file_hash(path: Path) -> str:
@@ -148,7 +148,9 @@ def _hdf5_reader(path: Path) -> Reader:
     kind = records.kind_of(path)
     if kind == "scan":
         return _own
-    if kind is not None:
+    if nxfile.is_own_nxtomo(path):
+        return nxfile.read_own_nxtomo
+    if kind not in (None, nxfile.KIND):
         raise InputError(f"'{path}' holds a {kind} of ctuq, not a scan; give the scan that it was made from.")
     with h5py.File(path, "r") as file:
         if any("MATLAB_class" in node.attrs for node in file.values()):
@@ -164,19 +166,4 @@ def _hdf5_reader(path: Path) -> Reader:
 
 
 def _own(path: Path, row: int | None) -> Raw:
-    """A scan of ours in the form of other files, to be described or given another geometry."""
-    scan = read_scan(path)
-    fields = {key: value for key, value in geometry_tree(scan.geometry).items() if key not in ("rotation_angle", "columns")}
-    told = scan.provenance
-    return Raw(
-        "ctuq scan",
-        scan.projections,
-        "log",
-        fields,
-        weights=scan.weights,
-        truth=scan.truth,
-        grid=scan.grid,
-        facts=told.facts,
-        notes=told.steps,
-        whole=scan,
-    )
+    return raw_of_scan(read_scan(path), "ctuq scan")

@@ -9,6 +9,7 @@ import numpy as np
 
 from ctuq import records
 from ctuq.errors import InputError
+from ctuq.files.formats.raw import Raw
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam, VolumeGrid
 from ctuq.tomo.scan import Provenance, Scan
 
@@ -87,3 +88,23 @@ def geometry_from_tree(tree: Mapping[str, Any]) -> Geometry:
 def grid_tree(grid: VolumeGrid) -> dict[str, Any]:
     """The grid as nested values."""
     return {f.name: getattr(grid, f.name) for f in fields(grid)}
+
+
+def raw_of_scan(scan: Scan, name: str, row: int | None = None, rows: int = 1) -> Raw:
+    """A scan of ours in the form of other files, to be described or given another geometry."""
+    known = {key: value for key, value in geometry_tree(scan.geometry).items() if key not in ("rotation_angle", "columns")}
+    told = scan.provenance
+    return Raw(
+        name,
+        scan.projections,
+        "log",
+        known,
+        weights=scan.weights,
+        truth=scan.truth,
+        grid=scan.grid,
+        row=row,
+        rows=rows,
+        facts=told.facts,
+        notes=told.steps,
+        whole=scan,
+    )

@@ -1,0 +1,157 @@
+"""NXtomo files that ctuq writes: transmission for other programs, and beside it what makes them the same scan for ctuq.
+
+Frames are transmission I / I0 after a dark frame of 0 and a flat frame of 1, float64 so that line integrals come back as they
+were. Angles are in degrees, lengths in metres, the axis in pixels from the detector's middle, as the nxtomo library has them.
+What NXtomo has no place for (weights, truth, provenance, exact angles) lies in the entry's group "ctuq". A file that another
+program has changed since is read as any NXtomo.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq import records
+from ctuq.errors import InputError
+from ctuq.files.formats.ownscan import geometry_from_tree, geometry_tree, grid_tree, raw_of_scan
+from ctuq.files.formats.raw import Raw, middle_row
+from ctuq.memory import require_room
+from ctuq.tomo.axis import axis_column
+from ctuq.tomo.geometry import FanBeam, VolumeGrid
+from ctuq.tomo.scan import Provenance, Scan
+
+KIND = "nxtomo"
+_ENTRY, _OURS = "entry0000", "entry0000/ctuq"
+_DARK, _FLAT, _VIEW = 2, 1, 0
+_OPAQUE = 80.0
+_METRE = 1e-3
+
+
+def is_own_nxtomo(path: Path) -> bool:
+    """Whether ctuq wrote an NXtomo file and nobody has changed it since."""
+    return records.kind_of(path) == KIND and records.is_sealed(path)
+
+
+def write_nxtomo(scan: Scan | Sequence[Scan], path: str | os.PathLike) -> None:
+    """Write a scan, or one for each detector row, as an NXtomo entry; `ctuq.read` gives it back equal.
+
+    Parameters
+    ----------
+    scan : Scan or sequence of Scan
+        Rows of one detector, in order: all of one geometry.
+    path : path
+        An existing file is replaced.
+
+    Raises
+    ------
+    InputError
+        If the values are no attenuation (line integrals above 80 let nothing through), the rows differ in their geometry, or
+        the file cannot be written.
+    ResourceError
+        If the disk is full.
+    """
+    rows = [scan] if isinstance(scan, Scan) else list(scan)
+    if any(row.geometry != rows[0].geometry for row in rows):
+        raise InputError("The rows are of different geometries; write one file for each.")
+    largest = max(float(np.abs(row.projections).max()) for row in rows)
+    if largest > _OPAQUE:
+        raise InputError(
+            f"The line integrals reach {largest:.4g}, so they are no attenuation of X-rays, and NXtomo keeps transmission; "
+            "write ctuq's own HDF5 (a name that ends in .h5)."
+        )
+    records.write_hdf5(path, lambda file: _fill(file, rows), kind=KIND)
+
+
+def read_own_nxtomo(path: Path, row: int | None) -> Raw:
+    """Read what `write_nxtomo` wrote: one row, as it was.
+
+    Raises
+    ------
+    InputError
+        If parts are missing, or the row does not exist.
+    """
+    with h5py.File(path, "r") as file:
+        data: Any = file[f"{_ENTRY}/instrument/detector/data"]
+        row = middle_row(data.shape, row, str(path))
+        require_room((data.shape[0], data.shape[2]), 8, f"'{path}'", "check where the file comes from", copies=4)
+        ours: Any = file[_OURS]
+        tree = records.tree_in(ours, path)
+        projections = -np.log(data[2:, row])
+    grid = None if tree["grid"] is None else VolumeGrid(**tree["grid"])
+    told = Provenance(**tree["provenance"])
+    scan = Scan(
+        projections.astype(np.float32),
+        geometry_from_tree(tree["geometry"]),
+        None if tree["weights"] is None else tree["weights"][:, row],
+        tree["truth"],
+        grid,
+        told,
+    )
+    rows = int(tree["rows"])
+    return raw_of_scan(scan, "NXtomo of ctuq", row if rows > 1 else None, rows)
+
+
+def _fill(file: h5py.File, rows: Sequence[Scan]) -> None:
+    first, geometry = rows[len(rows) // 2], rows[0].geometry
+    entry = _group(file, _ENTRY, "NXentry")
+    entry["definition"] = "NXtomo"
+    entry.attrs["default"] = "data"
+    file.attrs["default"] = _ENTRY
+    instrument = _group(entry, "instrument", "NXinstrument")
+    detector = _group(instrument, "detector", "NXdetector")
+    shape = (1, len(rows), geometry.columns)
+    views = np.exp(-np.stack([row.projections for row in rows], axis=1).astype(np.float64))
+    frames = np.concatenate([np.zeros(shape), np.ones(shape), views])
+    keys = np.r_[_DARK, _FLAT, np.full(len(views), _VIEW)]
+    detector.create_dataset("data", data=frames, compression="gzip", shuffle=True, chunks=(1, *frames.shape[1:]))
+    detector["image_key"] = keys
+    detector["image_key_control"] = keys
+    for axis in "xy":
+        _length(detector, f"{axis}_pixel_size", geometry.pixel)
+    detector["x_rotation_axis_pixel_position"] = axis_column(geometry) - (geometry.columns - 1) / 2
+    sample = _group(entry, "sample", "NXsample")
+    sample["name"] = first.provenance.facts.get("sample", Path(first.provenance.source).stem)
+    degrees = np.rad2deg(geometry.angles)
+    sample["rotation_angle"] = np.r_[degrees[0], degrees[0], degrees]
+    sample["rotation_angle"].attrs["units"] = "degree"
+    for axis in "xy":
+        _length(sample, f"{axis}_pixel_size", geometry.pixel_at_axis)
+    if isinstance(geometry, FanBeam):
+        _length(detector, "distance", geometry.source_to_detector - geometry.source_to_axis)
+        _length(_group(instrument, "source", "NXsource"), "distance", -geometry.source_to_axis)
+    data = _group(entry, "data", "NXdata")
+    data.attrs["signal"] = "data"
+    for name, node in (("data", detector["data"]), ("image_key", detector["image_key"])):
+        data[name] = node
+    data["rotation_angle"] = sample["rotation_angle"]
+    records.put_tree(_group(entry, "ctuq", "NXcollection"), _own_tree(rows, first))
+
+
+def _own_tree(rows: Sequence[Scan], first: Scan) -> dict[str, Any]:
+    weights: NDArray | None = None
+    if any(row.weights is not None for row in rows):
+        weights = np.stack([np.ones_like(row.projections) if row.weights is None else row.weights for row in rows], axis=1)
+    return {
+        "rows": len(rows),
+        "weights": weights,
+        "truth": first.truth if len(rows) == 1 else None,
+        "grid": None if first.grid is None else grid_tree(first.grid),
+        "geometry": geometry_tree(first.geometry),
+        "provenance": {f.name: getattr(first.provenance, f.name) for f in fields(Provenance)},
+    }
+
+
+def _group(parent: h5py.Group, name: str, kind: str) -> h5py.Group:
+    group = parent.create_group(name)
+    group.attrs["NX_class"] = kind
+    return group
+
+
+def _length(group: h5py.Group, name: str, mm: float) -> None:
+    group[name] = mm * _METRE
+    group[name].attrs["units"] = "m"

@@ -1,0 +1,91 @@
+from dataclasses import replace
+
+import h5py
+import numpy as np
+import pytest
+
+from ctuq.errors import InputError
+from ctuq.files import describe, read, write_nxtomo
+from ctuq.tomo.axis import axis_column, with_axis_column
+from ctuq.tomo.scan import Scan
+
+
+def assert_equal(a: Scan, b: Scan) -> None:
+    assert a.geometry == b.geometry and a.grid == b.grid and a.provenance == b.provenance
+    for name in ("projections", "weights", "truth"):
+        one, other = getattr(a, name), getattr(b, name)
+        assert (one is None) == (other is None)
+        assert one is None or (one.dtype == other.dtype and np.array_equal(one, other)), name
+
+
+@pytest.mark.parametrize("which", ["fan_scan", "counted"])
+def test_a_written_scan_reads_back_equal(tmp_path, request, which):
+    scan = request.getfixturevalue(which).warned("Something was assumed.")
+    write_nxtomo(scan, tmp_path / "scan.nx")
+    (tmp_path / "scan.yaml").write_text("reverse_columns: true\n")  # of another file of that name
+    assert_equal(read(tmp_path / "scan.nx"), scan)
+    assert "Something was assumed." in describe(tmp_path / "scan.nx")[0].warnings
+
+
+def test_rows_are_read_back_one_by_one(tmp_path, counted):
+    rows = [replace(counted, projections=counted.projections * n, weights=counted.weights / n, truth=None) for n in (1, 2, 3)]
+    write_nxtomo(rows, tmp_path / "scan.nx")
+    for n, row in enumerate(rows):
+        assert_equal(read(tmp_path / "scan.nx", row=n), row)
+    assert "row 1 of 3" in describe(tmp_path / "scan.nx")[0].data
+    with pytest.raises(InputError, match="rows 0 to 2"):
+        read(tmp_path / "scan.nx", row=3)
+
+
+@pytest.mark.parametrize("which", ["fan_scan", "counted"])
+def test_other_programs_find_transmission_angles_lengths_and_axis(tmp_path, request, which):
+    application = pytest.importorskip("nxtomo.application.nxtomo")
+    scan = request.getfixturevalue(which)
+    scan = replace(scan, geometry=with_axis_column(scan.geometry, 21.25))
+    write_nxtomo(scan, tmp_path / "scan.nx")
+    found = application.NXtomo().load(str(tmp_path / "scan.nx"), "entry0000")
+    detector = found.instrument.detector
+    assert [int(key.value) for key in detector.image_key] == [2, 1] + [0] * scan.n_angles
+    with h5py.File(tmp_path / "scan.nx") as file:
+        frames = file["entry0000/instrument/detector/data"][:, 0]
+    dark, flat, views = frames[0], frames[1], frames[2:]
+    assert np.allclose(-np.log((views - dark) / (flat - dark)), scan.projections, atol=1e-6)
+    assert np.allclose(found.sample.rotation_angle[2:].to("radian").magnitude, scan.geometry.angles)
+    assert detector.x_pixel_size.to("mm").magnitude == pytest.approx(scan.geometry.pixel)
+    assert found.sample.x_pixel_size.to("mm").magnitude == pytest.approx(scan.geometry.pixel_at_axis)
+    assert detector.x_rotation_axis_pixel_position == pytest.approx(21.25 - (scan.geometry.columns - 1) / 2)
+    if which == "fan_scan":
+        assert found.instrument.source.distance.to("mm").magnitude == pytest.approx(-110)
+        assert detector.distance.to("mm").magnitude == pytest.approx(190)
+
+
+@pytest.mark.parametrize("which", ["fan_scan", "counted"])
+def test_a_file_that_was_changed_since_is_read_as_any_nxtomo(tmp_path, request, which):
+    scan = request.getfixturevalue(which)
+    write_nxtomo(scan, tmp_path / "scan.nx")
+    with h5py.File(tmp_path / "scan.nx", "a") as file:
+        file["entry0000/sample/rotation_angle"][...] += 30.0
+    found = read(tmp_path / "scan.nx")
+    assert np.allclose(found.geometry.angles, scan.geometry.angles + np.deg2rad(30))
+    assert type(found.geometry) is type(scan.geometry)
+    assert axis_column(found.geometry) == pytest.approx(axis_column(scan.geometry))
+    assert np.allclose(found.projections, scan.projections, atol=1e-5)
+
+
+def test_what_is_no_attenuation_and_rows_of_several_geometries_are_refused(tmp_path, fan_scan):
+    with pytest.raises(InputError, match=r"reach .* no attenuation"):
+        write_nxtomo(replace(fan_scan, projections=fan_scan.projections + 900), tmp_path / "scan.nx")
+    other = replace(fan_scan, geometry=with_axis_column(fan_scan.geometry, 3))
+    with pytest.raises(InputError, match="different geometries"):
+        write_nxtomo([fan_scan, other], tmp_path / "scan.nx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_file_is_refused(tmp_path, fan_scan):
+    path = tmp_path / "scan.nx"
+    write_nxtomo(fan_scan, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        read(path)
