@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.files.angles import returns, within_a_turn
 from ctuq.files.formats.raw import Raw
-from ctuq.tomo.axis import find_axis, with_axis_column
+from ctuq.files.plausible import doubts_of_projections, doubts_of_values
+from ctuq.tomo.axis import axis_column, find_axis, with_axis_column
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam
-from ctuq.tomo.preprocess import Corrected, projections_from_counts, repaired, spikes
+from ctuq.tomo.preprocess import Corrected, projections_from_counts, repaired, spikes, where_an_object_can_stay
 from ctuq.tomo.scan import Provenance, Scan
 
 Worth = Literal["exposure", "weight", "counts"]
@@ -51,8 +53,8 @@ def missing_fields(fields: Mapping[str, object]) -> tuple[str, ...]:
 def assemble(raw: Raw, source: str, sha256: str) -> Assembled:
     """A scan from what a file tells: the only way from values to line integrals, for whoever reads a file.
 
-    Counts are flat-field corrected; bad rays are repaired and get weight 0; the rotation axis of raw data is searched where no
-    file says where it is.
+    Counts are flat-field corrected; bad rays are repaired and get weight 0. The rotation axis is taken at the detector's middle
+    where it is to be searched (`wants_search`): whoever reads searches it in the whole scan.
 
     Raises
     ------
@@ -61,11 +63,15 @@ def assemble(raw: Raw, source: str, sha256: str) -> Assembled:
     """
     if raw.whole is not None:
         return Assembled(raw.whole, 1.0, "exposure" if raw.weights is None else "weight")
+    _refuse_other_shape(raw, source)
+    raw = _without_returns(raw, source)
     geometry = build_geometry(raw, source)
-    corrected = _corrected(raw, source)
+    corrected, doubts = _corrected(raw, source, _can_stay(raw, geometry))
     steps = [f"row {raw.row} of {raw.rows} read"] if raw.rows > 1 else []
     steps += raw.notes
-    told = Provenance(source=source, sha256=sha256, steps=tuple(steps), facts=dict(raw.facts)).warned(*raw.warnings)
+    told = Provenance(source=source, sha256=sha256, steps=tuple(steps), facts=dict(raw.facts)).warned(
+        *raw.warnings, *within_a_turn(np.asarray(raw.fields["angles"], dtype=np.float64))[1]
+    )
     worth: Worth = "weight" if raw.weights is not None else "counts" if raw.kind_of_values == "counts" else "exposure"
     weights = corrected.weights.astype(np.float32) if worth != "exposure" or corrected.bad > 0 else None
     if raw.kind_of_values != "log":
@@ -73,8 +79,27 @@ def assemble(raw: Raw, source: str, sha256: str) -> Assembled:
     if corrected.bad:
         text = "{} bad rays of {} were repaired from their neighbours and count for nothing in the fit (weight 0)."
         told = told.warned(text.format(corrected.bad, corrected.projections.size))
+    told = told.warned(*doubts)
     scan = Scan(corrected.projections.astype(np.float32), geometry, weights, raw.truth, raw.grid, told)
-    return Assembled(_with_axis(scan, raw), corrected.unit, worth)
+    return Assembled(scan, corrected.unit, worth)
+
+
+def _without_returns(raw: Raw, source: str) -> Raw:
+    """The views without those at the end that only return to angles of before."""
+    _refuse_other_number(raw, source)
+    angles = np.asarray(raw.fields.get("angles", ()), dtype=np.float64)
+    back = returns(angles)
+    if not back.any():
+        return raw
+    degrees = ", ".join(f"{angle:.4g}" for angle in np.rad2deg(angles[back]))
+    return replace(
+        raw.warned(
+            f"The last {int(back.sum())} views return to {degrees} degrees, out of order: left out as alignment images."
+        ),
+        values=raw.values[~back],
+        weights=None if raw.weights is None else raw.weights[~back],
+        fields={**raw.fields, "angles": angles[~back]},
+    )
 
 
 def build_geometry(raw: Raw, source: str) -> Geometry:
@@ -93,12 +118,9 @@ def build_geometry(raw: Raw, source: str) -> Geometry:
             f"'{source}' ({raw.format}) does not say its {', '.join(missing)}: give a geometry file (YAML, degrees and mm) "
             f"with lines such as '{lines}'."
         )
-    if raw.values.ndim != 2 or raw.values.size == 0:
-        raise InputError(f"'{source}' has projections of shape {raw.values.shape}; an (angle, column) sinogram is needed.")
-    angles = np.asarray(fields["angles"], dtype=np.float64)
-    if len(angles) != len(raw.values):
-        hint = "; set 'transpose: true' in its geometry file" if len(angles) == raw.values.shape[1] else ""
-        raise InputError(f"'{source}' has {len(raw.values)} projections but {len(angles)} angles{hint or '; check both'}.")
+    _refuse_other_shape(raw, source)
+    _refuse_other_number(raw, source)
+    angles, _ = within_a_turn(np.asarray(fields["angles"], dtype=np.float64))
     kind = FanBeam if fields.pop("kind") == "fan" else ParallelBeam
     column = fields.pop("axis_column", None)
     if kind is ParallelBeam:
@@ -107,48 +129,96 @@ def build_geometry(raw: Raw, source: str) -> Geometry:
     return with_axis_column(geometry, float(column)) if isinstance(column, int | float) else geometry
 
 
-def _corrected(raw: Raw, source: str) -> Corrected:
+def _refuse_other_shape(raw: Raw, source: str) -> None:
+    if raw.values.ndim != 2 or raw.values.size == 0:
+        raise InputError(f"'{source}' has projections of shape {raw.values.shape}; an (angle, column) sinogram is needed.")
+
+
+def _refuse_other_number(raw: Raw, source: str) -> None:
+    """Refuse another number of angles than of projections, with what may be the reason; also where rows and views may be
+    the other way round.
+    """
+    angles, views = np.asarray(raw.fields.get("angles", ())).size, len(raw.values)
+    if "angles" not in raw.fields:
+        return
+    sinograms = not raw.order_known and angles == raw.rows
+    if angles != views:
+        frames = sum(len(part) for part in (raw.flats, raw.darks) if part is not None)
+        hint = "check both"
+        if sinograms:
+            hint = "if it is a stack of sinograms, set 'stack: sinograms' in its geometry file"
+        elif angles == raw.values.shape[1]:
+            hint = "set 'transpose: true' in its geometry file"
+        elif frames and angles == views + frames:
+            hint = f"with {frames} flats and darks there are as many images as angles; give those of the projections"
+        raise InputError(f"'{source}' has {views} projections but {angles} angles; {hint}.")
+    if sinograms and views > 1:
+        raise InputError(
+            f"'{source}' is a stack of {views} pictures of {raw.rows} rows with {angles} angles, so it may hold projections or "
+            "sinograms; say 'stack: projections' or 'stack: sinograms' in a geometry file."
+        )
+
+
+def _corrected(raw: Raw, source: str, keep: NDArray[np.bool_]) -> tuple[Corrected, tuple[str, ...]]:
+    """Line integrals and what is doubtful about them."""
     values = np.asarray(raw.values, dtype=np.float64)
     if not np.isfinite(values).any():
         raise InputError(f"'{source}' holds nothing but NaN or infinite values; check the file.")
     try:
-        return _line_integrals(raw, values, source)
+        doubts = doubts_of_values(raw)
+        corrected = _line_integrals(raw, values, source, keep)
+        return corrected, (*doubts, *doubts_of_projections(raw, corrected))
     except InputError as error:
         raise error if source in str(error) else InputError(f"'{source}': {error}") from None
 
 
-def _line_integrals(raw: Raw, values: NDArray, source: str) -> Corrected:
+def _line_integrals(raw: Raw, values: NDArray, source: str, keep: NDArray[np.bool_]) -> Corrected:
+    values = np.where(raw.bad_columns, np.nan, values) if raw.bad_columns is not None else values
     if raw.kind_of_values == "log":
-        return repaired(values, raw.weights)
+        empty = ~values.any(axis=1, keepdims=True)
+        return repaired(np.where(empty, np.nan, values) if not empty.all() else values, raw.weights, keep)
     flats, darks, counts = np.ones((1, values.shape[1])), None, raw.kind_of_values == "counts"
     if counts:
         if raw.flats is None:
             raise InputError(f"'{source}' holds counts but no flats: give 'flat:' (a picture or a number) in a geometry file.")
         flats, darks = raw.flats, raw.darks
-    first = projections_from_counts(values, flats, darks)
+    after = raw.flats_after if counts else None
+    first = projections_from_counts(values, flats, darks, after)
     marked = np.where(first.weights > 0, first.projections, np.nan)
     wrong = spikes(marked)
     marked[wrong] = np.nan
     if not counts or raw.weights is not None:
-        return repaired(marked, raw.weights)
+        return repaired(marked, raw.weights, keep)
     # Again without the spikes: the counts of one would pass for expected counts of its neighbours.
-    first = projections_from_counts(np.where(wrong, np.nan, values), flats, darks)
-    mended = repaired(marked, first.weights)
+    first = projections_from_counts(np.where(wrong, np.nan, values), flats, darks, after)
+    mended = repaired(marked, first.weights, keep)
     return replace(mended, unit=first.unit * mended.unit)
 
 
-def _with_axis(scan: Scan, raw: Raw) -> Scan:
+def _can_stay(raw: Raw, geometry: Geometry) -> NDArray[np.bool_]:
+    """Columns that stand out in all views and are to be kept: all of line integrals, which somebody has corrected before."""
+    if raw.kind_of_values == "log":
+        return np.ones(geometry.columns, bool)
+    if wants_search(raw):
+        return np.zeros(geometry.columns, bool)
+    return where_an_object_can_stay(geometry.angles, geometry.columns, axis_column(geometry))
+
+
+def wants_search(raw: Raw) -> bool:
+    """Whether the rotation axis is to be searched: where somebody says so, or of counts where nobody says where it is."""
     wanted = raw.fields.get("axis_column")
     told = any(key in raw.fields for key in ("axis_column", "axis_offset", "detector_offset"))
-    if wanted != "search" and (told or raw.kind_of_values != "counts"):
-        return scan
+    return raw.whole is None and (wanted == "search" or (not told and raw.kind_of_values == "counts"))
+
+
+def searched_axis(scan: Scan) -> tuple[float, str]:
+    """The column of the rotation axis, and how it was found."""
     found = find_axis(scan)
     if not found.reliable:
-        return scan.warned(
-            "The rotation axis was searched without a clear result and taken at the detector's middle; give axis_column."
-        )
-    text = (
+        middle = axis_column(scan.geometry)
+        text = "The rotation axis was searched without a clear result and taken at the detector's middle; give axis_column."
+        return middle, text
+    return found.column, (
         f"The rotation axis was found at column {found.column:.2f} by a search (misfit {100 * found.misfit:.2f} %, "
         f"{100 * found.misfit_at_start:.2f} % at the detector's middle); give axis_column if you know better."
     )
-    return replace(scan, geometry=with_axis_column(scan.geometry, found.column)).warned(text)

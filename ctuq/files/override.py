@@ -28,22 +28,46 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
     if sidecar.clockwise and "angles" in fields and "angles" not in sidecar.fields:
         fields["angles"] = -np.asarray(fields["angles"], dtype=np.float64)
     values = raw.values.T if sidecar.transpose else raw.values
-    kind = sidecar.values or raw.kind_of_values
+    kind = sidecar.values or ("counts" if sidecar.flat is not None and not raw.stated else raw.kind_of_values)
+    if sidecar.scale == 0:
+        raise InputError("'scale' is 0 in the geometry file, which leaves nothing of the line integrals; give another factor.")
     if sidecar.scale != 1:
         if kind != "log":
             raise InputError(f"'scale' is for line integrals (values: log), not for {kind}; leave it out.")
         values = values * sidecar.scale
     fields, facts = {**fields, **sidecar.fields}, {**raw.facts, **sidecar.facts}
-    raw = replace(raw, values=values, kind_of_values=kind, fields=fields, facts=facts, whole=None)
+    remarks = {key: text for key, text in raw.remarks.items() if key not in sidecar.fields}
+    raw = replace(raw, values=values, kind_of_values=kind, fields=fields, facts=facts, remarks=remarks, whole=None)
     flats = _frames(sidecar.flat, raw) if sidecar.flat is not None else raw.flats
     darks = _frames(sidecar.dark, raw) if sidecar.dark is not None else raw.darks
-    if kind == "log" and raw.format in _BARE and sidecar.values is None:
+    stated = raw.stated or sidecar.values is not None or sidecar.flat is not None
+    if kind == "log" and not stated:
         raw = raw.warned("The values are taken as line integrals, as nothing says otherwise; say 'values:' in a geometry file.")
-    raw = replace(raw, flats=flats, darks=darks)
+    if kind == "transmission" and not stated:
+        raw = raw.warned(
+            "The file has no flats: the values are taken as transmission I / I0; else give 'flat' in a geometry file."
+        )
+    raw = replace(raw, flats=flats, darks=darks, flats_after=raw.flats_after if sidecar.flat is None else None, stated=stated)
+    if sidecar.flat_after is not None:
+        raw = _with_later_flats(raw, sidecar.flat_after)
+    if sidecar.bad_columns:
+        raw = replace(raw, bad_columns=_marked(sidecar.bad_columns, raw.values.shape[-1]))
     return _reversed(raw) if sidecar.reverse_columns else raw
 
 
-_BARE = ("picture", "folder of pictures", "MRC stack", "FIPS MATLAB", "ESRF EDF", "ESRF EDF folder", "CIL AcquisitionData")
+def _with_later_flats(raw: Raw, level: Path | float) -> Raw:
+    """The flats of before the scan, and others of after it."""
+    if raw.flats is None:
+        raise InputError("'flat_after' in the geometry file needs the flats of before the scan too; give them as 'flat'.")
+    later = _frames(level, raw)
+    after = np.r_[np.zeros(len(raw.flats)), np.full(len(later), len(raw.values))]
+    return replace(raw, flats=np.concatenate([raw.flats, later]), flats_after=after)
+
+
+def _marked(columns: tuple[int, ...], count: int) -> NDArray[np.bool_]:
+    if min(columns) < 0 or max(columns) >= count:
+        raise InputError(f"'bad_columns' in the geometry file are {list(columns)}; the detector has columns 0 to {count - 1}.")
+    return np.isin(np.arange(count), columns)
 
 
 def _frames(level: Path | float, raw: Raw) -> NDArray:
@@ -63,5 +87,10 @@ def _reversed(raw: Raw) -> Raw:
         return None if array is None else array[:, ::-1]
 
     return replace(
-        raw, values=raw.values[:, ::-1], flats=turned(raw.flats), darks=turned(raw.darks), weights=turned(raw.weights)
+        raw,
+        values=raw.values[:, ::-1],
+        flats=turned(raw.flats),
+        darks=turned(raw.darks),
+        weights=turned(raw.weights),
+        bad_columns=None if raw.bad_columns is None else raw.bad_columns[::-1],
     )

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ctuq.errors import InputError
-from ctuq.files.assemble import assemble
+from ctuq.files.assemble import assemble, searched_axis, wants_search
 from ctuq.files.formats.detect import file_hash, is_own_scan, read_raw
 from ctuq.files.formats.raw import Raw
 from ctuq.files.merge import merged
@@ -73,8 +75,27 @@ def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None)
     InputError
         If parts of a geometry are missing, or the files do not belong together.
     """
-    scans = [_scan(raw, path, axis_column) for path, raw in found]
+    if axis_column is None and any(wants_search(raw) for _, raw in found):
+        # In all parts at once, and corrected again then: where the axis is tells a wire on it from a defect.
+        column, how = searched_axis(_together(found, None))
+        return _together(found, column).warned(how)
+    return _together(found, axis_column)
+
+
+def _together(found: Sequence[tuple[Path, Raw]], axis_column: float | None) -> Scan:
+    scans = [_without_lost_views(_scan(raw, path, axis_column)) for path, raw in found]
     return scans[0] if len(scans) == 1 else merged(scans)
+
+
+def _without_lost_views(scan: Scan) -> Scan:
+    """The scan of the views that have a ray that counts."""
+    if scan.weights is None or (seen := scan.weights.max(axis=1) > 0).all():
+        return scan
+    lost = np.rad2deg(scan.geometry.angles[~seen])
+    told = scan.select(np.flatnonzero(seen))
+    return told.warned(
+        f"{lost.size} of {scan.n_angles} views, first that at {lost[0]:.4g} degrees, hold no ray that counts and are left out."
+    )
 
 
 def resolve(path: PathLike | Sequence[PathLike]) -> list[Path]:
@@ -125,7 +146,7 @@ def load_raw(path: Path, geometry: PathLike | None, row: int | None = None, base
 
     base = base or Sidecar()
     asked = told(base).row if row is None else row
-    raw = read_raw(path, asked)
+    raw = read_raw(path, asked, told(base).pictures)
     if raw.rows > 1 and asked is None:
         raw = raw.warned(f"Of {raw.rows} detector rows only the middle one, {raw.row}, is read; give 'row' in a geometry file.")
     if raw.stated:
@@ -143,5 +164,20 @@ def _scan(raw: Raw, path: Path, axis_column: float | None) -> Scan:
 
 
 def _beside(path: Path) -> Path | None:
-    places = (path / "geometry.yaml", path.with_suffix(".yaml")) if path.is_dir() else (path.with_suffix(".yaml"),)
-    return next((place for place in places if place.is_file() and place != path), None)
+    """The geometry file in a folder or beside a file, ending in .yaml or .yml in any case.
+
+    Raises
+    ------
+    InputError
+        If there are two.
+    """
+    places = [(path.parent, path.stem), (path.parent, path.name)]
+    for folder, stem in ([(path, "geometry")] if path.is_dir() else []) + places:
+        names = {f"{stem}{end}".lower() for end in (".yaml", ".yml")}
+        found = sorted(p for p in folder.iterdir() if p.name.lower() in names and p.is_file()) if folder.is_dir() else []
+        exact = [p for p in found if p.stem == stem] or found
+        if len(exact) > 1:
+            raise InputError(f"'{exact[0]}' and '{exact[1].name}' both tell the geometry of '{path}'; leave one of them.")
+        if exact and exact[0] != path:
+            return exact[0]
+    return None

@@ -6,7 +6,7 @@
     values: log               # log (line integrals), transmission (I / I0) or counts
     angles: {first: 0, step: 3, count: 120}     # degrees; or a list
     clockwise: false          # true if the angles turn clockwise
-    pixel: 0.35               # mm, on the detector
+    pixel: 0.35               # mm, on the detector; lengths may have a unit, such as 350 um
     columns: 328              # detector columns; needed only to design a scan before there are projections
     source_to_axis: 110       # mm, fan only
     source_to_detector: 300   # mm, fan only
@@ -17,12 +17,17 @@
     reverse_columns: false    # true if the columns run the other way
     scale: 1.0                # factor on log values
     flat: flat.tif            # counts only: a picture, a folder of them, or a number
+    flat_after: later.tif     # the same, if there are others of after the scan: the open beam is interpolated between both
     dark: 100                 # the same
-    row: 12                   # detector row of a stack; the middle one if left out
+    bad_columns: [17, 40]     # detector columns (0-based, as they are stored) that are at fault
+    stack: projections        # what the pictures of a stack or a folder are: projections or sinograms
+    files: "proj_*.tif"       # which pictures of a folder; those named as flat and dark are left out anyhow
+    row: 12                   # detector row of projections, or number of the sinogram; the middle one if left out
     sample: walnut            # and instrument, licence, citation: kept as they are
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,15 +37,17 @@ import yaml
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.formats.raw import VALUES
+from ctuq.files.formats.raw import VALUES, Pictures
+from ctuq.files.units import millimetres
 from ctuq.tomo.geometry import radians
 
 _LENGTHS = ("pixel", "source_to_axis", "source_to_detector", "detector_offset", "axis_offset")
 _FLAGS = ("clockwise", "transpose", "reverse_columns")
 _FACTS = ("sample", "instrument", "licence", "citation")
-_OTHERS = ("kind", "columns", "values", "angles", "axis_column", "scale", "flat", "dark", "row")
-_TREATMENT = ("values", "scale", *_FLAGS, "flat", "dark", "row")
-_KEYS = (*_LENGTHS, *_FLAGS, *_FACTS, *_OTHERS)
+_LEVELS = ("flat", "flat_after", "dark")
+_OTHERS = ("kind", "columns", "values", "angles", "axis_column", "scale", "bad_columns", "stack", "files", "row")
+_TREATMENT = ("values", "scale", *_FLAGS, *_LEVELS, "bad_columns", "stack", "files", "row")
+_KEYS = (*_LENGTHS, *_FLAGS, *_FACTS, *_LEVELS, *_OTHERS)
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,18 @@ class Sidecar:
     transpose: bool = False
     reverse_columns: bool = False
     flat: Path | float | None = None
+    flat_after: Path | float | None = None
     dark: Path | float | None = None
+    bad_columns: tuple[int, ...] = ()
+    stack: str | None = None
+    files: str | None = None
     row: int | None = None
+
+    @property
+    def pictures(self) -> Pictures:
+        """Which pictures of a folder are of the scan, and what they are."""
+        aside = tuple(level for level in (self.flat, self.flat_after, self.dark) if isinstance(level, Path))
+        return Pictures(self.stack, self.files, aside)
 
 
 def read_sidecar(path: str | Path, onto: Sidecar | None = None) -> Sidecar:
@@ -78,7 +95,7 @@ def read_sidecar(path: str | Path, onto: Sidecar | None = None) -> Sidecar:
     unknown = sorted(set(map(str, entries)) - set(_KEYS))
     if unknown:
         raise InputError(f"'{path}' has the unknown key {', '.join(unknown)}; the keys are {', '.join(_KEYS)}.")
-    fields = dict(base.fields) | {key: _number(path, entries, key) for key in _LENGTHS if key in entries}
+    fields = dict(base.fields) | {key: _length(path, entries, key) for key in _LENGTHS if key in entries}
     if "kind" in entries:
         fields["kind"] = _choice(path, entries, "kind", ("parallel", "fan"))
     if "columns" in entries:
@@ -97,8 +114,10 @@ def read_sidecar(path: str | Path, onto: Sidecar | None = None) -> Sidecar:
         clockwise=flags["clockwise"],
         transpose=flags["transpose"],
         reverse_columns=flags["reverse_columns"],
-        flat=_level(path, entries, "flat") if "flat" in entries else base.flat,
-        dark=_level(path, entries, "dark") if "dark" in entries else base.dark,
+        **{key: _level(path, entries, key) if key in entries else getattr(base, key) for key in _LEVELS},
+        bad_columns=_columns(path, entries["bad_columns"]) if "bad_columns" in entries else base.bad_columns,
+        stack=_choice(path, entries, "stack", ("projections", "sinograms")) if "stack" in entries else base.stack,
+        files=str(entries["files"]) if "files" in entries else base.files,
         row=int(_number(path, entries, "row")) if "row" in entries else base.row,
     )
 
@@ -112,7 +131,7 @@ def treatment(sidecar: Sidecar) -> dict[str, Any]:
 def treated(kept: Mapping[str, Any]) -> Sidecar:
     """The geometry file, without its geometry, that `treatment` took apart."""
     known: dict[str, Any] = {name: kept[name] for name in _TREATMENT if kept.get(name) is not None}
-    known |= {name: Path(known[name]) for name in ("flat", "dark") if isinstance(known.get(name), str)}
+    known |= {name: Path(known[name]) for name in _LEVELS if isinstance(known.get(name), str)}
     return Sidecar(**known)
 
 
@@ -132,9 +151,31 @@ def _mapping(path: Path) -> dict[Any, Any]:
 
 def _number(path: Path, entries: dict[Any, Any], key: str) -> float:
     value = entries[key]
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)  # YAML 1.1 takes 2e-1 for text
     if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
         raise InputError(f"'{key}' in '{path}' must be a number, not {value!r}.")
     return float(value)
+
+
+def _length(path: Path, entries: dict[Any, Any], key: str) -> float:
+    """A length in mm: a number, or a number with a unit."""
+    value = entries[key]
+    number, _, unit = value.strip().partition(" ") if isinstance(value, str) else ("", "", "")
+    if not unit:
+        return _number(path, entries, key)
+    size = millimetres(_number(path, {key: number}, key), unit, f"'{key}' in '{path}'")
+    if size is None:
+        raise InputError(f"'{key}' in '{path}' must be a length in mm, not {value!r}.")
+    return size
+
+
+def _columns(path: Path, value: Any) -> tuple[int, ...]:
+    whole = [value] if isinstance(value, int) else value
+    if not isinstance(whole, list) or any(isinstance(c, bool) or not isinstance(c, int) for c in whole):
+        raise InputError(f"'bad_columns' in '{path}' must be a list of whole numbers such as [17, 40], not {value!r}.")
+    return tuple(whole)
 
 
 def _flag(path: Path, entries: dict[Any, Any], key: str) -> bool:

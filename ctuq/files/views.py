@@ -108,7 +108,7 @@ def _assembled(
     raw = load_raw(path, geometry, base=treated(kept))
     if angles is not None:
         raw = replace(raw, fields={**raw.fields, "angles": angles}, whole=None)
-    return assemble(raw if raw.whole else _completed(raw, known), str(path), file_hash(path))
+    return assemble(raw if raw.whole else _completed(raw, known).settled(), str(path), file_hash(path))
 
 
 def _completed(raw: Raw, known: Geometry) -> Raw:

@@ -1,7 +1,7 @@
 """From what a detector counted to line integrals and what each is worth: flat field, -log, bad pixels."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ _SMALLEST_SPIKE = 0.3
 _SMALLEST_BUMP = 0.15
 _SMOOTH_COLUMNS = 2.0
 _FEWEST_VIEWS = 10
+_MANY_SPIKES = 0.005
 _NEIGHBOURS = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0))
 
 
@@ -31,15 +32,20 @@ class Corrected:
         Number of rays that were repaired.
     unit : float
         What a weight of 1 stands for, in the weights or counts above the dark level that these were made from.
+    suspects : tuple of int
+        Columns that stand out in all views, and were kept as an object on the rotation axis does the same.
     """
 
     projections: NDArray[np.float64]
     weights: NDArray[np.float64]
     bad: int
     unit: float = 1.0
+    suspects: tuple[int, ...] = ()
 
 
-def projections_from_counts(counts: NDArray, flats: NDArray, darks: NDArray | None = None) -> Corrected:
+def projections_from_counts(
+    counts: NDArray, flats: NDArray, darks: NDArray | None = None, flats_after: NDArray | None = None
+) -> Corrected:
     """Flat and dark correction and -log, with weights proportional to the expected counts.
 
     The variance of ``-log(I / I0)`` is about one over the expected counts; these are the dark-corrected counts smoothed along
@@ -52,6 +58,9 @@ def projections_from_counts(counts: NDArray, flats: NDArray, darks: NDArray | No
         Open-beam frames.
     darks : array, shape (frame, column), optional
         Frames without beam.
+    flats_after : array, shape (frame,), optional
+        How many views had been taken before each flat: the open beam is interpolated between them in the order of the views,
+        as it drifts. Without it all flats are averaged.
 
     Raises
     ------
@@ -66,7 +75,8 @@ def projections_from_counts(counts: NDArray, flats: NDArray, darks: NDArray | No
         )
     with np.errstate(invalid="ignore"):
         dark = _level(darks)
-        open_beam, signal = _level(flats) - dark, counts - dark
+        open_beam, signal = open_beams(flats, flats_after, len(counts)) - dark, counts - dark
+    open_beam = np.broadcast_to(open_beam, counts.shape)
     good = np.isfinite(signal) & np.isfinite(open_beam) & (signal > 0) & (open_beam > 0)
     if not good.any():
         raise InputError("No ray counted anything above the dark level; check the flats, darks and which images are which.")
@@ -78,7 +88,28 @@ def projections_from_counts(counts: NDArray, flats: NDArray, darks: NDArray | No
     return _masked(projections, np.where(good, np.maximum(expected, signal[good].min()), 0))
 
 
-def repaired(projections: NDArray, weights: NDArray | None = None) -> Corrected:
+def open_beams(flats: NDArray, after: NDArray | None, views: int) -> NDArray[np.float64]:
+    """The open beam (1, column), or that of each view (angle, column) where the flats were taken at several times.
+
+    Parameters
+    ----------
+    flats : array, shape (frame, column)
+    after : array, shape (frame,), optional
+        How many views had been taken before each.
+    views : int
+    """
+    times = np.zeros(1) if after is None else np.unique(after)
+    if times.size < 2:
+        return _level(flats)[None]
+    levels = np.stack([_level(flats[np.asarray(after) == time]) for time in times])
+    # A flat after k views lies between view k - 1 and view k.
+    place = np.interp(np.arange(views), times - 0.5, np.arange(times.size))
+    low = np.minimum(place.astype(int), times.size - 2)
+    share = (place - low)[:, None]
+    return (1 - share) * levels[low] + share * levels[low + 1]
+
+
+def repaired(projections: NDArray, weights: NDArray | None = None, keep: NDArray[np.bool_] | None = None) -> Corrected:
     """Interpolate rays that are NaN or infinite or belong to a dead or hot column.
 
     A bad column differs from its neighbours in the same way in the median over all views, or never changes while its neighbours
@@ -88,6 +119,8 @@ def repaired(projections: NDArray, weights: NDArray | None = None) -> Corrected:
     ----------
     projections : array, shape (angle, column)
     weights : array, same shape, optional
+    keep : array of bool, shape (column,), optional
+        Columns that are kept even so, as an object may do the same: a wire on the rotation axis stays in one column.
 
     Raises
     ------
@@ -99,18 +132,39 @@ def repaired(projections: NDArray, weights: NDArray | None = None) -> Corrected:
     bad = ~np.isfinite(values)
     if bad.all():
         raise InputError("All projections are NaN or infinite; the data cannot be repaired.")
-    bad |= _bad_columns(_interpolated(values, bad))[None, :]
+    odd = _bad_columns(_interpolated(values, bad))
+    kept = np.zeros(odd.shape, bool) if keep is None else odd & keep
+    bad |= (odd & ~kept)[None, :]
     if bad.all() or not np.any(weights[~bad] > 0):
         raise InputError("No ray is left after taking out dead and hot pixels; check the data.")
-    return _masked(np.where(bad, np.nan, values), np.where(bad, 0, weights))
+    made = _masked(np.where(bad, np.nan, values), np.where(bad, 0, weights))
+    return replace(made, suspects=tuple(np.flatnonzero(kept).tolist()))
+
+
+def where_an_object_can_stay(angles: NDArray, columns: int, axis: float) -> NDArray[np.bool_]:
+    """Detector columns (column,) in which an object can stay for half of the views: those near the axis.
+
+    What lies at a distance r of the axis moves by r (1 - cos a) while the beam turns by an angle a to both sides.
+
+    Parameters
+    ----------
+    angles : array, radians
+    columns : int
+    axis : float
+        Column of the rotation axis.
+    """
+    arc = np.clip(np.ptp(angles) / 2, 1e-6, np.pi)
+    reach = 1.5 + 1 / (1 - np.cos(arc / 2))
+    return np.abs(np.arange(columns) - axis) <= reach
 
 
 def spikes(projections: NDArray) -> NDArray[np.bool_]:
-    """Rays that stand alone outside their neighbours, as cosmic rays and flickering pixels of a raw scan do.
+    """Rays that stand alone and are too bright, as those that a cosmic ray hit in a raw scan.
 
-    A spike leaves the range of its eight neighbours by more than 10 robust standard deviations of the local residual and 30 %
-    of the sinogram's range. In one or two views a thin wire looks the same, so that there only rays that are brighter than the
-    open beam as well are spikes, and the neighbours are those of the same view.
+    A spike is brighter than all of its eight neighbours by more than 10 robust standard deviations of the local residual and
+    30 % of the sinogram's range. What is darker is none: a wire or a bead that moves by more than a column from view to view
+    stands alone as well. Where many rays within the shadow are so bright, they are gaps in the object, and only those brighter
+    than the open beam are spikes; so in one or two views, where the neighbours are those of the same view.
 
     Parameters
     ----------
@@ -126,9 +180,12 @@ def spikes(projections: NDArray) -> NDArray[np.bool_]:
     padded = np.pad(values, 1, mode="edge" if few else "reflect")
     steps = [step for step in _NEIGHBOURS if not few or step[0] == 0]
     ring = np.stack([np.roll(padded, step, (0, 1))[1:-1, 1:-1] for step in steps])
-    outside = np.maximum(values - ring.max(axis=0), ring.min(axis=0) - values)
+    outside = ring.min(axis=0) - values
     least = max(_SPIKE * _spread(values - median_filter(values, (1 if few else 3, 3))), _SMALLEST_SPIKE * _range(values))
-    return (outside > least) & ~lost & (not few or values < -least)
+    bright = (outside > least) & ~lost
+    above = bright & (values < -least)
+    gaps = few or np.sum(bright & ~above) > max(1, _MANY_SPIKES * np.sum(values > least))
+    return above if gaps else bright
 
 
 def _level(frames: NDArray) -> NDArray[np.float64]:

@@ -95,12 +95,13 @@ def test_a_bad_column_is_found_and_its_neighbours_are_kept(fault):
     assert np.allclose(fixed.projections[:, 31], p[:, 31], atol=0.1)
 
 
-def test_spikes_are_found_and_nothing_else():
+def test_rays_that_are_too_bright_are_spikes_and_dark_ones_are_none():
     p = _smooth() + 0.01 * np.random.default_rng(0).normal(size=(40, 60))
     broken = p.copy()
     broken[4, 9] += 2
     broken[20, 40] -= 3
-    assert {tuple(i) for i in np.argwhere(spikes(broken))} == {(4, 9), (20, 40)}
+    broken[7, 38] -= 0.9
+    assert {tuple(i) for i in np.argwhere(spikes(broken))} == {(20, 40), (7, 38)}
 
 
 @pytest.mark.parametrize("views", [1, 2])

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ctuq.errors import InputError
+from ctuq.files.angles import checked_radians
 from ctuq.files.formats.raw import VALUES, Raw, as_sinogram
 from ctuq.tomo.geometry import ParallelBeam, VolumeGrid, radians
 from ctuq.tomo.rays.matrix import build_matrix
@@ -57,7 +58,9 @@ def read_npz(path: Path, row: int | None) -> Raw:
     values, row, rows = as_sinogram(np.asarray(arrays[name]), row, str(path))
     fields: dict[str, object] = {key: _number(arrays, key, path) for key in _LENGTHS if key in arrays}
     if "angles" in arrays or "angles_deg" in arrays:
-        fields["angles"] = np.ravel(arrays["angles"]) if "angles" in arrays else radians(np.ravel(arrays["angles_deg"]))
+        named = "angles" if "angles" in arrays else "angles_deg"
+        angles = np.ravel(arrays[named])
+        fields["angles"] = checked_radians(angles, str(path), named) if named == "angles" else radians(angles)
     if "kind" in arrays:
         fields["kind"] = _choice(arrays, "kind", ("parallel", "fan"), path)
     kind = _choice(arrays, "values", VALUES, path) if "values" in arrays else "log"

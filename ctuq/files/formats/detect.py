@@ -10,14 +10,14 @@ import h5py
 
 from ctuq import records
 from ctuq.errors import BackendError, CtuqError, InputError
-from ctuq.files.formats import cil, exchange, nikon, nxfile, skyscan, zeiss
+from ctuq.files.formats import cil, exchange, hdf5, nikon, nxfile, skyscan, zeiss
 from ctuq.files.formats.arrays import read_npz
 from ctuq.files.formats.edf import edf_files, is_edf, read_edf
 from ctuq.files.formats.matlab import read_matlab
 from ctuq.files.formats.mrc import is_mrc, read_mrc
 from ctuq.files.formats.ownscan import raw_of_scan, read_scan
 from ctuq.files.formats.pictures import read_pictures
-from ctuq.files.formats.raw import Raw
+from ctuq.files.formats.raw import Pictures, Raw
 from ctuq.files.formats.sidefile import beside
 
 Reader = Callable[[Path, int | None], Raw]
@@ -40,8 +40,8 @@ _KNOWN = (
 )
 
 
-def read_raw(path: Path, row: int | None) -> Raw:
-    """What a file of any known format tells.
+def read_raw(path: Path, row: int | None, pictures: Pictures = Pictures()) -> Raw:  # noqa: B008
+    """What a file of any known format tells; of pictures, what they are and which.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def read_raw(path: Path, row: int | None) -> Raw:
     """
     reader = _reader(path)
     try:
-        return _with_filters(reader, path, row)
+        return read_pictures(path, row, pictures) if reader is read_pictures else _with_filters(reader, path, row)
     except CtuqError:
         raise
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
@@ -59,7 +59,10 @@ def read_raw(path: Path, row: int | None) -> Raw:
 
 def is_own_scan(path: Path) -> bool:
     """Whether a file is a scan that ctuq wrote."""
-    return path.is_file() and h5py.is_hdf5(path) and (records.kind_of(path) == "scan" or nxfile.is_own_nxtomo(path))
+    if not path.is_file() or not h5py.is_hdf5(path):
+        return False
+    hdf5.refuse_locked(path)
+    return records.kind_of(path) == "scan" or nxfile.is_own_nxtomo(path)
 
 
 def file_hash(path: Path) -> str:
@@ -145,6 +148,7 @@ def _dicom(path: Path) -> InputError:
 
 
 def _hdf5_reader(path: Path) -> Reader:
+    hdf5.refuse_locked(path)
     kind = records.kind_of(path)
     if kind == "scan":
         return _own

@@ -1,6 +1,8 @@
 """Pictures (TIFF, PNG): bare numbers that a geometry file makes a scan of."""
 
 import re
+from collections import Counter
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +11,26 @@ from numpy.typing import NDArray
 from skimage.io import imread
 
 from ctuq.errors import InputError
-from ctuq.files.formats.raw import Raw, as_sinogram
+from ctuq.files.formats.raw import Pictures, Raw, as_sinogram
 
 PICTURES = (".tif", ".tiff", ".png")
 
 
-def read_pictures(path: Path, row: int | None) -> Raw:
-    """Read one sinogram, a multi-page stack of projections, or a folder of projections.
+def read_pictures(path: Path, row: int | None, told: Pictures = Pictures()) -> Raw:  # noqa: B008
+    """Read one sinogram, a multi-page stack of projections or sinograms, or a folder of these.
 
     Raises
     ------
     InputError
         If a picture is damaged, coloured or of another size than the others, or the folder has none.
     """
-    values, row, rows = as_sinogram(load_pictures(path), row, str(path))
-    return Raw("folder of pictures" if path.is_dir() else "picture", values, "log", {}, row=row, rows=rows)
+    stack = load_pictures(path, told)
+    values, row, rows = as_sinogram(stack, row, str(path), stack=told.stack)
+    name = "folder of pictures" if path.is_dir() else "picture"
+    return Raw(name, values, "log", {}, row=row, rows=rows, order_known=stack.ndim == 2 or told.stack is not None)
 
 
-def load_pictures(path: Path) -> NDArray:
+def load_pictures(path: Path, told: Pictures = Pictures()) -> NDArray:  # noqa: B008
     """The numbers of a picture (2 axes), a stack or a folder of pictures in natural order (3 axes: angle, row, column).
 
     Raises
@@ -35,7 +39,7 @@ def load_pictures(path: Path) -> NDArray:
         As `read_pictures`.
     """
     if path.is_dir():
-        return _folder(path)
+        return _folder(path, told)
     values = load_picture(path)
     if values.ndim not in (2, 3) or 0 in values.shape:
         raise InputError(f"'{path}' has shape {values.shape}; one picture or one stack of pictures is needed.")
@@ -50,25 +54,66 @@ def load_picture(path: Path) -> NDArray:
     InputError
         If it is damaged, coloured or missing.
     """
-    tiff = path.suffix.lower() in (".tif", ".tiff")
+    tiff = _is_tiff(path)
     try:
-        values = np.asarray(tifffile.imread(path) if tiff else imread(path))
+        values = _tiff(path) if tiff else np.asarray(imread(path))
+    except InputError:
+        raise
     except Exception as error:  # each decoder raises its own types on damaged files
         raise InputError(f"'{path}' is not a whole {'TIFF' if tiff else 'PNG'} picture; copy it again.") from error
     if values.ndim == 3 and not tiff:
-        raise InputError(f"'{path}' is a colour picture; grey values are needed.")
+        raise InputError(_COLOURED.format(path))
     return values
 
 
-def _folder(path: Path) -> NDArray:
-    names = sorted((p for p in path.iterdir() if p.suffix.lower() in PICTURES), key=_natural)
+_COLOURED = "'{}' is a colour picture; grey values are needed."
+
+
+def _is_tiff(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError:
+        return path.suffix.lower() in (".tif", ".tiff")
+    return start[:2] in (b"II", b"MM") or path.suffix.lower() in (".tif", ".tiff")
+
+
+def _tiff(path: Path) -> NDArray:
+    """All pages of a TIFF, which must be grey and of one size."""
+    with tifffile.TiffFile(path) as file:
+        coloured = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.YCBCR)
+        if file.pages.first.samplesperpixel > 1 or file.pages.first.photometric in coloured:
+            raise InputError(_COLOURED.format(path))
+        if len(file.series) > 1:
+            sizes = " and ".join(str(series.shape) for series in file.series[:2])
+            raise InputError(f"'{path}' holds pictures of several sizes, {sizes}; give a file of one size.")
+        return np.asarray(file.asarray())
+
+
+def _folder(path: Path, told: Pictures) -> NDArray:
+    """The pictures of a folder in natural order, without flats and darks; all must be named alike, or be told by a pattern."""
+    names = sorted((p for p in path.iterdir() if p.suffix.lower() in PICTURES and p.name[0] != "."), key=_natural)
     if not names:
         raise InputError(f"The folder '{path}' holds no TIFF or PNG picture.")
+    aside = {each.resolve() for each in told.aside}
+    names = [p for p in names if fnmatch(p.name, told.files or "*") and p.resolve() not in aside]
+    if not names:
+        raise InputError(f"No picture in '{path}' is named like '{told.files or '*'}'; check 'files' in the geometry file.")
+    alike = Counter(_NUMBER.sub("#", p.name.lower()) for p in names)
+    if len(alike) > 1 and told.files is None:
+        kinds = ", ".join(f"{count} like {name}" for name, count in alike.most_common(4))
+        raise InputError(
+            f"The folder '{path}' holds pictures of several kinds ({kinds}); name the flats and darks as 'flat' and 'dark' in "
+            "its geometry file, or its projections by 'files: \"proj_*.tif\"'."
+        )
     pictures = [load_picture(name) for name in names]
     odd = next((n for n, p in zip(names, pictures, strict=True) if p.ndim != 2 or p.shape != pictures[0].shape), None)
     if odd is not None:
         raise InputError(f"'{odd}' has another size than '{names[0].name}'; all projections must have one.")
     return np.stack(pictures)
+
+
+_NUMBER = re.compile(r"[-+]?\d+([.,]\d+(?=\D))?")
 
 
 def _natural(path: Path) -> list[int | str]:

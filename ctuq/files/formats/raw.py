@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from numpy.typing import NDArray
 
@@ -10,6 +11,25 @@ from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Scan
 
 VALUES = ("log", "transmission", "counts")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Which pictures are a scan's, and what they are.
+
+    Parameters
+    ----------
+    stack : str, optional
+        "projections" or "sinograms"; None where nobody says so, and then projections as far as the angles agree.
+    files : str, optional
+        Pattern of the names in a folder.
+    aside : tuple of Path
+        Flats and darks, which may lie in the same folder.
+    """
+
+    stack: str | None = None
+    files: str | None = None
+    aside: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +47,17 @@ class Raw:
         What is known of the geometry, in mm and radians: kind, angles, pixel, source_to_axis, source_to_detector,
         detector_offset, axis_offset, axis_column.
     flats, darks : array, shape (frame, column), optional
+    flats_after : array, shape (frame,), optional
+        How many views had been taken before each flat, where the file tells; the open beam is interpolated between them.
     weights : array, shape (angle, column), optional
     truth : array, shape ``grid.shape``, optional
     grid : VolumeGrid, optional
     row, rows : int
         Which detector row of how many was read; None of 1 for a sinogram.
+    order_known : bool
+        False of a stack that may be of sinograms as well as of projections.
+    bad_columns : array of bool, shape (column,), optional
+        Columns that somebody knows to be bad.
     facts : mapping of str to str
         Sample, instrument, licence, citation.
     notes : tuple of str
@@ -39,6 +65,10 @@ class Raw:
     warnings : tuple of str
         What was assumed, repaired or left out in reading, one sentence each: become those of the scan, see
         `ctuq.tomo.scan.Provenance`.
+    remarks : mapping of str to str
+        Field to a warning of what was assumed to read it, told unless a geometry file gives the field.
+    doubts : mapping of str to str
+        Field to the sentence by which the file is refused, as it cannot be read, unless a geometry file gives the field.
     assumed : mapping
         Fields that the format leaves out and is usually right about: they hold where nobody says otherwise.
     stated : bool
@@ -58,14 +88,19 @@ class Raw:
     fields: Mapping[str, object]
     flats: NDArray | None = None
     darks: NDArray | None = None
+    flats_after: NDArray | None = None
     weights: NDArray | None = None
     truth: NDArray | None = None
     grid: VolumeGrid | None = None
     row: int | None = None
     rows: int = 1
+    order_known: bool = True
+    bad_columns: NDArray | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    doubts: Mapping[str, str] = field(default_factory=dict)
     assumed: Mapping[str, object] = field(default_factory=dict)
     stated: bool = False
     whole: Scan | None = None
@@ -85,9 +120,20 @@ class Raw:
         return replace(self, warnings=tuple(dict.fromkeys((*self.warnings, *sentences))))
 
     def settled(self) -> "Raw":
-        """The same with what is assumed in place of what nobody told, and a warning where that is a length."""
+        """The same with what is assumed in place of what nobody told, and a warning where that is a length.
+
+        Raises
+        ------
+        InputError
+            If a field is in doubt and nobody told it.
+        """
+        for key, sentence in self.doubts.items():
+            if key not in self.fields:
+                raise InputError(sentence)
         taken = {key: value for key, value in self.assumed.items() if key not in self.fields}
-        settled = replace(self, fields={**taken, **self.fields}, assumed={})
+        settled = replace(
+            self.warned(*self.remarks.values()), fields={**taken, **self.fields}, assumed={}, remarks={}, doubts={}
+        )
         if "pixel" not in taken:
             return settled
         text = "The file has no pixel size: {:g} mm is taken, so attenuation is per pixel; give 'pixel' in a geometry file."
@@ -109,9 +155,17 @@ def middle_row(shape: tuple[int, ...], row: int | None, source: str) -> int:
     return row
 
 
-def as_sinogram(values: NDArray, row: int | None, source: str) -> tuple[NDArray, int | None, int]:
-    """One row of (angle, row, column) data, or a sinogram as it is; with the row's number and the number of rows."""
+def as_sinogram(values: NDArray, row: int | None, source: str, *, stack: str | None = None) -> tuple[NDArray, int | None, int]:
+    """One row of (angle, row, column) data, or of (row, angle, column) sinograms, or a sinogram as it is.
+
+    Returns
+    -------
+    tuple
+        The sinogram, the row's number and the number of rows.
+    """
     if values.ndim != 3:
         return values, None, 1
+    if stack == "sinograms":
+        values = values.swapaxes(0, 1)
     row = middle_row(values.shape, row, source)
     return values[:, row], row, values.shape[1]

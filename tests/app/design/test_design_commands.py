@@ -254,7 +254,7 @@ def spoiled(tmp_path, **changes):
 
 
 MISFITS = {
-    "wrong shape": (lambda p: spoiled(p, sinogram=np.zeros((1, 20))), "20 detector columns"),
+    "wrong shape": (lambda p: spoiled(p, sinogram=np.ones((1, 20))), "20 detector columns"),
     "two views for one angle": (lambda p: spoiled(p, sinogram=np.ones((2, 18))), "2 projections but 1 angles"),
     "an angle that is no candidate": (lambda p: spoiled(p, angles_deg=np.array([31.0])), "31° is not among the candidates"),
     "told before": (lambda p: spoiled(p, angles_deg=np.array([60.0])), "60° was told before"),

@@ -4,7 +4,7 @@ import pytest
 from scanned import DISCS, misfit, turned_sample
 
 from ctuq.errors import InputError
-from ctuq.files import read
+from ctuq.files import describe, read
 from ctuq.tomo.geometry import FanBeam, ParallelBeam
 
 VIEWS, COLUMNS, PIXEL = 24, 80, 0.8
@@ -97,7 +97,9 @@ def test_an_axis_that_points_down_turns_the_other_way(tmp_path):
 
 def test_transmission_is_suspected_and_can_be_said(tmp_path):
     path = _write(tmp_path / "a.nxs", np.exp(-_cone()), **CONE)
-    assert any("as transmission does in air" in text for text in read(path).warnings)
+    assert any("as transmission does in air" in text for text in describe(path)[0].warnings)
+    with pytest.raises(InputError, match="largest at the detector's edges"):
+        read(path)
     (tmp_path / "a.yaml").write_text("values: transmission\n")
     scan = read(path)
     assert misfit(scan) < 1e-5

@@ -51,7 +51,7 @@ def test_numbers_of_every_mode_are_read(tmp_path, dtype):
 
 
 def test_bytes_of_imod_are_unsigned_unless_it_says_so(tmp_path):
-    path = _write(tmp_path / "a.mrc", np.full((3, 3, 8), -56, np.int8))
+    path = _write(tmp_path / "a.mrc", np.where(np.arange(8) % 2, 100, np.full((3, 3, 8), -56)).astype(np.int8))
     (tmp_path / "a.yaml").write_text("kind: parallel\nvalues: log\npixel: 1\nangles: [0, 60, 120]\n")
     assert read(path).projections[0, 0] == -56
     content = bytearray(path.read_bytes())

@@ -86,7 +86,7 @@ def test_comma_decimals_other_case_and_other_files_are_read(tmp_path):
 
 def test_a_log_of_another_program_leaves_pictures_as_they_are(tmp_path):
     folder = _write(tmp_path / "scan", _projections(), "Started = 12:00\n")
-    (folder / "geometry.yaml").write_text("kind: parallel\npixel: 1\nangles: {first: 0, step: 9, count: 40}\n")
+    (folder / "geometry.yaml").write_text("kind: parallel\nvalues: log\npixel: 1\nangles: {first: 0, step: 9, count: 40}\n")
     assert read(folder).geometry.pixel == 1
 
 

@@ -1,0 +1,131 @@
+"""What cannot be right in the values of a scan is refused, and what may be wrong is told."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq.errors import InputError
+from ctuq.files.formats.raw import Raw
+from ctuq.tomo.preprocess import Corrected
+
+_BRIGHTER, _FAR_BRIGHTER = 1.2, 2.0
+_LARGEST_INTEGRAL = 50.0
+_DRIFT = 0.02
+_SATURATED = 1e-3
+_BITS = (8, 10, 12, 14, 16)
+
+
+def doubts_of_values(raw: Raw) -> tuple[str, ...]:
+    """Warnings about the values as they are stored: saturation, flats that differ.
+
+    Raises
+    ------
+    InputError
+        If values that nobody called line integrals cannot be such.
+    """
+    if raw.kind_of_values == "log":
+        return _doubts_of_integrals(raw)
+    return tuple(text for text in (_saturation(raw), _drift(raw)) if text)
+
+
+def doubts_of_projections(raw: Raw, corrected: Corrected) -> tuple[str, ...]:
+    """Warnings about the line integrals that were made of the values.
+
+    Raises
+    ------
+    InputError
+        If they are all alike or mostly negative, or the rays are far brighter than the open beam.
+    """
+    good = corrected.weights > 0
+    values = corrected.projections[good]
+    told = []
+    if np.ptp(values) == 0:
+        if raw.kind_of_values == "log" and not values.any():
+            raise InputError(f"all {values.size} line integrals are 0, so nothing was measured; check which data these are.")
+        told.append(f"All {values.size} rays have the same value: air alone, or nothing was measured.")
+    if raw.kind_of_values != "log":
+        times = _brightness(corrected.projections, good)
+        if times > _FAR_BRIGHTER:
+            raise InputError(_too_bright(raw, times))
+        if times > _BRIGHTER:
+            told.append(f"The brightest columns have {times:.2g} times the open beam; the flats may be of another exposure.")
+    low, high = np.percentile(values, [0.5, 99.5])
+    if low < 0 and -low > 4 * max(high, 0):
+        way = "'scale: -1' in a geometry file turns the sign" if raw.kind_of_values == "log" else "check the flats"
+        raise InputError(f"the line integrals run from {low:.3g} to {high:.3g}, but attenuation cannot be negative; {way}.")
+    if corrected.suspects:
+        columns = ", ".join(map(str, corrected.suspects))
+        told.append(
+            f"Column {columns} stands out in all views and is kept, as an object on the rotation axis looks the same; if the "
+            f"detector is at fault there, give 'bad_columns: [{columns}]' in a geometry file."
+        )
+    return tuple(told)
+
+
+def _doubts_of_integrals(raw: Raw) -> tuple[str, ...]:
+    values = np.asarray(raw.values, np.float64)
+    values = values[np.isfinite(values)]
+    largest = float(np.percentile(values, 99))
+    if not raw.stated and largest > _LARGEST_INTEGRAL:
+        raise InputError(
+            f"its values go up to {largest:.4g}, which line integrals do not; say 'values: counts' with 'flat: N', or "
+            "'values: transmission', or 'values: log' with a 'scale', in a geometry file."
+        )
+    if not raw.stated and _brightest_at_the_edges(raw.values, values):
+        raise InputError(
+            "its values are largest at the detector's edges, as transmission and counts are but line integrals are not; say "
+            "'values:' (transmission, counts or log) in a geometry file."
+        )
+    if largest <= _LARGEST_INTEGRAL:
+        return ()
+    return (f"Line integrals go up to {largest:.4g}, so attenuation is in arbitrary units; a 'scale' makes it 1/mm.",)
+
+
+def _brightest_at_the_edges(rays: NDArray, finite: NDArray) -> bool:
+    low, high = np.percentile(finite, [1, 99])
+    edges = [float(np.nanmedian(rays[:, :2])), float(np.nanmedian(rays[:, -2:]))]
+    return bool(rays.shape[1] >= 8 and low >= 0 and min(edges) > 0.9 * high and low < 0.8 * min(edges))
+
+
+def _brightness(projections: NDArray, good: NDArray[np.bool_]) -> float:
+    """Intensity over the open beam in the brightest columns, by their means over the views, which noise hardly moves."""
+    bright = np.where(good, np.exp(np.minimum(-projections, 700)), 0)
+    used = good.any(axis=0)
+    return float(np.percentile(bright.sum(axis=0)[used] / good.sum(axis=0)[used], 90))
+
+
+def _too_bright(raw: Raw, times: float) -> str:
+    if raw.kind_of_values == "transmission":
+        return (
+            f"the transmission goes up to {times:.4g}, and more than 1 cannot be: these are counts; give the open beam as "
+            "'flat: N' or 'flat: FILE' in a geometry file."
+        )
+    return f"the rays have up to {times:.4g} times the open beam; check the flats, and which images are which."
+
+
+def _saturation(raw: Raw) -> str:
+    """Counts at the detector's largest value: all ones in so many bits, also moved to the top of 16."""
+    values = np.asarray(raw.values)
+    top = float(np.nanmax(values))
+    full = {2.0**bits - 1 for bits in (*_BITS, 32)} | {(2.0**bits - 1) * 2.0 ** (16 - bits) for bits in _BITS}
+    share = float(np.mean(values == top))
+    if top not in full or share < _SATURATED:
+        return ""
+    flats = "" if raw.flats is None or np.mean(np.asarray(raw.flats) >= top) < _SATURATED else "The flats and "
+    return (
+        f"{flats or ''}{100 * share:.2g} % of the projections stand at {top:g}, the largest value of the detector: where it is "
+        "saturated the attenuation is too low."
+    )
+
+
+def _drift(raw: Raw) -> str:
+    """How much the flats differ, by the medians over their columns."""
+    if raw.flats is None or len(raw.flats) < 2:
+        return ""
+    levels = np.nanmedian(np.asarray(raw.flats, np.float64), axis=1)
+    if raw.flats_after is not None and np.unique(raw.flats_after).size > 1:
+        levels = np.array([np.median(levels[raw.flats_after == time]) for time in np.unique(raw.flats_after)])
+        how = "they are interpolated between their times"
+    else:
+        how = "their mean is taken, so a beam that drifts leaves errors"
+    change = float(np.ptp(levels) / max(np.median(levels), 1e-30))
+    return f"The flats differ by {100 * change:.2g} % among themselves; {how}." if change > _DRIFT else ""
