@@ -10,7 +10,7 @@ import h5py
 
 from ctuq import records
 from ctuq.errors import BackendError, CtuqError, InputError
-from ctuq.files.formats import cil, exchange, hdf5, nikon, nxfile, skyscan, zeiss
+from ctuq.files.formats import cil, exchange, nikon, nxfile, parts, skyscan, zeiss
 from ctuq.files.formats.arrays import read_npz
 from ctuq.files.formats.edf import edf_files, is_edf, read_edf
 from ctuq.files.formats.matlab import read_matlab
@@ -61,7 +61,7 @@ def is_own_scan(path: Path) -> bool:
     """Whether a file is a scan that ctuq wrote."""
     if not path.is_file() or not h5py.is_hdf5(path):
         return False
-    hdf5.refuse_locked(path)
+    parts.refuse_locked(path)
     return records.kind_of(path) == "scan" or nxfile.is_own_nxtomo(path)
 
 
@@ -148,7 +148,7 @@ def _dicom(path: Path) -> InputError:
 
 
 def _hdf5_reader(path: Path) -> Reader:
-    hdf5.refuse_locked(path)
+    parts.refuse_locked(path)
     kind = records.kind_of(path)
     if kind == "scan":
         return _own

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.angles import angles_of
-from ctuq.files.formats import hdf5
+from ctuq.files.formats import parts
 from ctuq.files.formats.raw import Raw, middle_row
 from ctuq.files.units import millimetres
 
@@ -93,8 +93,8 @@ def read_dxchange(path: Path, row: int | None) -> Raw:
     InputError
         If the data are no (angle, row, column) stack, or the row does not exist, or a part is in a file that is missing.
     """
-    with hdf5.opened(path) as file:
-        group: Any = hdf5.found(file, "exchange", path)
+    with parts.opened(path) as file:
+        group: Any = parts.found(file, "exchange", path)
         data, told = _stack(_needed(group, ("data",), path), path), _Told(path)
         rows, views = (0, 1) if _axes(data).startswith(("y:theta", "y:angle")) else (1, 0)
         shape = (data.shape[views], data.shape[rows], data.shape[2])
@@ -142,7 +142,7 @@ def read_nxtomo(path: Path, row: int | None) -> Raw:
         If the entry lacks data, image keys or angles of the same number, or holds no projection, or a part is in a file that is
         missing.
     """
-    with hdf5.opened(path) as file:
+    with parts.opened(path) as file:
         entry: Any = _entry(file)
         detector = _first(entry, ("instrument/detector", "data"), path) or entry
         data, told = _stack(_needed(detector, ("data",), path), path), _Told(path)
@@ -195,7 +195,7 @@ def _raw(name: str, values: NDArray, told: _Told, flats: NDArray | None, darks: 
 
 
 def _with_gaps(raw: Raw, data: h5py.Dataset) -> Raw:
-    share = hdf5.unwritten(data)
+    share = parts.unwritten(data)
     if share <= 0:
         return raw
     return raw.warned(f"{share:.0%} of the file's data were never written (an aborted scan?); they read as zeros.")
@@ -246,7 +246,7 @@ def _groups(group: h5py.Group) -> list[h5py.Group]:
 
 
 def _first(group: Any, names: tuple[str, ...], path: Path) -> Any:
-    return next((node for name in names if (node := hdf5.found(group, name, path)) is not None), None)
+    return next((node for name in names if (node := parts.found(group, name, path)) is not None), None)
 
 
 def _needed(group: h5py.Group, names: tuple[str, ...], path: Path) -> Any:
@@ -259,7 +259,7 @@ def _needed(group: h5py.Group, names: tuple[str, ...], path: Path) -> Any:
 def _stack(data: Any, path: Path) -> h5py.Dataset:
     if data.ndim != 3 or 0 in data.shape or data.dtype.kind not in "iuf":
         raise InputError(f"'{path}' has data of shape {data.shape}; numbers of shape (angle, row, column) are needed.")
-    return hdf5.readable(data, path)
+    return parts.readable(data, path)
 
 
 def _axes(data: h5py.Dataset) -> str:
@@ -275,7 +275,7 @@ def _frames(group: h5py.Group, names: tuple[str, ...], row: int, shape: tuple[in
     frames = _first(group, names, path)
     if frames is None or 0 in frames.shape:
         return None
-    frames = hdf5.readable(frames, path)
+    frames = parts.readable(frames, path)
     if frames.ndim != 3:
         return frames[row][None]
     by_row = frames.shape[1:] != shape[1:] and (frames.shape[0], frames.shape[2]) == shape[1:]
