@@ -2,7 +2,7 @@
 
 
 class CtuqError(Exception):
-    """Base of all errors that ctuq raises on purpose; the command line exits with code 2."""
+    """Base of all errors that ctuq raises on purpose; the command line exits with code 2, or 4 for a `ResourceError`."""
 
 
 class InputError(CtuqError, ValueError):

@@ -5,9 +5,12 @@ Nothing heavy is imported here, so that help is quick; each command imports what
 
 import errno
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -17,10 +20,12 @@ from tyro.conf import Positional, arg
 
 from ctuq.app.arguments import Command, File, Number, On
 from ctuq.app.design.cli import Design
-from ctuq.errors import CtuqError
+from ctuq.app.folder import run_folder
+from ctuq.errors import CtuqError, InputError, ResourceError
 from ctuq.versions import version_of
 
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_MEMORY = ("out of memory", "not enough memory", "t allocate memory", "cannot allocate memory")
 _Output = arg(aliases=["-o"], metavar="PATH")
 _Scans = Positional[Annotated[tuple[Path, ...], arg(metavar="SCAN [SCAN ...]", help_behavior_hint="(required)")]]
 
@@ -35,11 +40,16 @@ class Demo(Command):
     """Pixels along x and y."""
     open: On = True
     """Do not open the report in a browser."""
+    resume: On = False
+    """Go on where an interrupted run of this folder stopped."""
+    overwrite: On = False
+    """Replace what an earlier run left in this folder."""
 
     def run(self) -> int:
-        from ctuq.app import commands
+        with run_folder(self.output, resume=self.resume, overwrite=self.overwrite):
+            from ctuq.app import commands
 
-        return commands.demo(self)
+            return commands.demo(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +149,8 @@ class Reconstruct(Command):
     """How many views to hold out; by default none below 5 views, 1 below 8, 2 below 12, 3 below 40, then one in 13."""
     resume: On = False
     """Go on where an interrupted run of this folder stopped."""
+    overwrite: On = False
+    """Replace what an earlier run left in this folder."""
     geometry: File = None
     """YAML file with the geometry, for formats that hold none."""
     truth: File = None
@@ -153,9 +165,17 @@ class Reconstruct(Command):
     """Of network weights and samples."""
 
     def run(self) -> int:
-        from ctuq.app import commands
+        if self.plan:
+            from ctuq.app import commands
 
-        return commands.reconstruct(self)
+            return commands.plan(self)
+        if self.output is None:
+            raise InputError("Name the folder for the results: -o FOLDER.")
+        # Claimed before anything heavy is imported: that takes seconds, and a run that is killed there has begun.
+        with run_folder(self.output, resume=self.resume, overwrite=self.overwrite):
+            from ctuq.app import commands
+
+            return commands.reconstruct(self, self.output)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +202,10 @@ class Doctor(Command):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit code: 0 done, 1 a defect of ctuq, 2 something the user can act on."""
+    """Run one command and return the exit code.
+
+    0 done, 1 a defect of ctuq, 2 wrong input, 3 interrupted, 4 not enough memory or disk.
+    """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments == ["--version"]:
         print(version_of("ctuq") or "unknown (not installed, run from source)")
@@ -196,13 +219,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     _let_threads_sleep()
     try:
-        return command.run()
+        with _ended_by_signals():
+            return command.run()
     except (Exception, KeyboardInterrupt) as error:
         if command.debug:
             traceback.print_exc()
         sentence, code = _told(error)
-        print(f"ctuq: {sentence}", file=sys.stderr)
+        notes = [note.rstrip(".") for note in getattr(error, "__notes__", [])]
+        print(f"ctuq: {'; '.join([sentence.rstrip('.'), *notes])}.", file=sys.stderr)
         return code
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM (of batch systems) and SIGHUP (of terminals) are what Ctrl-C is; one that is ignored, as by nohup, stays so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {}
+
+    def interrupt(*_: object) -> None:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            before[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _let_threads_sleep() -> None:
@@ -218,23 +266,25 @@ def _told(error: BaseException) -> tuple[str, int]:
     """One sentence and an exit code for whatever went wrong."""
     text = " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
-        return text or "Interrupted; nothing was written.", 2
+        return text or "Interrupted; nothing was written.", 3
     if isinstance(error, CtuqError):
-        return text, 2
+        return text, 4 if isinstance(error, ResourceError) else 2
     if isinstance(error, MemoryError) or _is_allocation_failure(error, text):
-        return "There is too little memory for this; choose a smaller --size, fewer views or fewer --samples.", 2
+        return "There is too little memory for this; choose a smaller --size, fewer views or fewer --samples.", 4
     if isinstance(error, OSError):
-        return _told_by_system(error, text), 2
+        return _told_by_system(error, text)
     return f"A defect of ctuq ({type(error).__name__}: {text}); please report it with the output of --debug.", 1
 
 
 def _is_allocation_failure(error: BaseException, text: str) -> bool:
-    return isinstance(error, RuntimeError) and ("out of memory" in text.lower() or "not enough memory" in text.lower())
+    return isinstance(error, RuntimeError) and any(words in text.lower() for words in _NO_MEMORY)
 
 
-def _told_by_system(error: OSError, text: str) -> str:
+def _told_by_system(error: OSError, text: str) -> tuple[str, int]:
     if error.errno in _DISK_FULL:
-        return "The disk is full, so the output was not written; make room or choose another folder with -o."
+        return "The disk is full, so the output was not written; make room or choose another folder with -o.", 4
+    if error.errno == errno.ENOMEM:
+        return "There is too little memory for this; close other programs, or choose a smaller --size.", 4
     if error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror.lower()}."
-    return text
+        return f"{error.filename}: {error.strerror.lower()}.", 2
+    return text, 2

@@ -1,8 +1,8 @@
 """What each command does: read, call the library, write. Imported only when a command runs."""
 
+import logging
 import os
 import sys
-import tempfile
 import warnings
 import webbrowser
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ctuq import files, pipeline
 from ctuq.app.doctor import examine, usable
+from ctuq.app.folder import CHECKPOINT, RESULTS, held_folder
 from ctuq.app.png import png_bytes
 from ctuq.app.progress import ProgressBar, told_about
 from ctuq.app.report.geometry import draw_geometry
@@ -21,6 +22,7 @@ from ctuq.app.selection import selected
 from ctuq.app.typed import simulated_angles
 from ctuq.errors import InputError
 from ctuq.linops.memory import keep_freed_memory
+from ctuq.pipeline.checkpoint import CheckpointError, remove
 from ctuq.recon.dip import DIPOptions
 from ctuq.records import write_whole
 from ctuq.tomo import Scan
@@ -31,18 +33,18 @@ from ctuq.uncertainty.storage import write_tiff
 if TYPE_CHECKING:
     from ctuq.app import cli
 
-RESULTS, CHECKPOINT = "results.h5", "checkpoint.h5"
+REPORT = "report.html"
 _DEMO_STEP = 4
+_log = logging.getLogger(__name__)
 _PHRASES = ("source", "format", "data", "values", "beam", "angles", "detector", "weights", "truth")
 
 
 def demo(command: "cli.Demo") -> int:
-    """Reconstruct every fourth view of the shipped walnut and open the report."""
+    """Reconstruct every fourth view of the shipped walnut into the folder that is held, and open the report."""
     scan = files.read(files.demo_scan()).every(_DEMO_STEP)
+    options = pipeline.ReconstructOptions(size=command.size, threads=_threads())
     with told_about(command.debug):
-        report_file = _run(
-            scan, command.output, pipeline.ReconstructOptions(size=command.size, threads=_threads()), resume=False
-        )
+        report_file = _run(scan, command.output, options, resume=command.resume)
     if command.open and _has_display():
         webbrowser.open(report_file.resolve().as_uri())
     return 0
@@ -105,10 +107,29 @@ def simulate(command: "cli.Simulate") -> int:
     return 0
 
 
-def reconstruct(command: "cli.Reconstruct") -> int:
-    """Reconstruct the chosen views and write everything into the output folder."""
+def plan(command: "cli.Reconstruct") -> int:
+    """Print which way a reconstruction would take, and what it needs."""
+    chosen = _chosen(command)
+    warn(chosen.warnings)
+    print(f"Plan: {pipeline.plan(chosen, options=_options(command))}")
+    return 0
+
+
+def reconstruct(command: "cli.Reconstruct", folder: Path) -> int:
+    """Reconstruct the chosen views and write everything into a folder that is held."""
+    options, scan = _options(command), _chosen(command)
+    with told_about(command.debug):
+        _run(scan, folder, options, resume=command.resume)
+    return 0
+
+
+def _chosen(command: "cli.Reconstruct") -> Scan:
     scan = files.read(_named(command.scan), geometry=command.geometry, truth=command.truth)
-    options = pipeline.ReconstructOptions(
+    return selected(scan, command.every, command.angles)
+
+
+def _options(command: "cli.Reconstruct") -> pipeline.ReconstructOptions:
+    return pipeline.ReconstructOptions(
         method=command.method,
         size=command.size,
         uncertainty=command.uncertainty,
@@ -120,16 +141,6 @@ def reconstruct(command: "cli.Reconstruct") -> int:
         device=command.device,
         seed=command.seed,
     )
-    chosen = selected(scan, command.every, command.angles)
-    if command.plan:
-        warn(chosen.warnings)
-        print(f"Plan: {pipeline.plan(chosen, options=options)}")
-        return 0
-    if command.output is None:
-        raise InputError("Name the folder for the results: -o FOLDER.")
-    with told_about(command.debug):
-        _run(chosen, command.output, options, command.resume)
-    return 0
 
 
 def report(command: "cli.Report") -> int:
@@ -138,7 +149,7 @@ def report(command: "cli.Report") -> int:
     if not path.is_file():
         raise InputError(f"There is no {RESULTS} in {command.folder}; name the folder that ctuq reconstruct wrote.")
     result = Result.load(path)
-    with _output_folder(command.folder):
+    with held_folder(command.folder):
         print(f"Report: {_write_report(result, command.folder)}")
     return 0
 
@@ -154,23 +165,27 @@ def doctor(_: "cli.Doctor") -> int:
     return 0 if usable(checks) else 2
 
 
-def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, resume: bool) -> Path:
-    """Reconstruct into a folder; returns the report's path."""
+def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resume: bool) -> Path:
+    """Reconstruct into a folder that is held; returns the report's path."""
     keep_freed_memory()
-    checkpoint = folder / CHECKPOINT
+    checkpoint, report_file = folder / CHECKPOINT, folder / REPORT
+    if resume and not checkpoint.is_file() and _complete(folder, scan, options):
+        print(f"The results in {folder} are complete; there is nothing to do. Report: {report_file}")
+        return report_file
     if resume and not checkpoint.is_file():
-        raise InputError(f"There is nothing to resume in {folder}; leave --resume out to start anew.")
+        _log.warning("Nothing was kept in %s yet; the run begins anew.", folder)
     warn(scan.warnings)
-    with _output_folder(folder):
-        if not resume:
-            checkpoint.unlink(missing_ok=True)
-        result = _interruptible(scan, options, checkpoint)
+    if not resume:
+        remove(checkpoint)
+    with _told_how_to_go_on(checkpoint):
+        with ProgressBar() as bar:
+            result = pipeline.reconstruct(scan, options=options, progress=bar, checkpoint=checkpoint)
         result.save(folder / RESULTS)
         if result.std is None:
             (folder / "std.tif").unlink(missing_ok=True)
         write_tiff(result, folder)
-        report_file = _write_report(result, folder)
-        checkpoint.unlink(missing_ok=True)
+        _write_report(result, folder)
+        remove(checkpoint)
     for sentence in sentences(result):
         print(sentence)
     warn(tuple(text for text in result.warnings if text not in scan.warnings))
@@ -184,20 +199,37 @@ def warn(warnings: tuple[str, ...]) -> None:
         print(f"Warning: {text}", flush=True)
 
 
-def _interruptible(scan: Scan, options: pipeline.ReconstructOptions, checkpoint: Path) -> Result:
-    """Reconstruct with a progress bar; an interruption tells how to go on."""
+def _complete(folder: Path, scan: Scan, options: pipeline.ReconstructOptions) -> bool:
+    """Whether the folder's results are those that this run would make; results of another run are not to be replaced."""
+    if not (folder / RESULTS).is_file():
+        return False
+    result = Result.load(folder / RESULTS)
+    if not pipeline.made_by(result, scan, options):
+        raise InputError(
+            f"The results in {folder} are of another scan or other options, and no run is to be gone on with there; choose "
+            "another folder, or replace them with --overwrite."
+        )
+    return True
+
+
+@contextmanager
+def _told_how_to_go_on(checkpoint: Path) -> Iterator[None]:
+    """Whatever ends a run, the state that is kept is told."""
     try:
-        with ProgressBar() as bar:
-            return pipeline.reconstruct(scan, options=options, progress=bar, checkpoint=checkpoint)
+        yield
     except KeyboardInterrupt:
         told = "Interrupted before there was anything to keep; nothing was written."
         if checkpoint.is_file():
             told = f"Interrupted; the state is kept in {checkpoint.parent}: add --resume to the same command to go on."
         raise KeyboardInterrupt(told) from None
+    except Exception as error:
+        if checkpoint.is_file() and not isinstance(error, CheckpointError):
+            error.add_note(f"what was done is kept in {checkpoint.parent}, and --resume goes on from it")
+        raise
 
 
 def _write_report(result: Result, folder: Path) -> Path:
-    path = folder / "report.html"
+    path = folder / REPORT
     images = draw_all(result)
     write_report(result, path, images)
     write_figures(images, folder / "figures")
@@ -208,24 +240,6 @@ def _named(paths: tuple[Path, ...]) -> list[Path]:
     if not paths:
         raise InputError("Name a scan file.")
     return list(paths)
-
-
-@contextmanager
-def _output_folder(folder: Path) -> Iterator[None]:
-    """Make the folder, refuse before the work starts if it cannot be written; a new one that stays empty is removed."""
-    is_new = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise InputError(f"Cannot write into {folder} ({reason}); choose another folder.") from error
-    try:
-        yield
-    finally:
-        if is_new and not any(folder.iterdir()):
-            folder.rmdir()
 
 
 def _fraction(text: str) -> float:

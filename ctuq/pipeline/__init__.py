@@ -1,6 +1,6 @@
 """The main job: from a scan to an image with calibrated error bars."""
 
-from ctuq.pipeline.job import choose_grid, match_detector, plan, reconstruct
+from ctuq.pipeline.job import choose_grid, made_by, match_detector, plan, reconstruct
 from ctuq.pipeline.options import METHODS, Progress, ReconstructOptions
 
-__all__ = ["METHODS", "Progress", "ReconstructOptions", "choose_grid", "match_detector", "plan", "reconstruct"]
+__all__ = ["METHODS", "Progress", "ReconstructOptions", "choose_grid", "made_by", "match_detector", "plan", "reconstruct"]

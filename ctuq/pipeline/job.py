@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ctuq.errors import BackendError, InputError
+from ctuq.errors import BackendError, CtuqError, InputError
 from ctuq.linops.jacobian.network import linearise, weight_names
-from ctuq.linops.memory import available_memory
-from ctuq.pipeline.checkpoint import Checkpoint
+from ctuq.linops.memory import available_memory, require_memory
+from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.plan import Plan, measure, priced
 from ctuq.pipeline.threads import take_threads
 from ctuq.recon import CLASSICAL
-from ctuq.recon.dip import Data, DIPState, Generator, dip, finished, generator, trial_step
+from ctuq.recon.dip import Data, DIPState, Generator, generator, trial_step
 from ctuq.recon.holdout import default_views, held_views, split, useful_views
 from ctuq.scores.gaussian import (
     PATCHES,
@@ -30,6 +31,7 @@ from ctuq.scores.gaussian import (
     sampled_patch_log_likelihood,
     truth_scores,
 )
+from ctuq.stages import Stages
 from ctuq.tomo import ray_transform
 from ctuq.tomo.geometry import VolumeGrid, default_grid
 from ctuq.tomo.rays.transform import RayTransform
@@ -48,18 +50,26 @@ _WORTH_TELLING = 0.1
 _FIT = 4096
 """Bytes a pixel that the fit's activations and their gradients take."""
 
+_LESS = "choose a smaller --size or fewer --samples"
+
 _log = logging.getLogger(__name__)
 
 
 class Run:
-    """What the stages share: options, device, random numbers, clock, and who is told of progress."""
+    """What the stages share: options, device, random numbers, clock, what was done before, and who is told of progress."""
 
     def __init__(self, options: ReconstructOptions, progress: Callable[[Progress], None] | None):
         self.options = options
         self.device = _device(options.device)
         self.rng = torch.Generator().manual_seed(options.seed)
         self.timings: dict[str, float] = {}
+        self.checkpoint = Checkpoint(None, "")
         self._tell = progress
+
+    @property
+    def stages(self) -> Stages:
+        """Products of this run that need not be made again."""
+        return self.checkpoint.stages
 
     def tell(self, stage: str, done: int, total: int, message: str = "") -> None:
         if self._tell is not None:
@@ -67,9 +77,10 @@ class Run:
 
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start, spared = time.perf_counter(), self.stages.spared
         yield
-        self.timings[stage] = self.timings.get(stage, 0.0) + time.perf_counter() - start
+        spent = time.perf_counter() - start + self.stages.spared - spared
+        self.timings[stage] = self.timings.get(stage, 0.0) + spent
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +112,8 @@ def reconstruct(
     progress : callable, optional
         Is given a `Progress` now and then.
     checkpoint : path, optional
-        HDF5 file that keeps the fit's state; if it exists, the fit goes on from there.
+        HDF5 file that keeps what is done; if it exists, the run goes on from there. Beside it there is a folder
+        ``NAME.stages``; both can be removed when the result is in a file.
     **settings
         Fields of `ReconstructOptions`, for example ``size=96``.
 
@@ -124,6 +136,17 @@ def reconstruct(
     grid = choose_grid(scan, run.options.size)
     scan = match_detector(scan, grid)
     views = _split(run.options, scan)
+    _require_memory(run, grid)
+    run.checkpoint = Checkpoint.of(checkpoint, scan, run.options)
+    run.checkpoint.begin()
+    try:
+        return _reconstructed(run, scan, grid, views)
+    except CtuqError:
+        run.checkpoint.clear_if_new()
+        raise
+
+
+def _reconstructed(run: Run, scan: Scan, grid: VolumeGrid, views: _Views) -> Result:
     with run.clock("ray transform"):
         dense = run.options.method == "dip" and run.options.uncertainty
         A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix" if dense else "auto")
@@ -145,7 +168,7 @@ def reconstruct(
     )
     if method_name != "dip":
         return replace(base, scores={} if truth is None else {"truth": image_scores(base.mean, truth)})
-    return _with_dip(run, base, Data(A, y, weights), views, checkpoint)
+    return _with_dip(run, base, Data(A, y, weights), views)
 
 
 def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -> Plan:
@@ -179,19 +202,35 @@ def match_detector(scan: Scan, grid: VolumeGrid) -> Scan:
     return scan.binned(scan.geometry.binning(grid))
 
 
-def _with_dip(run: Run, base: Result, data: Data, views: _Views, path: Path | None) -> Result:
+def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
+    """Whether a result is what `reconstruct` makes of a scan with these options; the number of threads is let pass."""
+    used = match_detector(scan, choose_grid(scan, options.size))
+    settings = flat_settings(replace(options, threads=None))
+    same = {name: result.settings.get(name) == value for name, value in settings.items() if name != "threads"}
+    return all(same.values()) and digest_of(result.scan) == digest_of(used)
+
+
+def _require_memory(run: Run, grid: VolumeGrid) -> None:
+    """Refuse what cannot fit, before anything is begun: the fit's activations, and the samples."""
+    dip = run.options.method == "dip"
+    samples = 16 * run.options.samples if dip and run.options.uncertainty else 0
+    needed = grid.size * ((_FIT if dip else 64) + samples)
+    require_memory(needed, f"An image of {run.options.size} x {run.options.size} pixels", _LESS, run.device)
+
+
+def _with_dip(run: Run, base: Result, data: Data, views: _Views) -> Result:
     fit, stop = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
-    checkpoint = Checkpoint(path, base.scan, run.options)
-    kept = checkpoint.load(start)
-    take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
+    checkpoint, stages = run.checkpoint, run.stages
+    checkpoint.threads = take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
     if run.options.uncertainty:
         kept_route = None if checkpoint.way is None else checkpoint.way[0]
         plan = _plan(run, data, views, fit, generate=generate, start=start, chosen=kept_route)
         checkpoint.way = (plan.route, plan.products) if checkpoint.way is None else checkpoint.way
         base = replace(base, plan=plan.record())
+    checkpoint.begin()
     with run.clock("dip"):
-        state = _fit(run, generate, start, (fit, stop), checkpoint=checkpoint, kept=kept)
+        state = _fit(run, generate, start, (fit, stop))
         image = generate(state.best)[0].detach()
     history = {name: state.history[:, i].numpy() for i, name in enumerate(("iteration", "loss", "held_out_loss"))}
     base = replace(base, mean=image.cpu().numpy(), history=history, warnings=base.warnings + views.notes)
@@ -212,10 +251,11 @@ def _with_dip(run: Run, base: Result, data: Data, views: _Views, path: Path | No
             rank=way.rank,
             rng=run.rng,
             progress=lambda done, total: run.tell("Jacobian", done, total),
+            stages=stages,
         )
     with run.clock("evidence"):
         run.tell("Evidence", 0, 1)
-        found = estimate(model, data.y, views.held, variation=run.options.variation, rng=run.rng, way=way)
+        found = estimate(model, data.y, views.held, variation=run.options.variation, rng=run.rng, way=way, stages=stages)
         run.tell("Evidence", 1, 1, f"log evidence {found.evidence.value:.1f}")
     return _assembled(run, base, model, found)
 
@@ -253,12 +293,13 @@ def _assembled(run: Run, base: Result, model: ImageModel, found: Estimate) -> Re
     with run.clock("samples"):
         run.tell("Samples", 0, 1)
         raw = posterior.std().cpu().numpy().astype(np.float32)
-        deviations = (scale * posterior.deviations(run.options.samples, rng=run.rng)).cpu().numpy().astype(np.float32)
+        draws = run.stages.once("samples", lambda: posterior.deviations(run.options.samples, rng=run.rng), rng=run.rng)
+        deviations = (scale * draws).cpu().numpy().astype(np.float32)
         kept = min(run.options.directions, max(1, _KEPT // (4 * raw.size)))
         waves, directions = waves_of(kept, raw.shape), None
         if kept:
-            leading = scale * posterior.directions(kept, waves=waves, rng=run.rng)
-            directions = leading.cpu().numpy().astype(np.float32)
+            leading = run.stages.once("directions", lambda: posterior.directions(kept, waves=waves, rng=run.rng), rng=run.rng)
+            directions = (scale * leading).cpu().numpy().astype(np.float32)
         run.tell("Samples", 1, 1)
     mean = (model.image.double() + found.correction).cpu().numpy().astype(np.float32)
     std = (scale * raw).astype(np.float32)
@@ -321,24 +362,15 @@ def _split(options: ReconstructOptions, scan: Scan) -> _Views:
     return _Views(np.setdiff1d(every, held), held)
 
 
-def _fit(
-    run: Run,
-    generate: Generator,
-    start: dict[str, Tensor],
-    data: tuple[Data, Data],
-    *,
-    checkpoint: Checkpoint,
-    kept: DIPState | None,
-) -> DIPState:
-    options, state = run.options.dip, kept
-    if kept is None or not finished(kept, options):
-        for state in dip(generate, start, *data, options, resume=kept):
-            checkpoint.save(state, options)
-            text = f"held-out misfit {float(state.history[-1, 2]):.3g}"
-            run.tell("Deep Image Prior", min(state.iteration, options.length), options.length, text)
-        run.tell("Deep Image Prior", options.length, options.length)
-    assert state is not None
-    checkpoint.save(state, options, last=True)
+def _fit(run: Run, generate: Generator, start: dict[str, Tensor], data: tuple[Data, Data]) -> DIPState:
+    options = run.options.dip
+
+    def tell(state: DIPState) -> None:
+        text = f"held-out misfit {float(state.history[-1, 2]):.3g}"
+        run.tell("Deep Image Prior", min(state.iteration, options.length), options.length, text)
+
+    state = run.checkpoint.fit(generate, start, data, options, tell=tell)
+    run.tell("Deep Image Prior", options.length, options.length)
     return state
 
 
@@ -349,7 +381,8 @@ def _classical(run: Run, A: RayTransform, y: Tensor, weights: Tensor) -> dict[st
     with run.clock("classical"):
         for i, name in enumerate(names):
             run.tell("Classical reconstructions", i, len(names), name)
-            images[name] = CLASSICAL[name](A, y, weights=weights).cpu().numpy().astype(np.float32)
+            image = run.stages.once(name, partial(CLASSICAL[name], A, y, weights=weights))
+            images[name] = image.cpu().numpy().astype(np.float32)
         run.tell("Classical reconstructions", len(names), len(names))
     return images
 
@@ -362,9 +395,18 @@ def _tensors(scan: Scan, device: torch.device) -> tuple[Tensor, Tensor]:
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise BackendError(f"The device {name!r} was asked for, and PyTorch finds no GPU; use --device cpu.")
     try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"There is no device {name!r}; use 'auto', 'cpu' or 'cuda'.") from error
+        device = torch.device(name)
+    except (RuntimeError, ValueError, TypeError):
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        # Others that torch knows lack float64, sparse matrices, or (meta) values.
+        raise InputError(f"ctuq cannot compute on a device {name!r}; use 'auto', 'cpu', 'cuda' or 'cuda:N'.")
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise BackendError(f"The device {name!r} was asked for, and PyTorch finds no GPU; use --device cpu.")
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise BackendError(f"The device {name!r} was asked for, and the last GPU here is cuda:{last}.")
+    return device

@@ -13,6 +13,8 @@ from ctuq.versions import versions_of
 
 METHODS = ("dip", *CLASSICAL)
 _WHOLE = ("size", "samples", "directions", "calibration_views", "seed", "threads")
+_MOST = {"size": 16384, "samples": 100_000, "directions": 100_000, "threads": 4096}
+"""Beyond any machine: such numbers are typing errors, and the system may not survive the attempt."""
 _LIBRARIES = ("ctuq", "torch", "numpy", "scipy", "astra-toolbox", "odl", "h5py", "scikit-image")
 
 
@@ -72,6 +74,9 @@ class ReconstructOptions:
                 raise InputError(f"The option {name} takes a whole number, not {number!r}.")
         if self.size < 8:
             raise InputError(f"The image size must be at least 8 pixels, got {self.size}.")
+        for name, most in _MOST.items():
+            if (getattr(self, name) or 0) > most:
+                raise InputError(f"The option {name} can be {most} at most, got {getattr(self, name)}.")
         for name, number in (("threads", self.threads or 0), ("samples", self.samples), ("directions", self.directions)):
             if number < 0:
                 raise InputError(f"The number of {name} cannot be negative, got {number}.")

@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from ctuq.laplace.evidence.hyperprior import Hyperprior
 from ctuq.laplace.fit import maximise
 from ctuq.laplace.system.problem import Point
 from ctuq.scores.gaussian import gaussian_scores
+from ctuq.stages import Stages
 from ctuq.uncertainty.calibration import Scales, learn_scales
 from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.posterior import ImagePosterior, SolvedRays
@@ -98,6 +100,7 @@ def estimate(
     rng: torch.Generator | None = None,
     way: Route | None = None,
     floor_shape: float = _FLOOR_SHAPE,
+    stages: Stages | None = None,
 ) -> Estimate:
     """Evidence on the fitted views, scales from the held-out ones, posterior given all.
 
@@ -116,20 +119,29 @@ def estimate(
         What is exact; by default by size alone.
     floor_shape : float
         See `log_hyperprior`.
+    stages : Stages, optional
+        Keeps what is dear.
     """
     rng = torch.Generator().manual_seed(0) if rng is None else rng
+    stages = Stages() if stages is None else stages
     unseen = torch.isin(model.views, torch.as_tensor(held_out, device=model.views.device))
     if way is None:
         way = route(model.image.numel(), len(unseen), int((~unseen).sum()), 0)
     method = "dense" if way.exact_evidence else "em"
-    evidence = fit_evidence(model, ~unseen, variation=variation, rng=rng, method=method, floor_shape=floor_shape)
+
+    def maximised() -> dict[str, Any]:
+        found = fit_evidence(model, ~unseen, variation=variation, rng=rng, method=method, floor_shape=floor_shape)
+        return {f.name: getattr(found, f.name) for f in fields(found)}
+
+    evidence = Evidence(**stages.once("evidence", maximised, rng=rng))
     scales, calibration = Scales(1, 1, float("inf"), float("inf")), None
     correction = torch.zeros_like(model.mean)
-    given = SolvedRays.on(model, evidence.point, dense=way.dense_noise)
+    given = SolvedRays.on(model, evidence.point, dense=way.dense_noise, stages=stages)
     if len(held_out):
         scales, calibration, correction = _calibrate(given, y, held_out, unseen)
     posterior = ImagePosterior(given, rng=rng)
-    return Estimate(evidence, posterior, scales, calibration, correction, _leave_one_out(given, way.dense_noise))
+    left_out = stages.once("leave one out", lambda: _leave_one_out(given, way.dense_noise))
+    return Estimate(evidence, posterior, scales, calibration, correction, left_out)
 
 
 def fit_evidence(

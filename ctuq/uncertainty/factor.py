@@ -7,6 +7,7 @@ angle design are algebra on Q (pixels, r) and on ``C_c = B D_c B^T`` (r, r).
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from ctuq.errors import InputError
 from ctuq.laplace import FilterProcess, g_prior, isotropic, layerwise
 from ctuq.laplace.priors.diagonal import Prior
 from ctuq.linops.jacobian.network import Jacobian
+from ctuq.stages import Stages
 
 PRIORS = ("isotropic", "layerwise", "filter", "g")
 REMAINDER = 64
@@ -82,6 +84,7 @@ def factorise(
     observe: Callable[[Tensor], Tensor],
     rng: torch.Generator,
     progress: Callable[[int, int], None] | None = None,
+    stages: Stages | None = None,
 ) -> NetworkFactor:
     """The factor of ``scale`` times a Jacobian.
 
@@ -99,10 +102,12 @@ def factorise(
     rng : torch.Generator
     progress : callable, optional
         ``progress(done, total)`` in products.
+    stages : Stages, optional
+        Keeps the products.
     """
     if prior not in PRIORS:
         raise InputError(f"There is no prior {prior!r}; choose one of {', '.join(PRIORS)}.")
-    work = _Work(jacobian, scale, progress, sum(products_of(jacobian.range.size, rank)))
+    work = _Work(jacobian, scale, progress, sum(products_of(jacobian.range.size, rank)), stages or Stages())
     if rank >= jacobian.range.size:
         rows = work.rows(torch.eye(jacobian.range.size, device=jacobian.domain.device))
         made = _prior(prior, jacobian, rows, None, observe)
@@ -140,10 +145,13 @@ def _prior(name: str, jacobian: Jacobian, rows: Tensor, basis: Tensor | None, ob
 
 
 class _Work:
-    """Products with ``scale J`` in batches, counted."""
+    """Products with ``scale J`` in batches, counted, and kept by their number."""
 
-    def __init__(self, jacobian: Jacobian, scale: float, progress: Callable[[int, int], None] | None, total: int):
+    def __init__(
+        self, jacobian: Jacobian, scale: float, progress: Callable[[int, int], None] | None, total: int, stages: Stages
+    ):
         self._jacobian, self._scale, self._progress, self._total, self._done = jacobian, scale, progress, total, 0
+        self._stages = stages
 
     def images(self, weights: Tensor) -> Tensor:
         """Images (k, d) of weight vectors."""
@@ -154,7 +162,8 @@ class _Work:
         out = torch.empty(count, self._jacobian.range.size, device=self._jacobian.domain.device)
         for start in range(0, count, _BATCH):
             n = min(_BATCH, count - start)
-            out[start : start + n] = self.images(self._jacobian.domain.randn(n, rng=rng))
+            weights = self._jacobian.domain.randn(n, rng=rng)
+            out[start : start + n] = self._kept(partial(self.images, weights))
             self._told(n)
         return out
 
@@ -162,10 +171,13 @@ class _Work:
         """``x^T scale J`` (k, P) for rows of images (k, d)."""
         out = torch.empty(len(images), self._jacobian.domain.size, device=images.device)
         for start in range(0, len(images), _BATCH):
-            part = images[start : start + _BATCH]
-            out[start : start + _BATCH] = self._jacobian.T(part.reshape(-1, *self._jacobian.range.shape))
+            part = images[start : start + _BATCH].reshape(-1, *self._jacobian.range.shape)
+            out[start : start + len(part)] = self._kept(partial(self._jacobian.T, part))
             self._told(len(part))
         return out.mul_(self._scale)
+
+    def _kept(self, product: Callable[[], Tensor]) -> Tensor:
+        return self._stages.once(f"product {self._done}", product).to(self._jacobian.domain.device)
 
     def _told(self, n: int) -> None:
         self._done += n

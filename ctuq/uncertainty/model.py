@@ -16,6 +16,7 @@ from ctuq.laplace.system.problem import Problem
 from ctuq.linops.jacobian.network import Jacobian
 from ctuq.linops.operator import LinearOperator, Space
 from ctuq.linops.sparse import SparseRows
+from ctuq.stages import Stages
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.tomo.rays.transform import require_exact_transpose
 from ctuq.uncertainty.factor import NetworkFactor, factorise
@@ -147,6 +148,7 @@ def image_model(
     rank: int,
     rng: torch.Generator,
     progress: Callable[[int, int], None] | None = None,
+    stages: Stages | None = None,
 ) -> ImageModel:
     """The linear model of a scan at a fitted network: every product with the network that error bars take.
 
@@ -169,6 +171,8 @@ def image_model(
         For the draws that the factor is made from.
     progress : callable, optional
         ``progress(done, total)`` after each batch of products.
+    stages : Stages, optional
+        Keeps what is dear.
 
     Raises
     ------
@@ -182,7 +186,7 @@ def image_model(
     root = precision.sqrt()
     rows = sp.csr_array(A.matrix[kept.cpu().numpy()]).multiply(root.cpu().numpy()[:, None])
     matrix = SparseRows(sp.csr_array(rows), device, image=tuple(image.shape))
-    factor = factorise(jacobian, scale, prior, rank, observe=matrix, rng=rng, progress=progress)
+    factor = factorise(jacobian, scale, prior, rank, observe=matrix, rng=rng, progress=progress, stages=stages)
     slopes = torch.stack([torch.ones_like(image).double(), _gradient(image.double())]).flatten(1)
     if factor.rest is not None:
         slopes = torch.cat([slopes, factor.rest.sqrt()[None]])

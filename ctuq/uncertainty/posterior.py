@@ -30,6 +30,7 @@ from ctuq.linops.operator import LinearOperator, Space
 from ctuq.linops.precondition import nystrom
 from ctuq.linops.solve import CG, Solution
 from ctuq.linops.sparse import SparseRows
+from ctuq.stages import Stages, named
 from ctuq.uncertainty.kept import cosine_waves
 from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.route import DENSE, DRAWS, EXACT_WORK
@@ -54,13 +55,16 @@ class SolvedRays:
     Z: Tensor
 
     @classmethod
-    def on(cls, model: ImageModel, point: Point, *, dense: bool | None = None) -> "SolvedRays":
-        """Condition on all rays of a model; ``dense`` factorises noise and floors, by default up to `DENSE` unknowns."""
+    def on(cls, model: ImageModel, point: Point, *, dense: bool | None = None, stages: Stages | None = None) -> "SolvedRays":
+        """Condition on all rays of a model; ``dense`` factorises noise and floors, by default up to `DENSE` unknowns.
+
+        ``stages`` keeps solutions that took long.
+        """
         system = System(model.problem(), model.prior, point)
         root = system.noise_root()
         v = model.misfit(point.psi)
         dense = min(model.features.matrix.shape) <= DENSE if dense is None else dense
-        noise = _NoiseSolve(model.features.matrix, root, v, dense)
+        noise = _NoiseSolve(model.features.matrix, root, v, dense, stages or Stages())
         seen = model.features.basis / root
         W = noise(seen.T).T
         C = stable_cholesky(model.prior.mixing(point.psi))
@@ -312,8 +316,8 @@ class _NoiseSolve:
         Of which of the two.
     """
 
-    def __init__(self, matrix: SparseRows, root: Tensor, v: Tensor, dense: bool):
-        self._matrix, self._root, self._v = matrix, root, v
+    def __init__(self, matrix: SparseRows, root: Tensor, v: Tensor, dense: bool, stages: Stages):
+        self._matrix, self._root, self._v, self._stages = matrix, root, v, stages
         self.factor: Tensor | None = None
         self.over_pixels = matrix.shape[0] > matrix.shape[1]
         self._trivial = float(v.max()) == 0
@@ -360,7 +364,10 @@ class _NoiseSolve:
             return b - self._matrix(size * seen) / self._root
         if self.factor is not None:
             return torch.cholesky_solve(b.T, self.factor).T
-        return torch.cat([self._refined(part) for part in b.split(_BATCH)])
+        return torch.cat([self._kept(part) for part in b.split(_BATCH)])
+
+    def _kept(self, b: Tensor) -> Tensor:
+        return self._stages.once(f"solve {named(b, self._v, self._root)}", lambda: self._refined(b)).to(b.device)
 
     def _refined(self, b: Tensor) -> Tensor:
         value, left = torch.zeros_like(b), b

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ctuq.app import cli
-from ctuq.errors import InputError
+from ctuq.errors import InputError, ResourceError
 
 
 def parsed(monkeypatch, *arguments):
@@ -77,11 +77,13 @@ def test_the_flags_of_the_other_commands(monkeypatch):
     ("error", "code", "said"),
     [
         (InputError("The file is odd."), 2, "The file is odd."),
-        (MemoryError(), 2, "too little memory"),
-        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), 2, "too little memory"),
-        (OSError(errno.ENOSPC, "No space left on device", "x"), 2, "disk is full"),
+        (MemoryError(), 4, "too little memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried"), 4, "too little memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), 4, "too little memory"),
+        (ResourceError("It needs 9 GiB."), 4, "It needs 9 GiB."),
+        (OSError(errno.ENOSPC, "No space left on device", "x"), 4, "disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "x.h5"), 2, "x.h5: permission denied."),
-        (KeyboardInterrupt("Interrupted; add --resume."), 2, "--resume"),
+        (KeyboardInterrupt("Interrupted; add --resume."), 3, "--resume"),
         (ZeroDivisionError("oh"), 1, "defect of ctuq (ZeroDivisionError: oh)"),
     ],
 )

@@ -79,7 +79,7 @@ def test_without_uncertainty_no_std_is_written_nor_kept_from_before(pipeline, ba
     words = ["reconstruct", str(scan_file), "-o", str(tmp_path)]
     assert cli.main(words) == 0
     pipeline.outcome = bare
-    assert cli.main([*words, "--no-uncertainty"]) == 0
+    assert cli.main([*words, "--no-uncertainty", "--overwrite"]) == 0
     assert not pipeline.options.uncertainty
     assert not (tmp_path / "std.tif").exists() and not (tmp_path / "figures" / "std.png").exists()
     assert (tmp_path / "mean.tif").exists() and (tmp_path / "figures" / "sinogram.png").exists()
@@ -88,7 +88,7 @@ def test_without_uncertainty_no_std_is_written_nor_kept_from_before(pipeline, ba
 def test_an_interruption_keeps_the_state_and_resume_uses_it(pipeline, bare, scan_file, tmp_path, capsys):
     pipeline.outcome = KeyboardInterrupt()
     words = ["reconstruct", str(scan_file), "-o", str(tmp_path)]
-    assert cli.main(words) == 2
+    assert cli.main(words) == 3
     assert "--resume" in told(capsys)
     assert [path.name for path in tmp_path.iterdir()] == [commands.CHECKPOINT]
     pipeline.outcome = bare
@@ -109,16 +109,20 @@ def test_an_interrupted_fit_goes_on_to_what_it_would_have_been(scan_file, tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr(commands.ProgressBar, "__call__", interrupted)
-        assert cli.main([*words, "-o", str(tmp_path / "parts")]) == 2
+        assert cli.main([*words, "-o", str(tmp_path / "parts")]) == 3
     assert "--resume" in told(capsys)
     assert cli.main([*words, "-o", str(tmp_path / "parts"), "--resume"]) == 0
     whole, parts = (Result.load(tmp_path / name / "results.h5") for name in ("whole", "parts"))
     np.testing.assert_allclose(parts.mean, whole.mean, atol=1e-3 * whole.mean.max())
 
 
-def test_an_old_state_is_not_used_without_resume(pipeline, scan_file, tmp_path):
+def test_an_old_state_is_neither_used_nor_removed_unasked(pipeline, scan_file, tmp_path, capsys):
     (tmp_path / commands.CHECKPOINT).write_bytes(b"old")
-    assert cli.main(["reconstruct", str(scan_file), "-o", str(tmp_path)]) == 0
+    words = ["reconstruct", str(scan_file), "-o", str(tmp_path)]
+    assert cli.main(words) == 2
+    assert "--resume" in (said := told(capsys)) and "--overwrite" in said
+    assert (tmp_path / commands.CHECKPOINT).read_bytes() == b"old"
+    assert cli.main([*words, "--overwrite"]) == 0
     assert not pipeline.resumed
 
 
@@ -130,7 +134,7 @@ def test_there_must_be_something_to_resume(pipeline, scan_file, tmp_path, capsys
 
 def test_trouble_in_the_work_leaves_no_folder(pipeline, scan_file, tmp_path, capsys):
     pipeline.outcome = ResourceError("The Jacobian needs 99 GiB; choose a smaller image.")
-    assert cli.main(["reconstruct", str(scan_file), "-o", str(tmp_path / "run")]) == 2
+    assert cli.main(["reconstruct", str(scan_file), "-o", str(tmp_path / "run")]) == 4
     assert "99 GiB" in told(capsys)
     assert not (tmp_path / "run").exists()
 
@@ -141,7 +145,7 @@ def test_a_full_disk_leaves_the_earlier_result(pipeline, scan_file, tmp_path, ca
     before = (tmp_path / "results.h5").read_bytes()
     monkeypatch.setattr(commands, "write_tiff", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     monkeypatch.setattr(Result, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
-    assert cli.main(words) == 2
+    assert cli.main([*words, "--overwrite"]) == 4
     assert "disk is full" in told(capsys)
     assert (tmp_path / "results.h5").read_bytes() == before
 
@@ -216,7 +220,7 @@ def test_what_cannot_be_computed_is_refused_in_one_line(scan_file, tmp_path, cap
 
 def test_too_little_memory_is_told_with_what_is_needed(scan_file, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("ctuq.linops.memory.available_memory", lambda device="cpu": 10_000)
-    assert cli.main(["reconstruct", str(scan_file), "-o", str(tmp_path / "run")]) == 2
+    assert cli.main(["reconstruct", str(scan_file), "-o", str(tmp_path / "run")]) == 4
     assert "GiB" in told(capsys)
     assert not (tmp_path / "run").exists()
 
@@ -290,5 +294,5 @@ def test_the_demo_takes_30_views_of_the_walnut_and_opens_nothing_unless_asked(pi
     monkeypatch.setenv("DISPLAY", ":0")
     assert cli.main(["demo", "-o", str(tmp_path / "d"), "--size", "32", "--no-open"]) == 0
     assert (pipeline.scan.n_angles, pipeline.options.size, opened) == (30, 32, [])
-    assert cli.main(["demo", "-o", str(tmp_path / "d")]) == 0
+    assert cli.main(["demo", "-o", str(tmp_path / "d"), "--overwrite"]) == 0
     assert opened == [(tmp_path / "d" / "report.html").resolve().as_uri()]

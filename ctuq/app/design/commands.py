@@ -14,10 +14,10 @@ from ctuq.app.design.text import angle_list, log_lines, status_lines, suggestion
 from ctuq.app.progress import told_about
 from ctuq.design.session import file as sessionfile
 from ctuq.design.session.file import Record, Settings
-from ctuq.design.session.locks import locked
 from ctuq.design.session.plan import learning_due, take_planned
 from ctuq.design.state import Suggestion
 from ctuq.errors import InputError
+from ctuq.locks import locked
 from ctuq.records import write_whole
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ from ctuq.design.measurements import taken_back, taken_in
 from ctuq.design.session import file as sessionfile
 from ctuq.design.session.builder import DesignerBuilder
 from ctuq.design.session.file import Record, Settings
-from ctuq.design.session.locks import BusyError, locked
 from ctuq.design.session.model import LearnedModel
 from ctuq.design.session.pilot import pilot_suggestion
 from ctuq.design.session.plan import covers, in_pilot, learning_due, noted, take_planned
 from ctuq.design.session.problem import binned, candidates_at, counted, new_record
 from ctuq.design.state import DesignState, Suggestion, learned
 from ctuq.errors import InputError
+from ctuq.locks import BusyError, locked
 from ctuq.tomo.geometry import Geometry
 
 _log = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ from scanner import GEOMETRY, SIZE, TINY, by_designer, grown, measure, piloted, 
 
 from ctuq.design import A_OPTIMAL, PRIORS, Designer, DesignProblem, Every, Isotropic, Matern, learner
 from ctuq.design.session import file as sessionfile
-from ctuq.design.session.locks import locked
 from ctuq.design.session.model import network_options
 from ctuq.design.session.plan import ANEW, learning_due
 from ctuq.design.session.problem import design_problem
 from ctuq.design.session.session import Session
 from ctuq.errors import InputError
+from ctuq.locks import locked
 from ctuq.tomo import FanBeam
 
 
