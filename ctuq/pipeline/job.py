@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ctuq.errors import BackendError, CtuqError, InputError
+from ctuq.errors import CtuqError, InputError
 from ctuq.linops.jacobian.network import linearise, weight_names
 from ctuq.linops.memory import available_memory, require_memory
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
+from ctuq.pipeline.devices import device_of
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.plan import Plan, measure, priced
 from ctuq.pipeline.threads import take_threads
@@ -60,7 +61,7 @@ class Run:
 
     def __init__(self, options: ReconstructOptions, progress: Callable[[Progress], None] | None):
         self.options = options
-        self.device = _device(options.device)
+        self.device = device_of(options.device)
         self.rng = torch.Generator().manual_seed(options.seed)
         self.timings: dict[str, float] = {}
         self.checkpoint = Checkpoint(None, "")
@@ -390,23 +391,3 @@ def _classical(run: Run, A: RayTransform, y: Tensor, weights: Tensor) -> dict[st
 def _tensors(scan: Scan, device: torch.device) -> tuple[Tensor, Tensor]:
     weights = np.ones_like(scan.projections) if scan.weights is None else scan.weights
     return torch.tensor(scan.projections, device=device), torch.tensor(weights, device=device)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except (RuntimeError, ValueError, TypeError):
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        # Others that torch knows lack float64, sparse matrices, or (meta) values.
-        raise InputError(f"ctuq cannot compute on a device {name!r}; use 'auto', 'cpu', 'cuda' or 'cuda:N'.")
-    if device.type == "cpu":
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise BackendError(f"The device {name!r} was asked for, and PyTorch finds no GPU; use --device cpu.")
-    if device.index is not None and device.index >= torch.cuda.device_count():
-        last = torch.cuda.device_count() - 1
-        raise BackendError(f"The device {name!r} was asked for, and the last GPU here is cuda:{last}.")
-    return device

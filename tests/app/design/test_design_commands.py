@@ -330,7 +330,7 @@ def test_an_interruption_says_that_nothing_is_lost(running, tmp_path, capsys, mo
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Session, "update", interrupted)
-    assert design("tell", running, scan_at(tmp_path / "n.h5", [30])) == 2
+    assert design("tell", running, scan_at(tmp_path / "n.h5", [30])) == 3
     assert "what was told is kept" in told(capsys)
     assert len(Session(running).state.views) == 4
 
