@@ -146,7 +146,7 @@ class Checkpoint:
                 self.way = Route(**tree["way"]["route"]), ProductChoice(**tree["way"]["products"])
             _state_of(self._state, torch.device("cpu"))
         except _DAMAGE as error:
-            if isinstance(error, OtherWorkError):
+            if isinstance(error, CheckpointError):
                 raise
             raise InputError(
                 f"'{path}' is damaged or of another ctuq, and cannot be gone on from; start anew (--overwrite)."
@@ -154,17 +154,17 @@ class Checkpoint:
 
     def _refuse_other(self, path: Path, data: str, settings: Mapping[str, Any]) -> None:
         if data != self._data:
-            raise OtherWorkError(f"'{path}' belongs to another scan or other views of it; give the same, or {_ANEW}.")
+            raise CheckpointError(f"'{path}' belongs to another scan or other views of it; give the same, or {_ANEW}.")
         for name in sorted(settings.keys() | self._settings.keys()):
             before, now = settings.get(name), self._settings.get(name)
             if before != now:
-                raise OtherWorkError(
+                raise CheckpointError(
                     f"'{path}' was begun with other options ({name} {before}, now {now}); give the same, or {_ANEW}."
                 )
 
 
-class OtherWorkError(InputError):
-    """A checkpoint belongs to another scan or other options."""
+class CheckpointError(InputError):
+    """A checkpoint is damaged, or belongs to another scan or other options."""
 
 
 def remove(path: Path) -> None:
