@@ -1,4 +1,4 @@
-"""MRC stacks (``.mrc``, ``.ali``, ``.st``, ``.rec``, ``.mrcs``) of electron tomography, in either byte order, maybe gzipped.
+"""MRC stacks (``.mrc``, ``.ali``, ``.st``, ``.rec``, ``.mrcs``) of electron tomography, in either byte order, maybe packed.
 
 Header fields by the MRC2014 standard: NX, NY, NZ, MODE, the cell's size in Ångström over the sampling MX, the extended header's
 length, the machine stamp; of mode 0 IMOD's flag says whether bytes are signed. Columns are x, rows y, sections the views.
@@ -8,12 +8,14 @@ turns the specimen about the y axis by the right hand, so a point falls on x cos
 IMOD's z.
 """
 
+import bz2
 import gzip
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +26,7 @@ from ctuq.files.formats.sidefile import decoded
 from ctuq.memory import require_room
 
 NAMES = (".mrc", ".ali", ".st", ".rec", ".mrcs", ".map")
-_GZIP = b"\x1f\x8b"
+_PACKED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
 _HEADER = 1024
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
 _IMOD, _SIGNED = 1146047817, 1
@@ -50,7 +52,7 @@ class _Stack:
 
 def is_mrc(path: Path) -> bool:
     """Whether a file's header is that of an MRC stack: by its stamp, or by its name and sizes that agree with its length."""
-    named = path.name.lower().removesuffix(".gz").endswith(NAMES)
+    named = _unpacked(path.name).lower().endswith(NAMES)
     try:
         header = _content(path, 0, _HEADER)
         return len(header) == _HEADER and (header[208:211] == b"MAP" or named)
@@ -67,8 +69,11 @@ def read_mrc(path: Path, row: int | None) -> Raw:
         If the file is truncated, of a mode that is not read, or has another number of angles.
     """
     stack = _header(path)
+    if stack.shape[0] == 1:  # one picture: a sinogram
+        fields: dict[str, object] = {} if stack.pixel is None else {"pixel": stack.pixel}
+        return Raw("MRC stack", _rows(path, stack, slice(0, stack.shape[1]))[0], "log", fields)
     row = middle_row(stack.shape, row, str(path))
-    fields: dict[str, object] = {} if stack.pixel is None else {"pixel": stack.pixel}
+    fields = {} if stack.pixel is None else {"pixel": stack.pixel}
     warnings: tuple[str, ...] = ()
     found = _angles_beside(path)
     if found is not None:
@@ -93,8 +98,8 @@ def load_mrc(path: Path) -> NDArray:
 
 
 def _rows(path: Path, stack: _Stack, rows: slice) -> NDArray:
-    """These rows of every section; of a file that is not gzipped nothing else is read."""
-    if _is_gzipped(path):
+    """These rows of every section; of a file that is not packed nothing else is read."""
+    if _opener(path):
         require_room(stack.shape, stack.dtype.itemsize, f"'{path}'", "unpack it, so that one row can be read alone")
         content = _content(path, stack.start, stack.end - stack.start)
         if len(content) < stack.end - stack.start:
@@ -135,15 +140,21 @@ def _pixel(numbers: NDArray, lengths: NDArray) -> float | None:
     return pitch * _MM if np.isfinite(pitch) and pitch > 0 and pitch != 1.0 else None
 
 
-def _is_gzipped(path: Path) -> bool:
+def _unpacked(name: str) -> str:
+    return re.sub(r"(?i)\.(gz|bz2)$", "", name)
+
+
+def _opener(path: Path) -> Callable[..., Any] | None:
+    """What opens a packed file."""
     with path.open("rb") as file:
-        return file.read(2) == _GZIP
+        return _PACKED.get(file.read(2))
 
 
 def _content(path: Path, start: int, count: int) -> bytes:
-    """So many bytes from a place on, of what is inside if the file is gzipped."""
+    """So many bytes from a place on, of what is inside if the file is packed."""
+    opener = _opener(path)
     try:
-        with gzip.open(path) if _is_gzipped(path) else path.open("rb") as file:
+        with path.open("rb") if opener is None else opener(path) as file:
             file.seek(start)
             return file.read(count)
     except EOFError:
@@ -152,7 +163,7 @@ def _content(path: Path, start: int, count: int) -> bytes:
 
 def _angles_beside(path: Path) -> Path | None:
     """The file of angles that belongs to a stack: of its whole name, its stem, or that without IMOD's ``_ali``."""
-    name = path.name.removesuffix(".gz")
+    name = _unpacked(path.name)
     stem = name.rpartition(".")[0] or name
     stems = [part.lower() for part in (name, stem, re.sub(r"(?i)[_-]?(ali|st|preali)$", "", stem)) if part]
     aligned = name.lower().endswith(".ali") or stem.lower().endswith("ali")

@@ -21,7 +21,7 @@ from ctuq.files.formats.sidefile import SideFile, beside, decoded, last_name, re
 
 SUFFIX = ".xtekct"
 _PICTURES = (".tif", ".tiff")
-_TILTED, _START = 0.1, 4096
+_TILTED, _START, _DIVIDED = 0.1, 4096, 10.0
 
 
 def is_xtekct(path: Path) -> bool:
@@ -61,18 +61,27 @@ def read_nikon(path: Path, row: int | None) -> Raw:
         **_offsets(settings),
     }
     white = settings.number("whitelevel")
+    values = picture_rows(list(kept.values()), row, shape)
+    divided = values.dtype.kind == "f" and float(values.max()) < _DIVIDED
+    more = len(files) - len(kept)
+    told = {
+        f"The pictures reach {values.max():.3g}: they are taken as transmission, divided by the white level before.": divided,
+        f"{more} pictures beyond the {views} projections of the file are left out.": more > 0,
+        left_out(list(files), views): True,
+        _tilt(settings): True,
+    }
     raw = Raw(
         "Nikon XTek",
-        picture_rows(list(kept.values()), row, shape),
-        "counts",
+        values,
+        "transmission" if divided else "counts",
         fields,
-        flats=None if not white else np.full((1, shape[1]), white),
+        flats=np.full((1, shape[1]), white) if white and not divided else None,
         row=row,
         rows=shape[0],
         facts={"sample": settings.text("name"), "instrument": "Nikon X-Tek"},
         stated=bool(white),
     )
-    return raw.warned(*warnings, *(text for text in (left_out(list(files), views), _tilt(settings)) if text))
+    return raw.warned(*warnings, *(text for text, holds in told.items() if text and holds))
 
 
 def _folder(settings: SideFile) -> Path:

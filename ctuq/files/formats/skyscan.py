@@ -17,7 +17,7 @@ from ctuq.errors import InputError
 from ctuq.files.formats.cone import fan_row
 from ctuq.files.formats.raw import Raw
 from ctuq.files.formats.series import left_out, numbered, picture_rows, picture_shape
-from ctuq.files.formats.sidefile import SideFile, beside, decoded, read_sidefile, the_one
+from ctuq.files.formats.sidefile import SideFile, beside, decoded, last_name, read_sidefile, the_one
 
 SUFFIX = ".log"
 _PICTURES = (".tif", ".tiff")
@@ -48,7 +48,9 @@ def read_skyscan(path: Path, row: int | None) -> Raw:
     """
     settings = read_sidefile(the_one(path, skyscan_logs(path) if path.is_dir() else [], "SkyScan log"))
     step = settings.needed("rotation step (deg)", "rotation step(deg)", "angular step (deg)")
-    files = numbered(settings.path.parent, settings.text("filename prefix") or settings.path.stem, _PICTURES, settings.path)
+    files = numbered(
+        settings.path.parent, last_name(settings.text("filename prefix")) or settings.path.stem, _PICTURES, settings.path
+    )
     shape = picture_shape(next(iter(files.values())))
     fields, slope = _lengths(settings, shape)
     line = settings.number("optical axis (line)")

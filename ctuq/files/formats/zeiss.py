@@ -83,14 +83,13 @@ class _Scan:
         return raw.warned(*warnings, *((text,) if largest > _STILL else ()))
 
     def _views(self) -> int:
-        mode = self._number("ImageInfo/AcquisitionMode", "<i4")
-        if mode is not None and mode != 0:
-            raise InputError(f"'{self._path}' holds slices of a reconstruction, no projections; give the .txrm of the scan.")
         said = self._size("NoOfImages")
         taken = self._number("ImageInfo/ImagesTaken", "<i4") or said
         there = sum(self._ole.exists(f"ImageData{n // 100 + 1}/Image{n + 1}") for n in range(min(said, int(taken))))
         if there < 2:
             raise InputError(f"'{self._path}' holds {there} picture, no scan; give the .txrm of the scan.")
+        if self._number("ImageInfo/AcquisitionMode", "<i4"):
+            raise InputError(f"'{self._path}' holds slices of a reconstruction, no projections; give the .txrm of the scan.")
         return there
 
     def _lengths(self, to_axis: float, beyond: float) -> tuple[dict[str, object], float]:
@@ -99,6 +98,10 @@ class _Scan:
         kind = self._number("ImageInfo/XrayGeometry", "<i4")
         if voxel is None or not voxel > 0:
             raise InputError(f"'{self._path}' does not say its pixel size; the scan was not written whole.")
+        if kind == _CONE and not (to_axis > 0 and beyond > 0):
+            raise InputError(
+                f"'{self._path}' is of a cone beam but does not say its distances; the scan was not written whole."
+            )
         if kind not in (_CONE, None) or not (to_axis > 0 and beyond > 0):
             return {"kind": "parallel", "pixel": voxel / 1e3}, 0.0
         pixel, length = voxel / 1e3 * (to_axis + beyond) / to_axis, to_axis + beyond

@@ -87,17 +87,22 @@ def test_an_aligned_stack_takes_the_aligned_angles(tmp_path):
     assert misfit(read(path)) < 1e-5
 
 
-def test_gzipped_stacks_are_read(tmp_path):
+@pytest.mark.parametrize(("end", "pack"), [("gz", gzip.compress), ("BZ2", bz2.compress)])
+def test_packed_stacks_are_read(tmp_path, end, pack):
     path = _write(tmp_path / "a.mrc", _stack(), angstrom=2.5e6)
     (tmp_path / "a.rawtlt").write_text("\n".join(f"{a}" for a in DEGREES))
-    (tmp_path / "a.mrc.gz").write_bytes(gzip.compress(path.read_bytes()))
-    assert misfit(read(tmp_path / "a.mrc.gz")) < 1e-5
-    (tmp_path / "a.mrc.gz").write_bytes(gzip.compress(path.read_bytes())[:-2000])
-    with pytest.raises(InputError, match="truncated"):
-        read(tmp_path / "a.mrc.gz")
-    (tmp_path / "a.mrc.bz2").write_bytes(bz2.compress(path.read_bytes()))
-    with pytest.raises(InputError, match="of no type"):
-        read(tmp_path / "a.mrc.bz2")
+    packed = tmp_path / f"a.mrc.{end}"
+    packed.write_bytes(pack(path.read_bytes()))
+    assert misfit(read(packed)) < 1e-5
+    packed.write_bytes(packed.read_bytes()[:-2000])
+    with pytest.raises(InputError, match=r"truncated|whole|no type"):
+        read(packed)
+
+
+def test_a_single_section_is_a_sinogram(tmp_path):
+    path = _write(tmp_path / "a.mrc", _stack()[:, 1])
+    (tmp_path / "a.yaml").write_text(YAML + "angles: {first: -60, step: 4, count: 31}\n")
+    assert misfit(read(path)) < 1e-6
 
 
 def test_a_stack_can_be_the_flat_of_another(tmp_path):

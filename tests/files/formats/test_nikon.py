@@ -106,6 +106,16 @@ def test_pictures_of_other_kinds_in_the_folder_are_no_views(tmp_path):
     assert np.isclose(scan.projections.min(), np.log(30000 / WHITE), atol=1e-3)
 
 
+def test_pictures_beyond_the_projections_and_divided_before_are_told(tmp_path):
+    path = _write(tmp_path / "scan", _projections(), _lines(Projections=20))
+    scan = read(path)
+    assert scan.n_angles == 20 and any("4 pictures beyond the 20 projections" in text for text in scan.warnings)
+    for picture in path.parent.glob("*.tif"):
+        tifffile.imwrite(picture, tifffile.imread(picture).astype(np.float32) / WHITE)
+    scan = read(path)
+    assert misfit(scan, mirrored()) < 1e-3 and any("taken as transmission" in text for text in scan.warnings)
+
+
 def test_a_tilted_axis_is_told(tmp_path):
     assert any(
         "tilted by 0.50°" in text for text in read(_write(tmp_path / "s", _projections(), _lines(ObjectTilt=0.5))).warnings

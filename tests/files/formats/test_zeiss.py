@@ -96,6 +96,7 @@ def test_an_interrupted_scan_is_read_as_far_as_it_went(tmp_path):
         ({"ImageInfo/DataType": struct.pack("<i", 7)}, "data type 7"),
         ({"ImageInfo/Angles": b"\0" * 8}, "30 projections but 2 angles"),
         ({"ImageInfo/PixelSize": None}, "pixel size"),
+        ({"ImageInfo/StoRADistance": None}, "does not say its distances"),
         ({"ReferenceData/Image": None}, "flat"),
     ],
 )
