@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from ctuq.tomo.shadow import shadow_of
+
+
+def _disc(centre, radius=10.0, columns=64, views=60):
+    across = np.arange(columns) - centre
+    return np.tile(2 * np.sqrt(np.maximum(0, radius**2 - across**2)), (views, 1)) / 20
+
+
+def test_a_whole_object_sees_air_at_both_edges_and_is_framed():
+    shadow = shadow_of(_disc(30.0))
+    assert shadow.cut == (False, False) and shadow.air.all()
+    assert 16 <= shadow.first <= 20 and 40 <= shadow.last <= 44
+
+
+@pytest.mark.parametrize(("centre", "cut"), [(5.0, (True, False)), (60.0, (False, True))])
+def test_an_object_beyond_an_edge_is_cut_there(centre, cut):
+    assert shadow_of(_disc(centre)).cut == cut
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.3])
+def test_noise_is_no_object_and_hides_none_that_every_view_sees(noise):
+    noisy = np.random.default_rng(0).normal(0, noise, (60, 64))
+    assert shadow_of(_disc(30.0) + noisy).cut == (False, False)
+    assert shadow_of(_disc(5.0) + noisy).cut == (True, False)
+
+
+def test_one_view_of_many_that_is_cut_is_seen():
+    rows = _disc(30.0)
+    rows[7] = _disc(8.0)[0]
+    shadow = shadow_of(rows)
+    assert shadow.cut == (True, False) and np.flatnonzero(~shadow.air[:, 0]).tolist() == [7]
+
+
+def test_rays_that_count_for_nothing_show_nothing():
+    rows, weights = _disc(30.0), np.ones((60, 64))
+    rows[:, -2:], weights[:, -2:] = 1.0, 0.0
+    assert shadow_of(rows, weights).cut == (False, False)
+
+
+def test_a_detector_of_one_column_has_edges_too():
+    assert shadow_of(np.ones((5, 1))).cut == (True, True)
