@@ -109,8 +109,8 @@ def searched_axis(scan: Scan, kept: str = "the detector's middle") -> tuple[floa
     found, start = find_axis(scan), axis_column(scan.geometry)
     if found.reliable:
         return found.column, (
-            f"The rotation axis was found at column {found.column:.2f} ± {max(found.uncertainty, 0.01):.2f} by a search (misfit "
-            f"{100 * found.misfit:.2g} %, {100 * found.misfit_at_start:.2g} % at {kept}); give axis_column if you know better."
+            f"The rotation axis was found at column {found.column:.2f} ± {max(found.uncertainty, 0.01):.2f} by a search "
+            f"(misfit {100 * found.misfit:.2g} %, {100 * found.misfit_at_start:.2g} % at {kept}); give axis_column if you know better."
         )
     guess = "" if np.isinf(found.uncertainty) else f", the best guess is {found.column:.1f} ± {found.uncertainty:.1f}"
     return start, (

@@ -57,7 +57,7 @@ class Consistency:
         self._kept = np.stack([np.ones(scan.n_angles, bool), *(views % groups != k for k in range(groups))], axis=1)
 
     def misfits(self, column: float) -> NDArray[np.float64]:
-        """Relative residuals of a short CGLS with the axis at a column, (1 + groups,): of all views, then without each group."""
+        """Relative residuals of a short CGLS with the axis at a column, (1 + groups,): all views, then without each group."""
         y, root = self._moved(column)
         T = self._transpose[self._distance <= self._reach(column)]
         A = T.T

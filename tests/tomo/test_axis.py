@@ -45,7 +45,7 @@ def _fixed(draw, size):
 
 
 def test_centring_keeps_the_data_and_says_what_was_done():
-    scan = Scan(np.ones(HALF.shape, np.float32, np.float32), HALF)
+    scan = Scan(np.ones(HALF.shape, np.float32), HALF)
     moved = centred(scan, 30.0, "because")
     assert axis_column(moved.geometry) == 30.0 and moved.provenance.steps == ("because",)
     assert np.array_equal(moved.projections, scan.projections)
