@@ -10,7 +10,7 @@ import h5py
 
 from ctuq import records
 from ctuq.errors import BackendError, CtuqError, InputError
-from ctuq.files.formats import cil, exchange, nikon, nxfile, parts, skyscan, zeiss
+from ctuq.files.formats import cil, exchange, nikon, nxfile, nxtomo, parts, skyscan, zeiss
 from ctuq.files.formats.arrays import read_npz
 from ctuq.files.formats.edf import edf_files, is_edf, read_edf
 from ctuq.files.formats.matlab import read_matlab
@@ -163,8 +163,8 @@ def _hdf5_reader(path: Path) -> Reader:
             return cil.read_cil
         if exchange.is_dxchange(file):
             return exchange.read_dxchange
-        if exchange.is_nxtomo(file):
-            return exchange.read_nxtomo
+        if nxtomo.is_nxtomo(file):
+            return nxtomo.read_nxtomo
         names = ", ".join(file) or "nothing"
     raise InputError(f"'{path}' is HDF5 but neither ctuq, DXchange ('exchange/data') nor NXtomo; it holds {names}.")
 

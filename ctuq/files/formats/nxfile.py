@@ -30,6 +30,7 @@ _ENTRY, _OURS = "entry0000", "entry0000/ctuq"
 _DARK, _FLAT, _VIEW = 2, 1, 0
 _OPAQUE = 80.0
 _METRE = 1e-3
+_VERSION = 2.1  # of the layout that the nxtomo library reads: the axis counts from the detector's middle
 
 
 def is_own_nxtomo(path: Path) -> bool:
@@ -100,7 +101,7 @@ def _fill(file: h5py.File, rows: Sequence[Scan]) -> None:
     first, geometry = rows[len(rows) // 2], rows[0].geometry
     entry = _group(file, _ENTRY, "NXentry")
     entry["definition"] = "NXtomo"
-    entry.attrs["default"] = "data"
+    entry.attrs.update({"default": "data", "definition": "NXtomo", "version": _VERSION})
     file.attrs["default"] = _ENTRY
     instrument = _group(entry, "instrument", "NXinstrument")
     detector = _group(instrument, "detector", "NXdetector")

@@ -1,0 +1,151 @@
+"""What HDF5 of other programs tells: nodes by their names, lengths and angles by their units, with every doubt kept."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq.errors import InputError
+from ctuq.files.angles import angles_of
+from ctuq.files.formats import parts
+from ctuq.files.formats.raw import Raw
+from ctuq.files.units import millimetres
+
+_METRE = 1e3
+_PLAUSIBLE_PIXEL = (1e-6, 5.0)
+
+
+@dataclass
+class Told:
+    """Fields of a geometry as they are read, with what was assumed for them and what could not be read."""
+
+    path: Path
+    fields: dict[str, object] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
+    doubts: dict[str, str] = field(default_factory=dict)
+
+    def angles(self, data: Any, views: NDArray[np.bool_] | None = None) -> None:
+        """Angles by their unit; of the chosen images only."""
+        values = np.ravel(data[()])
+        try:
+            angles, warnings = angles_of(values if views is None else values[views], unit_of(data), str(self.path))
+        except InputError as error:
+            self.doubts["angles"] = str(error)
+            return
+        self.fields["angles"] = angles
+        if warnings:
+            self.remarks["angles"] = " ".join(warnings)
+
+    def pixel(self, data: Any, *, per: float = 1.0, remark: str = "") -> None:
+        """A pixel size; without a unit metres where that is a pixel's size, else in doubt."""
+        value, unit = float(np.ravel(data[()])[0]), unit_of(data)
+        if not np.isfinite(value):
+            return
+        try:
+            size = value * _METRE if not unit.strip() else millimetres(value, unit, f"The pixel size in '{self.path}'")
+        except InputError as error:
+            self.doubts["pixel"] = str(error)
+            return
+        if size is None:
+            return
+        if not unit.strip():
+            if not _PLAUSIBLE_PIXEL[0] <= size <= _PLAUSIBLE_PIXEL[1]:
+                self.doubts["pixel"] = (
+                    f"The pixel size in '{self.path}' is {value:g} without a unit; give 'pixel' in mm in a geometry file."
+                )
+                return
+            remark += f" The pixel size {value:g} has no unit and is taken as metres; else give 'pixel' in a geometry file."
+        self.fields["pixel"] = size / per
+        if remark:
+            self.remarks["pixel"] = remark.strip()
+
+    def length(self, data: Any, name: str) -> float | None:
+        """Another length in mm, metres without a unit."""
+        value, unit = float(np.ravel(data[()])[0]), unit_of(data)
+        try:
+            return value * _METRE if not unit.strip() else millimetres(value, unit, f"The {name} in '{self.path}'")
+        except InputError as error:
+            self.doubts["kind"] = str(error)
+            return None
+
+
+def raw_of(name: str, values: NDArray, told: Told, flats: NDArray | None, darks: NDArray | None, **others: Any) -> Raw:
+    """Counts where there are flats, else transmission; a parallel beam and pixels of 1 mm where nobody says otherwise."""
+    kind = "transmission" if flats is None else "counts"
+    assumed = {"kind": "parallel"} | ({"pixel": 1.0} if told.fields.get("kind") != "fan" else {})
+    return Raw(
+        name,
+        values,
+        kind,
+        told.fields,
+        flats,
+        darks,
+        remarks=told.remarks,
+        doubts=told.doubts,
+        assumed=assumed,
+        stated=flats is not None,
+        **others,
+    )
+
+
+def with_gaps(raw: Raw, data: h5py.Dataset) -> Raw:
+    """The same, with a warning if parts of a dataset were never written."""
+    share = parts.unwritten(data)
+    if share <= 0:
+        return raw
+    return raw.warned(f"{share:.0%} of the file's data were never written (an aborted scan?); they read as zeros.")
+
+
+def first_of(group: Any, names: tuple[str, ...], path: Path) -> Any:
+    """What a group has under the first of these names that is there, else None."""
+    return next((node for name in names if (node := parts.found(group, name, path)) is not None), None)
+
+
+def needed_of(group: h5py.Group, names: tuple[str, ...], path: Path) -> Any:
+    """The same, which must be there.
+
+    Raises
+    ------
+    InputError
+        If it is not.
+    """
+    found = first_of(group, names, path)
+    if found is None:
+        raise InputError(f"'{path}' lacks '{names[0]}', which its format needs.")
+    return found
+
+
+def stack_of(data: Any, path: Path) -> h5py.Dataset:
+    """A dataset of three axes whose values are all there.
+
+    Raises
+    ------
+    InputError
+        If it is something else, or parts are missing.
+    """
+    if data.ndim != 3 or 0 in data.shape or data.dtype.kind not in "iuf":
+        raise InputError(f"'{path}' has data of shape {data.shape}; numbers of shape (angle, row, column) are needed.")
+    return parts.readable(data, path)
+
+
+def text_of(group: h5py.Group, name: str) -> str:
+    """The text of a dataset, empty if there is none."""
+    node: Any = group.get(name)
+    if not isinstance(node, h5py.Dataset):
+        return ""
+    value = np.ravel(node[()])
+    return words_of(value[0]) if value.size else ""
+
+
+def words_of(value: Any) -> str:
+    """Text or bytes as text."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def unit_of(data: h5py.Dataset) -> str:
+    """The unit that a dataset's attribute names, empty if it names none."""
+    units = np.ravel(data.attrs.get("units", data.attrs.get("unit", "")))
+    return words_of(units[0]) if units.size else ""
