@@ -33,9 +33,13 @@ class Stages:
 
     Attributes
     ----------
+    folder : Path, optional
+        Where products are kept.
     spared : float
         Seconds that products took which need not be made again.
     """
+
+    folder: Path | None = None
 
     def __init__(self):
         self.spared = 0.0
@@ -71,12 +75,13 @@ class KeptStages(Stages):
 
     def __init__(self, folder: Path, identity: str, *, worth: float | None = None):
         super().__init__()
-        self.folder, self._identity = folder, identity
+        self.folder = self._place = folder
+        self._identity = identity
         self._worth = _WORTH if worth is None else worth
         self._full = False
 
     def once(self, name: str, make: Callable[[], T], *, rng: torch.Generator | None = None) -> T:
-        path = self.folder / f"{name.replace('/', '-').replace(' ', '_')}.npz"
+        path = self._place / f"{name.replace('/', '-').replace(' ', '_')}.npz"
         found = self._read(path)
         if found is not None:
             self.spared += found["seconds"]
@@ -93,7 +98,7 @@ class KeptStages(Stages):
 
     def clear(self) -> None:
         """Remove all products."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self._place, ignore_errors=True)
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         if not path.is_file():
@@ -119,7 +124,7 @@ class KeptStages(Stages):
             self._full = True
 
 
-def named(*tensors: Tensor) -> str:
+def name_of(*tensors: Tensor) -> str:
     """A name for work that depends on these values alone."""
     found = hashlib.blake2b(digest_size=16)
     for tensor in tensors:

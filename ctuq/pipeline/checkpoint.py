@@ -1,6 +1,7 @@
 """What a run has done so far, in files, so that it goes on where it stopped: the fit's state, and products of all stages."""
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -24,6 +25,7 @@ from ctuq.versions import version_of
 _EVERY, _SECONDS = 4, 20.0
 """The fit is kept at every fourth look, and at any look after so many seconds."""
 _ANEW = "start anew (--overwrite)"
+_log = logging.getLogger(__name__)
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, RuntimeError)
 
 
@@ -36,8 +38,10 @@ class Checkpoint:
         None keeps nothing.
     data : str
         A hash of all that the work depends on, beside ``settings``.
-    settings : mapping of str to str, float or int
+    settings : mapping of str to str, float or int, optional
         What a user can choose, by name: where it differs from the file's, that is told.
+    needed : bool
+        Whether a file that cannot be used or written is an error; otherwise the work is begun anew, and nothing is kept of it.
 
     Attributes
     ----------
@@ -53,8 +57,10 @@ class Checkpoint:
         If there is a file of other work, or a damaged one.
     """
 
-    def __init__(self, path: Path | None, data: str, settings: Mapping[str, str | float | int] | None = None):
-        self._path, self._data, self._settings = path, data, dict(settings or {})
+    def __init__(
+        self, path: Path | None, data: str, settings: Mapping[str, str | float | int] | None = None, *, needed: bool = True
+    ):
+        self._path, self._data, self._settings, self._needed = path, data, dict(settings or {}), needed
         self.threads: int | None = None
         self.way: tuple[Route, ProductChoice] | None = None
         self.stages = Stages()
@@ -63,7 +69,7 @@ class Checkpoint:
         self._is_new = path is not None and not path.exists()
         if path is not None:
             if path.is_file():
-                self._load(path)
+                self._look_into(path)
             identity = hashlib.sha256(repr((data, sorted(self._settings.items()), version_of("ctuq"))).encode()).hexdigest()
             self.stages = KeptStages(path.with_suffix(".stages"), identity)
 
@@ -135,7 +141,23 @@ class Checkpoint:
             return
         way = None if self.way is None else {"route": asdict(self.way[0]), "products": asdict(self.way[1])}
         tree = {"data": self._data, "settings": self._settings, "threads": self.threads, "way": way, "state": state}
-        records.write(self._path, tree | {"seconds": self._seconds}, kind="checkpoint")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            records.write(self._path, tree | {"seconds": self._seconds}, kind="checkpoint")
+        except (CtuqError, OSError) as error:
+            if self._needed:
+                raise
+            _log.warning("The fit cannot be kept (%s); if it is killed, it is begun anew.", str(error).rstrip("."))
+            self._path = None
+
+    def _look_into(self, path: Path) -> None:
+        try:
+            self._load(path)
+        except CheckpointError as error:
+            if self._needed:
+                raise
+            _log.warning("The work is begun anew: %s", error)
+            self._state = None
 
     def _load(self, path: Path) -> None:
         try:

@@ -30,7 +30,7 @@ from ctuq.linops.operator import LinearOperator, Space
 from ctuq.linops.precondition import nystrom
 from ctuq.linops.solve import CG, Solution
 from ctuq.linops.sparse import SparseRows
-from ctuq.stages import Stages, named
+from ctuq.stages import Stages, name_of
 from ctuq.uncertainty.kept import cosine_waves
 from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.route import DENSE, DRAWS, EXACT_WORK
@@ -367,7 +367,7 @@ class _NoiseSolve:
         return torch.cat([self._kept(part) for part in b.split(_BATCH)])
 
     def _kept(self, b: Tensor) -> Tensor:
-        return self._stages.once(f"solve {named(b, self._v, self._root)}", lambda: self._refined(b)).to(b.device)
+        return self._stages.once(f"solve {name_of(b, self._v, self._root)}", lambda: self._refined(b)).to(b.device)
 
     def _refined(self, b: Tensor) -> Tensor:
         value, left = torch.zeros_like(b), b

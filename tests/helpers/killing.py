@@ -5,8 +5,6 @@ import os
 import signal
 from collections.abc import Callable
 
-from ctuq import records
-
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -35,7 +33,7 @@ def at_call(owner: object, name: str, number: int = 1) -> None:
     setattr(owner, name, function)
 
 
-def half_written(owner: object = records, number: int = 1, name: str = "write_whole") -> None:
+def half_written(owner: object, number: int = 1, name: str = "write_whole") -> None:
     """From now on, die when half of the ``number``-th file is on the disk."""
     called, original = [], getattr(owner, name)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ctuq import files
+from ctuq.app.folder import held_folder
 from ctuq.app.png import png_bytes
 from ctuq.app.progress import told_about
 from ctuq.app.trials.figures import draw_angles, draw_comparison
@@ -33,6 +34,14 @@ _MOST_POLAR = 12
 
 def simulate(command: "cli.Simulate") -> int:
     """Run the trials of one adaptive design and of all that it is compared with, and compare everything in the folder."""
+    with held_folder(command.output):
+        try:
+            return _simulated(command)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("Interrupted; what was done is kept, and the same command goes on from it.") from None
+
+
+def _simulated(command: "cli.Simulate") -> int:
     adaptive = Adaptive(command.criterion, command.prior, every=command.retrain_every, batch=command.batch)
     plan = TrialPlan(command.pilot, command.total)
     methods = METHODS if command.reconstruct == "both" else (command.reconstruct,)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ class Sum:
         return covariance, f"sum of {len(parts)}, {note}"
 
 
-def learner(prior: str, *, every: int = 0, dip: LinDIPOptions | None = None) -> Learn:
+def learner(prior: str, *, every: int = 0, dip: LinDIPOptions | None = None, folder: Path | None = None) -> Learn:
     """How the model of a named prior is learned.
 
     Parameters
@@ -82,6 +83,8 @@ def learner(prior: str, *, every: int = 0, dip: LinDIPOptions | None = None) -> 
     every : int
         0 learns once.
     dip : LinDIPOptions, optional
+    folder : Path, optional
+        Where a network's fit is kept while it is made.
 
     Raises
     ------
@@ -90,13 +93,13 @@ def learner(prior: str, *, every: int = 0, dip: LinDIPOptions | None = None) -> 
     """
     options = LinDIPOptions() if dip is None else dip
     made: dict[str, Callable[[], Learn]] = {
-        "lindip": lambda: Every(LinearisedDIP(options), every),
-        "gprior": lambda: Every(LinearisedDIP(options.with_prior("g")), every),
+        "lindip": lambda: Every(LinearisedDIP(options, folder=folder), every),
+        "gprior": lambda: Every(LinearisedDIP(options.with_prior("g"), folder=folder), every),
         "isotropic": lambda: Every(Isotropic(), every),
         "matern": lambda: Every(Matern(), every),
         "edges": Edges,
         "displaced": DisplacedEdges,
-        "lindip+edges": lambda: Sum((Every(LinearisedDIP(options), every), Edges())),
+        "lindip+edges": lambda: Sum((Every(LinearisedDIP(options, folder=folder), every), Edges())),
     }
     if prior in made:
         return made[prior]()

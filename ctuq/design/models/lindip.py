@@ -1,6 +1,8 @@
 """The linearised Deep Image Prior as an image covariance for design: the product's linear model of the views so far."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,9 +15,11 @@ from ctuq.errors import InputError
 from ctuq.linops.gaussian import stable_cholesky
 from ctuq.linops.jacobian.network import linearise
 from ctuq.linops.memory import require_memory
-from ctuq.recon.dip import DIPOptions, Generator, dip, generator
+from ctuq.pipeline.checkpoint import Checkpoint
+from ctuq.recon.dip import DIPOptions, Generator, generator
 from ctuq.recon.holdout import default_views, held_views, split, useful_views
 from ctuq.recon.unet import UNet
+from ctuq.stages import Stages, name_of
 from ctuq.uncertainty.calibration import Scales
 from ctuq.uncertainty.estimate import Evidence, estimate, named
 from ctuq.uncertainty.model import ImageModel, image_model
@@ -99,14 +103,16 @@ class LinearisedDIP:
     options : LinDIPOptions
     fitted : Fitted, optional
         Of an earlier session.
+    folder : Path, optional
+        Where a fit is kept while it is made, so that one that was killed goes on.
     """
 
-    def __init__(self, options: LinDIPOptions | None = None, fitted: Fitted | None = None):
+    def __init__(self, options: LinDIPOptions | None = None, fitted: Fitted | None = None, *, folder: Path | None = None):
         self.options = LinDIPOptions() if options is None else options
-        self.fitted = fitted
+        self.fitted, self._folder = fitted, folder
 
     def __call__(self, measured: Measurements) -> GaussianModel:
-        fitted, linear = retrain(measured, self.options, warm=self.fitted)
+        fitted, linear = retrain(measured, self.options, warm=self.fitted, folder=self._folder)
         model = model_of(linear, fitted)
         self.fitted = fitted
         return model
@@ -124,7 +130,9 @@ class LinearisedDIP:
         return model_of(linear_of(measured, self.fitted, self.options), self.fitted)
 
 
-def retrain(measured: Measurements, options: LinDIPOptions, *, warm: Fitted | None = None) -> tuple[Fitted, ImageModel]:
+def retrain(
+    measured: Measurements, options: LinDIPOptions, *, warm: Fitted | None = None, folder: Path | None = None
+) -> tuple[Fitted, ImageModel]:
     """Fit the network to the measured views, from the weights of the last fit if there was one, and learn the evidence.
 
     Parameters
@@ -133,7 +141,10 @@ def retrain(measured: Measurements, options: LinDIPOptions, *, warm: Fitted | No
     options : LinDIPOptions
     warm : Fitted, optional
         Its input and scale are kept, so that its weights mean the same image.
+    folder : Path, optional
+        For what is done, until it is of no more use.
     """
+    checkpoint = _checkpoint(folder, measured, options, warm)
     rng = torch.Generator().manual_seed(options.seed + len(measured.views))
     held = _held(measured, options.held_out)
     fit, stop = split(measured.data, held, rng=rng)
@@ -143,10 +154,10 @@ def retrain(measured: Measurements, options: LinDIPOptions, *, warm: Fitted | No
     else:
         settings = replace(options.dip, iterations=options.warm_iterations)
         generate, start = _generator_of(warm, settings), warm.parameters
-    *_, state = dip(generate, start, fit, stop, settings)
+    state = checkpoint.fit(generate, start, (fit, stop), settings)
     image = generate(state.best)[0].detach()
-    linear = _linear(generate, state.best, image, measured, options)
-    found = estimate(linear, measured.y, held, variation=options.variation, rng=rng)
+    linear = _linear(generate, state.best, image, measured, options, stages=checkpoint.stages)
+    found = estimate(linear, measured.y, held, variation=options.variation, rng=rng, stages=checkpoint.stages)
     best = int(state.best_iteration.max())
     image = (image.double() + found.correction).float()
     return Fitted(state.best, generate.inputs, generate.scale, image, found.evidence, found.scales, best), linear
@@ -189,7 +200,13 @@ def model_of(linear: ImageModel, fitted: Fitted) -> GaussianModel:
 
 
 def _linear(
-    generate: Generator, parameters: dict[str, Tensor], image: Tensor, measured: Measurements, options: LinDIPOptions
+    generate: Generator,
+    parameters: dict[str, Tensor],
+    image: Tensor,
+    measured: Measurements,
+    options: LinDIPOptions,
+    *,
+    stages: Stages | None = None,
 ) -> ImageModel:
     _, jacobian = linearise(*generate.module(parameters))
     pixels, weights = image.numel(), jacobian.domain.size
@@ -207,7 +224,20 @@ def _linear(
         rank=rank,
         # The factor of a restored fit is the one that the evidence was learned with.
         rng=torch.Generator().manual_seed(options.seed),
+        stages=stages,
     )
+
+
+def _checkpoint(folder: Path | None, measured: Measurements, options: LinDIPOptions, warm: Fitted | None) -> Checkpoint:
+    """Of this fit alone; a folder that cannot be written to is no error."""
+    if folder is None:
+        return Checkpoint(None, "")
+    A = measured.A
+    about = repr((options, A.grid, type(A.geometry), A.geometry, measured.views.tolist(), torch.get_num_threads()))
+    begun = [] if warm is None else [warm.inputs, warm.scale, *warm.parameters.values()]
+    angles = torch.tensor(A.geometry.angles)
+    data = hashlib.sha256((about + name_of(measured.y, measured.weights, angles, *begun)).encode()).hexdigest()
+    return Checkpoint(folder / f"{data[:20]}.h5", data, needed=False)
 
 
 def _generator_of(fitted: Fitted, options: DIPOptions) -> Generator:

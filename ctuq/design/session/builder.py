@@ -57,7 +57,7 @@ class DesignerBuilder:
 
     def learn(self, record: Record, *, anew: bool) -> LearnedModel:
         """Learn from the session's views, and condition on them."""
-        found = learn(record, self.problem(record), lambda: self._network(record), anew=anew)
+        found = learn(record, self.problem(record), lambda: self._network(record), anew=anew, folder=self._cache.learning)
         draft = replace(record, learnt=found.learnt)
         self._models = {_model_key(draft): found.model}
         if found.network is not None:
@@ -66,6 +66,11 @@ class DesignerBuilder:
             self._cache.keep_model(key, model)
         self.designer(draft)
         return found
+
+    @property
+    def learning(self) -> bool:
+        """Whether somebody is learning, or was killed when learning."""
+        return self._cache.learning.is_dir()
 
     def tidy(self, record: Record) -> None:
         """Forget what is of no more use to the session; nobody else may be learning."""

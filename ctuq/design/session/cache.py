@@ -42,6 +42,11 @@ class ModelCache:
     def __init__(self, folder: Path):
         self.folder = folder
 
+    @property
+    def learning(self) -> Path:
+        """A folder for what is done of a model that is being learned; `forget` removes it."""
+        return self.folder / "learning"
+
     def keep_model(self, key: str, model: GaussianModel) -> None:
         """Keep a model under the hash of what it was learned from; one of an unknown kind is not kept."""
         covariance = model.covariance

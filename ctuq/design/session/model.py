@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,12 @@ class LearnedModel:
 
 
 def learn(
-    record: Record, problem: DesignProblem, network: Callable[[], GaussianModel] | None = None, *, anew: bool = False
+    record: Record,
+    problem: DesignProblem,
+    network: Callable[[], GaussianModel] | None = None,
+    *,
+    anew: bool = False,
+    folder: Path | None = None,
 ) -> LearnedModel:
     """Learn the model from all measured views; the network only where that is due.
 
@@ -45,6 +51,8 @@ def learn(
         Gives the network's present part where it is not to be fitted again.
     anew : bool
         Fit the network again whether it is due or not.
+    folder : Path, optional
+        Where a fit is kept while it is made.
     """
     measured, prior = measurements_of(problem, record.state), record.settings.prior
     views, marks = record.state.views, marks_of(record.state)
@@ -54,7 +62,7 @@ def learn(
     kept = record.learnt
     if anew or network is None or kept is None or kept.network is None or network_due(record):
         warm = None if kept is None or kept.network is None else _fitted_from(kept.network)
-        dip = LinearisedDIP(network_options(record.settings), warm)
+        dip = LinearisedDIP(network_options(record.settings), warm, folder=folder)
         part, seen = dip(measured), views
         assert dip.fitted is not None
         tree = plain(dip.fitted)

@@ -119,8 +119,11 @@ class Session:
         if n is not None and n < 1:
             raise InputError(f"At least one angle must be asked for, got {n}.")
         self._look()
-        if self.record.learnt is None and learning_due(self.record):
+        if learning_due(self.record) and self.record.learnt is None:
             self.learn()
+        elif learning_due(self.record) and self._builder.learning:
+            # Somebody was killed when learning: what is due is not left to the next projections.
+            self._learn_or_pass()
         with self._changing() as record:
             waiting = candidates_at(record, pending) if np.size(pending) else np.zeros(0)
             waiting = waiting[~np.isin(waiting, record.angles[record.state.views])]
@@ -218,13 +221,17 @@ class Session:
     def update(self, *, learning: bool = True) -> None:
         """Learn if that is due, and work out the next angles: what a killed process may have left undone."""
         if learning and learning_due(self.record):
-            try:
-                self.learn()
-            except BusyError:
-                _log.info("Another process is learning; until it is done the next angles come from the model before.")
+            self._learn_or_pass()
         with self._changing() as record:
             if record.plan is None and not record.refusal:
                 self._write(self._planned(record))
+
+    def _learn_or_pass(self) -> None:
+        """Learn, unless another process is learning."""
+        try:
+            self.learn()
+        except BusyError:
+            _log.info("Another process is learning; until it is done the next angles come from the model before.")
 
     def learn(self, *, anew: bool = False) -> None:
         """Learn the model from all measured views; others can use the session meanwhile.

@@ -7,6 +7,7 @@ never measured) do not draw views to their edges; for evenly spaced candidates t
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,7 @@ from ctuq.design.models.model import Learn
 from ctuq.design.problem import DesignProblem
 from ctuq.design.trials.subject import Subject
 from ctuq.errors import InputError
+from ctuq.stages import Stages
 
 Views = NDArray[np.int64]
 
@@ -100,8 +102,9 @@ class Placed:
         """The name, and the seed where there is one."""
         return f"random {self.seed}" if self.kind == "random" else self.kind
 
-    def choose(self, subject: Subject, plan: TrialPlan) -> Chosen:
-        """The candidates for every count."""
+    def choose(self, subject: Subject, plan: TrialPlan, stages: Stages | None = None) -> Chosen:
+        """The candidates for every count; at once, so that nothing need be kept."""
+        del stages
         C = len(subject.candidates)
         ranks = np.arange(C) / C
         counts = range(plan.pilot, plan.total + 1)
@@ -168,17 +171,18 @@ class Adaptive:
         """The name."""
         return self.name
 
-    def learner(self) -> Learn:
-        """How its model is learned, from nothing."""
-        return learner(self.prior, every=self.every, dip=self.dip) if self.learn is None else self.learn()
+    def learner(self, folder: Path | None = None) -> Learn:
+        """How its model is learned, from nothing; a network's fit is kept in a folder while it is made."""
+        return learner(self.prior, every=self.every, dip=self.dip, folder=folder) if self.learn is None else self.learn()
 
-    def choose(self, subject: Subject, plan: TrialPlan) -> Chosen:
-        """The candidates for every count, one after another."""
+    def choose(self, subject: Subject, plan: TrialPlan, stages: Stages | None = None) -> Chosen:
+        """The candidates for every count, one after another; ``stages`` keep what took long."""
+        stages = Stages() if stages is None else stages
         offered = subject.offered()
         # Weights that differ are photon counts: those of views to come follow from the present image.
         counts = bool((offered.weights > 0).any()) and float(offered.weights[offered.weights > 0].std(correction=0)) > 0
         problem = DesignProblem(A=offered.A, criterion=CRITERIA[self.criterion], exposure=Exposure(counts=counts))
-        designer, learn, ask = Designer(problem, self.learner()), [], []
+        designer, learn, ask = Designer(problem, self.learner(stages.folder)), [], []
 
         def tell(views: Views) -> None:
             rows = torch.from_numpy(views)
@@ -187,11 +191,16 @@ class Adaptive:
             learn.append(time.process_time() - began)
 
         tell(Placed("equidistant").choose(subject, TrialPlan(plan.pilot, plan.total, plan.start)).views[0])
-        while len(designer.state.views) < plan.total:
+
+        def asked() -> tuple[Views, float]:
             began = time.process_time()
-            suggestion = designer.ask(min(self.batch, plan.total - len(designer.state.views)))
-            ask.append(time.process_time() - began)
-            tell(suggestion.views)
+            views = designer.ask(min(self.batch, plan.total - len(designer.state.views))).views
+            return views, time.process_time() - began
+
+        while len(designer.state.views) < plan.total:
+            views, seconds = stages.once(f"views after {len(designer.state.views)}", asked)
+            ask.append(seconds)
+            tell(views)
         return _grown(designer.state.views, plan, np.array(ask), np.array(learn))
 
 

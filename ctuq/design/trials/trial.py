@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ctuq import records
@@ -13,6 +14,8 @@ from ctuq.design.trials.contenders import Strategy, TrialPlan
 from ctuq.design.trials.imaging import Imaging
 from ctuq.design.trials.subject import Subject
 from ctuq.errors import InputError
+from ctuq.stages import KeptStages, Stages, name_of
+from ctuq.versions import version_of
 
 RARELY = {"dip": 5}
 _NONE = -1
@@ -84,6 +87,7 @@ def run(
     *,
     setting: str = "",
     steps: Mapping[str, int] = RARELY,
+    stages: Stages | None = None,
 ) -> Trial:
     """Let a strategy choose, then reconstruct from its views and judge.
 
@@ -97,8 +101,11 @@ def run(
     setting : str
     steps : mapping of str to int
         A method with step k is made at every k-th count from the total down, others at every count.
+    stages : Stages, optional
+        Keep what took long.
     """
-    chosen = strategy.choose(subject, plan)
+    stages = Stages() if stages is None else stages
+    chosen = strategy.choose(subject, plan, stages)
     counts = np.arange(plan.pilot, plan.total + 1)
     views = np.full((len(counts), plan.total), _NONE)
     qualities: dict[str, NDArray[np.float64]] = {}
@@ -107,8 +114,11 @@ def run(
         for name, reconstruct in methods.items():
             if (plan.total - counts[row]) % steps.get(name, 1):
                 continue
-            image = reconstruct(subject.measured(subject.candidates[taken]))
-            for against, value in subject.judge(image, taken).items():
+
+            def judged(reconstruct: Imaging = reconstruct, taken: NDArray = taken) -> dict[str, float]:
+                return subject.judge(reconstruct(subject.measured(subject.candidates[taken])), taken)
+
+            for against, value in stages.once(f"{name} {counts[row]}", judged).items():
                 qualities.setdefault(f"{name} {against}", np.full(len(counts), np.nan))[row] = value
     return Trial(
         subject=subject.name,
@@ -136,6 +146,8 @@ def kept(
 ) -> Iterator[Trial]:
     """Run every strategy that has no file in the folder yet, and write one for each; all trials in order.
 
+    A trial that was killed goes on from the folder ``NAME.stages`` beside its file.
+
     Raises
     ------
     InputError
@@ -150,10 +162,18 @@ def kept(
                     f"'{path}' was made with other settings ({trial.setting}; now {setting}); choose another folder."
                 )
         else:
-            trial = run(subject, strategy, plan, methods, setting=setting, steps=steps)
+            stages = KeptStages(path.with_suffix(".stages"), _identity(subject, strategy, plan, setting))
+            trial = run(subject, strategy, plan, methods, setting=setting, steps=steps, stages=stages)
             folder.mkdir(parents=True, exist_ok=True)
             trial.save(path)
+            stages.clear()
         yield trial
+
+
+def _identity(subject: Subject, strategy: Strategy, plan: TrialPlan, setting: str) -> str:
+    """Of all that a trial depends on."""
+    rays = name_of(subject.y, subject.weights, torch.tensor(subject.angles), torch.tensor(subject.candidates))
+    return f"{version_of('ctuq')} {rays} {subject.A.grid} {strategy} {plan} {setting} {torch.get_num_threads()}"
 
 
 def file_name(subject: str, strategy: Strategy) -> str:

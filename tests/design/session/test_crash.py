@@ -1,5 +1,6 @@
 """A process killed anywhere in a command leaves the session as it was or as it was to become, and it goes on."""
 
+import importlib
 import io
 import os
 import shutil
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scanner import measure, piloted, places
+from scanner import measure, piloted, places, start
 
+from ctuq.design.session import file as sessionfile
 from ctuq.design.session.plan import learning_due
 from ctuq.design.session.session import Session
+from ctuq.pipeline import checkpoint
 from ctuq.records import files as records
 
 
@@ -158,8 +161,6 @@ def test_a_tell_that_is_killed_leaves_the_old_or_the_new_state_and_the_session_g
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_killed_before_the_pilot_is_complete_nothing_is_lost(tmp_path, number):
-    from scanner import start
-
     session = start(tmp_path)
     session.tell(0.0, measure(0.0))
     assert killed(lambda: renamed(number), lambda: [Session(session.path).tell(a, measure(a)) for a in np.deg2rad([60, 120])])
@@ -178,6 +179,55 @@ def test_a_suggestion_that_is_killed_is_in_the_log_or_not(before, tmp_path, poin
     assert killed(POINTS[point], lambda: Session(path).ask())
     assert len(Session(path).state.log) - entries == (point == "after the first rename")
     assert len(Session(path).ask().angles) == 1
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A session with its pilot told and no model yet, and what it comes to when nobody is killed."""
+    folder = tmp_path_factory.mktemp("network")
+    session = start(folder, prior="lindip")
+    session.tell(angles := session.ask().angles, measure(angles), learning=False)
+    shutil.copytree(folder, folder / "whole")
+    whole = Session(folder / "whole" / "s.h5")
+    whole.learn()
+    return session, whole.record
+
+
+@pytest.mark.parametrize(
+    ("where", "name"),
+    [
+        ("ctuq.recon.dip", "_look"),
+        ("ctuq.design.models.lindip", "image_model"),
+        ("ctuq.uncertainty.estimate", "_leave_one_out"),
+        ("ctuq.design.session.session", "learned"),
+    ],
+)
+def test_learning_that_is_killed_is_gone_on_with_by_whoever_asks_next(network, tmp_path, monkeypatch, where, name):
+    session, expected = network
+    shutil.copytree(session.path.parent, tmp_path / "s", ignore=shutil.ignore_patterns("whole"))
+    path = tmp_path / "s" / "s.h5"
+    monkeypatch.setattr("ctuq.pipeline.checkpoint._EVERY", 1)
+    number = 3 if name == "_look" else 1
+    assert killed(lambda: at_call(importlib.import_module(where), name, number), lambda: Session(path).update())
+    assert Session(path).record.learnt is None and (tmp_path / "s" / "s.h5.cache" / "learning").is_dir()
+    begun = []
+    dip = checkpoint.dip
+    monkeypatch.setattr(checkpoint, "dip", lambda *given, resume: begun.append(resume) or dip(*given, resume=resume))
+    Session(path).ask()
+    found = Session(path).record
+    assert [state.iteration for state in begun] == ([10] if name == "_look" else [])
+    assert sessionfile.digest(sessionfile._plain(found.learnt)) == sessionfile.digest(sessionfile._plain(expected.learnt))
+    np.testing.assert_array_equal(found.plan.scores, expected.plan.scores)
+    assert not (tmp_path / "s" / "s.h5.cache" / "learning").exists()
+
+
+def test_a_cache_that_cannot_be_written_ends_no_learning(network, tmp_path):
+    session, expected = network
+    shutil.copytree(session.path.parent, tmp_path / "s", ignore=shutil.ignore_patterns("whole", "*.cache"))
+    (tmp_path / "s" / "s.h5.cache").write_text("in the way")
+    Session(tmp_path / "s" / "s.h5").update()
+    found = Session(tmp_path / "s" / "s.h5").record
+    assert sessionfile.digest(sessionfile._plain(found.learnt)) == sessionfile.digest(sessionfile._plain(expected.learnt))
 
 
 def test_two_processes_lose_nothing_of_each_other(before, tmp_path):

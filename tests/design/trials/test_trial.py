@@ -4,7 +4,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from killing import at_call, killed
 
+from ctuq import stages
+from ctuq.design.designer import Designer
+from ctuq.design.models.lindip import LinDIPOptions
 from ctuq.design.trials.contenders import Adaptive, Placed, TrialPlan, baselines
 from ctuq.design.trials.imaging import imaging
 from ctuq.design.trials.subject import Subject, goes_round, subject
@@ -119,6 +123,29 @@ def test_a_trial_reads_back_and_is_not_run_twice(bars, tmp_path, monkeypatch):
         for name in a.qualities:
             np.testing.assert_array_equal(a.qualities[name], b.qualities[name])
     assert len(load_all([tmp_path])) == len(contenders)
+
+
+@pytest.mark.parametrize(("where", "number"), [("ask", 3), ("judge", 2), ("judge", 5)])
+def test_a_trial_that_is_killed_goes_on_to_the_same(bars, tmp_path, monkeypatch, where, number):
+    dip = DIPOptions(network=UNetOptions(channels=(4, 4), skips=(2,)), iterations=10, check_every=5)
+    contenders = (Adaptive("eig", "lindip", dip=LinDIPOptions(dip=dip)),)
+    monkeypatch.setattr(stages, "_WORTH", 0.0)
+    (whole,) = kept(tmp_path / "whole", bars, contenders, PLAN, METHODS, setting="small")
+    owner = Designer if where == "ask" else Subject
+
+    def work():
+        at_call(owner, where, number)
+        list(kept(tmp_path / "parts", bars, contenders, PLAN, METHODS, setting="small"))
+
+    assert killed(work)
+    asked, ask = [], Designer.ask
+    monkeypatch.setattr(Designer, "ask", lambda *given: asked.append(0) or ask(*given))
+    (resumed,) = kept(tmp_path / "parts", bars, contenders, PLAN, METHODS, setting="small")
+    assert len(asked) == (3 if where == "ask" else 0)
+    np.testing.assert_array_equal(resumed.views, whole.views)
+    for name, values in whole.qualities.items():
+        np.testing.assert_array_equal(resumed.qualities[name], values)
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == [file_name("bars", contenders[0])]
 
 
 def test_a_trial_of_other_settings_is_refused_and_left_alone(bars, tmp_path):
