@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from numpy.exceptions import ComplexWarning
+
 from ctuq.errors import CtuqError, InputError, ResourceError
 from ctuq.text import shortened
 
@@ -55,6 +57,8 @@ def reading(path: str | os.PathLike, what: str = "") -> Iterator[list[str]]:
             raise ResourceError(
                 f"There is too little memory to read '{path}'; take a machine with more, or a smaller part."
             ) from error
+        except ComplexWarning as error:
+            raise InputError(f"'{path}' holds complex numbers where real ones are needed; save their real part.") from error
         except RecursionError as error:
             raise InputError(f"'{path}' nests deeper than any scan does; check where it comes from.") from error
         except Exception as error:
@@ -105,6 +109,7 @@ def _listening() -> Iterator[list[str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            warnings.simplefilter("error", ComplexWarning)
             yield heard
     finally:
         for log, propagate in zip(logs, passed, strict=True):

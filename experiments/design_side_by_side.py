@@ -54,7 +54,7 @@ class Bench:
     """One problem: its views, its sinogram, and the judge."""
 
     def __init__(self, path: Path, strength: float):
-        scan, arrays = ctuq.read(path), load_npz(path)
+        scan, arrays = ctuq.read(path), load_npz(path, "init_inds")
         if scan.grid is None or scan.truth is None or "init_inds" not in arrays:
             raise ctuq.CtuqError(f"'{path}' needs an image, a matrix, a sinogram and 'init_inds'.")
         self.A = MatrixRayTransform(system_matrix(path), scan.grid, scan.geometry)

@@ -60,6 +60,8 @@ class Info(Command):
     """One scan file, or several parts of one scan."""
     geometry: File = None
     """YAML file with the geometry, for formats that hold none."""
+    follow_links: On = False
+    """Let an HDF5 file take data from outside its folder."""
     draw: File = None
     """Draw the geometry into this PNG file."""
 
@@ -153,6 +155,8 @@ class Reconstruct(Command):
     """Replace what an earlier run left in this folder."""
     geometry: File = None
     """YAML file with the geometry, for formats that hold none."""
+    follow_links: On = False
+    """Let an HDF5 file take data from outside its folder."""
     truth: File = None
     """Known image to score against; never used to reconstruct."""
     start: Literal["educated", "random"] = "educated"

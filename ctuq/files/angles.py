@@ -36,7 +36,10 @@ def angles_of(values: ArrayLike, unit: str, source: str) -> tuple[NDArray[np.flo
     InputError
         If they are not finite, of an unknown unit, or can be read both ways.
     """
-    angles = np.ravel(np.asarray(values, dtype=np.float64))
+    given = np.ravel(np.asarray(values))
+    if given.dtype.kind not in "iuf":
+        raise InputError(f"The angles of '{source}' are {given.dtype}, and real numbers are needed; {_ASK}.")
+    angles = given.astype(np.float64)
     if not np.isfinite(angles).all():
         raise InputError(f"{np.sum(~np.isfinite(angles))} of the {angles.size} angles of '{source}' are not finite; {_ASK}.")
     if unit.strip():

@@ -121,11 +121,16 @@ def build_geometry(raw: Raw, source: str) -> Geometry:
     _refuse_other_shape(raw, source)
     _refuse_other_number(raw, source)
     angles, _ = within_a_turn(np.asarray(fields["angles"], dtype=np.float64))
+    columns = raw.values.shape[1]
+    if fields.pop("columns", columns) != columns:
+        raise InputError(
+            f"The geometry of '{source}' says {raw.fields['columns']} columns, but its data have {columns}; check both."
+        )
     kind = FanBeam if fields.pop("kind") == "fan" else ParallelBeam
     column = fields.pop("axis_column", None)
     if kind is ParallelBeam:
         fields = {key: value for key, value in fields.items() if not key.startswith("source_to")}
-    geometry = kind(**{**fields, "angles": angles, "columns": raw.values.shape[1]})
+    geometry = kind(**{**fields, "angles": angles, "columns": columns})
     return with_axis_column(geometry, float(column)) if isinstance(column, int | float) else geometry
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from ctuq.files.assemble import missing_fields
 from ctuq.files.formats.raw import Raw
 from ctuq.files.reading import PathLike, opened
+from ctuq.guard import reading
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,11 @@ class Description:
 
 
 def describe(
-    path: PathLike | Sequence[PathLike], *, geometry: PathLike | None = None, row: int | None = None
+    path: PathLike | Sequence[PathLike],
+    *,
+    geometry: PathLike | None = None,
+    row: int | None = None,
+    follow_links: bool = False,
 ) -> tuple[Description, ...]:
     """Say what each file holds and what is missing, without correcting or reconstructing anything.
 
@@ -54,11 +59,16 @@ def describe(
     InputError
         If a file is missing, damaged or of an unknown type.
     """
-    return tuple(description_of(raw, each) for each, raw in opened(path, geometry=geometry, row=row))
+    return tuple(description_of(raw, each) for each, raw in opened(path, geometry=geometry, row=row, follow_links=follow_links))
 
 
 def description_of(raw: Raw, path: Path) -> Description:
     """What an opened file holds, in words."""
+    with reading(path, "a scan"):
+        return _in_words(raw, path)
+
+
+def _in_words(raw: Raw, path: Path) -> Description:
     return Description(
         source=str(path),
         format=raw.format,

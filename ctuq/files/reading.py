@@ -11,10 +11,12 @@ from ctuq.errors import InputError
 from ctuq.files.assemble import assemble, searched_axis, wants_search
 from ctuq.files.formats.detect import file_hash, is_own_scan, read_raw
 from ctuq.files.formats.raw import Raw
+from ctuq.files.formats.sound import checked
 from ctuq.files.merge import merged
 from ctuq.files.override import overridden
 from ctuq.files.sidecar import Sidecar, read_sidecar
 from ctuq.files.truth import with_truth
+from ctuq.guard import reading
 from ctuq.tomo.axis import centred
 from ctuq.tomo.scan import Scan
 
@@ -28,6 +30,7 @@ def read(
     row: int | None = None,
     axis_column: float | None = None,
     truth: PathLike | None = None,
+    follow_links: bool = False,
 ) -> Scan:
     """Read a scan from a file of any known format.
 
@@ -44,18 +47,29 @@ def read(
         Detector column of the rotation axis (0-based), instead of what the file says or a search finds.
     truth : path, optional
         A picture of two values (material or air) on the scan's grid; the material's attenuation follows from the data.
+    follow_links : bool
+        Whether an HDF5 file may take data from outside its folder, or from files that are not HDF5.
 
     Raises
     ------
     InputError
-        If a file is missing, damaged, of an unknown type, or lacks parts of its geometry.
+        If a file is missing, damaged, of an unknown type, lacks parts of its geometry, or takes data from outside its folder.
+    ResourceError
+        If a file declares more than fits into memory.
     """
-    scan = scan_of(opened(path, geometry=geometry, row=row), axis_column)
-    return scan if truth is None else with_truth(scan, Path(truth))
+    scan = scan_of(opened(path, geometry=geometry, row=row, follow_links=follow_links), axis_column)
+    if truth is None:
+        return scan
+    with reading(truth, "a picture"):
+        return with_truth(scan, Path(truth))
 
 
 def opened(
-    path: PathLike | Sequence[PathLike], *, geometry: PathLike | None = None, row: int | None = None
+    path: PathLike | Sequence[PathLike],
+    *,
+    geometry: PathLike | None = None,
+    row: int | None = None,
+    follow_links: bool = False,
 ) -> list[tuple[Path, Raw]]:
     """What each file tells, together with its geometry file; parameters as for `read`.
 
@@ -64,7 +78,7 @@ def opened(
     InputError
         As `read`, except that parts of the geometry may be missing.
     """
-    return [(each, load_raw(each, geometry, row).settled()) for each in resolve(path)]
+    return [(each, load_raw(each, geometry, row, follow_links=follow_links).settled()) for each in resolve(path)]
 
 
 def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None) -> Scan:
@@ -83,7 +97,10 @@ def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None)
 
 
 def _together(found: Sequence[tuple[Path, Raw]], axis_column: float | None) -> Scan:
-    scans = [_without_lost_views(_scan(raw, path, axis_column)) for path, raw in found]
+    scans = []
+    for path, raw in found:
+        with reading(path, "a scan"):
+            scans.append(_without_lost_views(_scan(raw, path, axis_column)))
     return scans[0] if len(scans) == 1 else merged(scans)
 
 
@@ -120,7 +137,14 @@ def resolve(path: PathLike | Sequence[PathLike]) -> list[Path]:
     return found
 
 
-def load_raw(path: Path, geometry: PathLike | None, row: int | None = None, base: Sidecar | None = None) -> Raw:
+def load_raw(
+    path: Path,
+    geometry: PathLike | None,
+    row: int | None = None,
+    base: Sidecar | None = None,
+    *,
+    follow_links: bool = False,
+) -> Raw:
     """What a file and its geometry file tell together.
 
     Parameters
@@ -131,27 +155,32 @@ def load_raw(path: Path, geometry: PathLike | None, row: int | None = None, base
     row : int, optional
     base : Sidecar, optional
         What holds where the geometry file says nothing, and of the values where the file does not say what they are.
+    follow_links : bool
 
     Raises
     ------
     InputError
         As `read`, except that parts of the geometry may be missing.
     """
+    with reading(path, "a scan"):
+        return _loaded(path, geometry, row, base or Sidecar(), follow_links)
+
+
+def _loaded(path: Path, geometry: PathLike | None, row: int | None, base: Sidecar, follow_links: bool) -> Raw:
     if geometry is None and is_own_scan(path):
-        return read_raw(path, row)
+        return read_raw(path, row, follow_links=follow_links)
     beside = _beside(path) if geometry is None else Path(geometry)
 
     def told(base: Sidecar) -> Sidecar:
         return base if beside is None else read_sidecar(beside, base)
 
-    base = base or Sidecar()
     asked = told(base).row if row is None else row
-    raw = read_raw(path, asked, told(base).pictures)
+    raw = read_raw(path, asked, told(base).pictures, follow_links=follow_links)
     if raw.rows > 1 and asked is None:
         raw = raw.warned(f"Of {raw.rows} detector rows only the middle one, {raw.row}, is read; give 'row' in a geometry file.")
     if raw.stated:
         base = replace(base, values=None, scale=1.0, flat=None, dark=None)
-    return overridden(raw, told(base))
+    return checked(overridden(raw, told(base)), path)
 
 
 def _scan(raw: Raw, path: Path, axis_column: float | None) -> Scan:

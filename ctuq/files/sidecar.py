@@ -33,12 +33,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.formats.raw import VALUES, Pictures
+from ctuq.files.formats.sound import checked_angles
 from ctuq.files.units import millimetres
+from ctuq.files.yamlfile import read_mapping
+from ctuq.text import listed, shortened
 from ctuq.tomo.geometry import radians
 
 _LENGTHS = ("pixel", "source_to_axis", "source_to_detector", "detector_offset", "axis_offset")
@@ -47,6 +49,7 @@ _FACTS = ("sample", "instrument", "licence", "citation")
 _LEVELS = ("flat", "flat_after", "dark")
 _OTHERS = ("kind", "columns", "values", "angles", "axis_column", "scale", "bad_columns", "stack", "files", "row")
 _TREATMENT = ("values", "scale", *_FLAGS, *_LEVELS, "bad_columns", "stack", "files", "row")
+_LARGEST, _MOST = 1e300, 10_000_000
 _KEYS = (*_LENGTHS, *_FLAGS, *_FACTS, *_LEVELS, *_OTHERS)
 
 
@@ -91,18 +94,23 @@ def read_sidecar(path: str | Path, onto: Sidecar | None = None) -> Sidecar:
         If it is missing, no YAML mapping, or has a key or value that is not of the schema in this module's docstring.
     """
     path, base = Path(path), onto or Sidecar()
-    entries = _mapping(path)
+    entries = read_mapping(path)
     unknown = sorted(set(map(str, entries)) - set(_KEYS))
     if unknown:
-        raise InputError(f"'{path}' has the unknown key {', '.join(unknown)}; the keys are {', '.join(_KEYS)}.")
+        raise InputError(f"'{path}' has the unknown key {listed(unknown)}; the keys are {', '.join(_KEYS)}.")
+    if "axis_column" in entries and "detector_offset" in entries:
+        raise InputError(
+            f"'{path}' says both 'axis_column' and 'detector_offset', of which one gives the other; leave one out."
+        )
     fields = dict(base.fields) | {key: _length(path, entries, key) for key in _LENGTHS if key in entries}
     if "kind" in entries:
         fields["kind"] = _choice(path, entries, "kind", ("parallel", "fan"))
     if "columns" in entries:
-        fields["columns"] = int(_number(path, entries, "columns"))
+        fields["columns"] = _count(path, entries, "columns", 1)
     flags = {key: _flag(path, entries, key) if key in entries else getattr(base, key) for key in _FLAGS}
     if "angles" in entries:
-        fields["angles"] = radians(_angles(path, entries["angles"])) * (-1 if flags["clockwise"] else 1)
+        angles = checked_angles(radians(_angles(path, entries["angles"])), f"'{path}'")
+        fields["angles"] = -angles if flags["clockwise"] else angles
     if "axis_column" in entries:
         search = entries["axis_column"] == "search"
         fields["axis_column"] = "search" if search else _number(path, entries, "axis_column")
@@ -110,7 +118,7 @@ def read_sidecar(path: str | Path, onto: Sidecar | None = None) -> Sidecar:
         fields=fields,
         facts=dict(base.facts) | {key: str(entries[key]) for key in _FACTS if key in entries},
         values=_choice(path, entries, "values", VALUES) if "values" in entries else base.values,
-        scale=_number(path, entries, "scale") if "scale" in entries else base.scale,
+        scale=_scale(path, entries) if "scale" in entries else base.scale,
         clockwise=flags["clockwise"],
         transpose=flags["transpose"],
         reverse_columns=flags["reverse_columns"],
@@ -118,7 +126,7 @@ def read_sidecar(path: str | Path, onto: Sidecar | None = None) -> Sidecar:
         bad_columns=_columns(path, entries["bad_columns"]) if "bad_columns" in entries else base.bad_columns,
         stack=_choice(path, entries, "stack", ("projections", "sinograms")) if "stack" in entries else base.stack,
         files=str(entries["files"]) if "files" in entries else base.files,
-        row=int(_number(path, entries, "row")) if "row" in entries else base.row,
+        row=_count(path, entries, "row", 0) if "row" in entries else base.row,
     )
 
 
@@ -135,31 +143,17 @@ def treated(kept: Mapping[str, Any]) -> Sidecar:
     return Sidecar(**known)
 
 
-def _mapping(path: Path) -> dict[Any, Any]:
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"Cannot read the geometry file '{path}' ({error.strerror}); check the name.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where else ""
-        raise InputError(f"The geometry file '{path}' is not valid YAML{line}.") from error
-    if not isinstance(entries, dict):
-        raise InputError(f"The geometry file '{path}' must hold 'key: value' lines such as 'kind: parallel'.")
-    return entries
-
-
-def _number(path: Path, entries: dict[Any, Any], key: str) -> float:
+def _number(path: Path, entries: Mapping[Any, Any], key: str) -> float:
     value = entries[key]
     if isinstance(value, str):
         with suppress(ValueError):
             value = float(value)  # YAML 1.1 takes 2e-1 for text
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        raise InputError(f"'{key}' in '{path}' must be a number, not {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LARGEST:
+        raise InputError(f"'{key}' in '{path}' must be a number, not {shortened(repr(value), 60)}.")
     return float(value)
 
 
-def _length(path: Path, entries: dict[Any, Any], key: str) -> float:
+def _length(path: Path, entries: Mapping[Any, Any], key: str) -> float:
     """A length in mm: a number, or a number with a unit."""
     value = entries[key]
     number, _, unit = value.strip().partition(" ") if isinstance(value, str) else ("", "", "")
@@ -167,40 +161,51 @@ def _length(path: Path, entries: dict[Any, Any], key: str) -> float:
         return _number(path, entries, key)
     size = millimetres(_number(path, {key: number}, key), unit, f"'{key}' in '{path}'")
     if size is None:
-        raise InputError(f"'{key}' in '{path}' must be a length in mm, not {value!r}.")
+        raise InputError(f"'{key}' in '{path}' must be a length in mm, not {shortened(repr(value), 60)}.")
     return size
 
 
 def _columns(path: Path, value: Any) -> tuple[int, ...]:
-    whole = [value] if isinstance(value, int) else value
-    if not isinstance(whole, list) or any(isinstance(c, bool) or not isinstance(c, int) for c in whole):
-        raise InputError(f"'bad_columns' in '{path}' must be a list of whole numbers such as [17, 40], not {value!r}.")
-    return tuple(whole)
+    whole = value if isinstance(value, list) else [value]
+    return tuple(_count(path, {"bad_columns": each}, "bad_columns", 0) for each in whole)
+
+
+def _scale(path: Path, entries: Mapping[Any, Any]) -> float:
+    if _number(path, entries, "scale") == 0:
+        raise InputError(f"'scale' in '{path}' is 0, which leaves nothing of the values; give the factor on them.")
+    return _number(path, entries, "scale")
+
+
+def _count(path: Path, entries: Mapping[Any, Any], key: str, least: int) -> int:
+    value = entries[key]
+    whole = isinstance(value, int | float) and not isinstance(value, bool) and least <= value < _MOST and value == int(value)
+    if not whole:
+        raise InputError(
+            f"'{key}' in '{path}' must be a whole number from {least} to {_MOST:,}, not {shortened(repr(value), 60)}."
+        )
+    return int(value)
 
 
 def _flag(path: Path, entries: dict[Any, Any], key: str) -> bool:
     value = entries[key]
     if not isinstance(value, bool):
-        raise InputError(f"'{key}' in '{path}' must be true or false, not {value!r}.")
+        raise InputError(f"'{key}' in '{path}' must be true or false, not {shortened(repr(value), 60)}.")
     return value
 
 
 def _choice(path: Path, entries: dict[Any, Any], key: str, choices: tuple[str, ...]) -> str:
     if entries[key] not in choices:
-        raise InputError(f"'{key}' in '{path}' must be one of {', '.join(choices)}, not {entries[key]!r}.")
+        raise InputError(f"'{key}' in '{path}' must be one of {', '.join(choices)}, not {shortened(repr(entries[key]), 60)}.")
     return entries[key]
 
 
 def _angles(path: Path, value: Any) -> NDArray:
-    try:
-        if isinstance(value, dict):
-            first, step, count = (float(value[key]) for key in ("first", "step", "count"))
-            return first + step * np.arange(int(count))
-        angles = np.array(value, dtype=np.float64)
-        if angles.ndim == 1 and np.isfinite(angles).all():
-            return angles
-    except (KeyError, TypeError, ValueError):
-        pass
+    """Degrees: a list, or where they begin, how far apart they are and how many."""
+    if isinstance(value, dict) and value.keys() == {"first", "step", "count"}:
+        first, step = (_number(path, value, name) for name in ("first", "step"))
+        return first + step * np.arange(_count(path, value, "count", 1))
+    if isinstance(value, list) and value and not any(isinstance(angle, dict | list) for angle in value):
+        return np.array([_number(path, {"angles": angle}, "angles") for angle in value])
     raise InputError(f"'angles' in '{path}' must be a list of degrees or {{first: 0, step: 1, count: 180}}.")
 
 

@@ -6,6 +6,19 @@ A tree is a dict with string keys whose values are arrays of numbers, str, float
 from ctuq.records.files import FORMAT, kind_of, read, write, write_hdf5
 from ctuq.records.seal import is_sealed
 from ctuq.records.tree import Tree, put_tree, tree_in
+from ctuq.records.typed import made
 from ctuq.records.whole import write_whole
 
-__all__ = ["FORMAT", "Tree", "is_sealed", "kind_of", "put_tree", "read", "tree_in", "write", "write_hdf5", "write_whole"]
+__all__ = [
+    "FORMAT",
+    "Tree",
+    "is_sealed",
+    "kind_of",
+    "made",
+    "put_tree",
+    "read",
+    "tree_in",
+    "write",
+    "write_hdf5",
+    "write_whole",
+]

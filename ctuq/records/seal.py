@@ -11,17 +11,24 @@ from pathlib import Path
 
 from ctuq.errors import InputError
 
-_PATTERN = re.compile(rb"\nctuq sha256 ([0-9a-f]{64})\n")
+_BEGIN = b"\nctuq sha256 "
+_PATTERN = re.compile(_BEGIN + rb"([0-9a-f]{64})\n")
 _LENGTH, _BLOCK = 78, 1 << 20
 
 
 def seal_of(content: bytes | memoryview) -> bytes:
     """What is to follow the content of a file."""
-    return b"\nctuq sha256 " + hashlib.sha256(content).hexdigest().encode() + b"\n"
+    return _BEGIN + hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
 def is_sealed(path: str | os.PathLike) -> bool:
-    """Whether a file ends in a checksum, right or wrong."""
+    """Whether a file ends in a checksum, right or wrong.
+
+    Raises
+    ------
+    InputError
+        If it ends in a part of one.
+    """
     return _sealed_with(Path(path)) is not None
 
 
@@ -31,7 +38,7 @@ def check_seal(path: str | os.PathLike) -> None:
     Raises
     ------
     InputError
-        If they differ.
+        If they differ, or the checksum is not whole.
     """
     path = Path(path)
     wanted = _sealed_with(path)
@@ -50,9 +57,10 @@ def check_seal(path: str | os.PathLike) -> None:
 
 def _sealed_with(path: Path) -> str | None:
     size = path.stat().st_size
-    if size < _LENGTH:
-        return None
     with path.open("rb") as file:
-        file.seek(size - _LENGTH)
-        found = _PATTERN.fullmatch(file.read(_LENGTH))
+        file.seek(max(0, size - _LENGTH))
+        end = file.read(_LENGTH)
+    found = _PATTERN.fullmatch(end)
+    if found is None and (_BEGIN in end or any(end.endswith(_BEGIN[:n]) for n in range(3, len(_BEGIN)))):
+        raise InputError(f"'{path}' is not whole: it is cut off or damaged at its end; copy it again.")
     return None if found is None else found[1].decode()

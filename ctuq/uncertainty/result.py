@@ -118,8 +118,8 @@ class Result:
     truth: NDArray[np.float32] | None = None
     history: Mapping[str, NDArray] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
-    plan: Mapping[str, str | float | int] = field(default_factory=dict)
-    settings: Mapping[str, str | float | int] = field(default_factory=dict)
+    plan: Mapping[str, str | float | int | bool] = field(default_factory=dict)
+    settings: Mapping[str, str | float | int | bool | None] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 

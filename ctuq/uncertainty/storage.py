@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from ctuq import records
 from ctuq.errors import InputError
 from ctuq.files.formats.ownscan import grid_tree, scan_from_tree, scan_tree
+from ctuq.guard import reading
+from ctuq.text import shortened
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.uncertainty.result import Calibration, Result
 
+_UNSEALED = "The results file was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its figures."
 _IMAGES = ("std", "std_raw", "samples", "directions", "truth")
 _CLASSES = {
     "entry": "NXentry",
@@ -76,18 +79,51 @@ def load(path: str | os.PathLike) -> Result:
     InputError
         If the file is missing, truncated, foreign or of a newer format.
     """
-    try:
-        entry = records.read(path, kind="result")["entry"]
-        rest, data = entry["ctuq"], entry["data"]
-        calibration = rest["calibration"]
-        rest |= {
-            "scan": scan_from_tree(rest["scan"]),
-            "grid": VolumeGrid(**rest["grid"]),
-            "calibration": None if calibration is None else Calibration(**calibration),
-        }
-        return Result(mean=data["data"], **{name: data.get(name) for name in _IMAGES}, **rest)
-    except (KeyError, TypeError) as error:
-        raise InputError(f"'{path}' is a result of ours with parts missing ({error}); make it again.") from error
+    tree = records.read(path, kind="result")
+    with reading(path, "a result of ctuq"):
+        try:
+            found = _result(tree)
+        except (InputError, KeyError) as error:
+            why = shortened(error, 300)
+            raise InputError(f"'{path}' is a result of ours with parts missing or wrong ({why}); make it again.") from error
+    return found if records.is_sealed(path) else replace(found, warnings=(*found.warnings, _UNSEALED))
+
+
+def _result(tree: Mapping[str, Any]) -> Result:
+    entry = _group(tree, "entry")
+    rest, data = _group(entry, "ctuq"), _group(entry, "data")
+    calibration = rest["calibration"]
+    parts = {
+        "scan": scan_from_tree(_group(rest, "scan")),
+        "grid": records.made(VolumeGrid, rest["grid"]),
+        "calibration": None if calibration is None else records.made(Calibration, calibration),
+    }
+    images = {"mean": data["data"], **{name: data.get(name) for name in _IMAGES}}
+    result = records.made(Result, {**rest, **parts, **images})
+    _refuse_other_shapes(result)
+    return result
+
+
+def _group(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
+    if not isinstance(tree[name], dict):
+        raise InputError(f"'{name}' is no group")
+    return tree[name]
+
+
+def _refuse_other_shapes(result: Result) -> None:
+    """Refuse images that are not on the grid."""
+    shape = result.grid.shape
+    alone = {name: getattr(result, name) for name in ("mean", "std", "std_raw", "truth")} | dict(result.comparisons)
+    for name, image in alone.items():
+        if image is not None and image.shape != shape:
+            raise InputError(f"'{name}' has shape {image.shape}, the grid {shape}")
+    for name in ("samples", "directions"):
+        images = getattr(result, name)
+        if images is not None and images.shape[1:] != shape:
+            raise InputError(f"'{name}' has shape {images.shape}, the grid {shape}")
+    found = result.calibration
+    if found is not None and found.predictions.shape != (4, len(found.views), result.scan.geometry.columns):
+        raise InputError(f"the predictions of held-out views have shape {found.predictions.shape}")
 
 
 def write_tiff(result: Result, folder: str | os.PathLike) -> tuple[Path, ...]:

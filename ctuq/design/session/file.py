@@ -243,12 +243,12 @@ def _record(tree: Mapping[str, Any]) -> Record:
         learnt, plan = None, plan if learnt is None else None
     known = {f.name for f in fields(Record)}
     entries = {key: value for key, value in tree.items() if key in known} | {
-        "settings": Settings(**tree["settings"]),
-        "state": DesignState(**(state | {"log": tuple(Decision(**entry) for entry in state["log"])})),
-        "learnt": None if learnt is None else Learnt(**learnt),
-        "plan": None if plan is None else Suggestion(**plan),
+        "settings": records.made(Settings, tree["settings"]),
+        "state": records.made(DesignState, state | {"log": tuple(records.made(Decision, entry) for entry in state["log"])}),
+        "learnt": None if learnt is None else records.made(Learnt, learnt),
+        "plan": None if plan is None else records.made(Suggestion, plan),
     }
-    return Record(**entries)
+    return records.made(Record, entries)
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -9,16 +9,20 @@ from pathlib import Path
 import h5py
 
 from ctuq import records
-from ctuq.errors import BackendError, CtuqError, InputError
+from ctuq.errors import BackendError, InputError
 from ctuq.files.formats import cil, exchange, nikon, nxfile, nxtomo, parts, skyscan, zeiss
 from ctuq.files.formats.arrays import read_npz
 from ctuq.files.formats.edf import edf_files, is_edf, read_edf
+from ctuq.files.formats.hdf5 import check_hdf5
 from ctuq.files.formats.matlab import read_matlab
 from ctuq.files.formats.mrc import is_mrc, read_mrc
 from ctuq.files.formats.ownscan import raw_of_scan, read_scan
 from ctuq.files.formats.pictures import read_pictures
 from ctuq.files.formats.raw import Pictures, Raw
 from ctuq.files.formats.sidefile import beside
+from ctuq.files.formats.sound import checked
+from ctuq.guard import reading
+from ctuq.text import listed
 
 Reader = Callable[[Path, int | None], Raw]
 
@@ -40,21 +44,24 @@ _KNOWN = (
 )
 
 
-def read_raw(path: Path, row: int | None, pictures: Pictures = Pictures()) -> Raw:  # noqa: B008
-    """What a file of any known format tells; of pictures, what they are and which.
+def read_raw(path: Path, row: int | None, pictures: Pictures = Pictures(), *, follow_links: bool = False) -> Raw:  # noqa: B008
+    """What a file of any known format tells, checked whatever reader it came from; of pictures, what they are and which.
 
     Raises
     ------
     InputError
-        If there is no such file, it is empty, damaged or of an unknown type, or holds no scan.
+        If there is no such file, it is empty, damaged or of an unknown type, holds no scan, or reaches outside its folder.
+    ResourceError
+        If it declares more than fits into memory.
     """
-    reader = _reader(path)
-    try:
-        return read_pictures(path, row, pictures) if reader is read_pictures else _with_filters(reader, path, row)
-    except CtuqError:
-        raise
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"'{path}' cannot be read whole (truncated or damaged); copy it again.") from error
+    with reading(path, "a scan") as heard:
+        linked = ()
+        if path.is_file() and h5py.is_hdf5(path):
+            parts.refuse_locked(path)
+            linked = check_hdf5(path, follow_links=follow_links) if records.kind_of(path) is None else ()
+        reader = _reader(path)
+        raw = read_pictures(path, row, pictures) if reader is read_pictures else _with_filters(reader, path, row)
+        return checked(raw, path).warned(*linked, *heard)
 
 
 def is_own_scan(path: Path) -> bool:
@@ -157,7 +164,7 @@ def _hdf5_reader(path: Path) -> Reader:
     if kind not in (None, nxfile.KIND):
         raise InputError(f"'{path}' holds a {kind} of ctuq, not a scan; give the scan that it was made from.")
     with h5py.File(path, "r") as file:
-        if any("MATLAB_class" in node.attrs for node in file.values()):
+        if any(node is not None and "MATLAB_class" in node.attrs for node in file.values()):
             return lambda path, row: read_matlab(path)
         if cil.is_cil(file):
             return cil.read_cil
@@ -165,9 +172,12 @@ def _hdf5_reader(path: Path) -> Reader:
             return exchange.read_dxchange
         if nxtomo.is_nxtomo(file):
             return nxtomo.read_nxtomo
-        names = ", ".join(file) or "nothing"
+        names = listed(file) or "nothing"
     raise InputError(f"'{path}' is HDF5 but neither ctuq, DXchange ('exchange/data') nor NXtomo; it holds {names}.")
 
 
 def _own(path: Path, row: int | None) -> Raw:
-    return raw_of_scan(read_scan(path), "ctuq scan")
+    scan = read_scan(path)
+    if not records.is_sealed(path):
+        scan = scan.warned("The scan was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its values.")
+    return raw_of_scan(scan, "ctuq scan")

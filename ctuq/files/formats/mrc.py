@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.files.formats.raw import Raw, middle_row
 from ctuq.files.formats.sidefile import decoded
+from ctuq.files.formats.sizes import refuse_bomb
 from ctuq.memory import require_room
 
 NAMES = (".mrc", ".ali", ".st", ".rec", ".mrcs", ".map")
@@ -69,6 +70,7 @@ def read_mrc(path: Path, row: int | None) -> Raw:
         If the file is truncated, of a mode that is not read, or has another number of angles.
     """
     stack = _header(path)
+    _refuse_other_length(path, stack)
     if stack.shape[0] == 1:  # one picture: a sinogram
         fields: dict[str, object] = {} if stack.pixel is None else {"pixel": stack.pixel}
         return Raw("MRC stack", _rows(path, stack, slice(0, stack.shape[1]))[0], "log", fields)
@@ -94,6 +96,8 @@ def load_mrc(path: Path) -> NDArray:
         If the file is truncated or of a mode that is not read.
     """
     stack = _header(path)
+    _refuse_other_length(path, stack)
+    require_room(stack.shape, stack.dtype.itemsize, f"'{path}'", "save the part of it that is needed")
     return _rows(path, stack, slice(0, stack.shape[1]))
 
 
@@ -105,9 +109,15 @@ def _rows(path: Path, stack: _Stack, rows: slice) -> NDArray:
         if len(content) < stack.end - stack.start:
             raise _truncated(path, stack, stack.start + len(content))
         return np.frombuffer(content, stack.dtype).reshape(stack.shape)[:, rows]
-    if path.stat().st_size < stack.end:
-        raise _truncated(path, stack, path.stat().st_size)
     return np.array(np.memmap(path, stack.dtype, "r", stack.start, stack.shape)[:, rows])
+
+
+def _refuse_other_length(path: Path, stack: _Stack) -> None:
+    size = path.stat().st_size
+    if _opener(path):
+        refuse_bomb(stack.end, size, f"'{path}'")
+    elif size < stack.end:
+        raise _truncated(path, stack, size)
 
 
 def _truncated(path: Path, stack: _Stack, found: int) -> InputError:

@@ -10,6 +10,7 @@ import numpy as np
 from ctuq import records
 from ctuq.errors import InputError
 from ctuq.files.formats.raw import Raw
+from ctuq.text import shortened
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam, VolumeGrid
 from ctuq.tomo.scan import Provenance, Scan
 
@@ -40,10 +41,12 @@ def read_scan(path: str | os.PathLike) -> Scan:
     InputError
         If the file is missing, truncated or foreign.
     """
+    tree = records.read(path, kind="scan")
     try:
-        return scan_from_tree(records.read(path, kind="scan"))
-    except (KeyError, TypeError) as error:
-        raise InputError(f"'{path}' is a scan of ours with parts missing ({error}); write it again.") from error
+        return scan_from_tree(tree)
+    except (InputError, KeyError) as error:
+        why = shortened(error, 300)
+        raise InputError(f"'{path}' is a scan of ours with parts missing or wrong ({why}); write it again.") from error
 
 
 def scan_tree(scan: Scan) -> dict[str, Any]:
@@ -60,14 +63,12 @@ def scan_tree(scan: Scan) -> dict[str, Any]:
 
 def scan_from_tree(tree: Mapping[str, Any]) -> Scan:
     """The scan that `scan_tree` took apart."""
-    return Scan(
-        projections=tree["projections"],
-        geometry=geometry_from_tree(tree["geometry"]),
-        weights=tree["weights"],
-        truth=tree["truth"],
-        grid=None if tree["grid"] is None else VolumeGrid(**tree["grid"]),
-        provenance=Provenance(**tree["provenance"]),
-    )
+    parts = {
+        "geometry": geometry_from_tree(tree["geometry"]),
+        "grid": None if tree["grid"] is None else records.made(VolumeGrid, tree["grid"]),
+        "provenance": records.made(Provenance, tree["provenance"]),
+    }
+    return records.made(Scan, {**tree, **parts})
 
 
 def geometry_tree(geometry: Geometry) -> dict[str, Any]:
@@ -79,10 +80,11 @@ def geometry_tree(geometry: Geometry) -> dict[str, Any]:
 
 def geometry_from_tree(tree: Mapping[str, Any]) -> Geometry:
     """The geometry that `geometry_tree` took apart."""
+    kind = tree["kind"] if isinstance(tree, Mapping) else ""
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise InputError(f"The file has the geometry '{shortened(kind, 60)}', which this ctuq does not know; update ctuq.")
     values = {key: value for key, value in tree.items() if key not in ("kind", "rotation_angle")}
-    if tree["kind"] not in _KINDS:
-        raise InputError(f"The file has the geometry '{tree['kind']}', which this ctuq does not know; update ctuq.")
-    return _KINDS[tree["kind"]](**values)
+    return records.made(_KINDS[kind], values)
 
 
 def grid_tree(grid: VolumeGrid) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.memory import require_room
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Scan
 
@@ -108,7 +109,7 @@ class Raw:
     def __post_init__(self):
         for name in ("values", "flats", "darks", "weights", "truth"):
             array = getattr(self, name)
-            if array is not None and array.dtype.kind not in "buif":
+            if array is not None and array.dtype.kind not in ("uif" if name == "values" else "buif"):
                 raise InputError(f"The {name} of this file ({self.format}) are {array.dtype}; real numbers are needed.")
         if self.weights is not None and self.weights.shape != self.values.shape:
             raise InputError(
@@ -147,11 +148,14 @@ def middle_row(shape: tuple[int, ...], row: int | None, source: str) -> int:
     ------
     InputError
         If the row does not exist.
+    ResourceError
+        If it is larger than memory.
     """
     rows = shape[1]
     row = rows // 2 if row is None else row
     if not 0 <= row < rows:
         raise InputError(f"Row {row} was asked for, but '{source}' has rows 0 to {rows - 1}.")
+    require_room((shape[0], *shape[2:]), 8, f"A detector row of '{source}'", "save fewer views or bin its columns", copies=3)
     return row
 
 

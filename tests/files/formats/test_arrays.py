@@ -96,7 +96,7 @@ def test_degrees_for_radians_are_refused(tmp_path):
         ({"sinogram": np.ones(8), "kind": "parallel", "angles": [0.0], "pixel": 1.0}, "shape"),
         ({"sinogram": np.full((2, 8), np.nan), "kind": "parallel", "angles": [0.0, 1.0], "pixel": 1.0}, "nothing but NaN"),
         ({"sinogram": np.ones((2, 8)), "kind": "parallel", "angles": [0.0, np.nan], "pixel": 1.0}, "not finite"),
-        ({"sinogram": np.ones((2, 8)), "kind": "parallel", "angles": [0.0, 1.0], "pixel": -1.0}, "positive pixel"),
+        ({"sinogram": np.ones((2, 8)), "kind": "parallel", "angles": [0.0, 1.0], "pixel": -1.0}, "'pixel'.* positive"),
         ({"sinogram": np.ones((0, 8)), "kind": "parallel", "angles": [], "pixel": 1.0}, "shape"),
         ({"sinogram": np.ones((2, 8), complex), "kind": "parallel", "angles": [0.0, 1.0], "pixel": 1.0}, "numbers"),
         ({"sinogram": np.array([["a", "b"]]), "kind": "parallel", "angles": [0.0], "pixel": 1.0}, "numbers"),
@@ -121,7 +121,7 @@ def test_damaged_and_unknown_files_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "broken.h5").write_bytes(b"not hdf5")
     for name, words in (
-        ("a.npz", "whole NumPy"),
+        ("a.npz", "whole as a NumPy file"),
         ("empty.npz", "is empty"),
         ("notes.txt", "of no type that ctuq reads"),
         ("broken.h5", "not a whole HDF5"),
