@@ -10,6 +10,7 @@ from ctuq.errors import InputError
 from ctuq.tomo.scan import Scan
 
 _SAME_ANGLE = 1e-6
+_ALIKE = 0.1
 
 
 def merged(scans: Sequence[Scan]) -> Scan:
@@ -44,6 +45,7 @@ def merged(scans: Sequence[Scan]) -> Scan:
         sha256=hashlib.sha256("".join(scan.provenance.sha256 for scan in scans).encode()).hexdigest(),
     ).warned(*(text for scan in scans for text in scan.warnings))
     told = told.then(f"{len(scans)} files merged: {len(kept)} views, {repeated} at repeated angles left out")
+    told = told.warned(*_differences(scans))
     if repeated:
         told = told.warned(f"{repeated} of {len(angles)} views are at angles that an earlier file has, and were left out.")
     return Scan(
@@ -54,3 +56,21 @@ def merged(scans: Sequence[Scan]) -> Scan:
         first.grid,
         told,
     )
+
+
+def _differences(scans: Sequence[Scan]) -> tuple[str, ...]:
+    """Signs that the parts are of several objects: their names, and how much they attenuate in the mean.
+
+    Of an object that stays within the field of view the mean of a parallel view is the same from all sides, of a fan nearly so.
+    """
+    told = []
+    names = sorted({name for scan in scans if (name := scan.provenance.facts.get("sample"))})
+    if len(names) > 1:
+        told.append(f"The parts are of samples of different names, {' and '.join(repr(name) for name in names[:3])}.")
+    means = [float(np.median(scan.projections.mean(axis=1))) for scan in scans]
+    if max(means) - min(means) > _ALIKE * max(abs(value) for value in means):
+        told.append(
+            f"The parts attenuate differently (mean line integral {min(means):.3g} to {max(means):.3g}): are they of one "
+            "object in one beam?"
+        )
+    return tuple(told)

@@ -13,7 +13,7 @@ from ctuq.files.formats.detect import file_hash, is_own_scan, read_raw
 from ctuq.files.formats.raw import Raw
 from ctuq.files.formats.sound import checked
 from ctuq.files.merge import merged
-from ctuq.files.override import overridden
+from ctuq.files.override import AXIS, overridden
 from ctuq.files.sidecar import Sidecar, read_sidecar
 from ctuq.files.truth import with_truth
 from ctuq.guard import reading
@@ -93,7 +93,12 @@ def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None)
         # In all parts at once, and corrected again then: where the axis is tells a wire on it from a defect.
         column, how = searched_axis(_together(found, None))
         return _together(found, column).warned(how)
-    return _together(found, axis_column)
+    scan = _together(found, axis_column)
+    if axis_column is None and any(raw.whole is None and not any(key in raw.fields for key in AXIS) for _, raw in found):
+        return scan.warned(
+            "The rotation axis is taken at the detector's middle, as nothing says where it is; give axis_column (or search)."
+        )
+    return scan
 
 
 def _together(found: Sequence[tuple[Path, Raw]], axis_column: float | None) -> Scan:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ctuq.errors import GeometryError
 
 _LARGEST_SPAN = 4 * np.pi
+_SMALLEST_PIXEL, _LARGEST_PIXEL = 1e-9, 1e6
 
 
 @dataclass(frozen=True)
@@ -265,6 +266,10 @@ def _freeze(geometry: Beam) -> None:
     if geometry.columns < 1 or geometry.pixel <= 0:
         raise GeometryError(
             f"A detector needs at least one column and a positive pixel size, got {geometry.columns} and {geometry.pixel} mm."
+        )
+    if not _SMALLEST_PIXEL <= geometry.pixel <= _LARGEST_PIXEL:
+        raise GeometryError(
+            f"A pixel of {geometry.pixel:g} mm cannot be ({_SMALLEST_PIXEL:g} to {_LARGEST_PIXEL:g} mm can); check its unit."
         )
     if geometry.field_of_view <= 0:
         raise GeometryError("The detector's offset is so large that no ray passes the rotation axis; check the offsets (mm).")

@@ -234,8 +234,11 @@ def _bad_columns(values: NDArray) -> NDArray[np.bool_]:
     views, columns = values.shape
     if columns < 5 or views < _FEWEST_VIEWS:
         return np.zeros(columns, bool)
-    profile = np.median(values - median_filter(values, (1, 5)), axis=0)
+    residual = values - median_filter(values, (1, 5))
+    profile = np.median(residual, axis=0)
     odd = np.abs(profile) > max(_SPIKE * _spread(profile), _SMALLEST_BUMP * _range(values))
-    change = values.std(axis=0)
-    stuck = (change < 1e-6 * _range(values)) & (median_filter(change, 5) > 1e-2 * _range(values))
+    # A column that no small part of the object ever crosses is constant too, without noise, but then it agrees with its
+    # neighbours in most views.
+    change, strays = values.std(axis=0), np.median(np.abs(residual), axis=0) > 1e-2 * _range(values)
+    stuck = (change < 1e-6 * _range(values)) & (median_filter(change, 5) > 1e-2 * _range(values)) & strays
     return odd | stuck
