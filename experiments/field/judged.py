@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -129,7 +130,7 @@ def _plain(discs: Discs, axis: float) -> NDArray:
     return _image(Scan(integrals(axis=axis, discs=discs).astype(np.float32), beam))
 
 
-def _compared(image: NDArray, kind: Kind) -> dict[str, float]:
+def _compared(image: NDArray, kind: Kind) -> dict[str, Any]:
     plain, image = _plain(kind.discs, kind.axis).ravel().astype(float), image.ravel().astype(float)
     if not image.std() > 0:
         return {"alike": 0.0, "level": 0.0}

@@ -47,7 +47,7 @@ def pictures() -> list[Kind]:
         Kind("as many sinograms as angles", lambda f: picture(f / "a.tif", square, text), "refused", "stack: sinograms"),
         Kind("DXchange in the order of rows", _by_rows, "image"),
         Kind("pages of two sizes", _two_sizes, "refused", "sizes"),
-        Kind("a folder with its flats, told so", lambda f: _folder(f, "flat: flat_0.tif\ndark: dark_0.tif"), "image"),
+        Kind("a folder with its flats, told so", lambda f: _folder(f, "flat: flat_0.tif", "dark: dark_0.tif"), "image"),
         Kind("a folder with its flats", lambda f: _folder(f, f"flat: {BEAM + DARK:g}"), "refused", "several kinds"),
         Kind("a folder and a pattern", lambda f: _folder(f, f"flat: {BEAM + DARK:g}", "files: proj_*.tif"), "image"),
         Kind("a folder with hidden files of another system", _hidden, "image"),
@@ -70,7 +70,6 @@ def _by_rows(folder: Path) -> Path:
     )
     with h5py.File(path, "a") as file:
         file["exchange/data"].attrs["axes"] = "y:theta:x"
-        file["exchange/data_white"][...] = file["exchange/data_white"][...]
     path.with_suffix(".yaml").write_text(f"dark: {DARK:g}\n")
     return path
 

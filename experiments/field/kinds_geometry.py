@@ -1,6 +1,7 @@
 """Pixel sizes and angles as other programs leave them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,8 @@ LINES = integrals()
 
 def _unit(word: str, value: float) -> Make:
     name = "measurement/instrument/detector/actual_pixel_size_x"
-    return lambda folder: dxchange(folder / "a.h5", unit=word, **{name: value})
+    nodes: dict[str, Any] = {"unit": word, name: value}
+    return lambda folder: dxchange(folder / "a.h5", **nodes)
 
 
 def _lens(folder: Path) -> Path:
