@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.angles import returns, within_a_turn
+from ctuq.files.axis import START, wants_search
 from ctuq.files.formats.raw import Raw
 from ctuq.files.plausible import doubts_of_projections, doubts_of_values
-from ctuq.tomo.axis import axis_column, find_axis, with_axis_column
+from ctuq.tomo.axis import axis_column, with_axis_column
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam
 from ctuq.tomo.preprocess import Corrected, projections_from_counts, repaired, spikes, where_an_object_can_stay
 from ctuq.tomo.scan import Provenance, Scan
@@ -103,7 +104,7 @@ def _without_returns(raw: Raw, source: str) -> Raw:
 
 
 def build_geometry(raw: Raw, source: str) -> Geometry:
-    """The geometry of the fields, checked against the data's shape; the axis column "search" is left for later.
+    """The geometry of the fields, checked against the data's shape; an axis that is to be searched is left for later.
 
     Raises
     ------
@@ -127,7 +128,9 @@ def build_geometry(raw: Raw, source: str) -> Geometry:
             f"The geometry of '{source}' says {raw.fields['columns']} columns, but its data have {columns}; check both."
         )
     kind = FanBeam if fields.pop("kind") == "fan" else ParallelBeam
-    column = fields.pop("axis_column", None)
+    start = fields.pop(START, None)
+    column = fields.pop("axis_column", start)
+    column = start if column == "search" else column
     if kind is ParallelBeam:
         fields = {key: value for key, value in fields.items() if not key.startswith("source_to")}
     geometry = kind(**{**fields, "angles": angles, "columns": columns})
@@ -207,23 +210,3 @@ def _can_stay(raw: Raw, geometry: Geometry) -> NDArray[np.bool_]:
     if wants_search(raw):
         return np.zeros(geometry.columns, bool)
     return where_an_object_can_stay(geometry.angles, geometry.columns, axis_column(geometry))
-
-
-def wants_search(raw: Raw) -> bool:
-    """Whether the rotation axis is to be searched: where somebody says so, or of counts where nobody says where it is."""
-    wanted = raw.fields.get("axis_column")
-    told = any(key in raw.fields for key in ("axis_column", "axis_offset", "detector_offset"))
-    return raw.whole is None and (wanted == "search" or (not told and raw.kind_of_values == "counts"))
-
-
-def searched_axis(scan: Scan) -> tuple[float, str]:
-    """The column of the rotation axis, and how it was found."""
-    found = find_axis(scan)
-    if not found.reliable:
-        middle = axis_column(scan.geometry)
-        text = "The rotation axis was searched without a clear result and taken at the detector's middle; give axis_column."
-        return middle, text
-    return found.column, (
-        f"The rotation axis was found at column {found.column:.2f} by a search (misfit {100 * found.misfit:.2f} %, "
-        f"{100 * found.misfit_at_start:.2f} % at the detector's middle); give axis_column if you know better."
-    )

@@ -130,9 +130,11 @@ def _axis(raw: Raw) -> str:
         return f"at column {column:g}"
     if column == "search":
         return "to be searched"
+    if isinstance(column, tuple):
+        return f"at column {column[0]:g} or {column[1]:g}, whichever explains the projections better"
     parts = _mm(raw, "detector_offset", "detector shifted by {:g} mm"), _mm(raw, "axis_offset", "axis shifted by {:g} mm")
     told = ", ".join(part for part in parts if part)
-    return told or ("to be searched" if raw.kind_of_values == "counts" else "at the detector's middle")
+    return told or ("at the detector's middle" if raw.kind_of_values == "log" else "to be searched")
 
 
 def _mm(raw: Raw, key: str, words: str) -> str:

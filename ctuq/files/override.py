@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.files.axis import FIELDS as AXIS
+from ctuq.files.axis import START
 from ctuq.files.formats.raw import Raw, as_sinogram
 from ctuq.files.formats.stack import load_stack
 from ctuq.files.sidecar import Sidecar
-
-AXIS = ("axis_column", "axis_offset", "detector_offset")
 
 
 def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
@@ -24,7 +24,9 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
     """
     fields = dict(raw.fields)
     if any(key in sidecar.fields for key in AXIS):
-        fields = {key: value for key, value in fields.items() if key not in AXIS}
+        column, search = fields.get("axis_column"), sidecar.fields.get("axis_column") == "search"
+        fields = {key: value for key, value in fields.items() if key not in AXIS or (search and key != "axis_column")}
+        fields |= {START: column} if search and isinstance(column, int | float) else {}
     if sidecar.clockwise and "angles" in fields and "angles" not in sidecar.fields:
         fields["angles"] = -np.asarray(fields["angles"], dtype=np.float64)
     values = raw.values.T if sidecar.transpose else raw.values

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from ctuq.errors import InputError
-from ctuq.files.assemble import assemble, searched_axis, wants_search
+from ctuq.files.assemble import assemble
+from ctuq.files.axis import START, placed_axis, unsaid_axis, wants_search
 from ctuq.files.formats.detect import file_hash, is_own_scan, read_raw
 from ctuq.files.formats.raw import Raw
 from ctuq.files.formats.sound import checked
 from ctuq.files.merge import merged
-from ctuq.files.override import AXIS, overridden
+from ctuq.files.override import overridden
 from ctuq.files.sidecar import Sidecar, read_sidecar
 from ctuq.files.truth import with_truth
 from ctuq.guard import reading
@@ -89,16 +90,14 @@ def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None)
     InputError
         If parts of a geometry are missing, or the files do not belong together.
     """
-    if axis_column is None and any(wants_search(raw) for _, raw in found):
+    raws, scan = [raw for _, raw in found], _together(found, axis_column)
+    if axis_column is not None:
+        return scan
+    if any(wants_search(raw) for raw in raws):
         # In all parts at once, and corrected again then: where the axis is tells a wire on it from a defect.
-        column, how = searched_axis(_together(found, None))
+        column, how = placed_axis(raws, scan)
         return _together(found, column).warned(how)
-    scan = _together(found, axis_column)
-    if axis_column is None and any(raw.whole is None and not any(key in raw.fields for key in AXIS) for _, raw in found):
-        return scan.warned(
-            "The rotation axis is taken at the detector's middle, as nothing says where it is; give axis_column (or search)."
-        )
-    return scan
+    return scan.warned(*unsaid_axis(raws))
 
 
 def _together(found: Sequence[tuple[Path, Raw]], axis_column: float | None) -> Scan:
@@ -193,7 +192,7 @@ def _scan(raw: Raw, path: Path, axis_column: float | None) -> Scan:
         return assemble(raw, str(path), file_hash(path)).scan
     if raw.whole is not None:
         return centred(raw.whole, axis_column, f"rotation axis set to column {axis_column:g}")
-    fields = {key: value for key, value in raw.fields.items() if key not in ("axis_offset", "detector_offset")}
+    fields = {key: value for key, value in raw.fields.items() if key not in (START, "axis_offset", "detector_offset")}
     return assemble(replace(raw, fields={**fields, "axis_column": float(axis_column)}), str(path), file_hash(path)).scan
 
 

@@ -15,7 +15,7 @@ _COARSE, _FINE, _MOVES = 64, 144, 3
 _EACH, _GROUPS = 8, 5
 # On simulated scans of known axes the error was below this share of the distance at which the squared misfit doubles.
 _OF_DOUBLING = 0.3
-_FAR, _CLOSE, _OF_WIDTH, _CONTRAST = 3.0, 0.75, 0.003, 2.0
+_FAR, _CLOSE, _OF_WIDTH, _CONTRAST, _BETTER = 3.0, 0.75, 0.003, 2.0, 1.5
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def find_axis(scan: Scan) -> AxisSearch:
     uncertainty = float(np.sqrt(uncertainty**2 + max(0.0, moved**2 - (level.factor / 4) ** 2)))
     if uncertainty > max(_CLOSE, _OF_WIDTH * columns):
         reason = f"it would be known to {uncertainty:.1f} columns only"
-    return AxisSearch(column, uncertainty, lowest, at_start, reason)
+    return AxisSearch(column, uncertainty, float(level.misfits(column)[0]), at_start, reason)
 
 
 def searched_axis(scan: Scan, kept: str = "the detector's middle") -> tuple[float, str]:
@@ -110,12 +110,33 @@ def searched_axis(scan: Scan, kept: str = "the detector's middle") -> tuple[floa
     if found.reliable:
         return found.column, (
             f"The rotation axis was found at column {found.column:.2f} ± {max(found.uncertainty, 0.01):.2f} by a search "
-            f"(misfit {100 * found.misfit:.2g} %, {100 * found.misfit_at_start:.2g} % at {kept}); give axis_column if you know better."
+            f"(misfit {100 * found.misfit:.2g} %, {100 * found.misfit_at_start:.2g} % at {kept}); give axis_column if you know "
+            "better."
         )
     guess = "" if np.isinf(found.uncertainty) else f", the best guess is {found.column:.1f} ± {found.uncertainty:.1f}"
     return start, (
         f"The rotation axis was searched without a clear result ({found.reason}{guess}) and taken at {kept}, column "
         f"{start:.2f}; give axis_column."
+    )
+
+
+def better_axis(scan: Scan, columns: tuple[float, float]) -> tuple[float, str]:
+    """The one of two columns of the axis that explains the projections better, and a sentence for the user.
+
+    The first is taken unless the other explains them clearly better.
+    """
+    first, other = columns
+    misfits = np.ones(2)
+    if not _hopeless(scan):
+        shadow, n = shadow_of(scan.projections, scan.weights), scan.geometry.columns
+        level = _level(_thinned(scan, _VIEWS), shadow, (n - 1) / 2, 1.02 * n, _COARSE)
+        misfits = np.array([level.misfits(column)[0] for column in columns])
+    if misfits[1] * _BETTER < misfits[0]:
+        first, other, misfits = other, first, misfits[::-1]
+    return first, (
+        f"The file's position of the rotation axis may be counted from the detector's first column or from its middle: it is "
+        f"taken at column {first:.2f} (misfit {100 * misfits[0]:.2g} %), not at {other:.2f} ({100 * misfits[1]:.2g} %); give "
+        "axis_column if that is wrong."
     )
 
 

@@ -170,8 +170,11 @@ def _turned_over(raw: Raw, detector: Any, path: Path) -> tuple[Raw, tuple[str, .
         return None if array is None else array[:, ::-1]
 
     fields = dict(raw.fields)
+    last = raw.values.shape[1] - 1
     if isinstance(column := fields.get("axis_column"), int | float):
-        fields["axis_column"] = raw.values.shape[1] - 1 - column
+        fields["axis_column"] = last - column
+    elif isinstance(column, tuple):
+        fields["axis_column"] = tuple(last - each for each in column)
     text = "The file says that the detector is turned left to right: its columns are turned over."
     return replace(raw, values=raw.values[:, ::-1], flats=over(raw.flats), darks=over(raw.darks), fields=fields), (
         *warnings,
@@ -203,8 +206,9 @@ def _flips(detector: Any, path: Path) -> tuple[bool, tuple[str, ...]]:
 def _axis_column(entry: h5py.Group, detector: Any, columns: int, told: Told, path: Path) -> dict[str, object]:
     """The axis as a column of the detector. The position counts from the middle or from the first column.
 
-    Below the middle both are possible. Files of the nxtomo library (with a version) count from the middle; else, with half
-    acquisition the axis is taken where it is nearer to an edge, and without it where it is nearer to the middle.
+    Below the middle both are possible. Files of the nxtomo library (with a version) count from the middle; else the projections
+    decide (`ctuq.files.axis`), and where they do not, with half acquisition the axis is taken where it is nearer to an edge,
+    and without it where it is nearer to the middle.
     """
     node = first_of(detector, ("x_rotation_axis_pixel_position", "estimated_cor_from_motor"), path)
     if node is None or not np.isfinite(position := float(np.ravel(node[()])[0])):
@@ -215,7 +219,9 @@ def _axis_column(entry: h5py.Group, detector: Any, columns: int, told: Told, pat
     is_half = bool(np.ravel(half[()])[0]) if half is not None else view == "half"
     near_middle = position < columns / 4
     from_middle = position < 0 or (position <= middle and ("version" in entry.attrs or near_middle != is_half))
-    column = middle + position if from_middle else position
+    column, other = (middle + position, position) if from_middle else (position, middle + position)
+    if 0 < position <= middle and "version" not in entry.attrs:
+        return {"axis_column": (column, other)}
     if middle / 4 < position <= middle:
         how = "the detector's middle" if from_middle else "its first column"
         told.remarks["axis_column"] = (
