@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.angles import returns, within_a_turn
-from ctuq.files.axis import START, wants_search
-from ctuq.files.formats.raw import Raw
+from ctuq.files.axis import wants_search
+from ctuq.files.formats.raw import OTHER, START, Raw
 from ctuq.files.plausible import doubts_of_projections, doubts_of_values
 from ctuq.tomo.axis import axis_column, with_axis_column
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam
@@ -128,7 +128,7 @@ def build_geometry(raw: Raw, source: str) -> Geometry:
             f"The geometry of '{source}' says {raw.fields['columns']} columns, but its data have {columns}; check both."
         )
     kind = FanBeam if fields.pop("kind") == "fan" else ParallelBeam
-    start = fields.pop(START, None)
+    start, _ = fields.pop(START, None), fields.pop(OTHER, None)
     column = fields.pop("axis_column", start)
     column = start if column == "search" else column
     if kind is ParallelBeam:

@@ -2,28 +2,24 @@
 
 from collections.abc import Sequence
 
-from ctuq.files.formats.raw import Raw
+from ctuq.files.formats.raw import AXIS, OTHER, START, Raw
 from ctuq.tomo.axis import better_axis, searched_axis
 from ctuq.tomo.scan import Scan
-
-FIELDS = ("axis_column", "axis_offset", "detector_offset")
-START = "axis_start"
-"""Field of the column that a file gives where the axis is to be searched all the same: it holds if nothing is found."""
 
 
 def wants_search(raw: Raw) -> bool:
     """Whether the rotation axis is to be searched: where somebody says so, or of raw data where nobody says where it is."""
-    wanted = raw.fields.get("axis_column")
     return raw.whole is None and (
-        wanted == "search" or isinstance(wanted, tuple) or (not _told(raw) and raw.kind_of_values != "log")
+        raw.fields.get("axis_column") == "search" or OTHER in raw.fields or (not _told(raw) and raw.kind_of_values != "log")
     )
 
 
 def placed_axis(raws: Sequence[Raw], scan: Scan) -> tuple[float, str]:
     """The column of the rotation axis of a scan of several parts, one of which wants a search, and a sentence for the user."""
-    choices = [column for raw in raws if isinstance(column := raw.fields.get("axis_column"), tuple)]
-    if choices:
-        return better_axis(scan, choices[0])
+    for raw in raws:
+        first, other = raw.fields.get("axis_column"), raw.fields.get(OTHER)
+        if isinstance(first, int | float) and isinstance(other, int | float):
+            return better_axis(scan, (first, other))
     kept = any(key in raw.fields for raw in raws for key in (START, "axis_offset", "detector_offset"))
     return searched_axis(scan, "the file's value" if kept else "the detector's middle")
 
@@ -36,4 +32,4 @@ def unsaid_axis(raws: Sequence[Raw]) -> tuple[str, ...]:
 
 
 def _told(raw: Raw) -> bool:
-    return any(key in raw.fields for key in FIELDS)
+    return any(key in raw.fields for key in AXIS)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ctuq.files.assemble import missing_fields
-from ctuq.files.formats.raw import Raw
+from ctuq.files.formats.raw import OTHER, Raw
 from ctuq.files.reading import PathLike, opened
 from ctuq.guard import reading
 
@@ -127,11 +127,10 @@ def _angles(raw: Raw) -> str:
 def _axis(raw: Raw) -> str:
     column = raw.fields.get("axis_column")
     if isinstance(column, int | float):
-        return f"at column {column:g}"
+        other = raw.fields.get(OTHER)
+        return f"at column {column:g}" + (f" or {other:g}, as the projections say" if isinstance(other, int | float) else "")
     if column == "search":
         return "to be searched"
-    if isinstance(column, tuple):
-        return f"at column {column[0]:g} or {column[1]:g}, whichever explains the projections better"
     parts = _mm(raw, "detector_offset", "detector shifted by {:g} mm"), _mm(raw, "axis_offset", "axis shifted by {:g} mm")
     told = ", ".join(part for part in parts if part)
     return told or ("at the detector's middle" if raw.kind_of_values == "log" else "to be searched")

@@ -7,9 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.axis import FIELDS as AXIS
-from ctuq.files.axis import START
-from ctuq.files.formats.raw import Raw, as_sinogram
+from ctuq.files.formats.raw import AXIS, OTHER, START, Raw, as_sinogram
 from ctuq.files.formats.stack import load_stack
 from ctuq.files.sidecar import Sidecar
 
@@ -25,7 +23,8 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
     fields = dict(raw.fields)
     if any(key in sidecar.fields for key in AXIS):
         column, search = fields.get("axis_column"), sidecar.fields.get("axis_column") == "search"
-        fields = {key: value for key, value in fields.items() if key not in AXIS or (search and key != "axis_column")}
+        dropped = ("axis_column", OTHER) if search else (*AXIS, OTHER)
+        fields = {key: value for key, value in fields.items() if key not in dropped}
         fields |= {START: column} if search and isinstance(column, int | float) else {}
     if sidecar.clockwise and "angles" in fields and "angles" not in sidecar.fields:
         fields["angles"] = -np.asarray(fields["angles"], dtype=np.float64)

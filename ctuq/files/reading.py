@@ -9,9 +9,9 @@ import numpy as np
 
 from ctuq.errors import InputError
 from ctuq.files.assemble import assemble
-from ctuq.files.axis import START, placed_axis, unsaid_axis, wants_search
+from ctuq.files.axis import placed_axis, unsaid_axis, wants_search
 from ctuq.files.formats.detect import file_hash, is_own_scan, read_raw
-from ctuq.files.formats.raw import Raw
+from ctuq.files.formats.raw import OTHER, START, Raw
 from ctuq.files.formats.sound import checked
 from ctuq.files.merge import merged
 from ctuq.files.override import overridden
@@ -192,7 +192,7 @@ def _scan(raw: Raw, path: Path, axis_column: float | None) -> Scan:
         return assemble(raw, str(path), file_hash(path)).scan
     if raw.whole is not None:
         return centred(raw.whole, axis_column, f"rotation axis set to column {axis_column:g}")
-    fields = {key: value for key, value in raw.fields.items() if key not in (START, "axis_offset", "detector_offset")}
+    fields = {key: value for key, value in raw.fields.items() if key not in (START, OTHER, "axis_offset", "detector_offset")}
     return assemble(replace(raw, fields={**fields, "axis_column": float(axis_column)}), str(path), file_hash(path)).scan
 
 

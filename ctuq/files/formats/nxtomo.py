@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.formats import parts
-from ctuq.files.formats.raw import Raw, middle_row
+from ctuq.files.formats.raw import OTHER, Raw, middle_row
 from ctuq.files.formats.told import Told, first_of, needed_of, raw_of, stack_of, text_of, unit_of, with_gaps, words_of
 
 _SAME_BEAM = 1.005
@@ -171,10 +171,9 @@ def _turned_over(raw: Raw, detector: Any, path: Path) -> tuple[Raw, tuple[str, .
 
     fields = dict(raw.fields)
     last = raw.values.shape[1] - 1
-    if isinstance(column := fields.get("axis_column"), int | float):
-        fields["axis_column"] = last - column
-    elif isinstance(column, tuple):
-        fields["axis_column"] = tuple(last - each for each in column)
+    for key in ("axis_column", OTHER):
+        if isinstance(column := fields.get(key), int | float):
+            fields[key] = last - column
     text = "The file says that the detector is turned left to right: its columns are turned over."
     return replace(raw, values=raw.values[:, ::-1], flats=over(raw.flats), darks=over(raw.darks), fields=fields), (
         *warnings,
@@ -221,7 +220,7 @@ def _axis_column(entry: h5py.Group, detector: Any, columns: int, told: Told, pat
     from_middle = position < 0 or (position <= middle and ("version" in entry.attrs or near_middle != is_half))
     column, other = (middle + position, position) if from_middle else (position, middle + position)
     if 0 < position <= middle and "version" not in entry.attrs:
-        return {"axis_column": (column, other)}
+        return {"axis_column": column, OTHER: other}
     if middle / 4 < position <= middle:
         how = "the detector's middle" if from_middle else "its first column"
         told.remarks["axis_column"] = (

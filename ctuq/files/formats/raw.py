@@ -12,6 +12,11 @@ from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Scan
 
 VALUES = ("log", "transmission", "counts")
+AXIS = ("axis_column", "axis_offset", "detector_offset")
+"""Fields that say where the rotation axis is."""
+START, OTHER = "axis_start", "axis_other"
+"""Fields of the column that a file gives where the axis is to be searched all the same, which holds if nothing is found, and of
+another one that its axis may have been meant at, between which the projections decide."""
 
 
 @dataclass(frozen=True)

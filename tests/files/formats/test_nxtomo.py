@@ -72,14 +72,15 @@ def test_the_axis_counts_from_the_middle_also_in_half_acquisition(tmp_path, posi
     assert any(f"at column {column:g}" in text for text in scan.warnings) == (position == 30.0)
 
 
-def test_files_of_others_count_from_the_first_column_unless_that_is_less_likely(tmp_path):
-    path = _save(tmp_path / "a.nx", _counts(), change=_axis(30.0))
+@pytest.mark.parametrize(("half", "column"), [(None, 30.0), (True, 69.5)])
+def test_files_of_others_count_from_where_their_projections_say(tmp_path, half, column):
+    degrees = np.arange(60) * 6.0
+    beam = ParallelBeam(angles=np.deg2rad(degrees), columns=COLUMNS, pixel=PIXEL, detector_offset=(39.5 - column) * PIXEL)
+    path = _save(tmp_path / "a.nx", _counts(beam), degrees=degrees, change=_axis(30.0, half))
     with h5py.File(path, "a") as file:
         del file["entry0000"].attrs["version"]
-    assert axis_column(read(path).geometry) == pytest.approx(30)
-    with h5py.File(path, "a") as file:
-        file["entry0000/instrument/detector/half_acquisition"] = True
-    assert axis_column(read(path).geometry) == pytest.approx(69.5)
+    scan = read(path)
+    assert axis_column(scan.geometry) == pytest.approx(column) and any("first column or from" in text for text in scan.warnings)
 
 
 def test_a_detector_that_is_turned_left_to_right_is_turned_over(tmp_path):
