@@ -9,6 +9,7 @@ from tyro.conf import arg
 File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
 On = Annotated[bool, arg(help_behavior_hint="")]
 Number = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+Name = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
 Amount = Annotated[float | None, arg(metavar="X", help_behavior_hint="")]
 
 

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from ctuq.app.arguments import Command, File, Number, On
+from ctuq.app.arguments import Command, File, Name, Number, On
 from ctuq.app.design.cli import Design
 from ctuq.app.folder import run_folder
 from ctuq.errors import CtuqError, InputError, ResourceError
@@ -62,6 +62,8 @@ class Info(Command):
     """YAML file with the geometry, for formats that hold none."""
     follow_links: On = False
     """Let an HDF5 file take data from outside its folder."""
+    entry: Name = None
+    """Entry of an NXtomo file that holds several."""
     draw: File = None
     """Draw the geometry into this PNG file."""
 
@@ -114,6 +116,10 @@ class Convert(Command):
     """Keep detector columns A to B - 1."""
     geometry: File = None
     """YAML file with the geometry, for formats that hold none."""
+    entry: Name = None
+    """Entry of an NXtomo file that holds several."""
+    follow_links: On = False
+    """Let an HDF5 file take data from outside its folder."""
     truth: File = None
     """Known image to keep with the scan."""
 
@@ -157,6 +163,8 @@ class Reconstruct(Command):
     """YAML file with the geometry, for formats that hold none."""
     follow_links: On = False
     """Let an HDF5 file take data from outside its folder."""
+    entry: Name = None
+    """Entry of an NXtomo file that holds several."""
     truth: File = None
     """Known image to score against; never used to reconstruct."""
     start: Literal["educated", "random"] = "educated"

@@ -52,7 +52,9 @@ def demo(command: "cli.Demo") -> int:
 
 def info(command: "cli.Info") -> int:
     """Print what is in a scan and what reading it assumes, and draw its geometry on request."""
-    found = files.opened(_named(command.scan), geometry=command.geometry, follow_links=command.follow_links)
+    found = files.opened(
+        _named(command.scan), geometry=command.geometry, entry=command.entry, follow_links=command.follow_links
+    )
     described = [files.description_of(raw, path) for path, raw in found]
     for description in described:
         _print_lines(_description_lines(description))
@@ -124,7 +126,13 @@ def reconstruct(command: "cli.Reconstruct", folder: Path) -> int:
 
 
 def _chosen(command: "cli.Reconstruct") -> Scan:
-    scan = files.read(_named(command.scan), geometry=command.geometry, truth=command.truth, follow_links=command.follow_links)
+    scan = files.read(
+        _named(command.scan),
+        geometry=command.geometry,
+        truth=command.truth,
+        entry=command.entry,
+        follow_links=command.follow_links,
+    )
     return selected(scan, command.every, command.angles)
 
 

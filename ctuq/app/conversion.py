@@ -47,7 +47,14 @@ def _format(wanted: str, out: Path) -> str:
 
 
 def _read(command: "cli.Convert", row: int | None) -> Scan:
-    return files.read(command.scan, geometry=command.geometry, row=row, truth=command.truth)
+    return files.read(
+        command.scan,
+        geometry=command.geometry,
+        row=row,
+        truth=command.truth,
+        entry=command.entry,
+        follow_links=command.follow_links,
+    )
 
 
 def _part(scan: Scan, command: "cli.Convert") -> Scan:

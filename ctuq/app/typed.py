@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ctuq.design import CandidateGrid
 from ctuq.errors import InputError
+from ctuq.files.angles import degrees_in
 from ctuq.tomo.geometry import radians
 
 
@@ -22,12 +23,7 @@ def simulated_angles(wanted: int | Path) -> NDArray[np.float64]:
         if wanted < 1:
             raise InputError(f"A simulation needs 1 or more --angles, got {wanted}.")
         return radians(np.arange(wanted) * 180.0 / wanted)
-    try:
-        lines = wanted.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--angles takes a number of views or a text file of degrees; '{wanted}' is neither.") from error
-    words = ",".join(re.split(r"[\s,;]+", " ".join(line.partition("#")[0] for line in lines).strip()))
-    return radians(degrees(words, f"'{wanted}' of --angles"))
+    return radians(degrees_in(wanted))
 
 
 def span(text: str, option: str) -> tuple[int, int]:

@@ -1,5 +1,8 @@
 """Angles as files tell them: in which unit, over how many turns, and whether some are measured twice."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -13,6 +16,7 @@ _GOLDEN = np.pi * np.array([3 - np.sqrt(5), np.sqrt(5) - 1, (np.sqrt(5) - 1) / 2
 _SAME = 1e-6
 _ONE_TURN = 1.01
 _FEWEST = 10
+_LARGEST = 1 << 24
 _ASK = "give 'angles' in degrees in a geometry file"
 
 
@@ -52,6 +56,27 @@ def angles_of(values: ArrayLike, unit: str, source: str) -> tuple[NDArray[np.flo
     if np.ptp(angles) <= _TWO_TURNS:
         raise InputError(f"The {angles.size} angles of '{source}' run from {span} without a unit, degrees or radians; {_ASK}.")
     return np.deg2rad(angles), ()
+
+
+def degrees_in(path: Path) -> NDArray[np.float64]:
+    """The numbers of a text file, with blanks, commas, semicolons or lines between them and comments after #.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read or holds other words.
+    """
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ValueError(path)
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        words = re.split(r"[\s,;]+", " ".join(line.partition("#")[0] for line in lines).strip(" ,;"))
+        angles = np.array([float(word) for word in words])
+    except (OSError, ValueError) as error:
+        raise InputError(f"'{path}' is no text file of angles in degrees, one a line; check what it holds.") from error
+    if not np.isfinite(angles).all():
+        raise InputError(f"'{path}' holds angles that are no numbers; repair it.")
+    return angles
 
 
 def looks_like_radians(angles: NDArray) -> bool:

@@ -51,6 +51,7 @@ def describe(
     geometry: PathLike | None = None,
     row: int | None = None,
     follow_links: bool = False,
+    entry: str | None = None,
 ) -> tuple[Description, ...]:
     """Say what each file holds and what is missing, without correcting or reconstructing anything.
 
@@ -59,7 +60,8 @@ def describe(
     InputError
         If a file is missing, damaged or of an unknown type.
     """
-    return tuple(description_of(raw, each) for each, raw in opened(path, geometry=geometry, row=row, follow_links=follow_links))
+    found = opened(path, geometry=geometry, row=row, entry=entry, follow_links=follow_links)
+    return tuple(description_of(raw, each) for each, raw in found)
 
 
 def description_of(raw: Raw, path: Path) -> Description:

@@ -32,14 +32,15 @@ def read(
     axis_column: float | None = None,
     truth: PathLike | None = None,
     follow_links: bool = False,
+    entry: str | None = None,
 ) -> Scan:
     """Read a scan from a file of any known format.
 
     Parameters
     ----------
     path : path, glob pattern or sequence of paths
-        Our HDF5, DXchange, NXtomo, TIFF or PNG (one sinogram, a stack, or a folder of projections), MRC, HTC or FIPS ``.mat``,
-        ``.npz``. Several files are views of one object in one geometry; of views at the same angle the first is kept.
+        Of any format in ``docs/formats.md``. Several files are views of one object in one geometry; of views at the same angle
+        the first is kept.
     geometry : path, optional
         A geometry file (see `ctuq.files.sidecar`); else ``NAME.yaml`` beside the file, or ``geometry.yaml`` in the folder.
     row : int, optional
@@ -50,6 +51,8 @@ def read(
         A picture of two values (material or air) on the scan's grid; the material's attenuation follows from the data.
     follow_links : bool
         Whether an HDF5 file may take data from outside its folder, or from files that are not HDF5.
+    entry : str, optional
+        Name of the entry of an NXtomo file that holds several; the first one by default.
 
     Raises
     ------
@@ -58,7 +61,8 @@ def read(
     ResourceError
         If a file declares more than fits into memory.
     """
-    scan = scan_of(opened(path, geometry=geometry, row=row, follow_links=follow_links), axis_column)
+    found = opened(path, geometry=geometry, row=row, entry=entry, follow_links=follow_links)
+    scan = scan_of(found, axis_column)
     if truth is None:
         return scan
     with reading(truth, "a picture"):
@@ -71,6 +75,7 @@ def opened(
     geometry: PathLike | None = None,
     row: int | None = None,
     follow_links: bool = False,
+    entry: str | None = None,
 ) -> list[tuple[Path, Raw]]:
     """What each file tells, together with its geometry file; parameters as for `read`.
 
@@ -79,7 +84,8 @@ def opened(
     InputError
         As `read`, except that parts of the geometry may be missing.
     """
-    return [(each, load_raw(each, geometry, row, follow_links=follow_links).settled()) for each in resolve(path)]
+    asked = Sidecar(entry=entry)
+    return [(each, load_raw(each, geometry, row, asked, follow_links=follow_links).settled()) for each in resolve(path)]
 
 
 def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None) -> Scan:

@@ -4,7 +4,7 @@
 
     kind: fan                 # or parallel
     values: log               # log (line integrals), transmission (I / I0) or counts
-    angles: {first: 0, step: 3, count: 120}     # degrees; or a list
+    angles: {first: 0, step: 3, count: 120}     # degrees; or a list, or a text file of them
     clockwise: false          # true if the angles turn clockwise
     pixel: 0.35               # mm, on the detector; lengths may have a unit, such as 350 um
     columns: 328              # detector columns; needed only to design a scan before there are projections
@@ -23,12 +23,16 @@
     stack: projections        # what the pictures of a stack or a folder are: projections or sinograms
     files: "proj_*.tif"       # which pictures of a folder; those named as flat and dark are left out anyhow
     row: 12                   # detector row of projections, or number of the sinogram; the middle one if left out
+    entry: entry0001          # of an NXtomo file with several; the first one if left out
     sample: walnut            # and instrument, licence, citation: kept as they are
+
+HDF5 of any layout is read by the places of its parts: ``data``, ``angles``, ``image_key``, ``flats`` and ``darks``, each a path
+as in `ctuq.files.formats.layout`.
 """
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.files.formats.places import Layout, from_plain, place_of, plain
 from ctuq.files.formats.raw import VALUES, Pictures
 from ctuq.files.formats.sound import checked_angles
 from ctuq.files.units import millimetres
@@ -47,10 +52,11 @@ _LENGTHS = ("pixel", "source_to_axis", "source_to_detector", "detector_offset", 
 _FLAGS = ("clockwise", "transpose", "reverse_columns")
 _FACTS = ("sample", "instrument", "licence", "citation")
 _LEVELS = ("flat", "flat_after", "dark")
-_OTHERS = ("kind", "columns", "values", "angles", "axis_column", "scale", "bad_columns", "stack", "files", "row")
-_TREATMENT = ("values", "scale", *_FLAGS, *_LEVELS, "bad_columns", "stack", "files", "row")
+_OTHERS = ("kind", "columns", "values", "angles", "axis_column", "scale", "bad_columns", "stack", "files", "row", "entry")
+_TREATMENT = ("values", "scale", *_FLAGS, *_LEVELS, "bad_columns", "stack", "files", "row", "entry")
 _LARGEST, _MOST = 1e300, 10_000_000
-_KEYS = (*_LENGTHS, *_FLAGS, *_FACTS, *_LEVELS, *_OTHERS)
+_PLACES = ("data", "image_key", "flats", "darks")
+_KEYS = (*_LENGTHS, *_FLAGS, *_FACTS, *_LEVELS, *_OTHERS, *_PLACES)
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,14 @@ class Sidecar:
     stack: str | None = None
     files: str | None = None
     row: int | None = None
+    layout: Layout = field(default_factory=Layout)
+    entry: str | None = None
 
     @property
     def pictures(self) -> Pictures:
         """Which pictures of a folder are of the scan, and what they are."""
         aside = tuple(level for level in (self.flat, self.flat_after, self.dark) if isinstance(level, Path))
-        return Pictures(self.stack, self.files, aside)
+        return Pictures(self.stack, self.files, aside, self.layout, self.entry)
 
 
 def read_sidecar(path: str | Path, onto: Sidecar | None = None) -> Sidecar:
@@ -108,7 +116,10 @@ def read_sidecar(path: str | Path, onto: Sidecar | None = None) -> Sidecar:
     if "columns" in entries:
         fields["columns"] = _count(path, entries, "columns", 1)
     flags = {key: _flag(path, entries, key) if key in entries else getattr(base, key) for key in _FLAGS}
-    if "angles" in entries:
+    layout = {key: place_of(entries[key], path.parent, key) for key in _PLACES if key in entries}
+    if "angles" in entries and _is_place(entries["angles"]):
+        layout["angles"] = place_of(entries["angles"], path.parent, "angles")
+    elif "angles" in entries:
         angles = checked_angles(radians(_angles(path, entries["angles"])), f"'{path}'")
         fields["angles"] = -angles if flags["clockwise"] else angles
     if "axis_column" in entries:
@@ -127,12 +138,14 @@ def read_sidecar(path: str | Path, onto: Sidecar | None = None) -> Sidecar:
         stack=_choice(path, entries, "stack", ("projections", "sinograms")) if "stack" in entries else base.stack,
         files=str(entries["files"]) if "files" in entries else base.files,
         row=_count(path, entries, "row", 0) if "row" in entries else base.row,
+        layout=replace(base.layout, **layout),
+        entry=str(entries["entry"]) if "entry" in entries and base.entry is None else base.entry,  # what was typed holds
     )
 
 
 def treatment(sidecar: Sidecar) -> dict[str, Any]:
     """How values are to be read, without the geometry: plain values to be kept in another file."""
-    values = {name: getattr(sidecar, name) for name in _TREATMENT}
+    values = {name: getattr(sidecar, name) for name in _TREATMENT} | {"layout": plain(sidecar.layout)}
     return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in values.items()}
 
 
@@ -140,7 +153,7 @@ def treated(kept: Mapping[str, Any]) -> Sidecar:
     """The geometry file, without its geometry, that `treatment` took apart."""
     known: dict[str, Any] = {name: kept[name] for name in _TREATMENT if kept.get(name) is not None}
     known |= {name: Path(known[name]) for name in _LEVELS if isinstance(known.get(name), str)}
-    return Sidecar(**known)
+    return Sidecar(**known, layout=from_plain(kept.get("layout") or {}))
 
 
 def _number(path: Path, entries: Mapping[Any, Any], key: str) -> float:
@@ -197,6 +210,10 @@ def _choice(path: Path, entries: dict[Any, Any], key: str, choices: tuple[str, .
     if entries[key] not in choices:
         raise InputError(f"'{key}' in '{path}' must be one of {', '.join(choices)}, not {shortened(repr(entries[key]), 60)}.")
     return entries[key]
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, dict) and "path" in value)
 
 
 def _angles(path: Path, value: Any) -> NDArray:

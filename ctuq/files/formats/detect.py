@@ -14,6 +14,7 @@ from ctuq.files.formats import cil, exchange, nikon, nxfile, nxtomo, parts, skys
 from ctuq.files.formats.arrays import read_npz
 from ctuq.files.formats.edf import edf_files, is_edf, read_edf
 from ctuq.files.formats.hdf5 import check_hdf5
+from ctuq.files.formats.layout import read_layout, with_parts
 from ctuq.files.formats.matlab import read_matlab
 from ctuq.files.formats.mrc import is_mrc, read_mrc
 from ctuq.files.formats.ownscan import raw_of_scan, read_scan
@@ -59,9 +60,23 @@ def read_raw(path: Path, row: int | None, pictures: Pictures = Pictures(), *, fo
         if path.is_file() and h5py.is_hdf5(path):
             parts.refuse_locked(path)
             linked = check_hdf5(path, follow_links=follow_links) if records.kind_of(path) is None else ()
-        reader = _reader(path)
+        reader = _asked(path, pictures) or _reader(path)
         raw = read_pictures(path, row, pictures) if reader is read_pictures else _with_filters(reader, path, row)
+        raw = with_parts(raw, path, pictures.layout) if pictures.layout and not pictures.layout.data else raw
         return checked(raw, path).warned(*linked, *heard)
+
+
+def _asked(path: Path, pictures: Pictures) -> Reader | None:
+    """The reader of the places or the entry that somebody asks for."""
+    if pictures.layout.data:
+        return lambda path, row: read_layout(path, row, pictures.layout, pictures.stack)
+    if pictures.entry is None:
+        return None
+    if path.is_file() and h5py.is_hdf5(path):
+        with h5py.File(path, "r") as file:
+            if nxtomo.is_nxtomo(file):
+                return lambda path, row: nxtomo.read_nxtomo(path, row, pictures.entry)
+    raise InputError(f"'{path}' has no entry '{pictures.entry}', as it is no NXtomo file; leave the entry out.")
 
 
 def is_own_scan(path: Path) -> bool:

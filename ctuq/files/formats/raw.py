@@ -7,6 +7,7 @@ from pathlib import Path
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.files.formats.places import Layout
 from ctuq.memory import require_room
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Scan
@@ -21,7 +22,7 @@ another one that its axis may have been meant at, between which the projections 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Which pictures are a scan's, and what they are.
+    """Which pictures are a scan's, or where in an HDF5 file they lie, and what they are.
 
     Parameters
     ----------
@@ -31,11 +32,17 @@ class Pictures:
         Pattern of the names in a folder.
     aside : tuple of Path
         Flats and darks, which may lie in the same folder.
+    layout : Layout
+        Places in an HDF5 file of any layout.
+    entry : str, optional
+        Which entry of an NXtomo file.
     """
 
     stack: str | None = None
     files: str | None = None
     aside: tuple[Path, ...] = ()
+    layout: Layout = field(default_factory=Layout)
+    entry: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

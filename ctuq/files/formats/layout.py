@@ -1,0 +1,196 @@
+"""HDF5 of any layout: a geometry file says under which paths projections, angles, image keys, flats and darks lie.
+
+::
+
+    data: entry1/tomo_entry/data/data          # or FILE.h5:PATH of another file, named from the geometry file's folder
+    angles: entry1/tomo_entry/data/rotation_angle
+    image_key: entry1/tomo_entry/instrument/detector/image_key    # 0 projection, 1 flat, 2 dark, others left out
+    flats: flats.h5:entry/data                 # where there are no image keys
+    darks: darks.h5:entry/data
+
+A path may also name a group of pictures, or a pattern of them ("scan/scan_0000_*.tif", as ALS wrote them): they are taken in
+the natural order of their names. Without a pixel size one of 1 mm is assumed, as for DXchange.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq.errors import InputError
+from ctuq.files.angles import angles_of, degrees_in
+from ctuq.files.formats import parts
+from ctuq.files.formats.places import Layout, Place
+from ctuq.files.formats.raw import Raw, middle_row
+from ctuq.files.formats.told import unit_of
+from ctuq.memory import require_room
+
+_VIEW, _FLAT, _DARK = 0, 1, 2
+
+
+def read_layout(path: Path, row: int | None, layout: Layout, stack: str | None) -> Raw:
+    """Read one row of the projections at ``layout.data``, with what else the layout names.
+
+    Parameters
+    ----------
+    path : Path
+        The file that places without a file of their own are in.
+    row : int, optional
+    layout : Layout
+    stack : str, optional
+        "sinograms" if the first axis is the detector's rows.
+
+    Raises
+    ------
+    InputError
+        If a place does not exist, holds something else, or numbers of frames disagree.
+    """
+    assert layout.data is not None
+    frames, row, rows = _frames(path, layout.data, row, stack)
+    known = stack is not None or rows == 1
+    raw = Raw("HDF5", frames, "log", {}, row=row, rows=rows, order_known=known, assumed={"kind": "parallel", "pixel": 1.0})
+    return with_parts(raw, path, layout)
+
+
+def with_parts(raw: Raw, path: Path, layout: Layout) -> Raw:
+    """The data with image keys, angles, flats and darks from where a layout has them.
+
+    Raises
+    ------
+    InputError
+        As `read_layout`.
+    """
+    angles, remarks = _angles(path, layout.angles) if layout.angles else (None, ())
+    if layout.image_key:
+        raw, angles = _sorted(raw, _keys(path, layout.image_key, len(raw.values)), angles)
+    for name in ("flats", "darks"):
+        if place := getattr(layout, name):
+            raw = replace(raw, **{name: _level(path, place, raw)})
+    if raw.flats is not None and raw.kind_of_values != "counts":
+        raw = replace(raw, kind_of_values="counts", stated=True)
+    return raw if angles is None else replace(raw, fields={**raw.fields, "angles": angles}).warned(*remarks)
+
+
+def _sorted(raw: Raw, keys: NDArray, angles: NDArray | None) -> tuple[Raw, NDArray | None]:
+    """Projections, flats and darks by image key, and the angles of the projections."""
+    views = keys == _VIEW
+    if not views.any():
+        raise InputError("No frame has the image_key 0, so there is no projection; check 'image_key' in the geometry file.")
+    flats, darks = (raw.values[keys == key] if (keys == key).any() else None for key in (_FLAT, _DARK))
+    others = int(np.sum(~np.isin(keys, (_VIEW, _FLAT, _DARK))))
+    after = None if flats is None else np.cumsum(views)[keys == _FLAT]
+    sorted_out = replace(raw, values=raw.values[views], flats=flats, darks=darks, flats_after=after)
+    told = sorted_out.warned(f"{others} frames with an image_key that is not 0, 1 or 2 are left out.") if others else sorted_out
+    return told, angles[views] if angles is not None and len(angles) == len(keys) else angles
+
+
+def _keys(path: Path, place: Place, count: int) -> NDArray:
+    keys = _numbers(path, place)
+    if len(keys) != count:
+        raise InputError(f"There are {count} frames but {len(keys)} image keys at '{place}'; check both in the geometry file.")
+    return keys.astype(int)
+
+
+def _angles(path: Path, place: Place) -> tuple[NDArray, tuple[str, ...]]:
+    if not place.path and place.file is not None:
+        return angles_of(degrees_in(place.file), "", str(place.file))
+    with _opened(place, path) as file:
+        node = _node(file, place, path)
+        if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "iuf":
+            raise InputError(f"'{place}' holds no angles; check 'angles' in the geometry file.")
+        return angles_of(np.ravel(parts.readable(node, path)[()]), unit_of(node), str(place))
+
+
+def _numbers(path: Path, place: Place) -> NDArray:
+    with _opened(place, path) as file:
+        node = _node(file, place, path)
+        if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "biuf":
+            raise InputError(f"'{place}' in '{path}' holds no numbers; check the geometry file.")
+        return np.ravel(parts.readable(node, path)[()])
+
+
+def _level(path: Path, place: Place, raw: Raw) -> NDArray:
+    """Flats or darks: (frame, column)."""
+    frames = _frames(path, place, raw.row, None, all_rows=raw.rows)[0]
+    if frames.shape[1] != raw.values.shape[1]:
+        raise InputError(f"'{place}' has {frames.shape[1]} columns, but the projections {raw.values.shape[1]}.")
+    return frames
+
+
+@contextmanager
+def _opened(place: Place, path: Path) -> Iterator[h5py.File]:
+    file = place.file or path
+    if not file.is_file() or not h5py.is_hdf5(file):
+        raise InputError(f"'{place.key}' in the geometry file names '{place.path}' inside '{file}', which is no HDF5 file.")
+    with parts.opened(file) as opened:
+        yield opened
+
+
+def _frames(
+    path: Path, place: Place, row: int | None, stack: str | None, all_rows: int | None = None
+) -> tuple[NDArray, int | None, int]:
+    """One row of every frame (frame, column), its number, and how many there are."""
+    with _opened(place, path) as file:
+        nodes = _nodes(file, place, path)
+        if len(nodes) > 1:
+            return _of_pictures(nodes, row, str(place))
+        data = parts.readable(nodes[0], path)
+        shape = tuple(n for axis, n in enumerate(data.shape) if n != 1 or axis == 0 or axis >= data.ndim - 2)
+        if len(shape) == 2 and all_rows is not None and all_rows > 1:
+            shape = (1, *shape)
+        if len(shape) not in (2, 3) or 0 in shape or data.dtype.kind not in "iuf":
+            raise InputError(f"'{place}' has the shape {data.shape}; numbers of shape (angle, row, column) are needed.")
+        if len(shape) == 2:
+            require_room(shape, 8, f"'{place}'", "check the file")
+            return np.asarray(data[()]).reshape(shape), None, 1
+        by_rows = stack == "sinograms"
+        rows = shape[0] if by_rows else shape[1]
+        row = middle_row((0, rows), row, str(place))
+        if data.ndim == 3:
+            require_room((max(shape[:2]), shape[2]), 8, f"'{place}'", "check the file")
+            return np.asarray(data[row] if by_rows else data[:, row]), row, rows
+        require_room(shape, data.dtype.itemsize, f"'{place}'", "check the file")
+        values = np.asarray(data[()]).reshape(shape)
+        return values[row] if by_rows else values[:, row], row, rows
+
+
+def _of_pictures(pictures: Sequence[h5py.Dataset], row: int | None, where: str) -> tuple[NDArray, int | None, int]:
+    shape = tuple(n for n in pictures[0].shape if n != 1) if pictures[0].ndim > 2 else pictures[0].shape
+    if len(shape) != 2 or any(picture.size != pictures[0].size for picture in pictures):
+        raise InputError(f"'{where}' holds pictures of several sizes, {pictures[0].shape} first; all must have one size.")
+    row = middle_row((0, shape[0]), row, where)
+    require_room((len(pictures), shape[1]), 8, f"'{where}'", "check the file")
+    return np.stack([np.reshape(picture[()], shape)[row] for picture in pictures]), row, shape[0]
+
+
+def _nodes(file: h5py.File, place: Place, path: Path) -> list[Any]:
+    """The dataset at a place, or the pictures of a group or a pattern in the natural order of their names."""
+    folder, _, pattern = place.path.rpartition("/")
+    node = _node(file, Place(folder, place.file), path) if any(c in pattern for c in "*?[") else _node(file, place, path)
+    if isinstance(node, h5py.Dataset):
+        return [node]
+    names = sorted((n for n in node if fnmatchcase(n, pattern if "*" in pattern or "?" in pattern else "*")), key=_natural)
+    found = [child for name in names if isinstance(child := node.get(name), h5py.Dataset) and child.ndim >= 2]
+    if not found:
+        raise InputError(f"'{place}' of '{path}' holds no pictures; name a dataset, or a group of pictures.")
+    return found
+
+
+def _node(file: h5py.File, place: Place, path: Path) -> Any:
+    wanted = place.path.strip("/")
+    node = parts.found(file, wanted, place.file or path) if wanted else file
+    if node is None:
+        there = ", ".join(list(file)[:8]) or "nothing"
+        raise InputError(f"'{place.file or path}' has nothing at '{place.path}'; it holds {there}.")
+    return node
+
+
+def _natural(name: str) -> list[int | str]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
