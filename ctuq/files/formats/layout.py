@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.files.angles import angles_of, degrees_in
 from ctuq.files.formats import parts
+from ctuq.files.formats.hdf5 import check_hdf5
 from ctuq.files.formats.places import Layout, Place
 from ctuq.files.formats.raw import Raw, middle_row
 from ctuq.files.formats.told import unit_of
@@ -129,6 +130,8 @@ def _opened(place: Place, path: Path) -> Iterator[h5py.File]:
     file = place.file or path
     if not file.is_file() or not h5py.is_hdf5(file):
         raise InputError(f"'{place.key}' in the geometry file names '{place.path}' inside '{file}', which is no HDF5 file.")
+    if place.file:
+        check_hdf5(file)
     with parts.opened(file) as opened:
         yield opened
 

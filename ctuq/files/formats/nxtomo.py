@@ -54,7 +54,7 @@ def read_nxtomo(path: Path, row: int | None, entry: str | None = None) -> Raw:
         row = middle_row(data.shape, row, str(path))
         sorting = _Sorting.of(node, detector, len(data), path)
         told.angles(needed_of(node, _ANGLES, path), sorting.views)
-        told.fields |= _axis_column(node, detector, data.shape[2], told, path)
+        told.fields |= _axis_column(node, detector, data.shape[2], path)
         _lengths(node, detector, told, path)
         frames, scaled = _monitored(data[:, row], first_of(node, ("control/data",), path), sorting)
         flats, darks = (frames[keys] if keys.any() else None for keys in (sorting.flats, sorting.darks))
@@ -175,10 +175,8 @@ def _turned_over(raw: Raw, detector: Any, path: Path) -> tuple[Raw, tuple[str, .
         if isinstance(column := fields.get(key), int | float):
             fields[key] = last - column
     text = "The file says that the detector is turned left to right: its columns are turned over."
-    return replace(raw, values=raw.values[:, ::-1], flats=over(raw.flats), darks=over(raw.darks), fields=fields), (
-        *warnings,
-        text,
-    )
+    turned = replace(raw, values=raw.values[:, ::-1], flats=over(raw.flats), darks=over(raw.darks), fields=fields)
+    return turned, (*warnings, text)
 
 
 def _flips(detector: Any, path: Path) -> tuple[bool, tuple[str, ...]]:
@@ -202,12 +200,12 @@ def _flips(detector: Any, path: Path) -> tuple[bool, tuple[str, ...]]:
     return mirrored, (text,) if odd else ()
 
 
-def _axis_column(entry: h5py.Group, detector: Any, columns: int, told: Told, path: Path) -> dict[str, object]:
+def _axis_column(entry: h5py.Group, detector: Any, columns: int, path: Path) -> dict[str, object]:
     """The axis as a column of the detector. The position counts from the middle or from the first column.
 
-    Below the middle both are possible. Files of the nxtomo library (with a version) count from the middle; else the projections
-    decide (`ctuq.files.axis`), and where they do not, with half acquisition the axis is taken where it is nearer to an edge,
-    and without it where it is nearer to the middle.
+    Below the middle both are possible, and the projections decide (`ctuq.files.axis`). Where they do not, files of the nxtomo
+    library (with a version) count from the middle; with half acquisition the axis is taken where it is nearer to an edge, and
+    without it where it is nearer to the middle.
     """
     node = first_of(detector, ("x_rotation_axis_pixel_position", "estimated_cor_from_motor"), path)
     if node is None or not np.isfinite(position := float(np.ravel(node[()])[0])):
@@ -219,14 +217,9 @@ def _axis_column(entry: h5py.Group, detector: Any, columns: int, told: Told, pat
     near_middle = position < columns / 4
     from_middle = position < 0 or (position <= middle and ("version" in entry.attrs or near_middle != is_half))
     column, other = (middle + position, position) if from_middle else (position, middle + position)
-    if 0 < position <= middle and "version" not in entry.attrs:
-        return {"axis_column": column, OTHER: other}
-    if middle / 4 < position <= middle:
-        how = "the detector's middle" if from_middle else "its first column"
-        told.remarks["axis_column"] = (
-            f"The rotation axis is at {position:g} pixels from {how}, so at column {column:g}; else give axis_column."
-        )
-    return {"axis_column": column}
+    # A small number in a file of the library is the usual offset from the middle.
+    is_open = 0 < position <= middle and ("version" not in entry.attrs or is_half or position > columns / 8)
+    return {"axis_column": column, OTHER: other} if is_open else {"axis_column": column}
 
 
 def _lengths(entry: h5py.Group, detector: Any, told: Told, path: Path) -> None:

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import h5py
@@ -76,6 +77,24 @@ def test_dxchange_counts_become_line_integrals_of_the_middle_row(tmp_path, paral
     assert any("row 1 of 3" in step for step in scan.provenance.steps)
     assert any("no pixel size" in step for step in scan.provenance.steps)
     assert scan.provenance.facts["sample"] == "Zahn" and len(scan.provenance.sha256) == 64
+
+
+@pytest.mark.parametrize("axes", ["theta:y:x", "y:theta:x", "x:y:theta", "theta, x, y", ["rotation_angle", "y", "x"]])
+def test_dxchange_data_are_in_the_order_of_their_axes(tmp_path, parallel, axes):
+    counts, clean = _counts(parallel)
+    path = _write_dx(tmp_path / "a.h5", counts, np.arange(30) * 6.0)
+    names = [
+        {"rotation_angle": "theta"}.get(name, name) for name in (axes if isinstance(axes, list) else re.split("[:, ]+", axes))
+    ]
+    with h5py.File(path, "a") as file:
+        del file["exchange/data"]
+        file["exchange/data"] = counts.astype(np.float32).transpose([("theta", "y", "x").index(name) for name in names])
+        file["exchange/data"].attrs["axes"] = axes
+    assert np.allclose(read(path, axis_column=23.5).projections, clean, atol=1e-3)
+    with h5py.File(path, "a") as file:
+        file["exchange/data"].attrs["axes"] = "energy:y:x"
+    with pytest.raises(InputError, match="energy:y:x"):
+        read(path)
 
 
 def test_dxchange_axis_is_searched_and_another_can_be_given(tmp_path, parallel):

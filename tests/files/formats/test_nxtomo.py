@@ -63,7 +63,8 @@ def test_a_file_of_the_library_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("position", "half", "column"), [(30.0, True, 69.5), (-31.0, True, 8.5), (2.5, False, 42.0), (69.5, True, 69.5)]
+    ("position", "half", "column"),
+    [(30.0, True, 69.5), (-31.0, True, 8.5), (2.5, False, 42.0), (69.5, True, 69.5), (30.0, False, 30.0)],
 )
 def test_the_axis_counts_from_the_middle_also_in_half_acquisition(tmp_path, position, half, column):
     degrees = np.arange(60) * 6.0
