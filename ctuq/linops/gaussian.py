@@ -1,7 +1,9 @@
 """Dense Gaussians: the log density with its Cholesky factor, and factors of covariances that may be singular."""
 
 import math
+from dataclasses import dataclass
 
+import scipy.linalg.lapack
 import torch
 from torch import Tensor
 
@@ -22,6 +24,35 @@ def stable_cholesky(covariance: Tensor) -> Tensor:
         if not fault:
             return L
     raise CtuqError("A covariance is indefinite beyond rounding; the evidence's noise is too small for float64.")
+
+
+@dataclass(frozen=True, eq=False)
+class FactorInPlace:
+    """Cholesky factor in float32 of a matrix that it takes the place of: of 34,000 unknowns 4.6 GB, and no copy of it.
+
+    Parameters
+    ----------
+    lower : Tensor, float32, shape (n, n)
+        Its transpose, contiguous: as LAPACK has it, the lower triangle. Above it stands what the matrix had.
+    """
+
+    lower: Tensor
+
+    @classmethod
+    def of(cls, matrix: Tensor) -> "FactorInPlace | None":
+        """Factorise a symmetric float32 matrix, which is overwritten; None if it is not positive definite to rounding."""
+        if matrix.device.type != "cpu":
+            L, fault = torch.linalg.cholesky_ex(matrix)
+            return None if fault else cls(L.T)
+        factor, fault = scipy.linalg.lapack.spotrf(matrix.numpy().T, lower=1, clean=0, overwrite_a=1)
+        return None if fault else cls(torch.from_numpy(factor.T))
+
+    def solve(self, b: Tensor) -> Tensor:
+        """``matrix^-1 b`` for each row of a float32 (k, n)."""
+        if b.device.type != "cpu":
+            return torch.cholesky_solve(b.T, self.lower.T).T
+        value, _ = scipy.linalg.lapack.spotrs(self.lower.numpy().T, b.contiguous().numpy().T, lower=1)
+        return torch.from_numpy(value.T)
 
 
 def log_evidence(K: Tensor, t: Tensor) -> tuple[float, Tensor, Tensor]:

@@ -128,15 +128,22 @@ class SparseRows:
         out[row, self._transpose.col_indices()[first:last].to(torch.int64)] = self._transpose.values()[first:last]
         return out
 
-    def gram(self, v: Tensor) -> Tensor:
-        """``M diag(v) M^T``, (m, m), float64, by blocks of rows."""
-        m, d = self.shape
-        out = torch.empty(m, m, dtype=torch.float64, device=self.device)
-        step = max(1, _BLOCK_BYTES // (8 * d))
-        other = csr_tensor(self._matrix, self.device)
-        for start in range(0, m, step):
-            block = torch.from_numpy(self._matrix[start : start + step].toarray()).to(self.device)
-            out[:, start : start + step] = other @ (block * v.double()).T.contiguous()
+    def gram(self, v: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """``M diag(v) M^T``, (m, m), by blocks of rows."""
+        return self._product(self._matrix, sp.csr_array(self._matrix.T), v, dtype)
+
+    def column_gram(self, v: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
+        """``M^T diag(v) M``, (d, d), by blocks of rows."""
+        return self._product(sp.csr_array(self._matrix.T), self._matrix, v, dtype)
+
+    def _product(self, left: sp.csr_array, right: sp.csr_array, v: Tensor, dtype: torch.dtype) -> Tensor:
+        # Sparse times sparse by SciPy: a pixel meets few rays. As blocks of dense rows it took ten times as long at 256^2.
+        n = left.shape[0]
+        scaled = sp.csr_array(right.multiply(v.double().cpu().numpy()[:, None]))
+        out = torch.empty(n, n, dtype=dtype, device=self.device)
+        step = max(1, _BLOCK_BYTES // (8 * n))
+        for start in range(0, n, step):
+            out[start : start + step] = torch.from_numpy((left[start : start + step] @ scaled).toarray())
         return out
 
     def __reduce__(self):

@@ -24,6 +24,9 @@ _STEP, _WIDE = 1.15, 2.0
 _EVALUATIONS = 28
 _EM_PRODUCTS = 17 * 1600
 _CG_STEPS = 140
+# Seconds of a factorisation over one in float64, and rounds of refinement of one in float32.
+_FACTOR = {"float64": 1.0, "float32": 0.5, "cg": 0.0}
+_ROUNDS = 3
 _MATRIX = 1536
 _BASE = 800 * 2**20
 
@@ -134,14 +137,20 @@ def _evidence(route: Route, speeds: Speeds, r: int) -> float:
 
 def _conditioned(r: int, route: Route, speeds: Speeds) -> float:
     n = min(route.rays, route.pixels)
-    made = 2 * n * speeds.rays + n**3 / 3 * speeds.flop if route.dense_noise else 0.0
+    made = _FACTOR[route.noise_by] * n**3 / 3 * speeds.flop
     return made + r * _solve(route, speeds) + 2.0 * route.rays * r * r * speeds.flop
 
 
 def _solve(route: Route, speeds: Speeds) -> float:
     """Seconds for one right-hand side of noise and floors."""
     n = min(route.rays, route.pixels)
-    return 2 * speeds.rays + 2.0 * n * n * speeds.flop if route.dense_noise else _CG_STEPS * speeds.rays
+    if route.noise_by == "cg":
+        return _CG_STEPS * speeds.rays
+    return (
+        2 * speeds.rays + 2.0 * n * n * speeds.flop
+        if route.noise_by == "float64"
+        else _ROUNDS * (2 * speeds.rays + n * n * speeds.flop)
+    )
 
 
 def _held(route: Route, speeds: Speeds, r: int) -> float:

@@ -136,11 +136,11 @@ def estimate(
     evidence = Evidence(**stages.once("evidence", maximised, rng=rng))
     scales, calibration = Scales(1, 1, float("inf"), float("inf")), None
     correction = torch.zeros_like(model.mean)
-    given = SolvedRays.on(model, evidence.point, dense=way.dense_noise, stages=stages)
+    given = SolvedRays.on(model, evidence.point, noise_by=way.noise_by, stages=stages)
     if len(held_out):
         scales, calibration, correction = _calibrate(given, y, held_out, unseen)
     posterior = ImagePosterior(given, rng=rng)
-    left_out = stages.once("leave one out", lambda: _leave_one_out(given, way.dense_noise))
+    left_out = stages.once("leave one out", lambda: _leave_one_out(given, way.noise_by != "cg"))
     return Estimate(evidence, posterior, scales, calibration, correction, left_out)
 
 

@@ -186,7 +186,7 @@ def image_model(
     root = precision.sqrt()
     rows = sp.csr_array(A.matrix[kept.cpu().numpy()]).multiply(root.cpu().numpy()[:, None])
     matrix = SparseRows(sp.csr_array(rows), device, image=tuple(image.shape))
-    factor = factorise(jacobian, scale, prior, rank, observe=matrix, rng=rng, progress=progress, stages=stages)
+    factor = factorise(jacobian, scale, prior, rank, matrix=matrix, rng=rng, progress=progress, stages=stages)
     slopes = torch.stack([torch.ones_like(image).double(), _gradient(image.double())]).flatten(1)
     if factor.rest is not None:
         slopes = torch.cat([slopes, factor.rest.sqrt()[None]])

@@ -16,6 +16,7 @@ is cheap, and else the mean square of a few draws: it takes little off v_i where
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,7 +26,7 @@ from torch import Tensor
 from ctuq.laplace.system.problem import Point, System, plus_identity
 from ctuq.laplace.system.sampling import Draws, condition
 from ctuq.linops.basic import Diagonal, Symmetric
-from ctuq.linops.gaussian import stable_cholesky
+from ctuq.linops.gaussian import FactorInPlace, stable_cholesky
 from ctuq.linops.operator import LinearOperator, Space
 from ctuq.linops.precondition import nystrom
 from ctuq.linops.solve import CG, Solution
@@ -33,12 +34,11 @@ from ctuq.linops.sparse import SparseRows
 from ctuq.stages import Stages, name_of
 from ctuq.uncertainty.kept import cosine_waves
 from ctuq.uncertainty.model import ImageModel
-from ctuq.uncertainty.route import DENSE, DRAWS, EXACT_WORK
+from ctuq.uncertainty.route import DRAWS, EXACT_WORK, noise_route
 
 _BATCH = 64
 _ROUGH, _RTOL = 1e-4, 1e-7
 _STEPS, _ROUNDS = 500, 6
-_UNRESOLVED = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,16 +55,16 @@ class SolvedRays:
     Z: Tensor
 
     @classmethod
-    def on(cls, model: ImageModel, point: Point, *, dense: bool | None = None, stages: Stages | None = None) -> "SolvedRays":
-        """Condition on all rays of a model; ``dense`` factorises noise and floors, by default up to `DENSE` unknowns.
+    def on(cls, model: ImageModel, point: Point, *, noise_by: str | None = None, stages: Stages | None = None) -> "SolvedRays":
+        """Condition on all rays of a model; ``noise_by`` is one of `ctuq.uncertainty.route.NOISE_BY`, by default by size.
 
         ``stages`` keeps solutions that took long.
         """
         system = System(model.problem(), model.prior, point)
         root = system.noise_root()
         v = model.misfit(point.psi)
-        dense = min(model.features.matrix.shape) <= DENSE if dense is None else dense
-        noise = _NoiseSolve(model.features.matrix, root, v, dense, stages or Stages())
+        matrix = model.features.matrix
+        noise = _NoiseSolve(matrix, root, v, noise_by or noise_route(min(matrix.shape)), stages or Stages())
         seen = model.features.basis / root
         W = noise(seen.T).T
         C = stable_cholesky(model.prior.mixing(point.psi))
@@ -154,19 +154,18 @@ class ImagePosterior:
     def error(self) -> float:
         """Relative error of `std`, rms over the pixels: of its draws, and of what a factor leaves out.
 
-        For that, half of `unresolved`: the std by factors of 32 to 256 directions differed from that by the exact Jacobian by
-        0.2 to 0.55 of it, in four simulated scans.
+        For that, `unresolved`: see `experiments.benchmarks.accuracy`.
         """
-        return math.hypot(self._variance[1], _UNRESOLVED * self.unresolved)
+        return math.hypot(self._variance[1], self.unresolved)
 
     @cached_property
     def unresolved(self) -> float:
-        """Share of the variance, rms over the pixels, that the factor's directions leave out."""
-        factor, prior = self.model.factor, self.model.prior
-        if factor.rest is None:
+        """Variance of the rays that the factor's directions leave out, over the noise."""
+        model, point = self.model, self.given.system.point
+        if model.factor.rest is None:
             return 0.0
-        tail = prior.floors(self.given.system.point.psi)[-1].to(factor.rest) * factor.rest
-        return float((tail / self._variance[0].clamp(min=1e-300)).clamp(max=1).square().mean().sqrt())
+        tail = model.prior.floors(point.psi)[-1].to(model.factor.rest) * model.factor.rest
+        return float((model.features.matrix.squares(tail) / point.sigma2.to(tail)).mean())
 
     def variance_of(self, rows: SparseRows) -> Tensor:
         """Variance of each linear functional of the image, rows of (k, d): (k,), float64."""
@@ -302,7 +301,7 @@ class ImagePosterior:
 
 
 class _NoiseSolve:
-    """``N^-1`` with ``N = I + b diag(v) b^T``: by Cholesky, or by preconditioned CG in float32 with its residual in float64.
+    """``N^-1`` with ``N = I + b diag(v) b^T``: by Cholesky; or by Cholesky or CG in float32, refined by residuals in float64.
 
     The factor is of N, or of ``Q = I + V^1/2 b^T b V^1/2`` where pixels are fewer: ``N^-1 = I - b V^1/2 Q^-1 V^1/2 b^T``.
     Where N is solved for a thousand times and more, a factor is cheaper than CG: at 7,800 rays of the
@@ -311,42 +310,70 @@ class _NoiseSolve:
     Attributes
     ----------
     factor : Tensor, float64, (m, m) or (d, d), optional
-        Where it is dense.
+        Where that is affordable.
     over_pixels : bool
         Of which of the two.
     """
 
-    def __init__(self, matrix: SparseRows, root: Tensor, v: Tensor, dense: bool, stages: Stages):
+    def __init__(self, matrix: SparseRows, root: Tensor, v: Tensor, noise_by: str, stages: Stages):
         self._matrix, self._root, self._v, self._stages = matrix, root, v, stages
         self.factor: Tensor | None = None
         self.over_pixels = matrix.shape[0] > matrix.shape[1]
         self._trivial = float(v.max()) == 0
         if self._trivial:
             return
-        if dense:
-            N = self._gram_of_pixels() if self.over_pixels else self._gram_of_rays()
-            N.diagonal().add_(1)
+        if noise_by == "float64":
+            N = self._gram(torch.float64)
             self.factor = torch.linalg.cholesky(N, out=N)
             return
+        self._correct = self._by_conjugate_gradients()
+        if noise_by == "float32":
+            narrow = FactorInPlace.of(self._gram(torch.float32))
+            # None where rounding to float32 left N without a Cholesky factor.
+            self._correct = self._correct if narrow is None else self._by_factor(narrow)
+
+    def _by_factor(self, narrow: FactorInPlace) -> Callable[[Tensor], Tensor]:
+        matrix, root, size = self._matrix, self._root.float(), self._v.sqrt().float()
+
+        def roughly(b: Tensor) -> Tensor:
+            if not self.over_pixels:
+                return narrow.solve(b.float()).double()
+            seen = narrow.solve(size * matrix.fast_transposed(b.float() / root))
+            return b - (matrix.fast(size * seen) / root).double()
+
+        return roughly
+
+    def _by_conjugate_gradients(self) -> Callable[[Tensor], Tensor]:
+        matrix, v, root = self._matrix, self._v.float(), self._root.float()
         space = Space((matrix.shape[0],), torch.float64, matrix.device)
-        narrow, short = v.float(), root.float()
 
         def roughly(x: Tensor) -> Tensor:
-            back = matrix.fast_transposed(x.float() / short)
-            return x + (matrix.fast(narrow * back) / short).double()
+            back = matrix.fast_transposed(x.float() / root)
+            return x + (matrix.fast(v * back) / root).double()
 
-        diagonal = 1 + matrix.squares(v) / root.square()
-        self._rough, self._cg = Symmetric(roughly, space), CG(_ROUGH, _STEPS, Diagonal(1 / diagonal, space))
+        diagonal = 1 + matrix.squares(self._v) / self._root.square()
+        N, cg = Symmetric(roughly, space), CG(_ROUGH, _STEPS, Diagonal(1 / diagonal, space))
 
-    def _gram_of_rays(self) -> Tensor:
-        return self._matrix.gram(self._v).div_(self._root.square())
+        def solve(b: Tensor) -> Tensor:
+            with warnings.catch_warnings():
+                # What float32 leaves is the next round's right-hand side.
+                warnings.filterwarnings("ignore", "CG reached")
+                return cg(N, b).value
 
-    def _gram_of_pixels(self) -> Tensor:
-        d, size = self._matrix.shape[1], self._v.sqrt()
-        out = torch.empty(d, d, dtype=torch.float64, device=size.device)
-        for part in _slices(d):
-            rows = self._matrix.columns(part.start, part.stop) / self._root.square() * size[part, None]
-            out[part] = self._matrix.transposed(rows) * size
+        return solve
+
+    def _gram(self, dtype: torch.dtype) -> Tensor:
+        """N, or Q."""
+        if self.over_pixels:
+            size = self._v.sqrt().to(dtype)
+            out = (
+                self._matrix.column_gram((1 / self._root.square()).expand(self._matrix.shape[0]), dtype)
+                .mul_(size)
+                .mul_(size[:, None])
+            )
+        else:
+            out = self._matrix.gram(self._v, dtype).div_(self._root.square().to(dtype))
+        out.diagonal().add_(1)
         return out
 
     def times(self, x: Tensor) -> Tensor:
@@ -373,10 +400,7 @@ class _NoiseSolve:
         value, left = torch.zeros_like(b), b
         goal = _RTOL * b.norm(dim=1)
         for _ in range(_ROUNDS):
-            with warnings.catch_warnings():
-                # What float32 leaves is the next round's right-hand side.
-                warnings.filterwarnings("ignore", "CG reached")
-                value = value + self._cg(self._rough, left).value
+            value = value + self._correct(left)
             left = b - self.times(value)
             if bool((left.norm(dim=1) <= goal).all()):
                 break

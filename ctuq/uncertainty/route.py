@@ -7,8 +7,10 @@ from ctuq.uncertainty.factor import REMAINDER, products_of, rank_of
 EVIDENCE_RAYS = 3072
 """Of so many fitted rays at most, spread evenly, hyperparameters are learned, and exactly: they are a handful, and 25
 factorisations of so large a matrix take 20 seconds on one core. From posterior samples of 8,192 rays they took minutes."""
-DENSE = 12288
-"""Up to so many rays or pixels, whichever are fewer, noise and floors are factorised: half a minute and 2.4 GiB."""
+NOISE_BY = ("float64", "float32", "cg")
+"""How noise and floors are solved: a Cholesky factor, one in float32 that residuals refine, or conjugate gradients."""
+_FLOAT64, _FLOAT32 = 12288, 46080
+"""Up to so many rays or pixels, whichever are fewer: half a minute and 2.4 GiB; ten minutes and 8 GiB."""
 EXACT_WORK = 6e11
 """Up to so many multiplications every pixel's own reduction is exact: 20 seconds."""
 _SHARE = 0.4
@@ -28,8 +30,8 @@ class Route:
         Directions of the network's factor; the number of pixels for its exact Jacobian.
     exact_evidence : bool
         Else from posterior samples.
-    dense_noise : bool
-        Noise and floors by Cholesky, else by conjugate gradients.
+    noise_by : str
+        One of `NOISE_BY`.
     exact_std : bool
         Each pixel's own reduction by solves, else by draws.
     bytes : int
@@ -42,7 +44,7 @@ class Route:
     weights: int
     rank: int
     exact_evidence: bool
-    dense_noise: bool
+    noise_by: str
     exact_std: bool
     bytes: int
 
@@ -84,15 +86,26 @@ def route(pixels: int, rays: int, fitted: int, weights: int, *, components: int 
     evidence = 8 * (components + 14) * min(fitted, EVIDENCE_RAYS) ** 2
     exact_evidence = evidence <= budget
     unknowns = min(rays, pixels)
-    noise = 8 * unknowns**2 + 2**28
-    dense = unknowns <= DENSE and noise <= budget
-    exact_std = dense and float(unknowns) ** 2 * pixels <= EXACT_WORK
+    noise_by = noise_route(unknowns, budget)
+    exact_std = noise_by == "float64" and float(unknowns) ** 2 * pixels <= EXACT_WORK
     peak = max(
         _factor_bytes(pixels, rays, weights, rank, components), _evidence_bytes(pixels, fitted, rank, evidence, exact_evidence)
     )
-    posterior = noise * dense + 8 * 4 * rays * (rank + REMAINDER) + 8 * 1024 * (rays + rank)
+    posterior = _noise_bytes(unknowns, noise_by) + 8 * 4 * rays * (rank + REMAINDER) + 8 * 1024 * (rays + rank)
     posterior += 8 * 64 * (3 * pixels + rank) * 3 + 4 * pixels * (rank + REMAINDER) * (rank < pixels)
-    return Route(pixels, rays, fitted, weights, rank, exact_evidence, dense, exact_std, int(max(peak, posterior)))
+    return Route(pixels, rays, fitted, weights, rank, exact_evidence, noise_by, exact_std, int(max(peak, posterior)))
+
+
+def noise_route(unknowns: int, budget: float = float("inf")) -> str:
+    """Which of `NOISE_BY` so many rays or pixels, whichever are fewer, take within so many bytes."""
+    for name, most in zip(NOISE_BY, (_FLOAT64, _FLOAT32), strict=False):
+        if unknowns <= most and _noise_bytes(unknowns, name) <= budget:
+            return name
+    return "cg"
+
+
+def _noise_bytes(unknowns: int, noise_by: str) -> float:
+    return {"float64": 16, "float32": 4, "cg": 0}[noise_by] * float(unknowns) ** 2 + 2**28
 
 
 def _factor_bytes(pixels: int, rays: int, weights: int, rank: int, components: int) -> float:

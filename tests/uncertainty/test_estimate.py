@@ -188,13 +188,14 @@ def test_an_exact_jacobian_and_a_factor_agree_on_the_error_bars(make, tiny):
 
 def test_routes_are_exact_while_that_is_cheap_and_smaller_where_memory_is():
     small, large = route(4096, 1950, 1755, 84544), route(262144, 15000, 14000, 84544)
-    assert small.exact_evidence and small.dense_noise and small.exact_std
-    assert large.exact_evidence and not (large.dense_noise or large.exact_std)
+    assert small.exact_evidence and small.noise_by == "float64" and small.exact_std
+    assert large.exact_evidence and large.noise_by == "float32" and not large.exact_std
     assert "of 3072 rays" in large.reason
     assert large.bytes < 6 * 2**30
     poor = route(65536, 7000, 6300, 84544, memory=2**30)
     assert poor.rank < route(65536, 7000, 6300, 84544).rank
-    assert not poor.dense_noise
+    assert poor.noise_by == "cg"
+    assert route(262144, 50000, 45000, 84544).noise_by == "cg"
     assert poor.bytes < 2**30
 
 

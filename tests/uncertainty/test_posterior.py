@@ -9,14 +9,15 @@ from ctuq.uncertainty import posterior as module
 from ctuq.uncertainty.factor import PRIORS
 from ctuq.uncertainty.kept import cosine_waves
 from ctuq.uncertainty.posterior import ImagePosterior, SolvedRays
+from ctuq.uncertainty.route import NOISE_BY
 
 
 def close(a, b, tolerance=1e-5):
     return float((a - b).norm()) <= tolerance * float(b.norm())
 
 
-def posterior_of(model, point, rng, dense=True):
-    return ImagePosterior(SolvedRays.on(model, point, dense=dense), rng=rng)
+def posterior_of(model, point, rng, noise_by="float64"):
+    return ImagePosterior(SolvedRays.on(model, point, noise_by=noise_by), rng=rng)
 
 
 @pytest.fixture
@@ -37,30 +38,34 @@ def test_covariance_is_the_textbook_formula(rank, prior, make, rng):
 
 
 @pytest.mark.parametrize("rank", [64, 20])
-@pytest.mark.parametrize("dense", [True, False])
-def test_solver_inverts_the_system_of_the_rays(rank, dense, make, rng):
+@pytest.mark.parametrize("noise_by", NOISE_BY)
+def test_solver_inverts_the_system_of_the_rays(rank, noise_by, make, rng):
     model = make(rank=rank)
-    given = SolvedRays.on(model, some_point(model), dense=dense)
+    given = SolvedRays.on(model, some_point(model), noise_by=noise_by)
     b = torch.randn(3, len(model.target), generator=rng, dtype=torch.float64)
     K = plus_identity(given.system.dual_gram())
-    assert float(given(K, b).residual.max()) < 1e-9
+    assert float(given(K, b).residual.max()) < 1e-8
     assert close(K(given.solve(b)), b, 1e-5)
 
 
-def test_conjugate_gradients_give_the_factorisation_s_posterior(make, rng):
+@pytest.mark.parametrize("repeats", [1, 4])
+@pytest.mark.parametrize("rough", ["float32", "cg"])
+def test_rough_solvers_are_refined_to_the_factorisation_s_posterior(rough, repeats, make, rng):
     model = make(rank=20)
+    model = model.part(torch.arange(len(model.target)).repeat(repeats))  # of 4, rays outnumber pixels
     point = some_point(model, floors=(1e-4, 0.5))
-    a, b = (SolvedRays.on(model, point, dense=dense) for dense in (True, False))
+    a, b = (SolvedRays.on(model, point, noise_by=name) for name in ("float64", rough))
+    assert a.noise.over_pixels == (len(model.target) > model.image.numel())
     assert b.noise.factor is None
     assert close(b.Z, a.Z, 1e-7)
-    assert close(b.W, a.W, 1e-7)
+    assert close(b.W, a.W, 1e-6)
 
 
-@pytest.mark.parametrize("dense", [True, False])
-def test_sampled_reduction_has_the_error_it_states(dense, make, rng, sampled):
+@pytest.mark.parametrize("noise_by", NOISE_BY)
+def test_sampled_reduction_has_the_error_it_states(noise_by, make, rng, sampled):
     model = make(rank=64)
     point = some_point(model, floors=(1e-4, 0.5))
-    found = posterior_of(model, point, rng, dense)
+    found = posterior_of(model, point, rng, noise_by)
     exact = posterior_covariance(model, point).diagonal().sqrt()
     miss = (found.std().flatten() / exact - 1).square().mean().sqrt()
     assert not found.exact
@@ -71,7 +76,7 @@ def test_sampled_reduction_has_the_error_it_states(dense, make, rng, sampled):
 def test_what_a_factor_leaves_out_counts_as_error(make, rng):
     errors = [posterior_of(model, some_point(model), rng).error for model in (make(rank=rank) for rank in (64, 50, 20, 8))]
     assert errors[0] == 0
-    assert errors[0] < errors[1] < errors[2] < errors[3] <= 0.5
+    assert errors[0] < errors[1] < errors[2] < errors[3]
 
 
 def test_variance_of_functionals_is_that_of_the_covariance(make, rng, monkeypatch):
