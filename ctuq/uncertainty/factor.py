@@ -78,7 +78,7 @@ def rank_of(pixels: int, rays: int) -> int:
 
 def products_of(pixels: int, rank: int) -> tuple[int, int]:
     """Jacobian-vector and vector-Jacobian products that a factor of this rank takes."""
-    return (0, pixels) if rank == pixels else (rank + REMAINDER, rank)
+    return (0, pixels) if rank == pixels else (rank + REMAINDER, rank - 1)
 
 
 def factorise(
@@ -133,7 +133,7 @@ def factorise(
 def _seen_directions(
     work: "_Work", weights: Tensor, matrix: SparseRows, rank: int, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Orthonormal directions W (r, P) of the weights that rays see, and their images F (d, r): one step of a block Krylov method.
+    """Orthonormal directions W (r, P) of the weights that rays see, and their images F (d, r): a step of a block Krylov method.
 
     Half of them are random combinations of the rays pulled back through the network, the other half the images of the first
     half pulled back: these reach what no ray sees but the network ties to what rays see. With the rays of these images instead

@@ -366,11 +366,8 @@ class _NoiseSolve:
         """N, or Q."""
         if self.over_pixels:
             size = self._v.sqrt().to(dtype)
-            out = (
-                self._matrix.column_gram((1 / self._root.square()).expand(self._matrix.shape[0]), dtype)
-                .mul_(size)
-                .mul_(size[:, None])
-            )
+            weights = (1 / self._root.square()).expand(self._matrix.shape[0])
+            out = self._matrix.column_gram(weights, dtype).mul_(size).mul_(size[:, None])
         else:
             out = self._matrix.gram(self._v, dtype).div_(self._root.square().to(dtype))
         out.diagonal().add_(1)
