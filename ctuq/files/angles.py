@@ -151,6 +151,9 @@ def within_a_turn(angles: NDArray[np.float64]) -> tuple[NDArray[np.float64], tup
     twice = angles.size - np.unique(np.round(angles / _SAME)).size
     if twice:
         warnings.append(f"{twice} of {angles.size} views are at angles that other views have too; all of them are used.")
+    degrees = np.rad2deg(angles)
+    if angles.size > 2 and np.ptp(degrees) <= _TURN + _NEAR and looks_like_radians(degrees):
+        warnings.append(f"The angles span only {np.ptp(degrees):.4g} degrees, so evenly that they may have been radians.")
     if turns > _ONE_TURN:
         warnings.append(f"The angles run over {turns:.3g} turns; the object is taken to be the same in all of them.")
     return (np.mod(angles, _TURN) if np.ptp(angles) > _TWO_TURNS else angles), tuple(warnings)

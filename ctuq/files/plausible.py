@@ -11,6 +11,8 @@ _BRIGHTER, _FAR_BRIGHTER = 1.2, 2.0
 _LARGEST_INTEGRAL = 50.0
 _DRIFT = 0.02
 _SATURATED = 1e-3
+_ODD_VIEW, _FEW_ODD = 0.5, 0.2
+_EVEN = 0.15
 _BITS = (8, 10, 12, 14, 16)
 
 
@@ -24,7 +26,9 @@ def doubts_of_values(raw: Raw) -> tuple[str, ...]:
     """
     if raw.kind_of_values == "log":
         return _doubts_of_integrals(raw)
-    return tuple(text for text in (_saturation(raw), _drift(raw)) if text)
+    no_darks = "The file has no darks: the detector is taken to count 0 without beam; else give 'dark' in a geometry file."
+    dark = no_darks if raw.kind_of_values == "counts" and raw.darks is None else ""
+    return tuple(text for text in (dark, _saturation(raw), _drift(raw)) if text)
 
 
 def doubts_of_projections(raw: Raw, corrected: Corrected) -> tuple[str, ...]:
@@ -52,6 +56,7 @@ def doubts_of_projections(raw: Raw, corrected: Corrected) -> tuple[str, ...]:
     if low < 0 and -low > 4 * max(high, 0):
         way = "'scale: -1' in a geometry file turns the sign" if raw.kind_of_values == "log" else "check the flats"
         raise InputError(f"the line integrals run from {low:.3g} to {high:.3g}, but attenuation cannot be negative; {way}.")
+    told += [text for text in (_odd_views(corrected.projections, good), _no_shadow(values)) if text]
     if corrected.suspects:
         columns = ", ".join(map(str, corrected.suspects))
         told.append(
@@ -84,6 +89,28 @@ def _brightest_at_the_edges(rays: NDArray, finite: NDArray) -> bool:
     low, high = np.percentile(finite, [1, 99])
     edges = [float(np.nanmedian(rays[:, :2])), float(np.nanmedian(rays[:, -2:]))]
     return bool(rays.shape[1] >= 8 and low >= 0 and min(edges) > 0.9 * high and low < 0.8 * min(edges))
+
+
+def _odd_views(projections: NDArray, good: NDArray[np.bool_]) -> str:
+    """Views that attenuate much less or more than the others, though of an object in the field of view all do nearly alike."""
+    means = np.array([row[used].mean() if used.any() else np.nan for row, used in zip(projections, good, strict=True)])
+    middle = float(np.nanmedian(means))
+    odd = np.abs(means - middle) > _ODD_VIEW * abs(middle)
+    if middle <= 0 or not 0 < odd.sum() <= _FEW_ODD * odd.size:
+        return ""
+    first = int(np.argmax(odd))
+    return (
+        f"{int(odd.sum())} of {odd.size} views, first number {first}, attenuate {means[first] / middle:.2g} times as much as "
+        "the others: they may be flats, or of another object or beam."
+    )
+
+
+def _no_shadow(values: NDArray) -> str:
+    """Whether the line integrals are as often below as above 0, as noise in air is."""
+    low, middle, high = np.percentile(values, [1, 50, 99])
+    spread = high - low
+    alone = spread > 0 and abs(high + low) < _EVEN * spread and abs(middle) < _EVEN * spread
+    return "The projections show no shadow, only air: another detector row may see the object." if alone else ""
 
 
 def _brightness(projections: NDArray, good: NDArray[np.bool_]) -> float:

@@ -30,6 +30,7 @@ HDF5 of any layout is read by the places of its parts: ``data``, ``angles``, ``i
 as in `ctuq.files.formats.layout`.
 """
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -166,12 +167,16 @@ def _number(path: Path, entries: Mapping[Any, Any], key: str) -> float:
     return float(value)
 
 
+_WITH_UNIT = re.compile(r"([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*((?!e[-+]?\d)[^\d\s.,+-].*)", re.IGNORECASE)
+
+
 def _length(path: Path, entries: Mapping[Any, Any], key: str) -> float:
     """A length in mm: a number, or a number with a unit."""
     value = entries[key]
-    number, _, unit = value.strip().partition(" ") if isinstance(value, str) else ("", "", "")
-    if not unit:
+    parts = _WITH_UNIT.fullmatch(value.strip()) if isinstance(value, str) else None
+    if parts is None:
         return _number(path, entries, key)
+    number, unit = parts.groups()
     size = millimetres(_number(path, {key: number}, key), unit, f"'{key}' in '{path}'")
     if size is None:
         raise InputError(f"'{key}' in '{path}' must be a length in mm, not {shortened(repr(value), 60)}.")

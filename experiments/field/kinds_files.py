@@ -51,10 +51,17 @@ def pictures() -> list[Kind]:
         Kind("a folder with its flats", lambda f: _folder(f, f"flat: {BEAM + DARK:g}"), "refused", "several kinds"),
         Kind("a folder and a pattern", lambda f: _folder(f, f"flat: {BEAM + DARK:g}", "files: proj_*.tif"), "image"),
         Kind("a folder with hidden files of another system", _hidden, "image"),
+        Kind("a folder in which a picture is missing", _gapped, "warned", "seems to be missing"),
+        Kind("a folder named by angles of both signs", _signed, "image"),
         Kind("names in capitals", lambda f: picture(f / "A.TIF", lines, text).rename(f / "B.TIFF") and _renamed(f), "image"),
         Kind(
             "a number that YAML takes for text",
             lambda f: picture(f / "a.tif", lines, geometry("pixel: 3e-1", values="log")),
+            "image",
+        ),
+        Kind(
+            "a length with its unit close by",
+            lambda f: picture(f / "a.tif", lines, geometry("pixel: 300um", values="log")),
             "image",
         ),
         Kind("a length with a unit", lambda f: picture(f / "a.tif", lines, geometry("pixel: 300 um", values="log")), "image"),
@@ -102,6 +109,24 @@ def _hidden(folder: Path) -> Path:
     return scan
 
 
+def _gapped(folder: Path) -> Path:
+    scan = _folder(folder, "flat: flat_0.tif", "dark: dark_0.tif")
+    (scan / "proj_30.tif").unlink()
+    (scan / "geometry.yaml").write_text(geometry("flat: flat_0.tif", "dark: dark_0.tif", views=47))
+    return scan
+
+
+def _signed(folder: Path) -> Path:
+    scan = folder / "scan"
+    scan.mkdir()
+    for degrees in range(-90, 90, 4):
+        values = integrals(np.array([degrees])).astype("f4")
+        picture(scan / f"view_{degrees}.tif", values)
+    text = geometry("angles: {first: -90, step: 4, count: 45}", values="log")
+    (scan / "geometry.yaml").write_text(text)
+    return scan
+
+
 def _renamed(folder: Path) -> Path:
     (folder / "A.yaml").rename(folder / "b.YAML")
     return folder / "B.TIFF"
@@ -134,6 +159,23 @@ def _linked(folder: Path, link: h5py.ExternalLink | h5py.SoftLink) -> Path:
     with h5py.File(path, "a") as file:
         file["exchange/data"] = link
     return path
+
+
+def _all_linked(folder: Path) -> Path:
+    with h5py.File(folder / "a.h5", "w") as file:
+        file["exchange"] = h5py.ExternalLink("raw.h5", "exchange")
+    return folder / "a.h5"
+
+
+def _nested(folder: Path) -> Path:
+    shape = (VIEWS, 1, COLUMNS)
+    for name, source in (("middle.h5", "deep.h5"), ("top.h5", "middle.h5")):
+        layout = h5py.VirtualLayout(shape, "f8")
+        layout[:] = h5py.VirtualSource(source, "exchange/data", shape)
+        dxchange(folder / name, **{"exchange/data": None})
+        with h5py.File(folder / name, "a") as file:
+            file.create_virtual_dataset("exchange/data", layout)
+    return folder / "top.h5"
 
 
 def _aborted(folder: Path) -> Path:
@@ -180,6 +222,8 @@ def files() -> list[Kind]:
         Kind("a virtual dataset without one source", lambda f: _virtual(f, missing=True), "refused", r"raw1\.h5"),
         Kind("a virtual dataset with a short source", lambda f: _virtual(f, short=True), "refused", r"raw2\.h5"),
         Kind("a link to a file that is missing", lambda f: _linked(f, h5py.ExternalLink("raw.h5", "d")), "refused", r"raw\.h5"),
+        Kind("a group that is a link to a missing file", _all_linked, "refused", r"raw\.h5"),
+        Kind("a virtual dataset of virtual datasets without a source", _nested, "refused", r"deep\.h5"),
         Kind("a link to nowhere", lambda f: _linked(f, h5py.SoftLink("/entry/data")), "refused", "/entry/data"),
         Kind("an aborted scan", _aborted, "warned", "left out"),
         Kind("a file that is still written", _written, "refused", "writes to it"),

@@ -92,6 +92,12 @@ def angles() -> list[Kind]:
         Kind("angles in an unknown unit", _turned(DEGREES, "steps"), "refused", "steps"),
         Kind("angles in milliradians", _turned(DEGREES, "mrad", 1e3 * np.deg2rad(DEGREES)), "image"),
         Kind("few degrees without a unit", _turned(slow, "", slow), "refused", "degrees or radians"),
+        Kind(
+            "radians that call themselves degrees",
+            _turned(DEGREES, "deg", np.deg2rad(DEGREES)),
+            "warned",
+            "may have been radians",
+        ),
         Kind("golden angles without a unit, in radians", _turned(golden, "", np.deg2rad(golden)), "image", "radians"),
         Kind("golden angles", _turned(golden), "image", "turns"),
         Kind("five turns", _turned(turns), "image", "turns"),

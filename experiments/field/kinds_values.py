@@ -88,6 +88,9 @@ def values() -> list[Kind]:
         Kind("log(I / I0), the sign not turned", lambda folder: array(folder / "a.npz", -LINES), "refused", "negative"),
         Kind("nothing but zeros", lambda folder: array(folder / "a.npz", 0 * LINES), "refused", "0"),
         Kind("nothing but NaN", lambda folder: array(folder / "a.npz", np.nan * LINES), "refused", "NaN"),
+        Kind("flats without darks", lambda f: dxchange(f / "a.h5", **{"exchange/data_dark": None}), "warned", "no darks"),
+        Kind("flats among the views", lambda f: dxchange(f / "a.h5", _with_flats()), "warned", "2 of 48 views"),
+        Kind("a row of air", lambda f: dxchange(f / "a.h5", counted(0 * LINES)), "warned", "no shadow"),
         Kind("a scale of 0", lambda folder: array(folder / "a.npz", LINES, "scale: 0\n"), "refused", "scale"),
         Kind(
             "a saturated detector of 16 bits",
@@ -111,6 +114,12 @@ def _with_gaps(folder: Path) -> Path:
 def _without_view(value: float) -> np.ndarray:
     values = LINES.copy()
     values[7] = value
+    return values
+
+
+def _with_flats() -> np.ndarray:
+    values = COUNTS.copy()
+    values[[0, 47]] = counted(0 * LINES[:2])
     return values
 
 

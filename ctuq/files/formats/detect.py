@@ -187,6 +187,8 @@ def _hdf5_reader(path: Path) -> Reader:
             return exchange.read_dxchange
         if nxtomo.is_nxtomo(file):
             return nxtomo.read_nxtomo
+        if lost := parts.broken_links(file):
+            raise InputError(f"'{path}' takes its data from '{lost[0]}', which is missing beside it; copy that file too.")
         names = listed(file) or "nothing"
     raise InputError(f"'{path}' is HDF5 but neither ctuq, DXchange ('exchange/data') nor NXtomo; it holds {names}.")
 

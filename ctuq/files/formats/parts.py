@@ -120,6 +120,14 @@ def unwritten(data: h5py.Dataset) -> float:
     return 1.0 - data.id.get_num_chunks() / count
 
 
+def broken_links(file: h5py.File) -> tuple[str, ...]:
+    """The files that links at the top of a file name, and that are not there."""
+    links = [file.get(name, getlink=True) for name in file]
+    names = [link.filename for link in links if isinstance(link, h5py.ExternalLink)]
+    folder = Path(file.filename).parent
+    return tuple(name for name in names if not any(place.is_file() for place in (folder / name, Path(name))))
+
+
 def _in_another_case(group: h5py.Group, part: str) -> str | None:
     alike = [str(name) for name in group if str(name).lower() == part.lower()]
     return alike[0] if len(alike) == 1 else None
@@ -140,7 +148,7 @@ def _refuse_short(source: Any, data: h5py.Dataset, path: Path) -> None:
     try:
         with h5py.File(place if place.is_file() else source.file_name, "r") as file:
             stored: Any = file[source.dset_name]
-            shape = stored.shape
+            shape = readable(stored, place if place.is_file() else Path(source.file_name)).shape
     except (OSError, KeyError) as error:
         raise InputError(
             f"'{path}': part of '{data.name}' lies in '{source.dset_name}' of '{source.file_name}', which cannot be read; "

@@ -27,7 +27,8 @@ def read_pictures(path: Path, row: int | None, told: Pictures = Pictures()) -> R
     stack = load_pictures(path, told)
     values, row, rows = as_sinogram(stack, row, str(path), stack=told.stack)
     name = "folder of pictures" if path.is_dir() else "picture"
-    return Raw(name, values, "log", {}, row=row, rows=rows, order_known=stack.ndim == 2 or told.stack is not None)
+    raw = Raw(name, values, "log", {}, row=row, rows=rows, order_known=stack.ndim == 2 or told.stack is not None)
+    return raw.warned(*_gap(path, told)) if path.is_dir() else raw
 
 
 def load_pictures(path: Path, told: Pictures = Pictures()) -> NDArray:  # noqa: B008
@@ -90,7 +91,7 @@ def _tiff(path: Path) -> NDArray:
         return np.asarray(file.asarray())
 
 
-def _folder(path: Path, told: Pictures) -> NDArray:
+def _names(path: Path, told: Pictures) -> list[Path]:
     """The pictures of a folder in natural order, without flats and darks; all must be named alike, or be told by a pattern."""
     names = sorted((p for p in path.iterdir() if p.suffix.lower() in PICTURES and p.name[0] != "."), key=_natural)
     if not names:
@@ -106,6 +107,11 @@ def _folder(path: Path, told: Pictures) -> NDArray:
             f"The folder '{path}' holds pictures of several kinds ({kinds}); name the flats and darks as 'flat' and 'dark' in "
             "its geometry file, or its projections by 'files: \"proj_*.tif\"'."
         )
+    return names
+
+
+def _folder(path: Path, told: Pictures) -> NDArray:
+    names = _names(path, told)
     pictures = [load_picture(name) for name in names]
     odd = next((n for n, p in zip(names, pictures, strict=True) if p.ndim != 2 or p.shape != pictures[0].shape), None)
     if odd is not None:
@@ -113,8 +119,24 @@ def _folder(path: Path, told: Pictures) -> NDArray:
     return np.stack(pictures)
 
 
-_NUMBER = re.compile(r"[-+]?\d+([.,]\d+(?=\D))?")
+# A sign is one only after something that is no letter and no digit: "view_-30" is negative, "scan-030" is not.
+_NUMBER = re.compile(r"((?:(?<![^\W_])-)?\d+(?:\.\d+)?)")
 
 
-def _natural(path: Path) -> list[int | str]:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+def _natural(path: Path) -> list[float | str]:
+    return [float(part) if n % 2 else part.lower() for n, part in enumerate(_NUMBER.split(path.name))]
+
+
+def _gap(path: Path, told: Pictures) -> tuple[str, ...]:
+    """A warning where one of evenly numbered pictures seems to be missing, as all later angles would be wrong then."""
+    names = _names(path, told)
+    numbers = np.array([numbers[-1] if (numbers := _natural(name)[1::2]) else np.nan for name in names], dtype=np.float64)
+    steps = np.diff(numbers)
+    if steps.size < 3 or not np.all(steps > 0):
+        return ()
+    wide = np.flatnonzero(steps > 1.5 * np.median(steps))
+    if not 0 < wide.size <= steps.size // 4:
+        return ()
+    first, last = names[wide[0]].name, names[wide[0] + 1].name
+    more = f", and so {wide.size - 1} times more" if wide.size > 1 else ""
+    return (f"Between {first} and {last} a picture seems to be missing{more}: the angles must be those of the others.",)

@@ -147,5 +147,7 @@ def words_of(value: Any) -> str:
 
 def unit_of(data: h5py.Dataset) -> str:
     """The unit that a dataset's attribute names, empty if it names none."""
-    units = np.ravel(data.attrs.get("units", data.attrs.get("unit", "")))
+    named = {str(name).lower(): name for name in data.attrs}
+    key = named.get("units", named.get("unit"))
+    units = np.ravel("" if key is None else data.attrs[key])
     return words_of(units[0]) if units.size else ""
