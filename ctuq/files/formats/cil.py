@@ -44,7 +44,7 @@ def read_cil(path: Path, row: int | None) -> Raw:
         config: Any = file.get(_ENTRY + "/config")
         if config is None or "angles" not in config:
             raise InputError(f"'{path}' has no geometry ('config'); write the AcquisitionData again with CIL 21 or later.")
-        beam = _Beam(config, data)
+        beam = _Beam(config, data, path)
         axes = [_word(data.attrs[f"dim{i}"]) for i in range(data.ndim)]
         if "angle" not in axes or "horizontal" not in axes or not set(axes) <= set(_AXES):
             raise InputError(f"'{path}' has the axes {', '.join(axes)}; one energy channel of {', '.join(_AXES)} is read.")
@@ -67,11 +67,11 @@ def read_cil(path: Path, row: int | None) -> Raw:
 class _Beam:
     """CIL's positions in the plane of rotation, in terms of the detector's own direction."""
 
-    def __init__(self, config: Any, data: Any):
-        self._config, self._data = config, data
+    def __init__(self, config: Any, data: Any, path: Path):
+        self._config, self._data, self._path = config, data, path
         kind = _word(data.attrs.get("geometry", "parallel"))
         if kind not in ("cone", "parallel"):
-            raise InputError(f"CIL's geometry '{kind}' is no circular scan; cone and parallel are read.")
+            raise InputError(f"'{path}' has CIL's geometry '{kind}', which is no circular scan; cone and parallel are read.")
         self.is_cone = kind == "cone"
         across = self._vector("detector/direction_x")
         across = across / np.hypot(*across[:2])
@@ -85,6 +85,8 @@ class _Beam:
         self.normal = np.array([-self.across[1], self.across[0]])
         self.source, self.detector, self.axis = source, detector, axis
         self.length = np.inf if source is None else float((detector - source)[:2] @ self.normal)
+        if "pixel_size_h" not in data.attrs:
+            raise InputError(f"'{path}' does not say its pixel size; write the AcquisitionData again.")
         self.upwards = self._vector("rotation_axis/direction") if "rotation_axis/direction" in config else np.array([0, 0, 1.0])
         self.pitch = float(data.attrs.get("pixel_size_v", data.attrs["pixel_size_h"]))
 
@@ -123,7 +125,7 @@ class _Beam:
 
     def _vector(self, name: str) -> NDArray[np.float64]:
         if name not in self._config:
-            raise InputError(f"This CIL file has no '{name}' in its geometry; write the AcquisitionData again.")
+            raise InputError(f"'{self._path}' has no '{name}' in its geometry; write the AcquisitionData again.")
         return np.asarray(self._config[name][()], dtype=np.float64).ravel()
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.files.formats import parts
 from ctuq.files.formats.raw import Raw, middle_row
-from ctuq.files.formats.told import Told, first_of, needed_of, raw_of, stack_of, text_of, with_gaps, words_of
+from ctuq.files.formats.told import Told, first_of, needed_of, number_of, raw_of, stack_of, text_of, with_gaps, words_of
 
 
 def is_dxchange(file: h5py.File) -> bool:
@@ -62,8 +62,8 @@ def _dxchange_pixel(file: h5py.File, told: Told, path: Path) -> None:
     if actual is not None:
         told.pixel(actual)
     elif camera is not None:
-        times = 1.0 if lens is None else float(np.ravel(lens[()])[0])
-        if np.isfinite(times) and times > 0 and times != 1:
+        times = number_of(lens) or 1.0
+        if times > 0 and times != 1:
             told.pixel(camera, per=times, remark=f"The camera's pixel is divided by its lens's magnification of {times:g}.")
         else:
             told.pixel(camera)
@@ -95,7 +95,7 @@ _KINDS = {"angle": "theta", "angles": "theta", "rotation_angle": "theta", "theta
 
 def _frames(group: h5py.Group, names: tuple[str, ...], row: int, shape: tuple[int, ...], path: Path) -> NDArray | None:
     frames = first_of(group, names, path)
-    if frames is None or 0 in frames.shape:
+    if not isinstance(frames, h5py.Dataset) or not frames.size:
         return None
     frames = parts.readable(frames, path)
     if frames.ndim != 3:

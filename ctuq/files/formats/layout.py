@@ -119,9 +119,10 @@ def _numbers(path: Path, place: Place) -> NDArray:
 
 def _level(path: Path, place: Place, raw: Raw) -> NDArray:
     """Flats or darks: (frame, column)."""
-    frames = _frames(path, place, raw.row, None, all_rows=raw.rows)[0]
-    if frames.shape[1] != raw.values.shape[1]:
-        raise InputError(f"'{place}' has {frames.shape[1]} columns, but the projections {raw.values.shape[1]}.")
+    frames, _, rows = _frames(path, place, raw.row, None, all_rows=raw.rows)
+    found, wanted = (rows, frames.shape[1]), (raw.rows, raw.values.shape[1])
+    if found[1] != wanted[1] or (rows != raw.rows and rows > 1):
+        raise InputError(f"'{place}' is of {found} rows and columns, but the projections of {wanted}; they must agree.")
     return frames
 
 
@@ -146,17 +147,19 @@ def _frames(
             return _of_pictures(nodes, row, str(place))
         data = parts.readable(nodes[0], path)
         shape = tuple(n for axis, n in enumerate(data.shape) if n != 1 or axis == 0 or axis >= data.ndim - 2)
-        if len(shape) == 2 and all_rows is not None and all_rows > 1:
-            shape = (1, *shape)
+        if all_rows is not None and (len(shape) == 1 or (len(shape) == 2 and all_rows > 1)):
+            shape = (1, *shape)  # one frame
         if len(shape) not in (2, 3) or 0 in shape or data.dtype.kind not in "iuf":
-            raise InputError(f"'{place}' has the shape {data.shape}; numbers of shape (angle, row, column) are needed.")
+            raise InputError(
+                f"'{place}' has the shape {data.shape} of {data.dtype}; numbers of shape (angle, row, column) are needed."
+            )
         if len(shape) == 2:
             require_room(shape, 8, f"'{place}'", "check the file")
             return np.asarray(data[()]).reshape(shape), None, 1
         by_rows = stack == "sinograms"
         rows = shape[0] if by_rows else shape[1]
         row = middle_row((0, rows), row, str(place))
-        if data.ndim == 3:
+        if shape == data.shape:
             require_room((max(shape[:2]), shape[2]), 8, f"'{place}'", "check the file")
             return np.asarray(data[row] if by_rows else data[:, row]), row, rows
         require_room(shape, data.dtype.itemsize, f"'{place}'", "check the file")

@@ -18,12 +18,26 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.files.formats import parts
 from ctuq.files.formats.raw import OTHER, Raw, middle_row
-from ctuq.files.formats.told import Told, first_of, needed_of, raw_of, stack_of, text_of, unit_of, with_gaps, words_of
+from ctuq.files.formats.told import (
+    Told,
+    first_of,
+    flag_of,
+    needed_of,
+    number_of,
+    numbers_of,
+    raw_of,
+    stack_of,
+    text_of,
+    unit_of,
+    with_gaps,
+    words_of,
+)
 
 _SAME_BEAM = 1.005
 _FLAT, _DARK, _ALIGNMENT = 1, 2, -1
 _STEADY = 1e-3
 _TURN = 0.1
+_DEEPEST, _MOST = 4, 1000
 
 
 def is_nxtomo(file: h5py.File) -> bool:
@@ -74,13 +88,16 @@ def read_nxtomo(path: Path, row: int | None, entry: str | None = None) -> Raw:
 
 
 def _entries(file: h5py.File) -> list[h5py.Group]:
-    """All NXtomo entries, at the top or one level below."""
-    candidates = [entry for group in _groups(file) for entry in (group, *_groups(group))]
+    """All NXtomo entries, at the top or a few levels below."""
 
     def definition(entry: h5py.Group) -> str:
         return (text_of(entry, "definition") or words_of(entry.attrs.get("definition", ""))).lower()
 
-    return [entry for entry in candidates if definition(entry) == "nxtomo"]
+    found, level = [], _groups(file)
+    for _ in range(_DEEPEST):
+        found += [group for group in level if definition(group) == "nxtomo"]
+        level = [below for group in level if definition(group) != "nxtomo" for below in _groups(group)][:_MOST]
+    return found
 
 
 def _chosen(entries: list[h5py.Group], wanted: str | None, path: Path) -> tuple[h5py.Group, tuple[str, ...]]:
@@ -123,11 +140,11 @@ class _Sorting:
     def of(cls, entry: h5py.Group, detector: Any, frames: int, path: Path) -> "_Sorting":
         key = first_of(detector, ("image_key",), path)
         key = needed_of(entry, ("instrument/detector/image_key", "data/image_key"), path) if key is None else key
-        key, angles = key[()].astype(int).ravel(), needed_of(entry, _ANGLES, path).size
+        key, angles = numbers_of(key, "image keys", path).astype(int), needed_of(entry, _ANGLES, path).size
         if not frames == len(key) == angles:
             raise InputError(f"'{path}' has {frames} images, {len(key)} image keys and {angles} angles; they must agree.")
         control = first_of(detector, ("image_key_control",), path)
-        control = key if control is None else control[()].astype(int).ravel()
+        control = key if control is None else numbers_of(control, "image keys", path).astype(int)
         aligning = (key == _ALIGNMENT) | ((key == 0) & (control == _ALIGNMENT) if len(control) == len(key) else False)
         views, flats, darks = (key == 0) & ~aligning, key == _FLAT, key == _DARK
         if not views.any():
@@ -182,20 +199,18 @@ def _turned_over(raw: Raw, detector: Any, path: Path) -> tuple[Raw, tuple[str, .
 def _flips(detector: Any, path: Path) -> tuple[bool, tuple[str, ...]]:
     """Whether the columns run the other way, and a warning for turns that are not of 180 degrees."""
     flipped = first_of(detector, ("x_flipped",), path)
-    mirrored = bool(np.ravel(flipped[()])[0]) if flipped is not None else False
+    mirrored = flag_of(flipped)
     group, odd = first_of(detector, ("transformations",), path), []
     for name in group if isinstance(group, h5py.Group) else ():
         node: Any = group[name]
-        is_turn = isinstance(node, h5py.Dataset) and words_of(node.attrs.get("transformation_type", "")) == "rotation"
-        vector = np.ravel(node.attrs.get("vector", ()))
-        if not is_turn or vector.size != 3:
+        angle, vector = number_of(node), np.ravel(node.attrs.get("vector", ()))
+        if words_of(node.attrs.get("transformation_type", "")) != "rotation" or vector.size != 3 or angle is None:
             continue
-        angle = np.ravel(node[()]).astype(np.float64)
         degrees = (np.rad2deg(angle) if unit_of(node).startswith("rad") else angle) % 360
-        if angle.size == 1 and np.isclose(degrees[0], 180):
-            mirrored ^= abs(vector[0]) < 0.5 * np.linalg.norm(vector)
-        elif angle.size != 1 or not np.isclose(min(degrees[0], 360 - degrees[0]), 0, atol=_TURN):
-            odd.append(f"{name} by {degrees[0]:.4g}°")
+        if abs(degrees - 180) < _TURN:
+            mirrored ^= bool(abs(vector[0]) < 0.5 * np.linalg.norm(vector))
+        elif min(degrees, 360 - degrees) > _TURN:
+            odd.append(f"{name} by {degrees:.4g}°")
     text = f"The file says that the detector is turned ({', '.join(odd)}), which is left out: check the image."
     return mirrored, (text,) if odd else ()
 
@@ -208,12 +223,12 @@ def _axis_column(entry: h5py.Group, detector: Any, columns: int, path: Path) -> 
     without it where it is nearer to the middle.
     """
     node = first_of(detector, ("x_rotation_axis_pixel_position", "estimated_cor_from_motor"), path)
-    if node is None or not np.isfinite(position := float(np.ravel(node[()])[0])):
+    if (position := number_of(node)) is None:
         return {}
     middle = (columns - 1) / 2
     half = first_of(detector, ("half_acquisition",), path)
     view = text_of(detector, "field_of_view").lower()
-    is_half = bool(np.ravel(half[()])[0]) if half is not None else view == "half"
+    is_half = flag_of(half) or view == "half"
     near_middle = position < columns / 4
     from_middle = position < 0 or (position <= middle and ("version" in entry.attrs or near_middle != is_half))
     column, other = (middle + position, position) if from_middle else (position, middle + position)
@@ -233,7 +248,7 @@ def _lengths(entry: h5py.Group, detector: Any, told: Told, path: Path) -> None:
     camera = first_of(detector, ("x_pixel_size",), path)
     sample = first_of(entry, ("sample/x_pixel_size",), path)
     sample = first_of(detector, ("x_magnified_pixel_size",), path) if sample is None else sample
-    if told.fields.get("kind") != "fan" and sample is not None and np.all(np.isfinite(sample[()])):
+    if told.fields.get("kind") != "fan" and number_of(sample) is not None:
         # Parallel rays know of one pixel only, that at the sample: a lens behind the scintillator makes the camera's another.
         told.pixel(sample, remark=_two_pixels(sample, camera))
     elif camera is not None:
@@ -241,10 +256,12 @@ def _lengths(entry: h5py.Group, detector: Any, told: Told, path: Path) -> None:
 
 
 def _two_pixels(sample: Any, camera: Any) -> str:
-    values = [(float(np.ravel(data[()])[0]), unit_of(data)) for data in (sample, camera) if data is not None]
-    if len(values) < 2 or values[0] == values[1]:
+    fine, coarse = number_of(sample), number_of(camera)
+    if fine is None or coarse is None:
         return ""
-    (fine, unit), (coarse, other) = values
+    unit, other = unit_of(sample), unit_of(camera)
+    if (fine, unit) == (coarse, other):
+        return ""
     return f"The pixel size at the sample, {fine:g} {unit or 'm'}, is used, and not the camera's of {coarse:g} {other or 'm'}."
 
 

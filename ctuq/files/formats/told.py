@@ -29,8 +29,8 @@ class Told:
 
     def angles(self, data: Any, views: NDArray[np.bool_] | None = None) -> None:
         """Angles by their unit; of the chosen images only."""
-        values = np.ravel(data[()])
         try:
+            values = numbers_of(data, "angles", self.path)
             angles, warnings = angles_of(values if views is None else values[views], unit_of(data), str(self.path))
         except InputError as error:
             self.doubts["angles"] = str(error)
@@ -41,8 +41,8 @@ class Told:
 
     def pixel(self, data: Any, *, per: float = 1.0, remark: str = "") -> None:
         """A pixel size; without a unit metres where that is a pixel's size, else in doubt."""
-        value, unit = float(np.ravel(data[()])[0]), unit_of(data)
-        if not np.isfinite(value):
+        value, unit = number_of(data), unit_of(data)
+        if value is None:
             return
         try:
             size = value * _METRE if not unit.strip() else millimetres(value, unit, f"The pixel size in '{self.path}'")
@@ -64,7 +64,9 @@ class Told:
 
     def length(self, data: Any, name: str) -> float | None:
         """Another length in mm, metres without a unit."""
-        value, unit = float(np.ravel(data[()])[0]), unit_of(data)
+        value, unit = number_of(data), unit_of(data)
+        if value is None:
+            return None
         try:
             return value * _METRE if not unit.strip() else millimetres(value, unit, f"The {name} in '{self.path}'")
         except InputError as error:
@@ -126,9 +128,40 @@ def stack_of(data: Any, path: Path) -> h5py.Dataset:
     InputError
         If it is something else, or parts are missing.
     """
+    if not isinstance(data, h5py.Dataset):
+        raise InputError(f"'{path}' has a group in place of data; numbers of shape (angle, row, column) are needed.")
     if data.ndim != 3 or 0 in data.shape or data.dtype.kind not in "iuf":
         raise InputError(f"'{path}' has data of shape {data.shape}; numbers of shape (angle, row, column) are needed.")
     return parts.readable(data, path)
+
+
+def numbers_of(node: Any, what: str, path: Path) -> NDArray:
+    """All numbers of a dataset, along one axis.
+
+    Raises
+    ------
+    InputError
+        If it is no dataset or holds something else.
+    """
+    if not isinstance(node, h5py.Dataset) or node.shape is None or node.dtype.kind not in "biuf":
+        raise InputError(f"The {what} of '{path}' are no numbers; give them in a geometry file.")
+    return np.ravel(parts.readable(node, path)[()])
+
+
+def number_of(node: Any) -> float | None:
+    """The first number of a dataset; None if there is none, or it is not finite."""
+    if not isinstance(node, h5py.Dataset) or node.shape is None or not node.size or node.dtype.kind not in "iuf":
+        return None
+    value = float(np.ravel(node[()])[0])
+    return value if np.isfinite(value) else None
+
+
+def flag_of(node: Any) -> bool:
+    """Whether a dataset says true: as a number, or in words."""
+    if not isinstance(node, h5py.Dataset) or not node.size:
+        return False
+    first = np.ravel(node[()])[0]
+    return words_of(first).strip().lower() in ("true", "yes", "1", "half") if isinstance(first, str | bytes) else bool(first)
 
 
 def text_of(group: h5py.Group, name: str) -> str:

@@ -120,21 +120,24 @@ def test_places_are_kept_for_the_next_files_of_a_scanner(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("data: nothing/here\n", r"nothing at 'nothing/here'; it holds short"),
+        ("data: nothing/here\n", r"nothing at 'nothing/here'; it holds short, tall"),
         ("data: x\nimage_key: x\n", "image keys at 'x'"),
         ("data: x\nimage_key: theta\n", "no projection"),
         ("data: x\nflats: none.h5:x\n", "'none.h5', which does not exist"),
         ("data: x\nangles: x/y\n", "nothing at 'x/y'"),
         ("data: x\nangles: [0, 60, 120]\n", "30 projections but 3 angles"),
         ("data: x\nangles: short\n", "The 3 angles of 'short'"),
-        ("data: x\nflats: theta\n", r"shape \(30,\)"),
+        ("data: x\nflats: theta\n", r"of \(1, 30\) rows and columns, but the projections of \(3, 80\)"),
+        ("data: x\nflats: tall\n", r"of \(9, 80\) rows"),
         ("data: [1]\n", "'data'.*must be a path"),
         ("data: ''\n", "'data'.*must be a path"),
         ("data: words\n", "shape"),
     ],
 )
 def test_what_is_not_where_it_should_be_is_named(tmp_path, text, words):
-    path = _file(tmp_path / "a.h5", x=_counts(), theta=DEGREES + 1, short=DEGREES[:3], words="hello")
+    path = _file(
+        tmp_path / "a.h5", x=_counts(), theta=DEGREES + 1, short=DEGREES[:3], words="hello", tall=np.ones((2, 9, COLUMNS))
+    )
     text = text if "angles" in text else text + "angles: theta\n"
     with pytest.raises(InputError, match=words):
         read(_yaml(path, text))

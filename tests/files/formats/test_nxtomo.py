@@ -157,6 +157,39 @@ def test_a_detector_of_another_name_and_a_definition_as_attribute_are_found(tmp_
     assert misfit(read(path, axis_column=39.5)) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["x_rotation_axis_pixel_position", "distance", "x_pixel_size", "half_acquisition"])
+@pytest.mark.parametrize("value", ["n/a", h5py.Empty("f4"), np.nan])
+def test_words_and_nothing_in_place_of_a_number_are_as_if_it_were_not_there(tmp_path, name, value):
+    path = _save(tmp_path / "a.nx", _counts())
+    with h5py.File(path, "a") as file:
+        detector = file["entry0000/instrument/detector"]
+        if name in detector:
+            del detector[name]
+        detector[name] = value
+    scan = read(path, axis_column=39.5)
+    assert scan.n_angles == VIEWS and scan.geometry.pixel == (1.0 if name == "x_pixel_size" else pytest.approx(PIXEL))
+
+
+def test_an_entry_may_lie_deep(tmp_path):
+    path = _save(tmp_path / "a.nx", _counts())
+    with h5py.File(path, "a") as file:
+        file.create_group("raw/of/the")
+        file.move("entry0000", "raw/of/the/tomo_entry")
+    assert misfit(read(path, axis_column=39.5, entry="tomo_entry")) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("data", "group in place of data"), ("image_key", "image keys of .* are no numbers")]
+)
+def test_groups_in_place_of_data_are_refused(tmp_path, name, words):
+    path = _save(tmp_path / "a.nx", _counts())
+    with h5py.File(path, "a") as file:
+        del file["entry0000/instrument/detector"][name]
+        file.create_group(f"entry0000/instrument/detector/{name}")
+    with pytest.raises(InputError, match=words):
+        read(path)
+
+
 def test_without_frames_of_projections_the_file_is_refused(tmp_path):
     path = _save(tmp_path / "a.nx", _counts())
     with h5py.File(path, "a") as file:
