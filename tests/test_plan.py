@@ -17,7 +17,14 @@ from ctuq.tomo.simulate import RelativeNoise, simulate
 from ctuq.uncertainty.route import route
 
 SMALL = DIPOptions(network=UNetOptions(channels=(4, 4), skips=(2,)), iterations=4, check_every=2)
-SPEEDS = Speeds(1e-2, ProductCost(ProductChoice(), 1e-2, 2e-2, 1.5e-2, 10**6), 1e-4, 3e-11)
+
+
+def speeds_of(size):
+    pixels = (size / 128) ** 2
+    return Speeds(2e-1 * pixels, ProductCost(ProductChoice(), 3e-2 * pixels, 6e-2 * pixels, 5e-2 * pixels, 10**6), 1e-4, 3e-11)
+
+
+SPEEDS = speeds_of(32)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +62,7 @@ def test_products_are_as_many_as_planned(size, scan, monkeypatch):
 
 def test_time_rises_with_the_size_and_memory_is_bounded():
     plans = [
-        priced(route(size**2, 40 * size, 36 * size, 84544), SPEEDS, 500, fit_bytes=4096 * size**2)
+        priced(route(size**2, 40 * size, 36 * size, 84544), speeds_of(size), 500, fit_bytes=4096 * size**2)
         for size in (32, 64, 128, 256, 512)
     ]
     assert all(a.total < b.total for a, b in itertools.pairwise(plans))

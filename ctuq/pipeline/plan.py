@@ -15,7 +15,6 @@ from ctuq.linops.jacobian import cost
 from ctuq.linops.jacobian.cost import ProductCost
 from ctuq.linops.jacobian.network import ProductChoice
 from ctuq.recon.dip import Data, Generator, trial_step
-from ctuq.uncertainty.factor import REMAINDER
 from ctuq.uncertainty.route import DRAWS, EVIDENCE_RAYS, Route
 
 _ROWS = 32
@@ -115,10 +114,11 @@ def priced(route: Route, speeds: Speeds, iterations: float, *, fit_bytes: int) -
         What the fit's activations take.
     """
     d, m = route.pixels, route.rays
-    r = route.rank + (REMAINDER if route.rank < d else 0)
+    r = route.rank
     forward, backward = route.products
     products = speeds.products.seconds(jvps=forward, vjps=backward)
-    flops = 4.0 * d * r**2 * (route.rank < d) + 1.0 * r * r * route.weights
+    # An exact Jacobian's products of rows; of directions, three orthonormal bases of half of them each.
+    flops = (1.0 if r == d else 3.0) * r * r * route.weights
     seconds = {
         "dip": iterations * speeds.iteration,
         "jacobian": products + 0.5 * flops * speeds.flop + r * speeds.rays,

@@ -66,14 +66,15 @@ class NetworkFactor:
 
 
 def rank_of(pixels: int, rays: int) -> int:
-    """How many directions a factor takes: all pixels of a small image (an exact Jacobian), else half of the rays.
+    """How many directions a factor takes: all pixels (an exact Jacobian) where that is cheap, else half as many as rays.
 
     A full Jacobian takes a product a pixel, a factor two a direction. Half of the rays leave the std of the walnut at 64 x 64
     right to 13 % for 95 in 100 pixels, a third of them to 84 % (`experiments.benchmarks.accuracy`): the evidence gives to
     floors what the directions miss. Beyond 128 x 128 pixels a CPU has time for fewer, the fewer the dearer a product is;
     `ctuq.uncertainty.posterior.ImagePosterior.unresolved` tells what they leave out.
     """
-    return pixels if pixels <= _EXACT_PIXELS else min(max(rays // 2, _FEWEST), int(_AFFORDED / pixels**0.5))
+    rank = min(max(rays // 2, _FEWEST), int(_AFFORDED / pixels**0.5))
+    return pixels if pixels <= max(_EXACT_PIXELS, 2 * rank) else rank
 
 
 def products_of(pixels: int, rank: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ctuq.uncertainty.factor import REMAINDER, products_of, rank_of
+from ctuq.uncertainty.factor import products_of, rank_of
 
 EVIDENCE_RAYS = 3072
 """Of so many fitted rays at most, spread evenly, hyperparameters are learned, and exactly: they are a handful, and 25
@@ -91,8 +91,8 @@ def route(pixels: int, rays: int, fitted: int, weights: int, *, components: int 
     peak = max(
         _factor_bytes(pixels, rays, weights, rank, components), _evidence_bytes(pixels, fitted, rank, evidence, exact_evidence)
     )
-    posterior = _noise_bytes(unknowns, noise_by) + 8 * 4 * rays * (rank + REMAINDER) + 8 * 1024 * (rays + rank)
-    posterior += 8 * 64 * (3 * pixels + rank) * 3 + 4 * pixels * (rank + REMAINDER) * (rank < pixels)
+    posterior = _noise_bytes(unknowns, noise_by) + 8 * 4 * rays * rank + 8 * 1024 * (rays + rank)
+    posterior += 8 * 64 * (3 * pixels + rank) * 3 + 4 * pixels * rank * (rank < pixels)
     return Route(pixels, rays, fitted, weights, rank, exact_evidence, noise_by, exact_std, int(max(peak, posterior)))
 
 
@@ -109,17 +109,15 @@ def _noise_bytes(unknowns: int, noise_by: str) -> float:
 
 
 def _factor_bytes(pixels: int, rays: int, weights: int, rank: int, components: int) -> float:
-    """Rows of weights in float32; the basis three times, its rays and what each component of the prior does in float64."""
-    columns = rank + REMAINDER * (rank < pixels)
-    kept = 8 * (components + 2) * columns**2 + 8 * rays * columns
+    """Rows of weights in float32, of directions twice; the basis, its rays and each component of the prior in float64."""
+    kept = 8 * (components + 2) * rank**2 + 8 * rays * rank
     if rank == pixels:
         return 4 * rank * weights + kept
-    basis = pixels * columns
-    return max(4 * rank * weights + 4 * basis, 12 * basis) + kept
+    return 8 * rank * weights + 8 * pixels * rank + kept
 
 
 def _evidence_bytes(pixels: int, fitted: int, rank: int, dense: int, exact: bool) -> float:
-    basis = 4 * pixels * (rank + REMAINDER) * (rank < pixels) + 8 * fitted * (rank + REMAINDER)
+    basis = 4 * pixels * rank * (rank < pixels) + 8 * fitted * rank
     if exact:
         return basis + dense
     return basis + 8 * 6 * 17 * (3 * pixels + rank) + 8 * 3 * min(512, fitted // 2) * fitted
