@@ -4,7 +4,7 @@ import pytest
 import tifffile
 
 from ctuq.app import cli
-from ctuq.files import read, write_scan
+from ctuq.files import read, write_nxtomo, write_scan
 from ctuq.tomo.geometry import ParallelBeam
 from ctuq.tomo.scan import Scan
 
@@ -74,6 +74,16 @@ def test_what_cannot_be_done_is_one_sentence_and_writes_nothing(tmp_path, plain,
     before = sorted(tmp_path.iterdir())
     assert cli.main(["convert", *words]) == 2
     assert told in capsys.readouterr().err and sorted(tmp_path.iterdir()) == before
+
+
+def test_an_entry_is_chosen(tmp_path, plain):
+    write_nxtomo(plain, tmp_path / "a.nx")
+    with h5py.File(tmp_path / "a.nx", "a") as file:
+        file.copy("entry0000", "entry0001")
+        file["entry0001/sample/rotation_angle"][...] += 30
+    words = ["convert", str(tmp_path / "a.nx"), str(tmp_path / "b.h5"), "--entry", "entry0001"]
+    assert cli.main(words) == 0
+    assert np.allclose(read(tmp_path / "b.h5").geometry.angles, plain.geometry.angles + np.deg2rad(30))
 
 
 def test_what_reading_assumed_is_told_and_kept(tmp_path, capsys):

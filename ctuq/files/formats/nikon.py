@@ -5,8 +5,9 @@ first one's axes (x to the right as seen from the source, y along the beam, z up
 angles of source and detector are ``-InitialAngle - i AngularStep`` about +z by its sense (the sample turns clockwise), the
 detector's centre is at ``-DetectorOffsetX`` and the axis at ``-ObjectOffsetX``. Here the columns stay as the pictures have
 them, so that ``axis_column`` is a column of the pictures: x is turned over, and with it z, which then runs down as the
-pictures' rows do. Both offsets become positive towards higher columns, and the angles stay negative. CIL adds half a turn,
-which only turns the image. The ``.ang`` and ``_ctdata.txt`` files are not read: CIL found them wrong.
+pictures' rows do. Both offsets become positive towards higher columns, and the angles stay negative. CIL adds half a turn;
+without it, and with ctuq's rows from the largest y down, the array of the image is that of CIL's own slice. The ``.ang`` and
+``_ctdata.txt`` files are not read: CIL found them wrong. The scanner has corrected the pictures: black is 0.
 """
 
 from pathlib import Path
@@ -76,6 +77,7 @@ def read_nikon(path: Path, row: int | None) -> Raw:
         "transmission" if divided else "counts",
         fields,
         flats=np.full((1, shape[1]), white) if white and not divided else None,
+        darks=np.zeros((1, shape[1])) if white and not divided else None,
         row=row,
         rows=shape[0],
         facts={"sample": settings.text("name"), "instrument": "Nikon X-Tek"},

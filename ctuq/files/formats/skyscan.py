@@ -3,8 +3,8 @@
 The keys are those of the logs that SkyScan scanners write. "Image Pixel Size" is at the object, so the pitch on the detector,
 binning included, is that times the magnification. Rotation direction CC (the usual one) is positive with the columns as the
 pictures have them, as TIGRE's ``BrukerDataLoader`` takes it; that loader also implies that the optical axis is counted in lines
-from the pictures' lower edge. The pictures are flat-field corrected, but no file says which value is air: it is taken from the
-detector's edges. No log says where the rotation axis falls, so it is searched.
+from the pictures' lower edge. The pictures are corrected (black is 0), but no file says which value is air: it is taken from
+the detector's edges. No log says where the rotation axis falls, so it is searched.
 """
 
 import re
@@ -69,6 +69,7 @@ def read_skyscan(path: Path, row: int | None) -> Raw:
         "counts",
         fields,
         flats=np.full((1, shape[1]), air) if corrected else None,
+        darks=np.zeros((1, shape[1])) if corrected else None,
         row=row,
         rows=shape[0],
         facts={"sample": settings.text("filename prefix"), "instrument": settings.text("scanner")},

@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 from scanned import misfit, predicted
 
-from ctuq.app import cli
 from ctuq.errors import InputError
 from ctuq.files import read
 from ctuq.tomo.axis import axis_column
@@ -122,8 +121,6 @@ def test_of_several_entries_one_is_chosen_by_its_name(tmp_path):
     assert any("Of 2 entries (entry0000, entry0001) only the first" in text for text in scan.warnings)
     chosen = read(path, axis_column=39.5, entry="/ENTRY0001")
     assert np.isclose(chosen.geometry.angles[0], np.deg2rad(30)) and not any("entries" in text for text in chosen.warnings)
-    assert cli.main(["convert", str(path), str(tmp_path / "b.nx"), "--entry", "entry0001"]) == 0
-    assert np.allclose(read(tmp_path / "b.nx").geometry.angles, chosen.geometry.angles)
     (tmp_path / "a.yaml").write_text("entry: entry0001\naxis_column: 39.5\n")
     assert np.allclose(read(path).geometry.angles, chosen.geometry.angles)
     with pytest.raises(InputError, match=r"0 entries named 'entry7'; it has entry0000, entry0001"):
