@@ -19,6 +19,7 @@ from ctuq.tomo.scan import Provenance, Scan
 
 Worth = Literal["exposure", "weight", "counts"]
 _NEEDED = {"parallel": ("kind", "angles", "pixel"), "fan": ("kind", "angles", "pixel", "source_to_axis", "source_to_detector")}
+_SHADOWS = 0.2
 _EXAMPLES = {
     "kind": "kind: parallel",
     "angles": "angles: {first: 0, step: 1, count: 180}",
@@ -183,8 +184,7 @@ def _corrected(raw: Raw, source: str, keep: NDArray[np.bool_]) -> tuple[Correcte
 def _line_integrals(raw: Raw, values: NDArray, source: str, keep: NDArray[np.bool_]) -> Corrected:
     values = np.where(raw.bad_columns, np.nan, values) if raw.bad_columns is not None else values
     if raw.kind_of_values == "log":
-        empty = ~values.any(axis=1, keepdims=True)
-        return repaired(np.where(empty, np.nan, values) if not empty.all() else values, raw.weights, keep)
+        return repaired(_without_empty_views(values), raw.weights, keep)
     flats, darks, counts = np.ones((1, values.shape[1])), None, raw.kind_of_values == "counts"
     if counts:
         if raw.flats is None:
@@ -210,3 +210,10 @@ def _can_stay(raw: Raw, geometry: Geometry) -> NDArray[np.bool_]:
     if wants_search(raw):
         return np.zeros(geometry.columns, bool)
     return where_an_object_can_stay(geometry.angles, geometry.columns, axis_column(geometry))
+
+
+def _without_empty_views(values: NDArray) -> NDArray:
+    """Line integrals with NaN for views of zeros, which are missing unless the object is so small that it casts few shadows."""
+    empty = ~values.any(axis=1)
+    shadows = float(np.median(np.mean(values[~empty] != 0, axis=1))) if not empty.all() else 0.0
+    return np.where(empty[:, None], np.nan, values) if shadows > _SHADOWS else values

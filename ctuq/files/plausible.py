@@ -5,7 +5,9 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.formats.raw import Raw
+from ctuq.tomo.moments import stray_of_centre
 from ctuq.tomo.preprocess import Corrected
+from ctuq.tomo.scan import Scan
 
 _BRIGHTER, _FAR_BRIGHTER = 1.2, 2.0
 _LARGEST_INTEGRAL = 50.0
@@ -64,6 +66,17 @@ def doubts_of_projections(raw: Raw, corrected: Corrected) -> tuple[str, ...]:
             f"detector is at fault there, give 'bad_columns: [{columns}]' in a geometry file."
         )
     return tuple(told)
+
+
+def doubts_of_angles(scan: Scan) -> tuple[str, ...]:
+    """A warning where the projections do not move with the angles as those of one object do."""
+    stray = stray_of_centre(scan)
+    if stray is None:
+        return ()
+    return (
+        f"The projections' centre of mass strays by {stray:.2g} columns (rms) from where one object's would be at these "
+        "angles: check the angles, their unit and order, and whether the sample moved.",
+    )
 
 
 def _doubts_of_integrals(raw: Raw) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from ctuq.files.formats.raw import OTHER, START, Raw
 from ctuq.files.formats.sound import checked
 from ctuq.files.merge import merged
 from ctuq.files.override import overridden
+from ctuq.files.plausible import doubts_of_angles
 from ctuq.files.sidecar import Sidecar, read_sidecar
 from ctuq.files.truth import with_truth
 from ctuq.guard import reading
@@ -97,12 +98,13 @@ def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None)
         If parts of a geometry are missing, or the files do not belong together.
     """
     raws, scan = [raw for _, raw in found], _together(found, axis_column)
+    scan = scan.warned(*doubts_of_angles(scan)) if any(raw.whole is None for raw in raws) else scan
     if axis_column is not None:
         return scan
     if any(wants_search(raw) for raw in raws):
         # In all parts at once, and corrected again then: where the axis is tells a wire on it from a defect.
         column, how = placed_axis(raws, scan)
-        return _together(found, column).warned(how)
+        return _together(found, column).warned(*doubts_of_angles(scan), how)
     return scan.warned(*unsaid_axis(raws))
 
 

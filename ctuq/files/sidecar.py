@@ -195,7 +195,7 @@ def _scale(path: Path, entries: Mapping[Any, Any]) -> float:
 
 
 def _count(path: Path, entries: Mapping[Any, Any], key: str, least: int) -> int:
-    value = entries[key]
+    value = _number(path, entries, key) if isinstance(entries[key], str) else entries[key]
     whole = isinstance(value, int | float) and not isinstance(value, bool) and least <= value < _MOST and value == int(value)
     if not whole:
         raise InputError(
@@ -233,4 +233,11 @@ def _angles(path: Path, value: Any) -> NDArray:
 
 def _level(path: Path, entries: dict[Any, Any], key: str) -> Path | float | None:
     value = entries.get(key)
-    return path.parent / value if isinstance(value, str) else None if value is None else _number(path, entries, key)
+    if value is None:
+        return None
+    if isinstance(value, str) and ((path.parent / value).exists() or not _NUMBER.fullmatch(value.strip())):
+        return path.parent / value
+    return _number(path, entries, key)
+
+
+_NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?", re.IGNORECASE)

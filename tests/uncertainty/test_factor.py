@@ -84,7 +84,9 @@ def test_unknown_prior_is_refused(make):
         make("horseshoe")
 
 
-@pytest.mark.parametrize(("pixels", "rays"), [(256, 100), (1024, 1800), (4096, 1950), (4096, 7800), (16384, 29040), (262144, 15000)])
+@pytest.mark.parametrize(
+    ("pixels", "rays"), [(256, 100), (1024, 1800), (4096, 1950), (4096, 7800), (16384, 29040), (262144, 15000)]
+)
 def test_rank_is_of_all_pixels_only_where_that_takes_few_products(pixels, rays):
     rank = rank_of(pixels, rays)
     forward, backward = products_of(pixels, rank)
