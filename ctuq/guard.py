@@ -51,8 +51,10 @@ def reading(path: str | os.PathLike, what: str = "") -> Iterator[list[str]]:
     with _listening() as heard:
         try:
             yield heard
-        except CtuqError:
-            raise
+        except CtuqError as error:
+            if any(name in str(error) for name in (str(path), Path(path).name)):
+                raise
+            raise type(error)(f"'{path}': {error}") from error
         except MemoryError as error:
             raise ResourceError(
                 f"There is too little memory to read '{path}'; take a machine with more, or a smaller part."

@@ -9,7 +9,6 @@ import json
 import logging
 import shutil
 import time
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,12 +18,12 @@ import torch
 from torch import Tensor
 
 from ctuq.errors import CtuqError, ResourceError
+from ctuq.guard import reading
 from ctuq.records import write_whole
 
 T = TypeVar("T")
 _WORTH = 0.5
 """Seconds that a product must have taken to be kept: what is cheaper is made again."""
-_DAMAGE = (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile)
 _log = logging.getLogger(__name__)
 
 
@@ -104,9 +103,10 @@ class KeptStages(Stages):
         if not path.is_file():
             return None
         try:
-            tree = read_tree(path)
-            return tree if tree["identity"] == self._identity else None
-        except _DAMAGE as error:
+            with reading(path, "a product"):
+                tree = read_tree(path)
+                return tree if tree["identity"] == self._identity else None
+        except CtuqError as error:
             _log.warning("'%s' is damaged (%s): this part of the work is done again.", path, error)
             return None
 

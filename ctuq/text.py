@@ -11,8 +11,8 @@ _SHOWN = 12
 def visible(text: object, most: int = _MOST) -> str:
     r"""The text with everything that a screen would obey instead of show written out, and no longer than ``most`` characters.
 
-    Control characters (terminal escapes, line ends), marks of writing direction, and lone surrogates become ``\x1b`` or
-    ``\u202e``.
+    Control characters (terminal escapes), marks of writing direction, and lone surrogates become ``\x1b`` or ``\u202e``; tabs
+    and line ends become spaces.
     """
     text = str(text)
     rest = len(text) - most
@@ -34,6 +34,8 @@ def listed(names: Iterable[object]) -> str:
 
 
 def _written_out(c: str) -> str:
+    if c in "\t\r\n":
+        return " "
     if unicodedata.category(c) not in _HIDDEN:
         return c
     return f"\\x{ord(c):02x}" if ord(c) < 256 else f"\\u{ord(c):04x}" if ord(c) < 65536 else f"\\U{ord(c):08x}"

@@ -21,7 +21,9 @@ from tyro.conf import Positional, arg
 from ctuq.app.arguments import Command, File, Name, Number, On
 from ctuq.app.design.cli import Design
 from ctuq.app.folder import run_folder
+from ctuq.app.terminal import say
 from ctuq.errors import CtuqError, InputError, ResourceError
+from ctuq.text import visible
 from ctuq.versions import version_of
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -238,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         sentence, code = _told(error)
         notes = [note.rstrip(".") for note in getattr(error, "__notes__", [])]
-        print(f"ctuq: {'; '.join([sentence.rstrip('.'), *notes])}.", file=sys.stderr)
+        say(f"ctuq: {visible('; '.join([sentence.rstrip('.'), *notes]))}.", stream=sys.stderr)
         return code
 
 

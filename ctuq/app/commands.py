@@ -19,12 +19,14 @@ from ctuq.app.report.geometry import draw_geometry
 from ctuq.app.report.page import draw_all, write_figures, write_report
 from ctuq.app.report.summary import sentences
 from ctuq.app.selection import selected
+from ctuq.app.terminal import say
 from ctuq.app.typed import simulated_angles
 from ctuq.errors import InputError
 from ctuq.linops.memory import keep_freed_memory
 from ctuq.pipeline.checkpoint import CheckpointError, remove
 from ctuq.recon.dip import DIPOptions
 from ctuq.records import write_whole
+from ctuq.text import visible
 from ctuq.tomo import Scan
 from ctuq.tomo.simulate import phantom_scan
 from ctuq.uncertainty.result import Result
@@ -67,13 +69,13 @@ def info(command: "cli.Info") -> int:
     if command.draw is not None:
         data = png_bytes(draw_geometry(scan.geometry, scan.grid))
         write_whole(command.draw, lambda target: target.write(data))
-        print(f"Drawn: {command.draw}")
+        say(f"Drawn: {command.draw}")
     return 0
 
 
 def _print_lines(lines: list[tuple[str, str]]) -> None:
     for name, text in lines:
-        print(f"{name:>13}  {text}")
+        say(f"{name:>13}  {visible(text)}")
 
 
 def _description_lines(description: files.Description) -> list[tuple[str, str]]:
@@ -105,7 +107,7 @@ def simulate(command: "cli.Simulate") -> int:
     noise = _fraction(command.noise)
     scan = phantom_scan(command.phantom, command.size, angles, noise=noise, seed=command.seed)
     files.write_scan(scan, command.output)
-    print(f"Written: {command.output}, {len(angles)} views of {command.phantom} with {100 * noise:g} % noise.")
+    say(f"Written: {command.output}, {len(angles)} views of {command.phantom} with {100 * noise:g} % noise.")
     return 0
 
 
@@ -113,7 +115,7 @@ def plan(command: "cli.Reconstruct") -> int:
     """Print which way a reconstruction would take, and what it needs."""
     chosen = _chosen(command)
     warn(chosen.warnings)
-    print(f"Plan: {pipeline.plan(chosen, options=_options(command))}")
+    say(f"Plan: {pipeline.plan(chosen, options=_options(command))}")
     return 0
 
 
@@ -158,7 +160,7 @@ def report(command: "cli.Report") -> int:
         raise InputError(f"There is no {RESULTS} in {command.folder}; name the folder that ctuq reconstruct wrote.")
     result = Result.load(path)
     with held_folder(command.folder):
-        print(f"Report: {_write_report(result, command.folder)}")
+        say(f"Report: {_write_report(result, command.folder)}")
     return 0
 
 
@@ -168,8 +170,8 @@ def doctor(_: "cli.Doctor") -> int:
         warnings.simplefilter("ignore")
         checks = examine()
     for check in checks:
-        print(f"[{check.status:^4}] {check.name}: {check.text}")
-    print("ctuq can be used here." if usable(checks) else "ctuq cannot be used here until what failed is mended.")
+        say(f"[{check.status:^4}] {check.name}: {check.text}")
+    say("ctuq can be used here." if usable(checks) else "ctuq cannot be used here until what failed is mended.")
     return 0 if usable(checks) else 2
 
 
@@ -178,7 +180,7 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resu
     keep_freed_memory()
     checkpoint, report_file = folder / CHECKPOINT, folder / REPORT
     if resume and not checkpoint.is_file() and _complete(folder, scan, options):
-        print(f"The results in {folder} are complete; there is nothing to do. Report: {report_file}")
+        say(f"The results in {folder} are complete; there is nothing to do. Report: {report_file}")
         return report_file
     if resume and not checkpoint.is_file():
         _log.warning("Nothing was kept in %s yet; the run begins anew.", folder)
@@ -195,16 +197,16 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resu
         _write_report(result, folder)
         remove(checkpoint)
     for sentence in sentences(result):
-        print(sentence)
+        say(sentence)
     warn(tuple(text for text in result.warnings if text not in scan.warnings))
-    print(f"Report: {report_file}")
+    say(f"Report: {report_file}")
     return report_file
 
 
 def warn(warnings: tuple[str, ...]) -> None:
     """Print each warning on its line."""
     for text in warnings:
-        print(f"Warning: {text}", flush=True)
+        say(f"Warning: {visible(text)}")
 
 
 def _complete(folder: Path, scan: Scan, options: pipeline.ReconstructOptions) -> bool:

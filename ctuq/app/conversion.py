@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ctuq import files
 from ctuq.app.commands import warn
 from ctuq.app.selection import selected
+from ctuq.app.terminal import say
 from ctuq.app.typed import span
 from ctuq.errors import InputError
 from ctuq.tomo import Scan
@@ -35,7 +36,7 @@ def convert(command: "cli.Convert") -> int:
     middle = chosen[len(chosen) // 2]
     warn(middle.warnings)
     many = f" of {len(chosen)} rows" if len(chosen) > 1 else ""
-    print(f"Written: {out}, {middle.n_angles} views{many} of {middle.geometry.columns} columns.")
+    say(f"Written: {out}, {middle.n_angles} views{many} of {middle.geometry.columns} columns.")
     return 0
 
 

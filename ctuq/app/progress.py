@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, TextIO
 
 from tqdm import tqdm
 
+from ctuq.text import visible
+
 if TYPE_CHECKING:
     from ctuq.pipeline import Progress
 
@@ -55,7 +57,7 @@ class BarSafeHandler(logging.Handler):
     """A log handler whose lines do not tear the progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(visible(self.format(record)), file=sys.stderr)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
 from ctuq.errors import InputError
 from ctuq.memory import require_room
+from ctuq.text import shortened
 
 _COMPRESS_FROM = 1024
 _KINDS = {"bool": "b", "int": "iu", "float": "f", "array": "biufc"}
@@ -118,7 +119,9 @@ class _Reader:
     def _value(self, node: Any, depth: int) -> Any:
         what = node.attrs.get("ctuq_type")
         if depth > _DEEPEST or isinstance(node, h5py.Group) != (what in ("dict", "tuple")):
-            raise self._damaged(node.parent, node.name, f"is no {what}" if depth <= _DEEPEST else "lies too deep")
+            raise self._damaged(
+                node.parent, node.name, f"is no {shortened(what, 40)}" if depth <= _DEEPEST else "lies too deep"
+            )
         if what not in ("dict", "tuple"):
             return self._leaf(node, what)
         values = self.children(node, depth + 1)
@@ -136,7 +139,7 @@ class _Reader:
         shape: tuple[int, ...] = node.shape
         fits = what in _KINDS and shape is not None and node.dtype.kind in _KINDS[str(what)]
         if not fits or (what != "array" and shape != ()) or node.is_virtual or node.external:
-            raise self._damaged(node.parent, node.name, f"is no {what}")
+            raise self._damaged(node.parent, node.name, f"is no {shortened(what, 40)}")
         require_room(shape, node.dtype.itemsize, f"'{node.name}' in '{self._path}'", "check where the file comes from")
         value = node[()]
         return {"bool": bool, "int": int, "float": float, "array": np.asarray}[str(what)](value)

@@ -67,8 +67,14 @@ class Browser:
 
     def errors(self) -> list[str]:
         """What the console holds of severe messages: uncaught exceptions, what did not load."""
-        entries = self.command("POST", "/se/log", {"type": "browser"})
-        return [entry["message"] for entry in entries if entry["level"] == "SEVERE"]
+        return [entry["message"] for entry in self._log() if entry["level"] == "SEVERE"]
+
+    def messages(self) -> list[str]:
+        """Everything that the console holds."""
+        return [entry["message"] for entry in self._log()]
+
+    def _log(self) -> list[dict]:
+        return self.command("POST", "/se/log", {"type": "browser"})
 
     def screenshot(self, path: Path) -> None:
         shot = self.devtools("Page.captureScreenshot", {"captureBeyondViewport": True})

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ctuq.app.design.text import angle_list, log_lines, status_lines, suggestion_lines
 from ctuq.app.progress import told_about
+from ctuq.app.terminal import say
 from ctuq.design.session import file as sessionfile
 from ctuq.design.session.file import Record, Settings
 from ctuq.design.session.plan import learning_due, take_planned
@@ -19,6 +20,7 @@ from ctuq.design.state import Suggestion
 from ctuq.errors import InputError
 from ctuq.locks import locked
 from ctuq.records import write_whole
+from ctuq.text import visible
 
 if TYPE_CHECKING:
     from ctuq.app.design import cli
@@ -57,8 +59,8 @@ def start(command: "cli.Start") -> int:
     plan = session.record.plan
     assert plan is not None
     views = len(geometry.angles)
-    print(f"{command.session}: {views} candidate angles, {views - int(plan.available.sum())} of them forbidden.")
-    print(f"Next: ctuq design suggest {command.session}")
+    say(f"{command.session}: {views} candidate angles, {views - int(plan.available.sum())} of them forbidden.")
+    say(f"Next: ctuq design suggest {command.session}")
     return 0
 
 
@@ -74,7 +76,7 @@ def suggest(command: "cli.Suggest") -> int:
         with _working(command.debug):
             suggestion = session.ask(command.n, pending=session.record.sense * np.deg2rad(waiting))
         found = suggestion, session.record
-    print("\n".join(suggestion_lines(found[1], found[0])))
+    say("\n".join(suggestion_lines(found[1], found[0])))
     return 0
 
 
@@ -97,14 +99,14 @@ def tell(command: "cli.Tell") -> int:
         bad = record.sense * np.deg2rad(degrees(command.reject, "--reject"))
         with _working(command.debug):
             session.reject(bad, command.because or "", retry=not command.final, learning=command.retrain)
-        print(f"Rejected: {angle_list(record, bad)}")
+        say(f"Rejected: {angle_list(record, bad)}")
     else:
         typed = None if command.angles is None else record.sense * radians(degrees(command.angles, "--angles"))
         known = geometry_from_tree(record.geometry)
         new = new_views(command.projections, known, record.intake, geometry=command.geometry, angles=typed)
         with _working(command.debug):
             session.tell(new.angles, new.projections, new.weights, unit=new.unit, learning=command.retrain)
-        print("\n".join([*(f"Warning: {text}" for text in new.warnings), f"Taken in: {angle_list(record, new.angles)}"]))
+        say("\n".join([*(f"Warning: {visible(text)}" for text in new.warnings), f"Taken in: {angle_list(record, new.angles)}"]))
     _print_state(session.record, command.session)
     return 0
 
@@ -112,14 +114,14 @@ def tell(command: "cli.Tell") -> int:
 def status(command: "cli.Status") -> int:
     """Print where a session stands, and draw its angles on request."""
     record = sessionfile.read(command.session)
-    print("\n".join([*status_lines(record), "", "Log:", *log_lines(record)]))
+    say("\n".join([*status_lines(record), "", "Log:", *log_lines(record)]))
     if command.draw is not None:
         from ctuq.app.design.figures import draw_session
         from ctuq.app.png import png_bytes
 
         data = png_bytes(draw_session(record), dpi=150)
         write_whole(command.draw, lambda target: target.write(data))
-        print(f"Drawn: {command.draw}")
+        say(f"Drawn: {command.draw}")
     return 0
 
 
@@ -130,7 +132,7 @@ def retrain(command: "cli.Retrain") -> int:
     session = Session(command.session)
     with _working(command.debug):
         session.learn(anew=True)
-    print(session.record.state.log[-1].reason)
+    say(session.record.state.log[-1].reason)
     _print_state(session.record, command.session)
     return 0
 
@@ -150,13 +152,13 @@ def _at_once(path: Path, n: int | None) -> tuple[Suggestion, Record] | None:
 
 def _print_state(record: Record, path: Path) -> None:
     budget = "" if record.settings.budget is None else f" of {record.settings.budget:g}"
-    print(f"{len(record.state.views)} views are measured, dose {record.state.spent:g}{budget} is spent.")
+    say(f"{len(record.state.views)} views are measured, dose {record.state.spent:g}{budget} is spent.")
     if reason := learning_due(record):
-        print(f"Learning is due ({reason}): ctuq design retrain {path}")
+        say(f"Learning is due ({reason}): ctuq design retrain {path}")
     if record.refusal:
-        print(record.refusal)
+        say(record.refusal)
     else:
-        print(f"Next: ctuq design suggest {path}")
+        say(f"Next: ctuq design suggest {path}")
 
 
 def _every(text: str) -> int:

@@ -1,6 +1,7 @@
 """One self-contained HTML page about a result: no network, no other file."""
 
 import base64
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from ctuq.app.report.catalogue import PICTURES, Picture, pictures_of
 from ctuq.app.report.viewer import viewer_data
 from ctuq.errors import InputError
 from ctuq.records import write_whole
+from ctuq.text import visible
 from ctuq.uncertainty.result import Result
 
 
@@ -69,8 +71,11 @@ def write_figures(images: Mapping[str, bytes], folder: str | os.PathLike) -> lis
 
 def render_report(result: Result, images: Mapping[str, bytes]) -> str:
     """The report as HTML text, with the pictures of `draw_all` inside."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown_text
+    )
     template = environment.from_string(_template("report.html.jinja"))
+    css, script = _template("report.css"), _template("report.js")
     return template.render(
         result=result,
         summary=summary,
@@ -78,14 +83,27 @@ def render_report(result: Result, images: Mapping[str, bytes]) -> str:
         pictures={picture.name: _shown(picture, images[picture.name]) for picture in PICTURES if picture.name in images},
         viewer=viewer_data(result),
         data=lambda value: Markup(json.dumps(value).replace("<", "\\u003c")),
-        css=Markup(_template("report.css")),
-        script=Markup(_template("report.js")),
+        css=Markup(css),
+        script=Markup(script),
+        policy=_policy(css, script),
     )
 
 
-def _shown(picture: Picture, image: bytes) -> dict[str, str]:
+def _policy(css: str, script: str) -> str:
+    """What a browser lets the page do: its own script and style, by their hashes, and pictures that are in it; nothing else."""
+    hashes = [base64.b64encode(hashlib.sha256(part.encode("utf-8")).digest()).decode() for part in (script, css)]
+    allowed = f"script-src 'sha256-{hashes[0]}'; style-src 'sha256-{hashes[1]}'; img-src data:"
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def _shown_text(value: object) -> object:
+    """Text of a file without what a screen would obey; markup that is ours, and numbers, as they are."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _shown(picture: Picture, image: bytes) -> dict[str, str | Markup]:
     data = base64.b64encode(image).decode("ascii")
-    return {"title": picture.title, "text": picture.text, "url": f"data:image/png;base64,{data}"}
+    return {"title": picture.title, "text": picture.text, "url": Markup(f"data:image/png;base64,{data}")}
 
 
 def _template(name: str) -> str:

@@ -13,6 +13,7 @@ from ctuq import files
 from ctuq.app.folder import held_folder
 from ctuq.app.png import png_bytes
 from ctuq.app.progress import told_about
+from ctuq.app.terminal import cell, say
 from ctuq.app.trials.figures import draw_angles, draw_comparison
 from ctuq.app.trials.subjects import name_of, phantom_subject, scan_subject
 from ctuq.design.trials.compare import Curves, Saving, curves, saving, table
@@ -54,7 +55,7 @@ def _simulated(command: "cli.Simulate") -> int:
             half = goes_round(subject.A.geometry) and 2 * command.total <= len(subject.candidates)
             contenders = (*baselines(randoms=command.random, half_turn=half), adaptive)
             for trial in kept(command.output, subject, contenders, plan, imagings, setting=_setting(command)):
-                print(_told(trial))
+                say(_told(trial))
         return _compare([command.output], command.output)
 
 
@@ -92,7 +93,7 @@ def write_comparison(trials: Sequence[Trial], folder: Path, stem: str, *, rng: n
 
 def _compare(folders: Sequence[Path], output: Path) -> int:
     sentences = write_comparison(load_all(folders), output, COMPARISON, rng=np.random.default_rng(0))
-    print("\n".join([*sentences, f"Written: {output / COMPARISON}.csv and the figures beside it."]))
+    say("\n".join([*sentences, f"Written: {output / COMPARISON}.csv and the figures beside it."]))
     return 0
 
 
@@ -154,7 +155,7 @@ def _csv(rows: Sequence[dict[str, str | float | int]]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
     writer.writeheader()
-    writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else cell(v) for k, v in row.items()} for row in rows)
     return text.getvalue().encode()
 
 

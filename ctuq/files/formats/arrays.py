@@ -25,7 +25,7 @@ _LENGTHS = ("pixel", "source_to_axis", "source_to_detector", "detector_offset", 
 _PARTS = ("data", "indices", "indptr", "shape")
 _SCAN = ("sinogram", "projections", "sino", "angles", "angles_deg", "kind", "values", "flats", "darks", "weights", "truth")
 _NAMES = (*_SCAN, "voxel", *_LENGTHS, "image", "A", *(f"A_{name}" for name in _PARTS))
-_OTHER_PROJECTOR, _SAME_ANGLE = 0.1, 1e-6
+_OTHER_PROJECTOR, _SAME_ANGLE, _LONGEST_HEADER = 0.1, 1e-6, 10_000
 
 
 def load_npz(path: Path, *others: str) -> dict[str, Any]:
@@ -64,7 +64,10 @@ def _array(file: IO[bytes], size: int, path: Path, name: str, *, mapped: bool = 
     """One array, whose header is checked against the bytes that there are before anything is read."""
     file.seek(0)
     version = npy.read_magic(file)
-    header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    header, width = (npy.read_array_header_1_0, 2) if version == (1, 0) else (npy.read_array_header_2_0, 4)
+    if int.from_bytes(file.read(width), "little") > _LONGEST_HEADER:
+        raise InputError(f"'{path}' is not a whole NumPy file: {name} has a header of no end; copy it again.")
+    file.seek(8)
     shape, is_fortran, dtype = header(file)
     if dtype.hasobject:
         raise InputError(f"'{path}' holds Python objects, which are never read ({name}); save plain numbers.")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.files.formats.cone import fan_row, tilted
 from ctuq.files.formats.raw import Raw
+from ctuq.files.formats.told import numbers_of
 from ctuq.memory import require_room
 
 _ENTRY = "entry1/tomo_entry"
@@ -42,10 +43,12 @@ def read_cil(path: Path, row: int | None) -> Raw:
         if (kind := _word(data.attrs["data_type"])) != "AcquisitionData":
             raise InputError(f"'{path}' holds {kind} of CIL, no projections; write the AcquisitionData.")
         config: Any = file.get(_ENTRY + "/config")
-        if config is None or "angles" not in config:
+        if not isinstance(config, h5py.Group) or "angles" not in config:
             raise InputError(f"'{path}' has no geometry ('config'); write the AcquisitionData again with CIL 21 or later.")
         beam = _Beam(config, data, path)
-        axes = [_word(data.attrs[f"dim{i}"]) for i in range(data.ndim)]
+        axes = [_word(data.attrs.get(f"dim{i}", "nothing")) for i in range(len(data.shape or ()))]
+        if data.dtype.kind not in "iuf" or len(set(axes)) < len(axes):
+            raise InputError(f"'{path}' has data of {data.dtype} with the axes {', '.join(axes)}; write the file again.")
         if "angle" not in axes or "horizontal" not in axes or not set(axes) <= set(_AXES):
             raise InputError(f"'{path}' has the axes {', '.join(axes)}; one energy channel of {', '.join(_AXES)} is read.")
         rows = data.shape[axes.index("vertical")] if "vertical" in axes else 1
@@ -58,7 +61,8 @@ def read_cil(path: Path, row: int | None) -> Raw:
         if axes.index("angle") > axes.index("horizontal"):
             values = values.T
         if "scale" in data.attrs:
-            values = (values.astype(np.float64) - float(data.attrs["offset"])) / float(data.attrs["scale"])
+            offset, scale = (_number(data.attrs, name, path) for name in ("offset", "scale"))
+            values = (values.astype(np.float64) - offset) / scale
         values = values[:, ::-1] if beam.is_reversed else values
         raw = Raw("CIL AcquisitionData", values, "log", beam.fields(), row=row, rows=rows)
         return raw.warned(*warnings, *beam.warnings, *_looks_like_transmission(values))
@@ -88,17 +92,18 @@ class _Beam:
         if "pixel_size_h" not in data.attrs:
             raise InputError(f"'{path}' does not say its pixel size; write the AcquisitionData again.")
         self.upwards = self._vector("rotation_axis/direction") if "rotation_axis/direction" in config else np.array([0, 0, 1.0])
-        self.pitch = float(data.attrs.get("pixel_size_v", data.attrs["pixel_size_h"]))
+        self.pitch = self._attribute("pixel_size_v" if "pixel_size_v" in data.attrs else "pixel_size_h")
 
     def fields(self) -> dict[str, object]:
         angles: Any = self._config["angles"]
         unit = _word(angles.attrs.get("angle_unit", "degree"))
-        turned = np.asarray(angles[()], dtype=np.float64).ravel() + float(angles.attrs.get("initial_angle", 0.0))
+        first = _number(angles.attrs, "initial_angle", self._path) if "initial_angle" in angles.attrs else 0.0
+        turned = numbers_of(angles, "angles", self._path).astype(np.float64) + first
         turned = turned if unit.startswith("rad") else np.deg2rad(turned)
         fields: dict[str, object] = {
             "kind": "fan" if self.is_cone else "parallel",
             "angles": np.arctan2(self.across[1], self.across[0]) - np.sign(self.upwards[2]) * turned,
-            "pixel": float(self._data.attrs["pixel_size_h"]),
+            "pixel": self._attribute("pixel_size_h"),
         }
         if self.source is None:
             # Only the distance between the detector's centre and the axis' shadow counts.
@@ -124,9 +129,20 @@ class _Beam:
         return (tilted(tilt),) if tilt > _TILTED else ()
 
     def _vector(self, name: str) -> NDArray[np.float64]:
-        if name not in self._config:
-            raise InputError(f"'{self._path}' has no '{name}' in its geometry; write the AcquisitionData again.")
-        return np.asarray(self._config[name][()], dtype=np.float64).ravel()
+        found = np.zeros(0) if name not in self._config else numbers_of(self._config[name], name, self._path).astype(np.float64)
+        if found.size not in (2, 3) or not np.isfinite(found).all():
+            raise InputError(f"'{self._path}' has no '{name}' (x, y, z) in its geometry; write the AcquisitionData again.")
+        return found
+
+    def _attribute(self, name: str) -> float:
+        return _number(self._data.attrs, name, self._path)
+
+
+def _number(attributes: Any, name: str, path: Path) -> float:
+    found = np.ravel(attributes.get(name, ()))
+    if found.size != 1 or found.dtype.kind not in "iuf" or not np.isfinite(found[0]):
+        raise InputError(f"'{path}' has no number for its '{name}'; write the AcquisitionData again.")
+    return float(found[0])
 
 
 def _looks_like_transmission(values: NDArray) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ _MAGIC: tuple[tuple[bytes, Reader], ...] = (
     (b"\x89PNG", read_pictures),
     (zeiss.MAGIC, zeiss.read_txrm),
 )
+_UNSEALED = "The file was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its values."
 _HDF5_NAMES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx")
 _DICOM_NAMES = (".dcm", ".ima", ".dicom")
 _KNOWN = (
@@ -59,7 +60,9 @@ def read_raw(path: Path, row: int | None, pictures: Pictures = Pictures(), *, fo
         linked = ()
         if path.is_file() and h5py.is_hdf5(path):
             parts.refuse_locked(path)
-            linked = check_hdf5(path, follow_links=follow_links) if records.kind_of(path) is None else ()
+            ours = records.kind_of(path) is not None
+            linked = check_hdf5(path, follow_links=follow_links) if not (ours and records.is_sealed(path)) else ()
+            linked += (_UNSEALED,) if ours and not records.is_sealed(path) else ()
         reader = _asked(path, pictures) or _reader(path)
         raw = read_pictures(path, row, pictures) if reader is read_pictures else _with_filters(reader, path, row)
         raw = with_parts(raw, path, pictures.layout) if pictures.layout and not pictures.layout.data else raw
@@ -195,6 +198,4 @@ def _hdf5_reader(path: Path) -> Reader:
 
 def _own(path: Path, row: int | None) -> Raw:
     scan = read_scan(path)
-    if not records.is_sealed(path):
-        scan = scan.warned("The scan was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its values.")
-    return raw_of_scan(scan, "ctuq scan")
+    return raw_of_scan(scan if records.is_sealed(path) else scan.warned(_UNSEALED), "ctuq scan")

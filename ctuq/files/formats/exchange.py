@@ -12,6 +12,7 @@ from ctuq.errors import InputError
 from ctuq.files.formats import parts
 from ctuq.files.formats.raw import Raw, middle_row
 from ctuq.files.formats.told import Told, first_of, needed_of, number_of, raw_of, stack_of, text_of, with_gaps, words_of
+from ctuq.memory import require_room
 
 
 def is_dxchange(file: h5py.File) -> bool:
@@ -98,7 +99,13 @@ def _frames(group: h5py.Group, names: tuple[str, ...], row: int, shape: tuple[in
     if not isinstance(frames, h5py.Dataset) or not frames.size:
         return None
     frames = parts.readable(frames, path)
-    if frames.ndim != 3:
+    if frames.ndim not in (2, 3):
+        raise InputError(f"'{path}': its '{frames.name}' has shape {frames.shape}; (frame, row, column) is needed.")
+    by_row = frames.ndim == 3 and frames.shape[1:] != shape[1:] and (frames.shape[0], frames.shape[2]) == shape[1:]
+    rows = frames.shape[0 if by_row else -2]
+    if row >= rows:
+        raise InputError(f"'{path}': its '{frames.name}' has {rows} rows, and row {row} of the projections is read.")
+    require_room((frames.size // rows,), 8, f"'{frames.name}' in '{path}'", "take fewer frames")
+    if frames.ndim == 2:
         return frames[row][None]
-    by_row = frames.shape[1:] != shape[1:] and (frames.shape[0], frames.shape[2]) == shape[1:]
     return frames[row] if by_row else frames[:, row]

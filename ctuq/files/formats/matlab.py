@@ -10,9 +10,13 @@ from typing import Any
 import h5py
 import numpy as np
 import scipy.io
+from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
+from numpy.typing import NDArray
 
-from ctuq.errors import InputError
+from ctuq.errors import CtuqError, InputError
 from ctuq.files.formats.raw import Raw
+from ctuq.files.units import millimetres
+from ctuq.memory import require_room
 from ctuq.tomo.geometry import VolumeGrid, radians
 
 _HTC_SIZE = 512
@@ -37,7 +41,7 @@ def read_matlab(path: Path) -> Raw:
     if name is None:
         found = ", ".join(variables) or "nothing"
         raise InputError(f"'{path}' holds {found}; a sinogram named {', '.join(_BARE)} or a CtData struct is needed.")
-    sinogram = np.asarray(variables[name], dtype=np.float64)
+    sinogram = _real(variables[name], name, path)
     return Raw("FIPS MATLAB", sinogram.T, "log", {}, warnings=(f"The variable '{name}' is read as (column, angle).",))
 
 
@@ -52,8 +56,10 @@ def load_matlab(path: Path) -> dict[str, Any]:
     try:
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
-                return {name: _from_hdf5(node) for name, node in file.items() if not name.startswith("#")}
+                return _children(file, set())
         loaded = scipy.io.loadmat(path, struct_as_record=False, squeeze_me=True)
+    except CtuqError:
+        raise
     except Exception as error:  # scipy raises many types on damaged files
         raise InputError(f"'{path}' is not a whole MATLAB file (version 5 or 7.3); copy it again.") from error
     return {name: _from_v5(value) for name, value in loaded.items() if not name.startswith("__")}
@@ -63,37 +69,70 @@ def _from_v5(value: Any) -> Any:
     return {name: _from_v5(getattr(value, name)) for name in value._fieldnames} if hasattr(value, "_fieldnames") else value
 
 
-def _from_hdf5(node: Any) -> Any:
+def _children(group: h5py.Group, seen: set[int]) -> dict[str, Any]:
+    """Variables of a group, each group once: links may go round in a circle."""
+    where = h5o.get_info(group.id).addr
+    if where in seen:
+        return {}
+    seen.add(where)
+    return {name: _from_hdf5(node, seen) for name, node in group.items() if not name.startswith("#") and node is not None}
+
+
+def _from_hdf5(node: Any, seen: set[int]) -> Any:
     if isinstance(node, h5py.Group):
-        return {name: _from_hdf5(child) for name, child in node.items()}
-    kind = node.attrs.get("MATLAB_class", b"")
-    if node.attrs.get("MATLAB_empty", 0):
+        return _children(node, seen)
+    if not isinstance(node, h5py.Dataset) or node.shape is None or node.attrs.get("MATLAB_empty", 0):
         return ""
-    if kind == b"char":
-        return "".join(chr(c) for c in np.ravel(node[()]))
+    require_room(node.shape, node.dtype.itemsize, f"'{node.name}'", "save the sinogram alone")
+    if node.attrs.get("MATLAB_class", b"") == b"char" and node.dtype.kind in "iu":
+        return "".join(chr(c) for c in np.ravel(node[()]) if c < 0x110000)
     return np.squeeze(np.asarray(node[()]).T)
+
+
+def _real(value: Any, name: str, path: Path) -> NDArray[np.float64]:
+    """An array of real numbers.
+
+    Raises
+    ------
+    InputError
+        If it is a struct, text, a cell or complex.
+    """
+    if not isinstance(value, int | float | np.ndarray | np.generic) or np.asarray(value).dtype.kind not in "biuf":
+        raise InputError(f"'{name}' in '{path}' is no array of real numbers; save it again.")
+    return np.asarray(value, dtype=np.float64)
+
+
+def _number(given: Mapping[str, Any], name: str, path: Path) -> float:
+    found = _real(given[name], name, path)
+    if found.size != 1:
+        raise InputError(f"'{name}' in '{path}' is {found.size} numbers; one is needed.")
+    return float(found.reshape(()))
 
 
 def _ct_data(struct: Mapping[str, Any], path: Path) -> Raw:
     given = struct["parameters"]
+    if not isinstance(given, Mapping):
+        raise InputError(f"The 'parameters' in '{path}' are no struct; save the CtData again.")
     names = ("angles", "distanceSourceOrigin", "distanceSourceDetector")
     missing = [name for name in names if name not in given]
-    pixel = next((given[name] for name in ("pixelSizePost", "pixelSize") if name in given), None)
+    pixel = next((_number(given, name, path) for name in ("pixelSizePost", "pixelSize") if name in given), None)
     if missing or pixel is None:
         raise InputError(f"'{path}' lacks the parameters {', '.join(missing or ['pixelSize'])}.")
-    unit = {"mm": 1.0, "cm": 10.0, "m": 1e3}.get(str(given.get("distanceUnit", "mm")), 1.0)
-    angles = radians(np.ravel(given["angles"]))
+    unit = millimetres(1.0, str(given.get("distanceUnit", "mm")) or "mm", f"'distanceUnit' in '{path}'") or 1.0
+    angles = radians(np.ravel(_real(given["angles"], "angles", path)))
     fields = {
         "kind": "fan",
         "angles": angles,
-        "pixel": float(pixel),
-        "source_to_axis": float(given["distanceSourceOrigin"]) * unit,
-        "source_to_detector": float(given["distanceSourceDetector"]) * unit,
+        "pixel": pixel,
+        "source_to_axis": _number(given, "distanceSourceOrigin", path) * unit,
+        "source_to_detector": _number(given, "distanceSourceDetector", path) * unit,
     }
-    sinogram = np.atleast_2d(np.asarray(struct["sinogram"], dtype=np.float64))
+    sinogram = np.atleast_2d(_real(struct["sinogram"], "sinogram", path))
     if sinogram.shape[0] != len(angles) and sinogram.shape[1] == len(angles):
         sinogram = sinogram.T
-    magnification = fields["source_to_detector"] / fields["source_to_axis"]
-    grid = VolumeGrid((_HTC_SIZE, _HTC_SIZE), float(given.get("effectivePixelSizePost", float(pixel) / magnification)))
+    effective = "effectivePixelSizePost"
+    magnification = fields["source_to_detector"] / (fields["source_to_axis"] or 1.0)
+    voxel = _number(given, effective, path) if effective in given else pixel / magnification
+    grid = VolumeGrid((_HTC_SIZE, _HTC_SIZE), voxel)
     facts = {key: str(given[name]) for key, name in (("sample", "projectName"), ("instrument", "scanner")) if given.get(name)}
     return Raw("HTC MATLAB (CtData)", sinogram, "log", fields, grid=grid, facts=facts, stated=True)

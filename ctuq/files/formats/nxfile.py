@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from ctuq import records
 from ctuq.errors import InputError
-from ctuq.files.formats.ownscan import geometry_from_tree, geometry_tree, grid_tree, raw_of_scan
+from ctuq.files.formats.ownscan import geometry_tree, grid_tree, raw_of_scan, scan_from_tree
 from ctuq.files.formats.raw import Raw, middle_row
 from ctuq.memory import require_room
 from ctuq.tomo.axis import axis_column
-from ctuq.tomo.geometry import FanBeam, VolumeGrid
+from ctuq.tomo.geometry import FanBeam
 from ctuq.tomo.scan import Provenance, Scan
 
 KIND = "nxtomo"
@@ -83,17 +83,11 @@ def read_own_nxtomo(path: Path, row: int | None) -> Raw:
         ours: Any = file[_OURS]
         tree = records.tree_in(ours, path)
         projections = -np.log(data[2:, row])
-    grid = None if tree["grid"] is None else VolumeGrid(**tree["grid"])
-    told = Provenance(**tree["provenance"])
-    scan = Scan(
-        projections.astype(np.float32),
-        geometry_from_tree(tree["geometry"]),
-        None if tree["weights"] is None else tree["weights"][:, row],
-        tree["truth"],
-        grid,
-        told,
-    )
-    rows = int(tree["rows"])
+    weights, rows = tree["weights"], data.shape[1]
+    if weights is not None and (not isinstance(weights, np.ndarray) or weights.ndim != 3 or weights.shape[1] != rows):
+        raise InputError(f"'{path}' has weights that are not of its projections; write the file again.")
+    parts = {"projections": projections.astype(np.float32), "weights": None if weights is None else weights[:, row]}
+    scan = scan_from_tree({**{name: tree[name] for name in ("geometry", "grid", "provenance", "truth")}, **parts})
     return raw_of_scan(scan, "NXtomo of ctuq", row if rows > 1 else None, rows)
 
 

@@ -202,7 +202,7 @@ def _flips(detector: Any, path: Path) -> tuple[bool, tuple[str, ...]]:
     mirrored = flag_of(flipped)
     group, odd = first_of(detector, ("transformations",), path), []
     for name in group if isinstance(group, h5py.Group) else ():
-        node: Any = group[name]
+        node: Any = group.get(name)
         angle, vector = number_of(node), np.ravel(node.attrs.get("vector", ()))
         if words_of(node.attrs.get("transformation_type", "")) != "rotation" or vector.size != 3 or angle is None:
             continue

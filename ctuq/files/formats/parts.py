@@ -83,6 +83,8 @@ def found(group: Any, name: str, path: Path) -> Any:
         except (KeyError, OSError) as error:
             where = f"'{link.path}' of '{link.filename}'" if isinstance(link, h5py.ExternalLink) else f"'{_target(link)}'"
             raise InputError(f"'{path}': its '{name}' is a link to {where}, which is not there; copy that too.") from error
+    if not isinstance(node, h5py.Group | h5py.Dataset):
+        raise InputError(f"'{path}': its '{name}' is a type and holds no data; write the file again.")
     return node
 
 

@@ -1,6 +1,8 @@
 """Pictures (TIFF, PNG): bare numbers that a geometry file makes a scan of."""
 
 import re
+import struct
+import zlib
 from collections import Counter
 from fnmatch import fnmatch
 from pathlib import Path
@@ -10,9 +12,12 @@ import tifffile
 from numpy.typing import NDArray
 from skimage.io import imread
 
-from ctuq.errors import InputError
+from ctuq.errors import CtuqError, InputError
 from ctuq.files.formats.raw import Pictures, Raw, as_sinogram
+from ctuq.files.formats.sizes import refuse_bomb
+from ctuq.memory import require_room
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 PICTURES = (".tif", ".tiff", ".png")
 
 
@@ -57,8 +62,8 @@ def load_picture(path: Path) -> NDArray:
     """
     tiff = _is_tiff(path)
     try:
-        values = _tiff(path) if tiff else np.asarray(imread(path))
-    except InputError:
+        values = _tiff(path) if tiff else _png(path)
+    except CtuqError:
         raise
     except Exception as error:  # each decoder raises its own types on damaged files
         raise InputError(f"'{path}' is not a whole {'TIFF' if tiff else 'PNG'} picture; copy it again.") from error
@@ -82,6 +87,9 @@ def _is_tiff(path: Path) -> bool:
 def _tiff(path: Path) -> NDArray:
     """All pages of a TIFF, which must be grey and of one size."""
     with tifffile.TiffFile(path) as file:
+        declared = sum(series.size * series.dtype.itemsize for series in file.series)
+        refuse_bomb(declared, path.stat().st_size, f"'{path}'")
+        require_room((declared,), 1, f"'{path}'", "save its pages one by one in a folder")
         coloured = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.YCBCR)
         if file.pages.first.samplesperpixel > 1 or file.pages.first.photometric in coloured:
             raise InputError(_COLOURED.format(path))
@@ -89,6 +97,25 @@ def _tiff(path: Path) -> NDArray:
             sizes = " and ".join(str(series.shape) for series in file.series[:2])
             raise InputError(f"'{path}' holds pictures of several sizes, {sizes}; give a file of one size.")
         return np.asarray(file.asarray())
+
+
+def _png(path: Path) -> NDArray:
+    """A PNG picture, whose checksums are compared first, as decoders do not with those of the values."""
+    content = path.read_bytes()
+    at, names = len(_PNG), []
+    while at + 12 <= len(content) and names[-1:] != [b"IEND"]:
+        size = int.from_bytes(content[at : at + 4], "big")
+        chunk, check = content[at + 4 : at + 8 + size], content[at + 8 + size : at + 12 + size]
+        if len(check) < 4 or zlib.crc32(chunk) != int.from_bytes(check, "big"):
+            break
+        names.append(chunk[:4])
+        at += 12 + size
+    if not content.startswith(_PNG) or names[:1] != [b"IHDR"] or names[-1:] != [b"IEND"]:
+        raise InputError(f"'{path}' is not a whole PNG picture: its checksums do not match; copy it again.")
+    width, height = struct.unpack(">II", content[16:24])
+    refuse_bomb(8 * width * height, len(content), f"'{path}'")
+    require_room((height, width), 8, f"'{path}'", "cut it to the columns that are needed")
+    return np.asarray(imread(path))
 
 
 def _names(path: Path, told: Pictures) -> list[Path]:

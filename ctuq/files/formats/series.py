@@ -3,6 +3,8 @@
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import count as count_from
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +46,13 @@ def _own(name: str) -> str:
 
 def left_out(numbers: Sequence[int], count: int) -> str:
     """A warning for the pictures that are missing of ``count``, numbered from 0 or 1; nothing if all are there."""
-    first = 0 if 0 in numbers else 1
-    missing = sorted(set(range(first, first + count)) - set(numbers))
-    if not missing:
+    first, there = 0 if 0 in numbers else 1, set(numbers)
+    lost = count - sum(first <= number < first + count for number in there)
+    if lost <= 0:
         return ""
-    names = ", ".join(map(str, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
-    return f"{len(missing)} of {count} projections are missing (number {names}): the scan is read without them."
+    missing = list(islice((number for number in count_from(first) if number not in there), min(lost, _SHOWN)))
+    names = ", ".join(map(str, missing)) + (", ..." if lost > _SHOWN else "")
+    return f"{lost} of {count} projections are missing (number {names}): the scan is read without them."
 
 
 def picture_rows(files: Sequence[Path], row: int, shape: tuple[int, int]) -> NDArray:

@@ -1,6 +1,7 @@
 """The text files that scanners put beside their pictures: lines of ``key = value``, in any case, code page and decimal mark."""
 
 import codecs
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class SideFile:
         if name is None:
             return None
         found = _NUMBER.match(self.values[name])
-        if found is None:
+        if found is None or not math.isfinite(float(found.group(1).replace(",", "."))):
             raise InputError(f"'{name}' in '{self.path}' must be a number, not '{self.values[name][:40]}'.")
         return float(found.group(1).replace(",", "."))
 

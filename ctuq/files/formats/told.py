@@ -13,8 +13,9 @@ from ctuq.files.angles import angles_of
 from ctuq.files.formats import parts
 from ctuq.files.formats.raw import Raw
 from ctuq.files.units import millimetres
+from ctuq.memory import require_room
 
-_METRE = 1e3
+_METRE, _LONGEST_TEXT = 1e3, 10_000
 _PLAUSIBLE_PIXEL = (1e-6, 5.0)
 
 
@@ -145,6 +146,7 @@ def numbers_of(node: Any, what: str, path: Path) -> NDArray:
     """
     if not isinstance(node, h5py.Dataset) or node.shape is None or node.dtype.kind not in "biuf":
         raise InputError(f"The {what} of '{path}' are no numbers; give them in a geometry file.")
+    require_room(node.shape, node.dtype.itemsize, f"'{node.name}' in '{path}'", "check where the file comes from")
     return np.ravel(parts.readable(node, path)[()])
 
 
@@ -152,7 +154,7 @@ def number_of(node: Any) -> float | None:
     """The first number of a dataset; None if there is none, or it is not finite."""
     if not isinstance(node, h5py.Dataset) or node.shape is None or not node.size or node.dtype.kind not in "iuf":
         return None
-    value = float(np.ravel(node[()])[0])
+    value = float(node[(0,) * len(node.shape)])
     return value if np.isfinite(value) else None
 
 
@@ -160,7 +162,7 @@ def flag_of(node: Any) -> bool:
     """Whether a dataset says true: as a number, or in words."""
     if not isinstance(node, h5py.Dataset) or not node.size:
         return False
-    first = np.ravel(node[()])[0]
+    first = node[(0,) * len(node.shape)]
     return words_of(first).strip().lower() in ("true", "yes", "1", "half") if isinstance(first, str | bytes) else bool(first)
 
 
@@ -168,6 +170,8 @@ def text_of(group: h5py.Group, name: str) -> str:
     """The text of a dataset, empty if there is none."""
     node: Any = group.get(name)
     if not isinstance(node, h5py.Dataset):
+        return ""
+    if (node.size or _LONGEST_TEXT + 1) > _LONGEST_TEXT:
         return ""
     value = np.ravel(node[()])
     return words_of(value[0]) if value.size else ""
@@ -182,5 +186,6 @@ def unit_of(data: h5py.Dataset) -> str:
     """The unit that a dataset's attribute names, empty if it names none."""
     named = {str(name).lower(): name for name in data.attrs}
     key = named.get("units", named.get("unit"))
-    units = np.ravel("" if key is None else data.attrs[key])
+    found: Any = "" if key is None else data.attrs[key]
+    units = np.ravel(found)
     return words_of(units[0]) if units.size else ""

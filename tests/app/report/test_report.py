@@ -1,4 +1,5 @@
 import base64
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -222,3 +223,52 @@ def test_a_page_is_named_after_the_files_not_their_folders(result):
     moved = replace(result, scan=replace(result.scan, provenance=Provenance("/home/me/a.mat, /home/me/b.mat")))
     assert scan_name(moved) == "a.mat, b.mat"
     assert "/home/me" not in " ".join(sentences(moved))
+
+
+HOSTILE = "\"><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">' {{ 7 * 7 }} $\\frac{"
+RIGHT_TO_LEFT, ESCAPE = "abc\u202ecod.exe\u2066", "\x1b[2J\x1b]0;owned\x07\x00\ud800"
+
+
+@pytest.fixture(scope="module")
+def hostile(result):
+    facts = {"sample": HOSTILE, HOSTILE: RIGHT_TO_LEFT, "citation": ESCAPE, "instrument": "y" * 1_000_000}
+    told = Provenance(f"{HOSTILE}{RIGHT_TO_LEFT}{ESCAPE}.h5", "0f" * 32, (HOSTILE, "z" * 1_000_000), facts, (ESCAPE,))
+    scan = replace(result.scan, provenance=told)
+    return replace(result, scan=scan, warnings=(HOSTILE, RIGHT_TO_LEFT, ESCAPE), settings={HOSTILE: ESCAPE})
+
+
+def test_text_of_a_file_is_shown_and_never_obeyed(hostile, images):
+    page = render_report(hostile, images)
+    assert "<script>document.title" not in page and "<img src=x" not in page and "{{ 7 * 7 }}" in page
+    assert not set("\u202e\u2066\x1b\x07\x00\ud800") & set(page) and "\\u202e" in page and "\\x1b" in page
+    assert page.encode("utf-8") and "y" * 3000 not in page and "z" * 3000 not in page
+    assert len(page) < 6e6
+
+
+def test_the_policy_allows_what_is_in_the_page_and_nothing_else(page):
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1].replace("&#39;", "'")
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'" and rules["img-src"] == "data:"
+    for tag in ("script", "style"):
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert rules[f"{tag}-src"] == f"'sha256-{digest}'"
+
+
+@pytest.mark.skipif(bool(chromium.missing()), reason=chromium.missing() or "chromium is there")
+def test_a_hostile_file_does_nothing_in_chromium(hostile, images, tmp_path):
+    path = tmp_path / "report.html"
+    write_report(hostile, path, images)
+    more = "<img src='https://example.org/a.png'><script>document.title='owned'</script></body>"
+    (tmp_path / "foreign.html").write_text(path.read_text().replace("</body>", more))
+    with chromium.browser(tmp_path / "profile") as page:
+        page.open(path)
+        page.hover("#canvas", 1, 1)
+        page.click("#next")
+        assert page.text("#count") == "sample 2 of 12" and page.messages() == []
+        assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+        assert "owned" in page.run("return document.title") and page.run("return document.title").startswith("ctuq report: ")
+        assert page.run("return document.querySelectorAll('main script, main iframe, header img').length") == 0
+        page.open(tmp_path / "foreign.html")
+        refused = " ".join(page.messages())
+        assert "Content Security Policy" in refused and page.run("return document.title").startswith("ctuq report: ")
