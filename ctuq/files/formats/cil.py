@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.files.formats import parts
 from ctuq.files.formats.cone import fan_row, tilted
 from ctuq.files.formats.raw import Raw
 from ctuq.files.formats.told import numbers_of
@@ -38,8 +39,8 @@ def read_cil(path: Path, row: int | None) -> Raw:
     InputError
         If the file holds an image, several energy channels, or a geometry that no circular scan has.
     """
-    with h5py.File(path, "r") as file:
-        data: Any = file[_DATA]
+    with parts.opened(path) as file:
+        data: Any = parts.readable(parts.found(file, _DATA, path), path)
         if (kind := _word(data.attrs["data_type"])) != "AcquisitionData":
             raise InputError(f"'{path}' holds {kind} of CIL, no projections; write the AcquisitionData.")
         config: Any = file.get(_ENTRY + "/config")

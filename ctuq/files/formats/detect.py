@@ -1,15 +1,13 @@
 """Which reader a file needs, found from its content."""
 
 import hashlib
-import importlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 
 from ctuq import records
-from ctuq.errors import BackendError, InputError
+from ctuq.errors import InputError
 from ctuq.files.formats import cil, exchange, nikon, nxfile, nxtomo, parts, skyscan, zeiss
 from ctuq.files.formats.arrays import read_npz
 from ctuq.files.formats.edf import edf_files, is_edf, read_edf
@@ -64,7 +62,7 @@ def read_raw(path: Path, row: int | None, pictures: Pictures = Pictures(), *, fo
             linked = check_hdf5(path, follow_links=follow_links) if not (ours and records.is_sealed(path)) else ()
             linked += (_UNSEALED,) if ours and not records.is_sealed(path) else ()
         reader = _asked(path, pictures) or _reader(path)
-        raw = read_pictures(path, row, pictures) if reader is read_pictures else _with_filters(reader, path, row)
+        raw = read_pictures(path, row, pictures) if reader is read_pictures else reader(path, row)
         raw = with_parts(raw, path, pictures.layout) if pictures.layout and not pictures.layout.data else raw
         return checked(raw, path).warned(*linked, *heard)
 
@@ -101,21 +99,6 @@ def file_hash(path: Path) -> str:
             while block := file.read(1 << 20):
                 total.update(block)
     return total.hexdigest()
-
-
-def _with_filters(reader: Reader, path: Path, row: int | None) -> Raw:
-    """Read; HDF5 that is compressed by a filter which h5py lacks is read again with those of hdf5plugin."""
-    try:
-        return reader(path, row)
-    except OSError as error:
-        if not any(word in str(error) for word in ("filter", "plugin")) or sys.modules.get("hdf5plugin"):
-            raise
-        try:
-            importlib.import_module("hdf5plugin")
-        except ImportError:
-            text = f"'{path}' is compressed in a way that needs the package 'hdf5plugin': pip install 'ctuq[readers]'."
-            raise BackendError(text) from error
-        return reader(path, row)
 
 
 def _reader(path: Path) -> Reader:

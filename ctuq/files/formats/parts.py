@@ -109,7 +109,7 @@ def readable(data: h5py.Dataset, path: Path) -> h5py.Dataset:
             known = _FILTERS.get(code, label.decode("utf-8", "replace") or f"number {code}")
             raise InputError(
                 f"'{path}' is whole, but its '{name}' is compressed by {known} (HDF5 filter {code}), which is not installed; "
-                "get it by: pip install hdf5plugin."
+                "get it by: pip install 'ctuq[readers]'."
             )
     return data
 

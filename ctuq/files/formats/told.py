@@ -186,6 +186,6 @@ def unit_of(data: h5py.Dataset) -> str:
     """The unit that a dataset's attribute names, empty if it names none."""
     named = {str(name).lower(): name for name in data.attrs}
     key = named.get("units", named.get("unit"))
-    found: Any = "" if key is None else data.attrs[key]
-    units = np.ravel(found)
+    told: Any = "" if key is None else data.attrs[key]
+    units = np.ravel("" if isinstance(told, h5py.Empty) else told)
     return words_of(units[0]) if units.size else ""
