@@ -14,7 +14,7 @@ import torch
 import tyro
 
 import ctuq
-from ctuq.linops.jacobian.network import linearise
+from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.pipeline import choose_grid, match_detector
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
 from ctuq.recon.holdout import choose_views, default_views, split
@@ -73,7 +73,7 @@ def measure(subject: Subject) -> Iterator[dict[str, float | str]]:
     generate, start = generator(fit, DIPOptions(), rng=rng)
     *_, state = dip(generate, start, fit, stop, DIPOptions())
     image = generate(state.best)[0].detach()
-    _, jacobian = linearise(*generate.module(state.best))
+    _, jacobian = jacobian_of(*generate.module(state.best))
     rank = rank_of(grid.size, y.numel())
     scale = float(generate.scale[0])
     model = image_model(A, y, weights, image=image, jacobian=jacobian, scale=scale, prior="isotropic", rank=rank, rng=rng)

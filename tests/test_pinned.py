@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import ctuq
-from ctuq.linops.jacobian.network import linearise
+from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.recon.dip import Data, DIPOptions, generator
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo.phantoms import ellipses, rectangles
@@ -42,7 +42,7 @@ def numbers(name):
     ones, draws = torch.ones_like(y), torch.Generator().manual_seed(0)
     generate, start = generator(Data(A, y[None], ones[None]), DIPOptions(network=network, start="random"), rng=draws)
     image = generate(start)[0].detach()
-    _, jacobian = linearise(*generate.module(start))
+    _, jacobian = jacobian_of(*generate.module(start))
     scale = float(generate.scale[0])
     model = image_model(A, y, ones, image=image, jacobian=jacobian, scale=scale, prior=prior, rank=rank, rng=draws)
     found = estimate(model, y, np.array([2, 5]), rng=draws)

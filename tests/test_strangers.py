@@ -14,7 +14,7 @@ from images import posterior_covariance
 import ctuq
 from ctuq import files
 from ctuq.errors import InputError
-from ctuq.linops.jacobian.network import linearise
+from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.pipeline import ReconstructOptions, job, reconstruct
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
 from ctuq.recon.holdout import split
@@ -131,7 +131,7 @@ def test_odd_scans_have_the_textbook_std(name, rank):
     fit, stop = split(data, np.array([3, 7]), rng=rng)
     generate, start = generator(fit, DIP, rng=rng)
     *_, state = dip(generate, start, fit, stop, DIP)
-    _, jacobian = linearise(*generate.module(state.best))
+    _, jacobian = jacobian_of(*generate.module(state.best))
     model = image_model(
         A,
         data.y,

@@ -10,7 +10,7 @@ from ctuq.gp.kernels import RBF, Kernel, Matern12, Matern32, Matern52, Stationar
 from ctuq.gp.operator import KernelOperator
 from ctuq.gp.paths import PriorPaths, SamplePaths, prior_paths
 from ctuq.gp.pathwise import Pathwise, maximise_pathwise
-from ctuq.gp.pivots import pivoted_cholesky
+from ctuq.gp.pivots import kernel_pivots
 from ctuq.gp.regression import GaussianProcess, GaussianProcessPosterior
 from ctuq.gp.thompson import Box, Campaign, Search, drawer, maximise, thompson
 
@@ -43,11 +43,11 @@ __all__ = [
     "descend_inducing",
     "drawer",
     "exact_evidence",
+    "kernel_pivots",
     "maximise",
     "maximise_exact",
     "maximise_on_subsets",
     "maximise_pathwise",
-    "pivoted_cholesky",
     "prior_paths",
     "random_features",
     "thompson",

@@ -9,7 +9,7 @@ from torch import Tensor
 from ctuq.gp.kernels import Kernel
 from ctuq.gp.operator import check_data
 from ctuq.gp.paths import SamplePaths, expand, prior_paths
-from ctuq.gp.pivots import pivoted_cholesky
+from ctuq.gp.pivots import kernel_pivots
 from ctuq.gp.regression import GaussianProcess
 from ctuq.linops.gaussian import stable_cholesky
 from ctuq.linops.stochastic import sgd
@@ -104,7 +104,7 @@ def condition_inducing(
     kernel, sigma2 = process.kernel, process.sigma2
     check_data(kernel, sigma2, x, y)
     if isinstance(z, int):
-        z = x[pivoted_cholesky(kernel, x, z, rng=rng)[0]]
+        z = x[kernel_pivots(kernel, x, z, rng=rng)[0]]
     kernel.check(z)
     z, target = z.double(), y.double() - process.mean
     root = stable_cholesky(kernel(z, z))

@@ -10,7 +10,7 @@ _PROPOSALS = 128
 
 
 @torch.no_grad()
-def pivoted_cholesky(kernel: Kernel, x: Tensor, rank: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+def kernel_pivots(kernel: Kernel, x: Tensor, rank: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Low-rank factor of ``k(x, x)`` from columns drawn in proportion to what is not explained yet.
 
     Chen et al. 2025; drawn in blocks with rejection (Epperly et al. 2024), which leaves the distribution as it is.

@@ -1,7 +1,7 @@
 """Lazy linear algebra on batches of torch tensors: operators, Jacobians, solvers, preconditioners and estimators."""
 
 from ctuq.linops.estimate import Estimate, diagonal, log_det, trace
-from ctuq.linops.jacobian.network import Jacobian, linearise
+from ctuq.linops.jacobian.network import Jacobian, jacobian_of
 from ctuq.linops.operator import LinearOperator, Space
 from ctuq.linops.precondition import nystrom, pivoted_cholesky
 from ctuq.linops.solve import CG, Cholesky
@@ -15,7 +15,7 @@ __all__ = [
     "LinearOperator",
     "Space",
     "diagonal",
-    "linearise",
+    "jacobian_of",
     "log_det",
     "nystrom",
     "pivoted_cholesky",

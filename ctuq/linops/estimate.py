@@ -31,7 +31,7 @@ class Estimate:
 def trace(op: LinearOperator, *, rng: torch.Generator, probes: int) -> Estimate:
     """Trace by Hutchinson's estimator, ``mean of z^T A z`` over random signs z."""
     z, Az = _sign_products(op, rng, probes)
-    return estimate((z * Az).sum(1))
+    return mean_of((z * Az).sum(1))
 
 
 @torch.no_grad()
@@ -98,9 +98,9 @@ def log_det(
         if step == most or step in (most // 2**i for i in range(1, 6)):
             before, draws = draws, n * _log_quadrature(diagonals, offsets)
             change = 0.0 if step == n else abs(float((draws - before).mean()))
-            if change < _NEGLIGIBLE * estimate(draws).error:
+            if change < _NEGLIGIBLE * mean_of(draws).error:
                 break
-    found = estimate(draws)
+    found = mean_of(draws)
     if change > found.error:
         warnings.warn(
             f"Lanczos quadrature still changed the log determinant by {change:.2g} in its last of {most} steps: "
@@ -126,7 +126,7 @@ def largest_eigenvalue(op: LinearOperator, *, rng: torch.Generator, steps: int =
     return float(values[0, -1] + offsets[-1][0] * vectors[0, -1, -1].abs())
 
 
-def estimate(draws: Tensor) -> Estimate:
+def mean_of(draws: Tensor) -> Estimate:
     """Mean of independent draws ``(k,)``, k at least 2, with its error."""
     return Estimate(float(draws.mean()), _widening(len(draws)) * float(draws.std()) / len(draws) ** 0.5)
 

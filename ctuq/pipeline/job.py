@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctuq.errors import CtuqError, InputError
-from ctuq.linops.jacobian.network import linearise, weight_names
+from ctuq.linops.jacobian.network import jacobian_of, weight_names
 from ctuq.linops.memory import available_memory, require_memory
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.devices import device_of
@@ -38,7 +38,7 @@ from ctuq.tomo.geometry import VolumeGrid, default_grid
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
-from ctuq.uncertainty.estimate import Estimate, estimate, named
+from ctuq.uncertainty.estimate import ErrorBars, estimate, named
 from ctuq.uncertainty.kept import waves_of
 from ctuq.uncertainty.model import ImageModel, image_model
 from ctuq.uncertainty.result import Result
@@ -240,7 +240,7 @@ def _with_dip(run: Run, base: Result, data: Data, views: _Views) -> Result:
     way, products = checkpoint.way
     with run.clock("jacobian"):
         network, inputs = generate.module(state.best)
-        _, jacobian = linearise(network, inputs, choice=products)
+        _, jacobian = jacobian_of(network, inputs, choice=products)
         model = image_model(
             data.A,  # pyright: ignore[reportArgumentType]
             data.y,
@@ -288,7 +288,7 @@ def _route(run: Run, data: Data, views: _Views, network: nn.Module) -> Route:
     return route(grid.size, int(used.sum()), seen, size, components=count, memory=available_memory(run.device))
 
 
-def _assembled(run: Run, base: Result, model: ImageModel, found: Estimate) -> Result:
+def _assembled(run: Run, base: Result, model: ImageModel, found: ErrorBars) -> Result:
     """The result with its error bars, samples and scores."""
     posterior, scale = found.posterior, found.scales.image**0.5
     with run.clock("samples"):

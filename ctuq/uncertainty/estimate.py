@@ -66,7 +66,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, eq=False)
-class Estimate:
+class ErrorBars:
     """What the linear model says of one scan.
 
     Parameters
@@ -101,7 +101,7 @@ def estimate(
     way: Route | None = None,
     floor_shape: float = _FLOOR_SHAPE,
     stages: Stages | None = None,
-) -> Estimate:
+) -> ErrorBars:
     """Evidence on the fitted views, scales from the held-out ones, posterior given all.
 
     Parameters
@@ -141,7 +141,7 @@ def estimate(
         scales, calibration, correction = _calibrate(given, y, held_out, unseen)
     posterior = ImagePosterior(given, rng=rng)
     left_out = stages.once("leave one out", lambda: _leave_one_out(given, way.noise_by != "cg"))
-    return Estimate(evidence, posterior, scales, calibration, correction, left_out)
+    return ErrorBars(evidence, posterior, scales, calibration, correction, left_out)
 
 
 def fit_evidence(

@@ -148,7 +148,7 @@ def _seen_directions(
     again = torch.cat([images, torch.randn(rank - 2 * half, images.shape[1], generator=rng, device=rng.device).to(images)])
     second = work.rows(again / again.norm(dim=1, keepdim=True).clamp(min=torch.finfo(again.dtype).tiny))
     for _ in range(2):
-        second = _orthonormal(second - (second @ first.T) @ first)
+        second = _orthonormal(second.addmm_(second @ first.T, first, alpha=-1))
     return torch.cat([first, second]), torch.cat([images, work.images(second)]).T.contiguous()
 
 

@@ -12,7 +12,7 @@ import torch
 import tyro
 
 import ctuq
-from ctuq.linops.jacobian.network import linearise
+from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.pipeline import choose_grid, match_detector
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
 from ctuq.recon.holdout import choose_views, default_views, split
@@ -37,7 +37,7 @@ def main(scan: Literal["walnut", "ta", "tb"] = "walnut", size: int = 64) -> None
     generate, start = generator(fit, DIPOptions(), rng=rng)
     *_, state = dip(generate, start, fit, stop, DIPOptions())
     image = generate(state.best)[0].detach()
-    _, jacobian = linearise(*generate.module(state.best))
+    _, jacobian = jacobian_of(*generate.module(state.best))
     scale, chosen = float(generate.scale[0]), rank_of(grid.size, y.numel())
     exact = torch.zeros(())
     for rank in (grid.size, chosen, 2 * chosen // 3):

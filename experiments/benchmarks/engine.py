@@ -15,7 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 import ctuq
-from ctuq.linops.jacobian.network import linearise
+from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
 from ctuq.scores.gaussian import image_scores
 from ctuq.uncertainty.estimate import Evidence, fit_evidence
@@ -62,7 +62,7 @@ def main(problem: Positional[Path], target: float = 32.8) -> None:
     torch.set_num_threads(threads)
     network, inputs = generate.module(state.average)
     image, ones, scale = generate(state.average)[0].detach(), torch.ones_like(y), float(generate.scale[0])
-    _, jacobian = linearise(network, inputs)
+    _, jacobian = jacobian_of(network, inputs)
     every = torch.ones(y.numel(), dtype=torch.bool)
 
     def model_of(prior: str, rank: int) -> ImageModel:

@@ -22,7 +22,7 @@ import tyro
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ctuq.linops.jacobian.network import Jacobian, ProductChoice, linearise
+from ctuq.linops.jacobian.network import Jacobian, ProductChoice, jacobian_of
 from ctuq.linops.memory import keep_freed_memory
 from ctuq.linops.operator import LinearOperator
 from ctuq.recon.unet import UNet, UNetOptions
@@ -81,7 +81,7 @@ def measure(options: Options, size: int) -> list[tuple]:
     network = UNet(UNetOptions(groups=options.groups), torch.Generator().manual_seed(0)).requires_grad_(False)
     rng = torch.Generator().manual_seed(1)
     image = torch.randn(1, 1, size, size, generator=rng)
-    J = linearise(network, image)[1]
+    J = jacobian_of(network, image)[1]
     jobs: dict[tuple, Callable[[], object]] = {("F", "", 1): lambda: network(image)}
     for method, rows in ROWS.items():
         for k in rows[size]:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ctuq import laplace
-from ctuq.laplace.system.descent import Descent, DualDescent
+from ctuq.laplace.system.descent import DualSampler, PrimalSampler
 from ctuq.laplace.system.problem import System
 from ctuq.laplace.system.sampling import Conditioned, Draws, condition
 from ctuq.linops.solve import CG, Cholesky
@@ -67,7 +67,7 @@ def solve(name: str, passes: int, system: System, draws: Draws, seed: int) -> Co
         warnings.simplefilter("ignore")  # residuals are recorded
         if name == "cg":
             return condition(system, draws, CG(rtol=1e-10, max_steps=passes))
-        kind = Descent if name == "sgd" else DualDescent
+        kind = PrimalSampler if name == "sgd" else DualSampler
         return kind(draws, rng=rng, batch=12, epochs=passes)(system, True, None)
 
 

@@ -8,7 +8,7 @@ from scipy.stats import chi2, chisquare, kstest
 import ctuq.gp.inducing as module
 import ctuq.gp.pivots as pivots
 from ctuq.errors import InputError
-from ctuq.gp import RBF, GaussianProcess, condition_inducing, descend_inducing, pivoted_cholesky
+from ctuq.gp import RBF, GaussianProcess, condition_inducing, descend_inducing, kernel_pivots
 from ctuq.gp.inducing import inducing_gradient
 from ctuq.linops.gaussian import log_evidence
 
@@ -56,7 +56,7 @@ def test_fewer_points_are_the_variational_formulas(posterior, process, data, ker
 def test_the_bound_rises_to_the_evidence(process, data, kernel, rng):
     x, y, _ = data
     exact = log_evidence(kernel(x, x) + NOISE * torch.eye(60, dtype=torch.float64), y - 0.7)[0]
-    order = pivoted_cholesky(kernel, x, 60, rng=rng)[0]
+    order = kernel_pivots(kernel, x, 60, rng=rng)[0]
     bounds = [condition_inducing(process, x, y, x[order[:count]], rng=rng).log_evidence_bound for count in (5, 15, 30, 60)]
     assert sorted(bounds) == bounds
     assert bounds[-1] <= exact + 1e-6
@@ -117,13 +117,13 @@ def test_descent_reaches_the_closed_form(posterior, data, kernel, rng):
 
 def test_the_pivoted_factor_is_exact_on_its_columns_and_below_elsewhere(data, kernel, rng):
     x, K = data[0], kernel(data[0], data[0])
-    index, factor = pivoted_cholesky(kernel, x, 20, rng=rng)
+    index, factor = kernel_pivots(kernel, x, 20, rng=rng)
     rest = K - factor @ factor.T
     assert factor.shape == (60, 20)
     assert len(index.unique()) == 20
     torch.testing.assert_close(rest[index], torch.zeros_like(rest[index]), rtol=0, atol=1e-10)
     assert torch.linalg.eigvalsh(rest)[0] > -1e-10
-    whole, full = pivoted_cholesky(kernel, x, 100, rng=rng)
+    whole, full = kernel_pivots(kernel, x, 100, rng=rng)
     assert sorted(whole.tolist()) == list(range(60))
     torch.testing.assert_close(full @ full.T, K, rtol=0, atol=1e-9)
 
@@ -136,13 +136,13 @@ def test_pivots_explain_more_than_uniform_columns(kernel, rng):
     def left(index):
         return float((K - K[:, index] @ torch.linalg.pinv(K[index][:, index], hermitian=True) @ K[index]).trace())
 
-    pivots = sum(left(pivoted_cholesky(kernel, x, 15, rng=rng)[0]) for _ in range(10))
+    pivots = sum(left(kernel_pivots(kernel, x, 15, rng=rng)[0]) for _ in range(10))
     uniform = sum(left(torch.randperm(240, generator=rng)[:15]) for _ in range(10))
     assert pivots < 0.9 * uniform
 
 
 def test_coinciding_points_end_the_factor(kernel, rng):
-    index, factor = pivoted_cholesky(kernel, torch.zeros(10, 2), 5, rng=rng)
+    index, factor = kernel_pivots(kernel, torch.zeros(10, 2), 5, rng=rng)
     assert len(index) == factor.shape[1] == 1
 
 
@@ -166,7 +166,7 @@ def test_blocks_of_proposals_pivot_as_one_by_one_sampling_does(rng, monkeypatch)
             chance *= float(rest[i, i].clamp(min=0) / rest.diagonal().clamp(min=0).sum())
             rest = rest - torch.outer(rest[:, i], rest[:, i]) / rest[i, i]
         expected[order] = chance
-    draws = Counter(tuple(pivoted_cholesky(kernel, x, 3, rng=rng)[0].tolist()) for _ in range(2000))
+    draws = Counter(tuple(kernel_pivots(kernel, x, 3, rng=rng)[0].tolist()) for _ in range(2000))
     likely = [order for order, chance in expected.items() if chance > 0.003]
     counts = [draws[order] for order in likely]
     frequencies = [2000 * expected[order] for order in likely]

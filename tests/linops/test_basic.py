@@ -12,7 +12,7 @@ from ctuq.errors import InputError
 from ctuq.linops import LinearOperator, Space
 from ctuq.linops.basic import Cast, Dense, Diagonal, Identity, LowRankUpdate, Symmetric
 from ctuq.linops.interop import from_scipy
-from ctuq.linops.jacobian.network import linearise
+from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.linops.precondition import Nystrom
 
 DOUBLE = torch.float64
@@ -34,7 +34,7 @@ def preconditioner():
 
 def network():
     module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Tanh(), nn.Conv2d(2, 1, 2)).double()
-    return linearise(module, normal(1, 1, 5, 6))[1]
+    return jacobian_of(module, normal(1, 1, 5, 6))[1]
 
 
 OPERATORS = {

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ctuq.linops.jacobian.network import linearise
+from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.recon.unet import UNet, UNetOptions
 from ctuq.tomo import ParallelBeam, VolumeGrid, radians, ray_transform
 from ctuq.uncertainty.model import image_model
@@ -16,7 +16,7 @@ def tiny():
     rng = torch.Generator().manual_seed(1)
     grid = VolumeGrid((SIZE, SIZE), 1.0)
     A = ray_transform(grid, ParallelBeam(angles=radians(np.arange(VIEWS) * 20), columns=COLUMNS, pixel=1.0), backend="matrix")
-    output, jacobian = linearise(
+    output, jacobian = jacobian_of(
         UNet(UNetOptions(channels=(4, 4), skips=(2,)), rng), torch.rand(1, 1, SIZE, SIZE, generator=rng)
     )
     image = SCALE * output.reshape(SIZE, SIZE)

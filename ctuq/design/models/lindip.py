@@ -13,7 +13,7 @@ from ctuq.design.algebra.covariance import Covariance, DenseCovariance, FactorCo
 from ctuq.design.models.model import GaussianModel, Measurements
 from ctuq.errors import InputError
 from ctuq.linops.gaussian import stable_cholesky
-from ctuq.linops.jacobian.network import linearise
+from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.linops.memory import require_memory
 from ctuq.pipeline.checkpoint import Checkpoint
 from ctuq.recon.dip import DIPOptions, Generator, generator
@@ -208,7 +208,7 @@ def _linear(
     *,
     stages: Stages | None = None,
 ) -> ImageModel:
-    _, jacobian = linearise(*generate.module(parameters))
+    _, jacobian = jacobian_of(*generate.module(parameters))
     pixels, weights = image.numel(), jacobian.domain.size
     each = 8.4 * weights + 24 * pixels
     rank = pixels if pixels * each < options.memory else min(options.rank, pixels)

@@ -80,7 +80,7 @@ class SampleLoss:
         return self._last[1]
 
 
-class Descent:
+class PrimalSampler:
     """Sampler by stochastic gradients on the loss with the less noise, each step shared by all draws.
 
     Parameters
@@ -129,7 +129,7 @@ def judged(system: System, draws: Draws, z: Tensor, steps: int, rtol: float) -> 
     return conditioned_by(system, draws, reported("SGD", Solution(z, residual, steps, True), rtol), left[: len(draws)])
 
 
-class DualDescent:
+class DualSampler:
     """Sampler by stochastic dual descent over mini-batches of observations.
 
     Parameters

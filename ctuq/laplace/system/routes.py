@@ -10,7 +10,7 @@ from torch import Tensor
 from ctuq.errors import InputError
 from ctuq.laplace.priors.diagonal import Prior
 from ctuq.laplace.system.block_cg import BlockCG, Sampler
-from ctuq.laplace.system.descent import Descent, DualDescent
+from ctuq.laplace.system.descent import DualSampler, PrimalSampler
 from ctuq.laplace.system.problem import Labels, Point, Problem
 from ctuq.laplace.system.sampling import Draws
 from ctuq.laplace.tangent.features import ObservedFeatures
@@ -112,7 +112,7 @@ def sampler_of(problem: Problem, draws: Draws, solver: str, *, batch: int | None
     """The sampler of a name, see `maximise_evidence`."""
     if solver == "cg":
         return BlockCG(draws, rng=rng)
-    kind = Descent if solver == "sgd" else DualDescent
+    kind = PrimalSampler if solver == "sgd" else DualSampler
     return kind(draws, rng=rng, batch=min(problem.data, _BATCH if batch is None else batch))
 
 

@@ -21,7 +21,7 @@ class ProductCost:
     Parameters
     ----------
     choice : ProductChoice
-        The fastest of those tried, for `linearise`.
+        The fastest of those tried, for `jacobian_of`.
     forward_seconds : float
         A forward pass.
     vjp_seconds, jvp_seconds : float
@@ -55,7 +55,7 @@ def measure(
     inputs : Tensor
         Only its shape, type and device matter.
     parameters : sequence of str, optional
-        As for `linearise`, if the network is a module.
+        As for `jacobian_of`, if the network is a module.
     memory : int, optional
         Bytes that the linearisation and a product may take, by default 1 GiB. It bounds the rows pushed at once, but a
         single row is always allowed.

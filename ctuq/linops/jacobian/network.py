@@ -151,7 +151,7 @@ class Frozen:
 
     @classmethod
     def of(cls, module: nn.Module, parameters: Sequence[str] | None = None) -> "Frozen":
-        """Copy the parameters; see `linearise` for their choice and the errors."""
+        """Copy the parameters; see `jacobian_of` for their choice and the errors."""
         names = list(weight_names(module) if parameters is None else parameters)
         _check(module, names)
         values = {name: value.detach() for name, value in module.named_parameters()}
@@ -176,7 +176,7 @@ class Frozen:
     def linearise(
         self, inputs: Tensor, *, chunk: int | None = None, choice: ProductChoice | None = None
     ) -> tuple[Tensor, Jacobian]:
-        """The module's own output, with all its axes, and the Jacobian that `linearise` gives.
+        """The module's own output, with all its axes, and the Jacobian that `jacobian_of` gives.
 
         The record of a first input is compared with autograd, and that of a later one if it has made other calls.
         """
@@ -197,7 +197,7 @@ class Frozen:
         return output, jacobian
 
 
-def linearise(
+def jacobian_of(
     module: nn.Module,
     inputs: Tensor,
     *,

@@ -8,7 +8,7 @@ from ctuq.design import Designer, DesignProblem, DesignState, Edges, LinDIPOptio
 from ctuq.design.algebra.covariance import DenseCovariance, FactorCovariance
 from ctuq.design.models import lindip
 from ctuq.design.models.lindip import linear_of, model_of, retrain
-from ctuq.linops.jacobian.network import linearise
+from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
@@ -53,7 +53,7 @@ def test_covariance_of_the_image_is_that_of_the_linear_model(measured, fit):
 def test_the_jacobian_behind_it_is_the_networks(measured, fit):
     fitted, linear = fit
     generate = lindip._generator_of(fitted, OPTIONS.dip)
-    _, jacobian = linearise(*generate.module(fitted.parameters))
+    _, jacobian = jacobian_of(*generate.module(fitted.parameters))
     J = float(generate.scale[0]) * jacobian.dense().double().reshape(SIZE**2, -1)
     expected = fitted.evidence.psi[0].exp() * J @ J.T + torch.diag(linear.misfit(fitted.evidence.psi))
     gap = model_of(linear, fitted).covariance.matrix - expected
@@ -113,7 +113,7 @@ def test_next_fit_starts_from_the_weights_of_the_last(measured, fit):
 def test_image_is_the_prior_mean_and_the_tangent_at_the_weights(fit):
     fitted, linear = fit
     generate = lindip._generator_of(fitted, OPTIONS.dip)
-    _, jacobian = linearise(*generate.module(fitted.parameters))
+    _, jacobian = jacobian_of(*generate.module(fitted.parameters))
     image = model_of(linear, fitted).mean + float(generate.scale[0]) * jacobian(jacobian.weights[None])[0]
     torch.testing.assert_close(image, fitted.image, rtol=1e-5, atol=1e-6)
 

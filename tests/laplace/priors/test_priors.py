@@ -7,9 +7,9 @@ from linear_models import fitted
 from ctuq.errors import InputError
 from ctuq.laplace.priors.diagonal import DiagonalPrior, FilterProcess, blocks_prior, g_prior, isotropic, layerwise
 from ctuq.laplace.tangent.likelihoods import Categorical
-from ctuq.laplace.tangent.model import linearise as linear_model
+from ctuq.laplace.tangent.model import jacobian_of as linear_model
 from ctuq.linops.gaussian import log_evidence
-from ctuq.linops.jacobian.network import Block, linearise
+from ctuq.linops.jacobian.network import Block, jacobian_of
 from ctuq.recon.unet import UNet, UNetOptions
 
 BLOCKS = (
@@ -263,7 +263,7 @@ def test_g_prior_evidence_does_not_see_weights_scaled_before_a_normalisation(rng
     noise = 0.1 * torch.randn(20, generator=rng, dtype=torch.float64)
 
     def evidence(make_prior):
-        image, J = linearise(network, inputs)
+        image, J = jacobian_of(network, inputs)
         features = J.T(rays.reshape(-1, 8, 8))
         t = rays @ image.flatten() * 0.1 + noise + features @ J.weights
         prior = make_prior(J.blocks, features)

@@ -3,7 +3,7 @@ import torch
 from linear_models import TWO, Exact, normal, point, problem
 
 from ctuq.errors import InputError
-from ctuq.laplace.system.descent import Descent, DualDescent, SampleLoss, kept_fraction
+from ctuq.laplace.system.descent import DualSampler, PrimalSampler, SampleLoss, kept_fraction
 from ctuq.laplace.system.problem import Problem, System
 from ctuq.laplace.system.sampling import Draws, condition
 from ctuq.linops.solve import Cholesky
@@ -62,7 +62,7 @@ def test_noise_is_kept_with_few_data_and_moved_with_many():
     assert kept_fraction(40, 100) == 0
 
 
-@pytest.mark.parametrize("sampler", [Descent, DualDescent])
+@pytest.mark.parametrize("sampler", [PrimalSampler, DualSampler])
 def test_mini_batches_converge_to_the_sample_and_the_mode(sampler, rng):
     p, matrix = setting(rng)
     system, draws = System(p, TWO, AT), Draws(normal(rng, 3, 24), normal(rng, 3, 40, 2), None)
@@ -81,7 +81,7 @@ def test_mini_batches_converge_to_the_sample_and_the_mode(sampler, rng):
 def test_the_leverage_rule_follows_the_last_dimension(rng):
     p, _ = problem(rng, 8, 1, spread=0.05, noise=0.1)
     system = System(p, TWO, point([1.0, 1.0], [0.05]))
-    descent = Descent(Draws(normal(rng, 3, 24), normal(rng, 3, 8), None), rng=rng, batch=4, rtol=10.0)
+    descent = PrimalSampler(Draws(normal(rng, 3, 24), normal(rng, 3, 8), None), rng=rng, batch=4, rtol=10.0)
     assert descent.kept == 0
     descent(system, True, None)
     assert descent.kept == 1
@@ -91,11 +91,11 @@ def test_a_miss_is_told(rng):
     p, _ = setting(rng)
     draws = Draws.of(p, 2, rng=rng)
     with pytest.warns(UserWarning, match="SGD reached"):
-        Descent(draws, rng=rng, batch=10, rtol=1e-9)(System(p, TWO, AT), True, None)
+        PrimalSampler(draws, rng=rng, batch=10, rtol=1e-9)(System(p, TWO, AT), True, None)
 
 
 def test_dual_descent_needs_rows(rng):
     p, _ = setting(rng)
     bare = Problem(p.features, p.target, p.sigma2, groups=p.groups)
     with pytest.raises(InputError, match="rows"):
-        DualDescent(Draws.of(p, 2, rng=rng), rng=rng, batch=4)(System(bare, TWO, AT), True, None)
+        DualSampler(Draws.of(p, 2, rng=rng), rng=rng, batch=4)(System(bare, TWO, AT), True, None)

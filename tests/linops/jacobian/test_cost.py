@@ -8,7 +8,7 @@ from torch import nn
 
 from ctuq.errors import InputError
 from ctuq.linops.jacobian.cost import measure
-from ctuq.linops.jacobian.network import Frozen, ProductChoice, linearise
+from ctuq.linops.jacobian.network import Frozen, ProductChoice, jacobian_of
 from ctuq.recon.unet import UNet, UNetOptions
 
 
@@ -37,9 +37,9 @@ def image(rng):
 @pytest.mark.parametrize("method", ["tape", "func"])
 def test_the_choice_changes_products_by_rounding_only_and_equal_choices_not_at_all(method, rows, network, image, rng):
     choice = ProductChoice(vjp=method, jvp=method, vjp_rows=rows, jvp_rows=rows)
-    _, truth = linearise(network.double(), image.double())
+    _, truth = jacobian_of(network.double(), image.double())
     network.float()
-    (_, J), (_, again) = (linearise(network, image, choice=choice) for _ in range(2))
+    (_, J), (_, again) = (jacobian_of(network, image, choice=choice) for _ in range(2))
     v, u = J.domain.randn(5, rng=rng), J.range.randn(5, rng=rng)
     torch.testing.assert_close(J(v).double(), truth(v.double()), rtol=0, atol=2e-6 * float(truth(v.double()).abs().max()))
     torch.testing.assert_close(J.T(u).double(), truth.T(u.double()), rtol=0, atol=2e-6 * float(truth.T(u.double()).abs().max()))
@@ -48,7 +48,7 @@ def test_the_choice_changes_products_by_rounding_only_and_equal_choices_not_at_a
 
 
 def test_directions_are_chosen_apart(network, image, monkeypatch):
-    _, J = linearise(network, image, choice=ProductChoice(vjp="func", jvp="tape", vjp_rows=2, jvp_rows=3))
+    _, J = jacobian_of(network, image, choice=ProductChoice(vjp="func", jvp="tape", vjp_rows=2, jvp_rows=3))
     calls = []
     for name in ("_tape", "_whole"):
         tape = getattr(J, name)
@@ -62,7 +62,7 @@ def test_directions_are_chosen_apart(network, image, monkeypatch):
 def test_a_measured_choice_can_be_recorded_and_used_again(network, image):
     cost = measure(network, image)
     choice = ProductChoice(**asdict(cost.choice))
-    assert linearise(network, image, choice=choice)[1].choice == cost.choice
+    assert jacobian_of(network, image, choice=choice)[1].choice == cost.choice
     assert min(cost.forward_seconds, cost.vjp_seconds, cost.jvp_seconds) > 0
     assert cost.seconds(vjps=3, jvps=2) == pytest.approx(3 * cost.vjp_seconds + 2 * cost.jvp_seconds)
 
@@ -74,7 +74,7 @@ def test_a_frozen_network_is_measured_once_for_each_shape(network, image):
 
 
 def test_rows_pushed_at_once_fit_the_memory_given(network, image):
-    _, J = linearise(network, image)
+    _, J = jacobian_of(network, image)
     for rows in (1, 2, 6):
         memory = J.bytes + rows * J.row_bytes
         cost = measure(network, image, memory=memory)

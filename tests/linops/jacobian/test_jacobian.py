@@ -7,7 +7,7 @@ from torch.nn.utils import parametrizations
 from ctuq.errors import InputError
 from ctuq.linops.jacobian import convolution
 from ctuq.linops.jacobian.layers import Opaque
-from ctuq.linops.jacobian.network import Frozen, fixed_share, linearise, squeeze, weight_names
+from ctuq.linops.jacobian.network import Frozen, fixed_share, jacobian_of, squeeze, weight_names
 from ctuq.recon.unet import UNet, UNetOptions
 
 UNETS = {
@@ -95,7 +95,7 @@ def reference(module, inputs, names):
 
 
 def assert_exact(module, inputs, names=None, chunk=None):
-    output, J = linearise(module, inputs, parameters=names, chunk=chunk)
+    output, J = jacobian_of(module, inputs, parameters=names, chunk=chunk)
     truth = reference(module, inputs, [block.name for block in J.blocks])
     torch.testing.assert_close(output, squeeze(module(inputs).detach()), rtol=0, atol=0)
     assert truth.abs().max() > 0
@@ -154,7 +154,7 @@ def test_networks_that_cannot_be_recorded_go_through_torch_func(kind, rng):
 @pytest.mark.parametrize("groups", [0, 4])
 def test_transpose_is_exact(dtype, tolerance, groups, rng):
     module = unet(UNetOptions(channels=(8, 8, 8), skips=(4, 4), groups=groups), dtype)
-    _, J = linearise(module, torch.randn(1, 1, 21, 18, generator=rng, dtype=dtype))
+    _, J = jacobian_of(module, torch.randn(1, 1, 21, 18, generator=rng, dtype=dtype))
     v, u = J.domain.randn(5, rng=rng), J.range.randn(5, rng=rng)
     v, u = v - v.mean(1, keepdim=True), u - u.mean((1, 2), keepdim=True)
     Jv, Ju = J(v), J.T(u)
@@ -164,10 +164,10 @@ def test_transpose_is_exact(dtype, tolerance, groups, rng):
 
 def test_chunks_do_not_change_the_products(rng):
     module, x = unet(UNETS["group norm, odd sizes"][0]), torch.randn(1, 1, 9, 7, generator=rng, dtype=torch.float64)
-    _, whole = linearise(module, x)
+    _, whole = jacobian_of(module, x)
     v, u = whole.domain.randn(5, rng=rng), whole.range.randn(5, rng=rng)
     for chunk in (1, 2, 5):
-        _, J = linearise(module, x, chunk=chunk)
+        _, J = jacobian_of(module, x, chunk=chunk)
         torch.testing.assert_close(J(v), whole(v), rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(J.T(u), whole.T(u), rtol=1e-12, atol=1e-12)
 
@@ -175,7 +175,7 @@ def test_chunks_do_not_change_the_products(rng):
 def test_products_never_run_the_network_again(rng):
     module, calls = unet(UNETS["plain"][0]), []
     module.register_forward_hook(lambda *_: calls.append(1))
-    _, J = linearise(module, torch.randn(1, 1, 8, 6, generator=rng, dtype=torch.float64))
+    _, J = jacobian_of(module, torch.randn(1, 1, 8, 6, generator=rng, dtype=torch.float64))
     before = len(calls)
     J(J.domain.randn(3, rng=rng))
     J.T(J.range.randn(3, rng=rng))
@@ -185,7 +185,7 @@ def test_products_never_run_the_network_again(rng):
 
 def test_weights_changed_later_do_not_change_the_linearisation(rng):
     module = unet(UNETS["plain"][0])
-    _, J = linearise(module, torch.randn(1, 1, 8, 6, generator=rng, dtype=torch.float64))
+    _, J = jacobian_of(module, torch.randn(1, 1, 8, 6, generator=rng, dtype=torch.float64))
     v = J.domain.randn(1, rng=rng)
     before = J(v)
     with torch.no_grad():
@@ -196,7 +196,7 @@ def test_weights_changed_later_do_not_change_the_linearisation(rng):
 
 def test_flat_vector_holds_the_weights_block_by_block_in_the_order_of_torch(rng):
     module = unet(UNETS["group norm, odd sizes"][0])
-    _, J = linearise(module, torch.randn(1, 1, 9, 7, generator=rng, dtype=torch.float64))
+    _, J = jacobian_of(module, torch.randn(1, 1, 9, 7, generator=rng, dtype=torch.float64))
     values = dict(module.named_parameters())
     assert [block.name for block in J.blocks] == [name for name, value in values.items() if value.ndim == 4]
     for block in J.blocks:
@@ -275,7 +275,7 @@ def test_all_weights_are_linearised_whatever_the_layers(layer, dtype, rng):
 def test_switches_of_torch_are_as_they_were_after_a_linearisation():
     module = nn.Sequential(nn.Embedding(7, 4, sparse=True), Sequence(nn.LSTM(4, 6, batch_first=True), 6), nn.ReLU(inplace=True))
     states = torch.backends.mkldnn.enabled, torch.backends.mha.get_fastpath_enabled(), torch.backends.cuda.flash_sdp_enabled()
-    linearise(module.eval(), WORDS)
+    jacobian_of(module.eval(), WORDS)
     assert module[0].sparse and module[2].inplace
     assert states == (
         torch.backends.mkldnn.enabled,
@@ -297,16 +297,16 @@ def test_weights_that_were_fixed_are_left_out_of_those_that_are_learned():
 def test_layers_that_are_not_a_fixed_function_are_refused(layer):
     module = nn.Sequential(nn.Conv2d(1, 1, 3), layer)
     with pytest.raises(InputError, match="training mode"):
-        linearise(module, torch.zeros(1, 1, 4, 4))
+        jacobian_of(module, torch.zeros(1, 1, 4, 4))
 
 
 def test_unknown_missing_and_repeated_parameters_are_refused():
     module, x = nn.Sequential(nn.Conv2d(1, 1, 3)), torch.zeros(1, 1, 4, 4)
     with pytest.raises(InputError, match="no parameter named 'weights'"):
-        linearise(module, x, parameters=["weights"])
+        jacobian_of(module, x, parameters=["weights"])
     with pytest.raises(InputError, match="at least one"):
-        linearise(module, x, parameters=[])
+        jacobian_of(module, x, parameters=[])
     with pytest.raises(InputError, match="only once"):
-        linearise(module, x, parameters=["0.bias", "0.bias"])
+        jacobian_of(module, x, parameters=["0.bias", "0.bias"])
     with pytest.raises(InputError, match="at least 1"):
-        linearise(module, x, chunk=0)
+        jacobian_of(module, x, chunk=0)

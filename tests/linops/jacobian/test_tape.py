@@ -8,7 +8,7 @@ from torch import nn
 from torch.func import functional_call, jacrev
 
 from ctuq.linops.jacobian.layers import Opaque, Rectifier
-from ctuq.linops.jacobian.network import Frozen, linearise
+from ctuq.linops.jacobian.network import Frozen, jacobian_of
 
 
 class Fork(nn.Module):
@@ -87,7 +87,7 @@ def test_rules_of_common_layers_are_exact_in_weights_and_biases(case, kind, rng)
     make, shape = CASES[case]
     module, inputs = make(), torch.randn(*shape, generator=rng, dtype=torch.float64)
     names = [name for name, _ in module.named_parameters() if kind in (name.split(".")[-1], "all")]
-    _, J = linearise(module, inputs, parameters=names)
+    _, J = jacobian_of(module, inputs, parameters=names)
     truth = reference(module, inputs, names)
     assert not any(isinstance(node.rule, Opaque) for node in J._tape.nodes)
     torch.testing.assert_close(J.dense(), truth, rtol=0, atol=1e-12)
@@ -96,7 +96,7 @@ def test_rules_of_common_layers_are_exact_in_weights_and_biases(case, kind, rng)
 
 def test_a_transpose_is_added_to_what_is_there(rng):
     module, inputs = images(), torch.randn(3, 2, 9, 8, generator=rng, dtype=torch.float64)
-    _, J = linearise(module, inputs, chunk=2)
+    _, J = jacobian_of(module, inputs, chunk=2)
     total, u = J.domain.randn(5, rng=rng), J.range.randn(5, rng=rng)
     before = total.clone()
     assert J.add_transpose(u, total) is total
@@ -106,7 +106,7 @@ def test_a_transpose_is_added_to_what_is_there(rng):
 def test_an_activation_is_kept_once_for_all_that_need_it(rng):
     module = seeded(lambda: nn.Conv2d(2, 6, 3), nn.ReLU, lambda: nn.Conv2d(6, 8, 3), nn.ReLU, lambda: nn.Conv2d(8, 1, 3))
     inputs = torch.randn(1, 2, 40, 40, generator=rng, dtype=torch.float64)
-    _, J = linearise(module, inputs)
+    _, J = jacobian_of(module, inputs)
     assert sum(isinstance(node.rule, Rectifier) for node in J._tape.nodes) == 2
     assert J.bytes == 8 * (2 * 40**2 + 6 * 38**2 + 8 * 36**2)
 
@@ -127,7 +127,7 @@ class Shared(nn.Module):
 
 def test_activations_overwrite_only_what_nothing_else_reads(rng):
     module, inputs = seeded(Shared), torch.randn(1, 2, 6, 5, generator=rng, dtype=torch.float64)
-    _, J = linearise(module, inputs)
+    _, J = jacobian_of(module, inputs)
     truth = reference(module, inputs, [block.name for block in J.blocks])
     v, u = J.domain.randn(3, rng=rng), J.range.randn(3, rng=rng)
     before = v.clone(), u.clone()
