@@ -9,6 +9,8 @@ from ctuq.errors import InputError
 from ctuq.recon.dip import Data
 
 _FEWEST = 5
+_WIDE = np.deg2rad(40.0)
+"""Directions missing side by side that make an arc limited."""
 # Of the rays: enough to see the misfit turn (820 rays leave 41), few enough that the image does not miss them.
 _RAYS = 0.05
 
@@ -23,17 +25,34 @@ def default_views(n: int) -> int:
 
 
 def choose_views(angles: NDArray[np.float64], k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the views to fit, and of ``k`` views to hold out: spread evenly over the sorted angles, never the outermost.
+    """Indices of the views to fit, and of ``k`` views to hold out: spread evenly over the angles, or from end to end of an arc.
+
+    Between fitted views a network is sure, and rightly so; beside them it guesses. Where a wide arc of directions is missing,
+    the truth lies beside, so the views at both sides of it stay out. Over arcs of 60 and 90 degrees the 95 % intervals of edges
+    that no ray runs along then held 81 to 92 % of them, against 67 to 91 % by views from inside the arc; on HTC 2022 ta and tb
+    50 and 52 %, against 39 and 33 % (`experiments.limited_angle`).
 
     Parameters
     ----------
     angles : array, radians
     k : int
     """
-    order = np.argsort(angles, kind="stable")
-    places = ((np.arange(k) + 0.5) * len(angles) / k).astype(int) if k else np.zeros(0, int)
-    held = np.sort(order[places])
-    return np.setdiff1d(np.arange(len(angles)), held), held
+    order, limited = _from_gap(angles)
+    n = len(angles)
+    inside, ends = (np.arange(k) + 0.5) * n / max(k, 1), np.linspace(n - 1, 0, k).round()
+    held = np.sort(order[(ends if limited else inside).astype(int)])
+    return np.setdiff1d(np.arange(n), held), held
+
+
+def _from_gap(angles: NDArray[np.float64]) -> tuple[NDArray[np.int64], bool]:
+    """Views in the order of their angles; of a limited arc, of their directions from one side of the gap to the other."""
+    directions = angles % np.pi
+    order = np.argsort(directions, kind="stable")
+    gaps = np.diff(np.append(directions[order], directions[order[0]] + np.pi))
+    widest = int(np.argmax(gaps))
+    if len(angles) < _FEWEST or gaps[widest] < max(_WIDE, 3 * float(np.median(gaps))):
+        return np.argsort(angles, kind="stable"), False
+    return np.roll(order, -widest - 1), True
 
 
 def useful_views(weights: ArrayLike) -> NDArray[np.int64]:

@@ -41,6 +41,32 @@ def test_chosen_views_are_spread_disjoint_and_never_empty(n, normal):
     assert np.ptp(np.diff(ranks)) <= 1 if k > 1 else True
 
 
+@pytest.mark.parametrize("turned", [0.0, 1.0, 2.5, 4.0])
+@pytest.mark.parametrize("arc", [30, 60, 90, 135])
+def test_of_a_limited_arc_the_views_at_both_sides_of_what_is_missing_stay_out(arc, turned, normal):
+    sorted_angles = turned + np.deg2rad(np.arange(0, arc, 3))
+    angles = normal.permutation(sorted_angles)
+    _, held = choose_views(angles, 3)
+    kept = np.sort(angles[held])
+    assert kept[0] == sorted_angles[0] and kept[-1] == sorted_angles[-1]
+    assert abs(kept[1] - sorted_angles.mean()) <= np.deg2rad(1.6)
+    assert angles[choose_views(angles, 1)[1]] in sorted_angles[[0, -1]]
+
+
+def test_an_arc_that_is_missing_behind_the_object_is_not_missing(normal):
+    # Half of a turn of views, but in two quarters that together see every direction.
+    angles = np.deg2rad(np.concatenate([np.arange(0, 90, 6), np.arange(270, 360, 6)]))
+    _, held = choose_views(angles, 3)
+    assert not {0.0, 354.0} & set(np.rad2deg(angles[held]).round(6))
+
+
+@pytest.mark.parametrize("degrees", [np.arange(0, 180, 36), np.arange(0, 360, 3), np.arange(0, 150, 5)])
+def test_few_views_and_a_narrow_gap_are_no_limited_arc(degrees):
+    angles = np.deg2rad(degrees)
+    held = choose_views(angles, default_views(len(angles)))[1]
+    assert 0 not in held and len(angles) - 1 not in held
+
+
 def test_no_views_held_out_leaves_all_to_the_fit():
     fitted, held = choose_views(np.linspace(0, 1, 6), 0)
     assert len(held) == 0
