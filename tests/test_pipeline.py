@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import ctuq
-from ctuq.errors import BackendError, InputError
+from ctuq.errors import BackendError, InputError, ResourceError
 from ctuq.pipeline import METHODS, ReconstructOptions, choose_grid, match_detector, reconstruct
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
@@ -167,6 +167,13 @@ def test_calibration_views_must_leave_some_for_the_fit(views, scan):
         ({"method": "magic"}, "dip, fbp"),
         ({"sise": 32}, "size"),
         ({"size": 4}, "at least 8"),
+        ({"size": 10**9}, "16384 at most"),
+        ({"samples": 10**9}, "samples can be"),
+        ({"threads": 10**9}, "threads can be"),
+        ({"device": "mps"}, "'cpu'"),
+        ({"device": "xpu"}, "'cpu'"),
+        ({"device": "meta"}, "'cpu'"),
+        ({"device": ""}, "'cpu'"),
         ({"size": 20.5}, "whole number"),
         ({"samples": -1}, "negative"),
         ({"samples": 2.5}, "whole number"),
@@ -234,6 +241,13 @@ def test_resumed_run_keeps_its_number_of_threads(scan, tmp_path):
         torch.set_num_threads(before)
 
 
+def test_an_image_that_cannot_fit_is_refused_before_anything_is_begun(scan, tmp_path, monkeypatch):
+    monkeypatch.setattr("ctuq.linops.memory.available_memory", lambda device: 2**30)
+    with pytest.raises(ResourceError, match="4096 x 4096 pixels needs about 64"):
+        reconstruct(scan, options=replace(OPTIONS, size=4096), checkpoint=tmp_path / "checkpoint.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_checkpoint_of_another_scan_is_refused(scan, tmp_path):
     path = tmp_path / "checkpoint.h5"
     short = replace(OPTIONS, uncertainty=False)
@@ -255,6 +269,29 @@ def test_rays_of_weight_zero_do_not_matter(scan):
     assert np.isfinite(result.mean).all() and (result.std > 0).all()
     assert result.calibration is not None
     assert np.isfinite(result.calibration.predictions).all()
+
+
+def weighted(scan, used):
+    weights = np.zeros(scan.projections.shape, np.float32)
+    weights.reshape(-1)[:used] = 1
+    return replace(scan, weights=weights)
+
+
+@pytest.mark.parametrize("method", ["dip", "fbp"])
+@pytest.mark.parametrize("rays", [1, 9])
+def test_a_scan_with_hardly_a_ray_is_refused(rays, method, scan):
+    with pytest.raises(InputError, match=f"rays {rays} can be used"):
+        reconstruct(weighted(scan, rays), method, size=16)
+
+
+def test_missing_rays_and_a_lonely_view_are_told(scan):
+    columns, size = scan.geometry.columns, scan.projections.size
+    alone = reconstruct(weighted(scan, columns), "fbp", size=16).warnings
+    assert any(f"{size - columns} of {size} rays are missing" in text for text in alone)
+    assert any("one view" in text for text in alone)
+    most = reconstruct(weighted(scan, size - columns), "fbp", size=16).warnings
+    assert not any("rays are" in text for text in most)
+    assert any("one view" in text for text in reconstruct(scan.select([3]), "fbp", size=16).warnings)
 
 
 def test_view_without_any_weight_is_not_held_out(scan, result):

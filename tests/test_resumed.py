@@ -1,8 +1,10 @@
 """A run that is killed anywhere goes on to the same result, bit for bit, and makes nothing twice that it had kept."""
 
 import importlib
+import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from killing import at_call, die, half_written, killed
 from ctuq import stages
 from ctuq.errors import InputError
 from ctuq.pipeline import ReconstructOptions, job, reconstruct
-from ctuq.pipeline.checkpoint import Checkpoint
+from ctuq.pipeline.checkpoint import Checkpoint, remove
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.uncertainty import factor
@@ -225,3 +227,20 @@ def test_a_product_is_of_one_work_alone(tmp_path):
 
 def test_a_checkpoint_may_be_none():
     Checkpoint(None, "").begin()
+
+
+def test_many_runs_in_one_process_leave_no_memory_and_no_files(scan, tmp_path):
+    def state():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20, sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("this system does not tell")
+    short = replace(OPTIONS, dip=replace(DIP, iterations=10))
+    seen = []
+    for _ in range(8):
+        reconstruct(scan, options=short, checkpoint=tmp_path / "c.h5").save(tmp_path / "r.h5")
+        remove(tmp_path / "c.h5")
+        seen.append(state())
+    assert seen[-1][0] - seen[3][0] < 20
+    assert seen[-1][1] == seen[3][1]

@@ -11,6 +11,8 @@ from ctuq.errors import InputError
 from ctuq.files.angles import degrees_in
 from ctuq.tomo.geometry import radians
 
+_MOST_VIEWS = 100_000
+
 
 def degrees(text: str, option: str) -> NDArray[np.float64]:
     """Angles in degrees from ``A,B,...``."""
@@ -20,8 +22,8 @@ def degrees(text: str, option: str) -> NDArray[np.float64]:
 def simulated_angles(wanted: int | Path) -> NDArray[np.float64]:
     """So many angles over half a turn, or those in degrees of a text file (blanks, commas or lines between), in radians."""
     if isinstance(wanted, int):
-        if wanted < 1:
-            raise InputError(f"A simulation needs 1 or more --angles, got {wanted}.")
+        if not 1 <= wanted <= _MOST_VIEWS:
+            raise InputError(f"A simulation takes 1 to {_MOST_VIEWS} --angles, got {wanted}.")
         return radians(np.arange(wanted) * 180.0 / wanted)
     return radians(degrees_in(wanted))
 

@@ -18,6 +18,7 @@ from ctuq.linops.jacobian.network import jacobian_of, weight_names
 from ctuq.linops.memory import available_memory, require_memory
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.devices import device_of
+from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.plan import Plan, measure, priced
 from ctuq.pipeline.threads import take_threads
@@ -86,11 +87,12 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class _Views:
-    """Indices of the views to fit and to hold out, and what the user should know of the choice."""
+    """Indices of the views to fit and to hold out; what the user should know of the choice, and of missing rays."""
 
     fitted: NDArray[np.int64]
     held: NDArray[np.int64]
     notes: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
 
 
 def reconstruct(
@@ -136,7 +138,7 @@ def reconstruct(
     run = Run(options or options_from(method, settings), progress)
     grid = choose_grid(scan, run.options.size)
     scan = match_detector(scan, grid)
-    views = _split(run.options, scan)
+    views = replace(_split(run.options, scan), told=told_of_rays(scan))
     _require_memory(run, grid)
     run.checkpoint = Checkpoint.of(checkpoint, scan, run.options)
     run.checkpoint.begin()
@@ -165,7 +167,7 @@ def _reconstructed(run: Run, scan: Scan, grid: VolumeGrid, views: _Views) -> Res
         timings=run.timings,
         settings=flat_settings(run.options),
         versions=library_versions(),
-        warnings=scan.warnings,
+        warnings=scan.warnings + views.told,
     )
     if method_name != "dip":
         return replace(base, scores={} if truth is None else {"truth": image_scores(base.mean, truth)})

@@ -8,12 +8,13 @@ from numbers import Integral
 from ctuq.errors import InputError
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import DIPOptions
+from ctuq.tomo.geometry import MOST_PIXELS
 from ctuq.uncertainty.factor import PRIORS
 from ctuq.versions import versions_of
 
 METHODS = ("dip", *CLASSICAL)
 _WHOLE = ("size", "samples", "directions", "calibration_views", "seed", "threads")
-_MOST = {"size": 16384, "samples": 100_000, "directions": 100_000, "threads": 4096}
+_MOST = {"size": MOST_PIXELS, "samples": 100_000, "directions": 100_000, "threads": 4096}
 """Beyond any machine: such numbers are typing errors, and the system may not survive the attempt."""
 _LIBRARIES = ("ctuq", "torch", "numpy", "scipy", "astra-toolbox", "odl", "h5py", "scikit-image")
 

@@ -16,6 +16,8 @@ from ctuq.errors import GeometryError
 
 _LARGEST_SPAN = 4 * np.pi
 _SMALLEST_PIXEL, _LARGEST_PIXEL = 1e-9, 1e6
+MOST_PIXELS = 16384
+"""Along one side of an image: more is a typing error on any machine of today."""
 
 
 @dataclass(frozen=True)

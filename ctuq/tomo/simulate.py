@@ -7,13 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.tomo.geometry import Geometry, ParallelBeam, VolumeGrid
+from ctuq.tomo.geometry import MOST_PIXELS, Geometry, ParallelBeam, VolumeGrid
 from ctuq.tomo.phantoms import PHANTOMS
 from ctuq.tomo.preprocess import projections_from_counts
 from ctuq.tomo.rays.matrix import build_matrix
 from ctuq.tomo.scan import Provenance, Scan
 
 _FIELD_MM, _ATTENUATION = 40.0, 0.05
+_MOST_VIEWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,18 @@ def phantom_scan(phantom: str, size: int, angles: NDArray[np.float64], *, noise:
         Standard deviation over the mean projection, as in `RelativeNoise`.
     seed : int
         Of the object and the noise.
+
+    Raises
+    ------
+    InputError
+        If size, number of angles or seed are out of range.
     """
+    if not 2 <= size <= MOST_PIXELS or len(angles) > _MOST_VIEWS:
+        raise InputError(
+            f"A simulation has 2 to {MOST_PIXELS} pixels along x and at most {_MOST_VIEWS} angles, got {size}, {len(angles)}."
+        )
+    if not 0 <= seed < 2**63:
+        raise InputError(f"The seed must be between 0 and 2^63 - 1, got {seed}.")
     voxel = _FIELD_MM / size
     geometry = ParallelBeam(angles=angles, columns=int(np.ceil(np.sqrt(2) * size)) + 2, pixel=voxel)
     rng, draw = np.random.default_rng(seed), PHANTOMS[phantom]

@@ -14,6 +14,8 @@ from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.simulate import phantom_scan
 
+_MOST_CANDIDATES = 100_000
+
 
 def phantom_subject(phantom: str, size: int, candidates: int, *, noise: float, seed: int, shift: float = 0.5) -> Subject:
     """A phantom seen by parallel rays at ``candidates`` angles over half a turn, the noise of every ray drawn once.
@@ -33,8 +35,10 @@ def phantom_subject(phantom: str, size: int, candidates: int, *, noise: float, s
         Of all angles, in steps between candidates. With 0 some rays run along the pixels' axes, where the pixel model promises
         more than an object holds: designs then crowd there.
     """
-    if size < 8 or candidates < 2:
-        raise InputError(f"A design needs 8 or more pixels along x and 2 or more candidates, got {size} and {candidates}.")
+    if size < 8 or not 2 <= candidates <= _MOST_CANDIDATES:
+        raise InputError(
+            f"A design needs 8 or more pixels along x and 2 to {_MOST_CANDIDATES} candidates, got {size} and {candidates}."
+        )
     angles = (np.arange(candidates) + shift) * np.pi / candidates
     scan = phantom_scan(phantom, size, angles, noise=noise, seed=seed)
     assert scan.grid is not None

@@ -17,7 +17,7 @@ from ctuq.design.session.model import network_options
 from ctuq.design.state import DesignState
 from ctuq.errors import InputError
 from ctuq.files.formats.ownscan import geometry_from_tree, geometry_tree
-from ctuq.tomo.geometry import Geometry, default_grid
+from ctuq.tomo.geometry import MOST_PIXELS, Geometry, default_grid
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.tomo.scan import binned_rays
 
@@ -53,6 +53,8 @@ def new_record(
             "There must be 1 or more pilot views and angles in a batch, and 0 or more views between re-trainings; got "
             f"{settings.pilot}, {settings.batch}, {settings.retrain_every}."
         )
+    if not 2 <= settings.size <= MOST_PIXELS:
+        raise InputError(f"The image of a design has 2 to {MOST_PIXELS} pixels along x and y, got {settings.size}.")
     _refuse_near(geometry.angles, settings.tolerance)
     network_options(settings)
     grid = default_grid(geometry, settings.size)

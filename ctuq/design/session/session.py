@@ -118,22 +118,21 @@ class Session:
         """
         if n is not None and n < 1:
             raise InputError(f"At least one angle must be asked for, got {n}.")
-        self._look()
-        if learning_due(self.record) and self.record.learnt is None:
-            self.learn()
-        elif learning_due(self.record) and self._builder.learning:
-            # Somebody was killed when learning: what is due is not left to the next projections.
-            self._learn_or_pass()
-        with self._changing() as record:
-            waiting = candidates_at(record, pending) if np.size(pending) else np.zeros(0)
-            waiting = waiting[~np.isin(waiting, record.angles[record.state.views])]
-            planned = record if record.plan or record.refusal else self._planned(record)
-            found = None if len(waiting) else take_planned(planned, n)
-            if found is None:
-                suggestion = self._worked_out(planned, n, waiting)
-                found = suggestion, noted(planned, suggestion)
-            self._write(found[1])
-        return found[0]
+        while True:
+            self._learn_what_is_needed()
+            with self._changing() as record:
+                if record.learnt is None and learning_due(record):
+                    # Another process has told the last pilot view since.
+                    continue
+                waiting = candidates_at(record, pending) if np.size(pending) else np.zeros(0)
+                waiting = waiting[~np.isin(waiting, record.angles[record.state.views])]
+                planned = record if record.plan or record.refusal else self._planned(record)
+                found = None if len(waiting) else take_planned(planned, n)
+                if found is None:
+                    suggestion = self._worked_out(planned, n, waiting)
+                    found = suggestion, noted(planned, suggestion)
+                self._write(found[1])
+                return found[0]
 
     def tell(
         self,
@@ -226,6 +225,14 @@ class Session:
             if record.plan is None and not record.refusal:
                 self._write(self._planned(record))
 
+    def _learn_what_is_needed(self) -> None:
+        """Learn the first model; and what somebody was killed at, so that it is not left to the next projections."""
+        record = self._look()
+        if learning_due(record) and record.learnt is None:
+            self.learn(wait=True)
+        elif learning_due(record) and self._builder.learning:
+            self._learn_or_pass()
+
     def _learn_or_pass(self) -> None:
         """Learn, unless another process is learning."""
         try:
@@ -233,13 +240,15 @@ class Session:
         except BusyError:
             _log.info("Another process is learning; until it is done the next angles come from the model before.")
 
-    def learn(self, *, anew: bool = False) -> None:
+    def learn(self, *, anew: bool = False, wait: bool = False) -> None:
         """Learn the model from all measured views; others can use the session meanwhile.
 
         Parameters
         ----------
         anew : bool
             Fit the network again whether that is due or not.
+        wait : bool
+            Wait for another process that is learning, and learn only what is due after it.
 
         Raises
         ------
@@ -248,8 +257,10 @@ class Session:
             session keeps the model that it had.
         """
         busy = f"The model of '{self.path}' is being learned by another process; wait until it is done."
-        with locked(self.path, "training", busy=busy):
+        with locked(self.path, "training", busy="" if wait else busy):
             record = self._look()
+            if wait and not learning_due(record):
+                return
             if in_pilot(record):
                 known, needed = len(record.state.views), record.settings.pilot
                 raise InputError(f"{known} of {needed} pilot views are measured; tell the others before a model is learned.")

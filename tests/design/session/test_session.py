@@ -1,4 +1,6 @@
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -313,6 +315,32 @@ def test_only_one_process_learns_and_the_others_are_not_held_up(tmp_path):
         assert len(Session(session.path).ask().angles) == 1
     assert len(Session(session.path).state.views) == 4
     assert "new" in learning_due(Session(session.path).record)
+
+
+def test_the_last_pilot_view_may_come_from_another_process_while_one_asks(tmp_path, monkeypatch):
+    session = start(tmp_path)
+    session.tell(np.deg2rad([0, 60]), measure(np.deg2rad([0, 60])))
+    asking, learn = Session(session.path), Session._learn_what_is_needed
+
+    def meanwhile(self):
+        learn(self)
+        if len(Session(session.path).state.views) == 2:
+            Session(session.path).tell(np.deg2rad(120), measure(np.deg2rad(120)), learning=False)
+
+    monkeypatch.setattr(Session, "_learn_what_is_needed", meanwhile)
+    assert len(asking.ask().angles) == 1
+    assert Session(session.path).record.learnt is not None
+
+
+def test_who_asks_waits_for_the_first_model_of_another_process(tmp_path):
+    session = start(tmp_path)
+    session.tell(angles := session.ask().angles, measure(angles), learning=False)
+    with ThreadPoolExecutor(1) as pool:
+        with locked(session.path, "training"):
+            asked = pool.submit(lambda: Session(session.path).ask().angles)
+            time.sleep(0.2)
+            assert not asked.done()
+        assert len(asked.result(60)) == 1
 
 
 def test_the_first_model_is_learned_by_whoever_needs_it(tmp_path):

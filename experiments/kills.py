@@ -1,0 +1,294 @@
+"""Kills at random moments: whether what goes on afterwards is bit for bit what it would have been, and how much work was lost.
+
+``python -m experiments.kills`` takes half an hour: 20 kills of ``ctuq reconstruct``, 4 of each command of ``ctuq design``, 50
+rounds of two processes on one session, 200 reconstructions in one process. ``--only reconstruct`` runs some,
+``--kills 3 --rounds 5 --runs 20`` fewer. The table is printed and written to ``figures/kills.csv``.
+"""
+
+import csv
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import h5py
+import numpy as np
+import tyro
+
+import ctuq
+from ctuq import files
+from ctuq.design.session import file as sessionfile
+from ctuq.design.session.session import Session
+from ctuq.pipeline import ReconstructOptions
+from ctuq.recon.dip import DIPOptions
+from ctuq.recon.unet import UNetOptions
+from ctuq.tomo import ParallelBeam, Scan, radians
+from ctuq.tomo.simulate import phantom_scan
+
+HERE = Path(__file__).resolve().parent.parent
+SIZE, VIEWS = 24, 15
+_ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+_VOLATILE = ("timings", "plan", "date", "versions", "ask", "learn")
+"""What two runs of the same never share: times."""
+_GEOMETRY = "kind: parallel\npixel: 1.0\ncolumns: 36\n"
+
+Words = Sequence[str | Path]
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One kill: of which command, when, at which stage, CPU seconds lost, whether the end is the same."""
+
+    command: str
+    second: float
+    stage: str
+    lost: float
+    same: bool
+
+    def __str__(self) -> str:
+        return f"{self.command:>19} {self.second:6.1f} s  {self.stage:<26} lost {self.lost:5.1f} s  same {self.same}"
+
+
+def main(
+    only: Sequence[Literal["reconstruct", "design", "sessions", "memory"]] = ("reconstruct", "design", "sessions", "memory"),
+    kills: int = 20,
+    rounds: int = 50,
+    runs: int = 200,
+    seed: int = 0,
+) -> None:
+    """Kill, go on, compare, and print the table."""
+    rng = np.random.default_rng(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        found: list[Kill] = []
+        for name, work in (("reconstruct", reconstructions), ("design", designs)):
+            if name in only:
+                for kill in work(Path(folder), kills if name == "reconstruct" else max(1, kills // 5), rng):
+                    print(kill, flush=True)
+                    found.append(kill)
+        if found:
+            _write(found)
+            print(f"{sum(k.same for k in found)} of {len(found)} the same; at most {max(k.lost for k in found):.0f} s lost")
+        if "sessions" in only:
+            print(f"two processes: {together(Path(folder), rounds)} of {4 * rounds} changes are in the session")
+    if "memory" in only:
+        for name, values in endurance(runs).items():
+            print(f"{name} after each tenth of {runs} reconstructions: {', '.join(f'{v:.0f}' for v in values)}")
+
+
+def reconstructions(folder: Path, kills: int, rng: np.random.Generator) -> Iterator[Kill]:
+    """``ctuq reconstruct`` killed at moments spread over its run, each followed by ``--resume``."""
+    scan = folder / "scan.h5"
+    files.write_scan(phantom_scan("ellipses", SIZE, radians(np.arange(0, 180, 180 / VIEWS)), noise=0.03, seed=1), scan)
+    words = ("reconstruct", scan, "--size", str(SIZE), "--samples", "8", "--threads", "1", "-o")
+    whole = _timed(lambda: _ctuq(*words, folder / "whole"))
+    expected = _contents(folder / "whole" / "results.h5")
+    for number, share in enumerate((np.arange(kills) + rng.random(kills)) / kills):
+        run = folder / f"run{number}"
+        second, stage = _killed(share * whole, *words, run)
+        # Killed before there was a folder, it is not resumed but begun.
+        more = ("--resume",) if run.is_dir() else ()
+        after = _timed(lambda run=run, more=more: _ctuq(*words, run, *more))
+        same = _contents(run / "results.h5") == expected and sorted(p.name for p in run.iterdir()) == _NAMES
+        yield Kill("reconstruct", second, stage, second + after - whole, same)
+
+
+_NAMES = ["figures", "mean.tif", "report.html", "results.h5", "std.tif"]
+
+
+def designs(folder: Path, kills: int, rng: np.random.Generator) -> Iterator[Kill]:
+    """Every step of a session and of trials, killed and gone on with as a user would."""
+    angles = np.arange(0, 180, 10.0)
+    geometry = ParallelBeam(angles=radians(angles), columns=36, pixel=1.0)
+    sinogram = _measured(geometry)
+    for name, chosen in (("pilot", [0, 60, 120]), ("more", [30])):
+        views = np.isin(angles, chosen)
+        files.write_scan(Scan(sinogram[views], geometry.subset(np.flatnonzero(views))), folder / f"{name}.h5")
+    start = "start s.h5 --geometry g.yml --size 24 --pilot 3 --retrain-every 1 --candidates 0:180:10"
+    trials = "simulate ellipses -o trials --size 24 --candidates 24 --total 9 --random 1"
+    steps: dict[str, Words] = {
+        "start": start.split(),
+        "suggest": ("suggest", "s.h5"),
+        "tell pilot": ("tell", "s.h5", folder / "pilot.h5"),
+        "suggest more": ("suggest", "s.h5"),
+        "tell more": ("tell", "s.h5", folder / "more.h5"),
+        "retrain": ("retrain", "s.h5"),
+        "simulate": trials.split(),
+        "compare": ("compare", "trials", "-o", "compared"),
+    }
+    place = folder / "session"
+    place.mkdir()
+    (place / "g.yml").write_text(_GEOMETRY)
+    for name, words in steps.items():
+        before = folder / f"before {name}"
+        shutil.copytree(place, before)
+        whole = _timed(lambda words=words: _ctuq("design", *words, cwd=place))
+        expected = _state(place)
+        for share in (np.arange(kills) + rng.random(kills)) / kills:
+            run = folder / "run"
+            shutil.rmtree(run, ignore_errors=True)
+            shutil.copytree(before, run)
+            second, _ = _killed(share * whole, "design", *words, cwd=run)
+            after = _timed(lambda words=words, run=run, before=before: _go_on(words, run, before))
+            yield Kill(f"design {name}", second, "", second + after - whole, _state(run) == expected)
+
+
+def _go_on(words: Words, run: Path, before: Path) -> None:
+    """The same command again where it has changed nothing yet; after a `tell` that was taken in, `suggest`."""
+    session = run / "s.h5"
+    if words[0] in ("simulate", "compare") or not session.is_file():
+        _ctuq("design", *words, cwd=run)
+    elif words[0] == "tell" and len(sessionfile.read(session).state.views) > len(sessionfile.read(before / "s.h5").state.views):
+        Session(session).update()
+    elif _session(session) == _session(before / "s.h5") if (before / "s.h5").is_file() else False:
+        _ctuq("design", *words, cwd=run)
+
+
+def together(folder: Path, rounds: int) -> int:
+    """Two processes ask and tell one session at once; how many of their changes are there in the end."""
+    angles = radians(np.arange(2 * rounds + 4) * 180.0 / (2 * rounds + 4))
+    geometry = ParallelBeam(angles=angles, columns=18, pixel=1.0)
+    sinogram = _measured(geometry)
+    settings = sessionfile.Settings(size=12, prior="isotropic", pilot=2)
+    path = folder / "together.h5"
+    Session.start(path, geometry, settings)
+
+    def work(first: int) -> None:
+        for view in range(first, 2 * rounds, 2):
+            Session(path).tell(angles[view], sinogram[view : view + 1])
+            Session(path).ask()
+
+    children = [_forked(lambda first=first: work(first)) for first in (0, 1)]
+    if any([os.waitpid(child, 0)[1] for child in children]):
+        raise RuntimeError("One of the processes failed.")
+    state = Session(path).state
+    return len(state.views) + sum(entry.kind in ("ask", "pilot") for entry in state.log)
+
+
+def endurance(runs: int) -> dict[str, list[float]]:
+    """MiB of memory and open files of this process after each tenth of so many small reconstructions."""
+    network = UNetOptions(channels=(8, 8), skips=(4,))
+    options = ReconstructOptions(size=16, samples=8, threads=1, dip=DIPOptions(iterations=20, check_every=10, network=network))
+    scan = phantom_scan("ellipses", 16, radians(np.arange(0, 180, 12.0)), noise=0.03, seed=1)
+    found: dict[str, list[float]] = {"MiB": [], "open files": []}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "checkpoint.h5"
+        for run in range(1, runs + 1):
+            ctuq.reconstruct(scan, options=options, checkpoint=path).save(Path(folder) / "results.h5")
+            path.unlink()
+            if run % max(1, runs // 10) == 0:
+                found["MiB"].append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20)
+                found["open files"].append(sum(1 for _ in Path("/proc/self/fd").iterdir()))
+    return found
+
+
+def _measured(geometry: ParallelBeam) -> np.ndarray:
+    scan = phantom_scan("ellipses", geometry.columns * 2 // 3, geometry.angles, noise=0.03, seed=2)
+    return scan.projections[:, : geometry.columns]
+
+
+def _command(words: Words) -> list[str]:
+    return [sys.executable, "-m", "ctuq", *map(str, words)]
+
+
+def _ctuq(*words: str | Path, cwd: Path | None = None) -> None:
+    done = subprocess.run(_command(words), env=_ENVIRONMENT, cwd=cwd, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"ctuq {' '.join(map(str, words))} ended with {done.returncode}: {done.stderr[-600:]}")
+
+
+def _killed(second: float, *words: str | Path, cwd: Path | None = None) -> tuple[float, str]:
+    """Kill a command after so many seconds of the processor; how many it took, and the stage that its progress told of last."""
+    spent = _spent()
+    with tempfile.TemporaryFile("w+") as told:
+        child = subprocess.Popen(_command(words), env=_ENVIRONMENT, cwd=cwd, stderr=told, stdout=told)
+        while child.poll() is None and _seconds_of(child.pid) < second:
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        told.seek(0)
+        lines = [line for line in told.read().replace("\r", "\n").splitlines() if "|" in line]
+    stage = lines[-1].partition(":")[0].strip() if lines else "start"
+    return _spent() - spent, "done" if child.returncode == 0 else stage
+
+
+def _seconds_of(pid: int) -> float:
+    """Of the processor, that a running process has had."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return float("inf")
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def _spent() -> float:
+    """Seconds of the processor of all processes that were waited for: others on the machine do not count."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _contents(path: Path) -> dict[str, bytes]:
+    """Every value of an HDF5 file by name, but for times."""
+    found: dict[str, bytes] = {}
+
+    def take(name: str, node: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(node, h5py.Dataset) and not any(part in _VOLATILE for part in name.split("/")):
+            found[name] = np.asarray(node[()]).tobytes() if node.shape else repr(node[()]).encode()
+
+    with h5py.File(path) as file:
+        file.visititems(take)
+    return found
+
+
+def _session(path: Path) -> str:
+    tree = sessionfile._tree(sessionfile.read(path))
+    return sessionfile.digest({**tree, "versions": {}})
+
+
+def _state(folder: Path) -> dict[str, object]:
+    """All that a user can see in a folder of sessions and trials."""
+    found: dict[str, object] = {path.name: _contents(path) for path in folder.glob("trials/*.h5")}
+    found |= {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("*/comparison*.csv")}
+    if (folder / "s.h5").is_file():
+        found["session"] = _session(folder / "s.h5")
+    found["partial"] = sorted(str(path) for path in folder.rglob("*.partial"))
+    return found
+
+
+def _forked(work: Callable[[], None]) -> int:
+    child = os.fork()
+    if child == 0:
+        code = 7
+        try:
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return child
+
+
+def _timed(work: Callable[[], None]) -> float:
+    spent = _spent()
+    work()
+    return _spent() - spent
+
+
+def _write(kills: Sequence[Kill]) -> None:
+    with (HERE / "figures" / "kills.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("command", "killed after s", "stage", "lost s", "same"))
+        writer.writerows((k.command, f"{k.second:.1f}", k.stage, f"{k.lost:.1f}", k.same) for k in kills)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,220 @@
+"""Nothing of an earlier run is lost: one run a folder, nothing replaced unasked, and whatever ends a run says how to go on."""
+
+import errno
+import os
+import signal
+
+import numpy as np
+import pytest
+from killing import die, killed
+
+from ctuq import files, locks
+from ctuq.app import cli, commands
+from ctuq.app.folder import held_folder
+from ctuq.errors import InputError
+from ctuq.locks import locked
+from ctuq.uncertainty.result import Result
+
+
+@pytest.fixture(scope="module")
+def scan_file(scan, tmp_path_factory):
+    path = tmp_path_factory.mktemp("scans") / "scan.h5"
+    files.write_scan(scan, path)
+    return path
+
+
+@pytest.fixture
+def words(scan_file, tmp_path):
+    return ["reconstruct", str(scan_file), "-o", str(tmp_path / "run"), "--method", "fbp", "--size", "16"]
+
+
+def told(capsys):
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ctuq: ")]
+    return line
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def fails(error):
+    def never(*_, **__):
+        raise error
+
+    return never
+
+
+def stopped(monkeypatch, error):
+    """A pipeline that has kept something when it fails."""
+
+    def reconstruct(scan, *, options, progress, checkpoint):
+        checkpoint.write_bytes(b"state")
+        raise error
+
+    monkeypatch.setattr(commands.pipeline, "reconstruct", reconstruct)
+
+
+def test_results_are_replaced_only_when_that_is_asked_for(words, tmp_path, capsys):
+    assert cli.main(words) == 0
+    before = contents(tmp_path / "run")
+    assert cli.main([*words, "--size", "24"]) == 2
+    assert "--overwrite" in told(capsys) and contents(tmp_path / "run") == before
+    assert cli.main([*words, "--size", "24", "--overwrite"]) == 0
+    assert Result.load(tmp_path / "run" / "results.h5").mean.shape == (24, 24)
+
+
+@pytest.mark.parametrize("name", ["mean.tif", "report.html", "checkpoint.h5"])
+def test_whatever_a_run_would_write_over_is_told(name, words, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / name).write_text("mine")
+    assert cli.main(words) == 2
+    assert name in told(capsys) and contents(tmp_path / "run") == {name: b"mine"}
+
+
+def test_other_files_in_a_folder_are_in_nobodys_way(words, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    assert cli.main(words) == 0
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_to_resume_what_is_complete_changes_nothing(words, tmp_path, capsys):
+    assert cli.main(words) == 0
+    before = contents(tmp_path / "run")
+    assert cli.main([*words, "--resume"]) == 0
+    assert "complete" in capsys.readouterr().out and contents(tmp_path / "run") == before
+    assert cli.main([*words, "--resume", "--every", "2"]) == 2
+    assert "another scan or other options" in told(capsys) and contents(tmp_path / "run") == before
+
+
+def test_to_resume_where_nothing_was_kept_begins_anew(words, tmp_path):
+    (tmp_path / "run").mkdir()
+    assert cli.main([*words, "--resume"]) == 0
+    assert (tmp_path / "run" / "results.h5").is_file()
+
+
+def test_resume_and_overwrite_exclude_each_other(words, capsys):
+    assert cli.main([*words, "--resume", "--overwrite"]) == 2
+    assert "one of them" in told(capsys)
+
+
+def test_one_run_a_folder_and_a_killed_one_holds_nothing(words, tmp_path, capsys):
+    with held_folder(tmp_path / "run"):
+        assert cli.main([*words, "--overwrite"]) == 2
+        assert "Another run is at work" in told(capsys)
+
+    def dies():
+        with held_folder(tmp_path / "run"):
+            (tmp_path / "run" / ".mean.tif.123.partial").write_bytes(b"half")
+            (tmp_path / "run" / "figures").mkdir()
+            (tmp_path / "run" / "figures" / ".std.png.123.partial").write_bytes(b"half")
+            die()
+
+    assert killed(dies)
+    assert (tmp_path / "run" / ".ctuq.lock").read_text().startswith(tuple("123456789"))
+    assert cli.main([*words, "--overwrite"]) == 0
+    assert not [name for name in contents(tmp_path / "run") if name.startswith(".")]
+
+
+def test_a_lock_that_is_removed_by_its_holder_is_not_held_by_two(tmp_path):
+    with locked(tmp_path / "f", "lock", tidy=True):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    first, second = (locked(tmp_path / "f", "lock", busy="held") for _ in range(2))
+    with first, pytest.raises(InputError, match="held"), second:
+        raise AssertionError("held twice")
+
+
+def dead():
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return child
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", ""),
+        (lambda: f"{dead()} {locks.platform.node()}", ""),
+        (lambda: f"{os.getppid()} {locks.platform.node()}", "at work"),
+        ("77 elsewhere", "Process 77 on elsewhere.*remove"),
+        ("nonsense", ""),
+    ],
+)
+def test_without_locks_of_the_system_a_running_process_that_signed_counts(name, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(locks.fcntl, "flock", fails(OSError(errno.ENOLCK, "No locks available")))
+    (tmp_path / ".f.lock").write_text(name() if callable(name) else name)
+    if said:
+        with pytest.raises(InputError, match=said), locked(tmp_path / "f", "lock"):
+            raise AssertionError("held")
+    else:
+        with locked(tmp_path / "f", "lock"):
+            assert str(os.getpid()) in (tmp_path / ".f.lock").read_text()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_the_end_that_a_system_sends_is_an_interruption(name, monkeypatch, capsys):
+    before = signal.getsignal(getattr(signal, name))
+
+    def run(self):
+        os.kill(os.getpid(), getattr(signal, name))
+        signal.pause()
+
+    monkeypatch.setattr(cli.Doctor, "run", run)
+    assert cli.main(["doctor"]) == 3
+    assert "Interrupted" in told(capsys)
+    assert signal.getsignal(getattr(signal, name)) is before
+
+
+def test_what_nohup_ignores_stays_ignored(monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr(cli.Doctor, "run", lambda self: os.kill(os.getpid(), signal.SIGHUP) or 0)
+        assert cli.main(["doctor"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ZeroDivisionError("oh"), 1),
+        (np.linalg.LinAlgError("singular"), 1),
+        (InputError("It is odd."), 2),
+        (KeyboardInterrupt(), 3),
+        (MemoryError(), 4),
+        (OSError(errno.ENOSPC, "No space left on device"), 4),
+    ],
+)
+def test_whatever_ends_a_run_says_that_resume_goes_on(error, code, words, tmp_path, monkeypatch, capsys):
+    stopped(monkeypatch, error)
+    assert cli.main(words) == code
+    assert "--resume" in (said := told(capsys)) and said.endswith(".") and ".;" not in said
+    assert contents(tmp_path / "run") == {"checkpoint.h5": b"state"}
+
+
+@pytest.mark.parametrize("where", ["result.save", "write_tiff", "_write_report"])
+def test_a_full_disk_at_the_end_keeps_the_work(where, words, tmp_path, monkeypatch, capsys):
+    full = fails(OSError(errno.ENOSPC, "No space left on device"))
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Result, "save") if where == "result.save" else (commands, where)), full)
+        assert cli.main(words) == 4
+        assert "disk is full" in told(capsys)
+    assert cli.main([*words, "--resume"]) == 0
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"results.h5", "mean.tif", "report.html", "figures"}
+
+
+@pytest.mark.parametrize(
+    "option", ["--seed=-1", "--seed=1180591620717411303424", "--device=meta", "--size=0", "--size=1000000000", "--threads=0"]
+)
+def test_numbers_that_nobody_means_are_refused_in_one_line(option, words, tmp_path, capsys):
+    assert cli.main([*words, option]) == 2
+    assert told(capsys) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["--seed=-1", "--size=1000000000", "--angles=1000000000", "--noise=nan"])
+def test_simulations_that_nobody_means_are_refused_in_one_line(option, tmp_path, capsys):
+    assert cli.main(["simulate", "-o", str(tmp_path / "s.h5"), option]) == 2
+    assert told(capsys) and list(tmp_path.iterdir()) == []
