@@ -117,7 +117,8 @@ class _Reader:
         return node
 
     def _value(self, node: Any, depth: int) -> Any:
-        what = node.attrs.get("ctuq_type")
+        marked = node.attrs.get("ctuq_type")
+        what = marked if isinstance(marked, str) else "part of a tree"
         if depth > _DEEPEST or isinstance(node, h5py.Group) != (what in ("dict", "tuple")):
             raise self._damaged(
                 node.parent, node.name, f"is no {shortened(what, 40)}" if depth <= _DEEPEST else "lies too deep"
@@ -131,18 +132,18 @@ class _Reader:
             raise self._damaged(node.parent, node.name, "is no tuple")
         return tuple(values[str(i)] for i in range(len(values)))
 
-    def _leaf(self, node: Any, what: object) -> Any:
+    def _leaf(self, node: Any, what: str) -> Any:
         if what == "none" and node.shape is None:
             return None
         if what == "str" and node.shape == () and h5py.check_string_dtype(node.dtype):
             return node.asstr()[()]
         shape: tuple[int, ...] = node.shape
-        fits = what in _KINDS and shape is not None and node.dtype.kind in _KINDS[str(what)]
+        fits = what in _KINDS and shape is not None and node.dtype.kind in _KINDS[what]
         if not fits or (what != "array" and shape != ()) or node.is_virtual or node.external:
             raise self._damaged(node.parent, node.name, f"is no {shortened(what, 40)}")
         require_room(shape, node.dtype.itemsize, f"'{node.name}' in '{self._path}'", "check where the file comes from")
         value = node[()]
-        return {"bool": bool, "int": int, "float": float, "array": np.asarray}[str(what)](value)
+        return {"bool": bool, "int": int, "float": float, "array": np.asarray}[what](value)
 
     def _damaged(self, group: Any, name: str, why: str) -> InputError:
         where = f"{group.name}/{name.rpartition('/')[2]}".replace("//", "/")

@@ -23,7 +23,8 @@ from experiments.fuzz.seeds import FORMATS, Format
 SECONDS, MEMORY = 10.0, 1 << 30
 FINE = ("refused", "equal", "warned", "unknowable", "other content")
 BAD = ("silent", "foreign", "unforeseen", "sentence", "memory", "slow", "crash")
-_LONGEST = 1500
+_LONGEST, _WAIT = 1500, 6
+"""Characters of a sentence; how many times longer than its time a case is waited for, as others may have the processor."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Outcome:
         "sentence" is a message of several lines, of no end, or without the file's name; "memory" is more than 1 GiB, "slow"
         more than 10 s, "crash" the end of the process.
     seconds : float
+        Of the processor.
     told : str
         What was done to the file, and the message.
     """
@@ -81,7 +83,7 @@ def _by_child(name: str, numbers: list[int], folder: Path) -> Iterator[Outcome]:
     os.close(theirs)
     done, rest = 0, b""
     while done < len(numbers):
-        ready, _, _ = select.select([ours], [], [], SECONDS if rest or done else 6 * SECONDS)
+        ready, _, _ = select.select([ours], [], [], _WAIT * SECONDS)
         block = os.read(ours, 1 << 16) if ready else b""
         if not block:
             os.kill(child, signal.SIGKILL)
@@ -125,9 +127,9 @@ def case(name: str, kind: Format, number: int, folder: Path, main: str, before: 
     shutil.copytree(folder / "clean", copy)
     rng = np.random.default_rng([zlib.crc32(name.encode()), number])
     told, rewritten = damage(copy / (kind.damaged or main), kind.structure, rng)
-    begun = time.perf_counter()
+    begun = time.process_time()
     verdict, message = _verdict(kind, copy / main, before, rewritten)
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     return Outcome(number, verdict if seconds < SECONDS else "slow", round(seconds, 4), f"{told}: {message}"[:600])
 
 

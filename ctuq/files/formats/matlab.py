@@ -3,9 +3,10 @@
 Versions 5 and 7.3 are read to the same nested dict.
 """
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 
 from ctuq.errors import CtuqError, InputError
 from ctuq.files.formats.raw import Raw
+from ctuq.files.formats.sizes import refuse_bomb
 from ctuq.files.units import millimetres
 from ctuq.memory import require_room
 from ctuq.tomo.geometry import VolumeGrid, radians
 
 _HTC_SIZE = 512
+_V5_HEADER, _V5_PACKED = 128, 15
 _BARE = ("sinogram", "m", "sinogram120", "sinogram1200", "sino")
 
 
@@ -57,6 +60,7 @@ def load_matlab(path: Path) -> dict[str, Any]:
         if h5py.is_hdf5(path):
             with h5py.File(path, "r") as file:
                 return _children(file, set())
+        _refuse_bombs(path)
         loaded = scipy.io.loadmat(path, struct_as_record=False, squeeze_me=True)
     except CtuqError:
         raise
@@ -67,6 +71,21 @@ def load_matlab(path: Path) -> dict[str, Any]:
 
 def _from_v5(value: Any) -> Any:
     return {name: _from_v5(getattr(value, name)) for name in value._fieldnames} if hasattr(value, "_fieldnames") else value
+
+
+def _refuse_bombs(path: Path) -> None:
+    """Look at what the packed variables of a version 5 file declare, before SciPy unpacks them."""
+    with path.open("rb") as file:
+        order: Literal["little", "big"] = "big" if file.read(_V5_HEADER)[-2:] == b"MI" else "little"
+        while len(tag := file.read(8)) == 8:
+            kind, size = (int.from_bytes(tag[at : at + 4], order) for at in (0, 4))
+            start = file.tell()
+            if kind == _V5_PACKED:
+                inner = zlib.decompressobj().decompress(file.read(min(size, 256)), 8)
+                declared = int.from_bytes(inner[4:8], order)
+                refuse_bomb(declared, size, f"A variable in '{path}'")
+                require_room((declared,), 1, f"A variable in '{path}'", "save the sinogram alone")
+            file.seek(start + size)
 
 
 def _children(group: h5py.Group, seen: set[int]) -> dict[str, Any]:
