@@ -68,28 +68,34 @@ def with_parts(raw: Raw, path: Path, layout: Layout) -> Raw:
     InputError
         As `read_layout`.
     """
-    angles, remarks = _angles(path, layout.angles) if layout.angles else (None, ())
+    frames = len(raw.values)
+    views = np.ones(frames, bool)
     if layout.image_key:
-        raw, angles = _sorted(raw, _keys(path, layout.image_key, len(raw.values)), angles)
+        keys = _keys(path, layout.image_key, frames)
+        raw, views = _sorted(raw, keys), keys == _VIEW
     for name in ("flats", "darks"):
         if place := getattr(layout, name):
             raw = replace(raw, **{name: _level(path, place, raw)})
     if raw.flats is not None and raw.kind_of_values != "counts":
         raw = replace(raw, kind_of_values="counts", stated=True)
-    return raw if angles is None else replace(raw, fields={**raw.fields, "angles": angles}).warned(*remarks)
+    if not layout.angles:
+        return raw
+    angles, remarks = _angles(path, layout.angles, views)
+    return replace(raw, fields={**raw.fields, "angles": angles}).warned(*remarks)
 
 
-def _sorted(raw: Raw, keys: NDArray, angles: NDArray | None) -> tuple[Raw, NDArray | None]:
-    """Projections, flats and darks by image key, and the angles of the projections."""
+def _sorted(raw: Raw, keys: NDArray) -> Raw:
+    """Projections, flats and darks by image key, and the angles of the projections where the file has them of all frames."""
     views = keys == _VIEW
     if not views.any():
         raise InputError("No frame has the image_key 0, so there is no projection; check 'image_key' in the geometry file.")
     flats, darks = (raw.values[keys == key] if (keys == key).any() else None for key in (_FLAT, _DARK))
     others = int(np.sum(~np.isin(keys, (_VIEW, _FLAT, _DARK))))
     after = None if flats is None else np.cumsum(views)[keys == _FLAT]
-    sorted_out = replace(raw, values=raw.values[views], flats=flats, darks=darks, flats_after=after)
-    told = sorted_out.warned(f"{others} frames with an image_key that is not 0, 1 or 2 are left out.") if others else sorted_out
-    return told, angles[views] if angles is not None and len(angles) == len(keys) else angles
+    angles: Any = raw.fields.get("angles", ())
+    fields = {**raw.fields, "angles": np.asarray(angles)[views]} if np.size(angles) == len(keys) else raw.fields
+    told = replace(raw, values=raw.values[views], flats=flats, darks=darks, flats_after=after, fields=fields)
+    return told.warned(f"{others} frames with an image_key that is not 0, 1 or 2 are left out.") if others else told
 
 
 def _keys(path: Path, place: Place, count: int) -> NDArray:
@@ -99,14 +105,17 @@ def _keys(path: Path, place: Place, count: int) -> NDArray:
     return keys.astype(int)
 
 
-def _angles(path: Path, place: Place) -> tuple[NDArray, tuple[str, ...]]:
+def _angles(path: Path, place: Place, views: NDArray[np.bool_]) -> tuple[NDArray, tuple[str, ...]]:
+    """Angles of the views, of which there is one for each or one for each frame."""
     if not place.path and place.file is not None:
-        return angles_of(degrees_in(place.file), "", str(place.file))
-    with _opened(place, path) as file:
-        node = _node(file, place, path)
-        if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "iuf":
-            raise InputError(f"'{place}' holds no angles; check 'angles' in the geometry file.")
-        return angles_of(np.ravel(parts.readable(node, path)[()]), unit_of(node), str(place))
+        values, unit = degrees_in(place.file), ""
+    else:
+        with _opened(place, path) as file:
+            node = _node(file, place, path)
+            if not isinstance(node, h5py.Dataset) or node.shape is None or node.dtype.kind not in "iuf":
+                raise InputError(f"'{place}' holds no angles; check 'angles' in the geometry file.")
+            values, unit = np.ravel(parts.readable(node, path)[()]), unit_of(node)
+    return angles_of(values[views] if len(values) == len(views) else values, unit, str(place))
 
 
 def _numbers(path: Path, place: Place) -> NDArray:

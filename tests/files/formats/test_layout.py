@@ -40,7 +40,7 @@ def test_a_beamline_file_is_read_by_the_paths_of_its_parts(tmp_path):
     """Diamond: frames of all kinds with an image key, and an angle for each."""
     frames = np.concatenate([_level(DARK), _level(BEAM + DARK), _counts(), _level(BEAM + DARK), _level(0.0, 1)])
     keys = np.r_[2, 2, 1, 1, np.zeros(VIEWS, int), 1, 1, 3]
-    angles = np.r_[0, 0, 0, 0, DEGREES, 180, 180, 180]
+    angles = np.r_[np.nan, 0, 0, 0, DEGREES, 180, 180, np.nan]
     names = {"entry1__pco__data": frames, "entry1__pco__keys": keys, "entry1__pco__angle": angles}
     path = _yaml(
         _file(tmp_path / "a.nxs", **names), "data: /entry1/pco/data\nimage_key: entry1/pco/keys\nangles: entry1/pco/angle\n"
