@@ -10,7 +10,9 @@ from ctuq.recon.redundancy import ray_weights
 from ctuq.tomo.coverage import detector_columns
 from ctuq.tomo.geometry import FanBeam, Geometry, VolumeGrid
 from ctuq.tomo.rays.transform import RayTransform
+from ctuq.tomo.shadow import edge_columns, goes_on
 
+_AIR = 0.03
 _WINDOWS = {
     "ram-lak": np.ones_like,
     "shepp-logan": lambda f: np.sinc(f / 2),
@@ -57,7 +59,8 @@ def fbp(A: RayTransform, y: Tensor, *, weights: Tensor | None = None, window: st
     places = detector_columns(geometry, _pixels(grid))
     margin = int(np.ceil(max(0.0, -places.min(), places.max() - geometry.columns + 1))) + 1
     scale = torch.from_numpy(_ray_factors(geometry)).to(y)
-    filtered = _filter(y.reshape(-1, *geometry.shape) * scale, _ramp(grid, geometry, margin, window), margin)
+    rays, beyond = _continued(y.reshape(-1, *geometry.shape) * scale)
+    filtered = _filter(rays, _ramp(grid, geometry, margin, beyond, window), margin, beyond)
     image = _back_project(filtered, grid, geometry, places + margin)
     return image.reshape(*y.shape[:-2], *grid.shape)
 
@@ -84,10 +87,33 @@ def _ray_factors(geometry: Geometry) -> NDArray:
     return weights * (1 + geometry.axis_offset / geometry.source_to_axis * slope) / np.hypot(1, slope)
 
 
-def _ramp(grid: VolumeGrid, geometry: Geometry, margin: int, window: str) -> NDArray:
+def _continued(y: Tensor) -> tuple[Tensor, int]:
+    """Sinograms (k, angle, column) with so many columns more on either side, where an object goes on beyond the detector.
+
+    A ramp takes the step at a cut for an edge of the object, bright all over the image. So each view goes on with its value at
+    the edge, that falls to nothing smoothly; where that is air already nothing is added.
+    """
+    columns = y.shape[-1]
+    n = edge_columns(columns)
+    if columns < 2 * n:
+        return y, 0
+    ends = y[..., : 2 * n], y.flip(-1)[..., : 2 * n]
+    edge, inner = (torch.stack([end[..., part].mean(-1) for end in ends], dim=-1) for part in (slice(n), slice(n, None)))
+    least = _AIR * np.quantile(y.flatten(1).cpu().numpy(), 0.99, axis=1)[:, None, None]
+    on = goes_on(edge.cpu().numpy(), inner.cpu().numpy(), n, least)
+    levels = torch.where(torch.from_numpy(on).to(y.device), edge, 0)
+    if not bool((levels > 0).any()):
+        return y, 0
+    beyond = columns // 2 + 1
+    fall = torch.cos(torch.linspace(0, np.pi / 2, beyond + 2, dtype=y.dtype, device=y.device)[1:-1]).square()
+    left, right = levels[..., :1] * fall.flip(0), levels[..., 1:] * fall
+    return torch.cat([left, y, right], dim=-1), beyond
+
+
+def _ramp(grid: VolumeGrid, geometry: Geometry, margin: int, beyond: int, window: str) -> NDArray:
     """Windowed ramp in 1/mm at the frequencies of a real transform, from the band-limited kernel's samples."""
     pitch = geometry.pixel_at_axis
-    length = 2 ** int(np.ceil(np.log2(2 * (geometry.columns + 2 * margin))))
+    length = 2 ** int(np.ceil(np.log2(2 * (geometry.columns + 2 * margin + 2 * beyond))))
     lag = np.minimum(np.arange(length), length - np.arange(length))
     kernel = np.where(lag % 2 == 1, -1 / (np.pi * np.maximum(lag, 1)) ** 2, 0.0)
     kernel[0] = 0.25
@@ -95,12 +121,12 @@ def _ramp(grid: VolumeGrid, geometry: Geometry, margin: int, window: str) -> NDA
     return np.fft.rfft(kernel).real / pitch * np.where(frequency <= 1, _WINDOWS[window](np.minimum(frequency, 1)), 0)
 
 
-def _filter(y: Tensor, ramp: NDArray, margin: int) -> Tensor:
-    """Filter along columns and keep ``margin`` more on each side, where the ramp's tails are."""
+def _filter(y: Tensor, ramp: NDArray, margin: int, beyond: int) -> Tensor:
+    """Filter along columns; keep ``margin`` more than the detector's on each side, where the ramp's tails are."""
     columns, length = y.shape[-1], 2 * (len(ramp) - 1)
     padded = torch.nn.functional.pad(y, (margin, length - columns - margin))
     spectrum = torch.fft.rfft(padded) * torch.from_numpy(ramp).to(y)
-    return torch.fft.irfft(spectrum, n=length)[..., : columns + 2 * margin]
+    return torch.fft.irfft(spectrum, n=length)[..., beyond : columns - beyond + 2 * margin]
 
 
 def _back_project(q: Tensor, grid: VolumeGrid, geometry: Geometry, places: NDArray) -> Tensor:

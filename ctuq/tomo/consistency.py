@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d, shift
 
-from ctuq.tomo.geometry import FanBeam, VolumeGrid
+from ctuq.tomo.geometry import FanBeam, VolumeGrid, full_turn
 from ctuq.tomo.rays.matrix import build_matrix
 from ctuq.tomo.scan import Scan, binned_rays
 from ctuq.tomo.shadow import Shadow, shadow_of
@@ -90,12 +90,6 @@ class Consistency:
         assert worth is not None
         root = (np.sqrt(worth)[:, :, None] * self._kept[:, None, :]).reshape(-1, self._kept.shape[1]).astype(np.float32)
         return root * moved.reshape(-1, 1).astype(np.float32), root
-
-
-def full_turn(angles: NDArray) -> bool:
-    """Whether views lie all around the axis, with no gap of an eighth of a turn."""
-    around = np.sort(np.mod(angles, 2 * np.pi))
-    return bool(np.diff(around, append=around[0] + 2 * np.pi).max() < np.pi / 4)
 
 
 def _extended(scan: Scan, factor: int, first: int, n: int) -> tuple[NDArray, NDArray]:

@@ -97,7 +97,16 @@ class Beam(ABC):
     @property
     @abstractmethod
     def field_of_view(self) -> float:
-        """Diameter of the largest circle about the axis that every view sees, mm."""
+        """Diameter of the largest circle about the axis that every view sees, mm; negative if no ray passes the axis."""
+
+    @abstractmethod
+    def axis_distances(self, columns: NDArray) -> NDArray[np.float64]:
+        """Signed distances in mm at which the rays onto columns (0-based, fractions too) pass the rotation axis."""
+
+    @property
+    def measured_field(self) -> float:
+        """Diameter of the smallest circle about the axis that no ray runs outside of, mm."""
+        return 2 * float(np.abs(self.axis_distances(np.array([-0.5, self.columns - 0.5]))).max())
 
     @abstractmethod
     def vectors(self) -> NDArray[np.float64]:
@@ -130,6 +139,10 @@ class Beam(ABC):
             raise GeometryError(f"Columns {first} to {last} are not inside the detector's {self.columns}.")
         shift = ((first + last) - self.columns) / 2 * self.pixel
         return replace(self, columns=last - first, detector_offset=self.detector_offset + shift)
+
+    def _positions(self, columns: NDArray) -> NDArray[np.float64]:
+        """Where columns are on the detector, mm from the central line."""
+        return (np.asarray(columns, np.float64) - (self.columns - 1) / 2) * self.pixel + self.detector_offset
 
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -168,6 +181,9 @@ class ParallelBeam(Beam):
     @property
     def field_of_view(self) -> float:
         return self.columns * self.pixel - 2 * abs(self.detector_offset - self.axis_offset)
+
+    def axis_distances(self, columns: NDArray) -> NDArray[np.float64]:
+        return self._positions(columns) - self.axis_offset
 
     def vectors(self) -> NDArray[np.float64]:
         along, across = _frame(self.angles)
@@ -220,6 +236,10 @@ class FanBeam(Beam):
         width = self.columns * self.pixel_at_axis - 2 * abs(offset)
         return width / np.hypot(1.0, width / 2 / self.source_to_axis)
 
+    def axis_distances(self, columns: NDArray) -> NDArray[np.float64]:
+        slope = self._positions(columns) / self.source_to_detector
+        return (self.source_to_axis * slope - self.axis_offset) / np.hypot(1.0, slope)
+
     def vectors(self) -> NDArray[np.float64]:
         along, across = _frame(self.angles)
         source = -self.source_to_axis * along - self.axis_offset * across
@@ -236,6 +256,12 @@ def radians(degrees: Sequence[float] | NDArray) -> NDArray[np.float64]:
     return np.deg2rad(np.asarray(degrees, dtype=np.float64))
 
 
+def full_turn(angles: NDArray) -> bool:
+    """Whether views lie all around the axis, with no gap of an eighth of a turn."""
+    around = np.sort(np.mod(angles, 2 * np.pi))
+    return bool(np.diff(around, append=around[0] + 2 * np.pi).max() < np.pi / 4)
+
+
 def default_grid(geometry: Geometry, size: int) -> VolumeGrid:
     """A square grid of ``size`` by ``size`` pixels over the field of view of all rays.
 
@@ -243,6 +269,8 @@ def default_grid(geometry: Geometry, size: int) -> VolumeGrid:
     """
     if size < 2:
         raise GeometryError(f"The image size must be at least 2 pixels, got {size}.")
+    if geometry.field_of_view <= 0:
+        raise GeometryError("The rotation axis falls beside the detector, so no circle about it is seen by every view.")
     return VolumeGrid((size, size), geometry.field_of_view / size)
 
 
@@ -273,8 +301,13 @@ def _freeze(geometry: Beam) -> None:
         raise GeometryError(
             f"A pixel of {geometry.pixel:g} mm cannot be ({_SMALLEST_PIXEL:g} to {_LARGEST_PIXEL:g} mm can); check its unit."
         )
-    if geometry.field_of_view <= 0:
-        raise GeometryError("The detector's offset is so large that no ray passes the rotation axis; check the offsets (mm).")
+    edges = geometry.axis_distances(np.array([-0.5, geometry.columns - 0.5]))
+    beside = float(np.abs(edges).min()) if edges[0] * edges[1] >= 0 else 0.0
+    if beside > geometry.columns * geometry.pixel_at_axis:
+        raise GeometryError(
+            f"The rotation axis falls {beside / geometry.pixel_at_axis:.3g} columns beside the detector of {geometry.columns}, "
+            "so far that the rays show no object about it; check the offsets (mm) or axis_column."
+        )
 
 
 def _lengths(geometry: Beam) -> list[str]:

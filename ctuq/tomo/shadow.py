@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 _SHARE, _SIGMAS = 0.03, 4.0
-_EDGE = 3
+_EDGE, _ENDS = 3, 1.5
 # Fourth differences are blind to whatever is smooth: of white noise their standard deviation is the square root of 70.
 _STENCIL, _STENCIL_SIZE, _NORMAL_QUARTILE = (1.0, -4.0, 6.0, -4.0, 1.0), np.sqrt(70.0), 0.6745
 
@@ -26,6 +26,8 @@ class Shadow:
         The largest line integrals (99th percentile).
     first, last : int
         Columns between which any view sees more than air; the whole detector if there is nothing else.
+    solid : array of bool, shape (angle, column)
+        Rays that by themselves see more than air.
     """
 
     air: NDArray[np.bool_]
@@ -33,6 +35,7 @@ class Shadow:
     top: float
     first: int
     last: int
+    solid: NDArray[np.bool_]
 
     @property
     def cut(self) -> tuple[bool, bool]:
@@ -43,6 +46,24 @@ class Shadow:
 def edge_columns(columns: int) -> int:
     """How many columns stand for a detector's edge."""
     return max(1, min(_EDGE, columns // 16))
+
+
+def goes_on(edge: NDArray, inner: NDArray, n: int, least: float | NDArray) -> NDArray[np.bool_]:
+    """Whether a shadow goes on beyond the detector.
+
+    It does where the edge is no air, unless it ends at the edge just so: the square of the chord through something round falls
+    linearly to where it ends.
+
+    Parameters
+    ----------
+    edge, inner : array
+        Mean line integrals of the last ``n`` columns, and of as many before these.
+    n : int
+    least : float or array
+        Line integrals below it are air.
+    """
+    fall = (np.maximum(inner, 0) ** 2 - edge**2) / n
+    return (edge > least) & (edge**2 > (n / 2 + _ENDS) * fall)
 
 
 def shadow_of(projections: NDArray, weights: NDArray | None = None) -> Shadow:
@@ -62,15 +83,19 @@ def shadow_of(projections: NDArray, weights: NDArray | None = None) -> Shadow:
     views, columns = y.shape
     n, noise = edge_columns(columns), _noise(y)
     top = max(float(np.percentile(y, 99)), 0.0)
-    edges = np.stack([y[:, :n].mean(axis=1), y[:, columns - n :].mean(axis=1)], axis=1)
-    levels = edges.mean(axis=0)
+    edge, inner = (
+        np.stack([y[:, k * n : (k + 1) * n].mean(axis=1), y[:, ::-1][:, k * n : (k + 1) * n].mean(axis=1)], axis=1)
+        for k in (0, min(1, columns // n - 1))
+    )
     # The mean over all views is known far better than each: noise hides no object that is cut off in most of them.
-    cut = levels > max(_SHARE * top, _SIGMAS * noise / np.sqrt(n * views))
-    air = (edges <= max(_SHARE * top, _SIGMAS * noise / np.sqrt(n))) & ~cut
+    levels, before = edge.mean(axis=0), inner.mean(axis=0)
+    cut = goes_on(levels, before, n, max(_SHARE * top, _SIGMAS * noise / np.sqrt(n * views)))
+    air = ~goes_on(edge, inner, n, max(_SHARE * top, _SIGMAS * noise / np.sqrt(n))) & ~cut
     # Smoothing over two columns leaves a quarter of the noise's standard deviation or less.
     seen = np.flatnonzero((gaussian_filter1d(y, 2.0, axis=1, mode="nearest") > max(_SHARE * top, 2 * noise)).any(axis=0))
     first, last = (int(seen[0]), int(seen[-1])) if len(seen) else (0, columns - 1)
-    return Shadow(air, (float(levels[0]), float(levels[1])), top, first, last)
+    solid = y > max(_SHARE * top, _SIGMAS * noise)
+    return Shadow(air, (float(levels[0]), float(levels[1])), top, first, last, solid)
 
 
 def _noise(y: NDArray[np.float64]) -> float:

@@ -102,7 +102,7 @@ def test_degrees_given_for_radians_are_refused():
         (dict(columns=0), "at least one column"),
         (dict(pixel=-1.0), "positive pixel"),
         (dict(pixel=np.inf), "not finite"),
-        (dict(detector_offset=100.0), "no ray passes"),
+        (dict(detector_offset=100.0), "columns beside the detector"),
         (dict(source_to_axis=200.0), "must exceed"),
     ],
 )

@@ -42,3 +42,8 @@ def test_rays_that_count_for_nothing_show_nothing():
 
 def test_a_detector_of_one_column_has_edges_too():
     assert shadow_of(np.ones((5, 1))).cut == (True, True)
+
+
+def test_an_object_that_ends_just_at_an_edge_is_seen_whole():
+    assert shadow_of(_disc(31.5, radius=32.0)).cut == (False, False)
+    assert shadow_of(_disc(31.5, radius=36.0)).cut == (True, True)

@@ -1,0 +1,180 @@
+"""Which part of the plane an image shows, and what of the object lies outside of it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ctuq.errors import GeometryError, InputError
+from ctuq.tomo.coverage import detector_columns
+from ctuq.tomo.geometry import FanBeam, Geometry, VolumeGrid, full_turn
+from ctuq.tomo.scan import Scan
+from ctuq.tomo.shadow import Shadow, shadow_of
+
+FIELDS = ("all", "common")
+_RIM = 1.0
+"""Columns of air that are left around an object."""
+_WIDEST, _NARROWEST, _USUAL = 2.0, 1.25, 1.5
+# So many columns beside a grid's shadow the rays must be, and so many of them, or such a share, see more than air.
+_BESIDE, _RAYS, _SHARE = 2.0, 3, 1e-3
+
+
+@dataclass(frozen=True)
+class Outline:
+    """How far the object reaches from the axis, as its shadow tells.
+
+    Parameters
+    ----------
+    reach : float
+        Radius about the axis in mm, of the object's shadow where it is seen whole, else as it goes on beyond the detector.
+    cut : tuple of str
+        At which columns the shadow is cut off, so that part of the object was never measured; empty if it was seen whole.
+    level, top : float
+        Mean line integral there, and the largest.
+    """
+
+    reach: float
+    cut: tuple[str, ...]
+    level: float
+    top: float
+
+
+def outline_of(scan: Scan) -> Outline:
+    """The object's outline.
+
+    In a full turn the shadow may be cut off at the side of the detector that is nearer to the axis (half acquisition): the
+    other side sees the same half a turn later.
+    """
+    geometry, shadow = scan.geometry, shadow_of(scan.projections, scan.weights)
+    left, right = shadow.cut
+    near, far = np.sort(np.abs(geometry.axis_distances(np.array([-0.5, geometry.columns - 0.5]))))
+    turned = full_turn(geometry.angles) and far - near > 2 * geometry.pixel_at_axis
+    longer = _longer_side(geometry)
+    sides = [side for side, is_cut in enumerate((left, right)) if is_cut and not (turned and side != longer)]
+    if not sides:
+        ends = np.array([shadow.first - _RIM - 0.5, shadow.last + _RIM + 0.5])
+        if turned and (left or right):
+            ends = ends[[longer]]
+        reach = min(float(np.abs(geometry.axis_distances(ends)).max()), far)
+        return Outline(reach, (), 0.0, shadow.top)
+    names = tuple(("first", "last")[side] for side in sides)
+    return Outline(far * _goes_on(scan, shadow), names, max(shadow.levels[side] for side in sides), shadow.top)
+
+
+def choose_grid(scan: Scan, size: int, field: float | str | None = None) -> VolumeGrid:
+    """The grid of an image of ``size`` pixels along x.
+
+    Parameters
+    ----------
+    scan : Scan
+    size : int
+    field : float, "all" or "common", optional
+        Width in mm; or that of all rays; or of the circle about the axis that every view sees. By default the scan's own grid,
+        and where it has none, that circle, or as much more as the object's shadow reaches beyond it.
+
+    Raises
+    ------
+    GeometryError
+        If the detector has one column, or no such field exists.
+    """
+    geometry = scan.geometry
+    if geometry.columns < 2:
+        raise GeometryError("A detector of one column says nothing of what lies where across it; no image can be made of it.")
+    if size < 2:
+        raise GeometryError(f"The image size must be at least 2 pixels, got {size}.")
+    if field is None and scan.grid is not None:
+        return scan.grid.resized(size)
+    return VolumeGrid((size, size), _width(scan, field) / size)
+
+
+def doubts_of_field(scan: Scan, grid: VolumeGrid) -> tuple[str, ...]:
+    """What to know of an image on this grid, one sentence each: what it leaves out, and what was never measured.
+
+    Raises
+    ------
+    GeometryError
+        If the detector of a fan stands inside the object.
+    """
+    geometry, outline = scan.geometry, outline_of(scan)
+    if isinstance(geometry, FanBeam) and not outline.cut:
+        behind = geometry.source_to_detector - geometry.source_to_axis
+        if outline.reach > behind:
+            raise GeometryError(
+                f"The object reaches {outline.reach:.4g} mm from the rotation axis, and the detector stands {behind:.4g} mm "
+                "behind it, inside the object; check source_to_axis and source_to_detector (mm)."
+            )
+    told = []
+    width, seen = grid.shape[-1] * grid.voxel, geometry.field_of_view
+    if seen <= 0:
+        hole = float(np.abs(geometry.axis_distances(np.array([-0.5, geometry.columns - 0.5]))).min())
+        told.append(f"No ray passes within {hole:.3g} mm of the rotation axis: the image is a guess there.")
+    if outline.cut:
+        told.append(
+            f"The projections do not fall to air at the {' and '.join(outline.cut)} columns ({outline.level:.2g} of at most "
+            f"{outline.top:.2g}): the object reaches beyond the {geometry.measured_field:.4g} mm that were measured, so the "
+            "values are not quantitative; what lies outside is estimated and taken out of the rays."
+        )
+    elif reaches_beyond(scan, grid):
+        told.append(
+            f"The object reaches {outline.reach:.4g} mm from the rotation axis, beyond the image of {width:.4g} mm; what lies "
+            "outside is estimated and taken out of the rays (--field all shows it)."
+        )
+    if 0 < seen < 0.98 * width and scan.grid is None:
+        told.append(
+            f"The image is {width:.4g} mm wide, and every view sees {seen:.4g} mm of it (--field common shows those only)."
+        )
+    angles = len(np.unique(np.round(np.mod(geometry.angles, np.pi), 6)))
+    if scan.n_angles > 1 and angles == 1:
+        told.append(f"All {scan.n_angles} views are of one direction, which says nothing of where along the rays something is.")
+    return tuple(told)
+
+
+def reaches_beyond(scan: Scan, grid: VolumeGrid) -> bool:
+    """Whether part of the object lies outside a grid: rays that pass it by see more than air."""
+    left, right, bottom, top = grid.extent
+    corners = np.array([(left, bottom), (left, top), (right, bottom), (right, top)])
+    places, columns = detector_columns(scan.geometry, corners), np.arange(scan.geometry.columns)
+    beside = (columns < places.min(1)[:, None] - _BESIDE) | (columns > places.max(1)[:, None] + _BESIDE)
+    solid = shadow_of(scan.projections, scan.weights).solid & beside
+    return int(solid.sum()) >= max(_RAYS, _SHARE * solid.size)
+
+
+def _width(scan: Scan, field: float | str | None) -> float:
+    geometry = scan.geometry
+    if field == "all":
+        return geometry.measured_field
+    if field == "common" and geometry.field_of_view <= 0:
+        raise GeometryError("The rotation axis falls beside the detector, so no circle about it is seen by every view.")
+    if field == "common":
+        return geometry.field_of_view
+    if field is None:
+        outline = outline_of(scan)
+        wanted = geometry.measured_field if outline.cut else 2 * outline.reach
+        return max(geometry.field_of_view, min(wanted, geometry.measured_field))
+    return checked_field(field)
+
+
+def checked_field(field: float | str) -> float:
+    """A width in mm.
+
+    Raises
+    ------
+    InputError
+        If it is none.
+    """
+    if isinstance(field, str) or not np.isfinite(field) or field <= 0:
+        raise InputError(f"The field of an image is a positive number of mm, 'all' or 'common', not {field!r}.")
+    return float(field)
+
+
+def _longer_side(geometry: Geometry) -> int:
+    return int(np.abs(geometry.axis_distances(np.array([-0.5, geometry.columns - 0.5]))).argmax())
+
+
+def _goes_on(scan: Scan, shadow: Shadow) -> float:
+    """How much wider an object is than the field, if its shadow goes on as a disc's: squares fall linearly in squares."""
+    distances = scan.geometry.axis_distances(np.arange(scan.geometry.columns))
+    mean = np.asarray(scan.projections, np.float64).mean(axis=0)
+    far = np.abs(distances).max()
+    slope, start = np.polyfit((distances / far) ** 2, np.maximum(mean, 0) ** 2, 1)
+    wide = np.sqrt(start / -slope) if slope < 0 < start else _USUAL
+    return float(np.clip(wide, _NARROWEST, _WIDEST))
