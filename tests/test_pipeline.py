@@ -338,3 +338,13 @@ def test_options_are_the_fields_that_a_user_can_name():
     assert {"method", "size", "uncertainty", "samples", "calibrate", "calibration_views", "prior", "seed"} <= {
         f.name for f in fields(ReconstructOptions)
     }
+
+
+def test_what_an_image_leaves_out_is_told_and_the_field_is_kept_in_the_settings(scan):
+    free = Scan(scan.projections, scan.geometry)
+    result = reconstruct(free, "sirt", size=12, field=10.0, device="cpu")
+    assert result.grid.voxel * 12 == pytest.approx(10) and result.settings["field"] == 10
+    assert any("beyond the image" in text for text in result.warnings)
+    assert reconstruct(free, "sirt", size=12, field="all", device="cpu").grid.extent[1] == pytest.approx(18)
+    with pytest.raises(InputError, match="positive number of mm"):
+        ReconstructOptions(field="everything")

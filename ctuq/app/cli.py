@@ -145,6 +145,8 @@ class Reconstruct(Command):
     """Deep image prior, or a classical method (without uncertainty)."""
     size: int = 128
     """Pixels along x and y."""
+    field: Annotated[str | None, arg(metavar="MM|all|common", help_behavior_hint="")] = None
+    """Width of the image in mm, or of all that was measured, or of what every view sees; by default all of the object."""
     every: Number = None
     """Use every N-th view."""
     angles: Annotated[str | None, arg(metavar="A,B,...", help_behavior_hint="")] = None

@@ -20,7 +20,7 @@ from ctuq.app.report.page import draw_all, write_figures, write_report
 from ctuq.app.report.summary import sentences
 from ctuq.app.selection import selected
 from ctuq.app.terminal import say
-from ctuq.app.typed import simulated_angles
+from ctuq.app.typed import field, simulated_angles
 from ctuq.errors import InputError
 from ctuq.linops.memory import keep_freed_memory
 from ctuq.pipeline.checkpoint import CheckpointError, remove
@@ -28,6 +28,7 @@ from ctuq.recon.dip import DIPOptions
 from ctuq.records import write_whole
 from ctuq.text import visible
 from ctuq.tomo import Scan
+from ctuq.tomo.field import doubts_of_field
 from ctuq.tomo.simulate import phantom_scan
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.storage import write_tiff
@@ -113,9 +114,12 @@ def simulate(command: "cli.Simulate") -> int:
 
 def plan(command: "cli.Reconstruct") -> int:
     """Print which way a reconstruction would take, and what it needs."""
-    chosen = _chosen(command)
-    warn(chosen.warnings)
-    say(f"Plan: {pipeline.plan(chosen, options=_options(command))}")
+    chosen, options = _chosen(command), _options(command)
+    grid = pipeline.choose_grid(chosen, options.size, options.field)
+    warn(chosen.warnings + doubts_of_field(chosen, grid))
+    rows, columns = grid.shape
+    say(f"Plan: {pipeline.plan(chosen, options=options)}")
+    say(f"Image: {columns} x {rows} pixels of {grid.voxel:.3g} mm, {columns * grid.voxel:.4g} mm wide.")
     return 0
 
 
@@ -142,6 +146,7 @@ def _options(command: "cli.Reconstruct") -> pipeline.ReconstructOptions:
     return pipeline.ReconstructOptions(
         method=command.method,
         size=command.size,
+        field=field(command.field),
         uncertainty=command.uncertainty,
         samples=command.samples,
         calibrate=command.calibrate,
@@ -184,7 +189,8 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resu
         return report_file
     if resume and not checkpoint.is_file():
         _log.warning("Nothing was kept in %s yet; the run begins anew.", folder)
-    warn(scan.warnings)
+    told = scan.warnings + doubts_of_field(scan, pipeline.choose_grid(scan, options.size, options.field))
+    warn(told)
     if not resume:
         remove(checkpoint)
     with _told_how_to_go_on(checkpoint):
@@ -198,7 +204,7 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resu
         remove(checkpoint)
     for sentence in sentences(result):
         say(sentence)
-    warn(tuple(text for text in result.warnings if text not in scan.warnings))
+    warn(tuple(text for text in result.warnings if text not in told))
     say(f"Report: {report_file}")
     return report_file
 

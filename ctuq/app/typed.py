@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from ctuq.design import CandidateGrid
 from ctuq.errors import InputError
 from ctuq.files.angles import degrees_in
+from ctuq.tomo.field import FIELDS, checked_field
 from ctuq.tomo.geometry import radians
 
 _MOST_VIEWS = 100_000
@@ -44,6 +45,16 @@ def arcs(text: str, clockwise: bool) -> tuple[tuple[float, float], ...]:
         ends = radians(_numbers(part, "--forbid", ":", "arcs in degrees, such as 80:100", count=2))
         found.append((float(-ends[1]), float(-ends[0])) if clockwise else (float(ends[0]), float(ends[1])))
     return tuple(found)
+
+
+def field(text: str | None) -> float | str | None:
+    """The width of an image in mm, or "all" or "common"."""
+    if text is None or text in FIELDS:
+        return text
+    try:
+        return checked_field(float(text.strip().lower().removesuffix("mm")))
+    except ValueError:
+        raise InputError(f"--field takes a width in mm such as 25, or the word all or common, not {text!r}.") from None
 
 
 def box(text: str) -> tuple[float, float, float, float]:

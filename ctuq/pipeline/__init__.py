@@ -1,6 +1,7 @@
 """The main job: from a scan to an image with calibrated error bars."""
 
-from ctuq.pipeline.job import choose_grid, made_by, match_detector, plan, reconstruct
+from ctuq.pipeline.job import made_by, match_detector, plan, reconstruct
 from ctuq.pipeline.options import METHODS, Progress, ReconstructOptions
+from ctuq.tomo.field import choose_grid
 
 __all__ = ["METHODS", "Progress", "ReconstructOptions", "choose_grid", "made_by", "match_detector", "plan", "reconstruct"]

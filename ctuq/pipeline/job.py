@@ -25,6 +25,7 @@ from ctuq.pipeline.threads import take_threads
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import Data, DIPState, Generator, generator, trial_step
 from ctuq.recon.holdout import default_views, held_views, split, useful_views
+from ctuq.recon.outside import outside_rays
 from ctuq.scores.gaussian import (
     PATCHES,
     image_scores,
@@ -35,7 +36,8 @@ from ctuq.scores.gaussian import (
 )
 from ctuq.stages import Stages
 from ctuq.tomo import ray_transform
-from ctuq.tomo.geometry import VolumeGrid, default_grid
+from ctuq.tomo.field import choose_grid, doubts_of_field, outline_of, reaches_beyond
+from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
@@ -87,7 +89,7 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class _Views:
-    """Indices of the views to fit and to hold out; what the user should know of the choice, and of missing rays."""
+    """Indices of the views to fit and to hold out; what the user should know of the choice, and of what they see."""
 
     fitted: NDArray[np.int64]
     held: NDArray[np.int64]
@@ -136,9 +138,10 @@ def reconstruct(
     >>> result.mean, result.std  # doctest: +SKIP
     """
     run = Run(options or options_from(method, settings), progress)
-    grid = choose_grid(scan, run.options.size)
+    grid = choose_grid(scan, run.options.size, run.options.field)
+    doubts = doubts_of_field(scan, grid)
     scan = match_detector(scan, grid)
-    views = replace(_split(run.options, scan), told=told_of_rays(scan))
+    views = replace(_split(run.options, scan), told=told_of_rays(scan) + doubts)
     _require_memory(run, grid)
     run.checkpoint = Checkpoint.of(checkpoint, scan, run.options)
     run.checkpoint.begin()
@@ -154,8 +157,8 @@ def _reconstructed(run: Run, scan: Scan, grid: VolumeGrid, views: _Views) -> Res
         dense = run.options.method == "dip" and run.options.uncertainty
         A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix" if dense else "auto")
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
-    y, weights = _tensors(scan, run.device)
-    comparisons = _classical(run, A, y, weights)
+    data = _data(run, scan, A, views)
+    comparisons = _classical(run, data, scan)
     method_name = run.options.method
     base = Result(
         mean=comparisons.get(method_name, np.zeros(grid.shape, np.float32)),
@@ -171,7 +174,7 @@ def _reconstructed(run: Run, scan: Scan, grid: VolumeGrid, views: _Views) -> Res
     )
     if method_name != "dip":
         return replace(base, scores={} if truth is None else {"truth": image_scores(base.mean, truth)})
-    return _with_dip(run, base, Data(A, y, weights), views)
+    return _with_dip(run, base, data, views)
 
 
 def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -> Plan:
@@ -185,19 +188,14 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
     run = Run(options or options_from("dip", settings), None)
     if run.options.method != "dip" or not run.options.uncertainty:
         raise InputError("Only the method dip with uncertainty has a plan: the other methods take seconds.")
-    grid = choose_grid(scan, run.options.size)
+    grid = choose_grid(scan, run.options.size, run.options.field)
     scan = match_detector(scan, grid)
     views = _split(run.options, scan)
     A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix")
-    data = Data(A, *_tensors(scan, run.device))
+    data = _data(run, scan, A, views)
     fit, _ = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     return _plan(run, data, views, fit, generate=generate, start=start)
-
-
-def choose_grid(scan: Scan, size: int) -> VolumeGrid:
-    """The scan's own grid at this size, or a square over the circle that every view sees."""
-    return default_grid(scan.geometry, size) if scan.grid is None else scan.grid.resized(size)
 
 
 def match_detector(scan: Scan, grid: VolumeGrid) -> Scan:
@@ -207,7 +205,7 @@ def match_detector(scan: Scan, grid: VolumeGrid) -> Scan:
 
 def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
     """Whether a result is what `reconstruct` makes of a scan with these options; the number of threads is let pass."""
-    used = match_detector(scan, choose_grid(scan, options.size))
+    used = match_detector(scan, choose_grid(scan, options.size, options.field))
     settings = flat_settings(replace(options, threads=None))
     same = {name: result.settings.get(name) == value for name, value in settings.items() if name != "threads"}
     return all(same.values()) and digest_of(result.scan) == digest_of(used)
@@ -377,17 +375,33 @@ def _fit(run: Run, generate: Generator, start: dict[str, Tensor], data: tuple[Da
     return state
 
 
-def _classical(run: Run, A: RayTransform, y: Tensor, weights: Tensor) -> dict[str, NDArray[np.float32]]:
-    """The method that was asked for; beside a DIP, FBP and TV to compare with."""
+def _classical(run: Run, data: Data, scan: Scan) -> dict[str, NDArray[np.float32]]:
+    """The method that was asked for; beside a DIP, FBP and TV to compare with.
+
+    FBP takes the rays as they were measured: it makes each pixel of them by itself, and needs no account of what lies outside.
+    """
     names = ("fbp", "tv") if run.options.method == "dip" else (run.options.method,)
     images = {}
     with run.clock("classical"):
         for i, name in enumerate(names):
             run.tell("Classical reconstructions", i, len(names), name)
-            image = run.stages.once(name, partial(CLASSICAL[name], A, y, weights=weights))
+            y = _tensors(scan, run.device)[0] if name == "fbp" else data.y
+            image = run.stages.once(name, partial(CLASSICAL[name], data.A, y, weights=data.weights))
             images[name] = image.cpu().numpy().astype(np.float32)
         run.tell("Classical reconstructions", len(names), len(names))
     return images
+
+
+def _data(run: Run, scan: Scan, A: RayTransform, views: _Views) -> Data:
+    """The rays as what lies inside of the image makes them; what lies outside is estimated from the views that are fitted."""
+    y, weights = _tensors(scan, run.device)
+    outline = outline_of(scan)
+    if not (outline.cut or reaches_beyond(scan, A.grid)):
+        return Data(A, y, weights)
+    seen = weights.clone()
+    seen[torch.as_tensor(views.held, device=run.device)] = 0
+    outside = run.stages.once("outside", partial(outside_rays, A, y, weights=seen, reach=outline.reach))
+    return Data(A, y - outside, weights)
 
 
 def _tensors(scan: Scan, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
+from dataclasses import field as of_default
 from numbers import Integral
 
 from ctuq.errors import InputError
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import DIPOptions
+from ctuq.tomo.field import FIELDS, checked_field
 from ctuq.tomo.geometry import MOST_PIXELS
 from ctuq.uncertainty.factor import PRIORS
 from ctuq.versions import versions_of
@@ -29,6 +31,9 @@ class ReconstructOptions:
         "dip", "fbp", "sirt", "cgls" or "tv"; only "dip" gives uncertainty.
     size : int
         Pixels along x and y.
+    field : float, "all" or "common", optional
+        Width of the image in mm; or that of all rays; or of the circle about the axis that every view sees. By default the
+        scan's own grid, or that circle with as much around it as the object's shadow reaches (`ctuq.tomo.field`).
     uncertainty : bool
     samples : int
         Posterior samples to keep.
@@ -52,6 +57,7 @@ class ReconstructOptions:
 
     method: str = "dip"
     size: int = 128
+    field: float | str | None = None
     uncertainty: bool = True
     samples: int = 64
     directions: int = 192
@@ -62,7 +68,7 @@ class ReconstructOptions:
     device: str = "auto"
     seed: int = 0
     threads: int | None = None
-    dip: DIPOptions = field(default_factory=DIPOptions)
+    dip: DIPOptions = of_default(default_factory=DIPOptions)
 
     def __post_init__(self):
         if self.method not in METHODS:
@@ -78,6 +84,8 @@ class ReconstructOptions:
         for name, most in _MOST.items():
             if (getattr(self, name) or 0) > most:
                 raise InputError(f"The option {name} can be {most} at most, got {getattr(self, name)}.")
+        if self.field is not None and self.field not in FIELDS:
+            checked_field(self.field)
         for name, number in (("threads", self.threads or 0), ("samples", self.samples), ("directions", self.directions)):
             if number < 0:
                 raise InputError(f"The number of {name} cannot be negative, got {number}.")

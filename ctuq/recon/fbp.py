@@ -8,11 +8,10 @@ from torch import Tensor
 from ctuq.errors import InputError
 from ctuq.recon.redundancy import ray_weights
 from ctuq.tomo.coverage import detector_columns
-from ctuq.tomo.geometry import FanBeam, Geometry, VolumeGrid
+from ctuq.tomo.geometry import FanBeam, Geometry, VolumeGrid, full_turn
 from ctuq.tomo.rays.transform import RayTransform
-from ctuq.tomo.shadow import edge_columns, goes_on
+from ctuq.tomo.shadow import air_below, edge_columns, goes_on
 
-_AIR = 0.03
 _WINDOWS = {
     "ram-lak": np.ones_like,
     "shepp-logan": lambda f: np.sinc(f / 2),
@@ -59,7 +58,8 @@ def fbp(A: RayTransform, y: Tensor, *, weights: Tensor | None = None, window: st
     places = detector_columns(geometry, _pixels(grid))
     margin = int(np.ceil(max(0.0, -places.min(), places.max() - geometry.columns + 1))) + 1
     scale = torch.from_numpy(_ray_factors(geometry)).to(y)
-    rays, beyond = _continued(y.reshape(-1, *geometry.shape) * scale)
+    rays = y.reshape(-1, *geometry.shape)
+    rays, beyond = _continued(rays * scale, _cut_ends(rays) & _open_ends(geometry))
     filtered = _filter(rays, _ramp(grid, geometry, margin, beyond, window), margin, beyond)
     image = _back_project(filtered, grid, geometry, places + margin)
     return image.reshape(*y.shape[:-2], *grid.shape)
@@ -87,23 +87,34 @@ def _ray_factors(geometry: Geometry) -> NDArray:
     return weights * (1 + geometry.axis_offset / geometry.source_to_axis * slope) / np.hypot(1, slope)
 
 
-def _continued(y: Tensor) -> tuple[Tensor, int]:
-    """Sinograms (k, angle, column) with so many columns more on either side, where an object goes on beyond the detector.
+def _open_ends(geometry: Geometry) -> NDArray[np.bool_]:
+    """Whether nobody else measures what lies beyond the first and the last column: in a full turn the longer side does."""
+    left, right = np.abs(geometry.axis_distances(np.array([-0.5, geometry.columns - 0.5])))
+    shorter = np.array([left, right]) < max(left, right) - geometry.pixel_at_axis / 2
+    return ~shorter | (not full_turn(geometry.angles))
+
+
+def _cut_ends(y: Tensor) -> NDArray[np.bool_]:
+    """Whether each view of sinograms (k, angle, column) is cut off at its first and its last columns, (k, angle, 2)."""
+    values, n = y.cpu().numpy(), edge_columns(y.shape[-1])
+    if values.shape[-1] < 2 * n:
+        return np.zeros((*values.shape[:-1], 2), bool)
+    both = values[..., : 2 * n], values[..., ::-1][..., : 2 * n]
+    edge, inner = (np.stack([each[..., part].mean(-1) for each in both], axis=-1) for part in (slice(n), slice(n, None)))
+    return goes_on(edge, inner, n, np.array([air_below(each, n) for each in values])[:, None, None])
+
+
+def _continued(y: Tensor, cut: NDArray[np.bool_]) -> tuple[Tensor, int]:
+    """Sinograms (k, angle, column) with so many columns more on either side, if any view is ``cut`` (k, angle, 2) there.
 
     A ramp takes the step at a cut for an edge of the object, bright all over the image. So each view goes on with its value at
-    the edge, that falls to nothing smoothly; where that is air already nothing is added.
+    the edge, that falls to nothing smoothly.
     """
-    columns = y.shape[-1]
-    n = edge_columns(columns)
-    if columns < 2 * n:
+    if not cut.any():
         return y, 0
-    ends = y[..., : 2 * n], y.flip(-1)[..., : 2 * n]
-    edge, inner = (torch.stack([end[..., part].mean(-1) for end in ends], dim=-1) for part in (slice(n), slice(n, None)))
-    least = _AIR * np.quantile(y.flatten(1).cpu().numpy(), 0.99, axis=1)[:, None, None]
-    on = goes_on(edge.cpu().numpy(), inner.cpu().numpy(), n, least)
-    levels = torch.where(torch.from_numpy(on).to(y.device), edge, 0)
-    if not bool((levels > 0).any()):
-        return y, 0
+    columns, n = y.shape[-1], edge_columns(y.shape[-1])
+    levels = torch.stack([y[..., :n].mean(-1), y[..., columns - n :].mean(-1)], dim=-1)
+    levels = torch.where(torch.from_numpy(cut).to(y.device), levels, 0)
     beyond = columns // 2 + 1
     fall = torch.cos(torch.linspace(0, np.pi / 2, beyond + 2, dtype=y.dtype, device=y.device)[1:-1]).square()
     left, right = levels[..., :1] * fall.flip(0), levels[..., 1:] * fall

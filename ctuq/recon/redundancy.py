@@ -24,7 +24,7 @@ def ray_weights(geometry: Geometry) -> NDArray:
     """
     angles = geometry.angles
     fan = fan_angles(geometry)
-    if not isinstance(geometry, FanBeam) and _side(fan) is None:
+    if not isinstance(geometry, FanBeam) and abs(fan[0] + fan[-1]) < geometry.pixel:
         step, _ = _cells(angles, np.pi)
         return np.repeat(step[:, None], geometry.columns, axis=1)
     step, holes = _cells(angles, _TURN)

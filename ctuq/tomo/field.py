@@ -95,13 +95,8 @@ def doubts_of_field(scan: Scan, grid: VolumeGrid) -> tuple[str, ...]:
         If the detector of a fan stands inside the object.
     """
     geometry, outline = scan.geometry, outline_of(scan)
-    if isinstance(geometry, FanBeam) and not outline.cut:
-        behind = geometry.source_to_detector - geometry.source_to_axis
-        if outline.reach > behind:
-            raise GeometryError(
-                f"The object reaches {outline.reach:.4g} mm from the rotation axis, and the detector stands {behind:.4g} mm "
-                "behind it, inside the object; check source_to_axis and source_to_detector (mm)."
-            )
+    if isinstance(geometry, FanBeam):
+        _refuse_detector_inside(scan, geometry)
     told = []
     width, seen = grid.shape[-1] * grid.voxel, geometry.field_of_view
     if seen <= 0:
@@ -126,6 +121,17 @@ def doubts_of_field(scan: Scan, grid: VolumeGrid) -> tuple[str, ...]:
     if scan.n_angles > 1 and angles == 1:
         told.append(f"All {scan.n_angles} views are of one direction, which says nothing of where along the rays something is.")
     return tuple(told)
+
+
+def _refuse_detector_inside(scan: Scan, geometry: FanBeam) -> None:
+    solid = shadow_of(scan.projections, scan.weights).solid.sum(axis=0) > scan.n_angles / 50
+    behind = geometry.source_to_detector - geometry.source_to_axis
+    reach = float(np.abs(geometry.axis_distances(np.flatnonzero(solid))).max(initial=0.0))
+    if reach > behind:
+        raise GeometryError(
+            f"The object reaches {reach:.4g} mm from the rotation axis, and the detector stands {behind:.4g} mm behind it, "
+            "inside the object; check source_to_axis and source_to_detector (mm)."
+        )
 
 
 def reaches_beyond(scan: Scan, grid: VolumeGrid) -> bool:

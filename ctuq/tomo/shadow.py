@@ -48,6 +48,12 @@ def edge_columns(columns: int) -> int:
     return max(1, min(_EDGE, columns // 16))
 
 
+def air_below(y: NDArray, rays: int) -> float:
+    """Below which mean over so many rays there is but air: 3 % of a sinogram's top, or four standard deviations of noise."""
+    values = np.asarray(y, np.float64)
+    return max(_SHARE * float(np.percentile(values, 99)), _SIGMAS * _noise(values) / np.sqrt(rays), 0.0)
+
+
 def goes_on(edge: NDArray, inner: NDArray, n: int, least: float | NDArray) -> NDArray[np.bool_]:
     """Whether a shadow goes on beyond the detector.
 
@@ -89,12 +95,12 @@ def shadow_of(projections: NDArray, weights: NDArray | None = None) -> Shadow:
     )
     # The mean over all views is known far better than each: noise hides no object that is cut off in most of them.
     levels, before = edge.mean(axis=0), inner.mean(axis=0)
-    cut = goes_on(levels, before, n, max(_SHARE * top, _SIGMAS * noise / np.sqrt(n * views)))
-    air = ~goes_on(edge, inner, n, max(_SHARE * top, _SIGMAS * noise / np.sqrt(n))) & ~cut
+    cut = goes_on(levels, before, n, air_below(y, n * views))
+    air = ~goes_on(edge, inner, n, air_below(y, n)) & ~cut
     # Smoothing over two columns leaves a quarter of the noise's standard deviation or less.
     seen = np.flatnonzero((gaussian_filter1d(y, 2.0, axis=1, mode="nearest") > max(_SHARE * top, 2 * noise)).any(axis=0))
     first, last = (int(seen[0]), int(seen[-1])) if len(seen) else (0, columns - 1)
-    solid = y > max(_SHARE * top, _SIGMAS * noise)
+    solid = y > air_below(y, 1)
     return Shadow(air, (float(levels[0]), float(levels[1])), top, first, last, solid)
 
 

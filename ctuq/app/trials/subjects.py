@@ -7,7 +7,7 @@ import torch
 
 from ctuq.design.trials.subject import Subject, subject
 from ctuq.errors import InputError
-from ctuq.pipeline.job import choose_grid, match_detector
+from ctuq.pipeline import choose_grid, match_detector
 from ctuq.recon import tv
 from ctuq.tomo import Scan, VolumeGrid, ray_transform
 from ctuq.tomo.rays.matrix import MatrixRayTransform

@@ -1,0 +1,110 @@
+"""What an image shows by default, by wish, and what is told of what it leaves out."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from discs import disc
+
+from ctuq.errors import GeometryError, InputError
+from ctuq.tomo.axis import with_axis_column
+from ctuq.tomo.field import choose_grid, doubts_of_field, outline_of, reaches_beyond
+from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
+from ctuq.tomo.scan import Scan
+
+COLUMNS = 64
+
+
+def _beam(kind, column, degrees=360, views=40):
+    angles = np.deg2rad(np.linspace(0, degrees, views, endpoint=False))
+    if kind == "parallel":
+        return with_axis_column(ParallelBeam(angles=angles, columns=COLUMNS, pixel=0.5), column)
+    fan = FanBeam(angles=angles, columns=COLUMNS, pixel=1.0, source_to_axis=80.0, source_to_detector=160.0)
+    return with_axis_column(fan, column)
+
+
+@pytest.mark.parametrize("kind", ["parallel", "fan"])
+def test_no_ray_passes_outside_the_measured_field_and_one_touches_it(kind):
+    geometry = _beam(kind, 50.0)
+    distances = np.abs(geometry.axis_distances(np.linspace(-0.5, COLUMNS - 0.5, 500)))
+    assert distances.max() == pytest.approx(geometry.measured_field / 2)
+    assert geometry.measured_field > geometry.field_of_view
+
+
+@pytest.mark.parametrize("kind", ["parallel", "fan"])
+def test_a_half_acquisition_shows_the_whole_object(kind):
+    scan = disc(_beam(kind, 55.0), 12.0, (3.0, -4.0))
+    grid = choose_grid(scan, 32)
+    assert 17.0 <= grid.extent[1] <= scan.geometry.measured_field / 2 and outline_of(scan).cut == ()
+    assert any("every view sees" in text for text in doubts_of_field(scan, grid)) and not reaches_beyond(scan, grid)
+
+
+@pytest.mark.parametrize("kind", ["parallel", "fan"])
+def test_an_object_that_every_view_sees_has_the_field_that_every_view_sees(kind):
+    scan = disc(_beam(kind, 34.0), 8.0)
+    grid = choose_grid(scan, 32)
+    assert grid.voxel * 32 == pytest.approx(scan.geometry.field_of_view) and doubts_of_field(scan, grid) == ()
+
+
+def test_a_field_can_be_asked_for():
+    scan = disc(_beam("parallel", 50.0), 8.0)
+    for field, width in ((11.0, 11.0), ("all", scan.geometry.measured_field), ("common", scan.geometry.field_of_view)):
+        assert choose_grid(scan, 20, field).voxel * 20 == pytest.approx(width)
+    own = replace(scan, grid=VolumeGrid((10, 12), 0.7, (1.0, 0.0)))
+    assert choose_grid(own, 24).extent == own.grid.extent
+    assert choose_grid(own, 24, "common").voxel * 24 == pytest.approx(scan.geometry.field_of_view)
+
+
+@pytest.mark.parametrize("field", [0.0, -3.0, np.nan, np.inf, "half"])
+def test_no_field_is_refused(field):
+    with pytest.raises(InputError, match="positive number of mm"):
+        choose_grid(disc(_beam("parallel", 31.5), 8.0), 16, field)
+
+
+@pytest.mark.parametrize("degrees", [180, 360])
+@pytest.mark.parametrize("kind", ["parallel", "fan"])
+def test_an_object_larger_than_the_detector_is_told(kind, degrees):
+    scan = disc(_beam(kind, 31.5, degrees), 24.0)
+    outline, told = outline_of(scan), doubts_of_field(scan, choose_grid(scan, 16))
+    assert outline.cut == ("first", "last") and outline.reach == pytest.approx(24.0, rel=0.1)
+    assert any("first and last columns" in text and "not quantitative" in text for text in told)
+
+
+def test_a_half_turn_cannot_make_up_for_a_cut_and_a_full_turn_does():
+    assert outline_of(disc(_beam("parallel", 50.0, 180), 12.0)).cut == ("last",)
+    assert outline_of(disc(_beam("parallel", 50.0, 360), 12.0)).cut == ()
+    assert outline_of(disc(_beam("parallel", 50.0, 360), 40.0)).cut == ("first",)
+
+
+def test_an_object_outside_of_the_image_is_told_unless_it_fills_its_corners():
+    scan = disc(_beam("parallel", 31.5), 12.0)
+    small = choose_grid(scan, 16, 10.0)
+    assert reaches_beyond(scan, small) and any("beyond the image of 10 mm" in text for text in doubts_of_field(scan, small))
+    corner = disc(_beam("parallel", 31.5), 2.0, (7.0, 7.0))
+    assert not reaches_beyond(corner, choose_grid(corner, 16, 18.5))
+
+
+def test_an_axis_beside_the_detector_has_no_common_field_and_a_hole():
+    scan = disc(_beam("parallel", 70.0), 12.0)
+    grid = choose_grid(scan, 16)
+    assert grid.extent[1] >= 12.0 and any("within 3.25 mm" in text for text in doubts_of_field(scan, grid))
+    with pytest.raises(GeometryError, match="no circle"):
+        choose_grid(scan, 16, "common")
+    with pytest.raises(GeometryError, match="columns beside the detector"):
+        _beam("parallel", 1e6)
+
+
+def test_one_column_and_one_direction():
+    with pytest.raises(GeometryError, match="one column"):
+        choose_grid(Scan(np.ones((5, 1), np.float32), ParallelBeam(angles=np.arange(5.0), columns=1, pixel=1.0)), 16)
+    scan = disc(replace(_beam("parallel", 31.5), angles=np.array([0.3, 0.3, 0.3 + np.pi])), 8.0)
+    assert any("All 3 views are of one direction" in text for text in doubts_of_field(scan, choose_grid(scan, 16)))
+
+
+def test_a_detector_inside_the_object_is_refused():
+    angles = np.linspace(0, 2 * np.pi, 20, endpoint=False)
+    fan = FanBeam(angles=angles, columns=COLUMNS, pixel=0.5, source_to_axis=80.0, source_to_detector=86.0)
+    scan = disc(fan, 8.0)
+    with pytest.raises(GeometryError, match="inside the object"):
+        doubts_of_field(scan, choose_grid(scan, 16))
+    assert doubts_of_field(disc(fan, 4.0), choose_grid(scan, 16)) == ()
