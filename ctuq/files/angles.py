@@ -15,6 +15,7 @@ _NEAR = 0.02
 _GOLDEN = np.pi * np.array([3 - np.sqrt(5), np.sqrt(5) - 1, (np.sqrt(5) - 1) / 2])
 _SAME = 1e-6
 _ONE_TURN = 1.01
+_MANY_TURNS = 200 * np.pi
 _FEWEST = 10
 _LARGEST = 1 << 24
 _ASK = "give 'angles' in degrees in a geometry file"
@@ -53,7 +54,7 @@ def angles_of(values: ArrayLike, unit: str, source: str) -> tuple[NDArray[np.flo
     span = f"{angles.min():.4g} to {angles.max():.4g}"
     if looks_like_radians(angles):
         return angles, (f"The angles have no unit and are taken as radians, as they run from {span}; else {_ASK}.",)
-    if np.ptp(angles) <= _TWO_TURNS:
+    if np.ptp(angles) <= _TWO_TURNS or _round_as_radians_only(angles):
         raise InputError(f"The {angles.size} angles of '{source}' run from {span} without a unit, degrees or radians; {_ASK}.")
     return np.deg2rad(angles), ()
 
@@ -89,6 +90,22 @@ def looks_like_radians(angles: NDArray) -> bool:
     even = sorted_steps.max() <= 4 * step
     return even and any(
         abs(reach - arc) <= _NEAR * arc for reach in (np.ptp(angles), np.ptp(angles) + step) for arc in (np.pi, _TURN)
+    )
+
+
+def _round_as_radians_only(angles: NDArray) -> bool:
+    """Whether even steps fill half turns of radians, or are round in radians' degrees, and neither holds of degrees."""
+    steps = np.diff(angles)
+    step = abs(float(np.mean(steps)))
+    if steps.size < 3 or np.ptp(steps) > 1e-3 * step or np.ptp(angles) > _MANY_TURNS:
+        return False
+    reach = float(np.ptp(angles)) + step
+
+    def even(value: float, unit: float) -> bool:
+        return abs(value / unit - round(value / unit)) * unit < 2e-6 * value
+
+    return (even(reach, np.pi) or even(np.rad2deg(step), 0.05)) and not any(
+        even(*pair) for pair in ((step, 0.001), (reach, 1.0), (reach - step, 1.0))
     )
 
 

@@ -214,6 +214,6 @@ def _can_stay(raw: Raw, geometry: Geometry) -> NDArray[np.bool_]:
 
 def _without_empty_views(values: NDArray) -> NDArray:
     """Line integrals with NaN for views of zeros, which are missing unless the object is so small that it casts few shadows."""
-    empty = ~values.any(axis=1)
+    empty = ~np.any(values, axis=1)
     shadows = float(np.median(np.mean(values[~empty] != 0, axis=1))) if not empty.all() else 0.0
     return np.where(empty[:, None], np.nan, values) if shadows > _SHADOWS else values

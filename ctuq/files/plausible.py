@@ -15,6 +15,7 @@ _DRIFT = 0.02
 _SATURATED = 1e-3
 _ODD_VIEW, _FEW_ODD = 0.5, 0.2
 _EVEN = 0.15
+_FAR_BELOW = 0.1
 _BITS = (8, 10, 12, 14, 16)
 
 
@@ -28,6 +29,7 @@ def doubts_of_values(raw: Raw) -> tuple[str, ...]:
     """
     if raw.kind_of_values == "log":
         return _doubts_of_integrals(raw)
+    _refuse_wrapped(raw)
     no_darks = "The file has no darks: the detector is taken to count 0 without beam; else give 'dark' in a geometry file."
     dark = no_darks if raw.kind_of_values == "counts" and raw.darks is None else ""
     return tuple(text for text in (dark, _saturation(raw), _drift(raw)) if text)
@@ -102,6 +104,17 @@ def _brightest_at_the_edges(rays: NDArray, finite: NDArray) -> bool:
     low, high = np.percentile(finite, [1, 99])
     edges = [float(np.nanmedian(rays[:, :2])), float(np.nanmedian(rays[:, -2:]))]
     return bool(rays.shape[1] >= 8 and low >= 0 and min(edges) > 0.9 * high and low < 0.8 * min(edges))
+
+
+def _refuse_wrapped(raw: Raw) -> None:
+    """Refuse counts far below 0, as unsigned numbers are that were read as signed ones."""
+    values = np.asarray(raw.values, np.float64)
+    low = float(np.nanpercentile(values, 1)) if np.isfinite(values).any() else 0.0
+    if low < 0 and -low > _FAR_BELOW * float(np.nanmax(np.abs(values))):
+        raise InputError(
+            f"its {raw.kind_of_values} go down to {low:.4g}, far below 0: unsigned numbers may have been saved as signed "
+            "ones, or these are line integrals ('values: log'); save them anew, or say what they are in a geometry file."
+        )
 
 
 def _odd_views(projections: NDArray, good: NDArray[np.bool_]) -> str:

@@ -55,7 +55,7 @@ def millimetres(value: float, unit: str, what: str) -> float | None:
         If the unit is not known.
     """
     word = _word(unit)
-    if word in _NO_SIZE:
+    if word in _NO_SIZE or word.removesuffix("s") in _NO_SIZE:
         return None
     factor = _known(word, _LENGTHS)
     if factor is None:

@@ -216,6 +216,13 @@ def _parts(folder: Path, *, other: float = 1.0, pixel: float = PIXEL) -> list[Pa
     ]
 
 
+def _elsewhere(folder: Path) -> list[Path]:
+    objects = ((0.05, 2, 1, 4),), ((0.05, -3, -2, 4),)
+    return [
+        dxchange(folder / f"{n}.h5", counted(integrals(discs=discs))[n::2], DEGREES[n::2]) for n, discs in enumerate(objects)
+    ]
+
+
 def files() -> list[Kind]:
     return [
         Kind("a virtual dataset, whole", _virtual, "image"),
@@ -230,5 +237,6 @@ def files() -> list[Kind]:
         Kind("groups in capitals", _capitals, "image"),
         Kind("two halves of a scan, the axis to be found", _parts, "image", "found at column"),
         Kind("parts of different objects", lambda f: _parts(f, other=1.6), "warned", "differently"),
+        Kind("parts of one kind at different places", _elsewhere, "warned", "strays"),
         Kind("parts of different detectors", lambda f: _parts(f, pixel=0.4), "refused", "detector"),
     ]

@@ -24,7 +24,7 @@ COUNTS = counted(integrals())
 LINES = integrals()
 
 
-def _unit(word: str, value: float) -> Make:
+def _unit(word: str, value: float | bytes) -> Make:
     name = "measurement/instrument/detector/actual_pixel_size_x"
     nodes: dict[str, Any] = {"unit": word, name: value}
     return lambda folder: dxchange(folder / "a.h5", **nodes)
@@ -49,6 +49,7 @@ def units() -> list[Kind]:
         Kind("pixel of 1 pixel", _unit("pixel", 1.0), "warned", "no pixel size"),
         Kind("pixel in metres without saying so", _unit("", 3e-4), "image", "taken as metres"),
         Kind("pixel without a unit", _unit("", 0.3), "refused", "without a unit"),
+        Kind("pixel as a text", _unit("", np.bytes_("0.3 mm")), "refused", "no number"),
         Kind("pixel of 1e-300 mm", _unit("mm", 1e-300), "refused", "1e-300"),
         Kind("pixel of the camera and its lens", _lens, "image", "magnification of 10"),
         Kind(
@@ -72,6 +73,7 @@ def _turned(degrees: np.ndarray, unit: str = "deg", stored: np.ndarray | None = 
 def angles() -> list[Kind]:
     golden = np.arange(VIEWS) * 180 * (3 - 5**0.5)
     turns = np.arange(100) * 18.2
+    three = np.arange(96) * 11.25
     turn = np.arange(VIEWS) * 360.0 / VIEWS
     slow = np.arange(VIEWS) * 0.2
     coarse = np.repeat(np.arange(0, 180, 7.5), 2)
@@ -98,6 +100,7 @@ def angles() -> list[Kind]:
             "warned",
             "may have been radians",
         ),
+        Kind("three turns of radians without a unit", _turned(three, "", np.deg2rad(three)), "refused", "degrees or radians"),
         Kind("golden angles without a unit, in radians", _turned(golden, "", np.deg2rad(golden)), "image", "radians"),
         Kind("golden angles", _turned(golden), "image", "turns"),
         Kind("five turns", _turned(turns), "image", "turns"),

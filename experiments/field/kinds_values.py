@@ -90,6 +90,7 @@ def values() -> list[Kind]:
         Kind("nothing but NaN", lambda folder: array(folder / "a.npz", np.nan * LINES), "refused", "NaN"),
         Kind("flats without darks", lambda f: dxchange(f / "a.h5", **{"exchange/data_dark": None}), "warned", "no darks"),
         Kind("flats among the views", lambda f: dxchange(f / "a.h5", _with_flats()), "warned", "2 of 48 views"),
+        Kind("unsigned counts saved as signed ones", _wrapped, "refused", "far below 0"),
         Kind("a row of air", lambda f: dxchange(f / "a.h5", counted(0 * LINES)), "warned", "no shadow"),
         Kind("a scale of 0", lambda folder: array(folder / "a.npz", LINES, "scale: 0\n"), "refused", "scale"),
         Kind(
@@ -115,6 +116,11 @@ def _without_view(value: float) -> np.ndarray:
     values = LINES.copy()
     values[7] = value
     return values
+
+
+def _wrapped(folder: Path) -> Path:
+    bright = {"exchange/data_white": flats(2 * BEAM + DARK), "exchange/data_dark": flats(DARK)}
+    return dxchange(folder / "a.h5", (2 * COUNTS).astype("u2").view("i2"), **bright)
 
 
 def _with_flats() -> np.ndarray:

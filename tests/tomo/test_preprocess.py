@@ -4,7 +4,7 @@ import pytest
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import ParallelBeam, VolumeGrid
 from ctuq.tomo.phantoms import PHANTOMS
-from ctuq.tomo.preprocess import projections_from_counts, repaired, spikes
+from ctuq.tomo.preprocess import open_beams, projections_from_counts, repaired, spikes, where_an_object_can_stay
 from ctuq.tomo.simulate import RelativeNoise, simulate
 
 
@@ -132,3 +132,42 @@ def test_whole_scans_are_left_alone(name, views, noise):
     scan = simulate(lambda n: PHANTOMS[name](n, rng), geometry, VolumeGrid((32, 32), 1.0), RelativeNoise(noise), rng=rng)
     fixed = repaired(scan.projections)
     assert fixed.bad == 0 and np.array_equal(fixed.projections, scan.projections) and np.all(fixed.weights == 1)
+
+
+def test_the_open_beam_is_interpolated_between_the_times_of_its_flats():
+    views, flats = 10, np.array([[100.0], [102.0], [60.0], [20.0]])
+    beams = open_beams(flats, np.array([0, 0, 5, 10]), views)
+    np.testing.assert_allclose(beams[:, 0], np.interp(np.arange(views), [-0.5, 4.5, 9.5], [101, 60, 20]))
+    np.testing.assert_allclose(open_beams(flats[:2], np.array([0, 0]), views), [[101]])
+
+
+def test_counts_under_a_falling_beam_give_their_line_integrals():
+    p, fall = _smooth(), np.linspace(1, 0.7, 40)
+    flats = np.stack([np.full(60, 1e4), np.full(60, 1e4 * (0.7 - 0.3 / 39))])
+    counts = 1e4 * fall[:, None] * np.exp(-p)
+    corrected = projections_from_counts(counts, flats, flats_after=np.array([0.5, 40.5]))
+    np.testing.assert_allclose(corrected.projections, p, atol=1e-9)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.01])
+def test_a_column_is_kept_where_an_object_can_stay(noise):
+    p = _smooth() + noise * np.random.default_rng(0).normal(size=(40, 60))
+    wire = p.copy()
+    wire[:, 30] += 0.8
+    angles = np.linspace(0, np.pi, 40, endpoint=False)
+    kept = repaired(wire, keep=where_an_object_can_stay(angles, 60, axis=30.0))
+    assert kept.bad == 0 and kept.suspects == (30,) and np.array_equal(kept.projections, wire)
+    elsewhere = repaired(wire, keep=where_an_object_can_stay(angles, 60, axis=45.0))
+    assert elsewhere.bad == 40 and elsewhere.suspects == ()
+
+
+def test_an_object_can_stay_in_more_columns_the_less_the_beam_turns():
+    counts = [where_an_object_can_stay(np.linspace(0, np.deg2rad(arc), 9), 400, 200.0).sum() for arc in (360, 180, 90, 20)]
+    assert counts == sorted(counts) and counts[0] < 8 and counts[-1] > 150
+
+
+def test_a_column_that_nothing_crosses_is_not_taken_for_a_stuck_one():
+    p = np.tile(np.sqrt(np.maximum(0, 1 - np.linspace(-1.2, 1.2, 61) ** 2)), (40, 1))
+    for view in range(40):
+        p[view, 20 + 2 * (view % 10)] += 1.0
+    assert repaired(p).bad == 0

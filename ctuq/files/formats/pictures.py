@@ -1,5 +1,6 @@
 """Pictures (TIFF, PNG): bare numbers that a geometry file makes a scan of."""
 
+import io
 import re
 import struct
 import zlib
@@ -81,7 +82,7 @@ def _is_tiff(path: Path) -> bool:
             start = file.read(4)
     except OSError:
         return path.suffix.lower() in (".tif", ".tiff")
-    return start[:2] in (b"II", b"MM") or path.suffix.lower() in (".tif", ".tiff")
+    return start in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
 def _tiff(path: Path) -> NDArray:
@@ -115,7 +116,7 @@ def _png(path: Path) -> NDArray:
     width, height = struct.unpack(">II", content[16:24])
     refuse_bomb(8 * width * height, len(content), f"'{path}'")
     require_room((height, width), 8, f"'{path}'", "cut it to the columns that are needed")
-    return np.asarray(imread(path))
+    return np.asarray(imread(io.BytesIO(path.read_bytes())))
 
 
 def _names(path: Path, told: Pictures) -> list[Path]:
