@@ -49,7 +49,7 @@ def units() -> list[Kind]:
         Kind("pixel of 1 pixel", _unit("pixel", 1.0), "warned", "no pixel size"),
         Kind("pixel in metres without saying so", _unit("", 3e-4), "image", "taken as metres"),
         Kind("pixel without a unit", _unit("", 0.3), "refused", "without a unit"),
-        Kind("pixel as a text", _unit("", np.bytes_("0.3 mm")), "refused", "no number"),
+        Kind("pixel as a text", _unit("", np.bytes_("0.3 mm")), "warned", "no pixel size"),
         Kind("pixel of 1e-300 mm", _unit("mm", 1e-300), "refused", "1e-300"),
         Kind("pixel of the camera and its lens", _lens, "image", "magnification of 10"),
         Kind(

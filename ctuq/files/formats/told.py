@@ -44,8 +44,6 @@ class Told:
         """A pixel size; without a unit metres where that is a pixel's size, else in doubt."""
         value, unit = number_of(data), unit_of(data)
         if value is None:
-            if data.dtype.kind not in "iuf":
-                self.doubts["pixel"] = f"The pixel size in '{self.path}' is no number; give 'pixel' in mm in a geometry file."
             return
         try:
             size = value * _METRE if not unit.strip() else millimetres(value, unit, f"The pixel size in '{self.path}'")
