@@ -23,7 +23,8 @@ from ctuq.tomo import ParallelBeam, Scan, radians, ray_transform
 from ctuq.tomo.simulate import phantom_scan
 from ctuq.uncertainty.estimate import fit_evidence
 from ctuq.uncertainty.model import image_model
-from ctuq.uncertainty.posterior import ImagePosterior, SolvedRays
+from ctuq.uncertainty.posterior import ImagePosterior
+from ctuq.uncertainty.solved import SolvedRays
 
 DIP = DIPOptions(network=UNetOptions(channels=(8, 8), skips=(4,)), iterations=80, check_every=20)
 OPTIONS = ReconstructOptions(size=16, samples=64, dip=DIP, device="cpu")

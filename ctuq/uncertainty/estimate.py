@@ -17,10 +17,11 @@ from ctuq.scores.gaussian import gaussian_scores
 from ctuq.stages import Stages
 from ctuq.uncertainty.calibration import Scales, learn_scales
 from ctuq.uncertainty.model import ImageModel
-from ctuq.uncertainty.posterior import ImagePosterior, SolvedRays
+from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.prior import FLOORS, ImagePrior
 from ctuq.uncertainty.result import Calibration
 from ctuq.uncertainty.route import EVIDENCE_RAYS, Route, route
+from ctuq.uncertainty.solved import SolvedRays
 
 _FLOOR_SHAPE = 0.5
 # Over the target's variance. Of several variances the exact search finds the better maxima from little noise; samples at a

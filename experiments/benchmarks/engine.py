@@ -21,7 +21,8 @@ from ctuq.scores.gaussian import image_scores
 from ctuq.uncertainty.estimate import Evidence, fit_evidence
 from ctuq.uncertainty.factor import rank_of
 from ctuq.uncertainty.model import ImageModel, image_model
-from ctuq.uncertainty.posterior import ImagePosterior, SolvedRays
+from ctuq.uncertainty.posterior import ImagePosterior
+from ctuq.uncertainty.solved import SolvedRays
 
 _SAMPLES = 256
 

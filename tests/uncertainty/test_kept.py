@@ -8,7 +8,8 @@ import ctuq
 from ctuq.errors import InputError
 from ctuq.tomo import VolumeGrid
 from ctuq.uncertainty.kept import KeptCovariance, cosine_waves, waves_of
-from ctuq.uncertainty.posterior import ImagePosterior, SolvedRays
+from ctuq.uncertainty.posterior import ImagePosterior
+from ctuq.uncertainty.solved import SolvedRays
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from ctuq.linops.sparse import SparseRows
 from ctuq.uncertainty import posterior as module
 from ctuq.uncertainty.factor import PRIORS
 from ctuq.uncertainty.kept import cosine_waves
-from ctuq.uncertainty.posterior import ImagePosterior, SolvedRays
+from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.route import NOISE_BY
+from ctuq.uncertainty.solved import SolvedRays
 
 
 def close(a, b, tolerance=1e-5):
