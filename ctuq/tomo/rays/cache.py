@@ -4,8 +4,10 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,6 +20,8 @@ _log = logging.getLogger(__name__)
 # Raised whenever build_matrix gives other numbers for the same geometry.
 _BUILDER = 1
 _KEEP_BYTES = 4 * 2**30
+_LEFT = 3600.0
+"""Seconds after which nobody is writing a file any more."""
 
 
 def default_directory() -> Path:
@@ -81,7 +85,11 @@ def _write(path: Path, matrix: sp.csr_array) -> None:
 
 
 def _forget_oldest(directory: Path) -> None:
-    """Remove the files used longest ago until the rest fits."""
+    """Remove the files used longest ago until the rest fits, and what processes that were killed left half-written."""
+    for left in directory.glob("part-*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > _LEFT:
+                left.unlink()
     files = sorted(directory.glob("ray-*.npz"), key=lambda file: file.stat().st_mtime, reverse=True)
     total = np.cumsum([file.stat().st_size for file in files])
     for file, size in list(zip(files, total, strict=True))[1:]:

@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import numpy as np
@@ -271,3 +272,12 @@ def test_the_cache_forgets_what_was_used_longest_ago(tmp_path, monkeypatch):
     ray_transform(GRID, FAN, cache=tmp_path)
     ray_transform(GRID, PARALLEL, cache=tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_a_killed_process_left_half_written_in_the_cache_is_removed_in_time(tmp_path):
+    old, young = tmp_path / "part-old", tmp_path / "part-young"
+    for left in (old, young):
+        left.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    ray_transform(GRID, FAN, cache=tmp_path)
+    assert young.exists() and not old.exists()
