@@ -96,8 +96,10 @@ def browser(folder: Path) -> Iterator[Browser]:
         _wait(base)
         session = Browser(base).command("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
         page = Browser(f"{base}/session/{session}")
-        yield page
-        page.command("DELETE", "")
+        try:
+            yield page
+        finally:
+            page.command("DELETE", "")
     finally:
         driver.terminate()
         driver.wait()

@@ -83,6 +83,9 @@ def read_own_nxtomo(path: Path, row: int | None) -> Raw:
         ours: Any = file[_OURS]
         tree = records.tree_in(ours, path)
         projections = -np.log(data[2:, row])
+    lost = [name for name in ("weights", "geometry", "grid", "provenance", "truth") if name not in tree]
+    if lost:
+        raise InputError(f"'{path}' is an NXtomo of ctuq with its '{lost[0]}' missing; write it again.")
     weights, rows = tree["weights"], data.shape[1]
     if weights is not None and (not isinstance(weights, np.ndarray) or weights.ndim != 3 or weights.shape[1] != rows):
         raise InputError(f"'{path}' has weights that are not of its projections; write the file again.")
