@@ -3,11 +3,14 @@
 import math
 from dataclasses import dataclass
 
-import scipy.linalg.lapack
+import numpy as np
 import torch
+from scipy.linalg import get_lapack_funcs
 from torch import Tensor
 
 from ctuq.errors import CtuqError
+
+_spotrf, _spotrs = get_lapack_funcs(("potrf", "potrs"), dtype=np.float32)
 
 
 def stable_cholesky(covariance: Tensor) -> Tensor:
@@ -44,14 +47,14 @@ class FactorInPlace:
         if matrix.device.type != "cpu":
             L, fault = torch.linalg.cholesky_ex(matrix)
             return None if fault else cls(L.T)
-        factor, fault = scipy.linalg.lapack.spotrf(matrix.numpy().T, lower=1, clean=0, overwrite_a=1)
+        factor, fault = _spotrf(matrix.numpy().T, lower=1, clean=0, overwrite_a=1)
         return None if fault else cls(torch.from_numpy(factor.T))
 
     def solve(self, b: Tensor) -> Tensor:
         """``matrix^-1 b`` for each row of a float32 (k, n)."""
         if b.device.type != "cpu":
             return torch.cholesky_solve(b.T, self.lower.T).T
-        value, _ = scipy.linalg.lapack.spotrs(self.lower.numpy().T, b.contiguous().numpy().T, lower=1)
+        value, _ = _spotrs(self.lower.numpy().T, b.contiguous().numpy().T, lower=1)
         return torch.from_numpy(value.T)
 
 

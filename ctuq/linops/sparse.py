@@ -138,7 +138,7 @@ class SparseRows:
 
     def _product(self, left: sp.csr_array, right: sp.csr_array, v: Tensor, dtype: torch.dtype) -> Tensor:
         # Sparse times sparse by SciPy: a pixel meets few rays. As blocks of dense rows it took ten times as long at 256^2.
-        n = left.shape[0]
+        n = int(left.indptr.size) - 1
         scaled = sp.csr_array(right.multiply(v.double().cpu().numpy()[:, None]))
         out = torch.empty(n, n, dtype=dtype, device=self.device)
         step = max(1, _BLOCK_BYTES // (8 * n))
