@@ -7,7 +7,7 @@ from linear_models import fitted
 from ctuq.errors import InputError
 from ctuq.laplace.priors.diagonal import DiagonalPrior, FilterProcess, blocks_prior, g_prior, isotropic, layerwise
 from ctuq.laplace.tangent.likelihoods import Categorical
-from ctuq.laplace.tangent.model import jacobian_of as linear_model
+from ctuq.laplace.tangent.model import linearise as linear_model
 from ctuq.linops.gaussian import log_evidence
 from ctuq.linops.jacobian.network import Block, jacobian_of
 from ctuq.recon.unet import UNet, UNetOptions
