@@ -31,6 +31,7 @@ from ctuq.uncertainty.route import DRAWS, EXACT_WORK
 from ctuq.uncertainty.solved import SolvedRays
 
 _BATCH = 64
+_FEWEST, _PIXELS = 8, 2**21
 _MISSED = 0.4
 
 
@@ -117,6 +118,14 @@ class ImagePosterior:
 
     def times(self, images: Tensor) -> Tensor:
         """``P x`` for each row of images (k, d), float64; without the network."""
+        return torch.cat([self._times(part) for part in images.split(self._together)])
+
+    @property
+    def _together(self) -> int:
+        """Images in a batch: of 512 x 512 pixels, 64 latent vectors in float64 take half a GiB, and there are ten of them."""
+        return min(_BATCH, max(_FEWEST, _PIXELS // len(self._v)))
+
+    def _times(self, images: Tensor) -> Tensor:
         given, basis = self.given, self.model.factor.basis
         # F Z F^T and not C - C X C: a posterior variance a millionth of the prior's would drown in float32's rounding of F.
         x = images.double()
@@ -132,8 +141,8 @@ class ImagePosterior:
     def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:
         """``n`` draws of the image minus its mean, (n, y, x), float32."""
         parts = [torch.empty(0, *self.model.image.shape)]
-        for start in range(0, n, _BATCH):
-            draws = Draws.of(self.given.system.problem, min(_BATCH, n - start), rng=rng)
+        for start in range(0, n, self._together):
+            draws = Draws.of(self.given.system.problem, min(self._together, n - start), rng=rng)
             found = condition(self.given.system, draws, self.given, with_mode=False)
             parts.append(self.model.push(found.samples).float())
         return torch.cat(parts)
@@ -221,8 +230,8 @@ class ImagePosterior:
         """``b^T delta`` (k, d) of draws ``delta ~ N(0, K^-1)``, in batches."""
         out = []
         rank, pixels = self.model.factor.rank, len(self._v)
-        for start in range(0, DRAWS, _BATCH):
-            draws = Draws.of(self.given.system.problem, min(_BATCH, DRAWS - start), rng=self._rng)
+        for start in range(0, DRAWS, self._together):
+            draws = Draws.of(self.given.system.problem, min(self._together, DRAWS - start), rng=self._rng)
             found = condition(self.given.system, draws, self.given, with_mode=False)
             out.append(found.pull[:, rank : rank + pixels].float())
         return out

@@ -92,7 +92,7 @@ def route(pixels: int, rays: int, fitted: int, weights: int, *, components: int 
         _factor_bytes(pixels, rays, weights, rank, components), _evidence_bytes(pixels, fitted, rank, evidence, exact_evidence)
     )
     posterior = _noise_bytes(unknowns, noise_by) + 8 * 4 * rays * rank + 8 * 1024 * (rays + rank)
-    posterior += 8 * 64 * (3 * pixels + rank) * 3 + 4 * pixels * rank * (rank < pixels)
+    posterior += 8 * min(64, 2**21 / pixels) * (3 * pixels + rank) * 10 + 8 * 512 * pixels + 4 * pixels * rank * (rank < pixels)
     return Route(pixels, rays, fitted, weights, rank, exact_evidence, noise_by, exact_std, int(max(peak, posterior)))
 
 
