@@ -243,7 +243,7 @@ def test_resumed_run_keeps_its_number_of_threads(scan, tmp_path):
 
 def test_an_image_that_cannot_fit_is_refused_before_anything_is_begun(scan, tmp_path, monkeypatch):
     monkeypatch.setattr("ctuq.linops.memory.available_memory", lambda device: 2**30)
-    with pytest.raises(ResourceError, match="4096 x 4096 pixels needs about 64"):
+    with pytest.raises(ResourceError, match="4096 x 4096 pixels needs about 69"):
         reconstruct(scan, options=replace(OPTIONS, size=4096), checkpoint=tmp_path / "checkpoint.h5")
     assert list(tmp_path.iterdir()) == []
 

@@ -27,11 +27,8 @@ from ctuq.recon.dip import Data, DIPState, Generator, generator, trial_step
 from ctuq.recon.holdout import default_views, held_views, split, useful_views
 from ctuq.recon.outside import outside_rays
 from ctuq.scores.gaussian import (
-    PATCHES,
     image_scores,
-    joint_log_likelihood,
-    patch_log_likelihood,
-    sampled_patch_log_likelihood,
+    patch_scores,
     truth_scores,
 )
 from ctuq.stages import Stages
@@ -310,7 +307,7 @@ def _assembled(run: Run, base: Result, model: ImageModel, found: ErrorBars) -> R
     if base.truth is not None:
         small = raw.size <= _DENSE_PIXELS
         covariance = scale**2 * posterior.covariance().cpu().numpy() if small else None
-        scores["truth"] = truth_scores(mean, std, base.truth) | _patches(base.truth - mean, covariance, deviations)
+        scores["truth"] = truth_scores(mean, std, base.truth) | patch_scores(base.truth - mean, covariance, deviations)
         scores["truth_raw"] = truth_scores(mean, raw, base.truth)
     evidence = found.evidence
     notes = () if evidence.converged else ("The evidence did not converge: its hyperparameters are the best that were met.",)
@@ -338,13 +335,6 @@ def _assembled(run: Run, base: Result, model: ImageModel, found: ErrorBars) -> R
         scores=scores,
         warnings=base.warnings + notes,
     )
-
-
-def _patches(error: NDArray, covariance: NDArray | None, deviations: NDArray) -> dict[str, float]:
-    if covariance is None:
-        return {f"log_likelihood_patch_{p}": sampled_patch_log_likelihood(error, deviations, p) for p in PATCHES}
-    scores = {f"log_likelihood_patch_{p}": patch_log_likelihood(error, covariance, p) for p in PATCHES}
-    return scores | {"log_likelihood_full": joint_log_likelihood(error.ravel(), covariance) / error.size}
 
 
 def _split(options: ReconstructOptions, scan: Scan) -> _Views:

@@ -124,6 +124,14 @@ def sampled_patch_log_likelihood(error: NDArray, deviations: NDArray, patch: int
     return total / error.size
 
 
+def patch_scores(error: NDArray, covariance: NDArray | None, deviations: NDArray) -> dict[str, float]:
+    """Log-likelihoods in nats a pixel on patches of all `PATCHES`, by the whole covariance or, without it, by samples."""
+    if covariance is None:
+        return {f"log_likelihood_patch_{p}": sampled_patch_log_likelihood(error, deviations, p) for p in PATCHES}
+    scores = {f"log_likelihood_patch_{p}": patch_log_likelihood(error, covariance, p) for p in PATCHES}
+    return scores | {"log_likelihood_full": joint_log_likelihood(error.ravel(), covariance) / error.size}
+
+
 def joint_log_likelihood(error: NDArray, covariance: NDArray) -> float:
     """Log density in nats of ``error`` under N(0, covariance); rounding directions get float64's rounding error."""
     covariance = np.asarray(covariance, np.float64)

@@ -213,7 +213,7 @@ STARTS = {
     "--roi 1,2": "left, right, bottom and top",
     "--retrain-every sometimes": "whole number",
     "--retrain-every 0": "whole number",
-    "--size 1": "at least 2 pixels",
+    "--size 1": "2 to 16384 pixels",
     "--dose-budget=-2": "budget",
     "--columns 0": "how wide the detector is",
     "--exposures nothing.txt": "nothing.txt",
