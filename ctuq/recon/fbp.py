@@ -10,7 +10,7 @@ from ctuq.recon.redundancy import ray_weights
 from ctuq.tomo.coverage import detector_columns
 from ctuq.tomo.geometry import FanBeam, Geometry, VolumeGrid, full_turn
 from ctuq.tomo.rays.transform import RayTransform
-from ctuq.tomo.shadow import air_below, edge_columns, goes_on
+from ctuq.tomo.shadow import CUT, air_below, edge_columns, goes_on
 
 _WINDOWS = {
     "ram-lak": np.ones_like,
@@ -101,7 +101,7 @@ def _cut_ends(y: Tensor) -> NDArray[np.bool_]:
         return np.zeros((*values.shape[:-1], 2), bool)
     both = values[..., : 2 * n], values[..., ::-1][..., : 2 * n]
     edge, inner = (np.stack([each[..., part].mean(-1) for each in both], axis=-1) for part in (slice(n), slice(n, None)))
-    return goes_on(edge, inner, n, np.array([air_below(each, n) for each in values])[:, None, None])
+    return goes_on(edge, inner, n, np.array([air_below(each, n, CUT) for each in values])[:, None, None])
 
 
 def _continued(y: Tensor, cut: NDArray[np.bool_]) -> tuple[Tensor, int]:

@@ -47,3 +47,16 @@ def test_a_detector_of_one_column_has_edges_too():
 def test_an_object_that_ends_just_at_an_edge_is_seen_whole():
     assert shadow_of(_disc(31.5, radius=32.0)).cut == (False, False)
     assert shadow_of(_disc(31.5, radius=36.0)).cut == (True, True)
+
+
+@pytest.mark.parametrize("level", [0.02, 0.04, 0.06])
+def test_air_that_does_not_read_zero_cuts_no_object_off(level):
+    x = np.linspace(-1.6, 1.6, 96)
+    disc = 2 * np.sqrt(np.maximum(1 - x**2, 0))
+    y = np.tile(disc, (40, 1)) + 2 * level * np.random.default_rng(0).uniform(0.5, 1, (40, 1))
+    assert shadow_of(y).cut == (False, False)
+
+
+def test_a_disc_that_is_a_little_too_wide_is_cut_off():
+    x = np.linspace(-0.95, 0.95, 96)
+    assert shadow_of(np.tile(2 * np.sqrt(1 - x**2), (40, 1))).cut == (True, True)
