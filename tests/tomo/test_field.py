@@ -1,12 +1,15 @@
 """What an image shows by default, by wish, and what is told of what it leaves out."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from discs import disc
 
+from ctuq import read
 from ctuq.errors import GeometryError, InputError
+from ctuq.files import demo_scan
 from ctuq.tomo.axis import with_axis_column
 from ctuq.tomo.field import choose_grid, doubts_of_field, outline_of, reaches_beyond
 from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
@@ -108,3 +111,13 @@ def test_a_detector_inside_the_object_is_refused():
     with pytest.raises(GeometryError, match="inside the object"):
         doubts_of_field(scan, choose_grid(scan, 16))
     assert doubts_of_field(disc(fan, 4.0), choose_grid(scan, 16)) == ()
+
+
+def test_the_shipped_scans_are_whole_in_their_fields():
+    data = Path(__file__).resolve().parents[2] / "data"
+    walnut, disc = read(demo_scan()), read(sorted((data / "htc2022").glob("htc2022_ta_*-*.mat")))
+    for scan in (walnut, walnut.select(np.arange(0, 120, 12)), disc, read(data / "tooth" / "tooth.h5")):
+        grid = choose_grid(scan, 64)
+        assert outline_of(scan).cut == ()
+        assert not reaches_beyond(scan, grid)
+        assert doubts_of_field(scan, grid) == ()
