@@ -1,3 +1,6 @@
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +8,8 @@ import torch
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians
 
 torch.set_num_threads(1)
+# Tests of experiments find them here; behind all else, so that an installed ctuq is the one that is tested.
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 
 @pytest.fixture

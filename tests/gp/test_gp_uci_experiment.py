@@ -3,21 +3,16 @@
 import csv
 import gzip
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from ctuq import CtuqError
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from experiments.uci import __main__ as uci  # noqa: E402
-from experiments.uci import table  # noqa: E402
-from experiments.uci.contestants import Budget  # noqa: E402
-from experiments.uci.sets import load, names  # noqa: E402
+from experiments.uci import __main__ as uci
+from experiments.uci import table
+from experiments.uci.contestants import Budget
+from experiments.uci.sets import load, names
 
 OURS = ("auto", "cholesky", "cg", "blocks", "sdd", "sgd", "inducing")
 
