@@ -64,8 +64,8 @@ class SparseMatrix:
 class SparseRows:
     """A CSR matrix (m, d) and its transpose as torch tensors: products, blocks of dense columns, and ``M diag(v) M^T``.
 
-    Built once from SciPy's matrix; from then on nothing leaves torch. Products are in float64, because the evidence takes the
-    logarithm of a difference of nearly equal numbers; `fast` ones in float32 take a third of the time.
+    Built once from SciPy's matrix; products never leave torch, Gram matrices are SciPy's. Products are in float64, because the
+    evidence takes the logarithm of a difference of nearly equal numbers; `fast` ones in float32 take a third of the time.
 
     Parameters
     ----------

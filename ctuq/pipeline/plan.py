@@ -146,11 +146,9 @@ def _solve(route: Route, speeds: Speeds) -> float:
     n = min(route.rays, route.pixels)
     if route.noise_by == "cg":
         return _CG_STEPS * speeds.rays
-    return (
-        2 * speeds.rays + 2.0 * n * n * speeds.flop
-        if route.noise_by == "float64"
-        else _ROUNDS * (2 * speeds.rays + n * n * speeds.flop)
-    )
+    if route.noise_by == "float32":
+        return _ROUNDS * (2 * speeds.rays + n * n * speeds.flop)
+    return 2 * speeds.rays + 2.0 * n * n * speeds.flop
 
 
 def _held(route: Route, speeds: Speeds, r: int) -> float:

@@ -119,11 +119,9 @@ class NoiseSolve:
             N = self._gram(torch.float64)
             self.factor = torch.linalg.cholesky(N, out=N)
             return
-        self._correct = self._by_conjugate_gradients()
-        if noise_by == "float32":
-            narrow = FactorInPlace.of(self._gram(torch.float32))
-            # None where rounding to float32 left N without a Cholesky factor.
-            self._correct = self._correct if narrow is None else self._by_factor(narrow)
+        # None where rounding to float32 left N without a Cholesky factor.
+        narrow = FactorInPlace.of(self._gram(torch.float32)) if noise_by == "float32" else None
+        self._correct = self._by_conjugate_gradients() if narrow is None else self._by_factor(narrow)
 
     def _by_factor(self, narrow: FactorInPlace) -> Callable[[Tensor], Tensor]:
         matrix, root, size = self._matrix, self._root.float(), self._v.sqrt().float()

@@ -1,14 +1,14 @@
 """A process killed anywhere in a command leaves the session as it was or as it was to become, and it goes on."""
 
 import importlib
-import io
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+from killing import at_call, die, half_written
+from killing import killed as died
 from scanner import measure, piloted, places, start
 
 from ctuq.design.session import file as sessionfile
@@ -16,42 +16,6 @@ from ctuq.design.session.plan import learning_due
 from ctuq.design.session.session import Session
 from ctuq.pipeline import checkpoint
 from ctuq.records import files as records
-
-
-def die(*_, **__):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def at_call(owner, name, number):
-    """Die when a function is called for the ``number``-th time."""
-    called, original = [], getattr(owner, name)
-
-    def function(*arguments, **named):
-        called.append(0)
-        return die() if len(called) == number else original(*arguments, **named)
-
-    setattr(owner, name, function)
-
-
-def half_written(number):
-    """Die when half of the ``number``-th file is on the disk."""
-    called, original = [], records.write_whole
-
-    def write_whole(path, fill):
-        called.append(0)
-        if len(called) < number:
-            return original(path, fill)
-
-        def half(target):
-            whole = io.BytesIO()
-            fill(whole)
-            target.write(whole.getvalue()[: len(whole.getvalue()) // 2])
-            target.flush()
-            die()
-
-        return original(path, half)
-
-    records.write_whole = write_whole
 
 
 def renamed(number):
@@ -98,14 +62,14 @@ POINTS = {
     "reading the ray transform": lambda: patched("ray transform"),
     "taking in": lambda: patched("intake"),
     "before the first write": lambda: patched("write"),
-    "within the first write": lambda: half_written(1),
+    "within the first write": lambda: half_written(records, 1),
     "before the first rename": lambda: patched("rename"),
     "after the first rename": lambda: renamed(1),
     "learning": lambda: patched("learn"),
     "keeping the model": lambda: half_kept(1),
     "keeping the third array": lambda: half_kept(3),
     "before the second write": lambda: patched("write", 2),
-    "within the second write": lambda: half_written(2),
+    "within the second write": lambda: half_written(records, 2),
     "before the second rename": lambda: patched("rename", 2),
     "after the second rename": lambda: renamed(2),
     "clearing the cache": lambda: patched("forget", 1),
@@ -114,15 +78,7 @@ POINTS = {
 
 def killed(point, work):
     """Run ``work`` in a child that dies at a point; whether it did."""
-    child = os.fork()
-    if child == 0:
-        try:
-            point()
-            work()
-        finally:
-            os._exit(7)
-    _, status = os.waitpid(child, 0)
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    return died(lambda: (point(), work()))
 
 
 @pytest.fixture(scope="module")

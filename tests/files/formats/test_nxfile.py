@@ -3,19 +3,11 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
+from scans import assert_equal
 
 from ctuq.errors import InputError
 from ctuq.files import describe, read, write_nxtomo
 from ctuq.tomo.axis import axis_column, with_axis_column
-from ctuq.tomo.scan import Scan
-
-
-def assert_equal(a: Scan, b: Scan) -> None:
-    assert a.geometry == b.geometry and a.grid == b.grid and a.provenance == b.provenance
-    for name in ("projections", "weights", "truth"):
-        one, other = getattr(a, name), getattr(b, name)
-        assert (one is None) == (other is None)
-        assert one is None or (one.dtype == other.dtype and np.array_equal(one, other)), name
 
 
 @pytest.mark.parametrize("which", ["fan_scan", "counted"])
