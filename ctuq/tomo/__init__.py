@@ -4,10 +4,14 @@ from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam, VolumeGrid, defa
 from ctuq.tomo.rays.backends import ray_transform
 from ctuq.tomo.rays.transform import RayTransform, adjoint_mismatch, require_exact_transpose
 from ctuq.tomo.scan import Provenance, Scan
+from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D
 
 __all__ = [
+    "ConeBeam",
     "FanBeam",
+    "FreeBeam",
     "Geometry",
+    "Parallel3D",
     "ParallelBeam",
     "Provenance",
     "RayTransform",

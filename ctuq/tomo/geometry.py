@@ -31,12 +31,13 @@ class VolumeGrid:
     voxel : float
         Edge of a voxel in mm.
     centre : tuple of float
-        Position of the grid's centre in mm, ``(x, y)`` or ``(x, y, z)``; the rotation axis is at the origin.
+        Position of the grid's centre in mm, ``(x, y)`` or ``(x, y, z)``; the rotation axis is at the origin. A volume's z is
+        0 where it is left out.
 
     Raises
     ------
     GeometryError
-        If the shape is not two or three positive integers, or the voxel size is not positive.
+        If the shape is not two or three positive integers, the voxel size is not positive, or the centre is no such point.
     """
 
     shape: tuple[int, ...]
@@ -51,6 +52,10 @@ class VolumeGrid:
             raise GeometryError(f"A grid needs 2 or 3 positive sizes, got {self.shape}.")
         if not (np.isfinite(self.voxel) and self.voxel > 0):
             raise GeometryError(f"The voxel size must be a positive number of mm, got {self.voxel}.")
+        if len(self.shape) == 3 and len(self.centre) == 2:
+            object.__setattr__(self, "centre", (*self.centre, 0.0))
+        if len(self.centre) != len(self.shape) or not np.isfinite(self.centre).all():
+            raise GeometryError(f"The centre of a grid {self.shape} is one number of mm for each axis, got {self.centre}.")
 
     @property
     def size(self) -> int:
@@ -186,7 +191,7 @@ class ParallelBeam(Beam):
         return self._positions(columns) - self.axis_offset
 
     def vectors(self) -> NDArray[np.float64]:
-        along, across = _frame(self.angles)
+        along, across = frame(self.angles)
         return _vectors(along, (self.detector_offset - self.axis_offset) * across, self.pixel * across, self.pixel)
 
 
@@ -241,7 +246,7 @@ class FanBeam(Beam):
         return (self.source_to_axis * slope - self.axis_offset) / np.hypot(1.0, slope)
 
     def vectors(self) -> NDArray[np.float64]:
-        along, across = _frame(self.angles)
+        along, across = frame(self.angles)
         source = -self.source_to_axis * along - self.axis_offset * across
         centre = (self.source_to_detector - self.source_to_axis) * along
         centre = centre + (self.detector_offset - self.axis_offset) * across
@@ -274,13 +279,16 @@ def default_grid(geometry: Geometry, size: int) -> VolumeGrid:
     return VolumeGrid((size, size), geometry.field_of_view / size)
 
 
-def _freeze(geometry: Beam) -> None:
-    angles = np.array(geometry.angles, dtype=np.float64).reshape(-1)
+def frozen_angles(angles: Sequence[float] | NDArray) -> NDArray[np.float64]:
+    """Angles in radians that nobody can change.
+
+    Raises
+    ------
+    GeometryError
+        If there is none, some are not finite, or they span more than two turns.
+    """
+    angles = np.array(angles, dtype=np.float64).reshape(-1)
     angles.flags.writeable = False
-    object.__setattr__(geometry, "angles", angles)
-    object.__setattr__(geometry, "columns", int(geometry.columns))
-    for name in _lengths(geometry):
-        object.__setattr__(geometry, name, float(getattr(geometry, name)))
     if angles.size == 0:
         raise GeometryError("No angle is left in this geometry; select at least one view.")
     if not np.isfinite(angles).all():
@@ -290,6 +298,14 @@ def _freeze(geometry: Beam) -> None:
             f"The angles span {np.ptp(angles):.1f} rad, more than two turns: they look like degrees; "
             "convert them with ctuq.radians(...)."
         )
+    return angles
+
+
+def _freeze(geometry: Beam) -> None:
+    object.__setattr__(geometry, "angles", frozen_angles(geometry.angles))
+    object.__setattr__(geometry, "columns", int(geometry.columns))
+    for name in _lengths(geometry):
+        object.__setattr__(geometry, name, float(getattr(geometry, name)))
     lengths = [getattr(geometry, name) for name in _lengths(geometry)]
     if not np.isfinite(lengths).all():
         raise GeometryError("Some lengths of the geometry are not finite numbers of mm.")
@@ -314,7 +330,7 @@ def _lengths(geometry: Beam) -> list[str]:
     return [f.name for f in fields(geometry) if f.name not in ("angles", "columns")]
 
 
-def _frame(angles: NDArray) -> tuple[NDArray, NDArray]:
+def frame(angles: NDArray) -> tuple[NDArray, NDArray]:
     """Unit vectors along the central ray and along the detector's columns, each (angle, 2)."""
     sin, cos = np.sin(angles), np.cos(angles)
     return np.stack([-sin, cos], axis=1), np.stack([cos, sin], axis=1)

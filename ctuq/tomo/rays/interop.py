@@ -83,7 +83,7 @@ def to_tomosipo(grid: VolumeGrid, geometry: Geometry) -> tuple[Any, Any]:
     GeometryError
         If the grid is not an image.
     """
-    ts = _tomosipo()
+    ts = tomosipo()
     if len(grid.shape) != 2:
         raise GeometryError(f"{type(geometry).__name__} projects images (y, x); the grid has {len(grid.shape)} axes.")
     left, right, bottom, top = grid.extent
@@ -106,7 +106,7 @@ def from_tomosipo(volume: Any, projection: Any) -> tuple[VolumeGrid, Geometry]:
     GeometryError
         If there are several slices or rows, voxels are not cubes, or the scan is not circular about the z axis.
     """
-    _tomosipo()
+    tomosipo()
     if volume.shape[0] != 1 or projection.det_shape[0] != 1:
         raise GeometryError(
             f"Only one slice and one detector row are read, not {volume.shape[0]} and {projection.det_shape[0]}."
@@ -149,7 +149,14 @@ def _dot(a: NDArray, b: NDArray) -> NDArray:
     return (a * b).sum(axis=1)
 
 
-def _tomosipo() -> ModuleType:
+def tomosipo() -> ModuleType:
+    """The module tomosipo.
+
+    Raises
+    ------
+    BackendError
+        If it is not installed, with the command that installs it.
+    """
     try:
         import tomosipo  # pyright: ignore[reportMissingImports]
     except ImportError as error:

@@ -1,0 +1,320 @@
+"""Geometries of volumes: area detectors in cone beams, parallel beams and free vectors, millimetres and radians.
+
+All say themselves as ASTRA's vectors: for each view the source (or the direction of the rays), the detector's centre, the step
+from column to column and the step from row to row, each (x, y, z). Angles, columns and offsets are those of the fan and the
+parallel beam (`ctuq.tomo.geometry`); rows run upwards along +z, the rotation axis. See ``docs/conventions.md``.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq.errors import GeometryError
+from ctuq.tomo.geometry import MOST_PIXELS, FanBeam, ParallelBeam, frame, frozen_angles
+
+_STEEPEST = np.deg2rad(80)
+_TURN = 2 * np.pi
+_FLAT = 1e-9
+
+
+class AreaBeam(ABC):
+    """What every geometry with an area detector tells."""
+
+    rows: int
+    columns: int
+    angles: Any
+
+    @property
+    def diverging(self) -> bool:
+        """Whether rays come from a point."""
+        return False
+
+    @property
+    def n_angles(self) -> int:
+        """Number of views."""
+        return len(self.angles)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the projections, ``(row, angle, column)``."""
+        return self.rows, self.n_angles, self.columns
+
+    @abstractmethod
+    def vectors(self) -> NDArray[np.float64]:
+        """Rows of 12: source (or ray direction), detector centre, step along columns, step along rows; (x, y, z), mm."""
+
+    @abstractmethod
+    def subset(self, indices: Sequence[int] | NDArray) -> Self:
+        """The geometry of the chosen views, in the order given."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))  # pyright: ignore[reportArgumentType]
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Circular(AreaBeam):
+    """What geometries share in which the detector goes round the axis."""
+
+    angles: NDArray[np.float64]
+    rows: int
+    columns: int
+    pixel: float
+    row_pixel: float | None = None
+    detector_offset: float = 0.0
+    row_offset: float = 0.0
+    axis_offset: float = 0.0
+    roll: float = 0.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "angles", frozen_angles(self.angles))
+        object.__setattr__(self, "row_pixel", self.pixel if self.row_pixel is None else self.row_pixel)
+        for f in fields(self):
+            if f.name != "angles":
+                kind = int if f.name in ("rows", "columns") else float
+                object.__setattr__(self, f.name, kind(getattr(self, f.name)))
+        _ = self.plane  # what a fan refuses, a cone does
+        if not 1 <= self.rows <= MOST_PIXELS:
+            raise GeometryError(f"A detector has 1 to {MOST_PIXELS} rows, got {self.rows}.")
+        if not (np.isfinite(self.row_pitch) and self.row_pitch > 0):
+            raise GeometryError(f"The rows' pitch must be a positive number of mm, got {self.row_pitch}.")
+        if not (np.isfinite(self.row_offset) and abs(self.roll) <= _TURN):
+            raise GeometryError(
+                f"The detector's row offset (mm) and roll (radians) must be finite, the roll at most a turn; got "
+                f"{self.row_offset:g} and {self.roll:g}."
+            )
+
+    @property
+    def row_pitch(self) -> float:
+        """Pitch of the detector's rows, mm on the detector."""
+        return self.pixel if self.row_pixel is None else self.row_pixel
+
+    @property
+    @abstractmethod
+    def plane(self) -> FanBeam | ParallelBeam:
+        """The beam in the plane z = 0, of a detector that stands upright."""
+
+    @property
+    @abstractmethod
+    def upright(self) -> bool:
+        """Whether the detector's rows are stacked along the rotation axis, without roll or tilt."""
+
+    @property
+    def heights(self) -> tuple[float, float]:
+        """Lowest and highest z at the rotation axis that an upright detector sees, mm."""
+        half = self.rows * self.row_pitch / 2
+        scale = self.plane.magnification
+        return (self.row_offset - half) / scale, (self.row_offset + half) / scale
+
+    def subset(self, indices: Sequence[int] | NDArray) -> Self:
+        return replace(self, angles=self.angles[np.asarray(indices)])
+
+    def _rolled(self, across: NDArray, up: NDArray) -> tuple[NDArray, NDArray]:
+        cos, sin = np.cos(self.roll), np.sin(self.roll)
+        return self.pixel * (cos * across + sin * up), self.row_pitch * (cos * up - sin * across)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ConeBeam(_Circular):
+    """A point source and a flat area detector, both turning about the axis.
+
+    Parameters
+    ----------
+    angles : array of float
+        Angles in radians, counter-clockwise, in the order they were measured.
+    rows, columns : int
+        Number of detector pixels.
+    pixel : float
+        Pitch of the columns in mm, on the detector.
+    row_pixel : float, optional
+        Pitch of the rows; by default that of the columns.
+    source_to_axis, source_to_detector : float
+        Distances in mm along the central ray, which meets the axis' line at z = 0.
+    detector_offset, row_offset : float
+        From the central ray to the detector's centre along columns and rows, mm on the detector.
+    axis_offset : float
+        Shift of the rotation axis along the columns' direction, mm at the axis.
+    roll : float
+        Turn of the detector in its own plane about its centre, counter-clockwise as the source sees it, radians.
+    tilt, yaw : float
+        Turns of the detector about its row and its column through the centre, radians: a positive tilt leans its upper rows, a
+        positive yaw its higher columns away from the source.
+
+    Raises
+    ------
+    GeometryError
+        As `FanBeam`; also for rows, pitches, offsets and turns that cannot be.
+    """
+
+    source_to_axis: float
+    source_to_detector: float
+    tilt: float = 0.0
+    yaw: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not max(abs(self.tilt), abs(self.yaw)) < _STEEPEST:
+            raise GeometryError(
+                f"The detector's tilt and yaw must be below 80 degrees (in radians), got {self.tilt:g} and {self.yaw:g} rad."
+            )
+
+    @property
+    def diverging(self) -> bool:
+        return True
+
+    @property
+    def plane(self) -> FanBeam:
+        return FanBeam(
+            angles=self.angles,
+            columns=self.columns,
+            pixel=self.pixel,
+            detector_offset=self.detector_offset,
+            axis_offset=self.axis_offset,
+            source_to_axis=self.source_to_axis,
+            source_to_detector=self.source_to_detector,
+        )
+
+    @property
+    def upright(self) -> bool:
+        return max(abs(self.roll), abs(self.tilt), abs(self.yaw)) < _FLAT
+
+    def vectors(self) -> NDArray[np.float64]:
+        along, across, up = _frame(self.angles)
+        source = -self.source_to_axis * along - self.axis_offset * across
+        centre = (self.source_to_detector - self.source_to_axis) * along
+        centre = centre + (self.detector_offset - self.axis_offset) * across + self.row_offset * up
+        sin, cos = np.sin(self.yaw), np.cos(self.yaw)
+        behind = cos * along - sin * across
+        leaning = np.cos(self.tilt) * up + np.sin(self.tilt) * behind
+        return np.hstack([source, centre, *self._rolled(cos * across + sin * along, leaning)])
+
+    def raised(self, heights: NDArray) -> "FreeBeam":
+        """Source and detector raised by so many mm in each view: a helix for ``pitch * turns``.
+
+        Parameters
+        ----------
+        heights : array, shape (angle,)
+        """
+        table = self.vectors()
+        table[:, [2, 5]] += np.asarray(heights, np.float64).reshape(-1, 1)
+        return FreeBeam(table=table, rows=self.rows, columns=self.columns)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Parallel3D(_Circular):
+    """Parallel rays onto a flat area detector, square to them; the rotation axis may lean (laminography).
+
+    Parameters
+    ----------
+    angles, rows, columns, pixel, row_pixel, detector_offset, row_offset, axis_offset, roll
+        As `ConeBeam`.
+    axis_tilt : float
+        Radians by which the axis' upper end leans towards the detector: rays rise so much along z.
+
+    Raises
+    ------
+    GeometryError
+        As `ParallelBeam`; also for rows, pitches, offsets and turns that cannot be.
+    """
+
+    axis_tilt: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not abs(self.axis_tilt) < np.pi / 2:
+            raise GeometryError(f"The axis' tilt must be below a right angle (in radians), got {self.axis_tilt:g} rad.")
+
+    @property
+    def plane(self) -> ParallelBeam:
+        return ParallelBeam(
+            angles=self.angles,
+            columns=self.columns,
+            pixel=self.pixel,
+            detector_offset=self.detector_offset,
+            axis_offset=self.axis_offset,
+        )
+
+    @property
+    def upright(self) -> bool:
+        return max(abs(self.roll), abs(self.axis_tilt)) < _FLAT
+
+    def vectors(self) -> NDArray[np.float64]:
+        along, across, up = _frame(self.angles)
+        sin, cos = np.sin(self.axis_tilt), np.cos(self.axis_tilt)
+        ray, up = cos * along + sin * up, cos * up - sin * along
+        centre = (self.detector_offset - self.axis_offset) * across + self.row_offset * up
+        return np.hstack([ray, centre, *self._rolled(across, up)])
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FreeBeam(AreaBeam):
+    """Any source and any flat detector in each view, as ASTRA's ``cone_vec`` and ``parallel3d_vec``.
+
+    Parameters
+    ----------
+    table : array, shape (angle, 12)
+        Source (or ray direction), detector centre, step along columns, step along rows; (x, y, z), mm.
+    rows, columns : int
+    is_cone : bool
+        Whether the first three numbers are a source; else rays run along them.
+
+    Raises
+    ------
+    GeometryError
+        If there is no view, a number is not finite, or rays run along a detector.
+    """
+
+    table: NDArray[np.float64]
+    rows: int
+    columns: int
+    is_cone: bool = True
+
+    def __post_init__(self):
+        table = np.array(self.table, dtype=np.float64)
+        if table.ndim != 2 or table.shape[1] != 12 or not len(table):
+            raise GeometryError(f"Free vectors are a table of 12 numbers for each view, got the shape {table.shape}.")
+        if not np.isfinite(table).all():
+            raise GeometryError("Some of the vectors are not finite numbers of mm.")
+        if not (1 <= self.rows <= MOST_PIXELS and 1 <= self.columns <= MOST_PIXELS):
+            raise GeometryError(f"A detector has 1 to {MOST_PIXELS} rows and columns, got {self.rows} and {self.columns}.")
+        first, centre, column, row = np.split(table, 4, axis=1)
+        ray = centre - first if self.is_cone else first
+        lengths = np.linalg.norm(ray, axis=1) * np.linalg.norm(column, axis=1) * np.linalg.norm(row, axis=1)
+        along = np.abs((np.cross(column, row) * ray).sum(axis=1)) <= _FLAT * lengths
+        if along.any():
+            raise GeometryError(
+                f"In {along.sum()} of {len(table)} views the rays run along the detector, or it has pixels without an area."
+            )
+        table.flags.writeable = False
+        object.__setattr__(self, "table", table)
+
+    @property
+    def diverging(self) -> bool:
+        return self.is_cone
+
+    @property
+    def angles(self) -> NDArray[np.float64]:
+        """Directions of the columns in the plane of x and y, radians: the angles where the scan is circular."""
+        return np.arctan2(self.table[:, 7], self.table[:, 6])
+
+    def vectors(self) -> NDArray[np.float64]:
+        return self.table.copy()
+
+    def subset(self, indices: Sequence[int] | NDArray) -> Self:
+        return replace(self, table=self.table[np.asarray(indices)])
+
+
+VolumeGeometry = ConeBeam | Parallel3D | FreeBeam
+
+
+def _frame(angles: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Unit vectors along the central ray, along the columns and upwards, each (angle, 3)."""
+    along, across = (np.pad(vector, ((0, 0), (0, 1))) for vector in frame(angles))
+    return along, across, np.broadcast_to([0.0, 0.0, 1.0], along.shape)
