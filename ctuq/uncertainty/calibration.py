@@ -4,26 +4,85 @@ The network was fitted to the same rays that the evidence sees, so its error bar
 computed from fitted rays can show it. Held-out views can.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.optimize
+import scipy.special
 from numpy.typing import NDArray
 
-_IMAGE_PRIOR_SD = 1.0
-_NOISE_PRIOR_SD = 1.0
-_NODES, _REACH = 41, 6.0
+from ctuq.scores.gaussian import Z95
+
+_NODES, _PASSES, _NEGLIGIBLE = 41, 3, 18.0
+_WIDEST = 12.0
+_RAYS = 256
+_LOW, _HIGH = 0.05, 0.95
+_UNKNOWN = (math.nan, math.nan)
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ScalePrior:
+    """Gaussians of the logarithms of both scales, that of the image's cut off below ``lowest``."""
+
+    image_sd: float = 1.0
+    noise_sd: float = 1.0
+    lowest: float = 0.0
+    image_mean: float = 0.0
+    noise_mean: float = 0.0
 
 
 @dataclass(frozen=True)
 class Scales:
-    """Factors on the image covariance and on the noise variance, and the sd of their logarithms."""
+    """Factors on the image covariance and on the noise variance, the sd of their logarithms, and what that leaves open.
+
+    ``cover_68`` and ``cover_95`` are the 90 % ranges of the share of rays like the held-out ones that the nominal intervals
+    hold; NaN where that was not computed.
+    """
 
     image: float
     noise: float
     log_image_sd: float
     log_noise_sd: float
+    cover_68: Range = _UNKNOWN
+    cover_95: Range = _UNKNOWN
+
+
+@dataclass(frozen=True, eq=False)
+class ScalePosterior:
+    """What held-out rays say of both scales, on a grid of their logarithms.
+
+    Parameters
+    ----------
+    log_image : array, shape (i,)
+    log_noise : array, shape (j,)
+    weights : array, shape (i, j)
+        Sum to 1.
+    """
+
+    log_image: NDArray[np.float64]
+    log_noise: NDArray[np.float64]
+    weights: NDArray[np.float64]
+
+    def summary(self) -> tuple[Range, Range]:
+        """Median and standard deviation of the logarithm of each scale."""
+        first, second = (_summary(x, self.weights.sum(1 - i)) for i, x in enumerate((self.log_image, self.log_noise)))
+        return first, second
+
+    def coverage(self, scales: Range, image_variance: NDArray, noise_variance: NDArray, half_width: float) -> Range:
+        """90 % range of the share of rays inside ``half_width`` standard deviations by these two scales.
+
+        If the scales are really (a, b), a ray whose variance is taken for v lies inside with the probability
+        ``erf(half_width sqrt(v / 2 (a p + b s)))``; its mean over the rays has the posterior of (a, b).
+        """
+        few = np.linspace(0, image_variance.size - 1, min(image_variance.size, _RAYS)).round().astype(int)
+        p, s = image_variance.ravel()[few], noise_variance.ravel()[few]
+        taken = half_width * np.sqrt((scales[0] * p + scales[1] * s) / 2)
+        a, b = np.exp(self.log_image), np.exp(self.log_noise)[:, None]
+        inside = np.array([scipy.special.erf(taken / np.sqrt(x * p + b * s)).mean(axis=1) for x in a])
+        return _quantile(inside, self.weights, _LOW), _quantile(inside, self.weights, _HIGH)
 
 
 def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDArray) -> Scales:
@@ -43,40 +102,84 @@ def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDA
     Returns
     -------
     Scales
-        Medians, and standard deviations of the logarithms, by quadrature.
+        Medians, standard deviations of the logarithms, and what nominal intervals then cover, by quadrature.
     """
-    r2 = residual.astype(np.float64) ** 2
     p, s = image_variance.astype(np.float64), noise_variance.astype(np.float64)
-    temper = 1 / correlation_time(residual / np.sqrt(p + s))
-
-    def loss(x: NDArray) -> float:
-        v = np.exp(x[0]) * p + np.exp(x[1]) * s
-        prior = 0.5 * (x[0] / _IMAGE_PRIOR_SD) ** 2 + 0.5 * (x[1] / _NOISE_PRIOR_SD) ** 2
-        return float(temper * 0.5 * np.sum(r2 / v + np.log(v)) + prior)
-
-    best = _minimum(loss)
-    sd = np.sqrt(np.diag(np.linalg.inv(_hessian(loss, best))))
-    first, last = np.maximum(best - _REACH * sd, [0.0, -np.inf]), best + _REACH * sd
-    axes = [np.linspace(low, high, _NODES) for low, high in zip(first, last, strict=True)]
-    losses = np.array([[loss(np.array([log_a, log_b])) for log_b in axes[1]] for log_a in axes[0]])
-    weights = np.exp(losses.min() - losses)
-    (image, image_sd), (noise, noise_sd) = (_summary(x, weights.sum(1 - i)) for i, x in enumerate(axes))
-    return Scales(float(np.exp(image)), float(np.exp(noise)), image_sd, noise_sd)
+    found = scale_posterior(residual, p, s)
+    (image, image_sd), (noise, noise_sd) = found.summary()
+    scales = (math.exp(image), math.exp(noise))
+    cover_68, cover_95 = (found.coverage(scales, p, s, half_width) for half_width in (1.0, Z95))
+    return Scales(*scales, image_sd, noise_sd, cover_68, cover_95)
 
 
-def _minimum(loss: Callable[[NDArray], float]) -> NDArray:
-    """The smallest of several local minima with a non-negative log image scale."""
-    starts = [np.array([a, 0.0]) for a in (0.5, 2.0, 4.0)]
-    bounds = [(0.0, None), (None, None)]
-    return min((scipy.optimize.minimize(loss, x, method="L-BFGS-B", bounds=bounds) for x in starts), key=lambda f: f.fun).x
+def scale_posterior(
+    residual: NDArray, image_variance: NDArray, noise_variance: NDArray, prior: ScalePrior | None = None, *, rest: float = 1.0
+) -> ScalePosterior:
+    """The posterior of both scales, on a grid that closes in on it.
+
+    Parameters
+    ----------
+    residual, image_variance, noise_variance : array, shape (views, columns)
+        Of the held-out rays.
+    prior : ScalePrior, optional
+    rest : float
+        Tempers the likelihood further: how many times fewer facts the rays are than their correlation along the detector says.
+    """
+    prior = ScalePrior() if prior is None else prior
+    r2 = residual.astype(np.float64).ravel() ** 2
+    p, s = (v.astype(np.float64) for v in (image_variance, noise_variance))
+    temper = 1 / (rest * correlation_time(residual / np.sqrt(p + s)))
+    p, s = p.ravel(), s.ravel()
+
+    def losses(log_image: NDArray, log_noise: NDArray) -> NDArray:
+        rows = []
+        for first in log_image:
+            v = math.exp(first) * p + np.exp(log_noise)[:, None] * s
+            rows.append(0.5 * temper * np.sum(r2 / v + np.log(v), axis=1))
+        from_image = ((log_image - prior.image_mean) / prior.image_sd) ** 2
+        from_noise = ((log_noise - prior.noise_mean) / prior.noise_sd) ** 2
+        return np.array(rows) + 0.5 * (from_image[:, None] + from_noise)
+
+    edges = ((max(prior.lowest, -_WIDEST), _WIDEST), (-_WIDEST, _WIDEST))
+    for _ in range(_PASSES - 1):
+        edges = _narrowed(edges, losses)
+    axes = _nodes(edges)
+    height = losses(*axes)
+    weights = np.exp(height.min() - height)
+    # Trapezoidal rule: a cut-off prior's first node counts half.
+    weights[[0, -1]] /= 2
+    weights[:, [0, -1]] /= 2
+    return ScalePosterior(*axes, weights / weights.sum())
 
 
-def _summary(x: NDArray, density: NDArray) -> tuple[float, float]:
-    """Median and standard deviation of a density on an even grid."""
-    share = np.cumsum((density[1:] + density[:-1]) / 2)
-    median = float(np.interp(0.5 * share[-1], np.insert(share, 0, 0.0), x))
-    mean = np.average(x, weights=density)
-    return median, float(np.sqrt(np.average((x - mean) ** 2, weights=density)))
+def _nodes(edges: tuple[Range, Range]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.linspace(*edges[0], _NODES), np.linspace(*edges[1], _NODES)
+
+
+def _narrowed(edges: tuple[Range, Range], losses: Callable[[NDArray, NDArray], NDArray]) -> tuple[Range, Range]:
+    """Edges of the part where a density is not negligible, a node more on each side."""
+    axes = _nodes(edges)
+    height = losses(*axes)
+    near = height - height.min() < _NEGLIGIBLE
+
+    def part(x: NDArray, kept: NDArray) -> Range:
+        found = np.flatnonzero(kept)
+        return float(x[max(found[0] - 1, 0)]), float(x[min(found[-1] + 1, _NODES - 1)])
+
+    return part(axes[0], near.any(axis=1)), part(axes[1], near.any(axis=0))
+
+
+def _summary(values: NDArray, weights: NDArray) -> Range:
+    """Median and standard deviation."""
+    mean = np.average(values, weights=weights)
+    return _quantile(values, weights, 0.5), float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
+
+
+def _quantile(values: NDArray, weights: NDArray, level: float) -> float:
+    """Of weighted values."""
+    order = np.argsort(values, axis=None)
+    share = np.cumsum(weights.ravel()[order])
+    return float(np.interp(level * share[-1], share - weights.ravel()[order] / 2, values.ravel()[order]))
 
 
 def correlation_time(rows: NDArray) -> float:
@@ -94,14 +197,3 @@ def correlation_time(rows: NDArray) -> float:
             break
         total += 2 * correlation**2
     return total
-
-
-def _hessian(function, x: NDArray, step: float = 1e-2) -> NDArray:
-    n = len(x)
-    out = np.empty((n, n))
-    eye = np.eye(n) * step
-    for i in range(n):
-        for j in range(n):
-            corners = [function(x + a * eye[i] + b * eye[j]) * a * b for a in (-1, 1) for b in (-1, 1)]
-            out[i, j] = sum(corners) / (4 * step**2)
-    return out

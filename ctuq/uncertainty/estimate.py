@@ -246,6 +246,8 @@ def _calibrate(given: SolvedRays, y: Tensor, held_out: NDArray[np.int64], unseen
         raw=gaussian_scores(residual.cpu(), raw.cpu()),
         calibrated=gaussian_scores(residual.cpu(), calibrated.cpu()),
         predictions=np.stack([columns(v) for v in (measured, predicted, raw.sqrt(), calibrated.sqrt())]).astype(np.float32),
+        cover_68=scales.cover_68,
+        cover_95=scales.cover_95,
     )
     return scales, calibration, correction
 

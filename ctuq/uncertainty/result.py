@@ -25,11 +25,14 @@ class Calibration:
     image_scale, noise_scale : float
         Factors on the image covariance and on the noise variance.
     log_image_scale_sd, log_noise_scale_sd : float
-        Standard deviation of the logarithm of each, from the curvature of the likelihood over views.
+        Standard deviation of the logarithm of each.
     raw, calibrated : mapping of str to float
         Predictive scores of the held-out rays (`ctuq.scores.gaussian.gaussian_scores`) before and after.
     predictions : array of float32, shape (4, views, columns)
         Measured, predicted, raw std and calibrated std of each held-out ray.
+    cover_68, cover_95 : tuple of float
+        90 % range of the share of unseen rays that the 68 and 95 % intervals cover, as few held-out views leave the scales
+        unsure; NaN in results of an older ctuq.
     """
 
     views: tuple[int, ...]
@@ -40,6 +43,8 @@ class Calibration:
     raw: Mapping[str, float]
     calibrated: Mapping[str, float]
     predictions: NDArray[np.float32]
+    cover_68: tuple[float, float] = (float("nan"), float("nan"))
+    cover_95: tuple[float, float] = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -64,6 +64,8 @@ def result(scan) -> Result:
         raw={"log_likelihood": -0.41, "rms_z": 2.2, "cover_68": 0.37, "cover_95": 0.65},
         calibrated=figures,
         predictions=np.stack([measured, predicted, spread / 2.2, spread]).astype(np.float32),
+        cover_68=(0.614, 0.742),
+        cover_95=(0.884, 0.971),
     )
     steps = np.arange(0, 1000, 25)
     return Result(

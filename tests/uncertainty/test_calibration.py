@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import scipy.signal
+import scipy.stats
 
-from ctuq.uncertainty.calibration import correlation_time, learn_scales
+from ctuq.uncertainty.calibration import correlation_time, learn_scales, scale_posterior
 
 
 @pytest.fixture
@@ -48,6 +49,42 @@ def test_fewer_views_say_less(normal):
     residual, p, s = draws(4.0, 1.0, 60, normal)
     few, many = learn_scales(residual[:2], p[:2], s[:2]), learn_scales(residual, p, s)
     assert few.log_image_sd > 3 * many.log_image_sd
+
+
+def test_range_of_coverage_holds_as_often_as_it_says(normal):
+    """Scales drawn from their prior, four views from the scales: the true coverage of the intervals lies in its range."""
+    inside = []
+    for _ in range(150):
+        image, noise = np.exp(np.abs(normal.standard_normal())), np.exp(normal.standard_normal())
+        residual, p, s = draws(image, noise, 4, normal)
+        found = learn_scales(residual, p, s)
+        ratio = (found.image * p + found.noise * s) / (image * p + noise * s)
+        for (low, high), half in ((found.cover_68, 1.0), (found.cover_95, 1.959964)):
+            covered = np.mean(2 * scipy.stats.norm.cdf(half * np.sqrt(ratio)) - 1)
+            inside.append(low <= covered <= high)
+    assert 0.83 < np.mean(inside) < 0.96
+
+
+def test_range_of_coverage_shrinks_to_the_nominal_one_with_many_views(normal):
+    residual, p, s = draws(4.0, 1.0, 400, normal)
+    few, many = learn_scales(residual[:2], p[:2], s[:2]), learn_scales(residual, p, s)
+    for found, nominal in ((many.cover_68, 0.683), (many.cover_95, 0.95)):
+        assert found[0] <= nominal <= found[1]
+        assert found[1] - found[0] < 0.03
+    assert few.cover_68[1] - few.cover_68[0] > 3 * (many.cover_68[1] - many.cover_68[0])
+
+
+def test_posterior_of_the_scales_is_prior_times_tempered_likelihood(normal):
+    residual, p, s = draws(3.0, 0.5, 3, normal)
+    found = scale_posterior(residual, p, s)
+    a, b = np.exp(found.log_image)[:, None, None], np.exp(found.log_noise)[None, :, None]
+    v = a * p.ravel() + b * s.ravel()
+    density = -0.5 * (residual.ravel() ** 2 / v + np.log(v)).sum(-1) / correlation_time(residual / np.sqrt(p + s))
+    density -= 0.5 * (found.log_image[:, None] ** 2 + found.log_noise**2)
+    inner = (slice(1, -1), slice(1, -1))
+    expected = np.exp(density - density.max())[inner]
+    np.testing.assert_allclose(found.weights[inner] / found.weights[inner].sum(), expected / expected.sum(), atol=1e-9)
+    assert found.weights[-1].sum() + found.weights[:, [0, -1]].sum() < 1e-6
 
 
 def test_noise_scale_does_not_collapse_where_the_image_explains_everything(normal):

@@ -26,6 +26,7 @@ def result() -> Result:
     calibration = Calibration(
         (1, 3), 1.5, 0.7, 0.2, float("inf"), {"rms_z": 0.5}, {"rms_z": 1.0}, rng.normal(size=(4, 2, 12)).astype(np.float32)
     )
+    calibration = replace(calibration, cover_68=(0.6, 0.75), cover_95=(0.88, 0.97))
     return Result(
         image(),
         scan,
@@ -72,6 +73,16 @@ def _assert_equal(a: Result, b: Result):
 def test_everything_reads_back_equal(tmp_path, result):
     result.save(tmp_path / "result.h5")
     _assert_equal(result, Result.load(tmp_path / "result.h5"))
+
+
+def test_a_result_that_knew_no_ranges_of_coverage_reads_back(tmp_path, result):
+    result.save(tmp_path / "result.h5")
+    with h5py.File(tmp_path / "result.h5", "a") as file:
+        for name in ("cover_68", "cover_95"):
+            del file[f"entry/ctuq/calibration/{name}"]
+    found = Result.load(tmp_path / "result.h5").calibration
+    assert np.isnan([*found.cover_68, *found.cover_95]).all()
+    assert found.image_scale == result.calibration.image_scale
 
 
 def test_a_bare_result_reads_back_equal(tmp_path, result):

@@ -44,7 +44,7 @@ def how_sure(result: Result) -> str:
 
 
 def how_trustworthy(result: Result) -> str:
-    """One or two sentences: what the held-out views say about the intervals."""
+    """One to three sentences: what the held-out views say about the intervals."""
     if result.std is None:
         return ""
     if result.calibration is None:
@@ -54,7 +54,20 @@ def how_trustworthy(result: Result) -> str:
     return (
         f"On {views} held-out view{'s' * (views != 1)} that the network never saw, the rays missed their prediction by "
         f"{after:.2f} predicted standard deviations (rms; 1 is ideal): the uncertainty {_verdict(after)}. "
-        f"Before calibration it was {before:.2f}."
+        f"Before calibration it was {before:.2f}.{_left_open(result.calibration)}"
+    )
+
+
+def _left_open(calibration: Calibration) -> str:
+    """One sentence: what the intervals may cover, as so few views size them."""
+    if not np.isfinite(calibration.cover_95).all():
+        return ""
+    (low, high), (least, most) = calibration.cover_95, calibration.cover_68
+    views = len(calibration.views)
+    return (
+        f" As {'this view sizes' if views == 1 else f'these {views} views size'} them, the 95 % intervals of unseen rays cover "
+        f"between {100 * low:.0f} and {100 * high:.0f} %, the 68 % intervals between {100 * least:.0f} and {100 * most:.0f} % "
+        "(with a probability of 90 %)."
     )
 
 

@@ -69,6 +69,15 @@ def scale_rows(result: Result) -> Rows:
     return [(name, f"× {scale:.3g}", f"{scale * np.exp(-sd):.3g} to {scale * np.exp(sd):.3g}") for name, scale, sd in scales]
 
 
+def cover_rows(result: Result) -> Rows:
+    """Each interval of unseen rays, and the range of what it covers."""
+    found = result.calibration
+    if found is None or not np.isfinite(found.cover_95).all():
+        return []
+    ranges = (("68 % intervals", found.cover_68), ("95 % intervals", found.cover_95))
+    return [(name, f"{100 * low:.0f} to {100 * high:.0f} %") for name, (low, high) in ranges]
+
+
 def score_tables(result: Result) -> list[tuple[str, Rows, tuple[str, ...]]]:
     """Title, rows and head of each group of scores; where a group has figures from before calibration, both stand in a row."""
     scores = {name: values for name, values in result.scores.items() if values}

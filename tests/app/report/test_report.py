@@ -128,6 +128,15 @@ def test_the_summary_tells_over_confidence_from_caution(result):
     assert "nothing has checked" in how_trustworthy(Result(**{**vars(result), "calibration": None}))
 
 
+def test_the_report_says_what_intervals_may_cover(result, page):
+    assert "the 95 % intervals of unseen rays cover between 88 and 97 %" in how_trustworthy(result)
+    assert "between 88 and 97 %" in page
+    assert "<td>61 to 74 %</td>" in page and "<td>88 to 97 %</td>" in page
+    old = replace(result, calibration=replace(result.calibration, cover_68=(np.nan,) * 2, cover_95=(np.nan,) * 2))
+    assert "intervals of unseen rays" not in how_trustworthy(old)
+    assert "nan" not in how_trustworthy(old) + render_report(old, {})
+
+
 def test_the_summary_speaks_of_the_object_not_of_the_air(result):
     inside = result.truth > 0
     assert f"± {np.median(result.std[inside]):.1g} 1/mm" in how_sure(result)
