@@ -18,7 +18,12 @@ _MOST_CANDIDATES = 100_000
 
 @dataclass(frozen=True)
 class CandidateGrid:
-    """The angles a stage can stop at: ``start``, ``start + step``, ... below ``stop``; radians.
+    """The angles a stage can stop at: ``start``, ``start + step``, ... below ``stop``.
+
+    Parameters
+    ----------
+    start, stop, step : float
+        Radians.
 
     Raises
     ------
@@ -80,7 +85,13 @@ def nearest(
 
 @dataclass(frozen=True)
 class Arc:
-    """Angles from ``start`` counter-clockwise to ``stop``, ends included; radians."""
+    """Angles from ``start`` counter-clockwise to ``stop``, ends included.
+
+    Parameters
+    ----------
+    start, stop : float
+        Radians; a whole turn or more is every angle.
+    """
 
     start: float
     stop: float

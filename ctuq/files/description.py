@@ -55,6 +55,17 @@ def describe(
 ) -> tuple[Description, ...]:
     """Say what each file holds and what is missing, without correcting or reconstructing anything.
 
+    Parameters
+    ----------
+    path : path, glob pattern or sequence of paths
+    geometry, row, follow_links, entry
+        As for `ctuq.files.read`.
+
+    Returns
+    -------
+    tuple of Description
+        One for each file.
+
     Raises
     ------
     InputError
@@ -65,7 +76,15 @@ def describe(
 
 
 def description_of(raw: Raw, path: Path) -> Description:
-    """What an opened file holds, in words."""
+    """What an opened file holds, in words.
+
+    Parameters
+    ----------
+    raw : Raw
+        As `ctuq.files.opened` gives it.
+    path : Path
+        The file it is of.
+    """
     with reading(path, "a scan"):
         return _in_words(raw, path)
 

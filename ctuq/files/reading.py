@@ -78,7 +78,17 @@ def opened(
     follow_links: bool = False,
     entry: str | None = None,
 ) -> list[tuple[Path, Raw]]:
-    """What each file tells, together with its geometry file; parameters as for `read`.
+    """What each file tells, together with its geometry file.
+
+    Parameters
+    ----------
+    path, geometry, row, follow_links, entry
+        As for `read`.
+
+    Returns
+    -------
+    list of (Path, Raw)
+        Each file with what it tells.
 
     Raises
     ------
@@ -91,6 +101,12 @@ def opened(
 
 def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None) -> Scan:
     """The scan of what was `opened`.
+
+    Parameters
+    ----------
+    found : sequence of (Path, Raw)
+    axis_column : float, optional
+        Detector column of the rotation axis (0-based), instead of what the files say or a search finds.
 
     Raises
     ------

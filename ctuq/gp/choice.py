@@ -31,6 +31,21 @@ def choose(K: KernelOperator, solver: str | Method, *, rng: torch.Generator) -> 
     between it counts operations: a sketch of rank n / 64, a tenth of what the factor costs, and the largest eigenvalue of what
     it leaves out tell the steps of conjugate gradients, each of 2 n^2 for 64 right-hand sides, against n^3 / 3 of Cholesky.
 
+    Parameters
+    ----------
+    K : KernelOperator
+        Covariance of the data, with its noise.
+    solver : str or Method
+        "auto", a name of `METHODS`, or a method with settings of its own.
+    rng : torch.Generator
+        For sketches and for descents.
+
+    Returns
+    -------
+    name : str
+    inverse : Inverse
+    reason : str
+
     Raises
     ------
     InputError

@@ -82,6 +82,13 @@ class HashFeatures(Features):
 def random_features(kernel: Kernel, inputs: int, count: int, *, rng: torch.Generator) -> Features:
     """``count`` random features of a kernel on inputs of ``inputs`` columns.
 
+    Parameters
+    ----------
+    kernel : Kernel
+        A stationary one (cosines of random frequencies; Rahimi and Recht 2007) or Tanimoto (random hashes).
+    inputs, count : int
+    rng : torch.Generator
+
     Raises
     ------
     InputError

@@ -92,7 +92,21 @@ def maximise_exact(
 def maximise_on_subsets(
     kernel: Kernel, sigma2: float, x: Tensor, y: Tensor, *, rows: int = 2000, repeats: int = 1, rng: torch.Generator
 ) -> Learned:
-    """Hyperparameters of random subsets of ``rows`` data, their logarithms averaged over ``repeats``; converged if all are."""
+    """Hyperparameters of random subsets of ``rows`` data, their logarithms averaged over ``repeats``; converged if all are.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    sigma2 : float
+        Noise variance; it and the kernel are where each search begins.
+    x : Tensor, shape (n, d)
+    y : Tensor, shape (n,)
+    rows : int
+        Data of a subset.
+    repeats : int
+        How many subsets.
+    rng : torch.Generator
+    """
     check_data(kernel, sigma2, x, y)
     found = []
     for _ in range(repeats):
@@ -108,6 +122,20 @@ def exact_evidence(kernel: Kernel, sigma2: float, x: Tensor, y: Tensor) -> tuple
     """Log evidence and its gradient in (log hyperparameters of the kernel, log noise variance), float64.
 
     ``d log p = 1/2 sum (a a^T - H^-1) dH`` with ``H = K + sigma2 I``, ``a = H^-1 y``; dense Cholesky.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    sigma2 : float
+        Noise variance.
+    x : Tensor, shape (n, d)
+    y : Tensor, shape (n,)
+
+    Returns
+    -------
+    value : float
+        In nats.
+    gradient : Tensor, float64
     """
     K = KernelOperator(kernel, x, noise=sigma2).dense()
     value, L, a = log_evidence(K, y)

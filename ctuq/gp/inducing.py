@@ -154,6 +154,22 @@ def descend_inducing(
     """Coefficients ``(K_zx K_xz + sigma2 K_zz)^-1 K_zx (values + noise)`` by stochastic gradients: (k, n) to (k, m).
 
     For inducing points too many for ``n m^2`` operations; the closed form of `condition_inducing` is exact.
+
+    Parameters
+    ----------
+    posterior : InducingPosterior
+        Of n data and m inducing points.
+    values, noise : Tensor, shape (k, n)
+        Of each target: what is regressed, and a draw of the noise that perturbs it.
+    steps : int
+    batch : int
+        Data of one step.
+    rng : torch.Generator
+        For the batches.
+
+    Returns
+    -------
+    Tensor, float64, shape (k, m)
     """
     x = posterior.x.double()
 

@@ -101,6 +101,13 @@ def prior_paths(
 
     The draws share ``sets`` sets of ``features`` random features, so that the error of one set is not that of all draws.
 
+    Parameters
+    ----------
+    kernel : Kernel
+    inputs, count : int
+    rng : torch.Generator
+    features, sets : int
+
     Raises
     ------
     InputError

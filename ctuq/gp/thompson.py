@@ -124,7 +124,19 @@ def thompson(
 def drawer(
     process: GaussianProcess, parallel: int, *, rng: torch.Generator, features: int = 2000, **settings
 ) -> Callable[[Tensor, Tensor], SamplePaths]:
-    """``draw(x, y)`` of `thompson`: ``parallel`` draws of what `GaussianProcess.condition` makes of data and ``settings``."""
+    """``draw(x, y)`` of `thompson`: ``parallel`` draws of what `GaussianProcess.condition` makes of data and ``settings``.
+
+    Parameters
+    ----------
+    process : GaussianProcess
+    parallel : int
+        Draws of a round.
+    rng : torch.Generator
+    features : int
+        Random features of a prior draw.
+    **settings
+        Of `GaussianProcess.condition`.
+    """
 
     def draw(x: Tensor, y: Tensor) -> SamplePaths:
         return process.condition(x, y, rng=rng, **settings).samples(parallel, rng=rng, features=features)

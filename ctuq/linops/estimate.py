@@ -21,6 +21,11 @@ class Estimate:
     """A number with its standard error: ``value +- 1.96 error`` holds the truth 95 times of 100.
 
     For few draws the error is wider than the sample's, by Student's t distribution.
+
+    Parameters
+    ----------
+    value, error : float
+        In the same unit; an error of 0 is an exact number's.
     """
 
     value: float
@@ -29,7 +34,16 @@ class Estimate:
 
 @torch.no_grad()
 def trace(op: LinearOperator, *, rng: torch.Generator, probes: int) -> Estimate:
-    """Trace by Hutchinson's estimator, ``mean of z^T A z`` over random signs z."""
+    """Trace by Hutchinson's estimator, ``mean of z^T A z`` over random signs z.
+
+    Parameters
+    ----------
+    op : LinearOperator
+        Square.
+    rng : torch.Generator
+    probes : int
+        How many products with the operator.
+    """
     z, Az = _sign_products(op, rng, probes)
     return mean_of((z * Az).sum(1))
 
@@ -37,6 +51,14 @@ def trace(op: LinearOperator, *, rng: torch.Generator, probes: int) -> Estimate:
 @torch.no_grad()
 def diagonal(op: LinearOperator, *, rng: torch.Generator, probes: int) -> tuple[Tensor, Tensor]:
     """Diagonal by ``mean of z * A z`` over random signs z, exact for diagonal operators.
+
+    Parameters
+    ----------
+    op : LinearOperator
+        Square.
+    rng : torch.Generator
+    probes : int
+        How many products with the operator.
 
     Returns
     -------

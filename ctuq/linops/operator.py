@@ -11,7 +11,15 @@ from ctuq.errors import InputError
 
 @dataclass(frozen=True)
 class Space:
-    """The tensors that an operator acts on; batch axes stand in front of ``shape``."""
+    """The tensors that an operator acts on.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of one tensor; batch axes stand in front of it.
+    dtype : torch.dtype
+    device : torch.device
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32

@@ -1,9 +1,7 @@
 """The stages of a reconstruction, in their order."""
 
 import logging
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,10 +15,10 @@ from ctuq.errors import CtuqError, InputError
 from ctuq.linops.jacobian.network import jacobian_of, weight_names
 from ctuq.linops.memory import available_memory, require_memory
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
-from ctuq.pipeline.devices import device_of
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.plan import Plan, measure, priced
+from ctuq.pipeline.run import Run
 from ctuq.pipeline.threads import take_threads
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import Data, DIPState, Generator, generator, trial_step
@@ -31,7 +29,6 @@ from ctuq.scores.gaussian import (
     patch_scores,
     truth_scores,
 )
-from ctuq.stages import Stages
 from ctuq.tomo import ray_transform
 from ctuq.tomo.field import choose_grid, doubts_of_field, outline_of, reaches_beyond
 from ctuq.tomo.geometry import VolumeGrid
@@ -54,34 +51,6 @@ _FIT = 4096
 _LESS = "choose a smaller --size or fewer --samples"
 
 _log = logging.getLogger(__name__)
-
-
-class Run:
-    """What the stages share: options, device, random numbers, clock, what was done before, and who is told of progress."""
-
-    def __init__(self, options: ReconstructOptions, progress: Callable[[Progress], None] | None):
-        self.options = options
-        self.device = device_of(options.device)
-        self.rng = torch.Generator().manual_seed(options.seed)
-        self.timings: dict[str, float] = {}
-        self.checkpoint = Checkpoint(None, "")
-        self._tell = progress
-
-    @property
-    def stages(self) -> Stages:
-        """Products of this run that need not be made again."""
-        return self.checkpoint.stages
-
-    def tell(self, stage: str, done: int, total: int, message: str = "") -> None:
-        if self._tell is not None:
-            self._tell(Progress(stage, done, total, message))
-
-    @contextmanager
-    def clock(self, stage: str) -> Iterator[None]:
-        start, spared = time.perf_counter(), self.stages.spared
-        yield
-        spent = time.perf_counter() - start + self.stages.spared - spared
-        self.timings[stage] = self.timings.get(stage, 0.0) + spent
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,12 +165,32 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
 
 
 def match_detector(scan: Scan, grid: VolumeGrid) -> Scan:
-    """Average neighbouring columns while their rays stay closer than a pixel's width at the axis."""
+    """Average neighbouring columns while their rays stay closer than a pixel's width at the axis.
+
+    Parameters
+    ----------
+    scan : Scan
+    grid : VolumeGrid
+        Whose pixels count.
+
+    Returns
+    -------
+    Scan
+        Itself where no columns can be averaged.
+    """
     return scan.binned(scan.geometry.binning(grid))
 
 
 def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
-    """Whether a result is what `reconstruct` makes of a scan with these options; the number of threads is let pass."""
+    """Whether a result is what `reconstruct` makes of a scan with these options; the number of threads is let pass.
+
+    Parameters
+    ----------
+    result : Result
+    scan : Scan
+        As it was read, before its columns are averaged for the grid.
+    options : ReconstructOptions
+    """
     used = match_detector(scan, choose_grid(scan, options.size, options.field))
     settings = flat_settings(replace(options, threads=None))
     same = {name: result.settings.get(name) == value for name, value in settings.items() if name != "threads"}

@@ -97,7 +97,17 @@ class ReconstructOptions:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is: ``done`` of ``total``, and what there is to say."""
+    """How far a stage is.
+
+    Parameters
+    ----------
+    stage : str
+        Its name.
+    done, total : int
+        Steps that are done, and all of them.
+    message : str
+        What there is to say.
+    """
 
     stage: str
     done: int

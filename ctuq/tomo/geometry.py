@@ -271,6 +271,17 @@ def default_grid(geometry: Geometry, size: int) -> VolumeGrid:
     """A square grid of ``size`` by ``size`` pixels over the field of view of all rays.
 
     The side is the diameter of the circle that every view sees, so no ray is lost and none runs outside needlessly.
+
+    Parameters
+    ----------
+    geometry : Geometry
+    size : int
+        Pixels along x and along y.
+
+    Raises
+    ------
+    GeometryError
+        For fewer than 2 pixels, and where no circle about the axis is seen by every view.
     """
     if size < 2:
         raise GeometryError(f"The image size must be at least 2 pixels, got {size}.")

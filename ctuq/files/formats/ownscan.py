@@ -20,6 +20,12 @@ _KINDS = {"parallel": ParallelBeam, "fan": FanBeam}
 def write_scan(scan: Scan, path: str | os.PathLike) -> None:
     """Write a scan to an HDF5 file, whole or not at all; `read_scan` gives it back equal.
 
+    Parameters
+    ----------
+    scan : Scan
+    path : path
+        Of the file; one that is there is replaced.
+
     Raises
     ------
     InputError, ResourceError

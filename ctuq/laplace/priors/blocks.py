@@ -53,7 +53,20 @@ def grouped(blocks: Sequence[Block], groups: Groups) -> dict[str, tuple[Block, .
 
 
 def by_module(blocks: Sequence[Block], depth: int = 1) -> dict[str, tuple[str, ...]]:
-    """Parameters grouped by the first ``depth`` parts of their names: ``down.0.2.weight`` of depth 2 goes to ``down.0``."""
+    """Parameters grouped by the first ``depth`` parts of their names: ``down.0.2.weight`` of depth 2 goes to ``down.0``.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+        Parameters of the network, such as ``Jacobian.blocks``.
+    depth : int
+        How many parts of a name make a group.
+
+    Returns
+    -------
+    dict of str to tuple of str
+        Names of the parameters of each group, in their order.
+    """
     groups: dict[str, tuple[str, ...]] = {}
     for block in blocks:
         group = ".".join(block.name.split(".")[:-1][:depth]) or block.name

@@ -174,7 +174,15 @@ class Problem:
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """Hyperparameters: log hyperparameters ``psi`` of the prior, and noise variances ``sigma2`` (G,), float64, on the CPU."""
+    """Hyperparameters of a prior and of the noise, on the CPU.
+
+    Parameters
+    ----------
+    psi : Tensor, float64, shape (h,)
+        Log hyperparameters of the prior, in the order of its ``names``.
+    sigma2 : Tensor, float64, shape (G,)
+        Noise variance of each group of observations.
+    """
 
     psi: Tensor
     sigma2: Tensor

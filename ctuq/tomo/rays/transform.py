@@ -87,6 +87,18 @@ def adjoint_mismatch(A: LinearOperator, *, rng: torch.Generator, probes: int = 4
     """Largest |<A x, y> - <x, A' y>| / (|A x| |y|) over random pairs of zero mean.
 
     Vectors of zero mean matter: with positive ones the mean dominates both products and hides the mismatch.
+
+    Parameters
+    ----------
+    A : LinearOperator
+    rng : torch.Generator
+    probes : int
+        How many pairs.
+
+    Returns
+    -------
+    float
+        Below 1e-6 for an exact transpose in float32.
     """
     x, y = A.domain.randn(probes, rng=rng), A.range.randn(probes, rng=rng)
     x, y = x.flatten(1), y.flatten(1)

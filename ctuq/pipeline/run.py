@@ -1,0 +1,42 @@
+"""What the stages of one reconstruction share."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ctuq.pipeline.checkpoint import Checkpoint
+from ctuq.pipeline.devices import device_of
+from ctuq.pipeline.options import Progress, ReconstructOptions
+from ctuq.stages import Stages
+
+
+class Run:
+    """Options, device, random numbers, clock, what was done before, and who is told of progress."""
+
+    def __init__(self, options: ReconstructOptions, progress: Callable[[Progress], None] | None):
+        self.options = options
+        self.device = device_of(options.device)
+        self.rng = torch.Generator().manual_seed(options.seed)
+        self.timings: dict[str, float] = {}
+        self.checkpoint = Checkpoint(None, "")
+        self._tell = progress
+
+    @property
+    def stages(self) -> Stages:
+        """Products of this run that need not be made again."""
+        return self.checkpoint.stages
+
+    def tell(self, stage: str, done: int, total: int, message: str = "") -> None:
+        """Pass on how far a stage is, see `Progress`."""
+        if self._tell is not None:
+            self._tell(Progress(stage, done, total, message))
+
+    @contextmanager
+    def clock(self, stage: str) -> Iterator[None]:
+        """Count what is done inside towards a stage's seconds, with those that an earlier run took for what it left."""
+        start, spared = time.perf_counter(), self.stages.spared
+        yield
+        spent = time.perf_counter() - start + self.stages.spared - spared
+        self.timings[stage] = self.timings.get(stage, 0.0) + spent
