@@ -118,7 +118,7 @@ def priced(route: Route, speeds: Speeds, iterations: float, *, fit_bytes: int) -
     forward, backward = route.products
     products = speeds.products.seconds(jvps=forward, vjps=backward)
     # An exact Jacobian's products of rows; of directions, three orthonormal bases of half of them each.
-    flops = (1.0 if r == d else 3.0) * r * r * route.weights
+    flops = (1.0 if r == d else 2.0) * r * r * route.weights
     seconds = {
         "dip": iterations * speeds.iteration,
         "jacobian": products + 0.5 * flops * speeds.flop + r * speeds.rays,

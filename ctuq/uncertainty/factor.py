@@ -20,6 +20,7 @@ from ctuq.errors import InputError
 from ctuq.laplace import FilterProcess, g_prior, isotropic, layerwise
 from ctuq.laplace.priors.diagonal import Prior
 from ctuq.linops.jacobian.network import Jacobian
+from ctuq.linops.orthonormal import orthonormalise_
 from ctuq.linops.sparse import SparseRows
 from ctuq.stages import Stages
 
@@ -142,18 +143,16 @@ def _seen_directions(
     8 %. The trained weights come first: the target of the linear model is made of them.
     """
     half = rank // 2
+    directions = torch.empty(rank, len(weights), device=weights.device)
+    first, second = directions[:half], directions[half:]
     mixed = torch.randn(half - 1, matrix.shape[0], generator=rng, device=rng.device).to(weights)
-    first = _orthonormal(torch.cat([weights[None], work.rows(matrix.fast_transposed(mixed))]))
-    images = work.images(first)
-    again = torch.cat([images, torch.randn(rank - 2 * half, images.shape[1], generator=rng, device=rng.device).to(images)])
-    second = work.rows(again / again.norm(dim=1, keepdim=True).clamp(min=torch.finfo(again.dtype).tiny))
-    for _ in range(2):
-        second = _orthonormal(second.addmm_(second @ first.T, first, alpha=-1))
-    return torch.cat([first, second]), torch.cat([images, work.images(second)]).T.contiguous()
-
-
-def _orthonormal(rows: Tensor) -> Tensor:
-    return torch.linalg.qr(rows.T)[0].T.contiguous()
+    first[0] = weights
+    work.rows(matrix.fast_transposed(mixed), out=first[1:])
+    images = work.images(orthonormalise_(first))
+    again = torch.cat([images, torch.randn(len(second) - half, images.shape[1], generator=rng, device=rng.device).to(images)])
+    work.rows(again / again.norm(dim=1, keepdim=True).clamp(min=torch.finfo(again.dtype).tiny), out=second)
+    basis = torch.cat([images, work.images(orthonormalise_(second, beside=first))])
+    return directions, basis.T.contiguous()
 
 
 def _prior(name: str, jacobian: Jacobian, rows: Tensor, basis: Tensor | None, matrix: SparseRows) -> Prior:
@@ -191,9 +190,10 @@ class _Work:
         z = self._jacobian.domain.randn(REMAINDER, rng=rng)
         return self.images(z - (z @ directions.T) @ directions)
 
-    def rows(self, images: Tensor) -> Tensor:
+    def rows(self, images: Tensor, out: Tensor | None = None) -> Tensor:
         """``x^T scale J`` (k, P) for rows of images (k, d)."""
-        out = torch.empty(len(images), self._jacobian.domain.size, device=images.device)
+        if out is None:
+            out = torch.empty(len(images), self._jacobian.domain.size, device=images.device)
         for start in range(0, len(images), _BATCH):
             part = images[start : start + _BATCH].reshape(-1, *self._jacobian.range.shape)
             out[start : start + len(part)] = self._kept(partial(self._jacobian.T, part))

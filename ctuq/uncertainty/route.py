@@ -109,11 +109,11 @@ def _noise_bytes(unknowns: int, noise_by: str) -> float:
 
 
 def _factor_bytes(pixels: int, rays: int, weights: int, rank: int, components: int) -> float:
-    """Rows of weights in float32, of directions twice; the basis, its rays and each component of the prior in float64."""
+    """Rows of weights in float32; the basis, its rays and each component of the prior in float64."""
     kept = 8 * (components + 2) * rank**2 + 8 * rays * rank
     if rank == pixels:
         return 4 * rank * weights + kept
-    return 8 * rank * weights + 8 * pixels * rank + kept
+    return 4 * rank * weights + 8 * pixels * rank + kept
 
 
 def _evidence_bytes(pixels: int, fitted: int, rank: int, dense: int, exact: bool) -> float:
