@@ -104,7 +104,7 @@ class KeptStages(Stages):
             return None
         try:
             with reading(path, "a product"):
-                tree = read_tree(path)
+                tree = _read_tree(path)
                 return tree if tree["identity"] == self._identity else None
         except CtuqError as error:
             _log.warning("'%s' is damaged (%s): this part of the work is done again.", path, error)
@@ -146,7 +146,7 @@ def write_tree(path: Path, tree: Mapping[str, Any]) -> None:
     write_whole(path, lambda target: np.savez(target, allow_pickle=False, tree=np.array(shape), **arrays))
 
 
-def read_tree(path: Path) -> Any:
+def _read_tree(path: Path) -> Any:
     """Read what `write_tree` wrote; tensors are tensors of the CPU again.
 
     Raises

@@ -36,7 +36,7 @@ from ctuq.uncertainty.storage import write_tiff
 if TYPE_CHECKING:
     from ctuq.app import cli
 
-REPORT = "report.html"
+_REPORT = "report.html"
 _DEMO_STEP = 4
 _log = logging.getLogger(__name__)
 _PHRASES = ("source", "format", "data", "values", "beam", "angles", "detector", "weights", "truth")
@@ -183,7 +183,7 @@ def doctor(_: "cli.Doctor") -> int:
 def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resume: bool) -> Path:
     """Reconstruct into a folder that is held; returns the report's path."""
     keep_freed_memory()
-    checkpoint, report_file = folder / CHECKPOINT, folder / REPORT
+    checkpoint, report_file = folder / CHECKPOINT, folder / _REPORT
     if resume and not checkpoint.is_file() and _complete(folder, scan, options):
         say(f"The results in {folder} are complete; there is nothing to do. Report: {report_file}")
         return report_file
@@ -245,7 +245,7 @@ def _told_how_to_go_on(checkpoint: Path) -> Iterator[None]:
 
 
 def _write_report(result: Result, folder: Path) -> Path:
-    path = folder / REPORT
+    path = folder / _REPORT
     images = draw_all(result)
     write_report(result, path, images)
     write_figures(images, folder / "figures")

@@ -50,7 +50,7 @@ def usable(checks: list[Check]) -> bool:
     return all(check.status != FAIL for check in checks)
 
 
-def python_version() -> Check:
+def _python_version() -> Check:
     """Whether this Python is one of those tested."""
     found = ".".join(str(part) for part in sys.version_info[:3])
     fits = (3, 11) <= sys.version_info[:2] < (3, 14)
@@ -68,14 +68,14 @@ def library_versions() -> Check:
     return Check("Libraries", OK, text)
 
 
-def threads() -> Check:
+def _threads() -> Check:
     """How many processors torch uses."""
     import torch
 
     return Check("Threads", OK, f"torch uses {torch.get_num_threads()} of {os.cpu_count()} processors")
 
 
-def gpu() -> Check:
+def _gpu() -> Check:
     """Whether PyTorch finds a GPU."""
     import torch
 
@@ -167,7 +167,7 @@ def cache_folder() -> Check:
     return Check("Cache", OK, str(folder))
 
 
-def memory() -> Check:
+def _memory() -> Check:
     """Whether the demo's memory is available."""
     from ctuq.linops.memory import available_memory
 
@@ -179,7 +179,7 @@ def memory() -> Check:
     return Check("Memory", OK if enough else WARN, text)
 
 
-def disk() -> Check:
+def _disk() -> Check:
     """Whether there is room for results in the current folder."""
     left = shutil.disk_usage(Path.cwd()).free
     enough = left >= _LITTLE_DISK
@@ -187,17 +187,17 @@ def disk() -> Check:
 
 
 CHECKS: tuple[Callable[[], Check], ...] = (
-    python_version,
+    _python_version,
     library_versions,
-    threads,
-    gpu,
+    _threads,
+    _gpu,
     astra_cuda,
     exact_adjoint,
     known_clashes,
     openmp_runtimes,
     cache_folder,
-    memory,
-    disk,
+    _memory,
+    _disk,
 )
 
 

@@ -18,7 +18,7 @@ from ctuq.errors import CtuqError, InputError
 from ctuq.laplace.tangent.likelihoods import Categorical, Gaussian
 from ctuq.laplace.tangent.model import LinearModel
 
-STRUCTURES = ("full", "kron", "diag")
+_STRUCTURES = ("full", "kron", "diag")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +81,8 @@ def laplace_torch(
     InputError
         For an unknown structure or another likelihood.
     """
-    if structure not in STRUCTURES:
-        raise InputError(f"There is no structure {structure!r}; choose one of {', '.join(STRUCTURES)}.")
+    if structure not in _STRUCTURES:
+        raise InputError(f"There is no structure {structure!r}; choose one of {', '.join(_STRUCTURES)}.")
     kind, noise = _likelihood(model)
     library = _import_laplace()
     network = deepcopy(model.network.module).eval()

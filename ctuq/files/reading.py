@@ -96,7 +96,7 @@ def opened(
         As `read`, except that parts of the geometry may be missing.
     """
     asked = Sidecar(entry=entry)
-    return [(each, load_raw(each, geometry, row, asked, follow_links=follow_links).settled()) for each in resolve(path)]
+    return [(each, load_raw(each, geometry, row, asked, follow_links=follow_links).settled()) for each in _resolve(path)]
 
 
 def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None) -> Scan:
@@ -143,7 +143,7 @@ def _without_lost_views(scan: Scan) -> Scan:
     )
 
 
-def resolve(path: PathLike | Sequence[PathLike]) -> list[Path]:
+def _resolve(path: PathLike | Sequence[PathLike]) -> list[Path]:
     """The files that a name, a glob pattern or a sequence of these stands for.
 
     Raises
@@ -152,7 +152,7 @@ def resolve(path: PathLike | Sequence[PathLike]) -> list[Path]:
         If it stands for none.
     """
     if not isinstance(path, str | os.PathLike):
-        found = [part for each in path for part in resolve(each)]
+        found = [part for each in path for part in _resolve(each)]
         if not found:
             raise InputError("No file was given; give at least one.")
         return found

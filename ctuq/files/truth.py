@@ -33,14 +33,14 @@ def with_truth(scan: Scan, path: Path) -> Scan:
     mask = (picture == values[1]).astype(np.float32)
     size = len(mask)
     grid = default_grid(scan.geometry, size) if scan.grid is None else scan.grid.resized(size)
-    attenuation = material_attenuation(scan, mask, grid)
+    attenuation = _material_attenuation(scan, mask, grid)
     if attenuation is None:
         raise InputError(f"The projections of '{path}' do not resemble the scan; it is another object or turned otherwise.")
     step = f"truth from '{path.name}', attenuation {attenuation:.5g} 1/mm by robust least squares"
     return replace(scan, truth=attenuation * mask, grid=grid, provenance=scan.provenance.then(step))
 
 
-def material_attenuation(scan: Scan, mask: NDArray, grid: VolumeGrid) -> float | None:
+def _material_attenuation(scan: Scan, mask: NDArray, grid: VolumeGrid) -> float | None:
     """Attenuation in 1/mm that makes a mask's projections fit the scan, by least squares without outliers.
 
     Rays further than three robust standard deviations from the fit are left out, five times over.

@@ -16,7 +16,7 @@ from ctuq.linops.operator import Space
 from ctuq.linops.precondition import Nystrom
 from ctuq.linops.solve import flat_product
 
-METHODS: dict[str, Method] = {
+_METHODS: dict[str, Method] = {
     method.name: method for method in (Direct(), ConjugateGradients(), BlockProjections(), PrimalDescent(), DualDescent())
 }
 _SMALL, _LARGE = 4000, 25_000
@@ -36,7 +36,7 @@ def choose(K: KernelOperator, solver: str | Method, *, rng: torch.Generator) -> 
     K : KernelOperator
         Covariance of the data, with its noise.
     solver : str or Method
-        "auto", a name of `METHODS`, or a method with settings of its own.
+        "auto", "cholesky", "cg", "blocks", "sgd", "sdd", or a method with settings of its own.
     rng : torch.Generator
         For sketches and for descents.
 
@@ -52,9 +52,9 @@ def choose(K: KernelOperator, solver: str | Method, *, rng: torch.Generator) -> 
         For an unknown name.
     """
     if isinstance(solver, str) and solver != "auto":
-        if solver not in METHODS:
-            raise InputError(f"There is no solver {solver!r}; take auto, {', '.join(METHODS)}.")
-        solver = METHODS[solver]
+        if solver not in _METHODS:
+            raise InputError(f"There is no solver {solver!r}; take auto, {', '.join(_METHODS)}.")
+        solver = _METHODS[solver]
     if not isinstance(solver, str):
         return solver.name, solver.prepare(K, rng=rng), "asked for"
     n, left = len(K.x), available_memory(K.x.device)

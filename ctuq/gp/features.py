@@ -25,7 +25,7 @@ class Features(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class CosineFeatures(Features):
+class _CosineFeatures(Features):
     """Cosines and sines at random frequencies (Rahimi and Recht 2007); the variance is exact at every input.
 
     Parameters
@@ -48,7 +48,7 @@ class CosineFeatures(Features):
 
 
 @dataclass(frozen=True, eq=False)
-class HashFeatures(Features):
+class _HashFeatures(Features):
     """Random signs of minwise hashes: two fingerprints share a hash with the probability of their Tanimoto similarity.
 
     Broder 1997; Tripp et al. 2023.
@@ -99,13 +99,13 @@ def random_features(kernel: Kernel, inputs: int, count: int, *, rng: torch.Gener
     if isinstance(kernel, Stationary):
         normal = torch.randn(count // 2, inputs, generator=rng, device=rng.device, dtype=torch.float64)
         if kernel.degrees is None:
-            return CosineFeatures(kernel, normal, torch.full_like(normal[:, 0], 1 / len(normal)))
+            return _CosineFeatures(kernel, normal, torch.full_like(normal[:, 0], 1 / len(normal)))
         roots, weights = _chi(len(normal), kernel.degrees, rng)
-        return CosineFeatures(kernel, normal / roots[:, None], weights)
+        return _CosineFeatures(kernel, normal / roots[:, None], weights)
     if isinstance(kernel, Tanimoto):
         order = torch.rand(count, inputs, generator=rng, device=rng.device).argsort(1)
         signs = torch.randint(0, 2, (count, inputs + 1), generator=rng, device=rng.device, dtype=torch.int8) * 2 - 1
-        return HashFeatures(kernel, order, signs)
+        return _HashFeatures(kernel, order, signs)
     raise InputError(f"No random features are known for {type(kernel).__name__}; use a stationary kernel or Tanimoto.")
 
 

@@ -20,7 +20,7 @@ from ctuq.laplace.tangent.model import LinearModel
 from ctuq.laplace.tangent.normalisation import check_prior
 from ctuq.linops.estimate import Estimate
 
-METHODS = ("auto", "dense", "em", "gradient")
+_METHODS = ("auto", "dense", "em", "gradient")
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,8 +255,8 @@ def _check_targets(targets: Tensor) -> None:
 
 
 def _check(method: str, solver: str, samples: int) -> None:
-    if method not in METHODS or solver not in SOLVERS:
-        raise InputError(f"There is no method {method!r} with solver {solver!r}; choose among {METHODS} and {SOLVERS}.")
+    if method not in _METHODS or solver not in SOLVERS:
+        raise InputError(f"There is no method {method!r} with solver {solver!r}; choose among {_METHODS} and {SOLVERS}.")
     if samples < 2:
         raise InputError(f"{samples} sample gives no error: take at least 2.")
 

@@ -21,7 +21,7 @@ from ctuq.linops.memory import require_memory
 from ctuq.linops.operator import LinearOperator
 from ctuq.linops.solve import CG, Solution, Solver
 
-SOLVERS = ("auto", "cholesky", "cg", "sgd", "sdd")
+_SOLVERS = ("auto", "cholesky", "cg", "sgd", "sdd")
 _TOGETHER, _ROWS = 32, 64
 _FINE, _EACH = 1e-8, 0.05
 
@@ -287,8 +287,8 @@ def posterior(
     InputError
         For an unknown solver, and fewer than 2 draws.
     """
-    if solver not in SOLVERS or draws < 2:
-        raise InputError(f"There is no posterior by {solver!r} with {draws} draws: choose among {SOLVERS}, and 2 or more.")
+    if solver not in _SOLVERS or draws < 2:
+        raise InputError(f"There is no posterior by {solver!r} with {draws} draws: choose among {_SOLVERS}, and 2 or more.")
     rng = torch.Generator(fit.mode.device).manual_seed(0) if rng is None else rng
     fits, reason = fits_densely(fit.problem, fit.prior)
     chosen = solver if solver != "auto" else "cholesky" if fits else "cg"

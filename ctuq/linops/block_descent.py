@@ -14,7 +14,7 @@ from ctuq.linops.stochastic import residuals
 
 
 @runtime_checkable
-class Rows(Protocol):
+class _Rows(Protocol):
     """A symmetric operator on ``(n, ...)`` whose rows can be had a block at a time, noise included."""
 
     def rows(self, index: Tensor, x: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ class Rows(Protocol):
 
 
 @runtime_checkable
-class Blocks(Protocol):
+class _Blocks(Protocol):
     """A symmetric operator on ``(n, ...)`` whose diagonal blocks can be had, noise included."""
 
     def block(self, index: Tensor) -> Tensor:
@@ -81,13 +81,13 @@ class BlockDescent:
 
 
 def _rows(K: LinearOperator) -> Callable[[Tensor, Tensor], Tensor]:
-    if not isinstance(K, Rows):
+    if not isinstance(K, _Rows):
         raise InputError(f"{K!r} does not give single rows of its products: solve it by CG.")
     return K.rows
 
 
 def _block(K: LinearOperator, index: Tensor) -> Tensor:
-    if not isinstance(K, Blocks):
+    if not isinstance(K, _Blocks):
         raise InputError(f"{K!r} does not give its diagonal blocks: solve it by CG or `sdd`.")
     return K.block(index).double()
 

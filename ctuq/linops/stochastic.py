@@ -124,7 +124,7 @@ def sgd(
     if step_size is None:
         step_size = automatic_step(slope, n=n, batch=_smallest_batch(n, batch), momentum=momentum, rng=rng)
     schedule = [step_size * min(1.0, 2 - 2 * t / steps) for t in range(steps)]
-    return descend(gradient, start, batches(n, batch, rng), schedule, momentum)
+    return descend(gradient, start, _batches(n, batch, rng), schedule, momentum)
 
 
 @torch.no_grad()
@@ -181,7 +181,7 @@ def sdd(
     if step_size is None:
         step_size = automatic_step(principal, n=n, batch=_smallest_batch(n, batch), momentum=momentum, rng=rng)
     a = torch.zeros_like(b) if start is None else start.to(b)
-    a = descend(gradient, a, batches(n, batch, rng), [step_size] * steps, momentum)
+    a = descend(gradient, a, _batches(n, batch, rng), [step_size] * steps, momentum)
     return reported("SDD", Solution(a, residuals(rows, a, b, batch), steps, True), rtol)
 
 
@@ -243,7 +243,7 @@ def sdd_features(
 
     step_size = automatic_step(principal, n=n, batch=_smallest_batch(n, batch), momentum=_MOMENTUM, rng=rng)
     weights = features(torch.arange(1, device=b.device)).domain.size
-    pair = descend(gradient, b.new_zeros(len(b), size + weights), batches(n, batch, rng), [step_size] * steps, _MOMENTUM)
+    pair = descend(gradient, b.new_zeros(len(b), size + weights), _batches(n, batch, rng), [step_size] * steps, _MOMENTUM)
     a = pair[:, :size].reshape(b.shape)
     blocks = torch.arange(n, device=b.device).split(batch)
     u = torch.stack([lift(index, a[:, index]) for index in blocks]).sum(0)
@@ -284,12 +284,12 @@ def residuals(rows: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, ba
     return relative(left.flatten(1), b.flatten(1))
 
 
-def batches(n: int, batch: int, rng: torch.Generator) -> Iterator[Tensor]:
+def _batches(n: int, batch: int, rng: torch.Generator) -> Iterator[Tensor]:
     """Mini-batches of at most ``batch``, nearly equal, from all data in random order, a new one each time."""
     while True:
         yield from torch.randperm(n, generator=rng, device=rng.device).tensor_split(-(-n // batch))
 
 
 def _smallest_batch(n: int, batch: int) -> int:
-    """Data in the smallest of `batches`."""
+    """Data in the smallest of `_batches`."""
     return n // -(-n // batch)

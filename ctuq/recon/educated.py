@@ -10,12 +10,12 @@ from torch import Tensor
 
 from ctuq.records import write_whole
 
-EDUCATED = "educated.npz"
+_EDUCATED = "educated.npz"
 
 
 def educated_weights() -> dict[str, Tensor] | None:
     """Weights of ``UNet(UNetOptions())`` by name, float32; None if they were not installed."""
-    path = Path(str(files("ctuq") / "data" / EDUCATED))
+    path = Path(str(files("ctuq") / "data" / _EDUCATED))
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as stored:

@@ -83,7 +83,7 @@ def held_views(angles: NDArray[np.float64], useful: NDArray[np.int64], wanted: i
     return useful[choose_views(angles[useful], wanted)[1]]
 
 
-def of_views(data: Data, views: NDArray[np.int64]) -> Data:
+def _of_views(data: Data, views: NDArray[np.int64]) -> Data:
     """The data of some views."""
     rows = torch.as_tensor(views, device=data.y.device)
     return Data(data.A.subset(views), data.y[..., rows, :], data.weights[..., rows, :])
@@ -109,7 +109,7 @@ def split(data: Data, held: NDArray[np.int64], *, rng: torch.Generator) -> tuple
     """
     whole = Data(data.A, data.y[None], data.weights[None])
     if len(held):
-        return of_views(whole, np.setdiff1d(np.arange(data.y.shape[0]), held)), of_views(whole, held)
+        return _of_views(whole, np.setdiff1d(np.arange(data.y.shape[0]), held)), _of_views(whole, held)
     apart = (torch.rand(data.y.shape, generator=rng) < _RAYS).to(data.y)
     return _weighted(whole, 1 - apart), _weighted(whole, apart)
 

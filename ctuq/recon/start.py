@@ -190,7 +190,7 @@ def random_weights(
     generate: Generator, fit: Data, options: UNetOptions, *, rng: torch.Generator, level: float = 1.0
 ) -> dict[str, Tensor]:
     """Weights ``(batch, ...)`` drawn at random, whose image is nearly flat: ``level`` times the flat image that fits best."""
-    levels = level * mean_attenuation(fit) / generate.scale
+    levels = level * _mean_attenuation(fit) / generate.scale
     networks = [UNet(options, rng).to(fit.y.device) for _ in levels]
     for network, value in zip(networks, levels, strict=True):
         if network.out.bias is not None:
@@ -200,7 +200,7 @@ def random_weights(
 
 
 @torch.no_grad()
-def mean_attenuation(fit: Data) -> Tensor:
+def _mean_attenuation(fit: Data) -> Tensor:
     """The flat image that fits best, one value for each image."""
     flat = fit.A(torch.ones(fit.A.domain.shape, device=fit.y.device))
     return (fit.weights * flat * fit.y).sum((-2, -1)) / (fit.weights * flat.square()).sum((-2, -1)).clamp(min=1e-30)

@@ -37,7 +37,7 @@ class UNetOptions:
 _SHARP, _LEAK = 6.0, 0.01
 
 
-class LeakySoftplus(nn.Module):
+class _LeakySoftplus(nn.Module):
     """``leak z + (1 - leak) softplus(z)`` of a sharp softplus, 1 at about 1; its slope is between ``leak`` and 1."""
 
     def forward(self, z: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class LeakySoftplus(nn.Module):
 
 
 _ACTIVATIONS = {
-    "leaky": LeakySoftplus,
+    "leaky": _LeakySoftplus,
     "softplus": nn.Softplus,
     "sigmoid": nn.Sigmoid,
     "relu": nn.ReLU,

@@ -8,7 +8,7 @@ import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 from skimage.metrics import structural_similarity
 
-PATCHES = (1, 2, 4, 7, 14)
+_PATCHES = (1, 2, 4, 7, 14)
 Z95 = 1.959963984540054
 """Half the central 95 % interval of a Gaussian, in standard deviations."""
 
@@ -125,10 +125,10 @@ def sampled_patch_log_likelihood(error: NDArray, deviations: NDArray, patch: int
 
 
 def patch_scores(error: NDArray, covariance: NDArray | None, deviations: NDArray) -> dict[str, float]:
-    """Log-likelihoods in nats a pixel on patches of all `PATCHES`, by the whole covariance or, without it, by samples."""
+    """Log-likelihoods in nats a pixel on patches of all `_PATCHES`, by the whole covariance or, without it, by samples."""
     if covariance is None:
-        return {f"log_likelihood_patch_{p}": sampled_patch_log_likelihood(error, deviations, p) for p in PATCHES}
-    scores = {f"log_likelihood_patch_{p}": patch_log_likelihood(error, covariance, p) for p in PATCHES}
+        return {f"log_likelihood_patch_{p}": sampled_patch_log_likelihood(error, deviations, p) for p in _PATCHES}
+    scores = {f"log_likelihood_patch_{p}": patch_log_likelihood(error, covariance, p) for p in _PATCHES}
     return scores | {"log_likelihood_full": joint_log_likelihood(error.ravel(), covariance) / error.size}
 
 

@@ -178,7 +178,7 @@ def fit_evidence(
         found = maximise(
             part.problem(),
             part.prior,
-            start=first_point(part, _FIRST_NOISE["em" if variation else method]),
+            start=_first_point(part, _FIRST_NOISE["em" if variation else method]),
             method=method,
             rng=rng,
             hyperprior=log_hyperprior(model, variation, floor_shape),
@@ -190,7 +190,7 @@ def fit_evidence(
     return Evidence(found.psi, float(found.sigma2), value, error, found.converged, method, noiseless)
 
 
-def first_point(model: ImageModel, noise: float) -> Point:
+def _first_point(model: ImageModel, noise: float) -> Point:
     """Where the search starts: the network explains the target's variance, floors a thousandth of it, noise this share."""
     variance = float(model.target.square().mean())
     psi = model.prior.start() + math.log(variance) * model.prior.is_variance

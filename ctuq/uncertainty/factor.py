@@ -25,7 +25,7 @@ from ctuq.linops.sparse import SparseRows
 from ctuq.stages import Stages
 
 PRIORS = ("isotropic", "layerwise", "filter", "g")
-REMAINDER = 64
+_REMAINDER = 64
 _EXACT_PIXELS = 1600
 _FEWEST, _AFFORDED = 128, 2**18
 _BATCH = 64
@@ -80,7 +80,7 @@ def rank_of(pixels: int, rays: int) -> int:
 
 def products_of(pixels: int, rank: int) -> tuple[int, int]:
     """Jacobian-vector and vector-Jacobian products that a factor of this rank takes."""
-    return (0, pixels) if rank == pixels else (rank + REMAINDER, rank - 1)
+    return (0, pixels) if rank == pixels else (rank + _REMAINDER, rank - 1)
 
 
 def factorise(
@@ -186,8 +186,8 @@ class _Work:
         return out.mul_(self._scale)
 
     def beside(self, directions: Tensor, rng: torch.Generator) -> Tensor:
-        """Images (`REMAINDER`, d) of standard normal weights less their part along the directions."""
-        z = self._jacobian.domain.randn(REMAINDER, rng=rng)
+        """Images (`_REMAINDER`, d) of standard normal weights less their part along the directions."""
+        z = self._jacobian.domain.randn(_REMAINDER, rng=rng)
         return self.images(z - (z @ directions.T) @ directions)
 
     def rows(self, images: Tensor, out: Tensor | None = None) -> Tensor:

@@ -21,7 +21,7 @@ def suggestion_lines(record: Record, suggestion: Suggestion) -> list[str]:
         free = scores[suggestion.available]
         rest = f"{len(free)} angles are free: median {np.median(free):.4g}, best {free.max():.4g}"
         lines.append(f"{_degrees(record, angle):>9.6g}°  predicted gain {gain:.4g} {suggestion.unit} ({rest})")
-    return [*lines, told(record, suggestion.reason, suggestion.angles)]
+    return [*lines, _told(record, suggestion.reason, suggestion.angles)]
 
 
 def status_lines(record: Record) -> list[str]:
@@ -54,7 +54,7 @@ def log_lines(record: Record) -> list[str]:
     return [_logged(record, number, entry) for number, entry in enumerate(record.state.log, 1)]
 
 
-def told(record: Record, sentence: str, angles: Iterable[float]) -> str:
+def _told(record: Record, sentence: str, angles: Iterable[float]) -> str:
     """A sentence about these angles, with their degrees as the scanner counts them."""
     if record.sense < 0:
         for angle in angles:
@@ -70,7 +70,7 @@ def _logged(record: Record, number: int, entry: Decision) -> str:
     if gains:
         words.append(f"gains {gains}")
     if entry.kind in ("reject", "learn", "budget") or entry.stop:
-        words.append(told(record, entry.reason, entry.angles))
+        words.append(_told(record, entry.reason, entry.angles))
     return "; ".join(words)
 
 

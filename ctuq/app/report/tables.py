@@ -29,12 +29,12 @@ _INSIDE, _COVERS, _PATCH = "_object", "cover_", "log_likelihood_patch_"
 Rows = list[tuple[str, ...]]
 
 
-def label(key: str) -> str:
+def _label(key: str) -> str:
     """A readable name for a key of a result."""
     if key in _LABELS:
         return _LABELS[key]
     if key.endswith(_INSIDE):
-        return f"{label(key.removesuffix(_INSIDE))}, object only"
+        return f"{_label(key.removesuffix(_INSIDE))}, object only"
     if key.startswith(_PATCH):
         patch = key.removeprefix(_PATCH)
         return f"log-likelihood a pixel, {patch} × {patch} patches"
@@ -43,7 +43,7 @@ def label(key: str) -> str:
     return key.replace("_", " ")
 
 
-def number(value: object, key: str = "") -> str:
+def _number(value: object, key: str = "") -> str:
     """A number to four digits, coverages in per cent; anything else as text."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer | np.floating):
         return str(value)
@@ -54,7 +54,7 @@ def number(value: object, key: str = "") -> str:
 
 def pairs(values: Mapping[str, object]) -> Rows:
     """One row a key: its label and its value."""
-    return [(label(key), number(value, key)) for key, value in values.items()]
+    return [(_label(key), _number(value, key)) for key, value in values.items()]
 
 
 def scale_rows(result: Result) -> Rows:
@@ -88,7 +88,7 @@ def score_tables(result: Result) -> list[tuple[str, Rows, tuple[str, ...]]]:
         raw = scores.get(f"{name}_raw")
         if name.endswith("_raw") and name.removesuffix("_raw") in scores:
             continue
-        title = _SCORES.get(name, label(name))
+        title = _SCORES.get(name, _label(name))
         if raw is None or dict(raw) == dict(scores[name]):
             tables.append((title, pairs(scores[name]), ()))
         else:
@@ -98,7 +98,7 @@ def score_tables(result: Result) -> list[tuple[str, Rows, tuple[str, ...]]]:
 
 def _compared(calibrated: Mapping[str, float], raw: Mapping[str, float]) -> Rows:
     """Label, raw, calibrated; scores that the scales of the uncertainty do not touch have no raw figure of their own."""
-    return [(label(key), number(raw.get(key, ""), key), number(value, key)) for key, value in calibrated.items()]
+    return [(_label(key), _number(raw.get(key, ""), key), _number(value, key)) for key, value in calibrated.items()]
 
 
 def hyperparameters(result: Result) -> Rows:
@@ -111,7 +111,7 @@ def hyperparameters(result: Result) -> Rows:
 
 def timing_rows(result: Result) -> Rows:
     """Stage and seconds, with the sum, and what was planned before the fit."""
-    rows = [(label(stage), f"{seconds:.1f}") for stage, seconds in result.timings.items()]
+    rows = [(_label(stage), f"{seconds:.1f}") for stage, seconds in result.timings.items()]
     if not rows:
         return []
     rows.append(("sum", f"{sum(result.timings.values()):.1f}"))
@@ -128,7 +128,7 @@ def input_rows(result: Result) -> Rows:
     rows = [("source", scan.provenance.source)]
     if scan.provenance.sha256:
         rows.append(("SHA-256", scan.provenance.sha256))
-    rows += [(label(key), text) for key, text in scan.provenance.facts.items()]
+    rows += [(_label(key), text) for key, text in scan.provenance.facts.items()]
     rows += [(f"step {k + 1}", step) for k, step in enumerate(scan.provenance.steps)]
     rows += [("views", f"{len(degrees)}, {degrees.min():.4g}° to {degrees.max():.4g}°")]
     rows += [("detector", f"{geometry.columns} columns of {geometry.pixel:.4g} mm")]

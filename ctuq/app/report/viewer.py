@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from ctuq.app.report.figures import grey_window
 from ctuq.uncertainty.result import Result
 
-MOST_PIXELS_ACROSS = 512
-MOST_SAMPLES = 24
+_MOST_PIXELS_ACROSS = 512
+_MOST_SAMPLES = 24
 _SAMPLE_BYTES = 1_200_000
 
 
@@ -25,7 +25,7 @@ def viewer_data(result: Result) -> dict:
         "shape" (y, x), "block", "extent" (left, right, bottom, top in mm), "window" (1/mm), "layers" by name (uint16),
         "samples" (uint8) and "colours" (256 RGB triples); each array as {"data", "low", "step"}.
     """
-    block = -(-max(result.mean.shape) // MOST_PIXELS_ACROSS)
+    block = -(-max(result.mean.shape) // _MOST_PIXELS_ACROSS)
     mean = _blocks(result.mean, block)
     layers = {"mean": mean}
     if result.std is not None:
@@ -47,7 +47,7 @@ def _sample_data(result: Result, block: int) -> dict | None:
     if result.samples is None or len(result.samples) == 0:
         return None
     size = result.mean.size // block**2
-    count = int(np.clip(_SAMPLE_BYTES // max(size, 1), 2, MOST_SAMPLES))
+    count = int(np.clip(_SAMPLE_BYTES // max(size, 1), 2, _MOST_SAMPLES))
     draws = np.stack([_blocks(draw, block) for draw in result.samples[:count]])
     return _packed(draws, np.uint8) | {"count": len(draws)}
 

@@ -28,7 +28,7 @@ from ctuq.tomo.phantoms import PHANTOMS
 if TYPE_CHECKING:
     from ctuq.app.trials import cli
 
-COMPARISON = "comparison"
+_COMPARISON = "comparison"
 _BASELINES = ("equidistant", "golden")
 _MOST_POLAR = 12
 
@@ -92,8 +92,8 @@ def write_comparison(trials: Sequence[Trial], folder: Path, stem: str, *, rng: n
 
 
 def _compare(folders: Sequence[Path], output: Path) -> int:
-    sentences = write_comparison(load_all(folders), output, COMPARISON, rng=np.random.default_rng(0))
-    say("\n".join([*sentences, f"Written: {output / COMPARISON}.csv and the figures beside it."]))
+    sentences = write_comparison(load_all(folders), output, _COMPARISON, rng=np.random.default_rng(0))
+    say("\n".join([*sentences, f"Written: {output / _COMPARISON}.csv and the figures beside it."]))
     return 0
 
 

@@ -16,7 +16,7 @@ from ctuq.tomo.rays.matrix import MatrixRayTransform
 
 # A Matern process on 48 x 48 pixels from 24 views takes 3.4 s to learn from 800 of 1,680 rays and 14 s from all; its variance
 # moves by 3 %, its lengthscale by up to 12 % and the noise by up to 9 %. From 200 rays the noise of one object was 24 % off.
-EVIDENCE_RAYS = 800
+_EVIDENCE_RAYS = 800
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Measurements:
         """The rays of positive weight among the k * n, in order."""
         return np.flatnonzero(self.weights.cpu().numpy().reshape(-1) > 0)
 
-    def thinned(self, rays: int = EVIDENCE_RAYS) -> "Measurements":
+    def thinned(self, rays: int = _EVIDENCE_RAYS) -> "Measurements":
         """The same with ``rays`` of the used rays, spread evenly: enough to learn a few hyperparameters from."""
         used = self.used
         if len(used) <= rays:

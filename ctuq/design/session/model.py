@@ -21,7 +21,7 @@ from ctuq.errors import InputError
 from ctuq.uncertainty.calibration import Scales
 from ctuq.uncertainty.estimate import Evidence
 
-NETWORK_PRIORS = ("lindip", "gprior", "lindip+edges")
+_NETWORK_PRIORS = ("lindip", "gprior", "lindip+edges")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ def learn(
     """
     measured, prior = measurements_of(problem, record.state), record.settings.prior
     views, marks = record.state.views, marks_of(record.state)
-    if prior not in NETWORK_PRIORS:
+    if prior not in _NETWORK_PRIORS:
         model = learner(prior)(measured)
         return LearnedModel(_learnt(views, marks, None, views[:0], model), model, None)
     kept = record.learnt
@@ -65,7 +65,7 @@ def learn(
         dip = LinearisedDIP(network_options(record.settings), warm, folder=folder)
         part, seen = dip(measured), views
         assert dip.fitted is not None
-        tree = plain(dip.fitted)
+        tree = _plain(dip.fitted)
     else:
         part, tree, seen = network(), kept.network, kept.network_views
     model = _summed(part, measured) if prior == "lindip+edges" else part
@@ -110,19 +110,19 @@ def network_options(settings: Settings) -> LinDIPOptions:
     return options.with_prior("g") if settings.prior == "gprior" else options
 
 
-def plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """Nested arrays, numbers and text of nested tensors and dataclasses."""
     if isinstance(value, Tensor):
         return value.detach().cpu().numpy()
     if is_dataclass(value):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
-        return {key: plain(entry) for key, entry in value.items()}
+        return {key: _plain(entry) for key, entry in value.items()}
     return value
 
 
 def _fitted_from(tree: Mapping[str, Any]) -> Fitted:
-    """The fit that `plain` took apart."""
+    """The fit that `_plain` took apart."""
 
     def tensors(values: Mapping[str, Any]) -> dict[str, Any]:
         return {key: torch.from_numpy(v.copy()) if isinstance(v, np.ndarray) else v for key, v in values.items()}

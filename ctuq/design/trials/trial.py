@@ -17,7 +17,7 @@ from ctuq.errors import InputError
 from ctuq.stages import KeptStages, Stages, name_of
 from ctuq.versions import version_of
 
-RARELY = {"dip": 5}
+_RARELY = {"dip": 5}
 _NONE = -1
 
 
@@ -86,7 +86,7 @@ def run(
     methods: Mapping[str, Imaging],
     *,
     setting: str = "",
-    steps: Mapping[str, int] = RARELY,
+    steps: Mapping[str, int] = _RARELY,
     stages: Stages | None = None,
 ) -> Trial:
     """Let a strategy choose, then reconstruct from its views and judge.
@@ -142,7 +142,7 @@ def kept(
     methods: Mapping[str, Imaging],
     *,
     setting: str,
-    steps: Mapping[str, int] = RARELY,
+    steps: Mapping[str, int] = _RARELY,
 ) -> Iterator[Trial]:
     """Run every strategy that has no file in the folder yet, and write one for each; all trials in order.
 

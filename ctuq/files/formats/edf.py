@@ -20,7 +20,7 @@ from ctuq.files.formats.extras import extra
 from ctuq.files.formats.raw import Raw, as_sinogram, middle_row
 from ctuq.files.formats.sidefile import SideFile, read_sidefile
 
-SUFFIXES = (".edf", ".edf.gz", ".edf.bz2")
+_SUFFIXES = (".edf", ".edf.gz", ".edf.bz2")
 _START = re.compile(rb"\s*\{\s*(?:\r?\n)?[^{}]*=[^{}]*;", re.DOTALL)
 _SLICE = re.compile(r"slice[_\d]|_rec(_|$)", re.IGNORECASE)
 
@@ -35,12 +35,12 @@ def is_edf(path: Path) -> bool:
                 start = file.read(4096)
         except (OSError, EOFError):
             return False
-    return _START.match(start) is not None or (start.startswith(b"BZh") and path.name.lower().endswith(SUFFIXES))
+    return _START.match(start) is not None or (start.startswith(b"BZh") and path.name.lower().endswith(_SUFFIXES))
 
 
 def edf_files(folder: Path) -> list[Path]:
     """The EDF files of a folder in natural order."""
-    return sorted((part for part in folder.iterdir() if part.name.lower().endswith(SUFFIXES)), key=_natural)
+    return sorted((part for part in folder.iterdir() if part.name.lower().endswith(_SUFFIXES)), key=_natural)
 
 
 def read_edf(path: Path, row: int | None) -> Raw:

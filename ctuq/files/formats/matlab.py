@@ -36,7 +36,7 @@ def read_matlab(path: Path) -> Raw:
     InputError
         If the file is damaged or holds no sinogram under a known name.
     """
-    variables = load_matlab(path)
+    variables = _load_matlab(path)
     struct = next((variables[name] for name in variables if name.startswith("CtData")), None)
     if isinstance(struct, Mapping) and "sinogram" in struct and "parameters" in struct:
         return _ct_data(struct, path)
@@ -48,7 +48,7 @@ def read_matlab(path: Path) -> Raw:
     return Raw("FIPS MATLAB", sinogram.T, "log", {}, warnings=(f"The variable '{name}' is read as (column, angle).",))
 
 
-def load_matlab(path: Path) -> dict[str, Any]:
+def _load_matlab(path: Path) -> dict[str, Any]:
     """Variables of a MATLAB file of version 5 or 7.3: numbers as arrays, text as str, structs as dicts.
 
     Raises

@@ -26,7 +26,7 @@ from ctuq.files.formats.sidefile import decoded
 from ctuq.files.formats.sizes import refuse_bomb
 from ctuq.memory import require_room
 
-NAMES = (".mrc", ".ali", ".st", ".rec", ".mrcs", ".map")
+_NAMES = (".mrc", ".ali", ".st", ".rec", ".mrcs", ".map")
 _PACKED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
 _HEADER = 1024
 _MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
@@ -53,7 +53,7 @@ class _Stack:
 
 def is_mrc(path: Path) -> bool:
     """Whether a file's header is that of an MRC stack: by its stamp, or by its name and sizes that agree with its length."""
-    named = _unpacked(path.name).lower().endswith(NAMES)
+    named = _unpacked(path.name).lower().endswith(_NAMES)
     try:
         header = _content(path, 0, _HEADER)
         return len(header) == _HEADER and (header[208:211] == b"MAP" or named)

@@ -19,7 +19,7 @@ from ctuq.files.formats.sizes import refuse_bomb
 from ctuq.memory import require_room
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-PICTURES = (".tif", ".tiff", ".png")
+_PICTURES = (".tif", ".tiff", ".png")
 
 
 def read_pictures(path: Path, row: int | None, told: Pictures = Pictures()) -> Raw:  # noqa: B008
@@ -121,7 +121,7 @@ def _png(path: Path) -> NDArray:
 
 def _names(path: Path, told: Pictures) -> list[Path]:
     """The pictures of a folder in natural order, without flats and darks; all must be named alike, or be told by a pattern."""
-    names = sorted((p for p in path.iterdir() if p.suffix.lower() in PICTURES and p.name[0] != "."), key=_natural)
+    names = sorted((p for p in path.iterdir() if p.suffix.lower() in _PICTURES and p.name[0] != "."), key=_natural)
     if not names:
         raise InputError(f"The folder '{path}' holds no TIFF or PNG picture.")
     aside = {each.resolve() for each in told.aside}

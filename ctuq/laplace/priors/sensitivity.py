@@ -12,7 +12,7 @@ _STEP = 1e-3
 
 
 @runtime_checkable
-class Differentiated(Protocol):
+class _Differentiated(Protocol):
     """A prior that knows its own derivatives, such as one whose variances do not each govern weights of their own."""
 
     def derivatives(self, vectors: Tensor, psi: Tensor) -> Iterator[Tensor]:
@@ -25,7 +25,7 @@ def derivatives(prior: Prior, psi: Tensor, vectors: Tensor) -> Iterator[Tensor]:
 
     Exact for variances, of which Sigma is a linear function; lengthscales by differences of fourth order (error below 1e-10).
     """
-    if isinstance(prior, Differentiated):
+    if isinstance(prior, _Differentiated):
         yield from prior.derivatives(vectors, psi)
         return
     image = prior.covariance(vectors, psi)
@@ -47,7 +47,7 @@ def _of_lengthscales(prior: Prior, psi: Tensor, vectors: Tensor) -> Iterator[Ten
 
 def pair_products(prior: Prior, psi: Tensor, vectors: Tensor) -> Tensor:
     """``v_j^T dSigma_i v_l`` for each hyperparameter i and all pairs of rows of ``vectors`` (k, P): (d, k, k), float64, CPU."""
-    if isinstance(prior, Differentiated):
+    if isinstance(prior, _Differentiated):
         return torch.stack([vectors @ image.T for image in prior.derivatives(vectors, psi)]).double().cpu()
     image = prior.covariance(vectors, psi)
     products = [torch.stack([vectors[:, s] @ image[:, s].T for s in slices]).sum(0) for slices in prior.members]

@@ -116,7 +116,7 @@ def sampler_of(problem: Problem, draws: Draws, solver: str, *, batch: int | None
     return kind(draws, rng=rng, batch=min(problem.data, _BATCH if batch is None else batch))
 
 
-def dense_bytes(problem: Problem, prior: Prior) -> int:
+def _dense_bytes(problem: Problem, prior: Prior) -> int:
     """Peak memory of the dense route: features, and the matrices of the smaller space."""
     m, P = problem.observations, problem.weights
     features = m * P * torch.empty((), dtype=problem.features.domain.dtype).element_size()
@@ -128,7 +128,7 @@ def dense_bytes(problem: Problem, prior: Prior) -> int:
 
 def fits_densely(problem: Problem, prior: Prior) -> tuple[bool, str]:
     """Whether the dense route is the choice, and why."""
-    small, needed = min(problem.observations, problem.weights), dense_bytes(problem, prior)
+    small, needed = min(problem.observations, problem.weights), _dense_bytes(problem, prior)
     left = available_memory(problem.target.device)
     told = f"{problem.observations} observations of {problem.weights} weights need {needed / 2**30:.2g} GiB densely"
     if small > _DENSE:

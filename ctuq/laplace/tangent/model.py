@@ -16,7 +16,7 @@ from ctuq.laplace.tangent.normalisation import before_normalisation
 from ctuq.linops.jacobian.network import Block, Frozen, fixed_share, squeeze
 from ctuq.linops.operator import LinearOperator, Space
 
-OFFSETS = ("taylor", "features", "delta")
+_OFFSETS = ("taylor", "features", "delta")
 _WIDE_GAP = 0.1
 
 
@@ -199,8 +199,8 @@ def linearise(
     ----------
     .. [1] Immer, Korzepa, Bauer, arXiv 2008.08400. Antoran, Janz, Allingham et al., arXiv 2206.08900.
     """
-    if offset not in ("auto", *OFFSETS):
-        raise InputError(f"There is no offset {offset!r}; choose one of auto, {', '.join(OFFSETS)}.")
+    if offset not in ("auto", *_OFFSETS):
+        raise InputError(f"There is no offset {offset!r}; choose one of auto, {', '.join(_OFFSETS)}.")
     network = _checked(module, inputs, parameters)
     likelihood = Gaussian() if likelihood is None else likelihood
     with differentiating():

@@ -13,7 +13,7 @@ from ctuq.tomo.rays.cache import cached_matrix, default_directory
 from ctuq.tomo.rays.matrix import MatrixRayTransform, build_matrix, expected_entries
 from ctuq.tomo.rays.transform import RayTransform
 
-BACKENDS = ("auto", "matrix", "astra-cuda")
+_BACKENDS = ("auto", "matrix", "astra-cuda")
 
 # 8 bytes an entry for each of the matrix, its tiled copy, its transpose, and one more while they are made.
 _BYTES_PER_ENTRY = 32
@@ -50,8 +50,8 @@ def ray_transform(
     ResourceError
         If the matrix does not fit in memory.
     """
-    if backend not in BACKENDS:
-        raise BackendError(f"There is no ray transform backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
+    if backend not in _BACKENDS:
+        raise BackendError(f"There is no ray transform backend {backend!r}; choose one of {', '.join(_BACKENDS)}.")
     device = _device(device)
     require_coverage(grid, geometry)
     if backend == "astra-cuda" or (backend == "auto" and device.type == "cuda" and not _fits(grid, geometry, device)):

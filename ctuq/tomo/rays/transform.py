@@ -12,7 +12,7 @@ from ctuq.errors import BackendError, InputError
 from ctuq.linops.operator import LinearOperator
 from ctuq.tomo.geometry import Geometry, VolumeGrid
 
-EXACT = 1e-6
+_EXACT = 1e-6
 """Largest relative mismatch, from `adjoint_mismatch`, of a transpose that counts as exact."""
 
 
@@ -120,9 +120,9 @@ def require_exact_transpose(A: RayTransform) -> None:
         With the measured mismatch.
     """
     mismatch = adjoint_mismatch(A, rng=torch.Generator().manual_seed(0))
-    if A.exact_transpose and mismatch <= EXACT:
+    if A.exact_transpose and mismatch <= _EXACT:
         return
     raise BackendError(
         f"{type(A).__name__} cannot be used for uncertainty: its back-projection is not the exact transpose of its projection "
-        f"(measured mismatch {mismatch:.1e}, {EXACT:.0e} allowed); use backend='matrix'."
+        f"(measured mismatch {mismatch:.1e}, {_EXACT:.0e} allowed); use backend='matrix'."
     )
