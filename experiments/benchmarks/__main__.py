@@ -12,6 +12,7 @@ ALL = {
     "start": [[]],
     "jacobian": [[]],
     "ray_transform": [[]],
+    "volumes": [["--size", "32", "--views", "30"], ["--size", "64"]],
     "laplace_mlp": [[]],
     "memory": [[]],
     "gp": [[]],

@@ -1,6 +1,7 @@
 """One function that makes a ray transform, and chooses who computes it."""
 
 from pathlib import Path
+from typing import overload
 
 import torch
 
@@ -12,6 +13,8 @@ from ctuq.tomo.rays.astra_cuda import AstraCudaRayTransform
 from ctuq.tomo.rays.cache import cached_matrix, default_directory
 from ctuq.tomo.rays.matrix import MatrixRayTransform, build_matrix, expected_entries
 from ctuq.tomo.rays.transform import RayTransform
+from ctuq.tomo.rays.volume import VolumeTransform, volume_transform
+from ctuq.tomo.space import AreaBeam, VolumeGeometry
 
 _BACKENDS = ("auto", "matrix", "astra-cuda")
 
@@ -20,6 +23,7 @@ _BYTES_PER_ENTRY = 32
 _WORTH_CACHING = 2e6
 
 
+@overload
 def ray_transform(
     grid: VolumeGrid,
     geometry: Geometry,
@@ -27,16 +31,35 @@ def ray_transform(
     backend: str = "auto",
     device: torch.device | str = "cpu",
     cache: Path | str | None = None,
-) -> RayTransform:
-    """The ray transform of images on ``grid``, in 1/mm, to sinograms of ``geometry``.
+) -> RayTransform: ...
+@overload
+def ray_transform(
+    grid: VolumeGrid,
+    geometry: VolumeGeometry,
+    *,
+    backend: str = "auto",
+    device: torch.device | str = "cpu",
+    cache: Path | str | None = None,
+) -> VolumeTransform: ...
+def ray_transform(
+    grid: VolumeGrid,
+    geometry: Geometry | VolumeGeometry,
+    *,
+    backend: str = "auto",
+    device: torch.device | str = "cpu",
+    cache: Path | str | None = None,
+) -> RayTransform | VolumeTransform:
+    """The ray transform of images on ``grid``, in 1/mm, to sinograms of ``geometry``, or of volumes to their projections.
 
     Parameters
     ----------
     grid : VolumeGrid
-    geometry : ParallelBeam or FanBeam
+        Of an image (y, x), or of a volume (z, y, x) for the geometries with an area detector.
+    geometry : ParallelBeam, FanBeam, ConeBeam, Parallel3D or FreeBeam
     backend : {"auto", "matrix", "astra-cuda"}
         "matrix" keeps a sparse matrix and its exact transpose on any device; "astra-cuda" computes on the fly on a GPU
         and serves reconstruction only; "auto" takes the matrix, and ASTRA only on a GPU whose memory the matrix would not fit.
+        Volumes have others, see `ctuq.tomo.rays.volume.volume_transform`.
     device : torch.device or str
     cache : path, optional
         Directory for built matrices; by default the user's cache directory, for matrices that take seconds to build.
@@ -50,6 +73,8 @@ def ray_transform(
     ResourceError
         If the matrix does not fit in memory.
     """
+    if isinstance(geometry, AreaBeam):
+        return volume_transform(grid, geometry, backend=backend, device=_device(device), cache=cache)
     if backend not in _BACKENDS:
         raise BackendError(f"There is no ray transform backend {backend!r}; choose one of {', '.join(_BACKENDS)}.")
     device = _device(device)

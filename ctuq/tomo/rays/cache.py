@@ -10,12 +10,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 
 from ctuq.tomo.geometry import Geometry, VolumeGrid
+from ctuq.tomo.space import VolumeGeometry
 
+_Geometry = TypeVar("_Geometry", bound=Geometry | VolumeGeometry)
 _log = logging.getLogger(__name__)
 # Raised whenever build_matrix gives other numbers for the same geometry.
 _BUILDER = 1
@@ -30,7 +33,7 @@ def default_directory() -> Path:
 
 
 def cached_matrix(
-    grid: VolumeGrid, geometry: Geometry, build: Callable[[VolumeGrid, Geometry], sp.csr_array], directory: Path
+    grid: VolumeGrid, geometry: _Geometry, build: Callable[[VolumeGrid, _Geometry], sp.csr_array], directory: Path
 ) -> sp.csr_array:
     """The matrix from the directory if it is there and whole, else built and stored.
 
@@ -45,7 +48,7 @@ def cached_matrix(
     return matrix
 
 
-def _key(grid: VolumeGrid, geometry: Geometry) -> str:
+def _key(grid: VolumeGrid, geometry: Geometry | VolumeGeometry) -> str:
     import astra
 
     digest = hashlib.sha256(f"{_BUILDER} {astra.__version__} {grid!r} {type(geometry).__name__}".encode())
