@@ -18,7 +18,7 @@ from ctuq.tomo.rays.transform import RayTransform, multiply
 _BLOCK_BYTES = 2**28
 
 
-class _MatrixPair:
+class MatrixPair:
     """A sparse matrix and its transpose, each brought to the device when it is first used."""
 
     def __init__(self, matrix: sp.csr_array, domain: Space, target: Space):
@@ -59,7 +59,7 @@ class MatrixRayTransform(RayTransform):
         self.domain = Space(grid.shape, torch.float32, device)
         self.range = Space(geometry.shape, torch.float32, device)
         self.matrix = sp.csr_array(matrix, dtype=np.float32)
-        self._pair = _MatrixPair(self.matrix, self.domain, self.range)
+        self._pair = MatrixPair(self.matrix, self.domain, self.range)
 
     def _apply(self, x: Tensor) -> Tensor:
         return multiply(x.flatten(1), self._pair, transposed=False).reshape(len(x), *self.range.shape)
