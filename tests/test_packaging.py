@@ -96,8 +96,7 @@ def test_the_listings_of_the_researchers_tutorial_run_as_one_script_when_small(c
 @pytest.mark.parametrize("command", commands())
 def test_every_command_in_the_pages_is_understood(command, monkeypatch):
     words = command.split()[1:]
-    for name in ("Demo", "Info", "Convert", "Simulate", "Reconstruct", "Design", "Report", "Doctor"):
-        monkeypatch.setattr(getattr(cli, name), "run", lambda self: 0)
+    monkeypatch.setattr(cli, "_run", lambda command: 0)
     assert cli.main(words) == 0
 
 

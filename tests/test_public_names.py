@@ -1,8 +1,12 @@
 """What a newcomer meets: the names that packages list are few, exist, and say what they are."""
 
+import ast
 import importlib
 import inspect
+import re
+from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 PARTS = ("tomo", "files", "recon", "pipeline", "laplace", "gp", "linops", "design")
 PACKAGES = ("ctuq", *(f"ctuq.{part}" for part in PARTS))
 
@@ -43,3 +47,45 @@ def test_one_name_is_one_thing_wherever_it_is_public():
     for _, name, value in public():
         found.setdefault(name, set()).add(id(value))
     assert {name for name, values in found.items() if len(values) > 1} == set()
+
+
+def parsed(*folders):
+    """The modules of some folders by their dotted names."""
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text("utf-8")) for path in paths}
+
+
+def taken_by(tree):
+    """Dotted names that a module imports, and those that it takes from a module it imports."""
+    nodes = list(ast.walk(tree))
+    imports = [(node.module, alias) for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
+    known = {alias.asname or alias.name: f"{module}.{alias.name}" for module, alias in imports}
+    inner = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+    return {*known.values(), *(f"{known[node.value.id]}.{node.attr}" for node in inner if node.value.id in known)}
+
+
+def shown_by(tree):
+    """Names that stand in the signatures and among the bases of what is public in a module."""
+    parts = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            parts += node.bases
+        elif isinstance(node, ast.AnnAssign):
+            parts.append(node.annotation)
+        elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            arguments = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+            parts += [node.returns, *(argument.annotation for argument in arguments)]
+    return {name for part in parts if part is not None for name in re.findall(r"\w+", ast.unparse(part))}
+
+
+def test_what_only_its_own_module_uses_begins_with_an_underscore():
+    trees = parsed("ctuq", "tests", "experiments", "docs")
+    templates = {word for path in (ROOT / "ctuq").rglob("*.jinja") for word in re.findall(r"\w+", path.read_text("utf-8"))}
+    taken = {name for tree in trees.values() for name in taken_by(tree)}
+    alone = []
+    for module, tree in trees.items():
+        kinds = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        names = {node.name for node in kinds if not node.name.startswith("_")} if module.startswith("ctuq.") else set()
+        alone += [f"{module}.{name}" for name in names - shown_by(tree) - templates if f"{module}.{name}" not in taken]
+    assert len(taken) > 1000
+    assert alone == []

@@ -19,7 +19,3 @@ class Command:
 
     debug: On = False
     """Show the traceback of an error."""
-
-    def run(self) -> int:
-        """Do the work and return the exit code."""
-        raise NotImplementedError

@@ -1,6 +1,6 @@
-"""The ``ctuq`` command: what can be typed, and how trouble is told.
+"""The ``ctuq`` command: what was typed is read, done, and trouble is told.
 
-Nothing heavy is imported here, so that help is quick; each command imports what it needs when it runs.
+Nothing heavy is imported before a command runs, so that help is quick.
 """
 
 import errno
@@ -10,17 +10,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import tyro
-from tyro.conf import Positional, arg
 
-from ctuq.app.arguments import Command, File, Name, Number, On
-from ctuq.app.design.cli import Design
+from ctuq.app.arguments import Command
+from ctuq.app.design.options import Design
 from ctuq.app.folder import run_folder
+from ctuq.app.options import Convert, Demo, Doctor, Info, Reconstruct, Report, Simulate
 from ctuq.app.terminal import say
 from ctuq.errors import CtuqError, InputError, ResourceError
 from ctuq.text import visible
@@ -28,193 +25,6 @@ from ctuq.versions import version_of
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_MEMORY = ("out of memory", "not enough memory", "t allocate memory", "cannot allocate memory")
-_Output = arg(aliases=["-o"], metavar="PATH")
-_Scans = Positional[Annotated[tuple[Path, ...], arg(metavar="SCAN [SCAN ...]", help_behavior_hint="(required)")]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demo(Command):
-    """Reconstruct the shipped real walnut scan (30 of its 120 views) with uncertainty, and open the report."""
-
-    output: Annotated[Path, _Output] = Path("ctuq-demo")
-    """Folder for the results."""
-    size: int = 96
-    """Pixels along x and y."""
-    open: On = True
-    """Do not open the report in a browser."""
-    resume: On = False
-    """Go on where an interrupted run of this folder stopped."""
-    overwrite: On = False
-    """Replace what an earlier run left in this folder."""
-
-    def run(self) -> int:
-        with run_folder(self.output, resume=self.resume, overwrite=self.overwrite):
-            from ctuq.app import commands
-
-            return commands.demo(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Info(Command):
-    """Say what is in a scan file: geometry, angles, counts, units, and what is missing."""
-
-    scan: _Scans
-    """One scan file, or several parts of one scan."""
-    geometry: File = None
-    """YAML file with the geometry, for formats that hold none."""
-    follow_links: On = False
-    """Let an HDF5 file take data from outside its folder."""
-    entry: Name = None
-    """Entry of an NXtomo file that holds several."""
-    draw: File = None
-    """Draw the geometry into this PNG file."""
-
-    def run(self) -> int:
-        from ctuq.app import commands
-
-        return commands.info(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Simulate(Command):
-    """Simulate a parallel-beam scan of a phantom; its truth is kept for scoring."""
-
-    output: Annotated[Path, _Output]
-    """HDF5 file to write."""
-    phantom: Literal["rectangles", "ellipses", "shepp-logan", "glyph"] = "rectangles"
-    """What is scanned."""
-    size: int = 128
-    """Pixels along x and y."""
-    angles: Annotated[int | Path, arg(metavar="N|FILE")] = 20
-    """Number of views over half a turn, or a text file of their angles in degrees."""
-    noise: str = "5%"
-    """Standard deviation relative to the mean projection, such as 5% or 0.05."""
-    seed: int = 0
-    """Of the phantom and the noise."""
-
-    def run(self) -> int:
-        from ctuq.app import commands
-
-        return commands.simulate(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Convert(Command):
-    """Write a scan of any format, or a part of it, as ctuq's own HDF5 (OUT.h5) or as NXtomo for other programs (OUT.nx)."""
-
-    scan: Positional[Annotated[Path, arg(metavar="IN")]]
-    """A scan file, or a pattern in quotes for several parts of one scan, such as 'part*.h5'."""
-    output: Positional[Annotated[Path, arg(metavar="OUT")]]
-    """File to write."""
-    format: Literal["auto", "ctuq", "nxtomo"] = "auto"
-    """Of OUT; by its name if left out: .h5 and .hdf5 are ctuq's own, .nx and .nxs NXtomo."""
-    every: Number = None
-    """Keep every N-th view."""
-    angles: Annotated[str | None, arg(metavar="A,B,...", help_behavior_hint="")] = None
-    """Keep the views at these angles in degrees, such as 0,12,40."""
-    rows: Annotated[str | None, arg(metavar="N|A:B", help_behavior_hint="")] = None
-    """Keep this detector row, or for NXtomo rows A to B - 1; the middle one by default."""
-    columns: Annotated[str | None, arg(metavar="A:B", help_behavior_hint="")] = None
-    """Keep detector columns A to B - 1."""
-    geometry: File = None
-    """YAML file with the geometry, for formats that hold none."""
-    entry: Name = None
-    """Entry of an NXtomo file that holds several."""
-    follow_links: On = False
-    """Let an HDF5 file take data from outside its folder."""
-    truth: File = None
-    """Known image to keep with the scan."""
-
-    def run(self) -> int:
-        from ctuq.app import conversion
-
-        return conversion.convert(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reconstruct(Command):
-    """Reconstruct a scan, say how sure each pixel is, and write results, images and a report."""
-
-    scan: _Scans
-    """One scan file, or several parts of one scan."""
-    output: Annotated[Path | None, arg(aliases=["-o"], metavar="PATH", help_behavior_hint="(required)")] = None
-    """Folder for results.h5, mean.tif, std.tif, report.html and figures/."""
-    plan: On = False
-    """Say which way is taken, and the memory and minutes it needs, and stop."""
-    method: Literal["dip", "fbp", "sirt", "cgls", "tv"] = "dip"
-    """Deep image prior, or a classical method (without uncertainty)."""
-    size: int = 128
-    """Pixels along x and y."""
-    field: Annotated[str | None, arg(metavar="MM|all|common", help_behavior_hint="")] = None
-    """Width of the image in mm, or of all that was measured, or of what every view sees; by default all of the object."""
-    every: Number = None
-    """Use every N-th view."""
-    angles: Annotated[str | None, arg(metavar="A,B,...", help_behavior_hint="")] = None
-    """Use the views at these angles in degrees, such as 0,12,40."""
-    uncertainty: On = True
-    """Leave out the standard deviation of each pixel."""
-    samples: int = 64
-    """Posterior samples to keep."""
-    calibrate: On = True
-    """Hold no views out; the scale of the uncertainty is then the model's own, and nothing checks it."""
-    calibration_views: Number = None
-    """How many views to hold out; by default none below 5 views, 1 below 8, 2 below 12, 3 below 40, then one in 13."""
-    resume: On = False
-    """Go on where an interrupted run of this folder stopped."""
-    overwrite: On = False
-    """Replace what an earlier run left in this folder."""
-    geometry: File = None
-    """YAML file with the geometry, for formats that hold none."""
-    follow_links: On = False
-    """Let an HDF5 file take data from outside its folder."""
-    entry: Name = None
-    """Entry of an NXtomo file that holds several."""
-    truth: File = None
-    """Known image to score against; never used to reconstruct."""
-    start: Literal["educated", "random"] = "educated"
-    """Of the network: weights trained on simulated scans, or drawn by --seed."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    threads: Number = None
-    """Processor threads; by default one or all, whichever is quicker, unless OMP_NUM_THREADS is set."""
-    seed: int = 0
-    """Of network weights and samples."""
-
-    def run(self) -> int:
-        if self.plan:
-            from ctuq.app import commands
-
-            return commands.plan(self)
-        if self.output is None:
-            raise InputError("Name the folder for the results: -o FOLDER.")
-        # Claimed before anything heavy is imported: that takes seconds, and a run that is killed there has begun.
-        with run_folder(self.output, resume=self.resume, overwrite=self.overwrite):
-            from ctuq.app import commands
-
-            return commands.reconstruct(self, self.output)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Report(Command):
-    """Rebuild the HTML report and the figures from a folder's results file."""
-
-    folder: Positional[Path]
-    """Folder with results.h5."""
-
-    def run(self) -> int:
-        from ctuq.app import commands
-
-        return commands.report(self)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Doctor(Command):
-    """Check this installation: versions, GPU, ASTRA's CUDA, the exact adjoint, known clashes, memory and disk."""
-
-    def run(self) -> int:
-        from ctuq.app import commands
-
-        return commands.doctor(self)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -236,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _let_threads_sleep()
     try:
         with _ended_by_signals():
-            return command.run()
+            return _run(command)
     except (Exception, KeyboardInterrupt) as error:
         if command.debug:
             traceback.print_exc()
@@ -244,6 +54,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         notes = [note.rstrip(".") for note in getattr(error, "__notes__", [])]
         say(f"ctuq: {visible('; '.join([sentence.rstrip('.'), *notes]))}.", stream=sys.stderr)
         return code
+
+
+def _run(command: Command | Design) -> int:
+    """Import what a command needs, and do it; the exit code."""
+    if isinstance(command, Design):
+        from ctuq.app.design.commands import run_step
+
+        return run_step(command.step)
+    # A folder is claimed before the imports, which take seconds: a run that is killed meanwhile has begun.
+    with _folder_of(command):
+        from ctuq.app.commands import run
+
+        return run(command)
+
+
+def _folder_of(command: Command) -> AbstractContextManager[None]:
+    """The folder of a reconstruction, held; nothing for other commands."""
+    if not isinstance(command, Demo | Reconstruct) or (isinstance(command, Reconstruct) and command.plan):
+        return nullcontext()
+    if command.output is None:
+        raise InputError("Name the folder for the results: -o FOLDER.")
+    return run_folder(command.output, resume=command.resume, overwrite=command.overwrite)
 
 
 @contextmanager

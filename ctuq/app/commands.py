@@ -5,21 +5,24 @@ import os
 import sys
 import warnings
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ctuq import files, pipeline
+from ctuq.app.arguments import Command
+from ctuq.app.conversion import convert
 from ctuq.app.doctor import examine, usable
 from ctuq.app.folder import CHECKPOINT, RESULTS, held_folder
+from ctuq.app.options import Convert, Demo, Doctor, Info, Reconstruct, Report, Simulate
 from ctuq.app.png import png_bytes
 from ctuq.app.progress import ProgressBar, told_about
 from ctuq.app.report.geometry import draw_geometry
 from ctuq.app.report.page import draw_all, write_figures, write_report
 from ctuq.app.report.summary import sentences
 from ctuq.app.selection import selected
-from ctuq.app.terminal import say
+from ctuq.app.terminal import say, warn
 from ctuq.app.typed import field, simulated_angles
 from ctuq.errors import InputError
 from ctuq.linops.memory import keep_freed_memory
@@ -33,16 +36,18 @@ from ctuq.tomo.simulate import phantom_scan
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.storage import write_tiff
 
-if TYPE_CHECKING:
-    from ctuq.app import cli
-
 _REPORT = "report.html"
 _DEMO_STEP = 4
 _log = logging.getLogger(__name__)
 _PHRASES = ("source", "format", "data", "values", "beam", "angles", "detector", "weights", "truth")
 
 
-def demo(command: "cli.Demo") -> int:
+def run(command: Command) -> int:
+    """Do what was typed; the exit code."""
+    return _DOES[type(command)](command)
+
+
+def _demo(command: Demo) -> int:
     """Reconstruct every fourth view of the shipped walnut into the folder that is held, and open the report."""
     scan = files.read(files.demo_scan()).every(_DEMO_STEP)
     options = pipeline.ReconstructOptions(size=command.size, threads=_threads())
@@ -53,7 +58,7 @@ def demo(command: "cli.Demo") -> int:
     return 0
 
 
-def info(command: "cli.Info") -> int:
+def _info(command: Info) -> int:
     """Print what is in a scan and what reading it assumes, and draw its geometry on request."""
     found = files.opened(
         _named(command.scan), geometry=command.geometry, entry=command.entry, follow_links=command.follow_links
@@ -100,7 +105,7 @@ def _unsaid(description: files.Description) -> list[tuple[str, str]]:
     return gaps
 
 
-def simulate(command: "cli.Simulate") -> int:
+def _simulate(command: Simulate) -> int:
     """Write a simulated scan of a phantom."""
     angles = simulated_angles(command.angles)
     if command.size < 2:
@@ -112,7 +117,7 @@ def simulate(command: "cli.Simulate") -> int:
     return 0
 
 
-def plan(command: "cli.Reconstruct") -> int:
+def _plan(command: Reconstruct) -> int:
     """Print which way a reconstruction would take, and what it needs."""
     chosen, options = _chosen(command), _options(command)
     grid = pipeline.choose_grid(chosen, options.size, options.field)
@@ -123,15 +128,17 @@ def plan(command: "cli.Reconstruct") -> int:
     return 0
 
 
-def reconstruct(command: "cli.Reconstruct", folder: Path) -> int:
-    """Reconstruct the chosen views and write everything into a folder that is held."""
+def _reconstruct(command: Reconstruct) -> int:
+    """Reconstruct the chosen views and write everything into the folder, which is held."""
+    if command.plan or command.output is None:
+        return _plan(command)
     options, scan = _options(command), _chosen(command)
     with told_about(command.debug):
-        _run(scan, folder, options, resume=command.resume)
+        _run(scan, command.output, options, resume=command.resume)
     return 0
 
 
-def _chosen(command: "cli.Reconstruct") -> Scan:
+def _chosen(command: Reconstruct) -> Scan:
     scan = files.read(
         _named(command.scan),
         geometry=command.geometry,
@@ -142,7 +149,7 @@ def _chosen(command: "cli.Reconstruct") -> Scan:
     return selected(scan, command.every, command.angles)
 
 
-def _options(command: "cli.Reconstruct") -> pipeline.ReconstructOptions:
+def _options(command: Reconstruct) -> pipeline.ReconstructOptions:
     return pipeline.ReconstructOptions(
         method=command.method,
         size=command.size,
@@ -158,7 +165,7 @@ def _options(command: "cli.Reconstruct") -> pipeline.ReconstructOptions:
     )
 
 
-def report(command: "cli.Report") -> int:
+def _report(command: Report) -> int:
     """Write the report and the figures anew from the results file."""
     path = command.folder / RESULTS
     if not path.is_file():
@@ -169,7 +176,7 @@ def report(command: "cli.Report") -> int:
     return 0
 
 
-def doctor(_: "cli.Doctor") -> int:
+def _doctor(_: Doctor) -> int:
     """Print every check; exit code 2 if one failed."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -207,12 +214,6 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resu
     warn(tuple(text for text in result.warnings if text not in told))
     say(f"Report: {report_file}")
     return report_file
-
-
-def warn(warnings: tuple[str, ...]) -> None:
-    """Print each warning on its line."""
-    for text in warnings:
-        say(f"Warning: {visible(text)}")
 
 
 def _complete(folder: Path, scan: Scan, options: pipeline.ReconstructOptions) -> bool:
@@ -282,3 +283,14 @@ def _threads(wanted: int | None = None) -> int | None:
 
 def _has_display() -> bool:
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+_DOES: dict[type[Command], Callable[[Any], int]] = {
+    Demo: _demo,
+    Info: _info,
+    Simulate: _simulate,
+    Convert: convert,
+    Reconstruct: _reconstruct,
+    Report: _report,
+    Doctor: _doctor,
+}

@@ -2,23 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ctuq import files
-from ctuq.app.commands import warn
+from ctuq.app.options import Convert
 from ctuq.app.selection import selected
-from ctuq.app.terminal import say
+from ctuq.app.terminal import say, warn
 from ctuq.app.typed import span
 from ctuq.errors import InputError
 from ctuq.tomo import Scan
 
-if TYPE_CHECKING:
-    from ctuq.app import cli
-
 _SUFFIXES = {".h5": "ctuq", ".hdf5": "ctuq", ".nx": "nxtomo", ".nxs": "nxtomo"}
 
 
-def convert(command: "cli.Convert") -> int:
+def convert(command: Convert) -> int:
     """Read, select and write."""
     out = command.output
     kind = _format(command.format, out)
@@ -47,7 +43,7 @@ def _format(wanted: str, out: Path) -> str:
     return kind
 
 
-def _read(command: "cli.Convert", row: int | None) -> Scan:
+def _read(command: Convert, row: int | None) -> Scan:
     return files.read(
         command.scan,
         geometry=command.geometry,
@@ -58,7 +54,7 @@ def _read(command: "cli.Convert", row: int | None) -> Scan:
     )
 
 
-def _part(scan: Scan, command: "cli.Convert") -> Scan:
+def _part(scan: Scan, command: Convert) -> Scan:
     scan = selected(scan, command.every, command.angles)
     return scan if command.columns is None else scan.cropped(*span(command.columns, "--columns"))
 

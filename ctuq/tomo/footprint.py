@@ -51,7 +51,7 @@ def pitches(geometry: VolumeGeometry) -> tuple[float, float]:
     return float(np.median(across[0])), float(np.median(across[1]))
 
 
-def corners(grid: VolumeGrid) -> NDArray[np.float64]:
+def _corners(grid: VolumeGrid) -> NDArray[np.float64]:
     """The eight corners of a volume, (8, 3), mm."""
     half = np.array(grid.shape[::-1]) * grid.voxel / 2
     return np.array(grid.centre) + half * np.array(list(product((-1, 1), repeat=3)))
@@ -67,7 +67,7 @@ def require_shadow(grid: VolumeGrid, geometry: VolumeGeometry) -> None:
     """
     if len(grid.shape) != 3:
         raise GeometryError(f"{type(geometry).__name__} projects volumes (z, y, x); the grid has {len(grid.shape)} axes.")
-    edges = corners(grid)
+    edges = _corners(grid)
     if geometry.diverging:
         source = geometry.vectors()[:, 0:3]
         inside = ((edges[0] < source) & (source < edges[-1])).all(axis=1)

@@ -12,17 +12,16 @@ from ctuq.errors import InputError, ResourceError
 def parsed(monkeypatch, *arguments):
     """The command that these words mean, without running it."""
     seen = []
-    for kind in (cli.Demo, cli.Info, cli.Simulate, cli.Reconstruct, cli.Report, cli.Doctor):
-        monkeypatch.setattr(kind, "run", lambda self: seen.append(self) or 0)
+    monkeypatch.setattr(cli, "_run", lambda command: seen.append(command) or 0)
     assert cli.main(arguments) == 0
     return seen[0]
 
 
 def failing(monkeypatch, error):
-    def run(self):
+    def run(command):
         raise error
 
-    monkeypatch.setattr(cli.Doctor, "run", run)
+    monkeypatch.setattr(cli, "_run", run)
 
 
 def python(*arguments, cwd=None):

@@ -158,11 +158,11 @@ def test_without_locks_of_the_system_a_running_process_that_signed_counts(name, 
 def test_the_end_that_a_system_sends_is_an_interruption(name, monkeypatch, capsys):
     before = signal.getsignal(getattr(signal, name))
 
-    def run(self):
+    def run(command):
         os.kill(os.getpid(), getattr(signal, name))
         signal.pause()
 
-    monkeypatch.setattr(cli.Doctor, "run", run)
+    monkeypatch.setattr(cli, "_run", run)
     assert cli.main(["doctor"]) == 3
     assert "Interrupted" in told(capsys)
     assert signal.getsignal(getattr(signal, name)) is before
@@ -171,7 +171,7 @@ def test_the_end_that_a_system_sends_is_an_interruption(name, monkeypatch, capsy
 def test_what_nohup_ignores_stays_ignored(monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        monkeypatch.setattr(cli.Doctor, "run", lambda self: os.kill(os.getpid(), signal.SIGHUP) or 0)
+        monkeypatch.setattr(cli, "_run", lambda command: os.kill(os.getpid(), signal.SIGHUP) or 0)
         assert cli.main(["doctor"]) == 0
     finally:
         signal.signal(signal.SIGHUP, before)

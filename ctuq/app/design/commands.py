@@ -2,17 +2,20 @@
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from ctuq.app.arguments import Command
+from ctuq.app.design.options import Retrain, Start, Status, Suggest, Tell
 from ctuq.app.design.text import angle_list, log_lines, status_lines, suggestion_lines
 from ctuq.app.progress import told_about
 from ctuq.app.terminal import say
+from ctuq.app.trials.options import Compare, Simulate
 from ctuq.design.session import file as sessionfile
 from ctuq.design.session.file import Record, Settings
 from ctuq.design.session.plan import learning_due, take_planned
@@ -22,13 +25,15 @@ from ctuq.locks import locked
 from ctuq.records import write_whole
 from ctuq.text import visible
 
-if TYPE_CHECKING:
-    from ctuq.app.design import cli
-
 _PATIENCE = 2.0
 
 
-def start(command: "cli.Start") -> int:
+def run_step(step: Command) -> int:
+    """Do a step of ``ctuq design``; the exit code."""
+    return _DOES[type(step)](step)
+
+
+def _start(command: Start) -> int:
     """Make a session."""
     from ctuq.app.design.scanner import scanner
     from ctuq.app.typed import arcs, box, exposures
@@ -64,7 +69,7 @@ def start(command: "cli.Start") -> int:
     return 0
 
 
-def suggest(command: "cli.Suggest") -> int:
+def _suggest(command: Suggest) -> int:
     """Print the next angles: at once where they were worked out ahead."""
     found = _at_once(command.session, command.n) if command.pending is None else None
     if found is None:
@@ -80,7 +85,7 @@ def suggest(command: "cli.Suggest") -> int:
     return 0
 
 
-def tell(command: "cli.Tell") -> int:
+def _tell(command: Tell) -> int:
     """Take projections in or back."""
     from ctuq.app.typed import degrees
     from ctuq.design.session.session import Session
@@ -111,7 +116,7 @@ def tell(command: "cli.Tell") -> int:
     return 0
 
 
-def status(command: "cli.Status") -> int:
+def _status(command: Status) -> int:
     """Print where a session stands, and draw its angles on request."""
     record = sessionfile.read(command.session)
     say("\n".join([*status_lines(record), "", "Log:", *log_lines(record)]))
@@ -125,7 +130,7 @@ def status(command: "cli.Status") -> int:
     return 0
 
 
-def retrain(command: "cli.Retrain") -> int:
+def _retrain(command: Retrain) -> int:
     """Learn the model again."""
     from ctuq.design.session.session import Session
 
@@ -193,3 +198,26 @@ def _show_clock(done: threading.Event) -> None:
         bar.start_t -= _PATIENCE
         while not done.wait(1.0):
             bar.refresh()
+
+
+def _simulate(command: Simulate) -> int:
+    from ctuq.app.trials.commands import simulate
+
+    return simulate(command)
+
+
+def _compare(command: Compare) -> int:
+    from ctuq.app.trials.commands import compare
+
+    return compare(command)
+
+
+_DOES: dict[type[Command], Callable[[Any], int]] = {
+    Start: _start,
+    Suggest: _suggest,
+    Tell: _tell,
+    Status: _status,
+    Retrain: _retrain,
+    Simulate: _simulate,
+    Compare: _compare,
+}

@@ -5,7 +5,6 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from ctuq.app.png import png_bytes
 from ctuq.app.progress import told_about
 from ctuq.app.terminal import cell, say
 from ctuq.app.trials.figures import draw_angles, draw_comparison
+from ctuq.app.trials.options import Compare, Simulate
 from ctuq.app.trials.subjects import name_of, phantom_subject, scan_subject
 from ctuq.design.trials.compare import Curves, Saving, curves, saving, table
 from ctuq.design.trials.contenders import Adaptive, TrialPlan, baselines
@@ -25,15 +25,12 @@ from ctuq.errors import InputError
 from ctuq.records import write_whole
 from ctuq.tomo.phantoms import PHANTOMS
 
-if TYPE_CHECKING:
-    from ctuq.app.trials import cli
-
 _COMPARISON = "comparison"
 _BASELINES = ("equidistant", "golden")
 _MOST_POLAR = 12
 
 
-def simulate(command: "cli.Simulate") -> int:
+def simulate(command: Simulate) -> int:
     """Run the trials of one adaptive design and of all that it is compared with, and compare everything in the folder."""
     with held_folder(command.output):
         try:
@@ -42,7 +39,7 @@ def simulate(command: "cli.Simulate") -> int:
             raise KeyboardInterrupt("Interrupted; what was done is kept, and the same command goes on from it.") from None
 
 
-def _simulated(command: "cli.Simulate") -> int:
+def _simulated(command: Simulate) -> int:
     adaptive = Adaptive(command.criterion, command.prior, every=command.retrain_every, batch=command.batch)
     plan = TrialPlan(command.pilot, command.total)
     methods = METHODS if command.reconstruct == "both" else (command.reconstruct,)
@@ -59,7 +56,7 @@ def _simulated(command: "cli.Simulate") -> int:
         return _compare([command.output], command.output)
 
 
-def compare(command: "cli.Compare") -> int:
+def compare(command: Compare) -> int:
     """Compare all trials in some folders."""
     if not command.folders:
         raise InputError("Name a folder that ctuq design simulate wrote.")
@@ -97,7 +94,7 @@ def _compare(folders: Sequence[Path], output: Path) -> int:
     return 0
 
 
-def _subjects(command: "cli.Simulate") -> Iterator[Subject]:
+def _subjects(command: Simulate) -> Iterator[Subject]:
     if not command.object:
         raise InputError(f"Name a scan file or a phantom; phantoms are {', '.join(PHANTOMS)}.")
     first, *more = command.object
@@ -113,7 +110,7 @@ def _subjects(command: "cli.Simulate") -> Iterator[Subject]:
     yield scan_subject(name_of(paths[0]), scan, command.size, every=command.every, strength=command.strength)
 
 
-def _setting(command: "cli.Simulate") -> str:
+def _setting(command: Simulate) -> str:
     """What trials must share to be compared."""
     views = f"{command.candidates} candidates, noise {command.noise:g}"
     views = views if command.object[0] in PHANTOMS else f"every {command.every}"

@@ -11,7 +11,7 @@ from ctuq.app import cli
 def parsed(monkeypatch):
     """The command that these words mean, without running it."""
     seen = []
-    monkeypatch.setattr(cli.Design, "run", lambda self: seen.append(self.step) or 0)
+    monkeypatch.setattr(cli, "_run", lambda command: seen.append(command.step) or 0)
 
     def parse(*words):
         assert cli.main(["design", *words]) == 0

@@ -9,8 +9,8 @@ import torch
 
 from ctuq import files, records
 from ctuq.app import cli
-from ctuq.app.design import cli as design_cli
 from ctuq.app.design import commands as design_commands
+from ctuq.app.design.options import Start
 from ctuq.design import CRITERIA, PRIORS
 from ctuq.design.session import file as sessionfile
 from ctuq.design.session.session import Session
@@ -336,6 +336,6 @@ def test_an_interruption_says_that_nothing_is_lost(running, tmp_path, capsys, mo
 
 
 def test_the_choices_on_the_command_line_are_those_of_the_library():
-    assert get_args(design_cli.Start.__annotations__["prior"]) == PRIORS
-    assert set(get_args(design_cli.Start.__annotations__["criterion"])) == set(CRITERIA)
+    assert get_args(Start.__annotations__["prior"]) == PRIORS
+    assert set(get_args(Start.__annotations__["criterion"])) == set(CRITERIA)
     assert design_commands._every("never") == 0

@@ -5,7 +5,8 @@ import pytest
 import tyro
 
 from ctuq import files
-from ctuq.app.trials import cli as trial_cli
+from ctuq.app.design.commands import run_step
+from ctuq.app.trials.options import Compare, Simulate
 from ctuq.errors import InputError
 from ctuq.tomo import FanBeam, VolumeGrid
 from ctuq.tomo.phantoms import rectangles
@@ -16,7 +17,7 @@ SMALL = ["--size", "10", "--candidates", "12", "--pilot", "3", "--total", "6", "
 
 def typed(kind, *words):
     config = (tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff)
-    return tyro.cli(kind, args=[str(word) for word in words], config=config).run()
+    return run_step(tyro.cli(kind, args=[str(word) for word in words], config=config))
 
 
 def rows(path):
@@ -28,7 +29,7 @@ def rows(path):
 def folder(tmp_path_factory):
     """Trials of two small phantoms."""
     path = tmp_path_factory.mktemp("design")
-    assert typed(trial_cli.Simulate, "rectangles", "-o", path, "--images", 2, "--prior", "matern", *SMALL) == 0
+    assert typed(Simulate, "rectangles", "-o", path, "--images", 2, "--prior", "matern", *SMALL) == 0
     return path
 
 
@@ -53,7 +54,7 @@ def test_another_design_joins_the_folder_and_what_is_there_is_not_run_again(fold
     real = trial.run
     monkeypatch.setattr(trial, "run", lambda s, strategy, *a, **k: ran.append(strategy.name) or real(s, strategy, *a, **k))
     words = ["rectangles", "-o", folder, "--images", 2, "--prior", "isotropic", "--batch", 2, *SMALL]
-    assert typed(trial_cli.Simulate, *words) == 0
+    assert typed(Simulate, *words) == 0
     assert ran == ["eig isotropic, batch 2"] * 2
     told = capsys.readouterr().out
     assert ("eig matern: " in told and "for the same error" in told) or "never as good" in told
@@ -61,15 +62,15 @@ def test_another_design_joins_the_folder_and_what_is_there_is_not_run_again(fold
 
 
 def test_compare_writes_the_same_table_elsewhere(folder, tmp_path):
-    assert typed(trial_cli.Compare, folder, "-o", tmp_path / "out") == 0
-    assert typed(trial_cli.Compare, folder) == 0
+    assert typed(Compare, folder, "-o", tmp_path / "out") == 0
+    assert typed(Compare, folder) == 0
     assert (tmp_path / "out" / "comparison.csv").read_bytes() == (folder / "comparison.csv").read_bytes()
 
 
 def test_other_settings_are_refused_in_the_same_folder(folder):
     words = ["rectangles", "-o", folder, "--prior", "matern", *SMALL, "--noise", "0.2"]
     with pytest.raises(InputError, match="other settings"):
-        typed(trial_cli.Simulate, *words)
+        typed(Simulate, *words)
 
 
 def test_a_scan_is_replayed_with_the_views_that_it_has(tmp_path):
@@ -78,7 +79,7 @@ def test_a_scan_is_replayed_with_the_views_that_it_has(tmp_path):
     scan = simulate(lambda n: rectangles(n, rng), geometry, VolumeGrid((10, 10), 1.0), RelativeNoise(0.02), rng=rng)
     files.write_scan(scan, tmp_path / "scan.h5")
     words = ["--prior", "isotropic", "--size", 10, "--pilot", 3, "--total", 4, "--random", 1, "--every", 2]
-    assert typed(trial_cli.Simulate, tmp_path / "scan.h5", "-o", tmp_path / "out", *words) == 0
+    assert typed(Simulate, tmp_path / "scan.h5", "-o", tmp_path / "out", *words) == 0
     table = rows(tmp_path / "out" / "comparison.csv")
     assert {"half turn", "eig isotropic"} < {row["strategy"] for row in table}
     assert {row["quality"] for row in table} == {"tv truth", "tv unseen"}
@@ -100,11 +101,11 @@ def test_what_cannot_be_is_told_in_one_sentence(tmp_path, words, said):
     settings |= dict(zip(words[1::2], words[2::2], strict=False))
     options = [word for pair in settings.items() for word in pair]
     with pytest.raises(InputError, match=said):
-        typed(trial_cli.Simulate, *words[:1], "-o", tmp_path / "out", "--prior", "matern", *options)
+        typed(Simulate, *words[:1], "-o", tmp_path / "out", "--prior", "matern", *options)
 
 
 def test_folders_without_trials_are_told(tmp_path):
     with pytest.raises(InputError, match="no trial"):
-        typed(trial_cli.Compare, tmp_path)
+        typed(Compare, tmp_path)
     with pytest.raises(InputError, match="Name a folder"):
-        typed(trial_cli.Compare)
+        typed(Compare)

@@ -1,4 +1,4 @@
-"""``ctuq design simulate`` and ``ctuq design compare``: what can be typed. Nothing heavy is imported here."""
+"""What can be typed after ``ctuq design simulate`` and ``ctuq design compare``. Nothing heavy is imported here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,11 +54,6 @@ class Simulate(Command):
     truth: File = None
     """Known image to score against; never used to choose."""
 
-    def run(self) -> int:
-        from ctuq.app.trials import commands
-
-        return commands.simulate(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Command):
@@ -68,8 +63,3 @@ class Compare(Command):
     """Folders that ctuq design simulate wrote."""
     output: Annotated[Path | None, arg(aliases=["-o"], metavar="FOLDER", help_behavior_hint="")] = None
     """Where to write; by default the first folder."""
-
-    def run(self) -> int:
-        from ctuq.app.trials import commands
-
-        return commands.compare(self)

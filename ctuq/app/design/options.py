@@ -1,4 +1,4 @@
-"""``ctuq design``: what can be typed. Each command imports what it needs when it runs."""
+"""What can be typed after ``ctuq design``. Nothing heavy is imported here."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ctuq.app.arguments import Amount, Command, File, Number, On
-from ctuq.app.trials.cli import Compare, Simulate
+from ctuq.app.trials.options import Compare, Simulate
 
 _Session = Positional[Annotated[Path, arg(metavar="SESSION.h5")]]
 _Angles = Annotated[str | None, arg(metavar="A,B,...", help_behavior_hint="")]
@@ -58,11 +58,6 @@ class Start(Command):
     tolerance: float = 0.01
     """How far in degrees a measured angle may be from the angle that was suggested."""
 
-    def run(self) -> int:
-        from ctuq.app.design import commands
-
-        return commands.start(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Suggest(Command):
@@ -74,11 +69,6 @@ class Suggest(Command):
     """How many; the session's batch by default."""
     pending: _Angles = None
     """Angles in degrees that are being measured now: they count as measured."""
-
-    def run(self) -> int:
-        from ctuq.app.design import commands
-
-        return commands.suggest(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +94,6 @@ class Tell(Command):
     retrain: On = True
     """Leave a re-training that is due to 'ctuq design retrain', which can run while the scanner measures."""
 
-    def run(self) -> int:
-        from ctuq.app.design import commands
-
-        return commands.tell(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Status(Command):
@@ -119,11 +104,6 @@ class Status(Command):
     draw: File = None
     """Draw the angles and their scores into this PNG file."""
 
-    def run(self) -> int:
-        from ctuq.app.design import commands
-
-        return commands.status(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Retrain(Command):
@@ -131,11 +111,6 @@ class Retrain(Command):
 
     session: _Session
     """A session's file."""
-
-    def run(self) -> int:
-        from ctuq.app.design import commands
-
-        return commands.retrain(self)
 
 
 @dataclass(frozen=True)
@@ -148,7 +123,3 @@ class Design:
     def debug(self) -> bool:
         """Of the step."""
         return self.step.debug
-
-    def run(self) -> int:
-        """Do the step."""
-        return self.step.run()

@@ -1,0 +1,153 @@
+"""What can be typed after ``ctuq``: one class a command, its options as fields. Nothing heavy is imported here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from ctuq.app.arguments import Command, File, Name, Number, On
+
+_Output = arg(aliases=["-o"], metavar="PATH")
+_Scans = Positional[Annotated[tuple[Path, ...], arg(metavar="SCAN [SCAN ...]", help_behavior_hint="(required)")]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo(Command):
+    """Reconstruct the shipped real walnut scan (30 of its 120 views) with uncertainty, and open the report."""
+
+    output: Annotated[Path, _Output] = Path("ctuq-demo")
+    """Folder for the results."""
+    size: int = 96
+    """Pixels along x and y."""
+    open: On = True
+    """Do not open the report in a browser."""
+    resume: On = False
+    """Go on where an interrupted run of this folder stopped."""
+    overwrite: On = False
+    """Replace what an earlier run left in this folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info(Command):
+    """Say what is in a scan file: geometry, angles, counts, units, and what is missing."""
+
+    scan: _Scans
+    """One scan file, or several parts of one scan."""
+    geometry: File = None
+    """YAML file with the geometry, for formats that hold none."""
+    follow_links: On = False
+    """Let an HDF5 file take data from outside its folder."""
+    entry: Name = None
+    """Entry of an NXtomo file that holds several."""
+    draw: File = None
+    """Draw the geometry into this PNG file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulate(Command):
+    """Simulate a parallel-beam scan of a phantom; its truth is kept for scoring."""
+
+    output: Annotated[Path, _Output]
+    """HDF5 file to write."""
+    phantom: Literal["rectangles", "ellipses", "shepp-logan", "glyph"] = "rectangles"
+    """What is scanned."""
+    size: int = 128
+    """Pixels along x and y."""
+    angles: Annotated[int | Path, arg(metavar="N|FILE")] = 20
+    """Number of views over half a turn, or a text file of their angles in degrees."""
+    noise: str = "5%"
+    """Standard deviation relative to the mean projection, such as 5% or 0.05."""
+    seed: int = 0
+    """Of the phantom and the noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert(Command):
+    """Write a scan of any format, or a part of it, as ctuq's own HDF5 (OUT.h5) or as NXtomo for other programs (OUT.nx)."""
+
+    scan: Positional[Annotated[Path, arg(metavar="IN")]]
+    """A scan file, or a pattern in quotes for several parts of one scan, such as 'part*.h5'."""
+    output: Positional[Annotated[Path, arg(metavar="OUT")]]
+    """File to write."""
+    format: Literal["auto", "ctuq", "nxtomo"] = "auto"
+    """Of OUT; by its name if left out: .h5 and .hdf5 are ctuq's own, .nx and .nxs NXtomo."""
+    every: Number = None
+    """Keep every N-th view."""
+    angles: Annotated[str | None, arg(metavar="A,B,...", help_behavior_hint="")] = None
+    """Keep the views at these angles in degrees, such as 0,12,40."""
+    rows: Annotated[str | None, arg(metavar="N|A:B", help_behavior_hint="")] = None
+    """Keep this detector row, or for NXtomo rows A to B - 1; the middle one by default."""
+    columns: Annotated[str | None, arg(metavar="A:B", help_behavior_hint="")] = None
+    """Keep detector columns A to B - 1."""
+    geometry: File = None
+    """YAML file with the geometry, for formats that hold none."""
+    entry: Name = None
+    """Entry of an NXtomo file that holds several."""
+    follow_links: On = False
+    """Let an HDF5 file take data from outside its folder."""
+    truth: File = None
+    """Known image to keep with the scan."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruct(Command):
+    """Reconstruct a scan, say how sure each pixel is, and write results, images and a report."""
+
+    scan: _Scans
+    """One scan file, or several parts of one scan."""
+    output: Annotated[Path | None, arg(aliases=["-o"], metavar="PATH", help_behavior_hint="(required)")] = None
+    """Folder for results.h5, mean.tif, std.tif, report.html and figures/."""
+    plan: On = False
+    """Say which way is taken, and the memory and minutes it needs, and stop."""
+    method: Literal["dip", "fbp", "sirt", "cgls", "tv"] = "dip"
+    """Deep image prior, or a classical method (without uncertainty)."""
+    size: int = 128
+    """Pixels along x and y."""
+    field: Annotated[str | None, arg(metavar="MM|all|common", help_behavior_hint="")] = None
+    """Width of the image in mm, or of all that was measured, or of what every view sees; by default all of the object."""
+    every: Number = None
+    """Use every N-th view."""
+    angles: Annotated[str | None, arg(metavar="A,B,...", help_behavior_hint="")] = None
+    """Use the views at these angles in degrees, such as 0,12,40."""
+    uncertainty: On = True
+    """Leave out the standard deviation of each pixel."""
+    samples: int = 64
+    """Posterior samples to keep."""
+    calibrate: On = True
+    """Hold no views out; the scale of the uncertainty is then the model's own, and nothing checks it."""
+    calibration_views: Number = None
+    """How many views to hold out; by default none below 5 views, 1 below 8, 2 below 12, 3 below 40, then one in 13."""
+    resume: On = False
+    """Go on where an interrupted run of this folder stopped."""
+    overwrite: On = False
+    """Replace what an earlier run left in this folder."""
+    geometry: File = None
+    """YAML file with the geometry, for formats that hold none."""
+    follow_links: On = False
+    """Let an HDF5 file take data from outside its folder."""
+    entry: Name = None
+    """Entry of an NXtomo file that holds several."""
+    truth: File = None
+    """Known image to score against; never used to reconstruct."""
+    start: Literal["educated", "random"] = "educated"
+    """Of the network: weights trained on simulated scans, or drawn by --seed."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    threads: Number = None
+    """Processor threads; by default one or all, whichever is quicker, unless OMP_NUM_THREADS is set."""
+    seed: int = 0
+    """Of network weights and samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Command):
+    """Rebuild the HTML report and the figures from a folder's results file."""
+
+    folder: Positional[Path]
+    """Folder with results.h5."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor(Command):
+    """Check this installation: versions, GPU, ASTRA's CUDA, the exact adjoint, known clashes, memory and disk."""
