@@ -16,10 +16,10 @@ from ctuq.laplace.system.problem import Point
 from ctuq.scores.gaussian import gaussian_scores
 from ctuq.stages import Stages
 from ctuq.uncertainty.calibration import Scales, learn_scales
+from ctuq.uncertainty.contents import Calibration
 from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.prior import FLOORS, ImagePrior
-from ctuq.uncertainty.result import Calibration
 from ctuq.uncertainty.route import EVIDENCE_RAYS, Route, route
 from ctuq.uncertainty.solved import SolvedRays
 

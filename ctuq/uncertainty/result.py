@@ -1,54 +1,20 @@
 """What a reconstruction leaves behind: the image, how sure it is, and everything needed to judge and repeat it."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.tomo.geometry import VolumeGrid
-from ctuq.tomo.scan import Scan
+from ctuq.uncertainty import storage
+from ctuq.uncertainty.contents import Contents
 from ctuq.uncertainty.kept import KeptCovariance
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """Two scales learned on held-out views, and how the held-out rays were predicted with and without them.
-
-    Parameters
-    ----------
-    views : tuple of int
-        Indices (into the scan that was reconstructed) of the views that the network never saw.
-    image_scale, noise_scale : float
-        Factors on the image covariance and on the noise variance.
-    log_image_scale_sd, log_noise_scale_sd : float
-        Standard deviation of the logarithm of each.
-    raw, calibrated : mapping of str to float
-        Predictive scores of the held-out rays (`ctuq.scores.gaussian.gaussian_scores`) before and after.
-    predictions : array of float32, shape (4, views, columns)
-        Measured, predicted, raw std and calibrated std of each held-out ray.
-    cover_68, cover_95 : tuple of float
-        90 % range of the share of unseen rays that the 68 and 95 % intervals cover, as few held-out views leave the scales
-        unsure; NaN in results of an older ctuq.
-    """
-
-    views: tuple[int, ...]
-    image_scale: float
-    noise_scale: float
-    log_image_scale_sd: float
-    log_noise_scale_sd: float
-    raw: Mapping[str, float]
-    calibrated: Mapping[str, float]
-    predictions: NDArray[np.float32]
-    cover_68: tuple[float, float] = (float("nan"), float("nan"))
-    cover_95: tuple[float, float] = (float("nan"), float("nan"))
-
-
 @dataclass(frozen=True, eq=False)
-class Result:
+class Result(Contents):
     """A reconstruction with its uncertainty.
 
     Parameters
@@ -103,31 +69,6 @@ class Result:
         One sentence each: what the user should know before trusting the figures, beginning with those of the scan.
     """
 
-    mean: NDArray[np.float32]
-    scan: Scan
-    grid: VolumeGrid
-    method: str
-    std: NDArray[np.float32] | None = None
-    std_raw: NDArray[np.float32] | None = None
-    std_error: float = 0.0
-    samples: NDArray[np.float32] | None = None
-    directions: NDArray[np.float32] | None = None
-    waves: int = 0
-    sigma2: float = float("nan")
-    prior: Mapping[str, float] = field(default_factory=dict)
-    log_evidence: float = float("nan")
-    log_evidence_error: float = 0.0
-    calibration: Calibration | None = None
-    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    comparisons: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
-    truth: NDArray[np.float32] | None = None
-    history: Mapping[str, NDArray] = field(default_factory=dict)
-    timings: Mapping[str, float] = field(default_factory=dict)
-    plan: Mapping[str, str | float | int | bool] = field(default_factory=dict)
-    settings: Mapping[str, str | float | int | bool | None] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
     def covariance(self, functionals: NDArray) -> NDArray[np.float64]:
         """Joint covariance of linear functionals of the image, such as means over regions or profiles, without the network.
 
@@ -172,13 +113,9 @@ class Result:
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything to one HDF5 file, see `ctuq.uncertainty.storage.save`."""
-        from ctuq.uncertainty import storage
-
         storage.save(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Result":
         """Read what `save` wrote, see `ctuq.uncertainty.storage.load`."""
-        from ctuq.uncertainty import storage
-
-        return storage.load(path)
+        return storage.load(path, cls)

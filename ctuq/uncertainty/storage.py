@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tifffile
@@ -18,8 +18,9 @@ from ctuq.files.formats.ownscan import grid_tree, scan_from_tree, scan_tree
 from ctuq.guard import reading
 from ctuq.text import shortened
 from ctuq.tomo.geometry import VolumeGrid
-from ctuq.uncertainty.result import Calibration, Result
+from ctuq.uncertainty.contents import Calibration, Contents
 
+_Kind = TypeVar("_Kind", bound=Contents)
 _UNSEALED = "The results file was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its figures."
 _IMAGES = ("std", "std_raw", "samples", "directions", "truth")
 _CLASSES = {
@@ -34,7 +35,7 @@ _CLASSES = {
 }
 
 
-def save(result: Result, path: str | os.PathLike) -> None:
+def save(result: Contents, path: str | os.PathLike) -> None:
     """Write everything in a result to an HDF5 file, whole or not at all.
 
     ``entry/data`` holds the images (``data`` is the mean) with their axes in mm; ``entry/reconstruction`` says what made them;
@@ -47,7 +48,7 @@ def save(result: Result, path: str | os.PathLike) -> None:
     """
     scan, told = result.scan, result.scan.provenance
     images = {name: getattr(result, name) for name in _IMAGES if getattr(result, name) is not None}
-    rest = {f.name: getattr(result, f.name) for f in fields(Result) if f.name not in ("mean", *_IMAGES)}
+    rest = {f.name: getattr(result, f.name) for f in fields(Contents) if f.name not in ("mean", *_IMAGES)}
     calibration = result.calibration
     rest |= {
         "scan": scan_tree(scan),
@@ -71,8 +72,8 @@ def save(result: Result, path: str | os.PathLike) -> None:
     records.write(path, {"entry": entry}, kind="result", attributes=_attributes(images))
 
 
-def load(path: str | os.PathLike) -> Result:
-    """Read what `save` wrote.
+def load(path: str | os.PathLike, kind: type[_Kind]) -> _Kind:
+    """Read what `save` wrote, as a class of results.
 
     Raises
     ------
@@ -82,14 +83,14 @@ def load(path: str | os.PathLike) -> Result:
     tree = records.read(path, kind="result")
     with reading(path, "a result of ctuq"):
         try:
-            found = _result(tree)
+            found = _result(tree, kind)
         except (InputError, KeyError) as error:
             why = shortened(error, 300)
             raise InputError(f"'{path}' is a result of ours with parts missing or wrong ({why}); make it again.") from error
     return found if records.is_sealed(path) else replace(found, warnings=(*found.warnings, _UNSEALED))
 
 
-def _result(tree: Mapping[str, Any]) -> Result:
+def _result(tree: Mapping[str, Any], kind: type[_Kind]) -> _Kind:
     entry = _group(tree, "entry")
     rest, data = _group(entry, "ctuq"), _group(entry, "data")
     calibration = rest["calibration"]
@@ -99,7 +100,7 @@ def _result(tree: Mapping[str, Any]) -> Result:
         "calibration": None if calibration is None else records.made(Calibration, calibration),
     }
     images = {"mean": data["data"], **{name: data.get(name) for name in _IMAGES}}
-    result = records.made(Result, {**rest, **parts, **images})
+    result = records.made(kind, {**rest, **parts, **images})
     _refuse_other_shapes(result)
     return result
 
@@ -110,7 +111,7 @@ def _group(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
     return tree[name]
 
 
-def _refuse_other_shapes(result: Result) -> None:
+def _refuse_other_shapes(result: Contents) -> None:
     """Refuse images that are not on the grid."""
     shape = result.grid.shape
     alone = {name: getattr(result, name) for name in ("mean", "std", "std_raw", "truth")} | dict(result.comparisons)
@@ -126,7 +127,7 @@ def _refuse_other_shapes(result: Result) -> None:
         raise InputError(f"the predictions of held-out views have shape {found.predictions.shape}")
 
 
-def write_tiff(result: Result, folder: str | os.PathLike) -> tuple[Path, ...]:
+def write_tiff(result: Contents, folder: str | os.PathLike) -> tuple[Path, ...]:
     """Write ``mean.tif`` and, if there is one, ``std.tif``: float32 in 1/mm, with the pixel size in the resolution tags.
 
     Returns
@@ -143,7 +144,7 @@ def write_tiff(result: Result, folder: str | os.PathLike) -> tuple[Path, ...]:
     return tuple(_write_picture(image, name, result, Path(folder)) for name, image in images.items())
 
 
-def _write_picture(image: NDArray, name: str, result: Result, folder: Path) -> Path:
+def _write_picture(image: NDArray, name: str, result: Contents, folder: Path) -> Path:
     path, pixels_per_cm = folder / f"{name}.tif", 10 / result.grid.voxel
     left, right, bottom, top = result.grid.extent
     about = {

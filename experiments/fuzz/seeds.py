@@ -21,7 +21,8 @@ from ctuq.stages import write_tree
 from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
 from ctuq.tomo.rays.matrix import build_matrix
 from ctuq.tomo.scan import Provenance, Scan
-from ctuq.uncertainty.result import Calibration, Result
+from ctuq.uncertainty.contents import Calibration
+from ctuq.uncertainty.result import Result
 from experiments.fuzz import probe
 
 VIEWS, ROWS, COLUMNS, BEAM = 6, 3, 10, 20000

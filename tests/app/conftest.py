@@ -8,7 +8,8 @@ from scipy.ndimage import gaussian_filter
 
 from ctuq.tomo.geometry import FanBeam, VolumeGrid, radians
 from ctuq.tomo.scan import Provenance, Scan
-from ctuq.uncertainty.result import Calibration, Result
+from ctuq.uncertainty.contents import Calibration
+from ctuq.uncertainty.result import Result
 
 SIZE = 48
 

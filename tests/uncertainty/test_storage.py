@@ -9,7 +9,8 @@ import tifffile
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import FanBeam, VolumeGrid
 from ctuq.tomo.scan import Provenance, Scan
-from ctuq.uncertainty.result import Calibration, Result
+from ctuq.uncertainty.contents import Calibration
+from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.storage import write_tiff
 
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from ctuq.app.report.figures import method_name
 from ctuq.tomo.geometry import FanBeam
-from ctuq.uncertainty.result import Calibration, Result
+from ctuq.uncertainty.contents import Calibration
+from ctuq.uncertainty.result import Result
 
 _FAIR_RMS_Z = (0.85, 1.18)
 

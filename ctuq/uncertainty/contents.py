@@ -1,0 +1,73 @@
+"""What a result holds: plain data, as a file keeps them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq.tomo.geometry import VolumeGrid
+from ctuq.tomo.scan import Scan
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Two scales learned on held-out views, and how the held-out rays were predicted with and without them.
+
+    Parameters
+    ----------
+    views : tuple of int
+        Indices (into the scan that was reconstructed) of the views that the network never saw.
+    image_scale, noise_scale : float
+        Factors on the image covariance and on the noise variance.
+    log_image_scale_sd, log_noise_scale_sd : float
+        Standard deviation of the logarithm of each.
+    raw, calibrated : mapping of str to float
+        Predictive scores of the held-out rays (`ctuq.scores.gaussian.gaussian_scores`) before and after.
+    predictions : array of float32, shape (4, views, columns)
+        Measured, predicted, raw std and calibrated std of each held-out ray.
+    cover_68, cover_95 : tuple of float
+        90 % range of the share of unseen rays that the 68 and 95 % intervals cover, as few held-out views leave the scales
+        unsure; NaN in results of an older ctuq.
+    """
+
+    views: tuple[int, ...]
+    image_scale: float
+    noise_scale: float
+    log_image_scale_sd: float
+    log_noise_scale_sd: float
+    raw: Mapping[str, float]
+    calibrated: Mapping[str, float]
+    predictions: NDArray[np.float32]
+    cover_68: tuple[float, float] = (float("nan"), float("nan"))
+    cover_95: tuple[float, float] = (float("nan"), float("nan"))
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """The fields of a `ctuq.Result`, which says what each of them is."""
+
+    mean: NDArray[np.float32]
+    scan: Scan
+    grid: VolumeGrid
+    method: str
+    std: NDArray[np.float32] | None = None
+    std_raw: NDArray[np.float32] | None = None
+    std_error: float = 0.0
+    samples: NDArray[np.float32] | None = None
+    directions: NDArray[np.float32] | None = None
+    waves: int = 0
+    sigma2: float = float("nan")
+    prior: Mapping[str, float] = field(default_factory=dict)
+    log_evidence: float = float("nan")
+    log_evidence_error: float = 0.0
+    calibration: Calibration | None = None
+    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    comparisons: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    truth: NDArray[np.float32] | None = None
+    history: Mapping[str, NDArray] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    plan: Mapping[str, str | float | int | bool] = field(default_factory=dict)
+    settings: Mapping[str, str | float | int | bool | None] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
