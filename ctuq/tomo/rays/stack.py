@@ -22,7 +22,7 @@ class StackPair:
         self._pair = MatrixPair(
             matrix, Space(plane.shape, torch.float32, device), Space(geometry.plane.shape, torch.float32, device)
         )
-        self._rows = torch.from_numpy(between_slices(grid, geometry)).to(device)
+        self._rows = torch.from_numpy(_between_slices(grid, geometry)).to(device)
 
     def multiply(self, x: Tensor, transposed: bool) -> Tensor:
         k = len(x)
@@ -38,7 +38,7 @@ def slice_of(grid: VolumeGrid) -> VolumeGrid:
     return VolumeGrid(grid.shape[1:], grid.voxel, grid.centre[:2])
 
 
-def between_slices(grid: VolumeGrid, geometry: Parallel3D) -> NDArray[np.float32]:
+def _between_slices(grid: VolumeGrid, geometry: Parallel3D) -> NDArray[np.float32]:
     """What each detector row sees of each slice, (row, z): linear between slices, the mean of several heights if it is wide."""
     finer = max(1, int(np.ceil(pitches(geometry)[0] / grid.voxel - 1e-9)))
     rows = (np.arange(geometry.rows * finer) + 0.5) / finer - 0.5
