@@ -50,22 +50,33 @@ def fbp(A: RayTransform, y: Tensor, *, weights: Tensor | None = None, window: st
     Kak and Slaney, Principles of Computerized Tomographic Imaging, 1988, sections 3.3 and 3.4; redundant rays as in
     `ctuq.recon.redundancy`.
     """
-    if window not in _WINDOWS:
-        raise InputError(f"There is no filter window {window!r}; choose one of {', '.join(_WINDOWS)}.")
+    require_window(window)
     if tuple(y.shape[-2:]) != A.geometry.shape:
         raise InputError(f"The sinogram has shape {tuple(y.shape)}, but the geometry says (..., {A.geometry.shape}).")
     grid, geometry = A.grid, A.geometry
-    places = detector_columns(geometry, _pixels(grid))
+    places = detector_columns(geometry, pixel_centres(grid))
     margin = int(np.ceil(max(0.0, -places.min(), places.max() - geometry.columns + 1))) + 1
-    scale = torch.from_numpy(_ray_factors(geometry)).to(y)
+    scale = torch.from_numpy(ray_factors(geometry)).to(y)
     rays = y.reshape(-1, *geometry.shape)
-    rays, beyond = _continued(rays * scale, _cut_ends(rays) & _open_ends(geometry))
-    filtered = _filter(rays, _ramp(grid, geometry, margin, beyond, window), margin, beyond)
+    rays, beyond = continued(rays * scale, cut_ends(rays) & open_ends(geometry))
+    filtered = filtered_rays(rays, ramp(grid, geometry, margin, beyond, window), margin, beyond)
     image = _back_project(filtered, grid, geometry, places + margin)
     return image.reshape(*y.shape[:-2], *grid.shape)
 
 
-def _pixels(grid: VolumeGrid) -> NDArray:
+def require_window(window: str) -> None:
+    """Refuse a window that there is not.
+
+    Raises
+    ------
+    InputError
+        With those that there are.
+    """
+    if window not in _WINDOWS:
+        raise InputError(f"There is no filter window {window!r}; choose one of {', '.join(_WINDOWS)}.")
+
+
+def pixel_centres(grid: VolumeGrid) -> NDArray:
     """Centres (x, y) of the pixels in mm, row by row."""
     left, _, _, top = grid.extent
     x = left + (np.arange(grid.shape[1]) + 0.5) * grid.voxel
@@ -73,7 +84,7 @@ def _pixels(grid: VolumeGrid) -> NDArray:
     return np.stack([np.tile(x, len(y)), np.repeat(y, len(x))], axis=1)
 
 
-def _ray_factors(geometry: Geometry) -> NDArray:
+def ray_factors(geometry: Geometry) -> NDArray:
     """Quadrature and redundancy, times the fan's change of variables from (angle, distance) of a line to (view, column).
 
     That is cos(gamma) (1 + a s / D^2) with s the column's position at the axis' distance D and a the axis' offset (Gullberg
@@ -87,14 +98,14 @@ def _ray_factors(geometry: Geometry) -> NDArray:
     return weights * (1 + geometry.axis_offset / geometry.source_to_axis * slope) / np.hypot(1, slope)
 
 
-def _open_ends(geometry: Geometry) -> NDArray[np.bool_]:
+def open_ends(geometry: Geometry) -> NDArray[np.bool_]:
     """Whether nobody else measures what lies beyond the first and the last column: in a full turn the longer side does."""
     left, right = np.abs(geometry.axis_distances(np.array([-0.5, geometry.columns - 0.5])))
     shorter = np.array([left, right]) < max(left, right) - geometry.pixel_at_axis / 2
     return ~shorter | (not full_turn(geometry.angles))
 
 
-def _cut_ends(y: Tensor) -> NDArray[np.bool_]:
+def cut_ends(y: Tensor) -> NDArray[np.bool_]:
     """Whether each view of sinograms (k, angle, column) is cut off at its first and its last columns, (k, angle, 2)."""
     values, n = y.cpu().numpy(), edge_columns(y.shape[-1])
     if values.shape[-1] < 2 * n:
@@ -104,7 +115,7 @@ def _cut_ends(y: Tensor) -> NDArray[np.bool_]:
     return goes_on(edge, inner, n, np.array([air_below(each, n, CUT) for each in values])[:, None, None])
 
 
-def _continued(y: Tensor, cut: NDArray[np.bool_]) -> tuple[Tensor, int]:
+def continued(y: Tensor, cut: NDArray[np.bool_]) -> tuple[Tensor, int]:
     """Sinograms (k, angle, column) with so many columns more on either side, if any view is ``cut`` (k, angle, 2) there.
 
     A ramp takes the step at a cut for an edge of the object, bright all over the image. So each view goes on with its value at
@@ -121,7 +132,7 @@ def _continued(y: Tensor, cut: NDArray[np.bool_]) -> tuple[Tensor, int]:
     return torch.cat([left, y, right], dim=-1), beyond
 
 
-def _ramp(grid: VolumeGrid, geometry: Geometry, margin: int, beyond: int, window: str) -> NDArray:
+def ramp(grid: VolumeGrid, geometry: Geometry, margin: int, beyond: int, window: str) -> NDArray:
     """Windowed ramp in 1/mm at the frequencies of a real transform, from the band-limited kernel's samples."""
     pitch = geometry.pixel_at_axis
     length = 2 ** int(np.ceil(np.log2(2 * (geometry.columns + 2 * margin + 2 * beyond))))
@@ -132,7 +143,7 @@ def _ramp(grid: VolumeGrid, geometry: Geometry, margin: int, beyond: int, window
     return np.fft.rfft(kernel).real / pitch * np.where(frequency <= 1, _WINDOWS[window](np.minimum(frequency, 1)), 0)
 
 
-def _filter(y: Tensor, ramp: NDArray, margin: int, beyond: int) -> Tensor:
+def filtered_rays(y: Tensor, ramp: NDArray, margin: int, beyond: int) -> Tensor:
     """Filter along columns; keep ``margin`` more than the detector's on each side, where the ramp's tails are."""
     columns, length = y.shape[-1], 2 * (len(ramp) - 1)
     padded = torch.nn.functional.pad(y, (margin, length - columns - margin))
@@ -143,7 +154,7 @@ def _filter(y: Tensor, ramp: NDArray, margin: int, beyond: int) -> Tensor:
 def _back_project(q: Tensor, grid: VolumeGrid, geometry: Geometry, places: NDArray) -> Tensor:
     """Sum over views of ``q`` (k, angle, column), interpolated where pixels fall, over a fan's squared magnification."""
     image = q.new_zeros(len(q), grid.size)
-    pixels = _pixels(grid)
+    pixels = pixel_centres(grid)
     for view, place in enumerate(places):
         first = np.minimum(place.astype(np.int64), q.shape[-1] - 2)
         part, left = torch.from_numpy(place - first).to(q), torch.from_numpy(first).to(q.device)

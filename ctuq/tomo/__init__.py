@@ -5,6 +5,7 @@ from ctuq.tomo.rays.backends import ray_transform
 from ctuq.tomo.rays.transform import RayTransform, adjoint_mismatch, require_exact_transpose
 from ctuq.tomo.scan import Provenance, Scan
 from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D
+from ctuq.tomo.volume_scan import VolumeScan
 
 __all__ = [
     "ConeBeam",
@@ -17,6 +18,7 @@ __all__ = [
     "RayTransform",
     "Scan",
     "VolumeGrid",
+    "VolumeScan",
     "adjoint_mismatch",
     "default_grid",
     "radians",

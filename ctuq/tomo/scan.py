@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,15 +80,7 @@ class Scan:
     provenance: Provenance = Provenance()
 
     def __post_init__(self):
-        _own(self, "projections", self.geometry.shape)
-        if self.weights is not None:
-            _own(self, "weights", self.geometry.shape)
-            if self.weights.min() < 0 or self.weights.max() == 0:
-                raise InputError("The weights of the rays must be non-negative and not all zero.")
-        if self.truth is not None:
-            if self.grid is None:
-                raise InputError("A truth image needs the grid that it lives on.")
-            _own(self, "truth", self.grid.shape)
+        own_arrays(self, self.geometry.shape)
 
     @property
     def n_angles(self) -> int:
@@ -111,11 +104,7 @@ class Scan:
         InputError
             If no view is chosen, or one is chosen that does not exist.
         """
-        chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
-        if chosen.size == 0:
-            raise InputError("No view is selected; choose at least one.")
-        if chosen.min() < 0 or chosen.max() >= self.n_angles:
-            raise InputError(f"Views {chosen.min()} to {chosen.max()} were asked for; the scan has 0 to {self.n_angles - 1}.")
+        chosen = chosen_views(indices, self.n_angles)
         return replace(
             self,
             projections=self.projections[chosen],
@@ -165,7 +154,42 @@ def binned_rays(projections: NDArray, weights: NDArray | None, factor: int) -> t
     return np.where(binned > 0, weighted, values.mean(axis=2)), binned
 
 
-def _own(scan: Scan, name: str, shape: tuple[int, ...]) -> None:
+def chosen_views(indices: Sequence[int] | NDArray, count: int) -> NDArray[np.int64]:
+    """Numbers of views, of ``count`` that there are.
+
+    Raises
+    ------
+    InputError
+        If no view is chosen, or one is chosen that does not exist.
+    """
+    chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+    if chosen.size == 0:
+        raise InputError("No view is selected; choose at least one.")
+    if chosen.min() < 0 or chosen.max() >= count:
+        raise InputError(f"Views {chosen.min()} to {chosen.max()} were asked for; the scan has 0 to {count - 1}.")
+    return chosen
+
+
+def own_arrays(scan: Any, shape: tuple[int, ...]) -> None:
+    """Make the arrays of a scan, of this shape, its own: float32, checked, and never to be changed.
+
+    Raises
+    ------
+    InputError
+        If shapes disagree, or projections or weights hold NaN, inf or (weights) negative numbers.
+    """
+    _own(scan, "projections", shape)
+    if scan.weights is not None:
+        _own(scan, "weights", shape)
+        if scan.weights.min() < 0 or scan.weights.max() == 0:
+            raise InputError("The weights of the rays must be non-negative and not all zero.")
+    if scan.truth is not None:
+        if scan.grid is None:
+            raise InputError("A truth image needs the grid that it lives on.")
+        _own(scan, "truth", scan.grid.shape)
+
+
+def _own(scan: Any, name: str, shape: tuple[int, ...]) -> None:
     array = np.array(getattr(scan, name), dtype=np.float32)
     if array.shape != shape:
         raise InputError(f"The {name} have shape {array.shape}, but the geometry says {shape}.")
