@@ -31,7 +31,7 @@ _CHUNK_BYTES = 2**26
 
 @torch.no_grad()
 def fdk(A: VolumeTransform, y: Tensor, *, weights: Tensor | None = None, window: str = "hann") -> Tensor:
-    """Filtered back-projection on ``A.grid`` of a circular scan: full turns, short scans, shifted, rolled and leaning detectors.
+    """Filtered back-projection on ``A.grid`` of a circular scan: full turns, short scans, shifted, rolled, leaning detectors.
 
     Parameters
     ----------
@@ -59,9 +59,9 @@ def fdk(A: VolumeTransform, y: Tensor, *, weights: Tensor | None = None, window:
 
     Notes
     -----
-    L. A. Feldkamp, L. C. Davis and J. W. Kress, J. Opt. Soc. Am. A 1, 612 (1984). Rays measured twice share their weight as those
-    of the middle plane do (`ctuq.recon.redundancy`, in place of D. L. Parker, Med. Phys. 9, 254, 1982). A detector that is
-    turned is first resampled to one that stands upright.
+    L. A. Feldkamp, L. C. Davis and J. W. Kress, J. Opt. Soc. Am. A 1, 612 (1984). Rays measured twice share their weight as
+    those of the middle plane do (`ctuq.recon.redundancy`, in place of D. L. Parker, Med. Phys. 9, 254, 1982). A detector that
+    is turned is first resampled to one that stands upright.
     """
     require_window(window)
     geometry = require_circle(A.geometry)

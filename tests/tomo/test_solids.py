@@ -23,7 +23,7 @@ def test_shells_have_a_shell_a_gap_and_a_kernel():
     nut = SOLIDS["shells"](64, np.random.default_rng(0))
     values = {round(float(v), 2) for v in np.unique(nut)}
     assert {0.0, 0.55, 1.0} <= values
-    assert 0.1 < (nut == 1).mean() < 0.4
+    assert 0.05 < (nut == 1).mean() < 0.3
 
 
 @pytest.mark.parametrize(("distances", "kind"), [(None, Parallel3D), ((60.0, 150.0), ConeBeam)])
