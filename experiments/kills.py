@@ -1,8 +1,9 @@
 """Kills at random moments: whether what goes on afterwards is bit for bit what it would have been, and how much work was lost.
 
-``python -m experiments.kills`` takes half an hour: 20 kills of ``ctuq reconstruct``, 4 of each command of ``ctuq design``, 50
+``python -m experiments.kills`` takes an hour: 20 kills of ``ctuq reconstruct`` and of each command of ``ctuq design``, 50
 rounds of two processes on one session, 200 reconstructions in one process. ``--only reconstruct`` runs some,
-``--kills 3 --rounds 5 --runs 20`` fewer. The table is printed and written to ``figures/kills.csv``.
+``--kills 3 --rounds 5 --runs 20`` fewer. Every kill is printed; how many there were of each command, and how many ended as
+if nothing had been, is written to ``figures/kills.csv``, in place of what an earlier run wrote of the same.
 """
 
 import csv
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -70,18 +71,16 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         found: list[Kill] = []
         for name, work in (("reconstruct", reconstructions), ("design", designs)):
-            if name in only:
-                for kill in work(Path(folder), kills if name == "reconstruct" else max(1, kills // 5), rng):
-                    print(kill, flush=True)
-                    found.append(kill)
-        if found:
-            _write(found)
-            print(f"{sum(k.same for k in found)} of {len(found)} the same; at most {max(k.lost for k in found):.0f} s lost")
+            for kill in work(Path(folder), kills, rng) if name in only else ():
+                print(kill, flush=True)
+                found.append(kill)
+                _write({f"kills of ctuq {kill.command}": _summed([k for k in found if k.command == kill.command])})
         if "sessions" in only:
-            print(f"two processes: {together(Path(folder), rounds)} of {4 * rounds} changes are in the session")
+            _write({"changes of one session by two processes": (4 * rounds, together(Path(folder), rounds), "")})
     if "memory" in only:
         for name, values in endurance(runs).items():
-            print(f"{name} after each tenth of {runs} reconstructions: {', '.join(f'{v:.0f}' for v in values)}")
+            told = f"{name} after each tenth: {', '.join(f'{v:.0f}' for v in values)}"
+            _write({f"reconstructions in one process, {name}": (runs, runs, told)})
 
 
 def reconstructions(folder: Path, kills: int, rng: np.random.Generator) -> Iterator[Kill]:
@@ -283,11 +282,23 @@ def _timed(work: Callable[[], None]) -> float:
     return _spent() - spent
 
 
-def _write(kills: Sequence[Kill]) -> None:
-    with (HERE / "figures" / "kills.csv").open("w", newline="") as file:
+def _summed(kills: Sequence[Kill]) -> tuple[int, int, str]:
+    """Of one command: how many kills, how many that ended the same, the rest in words."""
+    stages = ", ".join(sorted({kill.stage for kill in kills} - {""}))
+    told = f"at most {max(kill.lost for kill in kills):.1f} s lost" + (f"; killed in {stages}" if stages else "")
+    return len(kills), sum(kill.same for kill in kills), told
+
+
+def _write(rows: Mapping[str, tuple[int, int, str]]) -> None:
+    """Rows of the table, by what was tried; those of other trials stay as they are."""
+    path, known = HERE / "figures" / "kills.csv", {}
+    if path.is_file():
+        with path.open(newline="") as file:
+            known = {row["what"]: tuple(row.values())[1:] for row in csv.DictReader(file)}
+    with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("command", "killed after s", "stage", "lost s", "same"))
-        writer.writerows((k.command, f"{k.second:.1f}", k.stage, f"{k.lost:.1f}", k.same) for k in kills)
+        writer.writerow(("what", "times", "as if nothing had been", "told"))
+        writer.writerows((what, *row) for what, row in (known | dict(rows)).items())
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ from killing import at_call, die, half_written, killed
 
 from ctuq import stages
 from ctuq.errors import InputError
-from ctuq.pipeline import ReconstructOptions, job, reconstruct
+from ctuq.laplace.evidence import dense
+from ctuq.pipeline import ReconstructOptions, checkpoint, job, reconstruct
 from ctuq.pipeline.checkpoint import Checkpoint, remove
+from ctuq.recon import dip as dip_module
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.uncertainty import factor
@@ -90,6 +92,8 @@ POINTS = {
     "first product": ("Jacobian", 1),
     "third product": ("Jacobian", 3),
     "evidence": ("Evidence", 1),
+    "in the search of the evidence": lambda: at_call(dense.ExactExpectation, "value_and_slope", 9),
+    "between two looks": lambda: (setattr(checkpoint, "_SECONDS", 0.0), at_call(dip_module, "_look", 5)),
     "after the evidence": ("Evidence", 2),
     "samples": ("Samples", 1),
     "after the samples": ("Samples", 2),
@@ -133,6 +137,29 @@ def test_what_is_kept_is_not_made_again_and_its_time_counts(scan, whole, done, c
     again = reconstruct(scan, options=OPTIONS, checkpoint=copy)
     same(again, whole)
     assert again.timings["dip"] >= 0.5 * done[1].timings["dip"]
+
+
+def test_a_search_of_the_evidence_that_was_killed_computes_no_point_of_it_twice(scan, whole, tmp_path, monkeypatch):
+    path, made, original = tmp_path / "checkpoint.h5", [], dense.ExactExpectation.value_and_slope
+
+    def counted(self, point):
+        made.append(stages.name_of(point.vector))
+        return original(self, point)
+
+    monkeypatch.setattr(dense.ExactExpectation, "value_and_slope", counted)
+    reconstruct(scan, options=OPTIONS)
+    points = made.copy()
+    made.clear()
+    assert len(points) > 12
+    at = 10
+
+    def work():
+        at_call(dense.ExactExpectation, "value_and_slope", at)
+        reconstruct(scan, options=OPTIONS, checkpoint=path)
+
+    assert killed(work)
+    same(reconstruct(scan, options=OPTIONS, checkpoint=path), whole)
+    assert made == points[at - 1 :]
 
 
 @pytest.mark.parametrize(

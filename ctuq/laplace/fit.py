@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ctuq.errors import InputError
 from ctuq.laplace.evidence.ascent import Step
+from ctuq.laplace.evidence.dense import Keep
 from ctuq.laplace.evidence.hyperprior import Hyperprior
 from ctuq.laplace.evidence.sweep import Sweep
 from ctuq.laplace.predictive import HeldOut
@@ -189,6 +190,7 @@ def maximise(
     rng: torch.Generator | None = None,
     hyperprior: Hyperprior | None = None,
     components: Tensor | None = None,
+    keep: Keep = lambda point, evaluate: evaluate(),
 ) -> Fit:
     """Maximise the evidence of any linear problem; `maximise_evidence` does so for a network's.
 
@@ -204,6 +206,8 @@ def maximise(
         reported is the evidence.
     components : Tensor, float64, shape (c, m, m), optional
         ``prior.components`` of the features, for the dense route, where they are known without the features' matrix.
+    keep : callable, optional
+        Keeps evaluations of the dense route, see `ctuq.laplace.evidence.dense.maximise_exact`.
     method, solver, samples, with_sweep, start, batch, max_steps, cap, starts, rng
         As for `maximise_evidence`.
     """
@@ -211,7 +215,7 @@ def maximise(
     rng = torch.Generator(problem.target.device).manual_seed(0) if rng is None else rng
     route, reason = (method, "as asked") if method != "auto" else _automatic(problem, prior)
     begin = first_point(problem, prior, rng=rng) if start is None else start
-    search = Search(problem, prior, begin, score, with_sweep, max_steps, rng, hyperprior)
+    search = Search(problem, prior, begin, score, with_sweep, max_steps, rng, hyperprior, keep)
     found = (
         search.dense(1 if start is not None else starts, components)
         if route == "dense"

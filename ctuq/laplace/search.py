@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ctuq.errors import CtuqError
 from ctuq.laplace.evidence.ascent import Ascent, ascend, mackay, scoring
-from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
+from ctuq.laplace.evidence.dense import ExactExpectation, Keep, maximise_exact
 from ctuq.laplace.evidence.hyperprior import Hyperprior, value_and_slope, with_hyperprior
 from ctuq.laplace.evidence.sampled import Expectation, SampledExpectation
 from ctuq.laplace.evidence.sweep import Sweep, estimated_evidence, lowest_factor, sweep
@@ -56,6 +56,7 @@ class Search:
     max_steps: int
     rng: torch.Generator
     hyperprior: Hyperprior | None = None
+    keep: Keep = lambda point, evaluate: evaluate()
 
     def dense(self, starts: int, components: Tensor | None = None) -> Found:
         """By the exact evidence, from several starts where several variances compete."""
@@ -83,6 +84,7 @@ class Search:
             learn_noise=self.problem.learn_noise,
             max_steps=self.max_steps,
             hyperprior=self.hyperprior,
+            keep=self.keep,
         )
 
     def _height(self, found: Ascent) -> float:

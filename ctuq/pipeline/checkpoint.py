@@ -23,7 +23,7 @@ from ctuq.uncertainty.route import Route
 from ctuq.versions import version_of
 
 _EVERY, _SECONDS = 4, 20.0
-"""The fit is kept at every fourth look, and at any look after so many seconds."""
+"""The fit is kept at every fourth look, and after so many seconds, however few iterations these are."""
 _ANEW = "start anew (--overwrite)"
 _log = logging.getLogger(__name__)
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, RuntimeError)
@@ -105,12 +105,16 @@ class Checkpoint:
         self.stages.spared += before
         state = _state_of(self._state, next(iter(start.values())).device)
         latest = state
+
+        def due() -> bool:
+            return time.perf_counter() - written > _SECONDS
+
         try:
             if state is None or not finished(state, options):
-                for latest in dip(generate, start, *data, options, resume=state):
+                for latest in dip(generate, start, *data, options, resume=state, due=due):
                     now = time.perf_counter()
                     self._seconds = before + now - begun
-                    if (latest.iteration // options.check_every) % _EVERY == 0 or now - written > _SECONDS:
+                    if (latest.iteration // options.check_every) % _EVERY == 0 or due():
                         self._keep(latest)
                         written, state = now, latest
                     tell(latest)

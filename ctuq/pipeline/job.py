@@ -346,7 +346,7 @@ def _fit(run: Run, generate: Generator, start: dict[str, Tensor], data: tuple[Da
     options = run.options.dip
 
     def tell(state: DIPState) -> None:
-        text = f"held-out misfit {float(state.history[-1, 2]):.3g}"
+        text = f"held-out misfit {float(state.history[-1, 2]):.3g}" if len(state.history) else ""
         run.tell("Deep Image Prior", min(state.iteration, options.length), options.length, text)
 
     state = run.checkpoint.fit(generate, start, data, options, tell=tell)

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -71,6 +71,7 @@ def dip(
     options: DIPOptions,
     *,
     resume: DIPState | None = None,
+    due: Callable[[], bool] = lambda: False,
 ) -> Iterator[DIPState]:
     """Fit the network; yields the state at every look at the held-out rays, the last one when it stops.
 
@@ -90,6 +91,8 @@ def dip(
     options : DIPOptions
     resume : DIPState, optional
         Continue from here.
+    due : callable, optional
+        Asked after every iteration between two looks: whether the state is wanted there, too. It is looked at later.
 
     Yields
     ------
@@ -104,7 +107,7 @@ def dip(
     noise = noise_std(fit.y, fit.weights).square()
     while not finished(state, options):
         failure = ""
-        for following, alive in _descend(generate, fit, held_out, options=options, state=state):
+        for following, alive in _descend(generate, fit, held_out, options=options, state=state, due=due):
             failure = _failure(following, fit, noise, alive)
             if failure:
                 break
@@ -126,17 +129,22 @@ def dip(
 
 def finished(state: DIPState, options: DIPOptions) -> bool:
     """Whether a fit in this state stops by its rule."""
-    settings = _settings(state, options)
+    settings, looked = _settings(state, options), _looked(state)
     length = settings.length
     if settings.patient:
-        return state.falls_from > 0 and state.iteration >= state.falls_from + _FALL
-    return state.iteration >= length or state.iteration - int(state.best_iteration.max()) > options.patience * length
+        return state.falls_from > 0 and looked >= state.falls_from + _FALL
+    return looked >= length or looked - int(state.best_iteration.max()) > options.patience * length
 
 
 def trial_step(generate: Generator, start: dict[str, Tensor], fit: Data) -> None:
     """A step's work without a step, to be timed."""
     parameters = {name: _laid_out(value).requires_grad_(True) for name, value in start.items()}
     fit.misfit(generate(parameters)).sum().backward()
+
+
+def _looked(state: DIPState) -> int:
+    """The iteration of the last look: what is decided depends on nothing later, so that a fit stops where it always does."""
+    return int(state.history[-1, 0]) if len(state.history) else 0
 
 
 def _settings(state: DIPState, options: DIPOptions) -> DIPOptions:
@@ -147,7 +155,7 @@ def _settings(state: DIPState, options: DIPOptions) -> DIPOptions:
 def _failure(state: DIPState, fit: Data, noise: Tensor, alive: Tensor) -> str:
     if not bool(alive.all()):
         return "is dead"
-    if state.iteration < _JUDGED_FROM:
+    if _looked(state) < _JUDGED_FROM:
         return ""
     misfits = state.history[:, 1 : 1 + len(fit.y)].to(noise)
     latest, smallest = misfits[-1], misfits.amin(0)
@@ -179,9 +187,9 @@ def _worthy(state: DIPState, generate: Generator, held_out: Data) -> bool:
 
 
 def _descend(
-    generate: Generator, fit: Data, held_out: Data, *, options: DIPOptions, state: DIPState
+    generate: Generator, fit: Data, held_out: Data, *, options: DIPOptions, state: DIPState, due: Callable[[], bool]
 ) -> Iterator[tuple[DIPState, Tensor]]:
-    """States at every look, and which images are alive: not flat, and with a gradient."""
+    """States at every look, and between two where one is due; and which images are alive: not flat, and with a gradient."""
     settings = _settings(state, options)
     rate = settings.rate / 2**state.attempt
     parameters = {name: _laid_out(value).requires_grad_(True) for name, value in state.parameters.items()}
@@ -207,13 +215,14 @@ def _descend(
                 alive = _alive(x, parameters)
                 x = generate(average)
                 misfits = fit.misfit(x), held_out.misfit(x)
-            moments = [optimiser.state[value] for value in parameters.values()]
-            state = _look(iteration, state, parameters, average, moments=moments, misfits=misfits)
+            state = _look(_reached(iteration, state, parameters, average, optimiser), misfits)
             if settings.patient and not state.falls_from and (_stalled(state) or iteration >= settings.length - _FALL):
                 state = replace(state, falls_from=iteration)
             yield state, alive
             if finished(state, options):
                 return
+        elif due():
+            yield _reached(iteration, state, parameters, average, optimiser), torch.ones(len(fit.y), dtype=torch.bool)
 
 
 def _laid_out(value: Tensor) -> Tensor:
@@ -233,32 +242,39 @@ def _uneven(x: Tensor) -> Tensor:
     return flat.std(1) > _FLAT * flat.abs().mean(1)
 
 
-def _look(
+def _reached(
     iteration: int,
     state: DIPState,
     parameters: dict[str, Tensor],
     average: dict[str, Tensor],
-    *,
-    moments: list[dict[str, Tensor]],
-    misfits: tuple[Tensor, Tensor],
+    optimiser: torch.optim.Adam,
 ) -> DIPState:
-    fitted, unseen = misfits
-    better = unseen < state.best_misfit
-    best = {}
-    for name, value in average.items():
-        pick = better.reshape(-1, *[1] * (value.ndim - 1))
-        best[name] = torch.where(pick, value, state.best[name])
-    row = torch.cat([torch.tensor([float(iteration)], device=fitted.device), fitted, unseen]).cpu()
+    """The state with the weights of an iteration; what the last look has found stays."""
+    moments = [optimiser.state[value] for value in parameters.values()]
     return replace(
         state,
         iteration=iteration,
         parameters={name: value.detach().clone() for name, value in parameters.items()},
         average={name: value.clone() for name, value in average.items()},
-        best=best,
         first={name: m["exp_avg"].clone() for name, m in zip(parameters, moments, strict=True)},
         second={name: m["exp_avg_sq"].clone() for name, m in zip(parameters, moments, strict=True)},
+    )
+
+
+def _look(state: DIPState, misfits: tuple[Tensor, Tensor]) -> DIPState:
+    """The state with what its average's misfits of fitted and of unseen rays say."""
+    fitted, unseen = misfits
+    better = unseen < state.best_misfit
+    best = {}
+    for name, value in state.average.items():
+        pick = better.reshape(-1, *[1] * (value.ndim - 1))
+        best[name] = torch.where(pick, value, state.best[name])
+    row = torch.cat([torch.tensor([float(state.iteration)], device=fitted.device), fitted, unseen]).cpu()
+    return replace(
+        state,
+        best=best,
         best_misfit=torch.where(better, unseen, state.best_misfit),
-        best_iteration=torch.where(better, iteration, state.best_iteration),
+        best_iteration=torch.where(better, state.iteration, state.best_iteration),
         history=torch.cat([state.history, row[None]]),
     )
 

@@ -14,7 +14,7 @@ from ctuq.laplace.evidence.hyperprior import Hyperprior
 from ctuq.laplace.fit import maximise
 from ctuq.laplace.system.problem import Point
 from ctuq.scores.gaussian import gaussian_scores
-from ctuq.stages import Stages
+from ctuq.stages import Stages, name_of
 from ctuq.uncertainty.calibration import Scales, learn_scales
 from ctuq.uncertainty.contents import Calibration
 from ctuq.uncertainty.model import ImageModel
@@ -131,7 +131,9 @@ def estimate(
     method = "dense" if way.exact_evidence else "em"
 
     def maximised() -> dict[str, Any]:
-        found = fit_evidence(model, ~unseen, variation=variation, rng=rng, method=method, floor_shape=floor_shape)
+        found = fit_evidence(
+            model, ~unseen, variation=variation, rng=rng, method=method, floor_shape=floor_shape, stages=stages
+        )
         return {f.name: getattr(found, f.name) for f in fields(found)}
 
     evidence = Evidence(**stages.once("evidence", maximised, rng=rng))
@@ -153,6 +155,7 @@ def fit_evidence(
     rng: torch.Generator,
     method: str = "dense",
     floor_shape: float = _FLOOR_SHAPE,
+    stages: Stages | None = None,
 ) -> Evidence:
     """Maximise the evidence of the fitted rays (boolean, one for each used ray), or `EVIDENCE_RAYS` of them, by the engine.
 
@@ -167,7 +170,10 @@ def fit_evidence(
         Exactly, or from posterior samples.
     floor_shape : float
         See `log_hyperprior`.
+    stages : Stages, optional
+        Keeps the evidence at every point that "dense" has tried: a search that was killed loses one of them.
     """
+    kept = Stages() if stages is None else stages
     rays = fitted.nonzero()[:, 0]
     if len(rays) > EVIDENCE_RAYS:
         rays = rays[torch.arange(EVIDENCE_RAYS, device=rays.device) * len(rays) // EVIDENCE_RAYS]
@@ -184,6 +190,7 @@ def fit_evidence(
             hyperprior=log_hyperprior(model, variation, floor_shape),
             components=part.components() if method == "dense" else None,
             cap=_CAP,
+            keep=lambda point, evaluate: kept.once(f"evidence at {name_of(point.vector)}", evaluate),
         )
     noiseless = any(name.startswith("noise ") for name in found.capped)
     value, error = found.log_evidence, found.log_evidence_error

@@ -105,6 +105,22 @@ def test_resumed_fit_is_the_same_fit(problem):
     assert_same(rest[-1], whole[-1])
 
 
+def test_a_fit_resumed_between_two_looks_is_the_same_fit_and_stops_where_it_would(problem):
+    _, fit, held = problem
+    # Held-out rays of nothing: the fit stops early, by its patience, at a look.
+    for data, options in ((held, OPTIONS), (replace(held, y=torch.zeros_like(held.y)), replace(OPTIONS, patience=0.1))):
+        generate, weights = start(fit, options)
+        whole = list(dip(generate, weights, fit, data, options))
+        every = list(dip(generate, weights, fit, data, options, due=lambda: True))
+        assert [s.iteration for s in every] == list(range(1, whole[-1].iteration + 1))
+        assert_same(every[-1], whole[-1])
+        for state in every[3:-1:7]:
+            assert not module.finished(state, options)
+            rest = list(dip(generate, weights, fit, data, options, resume=state))
+            assert [s.iteration for s in rest] == [s.iteration for s in whole if s.iteration > state.iteration]
+            assert_same(rest[-1], whole[-1])
+
+
 def test_fit_repeats_with_the_seed(problem):
     first, second, other = (run(problem, seed=s)[1][-1] for s in (0, 0, 1))
     assert_same(first, second)
@@ -131,9 +147,9 @@ def test_fit_that_diverges_is_begun_again_more_slowly_and_then_given_up(problem,
     attempts = []
     descend = module._descend
 
-    def watched(*arguments, options, state):
+    def watched(*arguments, state, **others):
         attempts.append(state.attempt)
-        return descend(*arguments, options=options, state=state)
+        return descend(*arguments, state=state, **others)
 
     monkeypatch.setattr(module, "_descend", watched)
     with pytest.raises(CtuqError, match="smaller learning rate"):
@@ -145,9 +161,9 @@ def spoil(monkeypatch, at, change):
     """Let the first attempt's look at iteration ``at`` be spoilt; returns where each attempt began, and its rate."""
     descend, started = module._descend, []
 
-    def spoilt(*arguments, options, state):
+    def spoilt(*arguments, state, **others):
         started.append((state.iteration, state.attempt, state.redrawn))
-        for following, alive in descend(*arguments, options=options, state=state):
+        for following, alive in descend(*arguments, state=state, **others):
             if state.attempt == 0 and following.iteration == at:
                 yield change(following, alive)
             else:
@@ -204,8 +220,8 @@ def test_restarted_fit_is_resumed_as_the_same_fit(problem, monkeypatch, change):
 def test_fit_that_diverges_late_again_and_again_keeps_its_best_weights(problem, monkeypatch):
     descend = module._descend
 
-    def spoilt(*arguments, options, state):
-        for following, alive in descend(*arguments, options=options, state=state):
+    def spoilt(*arguments, state, **others):
+        for following, alive in descend(*arguments, state=state, **others):
             yield leap(following, alive) if following.iteration == 130 else (following, alive)
 
     monkeypatch.setattr(module, "_descend", spoilt)

@@ -5,6 +5,7 @@ Over observations the prior's fixed components ``K_c = H D_c H^T`` are computed 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,6 +24,10 @@ from ctuq.laplace.system.problem import Point, Problem, System
 from ctuq.linops.basic import Dense, Symmetric
 from ctuq.linops.gram import gram
 from ctuq.linops.operator import LinearOperator
+
+Evaluation = tuple[float, Tensor, float]
+Keep = Callable[[Point, Callable[[], Evaluation]], Evaluation]
+"""``keep(point, evaluate)``: what was kept of a point, else what ``evaluate`` returns."""
 
 _WALL, _LEFT, _FLAT = 30.0, 0.1, 0.01
 _SPAN, _RISE, _LENGTH = 25.0, 15.0, 4.0
@@ -118,7 +123,7 @@ class ExactExpectation:
             mode.log_likelihood - 0.5 * mode.penalty - 0.5 * parts.log_det,
         )
 
-    def value_and_slope(self, point: Point) -> tuple[float, Tensor, float]:
+    def value_and_slope(self, point: Point) -> Evaluation:
         """Log evidence, its slope (d + G,), and the effective dimension; without the mode's weights where it can."""
         if not self.dual or self._problem.labels is not None:
             found = self(point, information=False)
@@ -277,6 +282,7 @@ def maximise_exact(
     learn_noise: bool,
     max_steps: int = 60,
     hyperprior: Hyperprior | None = None,
+    keep: Keep = lambda point, evaluate: evaluate(),
 ) -> Ascent:
     """Maximise the exact evidence by L-BFGS on the logarithms of all hyperparameters.
 
@@ -292,6 +298,8 @@ def maximise_exact(
         Most iterations; reaching them is reported by ``converged``. With 0 the start is kept.
     hyperprior : Hyperprior, optional
         Multiplies the evidence; the trajectory and the expectation at the end are the evidence's own.
+    keep : callable, optional
+        Keeps evaluations: a search that is begun again takes the same way without making them again.
     """
     if not max_steps:
         return Ascent(expectation(start), (), False, ())
@@ -311,7 +319,7 @@ def maximise_exact(
         nonlocal failed
         point = at(x)
         try:
-            value, slope, total = expectation.value_and_slope(point)
+            value, slope, total = keep(point, lambda: expectation.value_and_slope(point))
         except CtuqError:
             if best.x is None:
                 raise
