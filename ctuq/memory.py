@@ -11,6 +11,7 @@ try:
 except ImportError:  # not on Windows
     resource = None
 
+_SMALL = 1 << 20
 _CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
 
 
@@ -38,7 +39,9 @@ def require_room(shape: Sequence[int], itemsize: int, what: str, advice: str, *,
     ResourceError
         If it is larger than what is left.
     """
-    needed, left = copies * itemsize * math.prod(int(n) for n in shape), free_memory()
+    needed = copies * itemsize * math.prod(int(n) for n in shape)
+    # A process without room for this can do nothing; a file of ours has hundreds of small arrays, and asking takes 0.3 ms each.
+    left = free_memory() if needed > _SMALL else None
     if left is not None and needed > left:
         size, gib = " x ".join(str(n) for n in shape), 2**30
         raise ResourceError(

@@ -11,7 +11,7 @@ from ctuq.errors import InputError
 from ctuq.files.angles import returns, within_a_turn
 from ctuq.files.axis import wants_search
 from ctuq.files.formats.raw import OTHER, START, Raw
-from ctuq.files.plausible import doubts_of_projections, doubts_of_values
+from ctuq.files.plausible import doubts_of_projections, doubts_of_values, full_scale
 from ctuq.tomo.axis import axis_column, with_axis_column
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam
 from ctuq.tomo.preprocess import Corrected, projections_from_counts, repaired, spikes, where_an_object_can_stay
@@ -190,15 +190,15 @@ def _line_integrals(raw: Raw, values: NDArray, source: str, keep: NDArray[np.boo
         if raw.flats is None:
             raise InputError(f"'{source}' holds counts but no flats: give 'flat:' (a picture or a number) in a geometry file.")
         flats, darks = raw.flats, raw.darks
-    after = raw.flats_after if counts else None
-    first = projections_from_counts(values, flats, darks, after)
+    after, full = (raw.flats_after, full_scale(raw)) if counts else (None, None)
+    first = projections_from_counts(values, flats, darks, after, full=full)
     marked = np.where(first.weights > 0, first.projections, np.nan)
     wrong = spikes(marked)
     marked[wrong] = np.nan
     if not counts or raw.weights is not None:
         return repaired(marked, raw.weights, keep)
     # Again without the spikes: the counts of one would pass for expected counts of its neighbours.
-    first = projections_from_counts(np.where(wrong, np.nan, values), flats, darks, after)
+    first = projections_from_counts(np.where(wrong, np.nan, values), flats, darks, after, full=full)
     mended = repaired(marked, first.weights, keep)
     return replace(mended, unit=first.unit * mended.unit)
 

@@ -155,19 +155,26 @@ def _too_bright(raw: Raw, times: float) -> str:
     return f"the rays have up to {times:.4g} times the open beam; check the flats, and which images are which."
 
 
-def _saturation(raw: Raw) -> str:
-    """Counts at the detector's largest value: all ones in so many bits, also moved to the top of 16."""
+def full_scale(raw: Raw) -> float | None:
+    """The detector's largest count, where some rays stand at it: all ones in so many bits, also moved to the top of 16."""
     values = np.asarray(raw.values)
     top = float(np.nanmax(values))
     full = {2.0**bits - 1 for bits in (*_BITS, 32)} | {(2.0**bits - 1) * 2.0 ** (16 - bits) for bits in _BITS}
-    share = float(np.mean(values == top))
-    if top not in full or share < _SATURATED:
+    return top if top in full and np.mean(values == top) >= _SATURATED else None
+
+
+def _saturation(raw: Raw) -> str:
+    top = full_scale(raw)
+    if top is None:
         return ""
-    flats = "" if raw.flats is None or np.mean(np.asarray(raw.flats) >= top) < _SATURATED else "The flats and "
-    return (
-        f"{flats or ''}{100 * share:.2g} % of the projections stand at {top:g}, the largest value of the detector: where it is "
-        "saturated the attenuation is too low."
-    )
+    share = 100 * float(np.mean(np.asarray(raw.values) == top))
+    stand = f"{share:.2g} % of the projections stand at {top:g}, the largest value of the detector: "
+    if raw.flats is not None and np.mean(np.asarray(raw.flats) >= top) >= _SATURATED:
+        return (
+            f"The flats and {stand}unless they were scaled so that the open beam is white, it was brighter than the detector "
+            "can tell, and attenuation is too low everywhere."
+        )
+    return f"{stand}such a ray tells a bound alone; it is taken at half of it, and hardly counts in the fit."
 
 
 def _drift(raw: Raw) -> str:

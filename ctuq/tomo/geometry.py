@@ -245,6 +245,10 @@ class FanBeam(Beam):
         slope = self._positions(columns) / self.source_to_detector
         return (self.source_to_axis * slope - self.axis_offset) / np.hypot(1.0, slope)
 
+    def slants(self, columns: NDArray) -> NDArray[np.float64]:
+        """Angles in radians from the central ray to those onto columns: parallel rays of a beam that is turned less by them."""
+        return np.arctan(self._positions(columns) / self.source_to_detector)
+
     def vectors(self) -> NDArray[np.float64]:
         along, across = frame(self.angles)
         source = -self.source_to_axis * along - self.axis_offset * across

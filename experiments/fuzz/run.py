@@ -65,21 +65,41 @@ def outcomes(name: str, numbers: Iterable[int], folder: Path) -> Iterator[Outcom
         Empty; for files.
     """
     waiting = list(numbers)
+    if not waiting:
+        return
+    sound = _Sound.made(name, folder)
     while waiting:
         done = 0
-        for outcome in _by_child(name, waiting, folder):
+        for outcome in _by_child(name, waiting, sound):
             done += 1
             yield outcome
         waiting = waiting[done:]
 
 
-def _by_child(name: str, numbers: list[int], folder: Path) -> Iterator[Outcome]:
+@dataclass(frozen=True)
+class _Sound:
+    """Sound files of a format, and what they say; made before the children are, so that these find all modules loaded."""
+
+    folder: Path
+    main: str
+    seen: tuple[str, set[str]]
+
+    @classmethod
+    def made(cls, name: str, folder: Path) -> "_Sound":
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "clean").mkdir(parents=True)
+        (folder / "outside.h5").write_bytes(b"secret and more")
+        main = FORMATS[name].make(folder / "clean")
+        return cls(folder, main, FORMATS[name].look(folder / "clean" / main))
+
+
+def _by_child(name: str, numbers: list[int], sound: _Sound) -> Iterator[Outcome]:
     """Outcomes of one process, up to the case that ends it."""
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(ours)
-        _work(name, numbers, folder, theirs)
+        _work(name, numbers, sound, theirs)
     os.close(theirs)
     done, rest = 0, b""
     while done < len(numbers):
@@ -100,35 +120,30 @@ def _by_child(name: str, numbers: list[int], folder: Path) -> Iterator[Outcome]:
     os.close(ours)
 
 
-def _work(name: str, numbers: list[int], folder: Path, pipe: int) -> None:
+def _work(name: str, numbers: list[int], sound: _Sound, pipe: int) -> None:
     try:
         with open(os.devnull, "w") as nowhere:  # noqa: PTH123
             os.dup2(nowhere.fileno(), 2)
-        clean = folder / "clean"
-        shutil.rmtree(folder, ignore_errors=True)
-        clean.mkdir(parents=True)
-        (folder / "outside.h5").write_bytes(b"secret and more")
-        kind = FORMATS[name]
-        main = kind.make(clean)
-        before = kind.look(clean / main)
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         for number in numbers:
-            outcome = case(name, kind, number, folder, main, before)
+            outcome = case(name, FORMATS[name], number, sound)
             os.write(pipe, json.dumps(asdict(outcome)).encode() + b"\n")
     finally:
         os._exit(0)
 
 
-def case(name: str, kind: Format, number: int, folder: Path, main: str, before: tuple[str, set[str]]) -> Outcome:
+def case(name: str, kind: Format, number: int, sound: _Sound) -> Outcome:
     """Damage a copy of the sound files and read it."""
-    copy = folder / "case"
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(folder / "clean", copy)
+    clean, copy, name_damaged = sound.folder / "clean", sound.folder / "case", kind.damaged or sound.main
+    if not copy.is_dir():
+        shutil.copytree(clean, copy)
+    # The others stay as they are: to copy all of them would take as long as to read them.
+    shutil.copyfile(clean / name_damaged, copy / name_damaged)
     rng = np.random.default_rng([zlib.crc32(name.encode()), number])
-    told, rewritten = damage(copy / (kind.damaged or main), kind.structure, rng)
+    told, rewritten = damage(copy / name_damaged, kind.structure, rng)
     begun = time.process_time()
-    verdict, message = _verdict(kind, copy / main, before, rewritten)
+    verdict, message = _verdict(kind, copy / sound.main, sound.seen, rewritten)
     seconds = time.process_time() - begun
     return Outcome(number, verdict if seconds < SECONDS else "slow", round(seconds, 4), f"{told}: {message}"[:600])
 

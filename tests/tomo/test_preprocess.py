@@ -52,6 +52,38 @@ def test_rays_without_counts_are_interpolated_and_have_no_weight():
     assert (corrected.weights > 0).sum() == p.size - 3
 
 
+def test_rays_that_count_nothing_where_few_counts_are_expected_keep_what_is_expected():
+    p = _smooth() * 3.4
+    beam = 1000.0
+    counts = np.random.default_rng(0).poisson(beam * np.exp(-p)).astype(float)
+    counts[:, 5] = 0  # dead
+    counts[7] = 0  # the shutter was closed
+    corrected = projections_from_counts(counts, np.full(60, beam))
+    dead = np.zeros(p.shape, bool)
+    dead[:, 5] = dead[7] = True
+    starved = (counts == 0) & ~dead
+    assert starved.sum() > 50 and np.all(corrected.weights[dead] == 0)
+    worth = corrected.weights[starved] * corrected.unit
+    assert np.mean(worth > 0) > 0.9 and worth.max() < 5
+    assert np.abs(corrected.projections - p)[starved].mean() < 0.5
+
+
+def test_a_saturated_ray_is_taken_between_nothing_and_its_bound():
+    p, beam, full = _smooth(), 2e5, 65535.0
+    counts = np.minimum(beam * np.exp(-p), full)
+    corrected = projections_from_counts(counts, np.full(60, beam), full=full)
+    lost, bound = counts == full, np.log(beam / full)
+    assert 0.2 < lost.mean() < 0.8
+    assert np.allclose(corrected.projections[~lost], p[~lost])
+    assert np.allclose(corrected.projections[lost], bound / 2)
+    worth = corrected.weights[lost] * corrected.unit
+    assert np.allclose(worth, 12 / bound**2) and corrected.weights[~lost].min() > 10 * corrected.weights[lost].max()
+    # Where the flats are no brighter nothing bounds it, and it stays as it is.
+    as_before = projections_from_counts(counts, np.full(60, full))
+    same = projections_from_counts(counts, np.full(60, full), full=full)
+    assert np.array_equal(same.projections, as_before.projections) and np.array_equal(same.weights, as_before.weights)
+
+
 def test_a_column_dead_in_the_flats_is_repaired():
     p = _smooth()
     flats = np.full((2, 60), 1e4)

@@ -90,10 +90,11 @@ def _names(path: Path) -> str:
         return listed(name.removesuffix(".npy") for name in archive.namelist()) or "nothing"
 
 
-def read_npz(path: Path, row: int | None) -> Raw:
+def read_npz(path: Path, row: int | None, stack: str | None = None) -> Raw:
     """Read a scan from an ``.npz`` file.
 
-    Names: ``sinogram`` (angle, column) or ``projections`` (angle, row, column); ``angles`` in radians or ``angles_deg``;
+    Names: ``sinogram`` (angle, column) or ``projections`` (angle, row, column), with ``stack`` "sinograms" of three axes
+    (row, angle, column); ``angles`` in radians or ``angles_deg``;
     ``kind``, ``values``; lengths in mm as in a geometry file; ``flats``, ``darks``, ``weights``; ``truth`` with ``voxel``.
     Problems with ``image`` and a system matrix ``A`` or ``A_data, A_indices, A_indptr, A_shape`` are read by `_problem`.
 
@@ -108,7 +109,7 @@ def read_npz(path: Path, row: int | None) -> Raw:
         raise InputError(f"'{path}' holds {_names(path)}; a 'sinogram' (angle, column) is needed.")
     if "image" in arrays and "angles" in arrays and ("A" in arrays or "A_data" in arrays):
         return _problem(arrays, arrays[name], path)
-    values, row, rows = as_sinogram(arrays[name], row, str(path))
+    values, row, rows = as_sinogram(arrays[name], row, str(path), stack=stack)
     fields: dict[str, object] = {key: _number(arrays, key, path) for key in _LENGTHS if key in arrays}
     if "axis_column" in fields and "detector_offset" in fields:
         raise InputError(
@@ -136,6 +137,7 @@ def read_npz(path: Path, row: int | None) -> Raw:
         grid=None if truth is None else VolumeGrid(truth.shape, _number(arrays, "voxel", path)),
         row=row,
         rows=rows,
+        order_known=stack is not None or name == "projections" or rows == 1,
         stated="values" in arrays,
     )
 

@@ -62,9 +62,23 @@ def read_raw(path: Path, row: int | None, pictures: Pictures = Pictures(), *, fo
             linked = check_hdf5(path, follow_links=follow_links) if not (ours and records.is_sealed(path)) else ()
             linked += (_UNSEALED,) if ours and not records.is_sealed(path) else ()
         reader = _asked(path, pictures) or _reader(path)
-        raw = read_pictures(path, row, pictures) if reader is read_pictures else reader(path, row)
+        raw = _read_by(reader, path, row, pictures)
         raw = with_parts(raw, path, pictures.layout) if pictures.layout and not pictures.layout.data else raw
         return checked(raw, path).warned(*linked, *heard)
+
+
+def _read_by(reader: Reader, path: Path, row: int | None, pictures: Pictures) -> Raw:
+    if reader is read_pictures:
+        return read_pictures(path, row, pictures)
+    if reader in (read_npz, read_mrc):
+        return (read_npz if reader is read_npz else read_mrc)(path, row, pictures.stack)
+    raw = reader(path, row)
+    if pictures.stack == "sinograms" and not pictures.layout.data and raw.whole is None:
+        raise InputError(
+            f"'{path}' ({raw.format}) tells the order of its axes itself; leave out 'stack: sinograms', or name the place of "
+            "its numbers as 'data'."
+        )
+    return raw
 
 
 def _asked(path: Path, pictures: Pictures) -> Reader | None:

@@ -61,8 +61,8 @@ def is_mrc(path: Path) -> bool:
         return False
 
 
-def read_mrc(path: Path, row: int | None) -> Raw:
-    """Read one row of each section, with the angles of the file beside it.
+def read_mrc(path: Path, row: int | None, order: str | None = None) -> Raw:
+    """Read one row of each section, or with the order "sinograms" one section, with the angles of the file beside it.
 
     Raises
     ------
@@ -73,18 +73,20 @@ def read_mrc(path: Path, row: int | None) -> Raw:
     _refuse_other_length(path, stack)
     if stack.shape[0] == 1:  # one picture: a sinogram
         fields: dict[str, object] = {} if stack.pixel is None else {"pixel": stack.pixel}
-        return Raw("MRC stack", _rows(path, stack, slice(0, stack.shape[1]))[0], "log", fields)
-    row = middle_row(stack.shape, row, str(path))
+        return Raw("MRC stack", _part(path, stack, 0), "log", fields)
+    views, rows = stack.shape[:2] if order != "sinograms" else stack.shape[1::-1]
+    row = middle_row((views, rows, stack.shape[2]), row, str(path))
     fields = {} if stack.pixel is None else {"pixel": stack.pixel}
     warnings: tuple[str, ...] = ()
     found = _angles_beside(path)
     if found is not None:
         degrees, warnings = _tilts(found)
-        if len(degrees) != stack.shape[0]:
-            raise InputError(f"'{path}' has {stack.shape[0]} sections but '{found}' {len(degrees)} angles; check both.")
+        if len(degrees) != views:
+            what = "sections" if order != "sinograms" else "rows a section"
+            raise InputError(f"'{path}' has {views} {what} but '{found}' {len(degrees)} angles; check both.")
         fields |= {"kind": "parallel", "angles": np.deg2rad(degrees)}
-    values = _rows(path, stack, slice(row, row + 1))[:, 0]
-    return Raw("MRC stack", values, "log", fields, row=row, rows=stack.shape[1]).warned(*warnings)
+    values = _part(path, stack, row if order == "sinograms" else (slice(None), row))
+    return Raw("MRC stack", values, "log", fields, row=row, rows=rows).warned(*warnings)
 
 
 def load_mrc(path: Path) -> NDArray:
@@ -98,18 +100,18 @@ def load_mrc(path: Path) -> NDArray:
     stack = _header(path)
     _refuse_other_length(path, stack)
     require_room(stack.shape, stack.dtype.itemsize, f"'{path}'", "save the part of it that is needed")
-    return _rows(path, stack, slice(0, stack.shape[1]))
+    return _part(path, stack, ())
 
 
-def _rows(path: Path, stack: _Stack, rows: slice) -> NDArray:
-    """These rows of every section; of a file that is not packed nothing else is read."""
+def _part(path: Path, stack: _Stack, index: int | tuple[slice | int, ...]) -> NDArray:
+    """A part of (section, row, column); of a file that is not packed nothing else is read."""
     if _opener(path):
         require_room(stack.shape, stack.dtype.itemsize, f"'{path}'", "unpack it, so that one row can be read alone")
         content = _content(path, stack.start, stack.end - stack.start)
         if len(content) < stack.end - stack.start:
             raise _truncated(path, stack, stack.start + len(content))
-        return np.frombuffer(content, stack.dtype).reshape(stack.shape)[:, rows]
-    return np.array(np.memmap(path, stack.dtype, "r", stack.start, stack.shape)[:, rows])
+        return np.frombuffer(content, stack.dtype).reshape(stack.shape)[index]
+    return np.array(np.memmap(path, stack.dtype, "r", stack.start, stack.shape)[index])
 
 
 def _refuse_other_length(path: Path, stack: _Stack) -> None:

@@ -129,3 +129,28 @@ def test_damaged_and_unknown_files_are_refused(tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             read(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["sinogram", "projections", "npy"])
+def test_a_stack_of_sinograms_is_read_as_it_is_told_and_asked_about_where_it_may_be_either(tmp_path, name):
+    stack = np.random.default_rng(0).uniform(0, 1, (5, 7, 16))
+    path = tmp_path / ("a.npy" if name == "npy" else "a.npz")
+    text = "kind: parallel\npixel: 1\nvalues: log\naxis_column: 7.5\nrow: 1\n"
+
+    def saved(values, more):
+        np.save(path, values) if name == "npy" else np.savez(path, **{name: values})
+        path.with_suffix(".yaml").write_text(text + more)
+        return path
+
+    seven = "angles: {first: 0, step: 20, count: 7}\n"
+    scan = read(saved(stack, seven + "stack: sinograms\n"))
+    assert np.allclose(scan.projections, stack[1], rtol=1e-6)
+    square = np.concatenate([stack, stack[:2]])
+    if name == "projections":  # as its name says
+        assert np.allclose(read(saved(square, seven)).projections, square[:, 1], rtol=1e-6)
+        return
+    with pytest.raises(InputError, match="stack: sinograms"):
+        read(saved(stack, seven))
+    with pytest.raises(InputError, match="stack: sinograms"):
+        read(saved(square, seven))
+    assert np.allclose(read(saved(square, seven + "stack: projections\n")).projections, square[:, 1], rtol=1e-6)

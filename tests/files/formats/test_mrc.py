@@ -134,3 +134,14 @@ def test_other_numbers_of_angles_and_words_are_refused(tmp_path):
     (tmp_path / "a.rawtlt").write_text("north\n")
     with pytest.raises(InputError, match="one angle in degrees a line"):
         read(path)
+
+
+def test_a_stack_of_sinograms_is_read_as_it_is_told(tmp_path):
+    path = _write(tmp_path / "a.mrc", _stack().swapaxes(0, 1).copy())
+    (tmp_path / "a.rawtlt").write_text("\n".join(f"{a:8.2f}" for a in DEGREES))
+    (tmp_path / "a.yaml").write_text(YAML)
+    with pytest.raises(InputError, match="3 sections but"):
+        read(path)
+    (tmp_path / "a.yaml").write_text(YAML + "stack: sinograms\n")
+    scan = read(path)
+    assert misfit(scan) < 1e-6 and scan.provenance.steps[0] == "row 1 of 3 read"

@@ -3,12 +3,12 @@ import sys
 
 import numpy as np
 import pytest
-from compound import write_compound
 from scanned import DISCS, mirrored, misfit, turned_sample
 
 from ctuq.errors import BackendError, InputError
 from ctuq.files import read
 from ctuq.tomo.geometry import FanBeam, ParallelBeam
+from experiments.fuzz.compound import write_compound
 
 pytest.importorskip("olefile")
 
