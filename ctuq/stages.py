@@ -68,15 +68,12 @@ class KeptStages(Stages):
         Made with the first product; `clear` removes it.
     identity : str
         Of the work: products of other work are not used.
-    worth : float, optional
-        Seconds that a product must have taken to be kept.
     """
 
-    def __init__(self, folder: Path, identity: str, *, worth: float | None = None):
+    def __init__(self, folder: Path, identity: str):
         super().__init__()
         self.folder = self._place = folder
         self._identity = identity
-        self._worth = _WORTH if worth is None else worth
         self._full = False
 
     def once(self, name: str, make: Callable[[], T], *, rng: torch.Generator | None = None) -> T:
@@ -90,7 +87,7 @@ class KeptStages(Stages):
         begun = time.perf_counter()
         value = make()
         seconds = time.perf_counter() - begun
-        if seconds >= self._worth:
+        if seconds >= _WORTH:
             tree = {"identity": self._identity, "seconds": seconds, "value": value}
             self._write(path, tree if rng is None else tree | {"rng": rng.get_state()})
         return value

@@ -8,15 +8,15 @@ _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _SHOWN = 12
 
 
-def visible(text: object, most: int = _MOST) -> str:
-    r"""The text with everything that a screen would obey instead of show written out, and no longer than ``most`` characters.
+def visible(text: object) -> str:
+    r"""The text with everything that a screen would obey instead of show written out, and no longer than 2,000 characters.
 
     Control characters (terminal escapes), marks of writing direction, and lone surrogates become ``\x1b`` or ``\u202e``; tabs
     and line ends become spaces.
     """
     text = str(text)
-    rest = len(text) - most
-    shown = "".join(c if c.isascii() and c.isprintable() else _written_out(c) for c in text[:most])
+    rest = len(text) - _MOST
+    shown = "".join(c if c.isascii() and c.isprintable() else _written_out(c) for c in text[:_MOST])
     return shown if rest <= 0 else f"{shown}… ({rest} characters more)"
 
 

@@ -63,7 +63,7 @@ class SideFile:
         return value
 
 
-def read_sidefile(path: Path, mark: str = "=") -> SideFile:
+def read_sidefile(path: Path) -> SideFile:
     """Read such a file.
 
     Raises
@@ -79,7 +79,7 @@ def read_sidefile(path: Path, mark: str = "=") -> SideFile:
         raise InputError(f"Cannot read '{path}' ({error.strerror}); check the name.") from error
     values: dict[str, str] = {}
     for line in decoded(content).splitlines():
-        name, found, value = line.partition(mark)
+        name, found, value = line.partition("=")
         if found:
             values.setdefault(" ".join(name.split()).lower().replace("µ", "u").replace("μ", "u"), value.strip())
     return SideFile(path, values)

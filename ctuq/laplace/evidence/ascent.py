@@ -22,6 +22,8 @@ _FAR, _BOUND, _TRUST, _LENGTH = 6.0, 25.0, 2.0, 4.0
 _LEAST_NOISE, _MOST_NOISE = 14.0, 10.0
 _NEAR, _MEMORY, _LOST = 0.7, 5, 2.0
 _NOTICED = 0.1
+_TIED = 3
+"""First steps in which several variances keep their ratios."""
 _WALLS, _WORTHLESS = 12, 0.5
 
 
@@ -109,14 +111,14 @@ def ascend(
     rtol: float = 1e-3,
     flat: float = 5e-3,
     max_steps: int = 40,
-    tied: int = 3,
     cap: float = 1e4,
     least_noise: float = _LEAST_NOISE,
 ) -> Ascent:
     """Repeat updates until the next would move no hyperparameter by more than ``rtol``, or a tenth of its standard error.
 
-    Hyperparameters along which the evidence is flat count as converged. Data without noise ask for ever less of it: where the
-    arithmetic cannot solve any more, half the step is taken, and noise goes no lower.
+    In the first steps several variances keep their ratios, and lengthscales stay. Hyperparameters along which the evidence is
+    flat count as converged. Data without noise ask for ever less of it: where the arithmetic cannot solve any more, half the
+    step is taken, and noise goes no lower.
 
     Parameters
     ----------
@@ -131,15 +133,13 @@ def ascend(
     flat : float
         Slope, nats for a factor e, below which the evidence is flat: layers that it prunes would move for ever.
     max_steps : int
-    tied : int
-        First steps in which several variances keep their ratios and lengthscales stay.
     cap : float
-        Largest ratio of a variance to what the tied steps found, either way: evidence prunes layers, and never stops to.
+        Largest ratio of a variance to what the first steps found, either way: evidence prunes layers, and never stops to.
     least_noise : float
         How far noise may fall, as the logarithm of a factor: where the prior can explain a noise group without noise, its
         evidence has no maximum.
     """
-    search = _Search(prior, start, learn_noise, tied if len(start.psi) > 1 else 0, (math.log(cap), least_noise))
+    search = _Search(prior, start, learn_noise, (math.log(cap), least_noise))
     trajectory: list[Step] = []
     while True:
         try:
@@ -164,8 +164,8 @@ def ascend(
 class _Search:
     """Bounds, ties and memory of an ascent."""
 
-    def __init__(self, prior: Prior, start: Point, learn_noise: bool, tied: int, bounds: tuple[float, float]):
-        self._prior, self.tied = prior, tied
+    def __init__(self, prior: Prior, start: Point, learn_noise: bool, bounds: tuple[float, float]):
+        self._prior, self.tied = prior, _TIED if len(start.psi) > 1 else 0
         self._cap, least_noise = bounds
         self._variances = torch.cat([prior.is_variance, torch.zeros(len(start.sigma2), dtype=torch.bool)])
         self._noise = torch.arange(len(start.vector)) >= len(start.psi)

@@ -106,7 +106,6 @@ def sweep(
     lowest: float,
     score: Callable[[Expectation], float] | None = None,
     scored: str = "nothing",
-    step: float = _STEP,
 ) -> Sweep:
     """Effective dimension, evidence and a score on a grid of common factors of the prior variances.
 
@@ -127,11 +126,9 @@ def sweep(
         Of each expectation.
     scored : str
         What the score is of.
-    step : float
-        Between neighbours of the grid.
     """
-    below = math.ceil(-lowest / step)
-    grid = step * torch.arange(-below, _ABOVE + 1, dtype=torch.float64)
+    below = math.ceil(-lowest / _STEP)
+    grid = _STEP * torch.arange(-below, _ABOVE + 1, dtype=torch.float64)
     totals, gaps, heights, scores = [], [], [], []
     for log_factor in grid:
         try:

@@ -108,7 +108,7 @@ def test_variances_move_together_at_first_and_stay_within_the_cap(rng):
     p, matrix = problem(rng, 40)
     prior = DiagonalPrior(("used", "useless"), (slice(0, 12), slice(12, 24)))
     p.target.copy_(matrix[:, :12] @ normal(rng, 12) + 0.5 * normal(rng, 40))
-    ended = ascend(ExactExpectation(p, prior), prior, point([0.0, 1.0], [0.3]), learn_noise=True, tied=3, cap=3.0, flat=0.0)
+    ended = ascend(ExactExpectation(p, prior), prior, point([0.0, 1.0], [0.3]), learn_noise=True, cap=3.0, flat=0.0)
     ratios = [float(s.point.psi[1] - s.point.psi[0]) for s in ended.trajectory]
     assert ratios[:4] == pytest.approx([1.0] * 4)
     centre = ended.trajectory[3].point.psi
