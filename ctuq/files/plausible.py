@@ -8,6 +8,7 @@ from ctuq.files.formats.raw import Raw
 from ctuq.tomo.moments import stray_of_centre
 from ctuq.tomo.preprocess import Corrected
 from ctuq.tomo.scan import Scan
+from ctuq.tomo.turns import better_turn
 
 _BRIGHTER, _FAR_BRIGHTER = 1.2, 2.0
 _LARGEST_INTEGRAL = 50.0
@@ -16,6 +17,7 @@ _SATURATED = 1e-3
 _ODD_VIEW, _FEW_ODD = 0.5, 0.2
 _EVEN = 0.15
 _FAR_BELOW = 0.1
+_DARK_EDGE = 0.3
 _BITS = (8, 10, 12, 14, 16)
 
 
@@ -30,6 +32,11 @@ def doubts_of_values(raw: Raw) -> tuple[str, ...]:
     if raw.kind_of_values == "log":
         return _doubts_of_integrals(raw)
     _refuse_wrapped(raw)
+    if raw.kind_of_values == "transmission" and not raw.stated and _darkest_at_the_edges(raw.values):
+        raise InputError(
+            "its values are taken as transmission but smallest at the detector's edges, as line integrals are; say 'values:' "
+            "(transmission, counts or log) in a geometry file."
+        )
     no_darks = "The file has no darks: the detector is taken to count 0 without beam; else give 'dark' in a geometry file."
     dark = no_darks if raw.kind_of_values == "counts" and raw.darks is None else ""
     return tuple(text for text in (dark, _saturation(raw), _drift(raw)) if text)
@@ -71,8 +78,14 @@ def doubts_of_projections(raw: Raw, corrected: Corrected) -> tuple[str, ...]:
 
 
 def doubts_of_angles(scan: Scan) -> tuple[str, ...]:
-    """A warning where the projections do not move with the angles as those of one object do."""
-    stray = stray_of_centre(scan)
+    """A warning where the projections do not move with the angles as those of one object do, or do so with others."""
+    stray, other = stray_of_centre(scan), better_turn(scan)
+    if other is not None:
+        how, then, now = other
+        return (
+            f"The projections are explained much better if the angles run {how} (misfit {100 * then:.2g} %, as they are told "
+            f"{100 * now:.2g} %): check the angles, their step and the sense of rotation ('clockwise: true').",
+        )
     if stray is None:
         return ()
     return (
@@ -104,6 +117,15 @@ def _brightest_at_the_edges(rays: NDArray, finite: NDArray) -> bool:
     low, high = np.percentile(finite, [1, 99])
     edges = [float(np.nanmedian(rays[:, :2])), float(np.nanmedian(rays[:, -2:]))]
     return bool(rays.shape[1] >= 8 and low >= 0 and min(edges) > 0.9 * high and low < 0.8 * min(edges))
+
+
+def _darkest_at_the_edges(rays: NDArray) -> bool:
+    """Whether both edges are far below most of what is between them: no object lets more through than the air beside it."""
+    if rays.shape[1] < 8 or not np.isfinite(rays).any():
+        return False
+    values = np.asarray(rays, np.float64)
+    edges = [float(np.nanmedian(values[:, :2])), float(np.nanmedian(values[:, -2:]))]
+    return max(edges) < _DARK_EDGE * float(np.nanmedian(values[:, values.shape[1] // 4 : -(values.shape[1] // 4)]))
 
 
 def _refuse_wrapped(raw: Raw) -> None:

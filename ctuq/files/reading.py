@@ -114,14 +114,13 @@ def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None)
         If parts of a geometry are missing, or the files do not belong together.
     """
     raws, scan = [raw for _, raw in found], _together(found, axis_column)
-    scan = scan.warned(*doubts_of_angles(scan)) if any(raw.whole is None for raw in raws) else scan
-    if axis_column is not None:
-        return scan
-    if any(wants_search(raw) for raw in raws):
+    how = () if axis_column is not None else unsaid_axis(raws)
+    if axis_column is None and any(wants_search(raw) for raw in raws):
         # In all parts at once, and corrected again then: where the axis is tells a wire on it from a defect.
-        column, how = placed_axis(raws, scan)
-        return _together(found, column).warned(*doubts_of_angles(scan), how)
-    return scan.warned(*unsaid_axis(raws))
+        column, said = placed_axis(raws, scan)
+        scan, how = _together(found, column), (said,)
+    doubts = doubts_of_angles(scan) if any(raw.whole is None for raw in raws) else ()
+    return scan.warned(*doubts, *how)
 
 
 def _together(found: Sequence[tuple[Path, Raw]], axis_column: float | None) -> Scan:

@@ -1,5 +1,6 @@
 """A mapping in a YAML file, read in bounded time: no aliases, no depths, no key twice."""
 
+import codecs
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,13 @@ def _text(path: Path) -> str:
     try:
         if path.stat().st_size > _LARGEST:
             raise InputError(f"The geometry file '{path}' has more than {_LARGEST >> 20} MiB; it is no geometry file.")
-        return path.read_text(encoding="utf-8")
+        content = path.read_bytes()
+        # Notepad writes UTF-16 where it is asked for "Unicode".
+        return content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8")
     except OSError as error:
         raise InputError(f"Cannot read the geometry file '{path}' ({error.strerror}); check the name.") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"The geometry file '{path}' is not text in UTF-8, so not valid YAML.") from error
+        raise InputError(f"The geometry file '{path}' is not text in UTF-8 or UTF-16, so not valid YAML.") from error
 
 
 def _check(root: Any, path: Path) -> None:

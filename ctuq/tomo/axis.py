@@ -128,9 +128,8 @@ def better_axis(scan: Scan, columns: tuple[float, float]) -> tuple[float, str]:
     first, other = columns
     misfits = np.ones(2)
     if not _hopeless(scan):
-        shadow, n = shadow_of(scan.projections, scan.weights), scan.geometry.columns
-        level = _level(_thinned(scan, _VIEWS), shadow, (n - 1) / 2, 1.02 * n, _COARSE)
-        misfits = np.array([level.misfits(column)[0] for column in columns])
+        shadow = shadow_of(scan.projections, scan.weights)
+        misfits = np.array([misfit_at(scan, column, shadow) for column in columns])
     if misfits[1] * _BETTER < misfits[0]:
         first, other, misfits = other, first, misfits[::-1]
     return first, (
@@ -138,6 +137,12 @@ def better_axis(scan: Scan, columns: tuple[float, float]) -> tuple[float, str]:
         f"taken at column {first:.2f} (misfit {100 * misfits[0]:.2g} %), not at {other:.2f} ({100 * misfits[1]:.2g} %); give "
         "axis_column if that is wrong."
     )
+
+
+def misfit_at(scan: Scan, column: float, shadow: Shadow) -> float:
+    """Relative residual of a few CGLS iterations with the axis at a column, on a coarse detector, for a scan of this shadow."""
+    n = scan.geometry.columns
+    return float(_level(_thinned(scan, _VIEWS), shadow, (n - 1) / 2, 1.02 * n, _COARSE).misfits(column)[0])
 
 
 def _hopeless(scan: Scan) -> str:

@@ -2,6 +2,8 @@
 
 from experiments.field.kinds_files import files, pictures
 from experiments.field.kinds_geometry import angles, units
+from experiments.field.kinds_strangers import arrays, texts
+from experiments.field.kinds_strangers import pictures as other_pictures
 from experiments.field.kinds_values import beams, defects, values
 
-KINDS = (*units(), *values(), *angles(), *defects(), *beams(), *pictures(), *files())
+KINDS = (*units(), *values(), *angles(), *defects(), *beams(), *pictures(), *files(), *other_pictures(), *texts(), *arrays())

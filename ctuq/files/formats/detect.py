@@ -32,6 +32,7 @@ _MAGIC: tuple[tuple[bytes, Reader], ...] = (
     (b"II*\x00", read_pictures),
     (b"MM\x00*", read_pictures),
     (b"II+\x00", read_pictures),
+    (b"MM\x00+", read_pictures),
     (b"\x89PNG", read_pictures),
     (zeiss.MAGIC, zeiss.read_txrm),
 )

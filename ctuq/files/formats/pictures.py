@@ -5,6 +5,7 @@ import re
 import struct
 import zlib
 from collections import Counter
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -144,7 +145,22 @@ def _folder(path: Path, told: Pictures) -> NDArray:
     odd = next((n for n, p in zip(names, pictures, strict=True) if p.ndim != 2 or p.shape != pictures[0].shape), None)
     if odd is not None:
         raise InputError(f"'{odd}' has another size than '{names[0].name}'; all projections must have one.")
+    refuse_other_types([(name, picture.dtype) for name, picture in zip(names, pictures, strict=True)])
     return np.stack(pictures)
+
+
+def refuse_other_types(found: Sequence[tuple[Path, np.dtype]]) -> None:
+    """Refuse pictures whose numbers are of several types: they were scaled differently when they were saved.
+
+    Raises
+    ------
+    InputError
+        Naming the first of another type.
+    """
+    first, kind = found[0]
+    other = next(((path, dtype) for path, dtype in found if dtype != kind), None)
+    if other is not None:
+        raise InputError(f"'{other[0]}' holds {other[1]}, but '{first.name}' {kind}: one of them was scaled; save all alike.")
 
 
 # A sign is one only after something that is no letter and no digit: "view_-30" is negative, "scan-030" is not.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.formats.pictures import load_picture
+from ctuq.files.formats.pictures import load_picture, refuse_other_types
 
 _SHOWN = 5
 
@@ -63,12 +63,14 @@ def picture_rows(files: Sequence[Path], row: int, shape: tuple[int, int]) -> NDA
     InputError
         If a picture is damaged, or of another shape.
     """
-    rows = []
+    rows, types = [], []
     for file in files:
         picture = load_picture(file)
+        types.append((file, picture.dtype))
         if picture.shape != shape:
             raise InputError(f"'{file}' is {picture.shape}, but {shape} (rows, columns) is expected; all must have one size.")
         rows.append(picture[row])
+    refuse_other_types(types)
     return np.stack(rows)
 
 

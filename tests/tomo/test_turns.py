@@ -1,0 +1,60 @@
+"""Angles that run too far, not far enough or the wrong way round show in what no object explains, though it lies centred."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
+from ctuq.tomo.moments import stray_of_centre
+from ctuq.tomo.phantoms import ellipses
+from ctuq.tomo.simulate import RelativeNoise, simulate
+from ctuq.tomo.turns import better_turn
+
+
+def scan(span, *, fan=False, views=30, noise=0.02):
+    """Ellipses that are nearly centred."""
+    angles = np.deg2rad(np.arange(views) * span / views)
+    kind = {"angles": angles, "columns": 44}
+    beam = FanBeam(**kind, pixel=2.0, source_to_axis=60.0, source_to_detector=120.0) if fan else ParallelBeam(**kind, pixel=1.0)
+
+    def make(size):
+        return ellipses(size, np.random.default_rng(3))
+
+    return simulate(make, beam, VolumeGrid((32, 32), 1.0), RelativeNoise(noise), rng=np.random.default_rng(0), attenuation=0.1)
+
+
+def told(scan, change):
+    return replace(scan, geometry=replace(scan.geometry, angles=change(scan.geometry.angles)))
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.4])
+@pytest.mark.parametrize("views", [12, 40])
+@pytest.mark.parametrize(("span", "fan"), [(120, False), (180, False), (360, False), (360, True), (220, True)])
+def test_of_a_scan_that_is_told_right_nothing_is_said(span, fan, views, noise):
+    assert better_turn(scan(span, fan=fan, views=views, noise=noise)) is None
+
+
+@pytest.mark.parametrize(
+    ("span", "fan", "change", "words"),
+    [
+        (180, False, lambda a: 2 * a, "half as far"),
+        (360, False, lambda a: a / 2, "twice as far"),
+        (360, True, lambda a: a / 2, "twice as far"),
+        (360, True, lambda a: -a, "the other way round"),
+    ],
+)
+def test_the_turn_that_explains_the_projections_is_named(span, fan, change, words):
+    found = better_turn(told(scan(span, fan=fan), change))
+    assert found is not None and found[0] == words and 2 * found[1] < found[2]
+
+
+def test_what_centres_of_mass_do_not_see_is_seen():
+    wrong = told(scan(180), lambda a: 2 * a)
+    assert stray_of_centre(wrong) is None and better_turn(wrong) is not None
+
+
+def test_where_little_was_measured_nothing_is_said():
+    wrong = told(scan(180), lambda a: 2 * a)
+    assert better_turn(wrong.select(range(0, 30, 3))) is None
+    assert better_turn(told(scan(180), lambda a: a / 4)) is None
