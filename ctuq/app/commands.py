@@ -24,17 +24,21 @@ from ctuq.app.report.summary import sentences
 from ctuq.app.selection import selected
 from ctuq.app.terminal import say, warn
 from ctuq.app.typed import field, simulated_angles
+from ctuq.app.volumes import is_solid, plan_of_volume, reconstruct_volume_into, simulate_solid
+from ctuq.app.volumes import write_report as write_volume
 from ctuq.errors import InputError
 from ctuq.linops.memory import keep_freed_memory
 from ctuq.pipeline.checkpoint import CheckpointError, remove
 from ctuq.recon.dip import DIPOptions
-from ctuq.records import write_whole
+from ctuq.records import kind_of, write_whole
 from ctuq.text import visible
 from ctuq.tomo import Scan
 from ctuq.tomo.field import doubts_of_field
 from ctuq.tomo.simulate import phantom_scan
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.storage import write_tiff
+from ctuq.uncertainty.volume_result import KIND as VOLUME
+from ctuq.uncertainty.volume_result import VolumeResult
 
 _REPORT = "report.html"
 _DEMO_STEP = 4
@@ -111,6 +115,10 @@ def _simulate(command: Simulate) -> int:
     if command.size < 2:
         raise InputError(f"A simulation needs a --size of 2 or more, got {command.size}.")
     noise = _fraction(command.noise)
+    if is_solid(command.phantom):
+        return simulate_solid(command, angles, noise)
+    if command.cone is not None:
+        raise InputError(f"--cone is of volumes, and {command.phantom} is a slice; choose --phantom ball or shells.")
     scan = phantom_scan(command.phantom, command.size, angles, noise=noise, seed=command.seed)
     files.write_scan(scan, command.output)
     say(f"Written: {command.output}, {len(angles)} views of {command.phantom} with {100 * noise:g} % noise.")
@@ -119,6 +127,8 @@ def _simulate(command: Simulate) -> int:
 
 def _plan(command: Reconstruct) -> int:
     """Print which way a reconstruction would take, and what it needs."""
+    if command.volume:
+        return plan_of_volume(command)
     chosen, options = _chosen(command), _options(command)
     grid = pipeline.choose_grid(chosen, options.size, options.field)
     warn(chosen.warnings + doubts_of_field(chosen, grid))
@@ -132,6 +142,8 @@ def _reconstruct(command: Reconstruct) -> int:
     """Reconstruct the chosen views and write everything into the folder, which is held."""
     if command.plan or command.output is None:
         return _plan(command)
+    if command.volume:
+        return reconstruct_volume_into(command, command.output)
     options, scan = _options(command), _chosen(command)
     with told_about(command.debug):
         _run(scan, command.output, options, resume=command.resume)
@@ -150,6 +162,8 @@ def _chosen(command: Reconstruct) -> Scan:
 
 
 def _options(command: Reconstruct) -> pipeline.ReconstructOptions:
+    if command.method == "fdk":
+        raise InputError("FDK is of volumes: add --volume to take all detector rows, or choose --method fbp for a slice.")
     return pipeline.ReconstructOptions(
         method=command.method,
         size=command.size,
@@ -170,6 +184,11 @@ def _report(command: Report) -> int:
     path = command.folder / RESULTS
     if not path.is_file():
         raise InputError(f"There is no {RESULTS} in {command.folder}; name the folder that ctuq reconstruct wrote.")
+    if kind_of(path) == VOLUME:
+        volume = VolumeResult.load(path)
+        with held_folder(command.folder):
+            say(f"Report: {write_volume(volume, command.folder)}")
+        return 0
     result = Result.load(path)
     with held_folder(command.folder):
         say(f"Report: {_write_report(result, command.folder)}")

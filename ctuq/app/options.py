@@ -46,16 +46,18 @@ class Info(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Simulate(Command):
-    """Simulate a parallel-beam scan of a phantom; its truth is kept for scoring."""
+    """Simulate a scan of a phantom, parallel rays through a slice or rays of any kind through a volume; its truth is kept."""
 
     output: Annotated[Path, _Output]
     """HDF5 file to write."""
-    phantom: Literal["rectangles", "ellipses", "shepp-logan", "glyph"] = "rectangles"
-    """What is scanned."""
+    phantom: Literal["rectangles", "ellipses", "shepp-logan", "glyph", "ball", "shells"] = "rectangles"
+    """What is scanned; ball and shells are volumes."""
     size: int = 128
     """Pixels along x and y."""
     angles: Annotated[int | Path, arg(metavar="N|FILE")] = 20
-    """Number of views over half a turn, or a text file of their angles in degrees."""
+    """Number of views over half a turn (of a cone a whole one), or a text file of their angles in degrees."""
+    cone: Annotated[str | None, arg(metavar="A:D", help_behavior_hint="")] = None
+    """Of volumes: a cone beam with these distances in mm from its source to axis and detector, such as 100:200."""
     noise: str = "5%"
     """Standard deviation relative to the mean projection, such as 5% or 0.05."""
     seed: int = 0
@@ -100,8 +102,10 @@ class Reconstruct(Command):
     """Folder for results.h5, mean.tif, std.tif, report.html and figures/."""
     plan: On = False
     """Say which way is taken, and the memory and minutes it needs, and stop."""
-    method: Literal["dip", "fbp", "sirt", "cgls", "tv"] = "dip"
-    """Deep image prior, or a classical method (without uncertainty)."""
+    method: Literal["dip", "fbp", "sirt", "cgls", "tv", "fdk"] = "dip"
+    """Deep image prior, or a classical method (without uncertainty); of volumes fdk, sirt or cgls."""
+    volume: On = False
+    """Reconstruct all detector rows as one volume; else one row as a slice."""
     size: int = 128
     """Pixels along x and y."""
     field: Annotated[str | None, arg(metavar="MM|all|common", help_behavior_hint="")] = None

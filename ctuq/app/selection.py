@@ -7,6 +7,7 @@ from ctuq.app.typed import degrees
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import Geometry
 from ctuq.tomo.scan import Scan
+from ctuq.tomo.space import VolumeGeometry
 
 _TURN = 360.0
 
@@ -19,16 +20,28 @@ def selected(scan: Scan, every: int | None, angles: str | None) -> Scan:
     InputError
         If both are given, ``angles`` is not a list of numbers, or no view is near one of them.
     """
+    views = chosen_views(scan.geometry, every, angles)
+    return scan if views is None else scan.select(views)
+
+
+def chosen_views(geometry: Geometry | VolumeGeometry, every: int | None, angles: str | None) -> NDArray[np.int64] | None:
+    """Numbers of every ``every``-th view, or of those near some angles in degrees; None for all.
+
+    Raises
+    ------
+    InputError
+        As `selected`.
+    """
     if every is not None and angles is not None:
         raise InputError("--every and --angles exclude each other; give one of them.")
+    if every is not None and every < 1:
+        raise InputError(f"'every' takes a positive whole number, got {every}.")
     if every is not None:
-        return scan.every(every)
-    if angles is not None:
-        return scan.select(views_at(scan.geometry, degrees(angles, "--angles")))
-    return scan
+        return np.arange(0, len(geometry.angles), every)
+    return None if angles is None else views_at(geometry, degrees(angles, "--angles"))
 
 
-def views_at(geometry: Geometry, wanted: NDArray) -> NDArray[np.int64]:
+def views_at(geometry: Geometry | VolumeGeometry, wanted: NDArray) -> NDArray[np.int64]:
     """Index of the view nearest to each angle, each view once, in the order asked for.
 
     A view is near if it is at most half the median step between neighbouring views away; whole turns do not count.

@@ -57,6 +57,18 @@ def field(text: str | None) -> float | str | None:
         raise InputError(f"--field takes a width in mm such as 25, or the word all or common, not {text!r}.") from None
 
 
+def distances(text: str | None) -> tuple[float, float] | None:
+    """Distances in mm of ``TO_AXIS:TO_DETECTOR``."""
+    if text is None:
+        return None
+    to_axis, to_detector = _numbers(
+        text, "--cone", ":", "distances in mm from source to axis and detector, such as 100:200", count=2
+    )
+    if not 0 < to_axis < to_detector:
+        raise InputError(f"--cone takes two positive distances in mm, that to the detector the larger, not {text!r}.")
+    return float(to_axis), float(to_detector)
+
+
 def box(text: str) -> tuple[float, float, float, float]:
     """A region in mm from ``X0,X1,Y0,Y1``."""
     x0, x1, y0, y1 = _numbers(text, "--roi", ",", "left, right, bottom and top in mm, such as -5,5,0,10", count=4).tolist()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.files.angles import returns, within_a_turn
 from ctuq.files.axis import wants_search
-from ctuq.files.formats.raw import OTHER, START, Raw
+from ctuq.files.formats.raw import OTHER, SPACE, START, TURNS, Raw
 from ctuq.files.plausible import doubts_of_projections, doubts_of_values, full_scale
 from ctuq.tomo.axis import axis_column, with_axis_column
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam
@@ -72,7 +72,7 @@ def assemble(raw: Raw, source: str, sha256: str) -> Assembled:
     steps = [f"row {raw.row} of {raw.rows} read"] if raw.rows > 1 else []
     steps += raw.notes
     told = Provenance(source=source, sha256=sha256, steps=tuple(steps), facts=dict(raw.facts)).warned(
-        *raw.warnings, *within_a_turn(np.asarray(raw.fields["angles"], dtype=np.float64))[1]
+        *raw.warnings, *within_a_turn(np.asarray(raw.fields["angles"], dtype=np.float64))[1], *_turns_left_out(raw)
     )
     worth: Worth = "weight" if raw.weights is not None else "counts" if raw.kind_of_values == "counts" else "exposure"
     weights = corrected.weights.astype(np.float32) if worth != "exposure" or corrected.bad > 0 else None
@@ -84,6 +84,12 @@ def assemble(raw: Raw, source: str, sha256: str) -> Assembled:
     told = told.warned(*doubts)
     scan = Scan(corrected.projections.astype(np.float32), geometry, weights, raw.truth, raw.grid, told)
     return Assembled(scan, corrected.unit, worth)
+
+
+def _turns_left_out(raw: Raw) -> tuple[str, ...]:
+    """A warning for turns of the detector or the axis, which a single row knows nothing of."""
+    turns = [f"{key} of {np.rad2deg(value):.4g}°" for key in TURNS if isinstance(value := raw.fields.get(key), float) and value]
+    return (f"The {' and the '.join(turns)} is left out of a single row; --volume takes it in.",) if turns else ()
 
 
 def _without_returns(raw: Raw, source: str) -> Raw:
@@ -112,7 +118,7 @@ def build_geometry(raw: Raw, source: str) -> Geometry:
     InputError
         If fields are missing or the number of angles does not fit.
     """
-    fields = dict(raw.fields)
+    fields = {key: value for key, value in raw.fields.items() if key not in SPACE}
     missing = missing_fields(fields)
     if missing:
         lines = "; ".join(_EXAMPLES[key] for key in missing)

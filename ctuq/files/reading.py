@@ -96,7 +96,7 @@ def opened(
         As `read`, except that parts of the geometry may be missing.
     """
     asked = Sidecar(entry=entry)
-    return [(each, load_raw(each, geometry, row, asked, follow_links=follow_links).settled()) for each in _resolve(path)]
+    return [(each, load_raw(each, geometry, row, asked, follow_links=follow_links).settled()) for each in resolve(path)]
 
 
 def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None) -> Scan:
@@ -127,7 +127,7 @@ def _together(found: Sequence[tuple[Path, Raw]], axis_column: float | None) -> S
     scans = []
     for path, raw in found:
         with reading(path, "a scan"):
-            scans.append(_without_lost_views(_scan(raw, path, axis_column)))
+            scans.append(_without_lost_views(row_scan(raw, path, file_hash(path), axis_column)))
     return scans[0] if len(scans) == 1 else merged(scans)
 
 
@@ -142,7 +142,7 @@ def _without_lost_views(scan: Scan) -> Scan:
     )
 
 
-def _resolve(path: PathLike | Sequence[PathLike]) -> list[Path]:
+def resolve(path: PathLike | Sequence[PathLike]) -> list[Path]:
     """The files that a name, a glob pattern or a sequence of these stands for.
 
     Raises
@@ -151,7 +151,7 @@ def _resolve(path: PathLike | Sequence[PathLike]) -> list[Path]:
         If it stands for none.
     """
     if not isinstance(path, str | os.PathLike):
-        found = [part for each in path for part in _resolve(each)]
+        found = [part for each in path for part in resolve(each)]
         if not found:
             raise InputError("No file was given; give at least one.")
         return found
@@ -204,19 +204,23 @@ def _loaded(path: Path, geometry: PathLike | None, row: int | None, base: Sideca
     asked = told(base).row if row is None else row
     raw = read_raw(path, asked, told(base).pictures, follow_links=follow_links)
     if raw.rows > 1 and asked is None:
-        raw = raw.warned(f"Of {raw.rows} detector rows only the middle one, {raw.row}, is read; give 'row' in a geometry file.")
+        raw = raw.warned(
+            f"Of {raw.rows} detector rows only the middle one, {raw.row}, is read; give 'row' in a geometry file, or take all "
+            "of them by --volume."
+        )
     if raw.stated:
         base = replace(base, values=None, scale=1.0, flat=None, dark=None)
     return checked(overridden(raw, told(base)), path)
 
 
-def _scan(raw: Raw, path: Path, axis_column: float | None) -> Scan:
+def row_scan(raw: Raw, path: Path, sha256: str, axis_column: float | None) -> Scan:
+    """The scan of one row, with the rotation axis at this column if it is given."""
     if axis_column is None:
-        return assemble(raw, str(path), file_hash(path)).scan
+        return assemble(raw, str(path), sha256).scan
     if raw.whole is not None:
         return centred(raw.whole, axis_column, f"rotation axis set to column {axis_column:g}")
     fields = {key: value for key, value in raw.fields.items() if key not in (START, OTHER, "axis_offset", "detector_offset")}
-    return assemble(replace(raw, fields={**fields, "axis_column": float(axis_column)}), str(path), file_hash(path)).scan
+    return assemble(replace(raw, fields={**fields, "axis_column": float(axis_column)}), str(path), sha256).scan
 
 
 def _beside(path: Path) -> Path | None:

@@ -23,6 +23,9 @@
     stack: projections        # what the pictures of a stack or a folder are: projections or sinograms
     files: "proj_*.tif"       # which pictures of a folder; those named as flat and dark are left out anyhow
     row: 12                   # detector row of projections, or number of the sinogram; the middle one if left out
+    middle_row: 511.5         # volumes: the row (0-based, as stored) in the plane through the source; else the middle
+    row_pixel: 0.35           # volumes: pitch of the rows, if it is not that of the columns
+    roll: 0.2                 # volumes, degrees: turn of the detector in its plane; and tilt, yaw, axis_tilt (laminography)
     entry: entry0001          # of an NXtomo file with several; the first one if left out
     sample: walnut            # and instrument, licence, citation: kept as they are
 
@@ -42,22 +45,35 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.formats.places import Layout, from_plain, place_of, plain
-from ctuq.files.formats.raw import VALUES, Pictures
+from ctuq.files.formats.raw import TURNS, VALUES, Pictures
 from ctuq.files.formats.sound import checked_angles
 from ctuq.files.units import millimetres
 from ctuq.files.yamlfile import read_mapping
 from ctuq.text import listed, shortened
 from ctuq.tomo.geometry import radians
 
-_LENGTHS = ("pixel", "source_to_axis", "source_to_detector", "detector_offset", "axis_offset")
+_LENGTHS = ("pixel", "row_pixel", "source_to_axis", "source_to_detector", "detector_offset", "axis_offset")
 _FLAGS = ("clockwise", "transpose", "reverse_columns")
 _FACTS = ("sample", "instrument", "licence", "citation")
 _LEVELS = ("flat", "flat_after", "dark")
-_OTHERS = ("kind", "columns", "values", "angles", "axis_column", "scale", "bad_columns", "stack", "files", "row", "entry")
+_OTHERS = (
+    "kind",
+    "columns",
+    "values",
+    "angles",
+    "axis_column",
+    "scale",
+    "bad_columns",
+    "stack",
+    "files",
+    "row",
+    "entry",
+    "middle_row",
+)
 _TREATMENT = ("values", "scale", *_FLAGS, *_LEVELS, "bad_columns", "stack", "files", "row", "entry")
 _LARGEST, _MOST = 1e300, 10_000_000
 _PLACES = ("data", "image_key", "flats", "darks")
-_KEYS = (*_LENGTHS, *_FLAGS, *_FACTS, *_LEVELS, *_OTHERS, *_PLACES)
+_KEYS = (*_LENGTHS, *TURNS, *_FLAGS, *_FACTS, *_LEVELS, *_OTHERS, *_PLACES)
 
 
 @dataclass(frozen=True)
@@ -114,6 +130,9 @@ def read_sidecar(path: str | Path, onto: Sidecar | None = None) -> Sidecar:
     fields = dict(base.fields) | {key: _length(path, entries, key) for key in _LENGTHS if key in entries}
     if "kind" in entries:
         fields["kind"] = _choice(path, entries, "kind", ("parallel", "fan"))
+    fields |= {key: float(radians([_number(path, entries, key)])[0]) for key in TURNS if key in entries}
+    if "middle_row" in entries:
+        fields["middle_row"] = _number(path, entries, "middle_row")
     if "columns" in entries:
         fields["columns"] = _count(path, entries, "columns", 1)
     flags = {key: _flag(path, entries, key) if key in entries else getattr(base, key) for key in _FLAGS}

@@ -2,6 +2,17 @@
 
 from ctuq.pipeline.job import made_by, match_detector, plan, reconstruct
 from ctuq.pipeline.options import METHODS, Progress, ReconstructOptions
+from ctuq.pipeline.volume import reconstruct_volume
 from ctuq.tomo.field import choose_grid
 
-__all__ = ["METHODS", "Progress", "ReconstructOptions", "choose_grid", "made_by", "match_detector", "plan", "reconstruct"]
+__all__ = [
+    "METHODS",
+    "Progress",
+    "ReconstructOptions",
+    "choose_grid",
+    "made_by",
+    "match_detector",
+    "plan",
+    "reconstruct",
+    "reconstruct_volume",
+]

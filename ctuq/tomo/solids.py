@@ -17,14 +17,14 @@ _FIELD_MM, _ATTENUATION = 40.0, 0.05
 _MOST_VIEWS = 10_000
 
 
-def ball(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _ball(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """A ball of value 1, 0.6 as wide as the cube, beside its centre."""
     del rng
     z, y, x = _axes(size)
     return _inside((x - 0.1) ** 2 + (y + 0.06) ** 2 + (z - 0.04) ** 2, 0.6)
 
 
-def shells(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _shells(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
     """A nut: a dense shell of uneven thickness, a gap of air, and a kernel of folded lobes with a membrane between."""
     z, y, x = _axes(size)
     angle = np.arctan2(y, x)
@@ -39,7 +39,7 @@ def shells(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
     return np.clip(shell + 0.55 * kernel + 0.3 * membrane, 0, 1).astype(np.float32)
 
 
-SOLIDS: dict[str, Callable[[int, np.random.Generator], NDArray[np.float32]]] = {"ball": ball, "shells": shells}
+SOLIDS: dict[str, Callable[[int, np.random.Generator], NDArray[np.float32]]] = {"ball": _ball, "shells": _shells}
 """By name, each ``draw(size, rng)``: a cube (z, y, x), the same at every size for the same generator."""
 
 

@@ -11,7 +11,7 @@ from ctuq.scores.gaussian import Z95
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.uncertainty.result import Result
 
-_UNIT = "attenuation (1/mm)"
+UNIT = "attenuation (1/mm)"
 _GREY, _SPREAD, _SIGNED = "gray", "inferno", "RdBu_r"
 _NAMES = {"dip": "deep image prior", "fbp": "FBP", "sirt": "SIRT", "cgls": "CGLS", "tv": "TV"}
 
@@ -101,7 +101,7 @@ def draw_samples(result: Result) -> Figure:
         grid[0, column].set_title(f"sample {column + 1}")
         _show(grid[1, column], draw - result.mean, result.grid, _SIGNED, (-reach, reach))
         grid[1, column].set_title(f"sample {column + 1} − mean")
-    _colour_bar(list(grid[0]), _GREY, grey_window(result), _UNIT)
+    _colour_bar(list(grid[0]), _GREY, grey_window(result), UNIT)
     _colour_bar(list(grid[1]), _SIGNED, (-reach, reach), "difference (1/mm)")
     return figure
 
@@ -145,7 +145,7 @@ def _grey_images(images: dict[str, NDArray], result: Result) -> Figure:
     for axes, (title, values) in zip(panels, images.items(), strict=True):
         _show(axes, values, result.grid, _GREY, grey_window(result))
         axes.set_title(title)
-    _colour_bar(panels, _GREY, grey_window(result), _UNIT)
+    _colour_bar(panels, _GREY, grey_window(result), UNIT)
     return figure
 
 

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -71,10 +71,7 @@ def write_figures(images: Mapping[str, bytes], folder: str | os.PathLike) -> lis
 
 def render_report(result: Result, images: Mapping[str, bytes]) -> str:
     """The report as HTML text, with the pictures of `draw_all` inside."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown_text
-    )
-    template = environment.from_string(_template("report.html.jinja"))
+    template = _environment().from_string(_template("report.html.jinja"))
     css, script = _template("report.css"), _template("report.js")
     return template.render(
         result=result,
@@ -87,6 +84,18 @@ def render_report(result: Result, images: Mapping[str, bytes]) -> str:
         script=Markup(script),
         policy=_policy(css, script),
     )
+
+
+def filled(template: str, *, pictures: Sequence[tuple[bytes, str]], **values: object) -> str:
+    """A page without a script from a template: ``pictures`` are bytes of PNG files with what they show."""
+    css = _template("report.css")
+    shown = [{"text": text, "url": _url(image)} for image, text in pictures]
+    page = _environment().from_string(_template(template))
+    return page.render(pictures=shown, css=Markup(css), policy=_policy(css, ""), **values)
+
+
+def _environment() -> Environment:
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown_text)
 
 
 def _policy(css: str, script: str) -> str:
@@ -102,8 +111,11 @@ def _shown_text(value: object) -> object:
 
 
 def _shown(picture: Picture, image: bytes) -> dict[str, str | Markup]:
-    data = base64.b64encode(image).decode("ascii")
-    return {"title": picture.title, "text": picture.text, "url": Markup(f"data:image/png;base64,{data}")}
+    return {"title": picture.title, "text": picture.text, "url": _url(image)}
+
+
+def _url(image: bytes) -> Markup:
+    return Markup(f"data:image/png;base64,{base64.b64encode(image).decode('ascii')}")
 
 
 def _template(name: str) -> str:

@@ -65,7 +65,8 @@ def read_cil(path: Path, row: int | None) -> Raw:
             offset, scale = (_number(data.attrs, name, path) for name in ("offset", "scale"))
             values = (values.astype(np.float64) - offset) / scale
         values = values[:, ::-1] if beam.is_reversed else values
-        raw = Raw("CIL AcquisitionData", values, "log", beam.fields(), row=row, rows=rows)
+        fields = beam.fields() | ({"middle_row": beam.plane(rows), **beam.stacking()} if rows > 1 else {})
+        raw = Raw("CIL AcquisitionData", values, "log", fields, row=row, rows=rows)
         return raw.warned(*warnings, *beam.warnings, *_looks_like_transmission(values))
 
 
@@ -123,6 +124,13 @@ class _Beam:
             return middle
         above = (self.source[2] - self.detector[2]) / self.pitch
         return middle + (-above if "top" in _word(self._data.attrs.get("panel_origin", "bottom-left")) else above)
+
+    def stacking(self) -> dict[str, object]:
+        """The rows' pitch, and whether they are stored from below."""
+        return {
+            "row_pixel": self.pitch,
+            "rows_upwards": "top" not in _word(self._data.attrs.get("panel_origin", "bottom-left")),
+        }
 
     @property
     def warnings(self) -> tuple[str, ...]:

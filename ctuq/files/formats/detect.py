@@ -16,6 +16,8 @@ from ctuq.files.formats.layout import read_layout, with_parts
 from ctuq.files.formats.matlab import read_matlab
 from ctuq.files.formats.mrc import is_mrc, read_mrc
 from ctuq.files.formats.ownscan import raw_of_scan, read_scan
+from ctuq.files.formats.ownvolume import KIND as VOLUME
+from ctuq.files.formats.ownvolume import read_own_row
 from ctuq.files.formats.pictures import read_pictures
 from ctuq.files.formats.raw import Pictures, Raw
 from ctuq.files.formats.sidefile import beside
@@ -100,7 +102,7 @@ def is_own_scan(path: Path) -> bool:
     if not path.is_file() or not h5py.is_hdf5(path):
         return False
     parts.refuse_locked(path)
-    return records.kind_of(path) == "scan" or nxfile.is_own_nxtomo(path)
+    return records.kind_of(path) in ("scan", VOLUME) or nxfile.is_own_nxtomo(path)
 
 
 def file_hash(path: Path) -> str:
@@ -173,8 +175,8 @@ def _dicom(path: Path) -> InputError:
 def _hdf5_reader(path: Path) -> Reader:
     parts.refuse_locked(path)
     kind = records.kind_of(path)
-    if kind == "scan":
-        return _own
+    if kind in _OWN:
+        return _OWN[kind]
     if nxfile.is_own_nxtomo(path):
         return nxfile.read_own_nxtomo
     if kind not in (None, nxfile.KIND):
@@ -197,3 +199,6 @@ def _hdf5_reader(path: Path) -> Reader:
 def _own(path: Path, row: int | None) -> Raw:
     scan = read_scan(path)
     return raw_of_scan(scan if records.is_sealed(path) else scan.warned(_UNSEALED), "ctuq scan")
+
+
+_OWN: dict[str | None, Reader] = {"scan": _own, VOLUME: read_own_row}

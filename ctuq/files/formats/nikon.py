@@ -60,6 +60,8 @@ def read_nikon(path: Path, row: int | None) -> Raw:
         "source_to_axis": settings.needed("srctoobject"),
         "source_to_detector": beyond,
         **_offsets(settings),
+        "middle_row": plane,
+        "row_pixel": pitch_y or pitch,
     }
     white = settings.number("whitelevel")
     values = picture_rows(list(kept.values()), row, shape)

@@ -15,6 +15,10 @@ from ctuq.tomo.scan import Scan
 VALUES = ("log", "transmission", "counts")
 AXIS = ("axis_column", "axis_offset", "detector_offset")
 """Fields that say where the rotation axis is."""
+TURNS = ("roll", "tilt", "yaw", "axis_tilt")
+SPACE = ("middle_row", "row_pixel", "rows_upwards", *TURNS)
+"""Fields of volumes only: the row (0-based, as stored) in the plane through the source, the rows' pitch in mm, whether rows are
+stored from below (pictures are from above), and turns in radians."""
 START, OTHER = "axis_start", "axis_other"
 """Fields of the column that a file gives where the axis is to be searched all the same, which holds if nothing is found, and of
 another one that its axis may have been meant at, between which the projections decide."""
@@ -58,7 +62,7 @@ class Raw:
         "log" (line integrals), "transmission" (I / I0) or "counts".
     fields : mapping
         What is known of the geometry, in mm and radians: kind, angles, pixel, source_to_axis, source_to_detector,
-        detector_offset, axis_offset, axis_column.
+        detector_offset, axis_offset, axis_column; of volumes those of `SPACE`.
     flats, darks : array, shape (frame, column), optional
     flats_after : array, shape (frame,), optional
         How many views had been taken before each flat, where the file tells; the open beam is interpolated between them.

@@ -56,6 +56,7 @@ def read_skyscan(path: Path, row: int | None) -> Raw:
     line = settings.number("optical axis (line)")
     plane = (shape[0] - 1) / 2 if line is None else shape[0] - 1 - line
     row, warnings = fan_row(shape[0], row, plane, slope, str(path))
+    fields["middle_row"] = plane
     kept = _views(settings, files)
     turned = np.deg2rad((np.array(list(kept)) - min(files)) * step)
     fields["angles"] = -turned if _is_clockwise(settings) else turned

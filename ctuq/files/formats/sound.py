@@ -12,8 +12,17 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.files.formats.raw import VALUES, Raw
 
-_LENGTHS = ("pixel", "source_to_axis", "source_to_detector", "detector_offset", "axis_offset", "axis_column")
-_POSITIVE = ("pixel", "source_to_axis", "source_to_detector")
+_LENGTHS = (
+    "pixel",
+    "source_to_axis",
+    "source_to_detector",
+    "detector_offset",
+    "axis_offset",
+    "axis_column",
+    "row_pixel",
+    "middle_row",
+)
+_POSITIVE = ("pixel", "row_pixel", "source_to_axis", "source_to_detector")
 _LARGEST_LENGTH, _SMALLEST_LENGTH, _LARGEST_ANGLE = 1e9, 1e-9, 1e5
 _LONGEST_FACT = 2000
 
@@ -80,7 +89,7 @@ def _length(name: str, value: object, path: Path) -> object:
         return value
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real) or not math.isfinite(value):
         raise InputError(f"'{name}' of '{path}' is {value!r}; a finite number is needed.")
-    number, unit = float(value), "" if name == "axis_column" else " mm"
+    number, unit = float(value), "" if name in ("axis_column", "middle_row") else " mm"
     if abs(number) > _LARGEST_LENGTH or (name in _POSITIVE and number < _SMALLEST_LENGTH):
         kind = "positive number" if name in _POSITIVE else "number"
         raise InputError(f"'{name}' of '{path}' is {number:g}{unit}; a {kind} below {_LARGEST_LENGTH:g} is needed.")

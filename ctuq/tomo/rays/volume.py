@@ -27,7 +27,7 @@ _BACKENDS = ("auto", "matrix", "stack", "numba", "torch")
 # kernels only small ones are (at 64^3 equally fast, and 0.9 GiB), beside torch's sampling, twelve times slower, larger ones.
 _SMALL, _LARGE = 2**28, 2**31
 _PAIR, _BUILT = 16, 32
-_WORTH_CACHING = 4e6
+_WORTH_CACHING = 1.5e7
 _ADVICE = "choose fewer voxels, fewer views or bin the detector"
 
 

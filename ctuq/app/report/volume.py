@@ -1,0 +1,137 @@
+"""The report of a volume: three slices through its middle, what it was made from, and what to know of it."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from ctuq.app.png import png_bytes
+from ctuq.app.report.figures import UNIT
+from ctuq.app.report.page import filled
+from ctuq.errors import InputError
+from ctuq.records import write_whole
+from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D, VolumeGeometry
+from ctuq.uncertainty.volume_result import VolumeResult
+
+_NAMES = {"fdk": "FDK", "sirt": "SIRT", "cgls": "CGLS"}
+_CAPTION = (
+    "Slices through the volume's middle: across the rotation axis (z), seen along y, and seen along x. Positions in mm, the "
+    "rotation axis at x = y = 0; lines show where the other two slices lie."
+)
+
+
+def _draw_slices(result: VolumeResult) -> Figure:
+    """Three slices at right angles through the middle, in one grey window: the central 99 % of the volume."""
+    volume, grid = result.mean, result.grid
+    depth, height, width = (n // 2 for n in grid.shape)
+    x, y, z = (
+        (centre - n * grid.voxel / 2, centre + n * grid.voxel / 2)
+        for centre, n in zip(grid.centre, grid.shape[::-1], strict=True)
+    )
+    low, high = np.percentile(volume, [0.5, 99.5])
+    window = Normalize(low, high if high > low else low + 1)
+    at = {
+        "x": x[0] + (width + 0.5) * grid.voxel,
+        "y": y[1] - (height + 0.5) * grid.voxel,
+        "z": z[0] + (depth + 0.5) * grid.voxel,
+    }
+    # Rows of a picture from above: y falls with its index, z rises with it.
+    slices = (
+        (volume[depth], (*x, *y), "x", "y", "upper", "z"),
+        (volume[:, height], (*x, *z), "x", "z", "lower", "y"),
+        (volume[:, :, width], (*y[::-1], *z), "y", "z", "lower", "x"),
+    )
+    figure = Figure(figsize=(12.5, 4.4), layout="constrained")
+    panels = figure.subplots(1, 3)
+    for axes, (values, extent, across, up, origin, fixed) in zip(panels, slices, strict=True):
+        axes.imshow(values, cmap="gray", norm=window, extent=extent, origin=origin, interpolation="nearest")
+        axes.axvline(at[across], color="#c2410c", lw=0.6, alpha=0.7)
+        axes.axhline(at[up], color="#c2410c", lw=0.6, alpha=0.7)
+        axes.set(xlabel=f"{across} (mm)", ylabel=f"{up} (mm)", title=f"{fixed} = {at[fixed]:.3g} mm")
+    figure.colorbar(ScalarMappable(window, "gray"), ax=list(panels), label=UNIT, extend="both", shrink=0.85)
+    return figure
+
+
+def slice_pictures(result: VolumeResult, folder: Path) -> bytes:
+    """Draw the slices, and write them to ``slices.png`` in a folder, which is made if needed.
+
+    Raises
+    ------
+    InputError, ResourceError
+        If the folder cannot be written to.
+    """
+    data = png_bytes(_draw_slices(result))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot write into {folder} ({error.strerror}); choose another output folder.") from error
+    write_whole(folder / "slices.png", lambda target: target.write(data))
+    return data
+
+
+def write_volume_report(result: VolumeResult, path: Path, picture: bytes) -> Path:
+    """Write the page; it appears under its name only when it is complete.
+
+    Raises
+    ------
+    InputError, ResourceError
+        If it cannot be written.
+    """
+    page = filled(
+        "volume.html.jinja",
+        pictures=[(picture, _CAPTION)],
+        result=result,
+        name=Path(result.provenance.source).name or result.provenance.source,
+        sentences=_sentences(result),
+        tables=_tables(result),
+    ).encode("utf-8")
+    write_whole(path, lambda target: target.write(page))
+    return path
+
+
+def _sentences(result: VolumeResult) -> list[str]:
+    depth, height, width = result.grid.shape
+    method = _NAMES.get(result.method, result.method)
+    told = [
+        f"A volume of {width} x {height} x {depth} voxels of {result.grid.voxel:.4g} mm by {method} from "
+        f"{result.geometry.n_angles} views. Error bars of volumes are not there yet."
+    ]
+    if result.scores:
+        told.append(f"Against the known truth: {result.scores['psnr']:.1f} dB, rms error {result.scores['rmse']:.3g} 1/mm.")
+    return told
+
+
+def _tables(result: VolumeResult) -> list[tuple[str, list[tuple[str, str]]]]:
+    told = result.provenance
+    return [
+        ("Geometry", _geometry(result.geometry)),
+        ("Scan", [("file", told.source), ("SHA-256", told.sha256 or "none"), *told.facts.items()]),
+        ("History", [(str(n + 1), step) for n, step in enumerate(told.steps)]),
+        ("Settings", [(key, str(value)) for key, value in result.settings.items()]),
+        ("Seconds", [(key, f"{value:.1f}") for key, value in result.timings.items()]),
+        ("Versions", list(result.versions.items())),
+    ]
+
+
+def _geometry(geometry: VolumeGeometry) -> list[tuple[str, str]]:
+    degrees = np.rad2deg(geometry.angles)
+    kind = (
+        "cone beam"
+        if isinstance(geometry, ConeBeam)
+        else "parallel rays"
+        if isinstance(geometry, Parallel3D)
+        else "free vectors"
+    )
+    rows = [
+        ("beam", kind),
+        ("views", f"{len(degrees)} from {degrees.min():.4g}° to {degrees.max():.4g}°"),
+        ("detector", f"{geometry.rows} rows of {geometry.columns} columns"),
+    ]
+    if isinstance(geometry, FreeBeam):
+        return rows
+    lengths = ("pixel", "row_pixel", "source_to_axis", "source_to_detector", "detector_offset", "row_offset", "axis_offset")
+    rows += [(name, f"{getattr(geometry, name):.6g} mm") for name in lengths if hasattr(geometry, name)]
+    turns = ("roll", "tilt", "yaw", "axis_tilt")
+    return rows + [(name, f"{np.rad2deg(value):.4g}°") for name in turns if (value := getattr(geometry, name, 0.0))]

@@ -1,0 +1,107 @@
+"""What ``ctuq reconstruct --volume`` and ``ctuq simulate`` of solids do."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq import files
+from ctuq.app.folder import RESULTS
+from ctuq.app.options import Reconstruct, Simulate
+from ctuq.app.report.volume import slice_pictures, write_volume_report
+from ctuq.app.selection import chosen_views
+from ctuq.app.terminal import say, warn
+from ctuq.app.typed import distances, field
+from ctuq.errors import InputError
+from ctuq.pipeline.volume import VolumeOptions, doubts_of_volume, plan_volume, reconstruct_volume
+from ctuq.tomo.geometry import VolumeGrid, radians
+from ctuq.tomo.solids import SOLIDS, solid_scan
+from ctuq.tomo.volume_scan import VolumeScan
+from ctuq.uncertainty.volume_result import VolumeResult, write_stack
+
+_REPORT = "report.html"
+
+
+def is_solid(phantom: str) -> bool:
+    """Whether a phantom is one of three axes."""
+    return phantom in SOLIDS
+
+
+def simulate_solid(command: Simulate, angles: NDArray, noise: float) -> int:
+    """Write a simulated scan of a volume."""
+    to = distances(command.cone)
+    if isinstance(command.angles, int) and to is not None:
+        # A cone needs the whole turn, as no two opposite views of it are alike.
+        angles = radians(np.arange(command.angles) * 360.0 / command.angles)
+    scan = solid_scan(command.phantom, command.size, angles, noise=noise, seed=command.seed, distances=to)
+    files.write_volume_scan(scan, command.output)
+    rows, views, columns = scan.geometry.shape
+    beam = "parallel rays" if to is None else f"a cone of {to[0]:g} and {to[1]:g} mm"
+    say(
+        f"Written: {command.output}, {views} views of {command.phantom} by {beam} onto {rows} x {columns} pixels with "
+        f"{100 * noise:g} % noise."
+    )
+    return 0
+
+
+def plan_of_volume(command: Reconstruct) -> int:
+    """Print what a volume would take."""
+    options = _options(command)
+    scan = _chosen(command)
+    plan = plan_volume(scan, options)
+    warn(scan.warnings + doubts_of_volume(scan, plan.grid))
+    say(f"Plan: {plan}")
+    say(f"Volume: {_sizes(plan.grid)}.")
+    return 0
+
+
+def reconstruct_volume_into(command: Reconstruct, folder: Path) -> int:
+    """Reconstruct a volume and write it into a folder that is held."""
+    options = _options(command)
+    scan = _chosen(command)
+    plan = plan_volume(scan, options)
+    told = scan.warnings + doubts_of_volume(scan, plan.grid)
+    warn(told)
+    say(f"Plan: {plan}")
+    result = reconstruct_volume(scan, options=options)
+    result.save(folder / RESULTS)
+    write_stack(result, folder)
+    report = write_report(result, folder)
+    seconds = sum(result.timings.values())
+    say(f"Volume: {_sizes(result.grid)} from {scan.n_angles} views by {options.method.upper()} in {seconds:.0f} s.")
+    if result.scores:
+        say(f"Against the truth: {result.scores['psnr']:.1f} dB.")
+    warn(tuple(text for text in result.warnings if text not in told))
+    say(f"Report: {report}")
+    return 0
+
+
+def write_report(result: VolumeResult, folder: Path) -> Path:
+    """Write the report and the picture of three slices."""
+    return write_volume_report(result, folder / _REPORT, slice_pictures(result, folder / "figures"))
+
+
+def _chosen(command: Reconstruct) -> VolumeScan:
+    for option, is_given in (("--truth", command.truth is not None), ("--resume", command.resume)):
+        if is_given:
+            raise InputError(f"{option} is not there yet for volumes; leave it out.")
+    scan = files.read_volume(command.scan, geometry=command.geometry, entry=command.entry, follow_links=command.follow_links)
+    views = chosen_views(scan.geometry, command.every, command.angles)
+    return scan if views is None else scan.select(views)
+
+
+def _options(command: Reconstruct) -> VolumeOptions:
+    if command.method in ("fbp", "tv"):
+        raise InputError(f"The method {command.method} is for slices; choose --method fdk, sirt or cgls with --volume.")
+    return VolumeOptions(
+        method=command.method,
+        size=command.size,
+        field=field(command.field),
+        device=command.device,
+        threads=command.threads,
+    )
+
+
+def _sizes(grid: VolumeGrid) -> str:
+    depth, height, width = grid.shape
+    return f"{width} x {height} x {depth} voxels of {grid.voxel:.3g} mm, {width * grid.voxel:.4g} mm wide"

@@ -1,0 +1,170 @@
+"""Read scans of volumes: all detector rows of a file, each as `ctuq.read` reads one."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ctuq import records
+from ctuq.errors import InputError
+from ctuq.files.formats.detect import file_hash
+from ctuq.files.formats.ownvolume import KIND, read_volume_scan
+from ctuq.files.formats.raw import TURNS, Raw
+from ctuq.files.reading import PathLike, opened, resolve, row_scan, scan_of
+from ctuq.guard import reading
+from ctuq.memory import require_room
+from ctuq.tomo.axis import axis_column as column_of_axis
+from ctuq.tomo.geometry import FanBeam
+from ctuq.tomo.scan import Scan
+from ctuq.tomo.space import ConeBeam, Parallel3D
+from ctuq.tomo.volume_scan import VolumeScan
+
+_log = logging.getLogger(__name__)
+_UNSEALED = "The file was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its values."
+
+
+def read_volume(
+    path: PathLike | Sequence[PathLike],
+    *,
+    geometry: PathLike | None = None,
+    axis_column: float | None = None,
+    follow_links: bool = False,
+    entry: str | None = None,
+) -> VolumeScan:
+    """Read all detector rows of a scan.
+
+    Every row is read and corrected as `ctuq.files.read` does it, one after the other, so a file is opened as often as it has
+    rows. The rotation axis is that of the middle row. Rows are stored from above, as pictures are, and come out upwards, as z
+    runs; only ctuq's own files of volumes and CIL's are upwards already.
+
+    Parameters
+    ----------
+    path : path
+        Of any format in ``docs/formats.md`` that has rows; one file, or one folder of pictures.
+    geometry : path, optional
+        A geometry file, where kind ``fan`` is a cone; ``middle_row``, ``row_pixel``, ``roll``, ``tilt``, ``yaw`` and
+        ``axis_tilt`` are of volumes.
+    axis_column : float, optional
+        Detector column of the rotation axis (0-based), instead of what the file says or a search finds.
+    follow_links : bool
+    entry : str, optional
+        Name of the entry of an NXtomo file that holds several.
+
+    Raises
+    ------
+    InputError
+        If the file has one row only, or as `ctuq.files.read`.
+    ResourceError
+        If the rows do not fit into memory.
+    """
+    paths = resolve(path)
+    if len(paths) != 1:
+        raise InputError(
+            f"A volume's scan is one file or one folder of pictures, and {len(paths)} were given; join them first."
+        )
+    file = paths[0]
+    if geometry is None and _is_own(file):
+        with reading(file, "a scan"):
+            scan = read_volume_scan(file)
+        return scan if records.is_sealed(file) else scan.warned(_UNSEALED)
+
+    def raw_of(row: int | None) -> Raw:
+        return opened(file, geometry=geometry, row=row, entry=entry, follow_links=follow_links)[0][1]
+
+    with reading(file, "a scan"):
+        return _stacked(raw_of, file, axis_column)
+
+
+def _is_own(path: Path) -> bool:
+    return path.is_file() and h5py.is_hdf5(path) and records.kind_of(path) == KIND
+
+
+def _stacked(raw_of: Any, path: Path, wanted: float | None) -> VolumeScan:
+    """Rows of one file, in the geometry of the middle one."""
+    first = raw_of(None)
+    if first.rows < 2:
+        raise InputError(f"'{path}' has one detector row, which is a slice; leave --volume out.")
+    middle_raw = raw_of(first.rows // 2)
+    middle = scan_of([(path, middle_raw)], wanted)
+    column = column_of_axis(middle.geometry)
+    views, columns = middle.geometry.shape
+    require_room((first.rows, views, columns), 8, f"The rows of '{path}'", "save fewer views or bin the detector", copies=3)
+    sha = middle.provenance.sha256 or file_hash(path)
+    whole = middle_raw.whole is not None
+    scans = [row_scan(raw_of(row), path, sha, None if whole else column) for row in range(first.rows)]
+    kept = _kept_views(scans, path)
+    upwards = bool(middle_raw.fields.get("rows_upwards", False))
+    scans = scans if upwards else scans[::-1]
+    weights = None
+    if any(scan.weights is not None for scan in scans):
+        weights = np.stack([np.ones_like(s.projections) if s.weights is None else s.weights for s in scans])[:, kept]
+    lost = int((~kept).sum())
+    beam = replace(middle.geometry, angles=scans[0].geometry.angles[kept])
+    told = middle.provenance.then(f"{first.rows} detector rows read").warned(
+        *_assumed(middle_raw, first.rows, upwards),
+        *((f"{lost} of {len(kept)} views hold no ray that counts and are left out.",) if lost else ()),
+    )
+    # What the middle row says of itself as one of many is not so here.
+    apart = tuple(text for text in told.warnings if "--volume" not in text and " is read as a fan" not in text)
+    told = replace(told, warnings=apart)
+    projections = np.stack([scan.projections for scan in scans])[:, kept]
+    return VolumeScan(projections, _in_space(beam, middle_raw, first.rows, upwards), weights, provenance=told)
+
+
+def _kept_views(scans: Sequence[Scan], path: Path) -> np.ndarray:
+    """Views that have a ray that counts in some row."""
+    shapes = {scan.projections.shape for scan in scans}
+    if len(shapes) > 1:
+        raise InputError(
+            f"'{path}' has rows of different shapes, {' and '.join(map(str, sorted(shapes)[:2]))}; check the file."
+        )
+    seen = [np.ones(scan.n_angles, bool) if scan.weights is None else scan.weights.max(axis=1) > 0 for scan in scans]
+    return np.any(seen, axis=0)
+
+
+def _in_space(beam: Any, raw: Raw, rows: int, upwards: bool) -> ConeBeam | Parallel3D:
+    """The geometry of all rows: the middle row's beam, with what the file says of rows and turns."""
+    pitch = raw.fields.get("row_pixel")
+    row_pixel = float(pitch) if isinstance(pitch, int | float) else beam.pixel
+    at = raw.fields.get("middle_row")
+    middle = float(at) if isinstance(at, int | float) else (rows - 1) / 2
+    offset = ((rows - 1) / 2 - middle) * row_pixel * (1 if upwards else -1)
+    turns = {key: float(str(raw.fields[key])) for key in TURNS if key in raw.fields}
+    shared: dict[str, Any] = {
+        "angles": beam.angles,
+        "rows": rows,
+        "columns": beam.columns,
+        "pixel": beam.pixel,
+        "row_pixel": row_pixel,
+        "detector_offset": beam.detector_offset,
+        "axis_offset": beam.axis_offset,
+        "row_offset": offset,
+    }
+    is_fan = isinstance(beam, FanBeam)
+    foreign = [key for key in turns if key in (("axis_tilt",) if is_fan else ("tilt", "yaw")) and turns[key]]
+    if foreign:
+        kind = "cone" if is_fan else "parallel"
+        raise InputError(f"'{foreign[0]}' is not known of a {kind} beam; leave it out of the geometry file.")
+    kept: dict[str, Any] = {
+        key: value for key, value in turns.items() if key in ("roll", *(("tilt", "yaw") if is_fan else ("axis_tilt",)))
+    }
+    if is_fan:
+        lengths: dict[str, Any] = {"source_to_axis": beam.source_to_axis, "source_to_detector": beam.source_to_detector}
+        return ConeBeam(**shared, **kept, **lengths)
+    return Parallel3D(**shared, **kept)
+
+
+def _assumed(raw: Raw, rows: int, upwards: bool) -> tuple[str, ...]:
+    told = []
+    if raw.fields.get("kind") == "fan" and "middle_row" not in raw.fields:
+        told.append(
+            f"The plane through the source is taken at the detector's middle row, {(rows - 1) / 2:g}, as nothing says where it "
+            "is; give 'middle_row' in a geometry file."
+        )
+    if not upwards:
+        told.append("Rows are taken as stored from above, as pictures are: slice 0 of the volume is the lowest.")
+    return tuple(told)

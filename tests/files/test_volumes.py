@@ -1,0 +1,139 @@
+import h5py
+import numpy as np
+import pytest
+import tifffile
+
+from ctuq.errors import InputError
+from ctuq.files import read, read_volume, write_nxtomo, write_volume_scan
+from ctuq.tomo import ConeBeam, FanBeam, Parallel3D, ParallelBeam, Scan, VolumeGrid, VolumeScan, radians
+from ctuq.tomo.scan import Provenance
+
+ANGLES = radians(np.arange(0, 360, 30))
+LENGTHS = dict(source_to_axis=40.0, source_to_detector=100.0)
+CONE = ConeBeam(angles=ANGLES, rows=7, columns=9, pixel=0.5, row_pixel=0.4, row_offset=0.8, roll=0.0, **LENGTHS)
+RNG = np.random.default_rng(0)
+VALUES = RNG.random(CONE.shape, dtype=np.float32)
+GRID = VolumeGrid((2, 3, 3), 0.5)
+
+
+def volume_scan(geometry=CONE, **more):
+    return VolumeScan(VALUES, geometry, **more)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        CONE,
+        ConeBeam(angles=ANGLES, rows=7, columns=9, pixel=0.5, roll=0.1, tilt=0.2, yaw=-0.1, **LENGTHS),
+        Parallel3D(angles=ANGLES, rows=7, columns=9, pixel=0.5, axis_tilt=0.4),
+        CONE.raised(np.arange(12.0)),
+    ],
+)
+def test_a_volume_scan_comes_back_equal(tmp_path, geometry):
+    truth = RNG.random(GRID.shape, dtype=np.float32)
+    told = Provenance(facts={"sample": "nut"}).warned("A doubt.")
+    scan = volume_scan(geometry, weights=VALUES + 1, truth=truth, grid=GRID, provenance=told)
+    write_volume_scan(scan, tmp_path / "scan.h5")
+    again = read_volume(tmp_path / "scan.h5")
+    assert again.geometry == geometry
+    assert (again.grid, again.provenance.facts, again.warnings) == (GRID, told.facts, told.warnings)
+    for name in ("projections", "weights", "truth"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(scan, name))
+
+
+def test_read_takes_the_row_in_the_plane_of_the_source_as_a_fan_and_names_the_option(tmp_path):
+    write_volume_scan(volume_scan(weights=VALUES + 1), tmp_path / "scan.h5")
+    scan = read(tmp_path / "scan.h5")
+    assert scan.geometry == CONE.plane
+    np.testing.assert_array_equal(scan.projections, VALUES[1])  # 3 - 0.8 / 0.4
+    np.testing.assert_array_equal(scan.weights, VALUES[1] + 1)
+    assert any("Of 7 detector rows" in text and "--volume" in text for text in scan.warnings)
+    np.testing.assert_array_equal(read(tmp_path / "scan.h5", row=4).projections, VALUES[4])
+
+
+def test_a_row_of_a_leaning_detector_is_no_slice(tmp_path):
+    write_volume_scan(volume_scan(CONE.raised(np.arange(12.0))), tmp_path / "scan.h5")
+    with pytest.raises(InputError, match="--volume"):
+        read(tmp_path / "scan.h5")
+
+
+@pytest.mark.parametrize("kind", ["fan", "parallel"])
+def test_all_rows_of_our_nxtomo_are_read_from_below(tmp_path, kind):
+    shared = dict(angles=ANGLES, columns=9, pixel=0.5, axis_offset=0.1)
+    plane = FanBeam(**shared, **LENGTHS) if kind == "fan" else ParallelBeam(**shared)
+    write_nxtomo([Scan(row, plane, weights=row + 1) for row in VALUES], tmp_path / "scan.nx")
+    scan = read_volume(tmp_path / "scan.nx")
+    np.testing.assert_allclose(scan.projections, VALUES[::-1], atol=1e-6)
+    np.testing.assert_allclose(scan.weights, VALUES[::-1] + 1, atol=1e-6)
+    assert scan.geometry.plane == plane
+    assert type(scan.geometry) is (ConeBeam if kind == "fan" else Parallel3D)
+    assert any("middle row" in text for text in scan.warnings) == (kind == "fan")
+    assert not any("--volume" in text for text in scan.warnings)
+
+
+def foreign_nxtomo(path, counts, flats, *, y_pixel):
+    with h5py.File(path, "w") as file:
+        entry = file.create_group("entry")
+        entry["definition"] = "NXtomo"
+        detector = entry.create_group("instrument/detector")
+        detector["data"] = np.concatenate([flats, counts])
+        detector["image_key"] = np.r_[np.ones(len(flats), int), np.zeros(len(counts), int)]
+        for name, value in (("x_pixel_size", 0.5e-3), ("y_pixel_size", y_pixel), ("distance", 60e-3)):
+            detector[name] = value
+            detector[name].attrs["units"] = "m"
+        entry.create_group("instrument/source")["distance"] = -40e-3
+        entry["instrument/source/distance"].attrs["units"] = "m"
+        degrees = np.r_[np.zeros(len(flats)), np.rad2deg(ANGLES)]
+        entry.create_group("sample")["rotation_angle"] = degrees
+        entry["sample/rotation_angle"].attrs["units"] = "degree"
+
+
+def test_counts_of_another_programs_nxtomo_become_line_integrals_row_by_row(tmp_path):
+    # Stripes along the columns, so that nothing passes for a defect; each row has an open beam of its own.
+    y = 0.5 + 0.3 * np.sin(np.arange(9) / 3 + np.arange(12)[:, None, None] / 2 + np.arange(7)[None, :, None])
+    beam = 1000.0 + 100 * np.arange(7)[None, :, None] + np.zeros((2, 7, 9))
+    foreign_nxtomo(tmp_path / "scan.nx", beam[0] * np.exp(-y), beam, y_pixel=0.4e-3)
+    (tmp_path / "scan.yaml").write_text("axis_column: 4\nmiddle_row: 1\n")
+    scan = read_volume(tmp_path / "scan.nx")
+    np.testing.assert_allclose(scan.projections, y.transpose(1, 0, 2)[::-1], atol=1e-5)
+    geometry = scan.geometry
+    assert (geometry.source_to_axis, geometry.source_to_detector) == pytest.approx((40.0, 100.0))
+    assert geometry.row_pixel == pytest.approx(0.4)
+    # Row 1 of seven from above is two rows above the middle: the detector's centre lies 0.8 mm below the plane.
+    assert geometry.row_offset == pytest.approx(-0.8)
+
+
+def test_a_tiff_stack_with_a_geometry_file_is_read_whole_with_its_turns(tmp_path):
+    tifffile.imwrite(tmp_path / "stack.tif", VALUES.transpose(1, 0, 2))
+    text = (
+        "kind: fan\nvalues: log\nangles: {first: 0, step: 30, count: 12}\npixel: 0.5\nrow_pixel: 0.4 mm\naxis_column: 4\n"
+        "source_to_axis: 40\nsource_to_detector: 100\nstack: projections\nmiddle_row: 3\nroll: 5\ntilt: -2\n"
+    )
+    (tmp_path / "stack.yaml").write_text(text)
+    scan = read_volume(tmp_path / "stack.tif")
+    np.testing.assert_array_equal(scan.projections, VALUES[::-1])
+    geometry = scan.geometry
+    assert (geometry.row_pixel, geometry.row_offset) == (0.4, 0.0)
+    assert (geometry.roll, geometry.tilt) == (pytest.approx(np.deg2rad(5)), pytest.approx(np.deg2rad(-2)))
+    row = read(tmp_path / "stack.tif")
+    assert any("roll of 5°" in text and "--volume" in text for text in row.warnings)
+    (tmp_path / "stack.yaml").write_text(text + "axis_tilt: 30\n")
+    with pytest.raises(InputError, match="axis_tilt"):
+        read_volume(tmp_path / "stack.tif")
+
+
+def test_a_single_row_and_several_files_are_refused(tmp_path):
+    np.savez(tmp_path / "one.npz", projections=VALUES[0], angles=np.rad2deg(ANGLES), pixel=0.5)
+    with pytest.raises(InputError, match="row"):
+        read_volume(tmp_path / "one.npz", geometry=None)
+    with pytest.raises(InputError, match="2 were given"):
+        read_volume([tmp_path / "one.npz", tmp_path / "one.npz"])
+
+
+def test_a_damaged_volume_scan_is_named(tmp_path):
+    path = tmp_path / "scan.h5"
+    write_volume_scan(volume_scan(), path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=r"scan\.h5"):
+        read_volume(path)
