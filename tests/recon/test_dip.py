@@ -284,7 +284,7 @@ def test_total_variation_smooths_noise_and_leaves_clean_scans_alone(problem, mon
     noise = 0.3 * fit.y.mean() * torch.randn(fit.y.shape, generator=torch.Generator().manual_seed(3))
     shares = []
     for data in (fit, Data(fit.A, fit.y + noise, fit.weights)):
-        options = replace(OPTIONS, iterations=300, patience=1.0)
+        options = replace(OPTIONS, iterations=120, patience=1.0)
         rough, smooth = (run((truth, data, held), replace(options, total_variation=v)) for v in (0.0, 10.0))
         variation = [float(module._variation(g(s[-1].average)).detach()) for g, s in (rough, smooth)]
         shares.append(variation[1] / variation[0])

@@ -24,6 +24,7 @@ class Case:
     fan: bool = False
     offset: float = 0.0
     start: str = "educated"
+    iterations: int = 90
 
 
 CASES = {
@@ -50,7 +51,7 @@ CASES = {
     "nearly empty, arc": Case("speck", arc=60),
     "nearly full": Case("full"),
     "nearly full, random": Case("full", start="random"),
-    "nearly full, arc": Case("full", arc=60),
+    "nearly full, arc": Case("full", arc=60, iterations=150),
     "evenly full": Case("even", noise=0.05),
     "offset detector": Case(offset=5.0, arc=350, fan=True),
     "16 pixels": Case(size=16, views=10),
@@ -102,8 +103,8 @@ def scanned(case):
 def test_fit_finds_the_object(name):
     case = CASES[name]
     fit, held, truth = scanned(case)
-    short = 250 if case.start == "random" else 150
-    options = DIPOptions(start=case.start, iterations=short, patience=1.0)
+    iterations = case.iterations if case.start == "educated" else 150
+    options = DIPOptions(start=case.start, iterations=iterations, patience=1.0)
     generate, start = generator(fit, options, rng=torch.Generator().manual_seed(0))
     *_, state = dip(generate, start, fit, held, options)
     image = generate(state.best)[0].detach()
