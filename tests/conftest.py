@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,14 @@ from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians
 torch.set_num_threads(1)
 # Tests of experiments find them here; behind all else, so that an installed ctuq is the one that is tested.
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plans_are_quick():
+    """A plan's minutes are nobody's concern here, and to measure them was a sixth of a small reconstruction."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ctuq.pipeline.plan._MATRIX", 64)
+        yield
 
 
 @pytest.fixture
@@ -30,3 +39,10 @@ def disc_scan():
     inside = (fine[None] - centre[0]) ** 2 + (-fine[:, None] - centre[1]) ** 2 <= radius**2
     truth = attenuation * inside.reshape(24, 16, 24, 16).mean((1, 3))
     return Scan(attenuation * chords, geometry, truth=truth, grid=grid)
+
+
+@pytest.fixture(scope="session")
+def noisy_scan(disc_scan):
+    """Fifteen noisy views of the disc."""
+    noise = 0.01 * np.random.default_rng(0).standard_normal(disc_scan.projections.shape)
+    return replace(disc_scan, projections=disc_scan.projections + noise).every(2)

@@ -16,10 +16,8 @@ OPTIONS = ReconstructOptions(size=16, samples=20, dip=DIP, device="cpu")
 
 
 @pytest.fixture(scope="module")
-def scan(disc_scan):
-    """Fifteen noisy views of a disc, with a truth."""
-    noise = 0.01 * np.random.default_rng(0).standard_normal(disc_scan.projections.shape)
-    return replace(disc_scan, projections=disc_scan.projections + noise).every(2)
+def scan(noisy_scan):
+    return noisy_scan
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +228,7 @@ def test_interrupted_run_goes_on_to_the_same_result(looks, scan, result, tmp_pat
 
 def test_resumed_run_keeps_its_number_of_threads(scan, tmp_path):
     path, before = tmp_path / "checkpoint.h5", torch.get_num_threads()
-    options = replace(OPTIONS, uncertainty=False)
+    options = replace(OPTIONS, uncertainty=False, dip=replace(DIP, iterations=20, check_every=2))
     try:
         with pytest.raises(KeyboardInterrupt):
             reconstruct(scan, options=replace(options, threads=2), progress=Interrupted(5), checkpoint=path)

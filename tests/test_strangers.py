@@ -150,8 +150,13 @@ def test_odd_scans_have_the_textbook_std(name, rank):
     np.testing.assert_allclose(std, exact, rtol=1e-3)
 
 
+@pytest.fixture(scope="module")
+def whole():
+    return reconstruct(seen(), options=OPTIONS)
+
+
 @pytest.mark.parametrize("when", ["fit", "evidence"])
-def test_a_killed_run_goes_on_to_the_same_result(when, tmp_path):
+def test_a_killed_run_goes_on_to_the_same_result(when, whole, tmp_path):
     path, file = tmp_path / "checkpoint.h5", tmp_path / "scan.h5"
     files.write_scan(seen(), file)
     code = (
@@ -170,7 +175,6 @@ def test_a_killed_run_goes_on_to_the_same_result(when, tmp_path):
     killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
     assert killed.returncode == -signal.SIGKILL and path.is_file()
     resumed = reconstruct(ctuq.read(file), options=OPTIONS, checkpoint=path)
-    whole = reconstruct(ctuq.read(file), options=OPTIONS)
     for name in ("mean", "std", "samples", "directions"):
         np.testing.assert_allclose(getattr(resumed, name), getattr(whole, name), rtol=1e-5, atol=1e-7, err_msg=name)
 
