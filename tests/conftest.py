@@ -1,3 +1,4 @@
+import importlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 def plans_are_quick():
     """A plan's minutes are nobody's concern here, and to measure them was a sixth of a small reconstruction."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ctuq.pipeline.plan._MATRIX", 64)
+        patch.setattr(importlib.import_module("ctuq.pipeline.plan"), "_MATRIX", 64)  # `ctuq.pipeline.plan` is its function
         yield
 
 
