@@ -32,7 +32,7 @@ def everything_is_kept():
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def scan(noisy_scan):
     return noisy_scan
 
