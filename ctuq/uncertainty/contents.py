@@ -27,8 +27,8 @@ class Calibration:
     predictions : array of float32, shape (4, views, columns)
         Measured, predicted, raw std and calibrated std of each held-out ray.
     cover_68, cover_95 : tuple of float
-        90 % range of the share of unseen rays that the 68 and 95 % intervals cover, as few held-out views leave the scales
-        unsure; NaN in results of an older ctuq.
+        Range, true with a probability of about 90 %, of the share of unseen rays that the 68 and 95 % intervals cover, as few
+        held-out views leave the scales unsure; NaN in results of an older ctuq.
     """
 
     views: tuple[int, ...]

@@ -1,0 +1,1 @@
+"""How many held-out views set the size of the error bars, and by which priors; ``python -m experiments.calibration``."""

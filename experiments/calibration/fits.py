@@ -1,0 +1,214 @@
+"""The dear part, once a scan and choice of held-out views: fit, linear model, and what all scales can be tried on later."""
+
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import ctuq
+from ctuq.linops.jacobian.network import jacobian_of
+from ctuq.linops.sparse import SparseRows
+from ctuq.pipeline import choose_grid, match_detector
+from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip, generator
+from ctuq.recon.holdout import choose_views, split
+from ctuq.tomo.rays.matrix import MatrixRayTransform
+from ctuq.uncertainty.estimate import fit_evidence
+from ctuq.uncertainty.factor import rank_of
+from ctuq.uncertainty.model import ImageModel, image_model
+from ctuq.uncertainty.posterior import ImagePosterior
+from ctuq.uncertainty.solved import SolvedRays
+from experiments.calibration.scans import SIZE, Subject
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What one fit predicts, in a form that takes any two scales (a, b).
+
+    Parameters
+    ----------
+    residual, signal, noise : array, shape (views, columns)
+        Of the held-out rays given the fitted ones: measured less predicted, the image's variance, that of the noise.
+    total : array, shape (h, h)
+        Covariance of the held-out rays given the fitted ones over their noise, (h = views x columns).
+    gain : array of float32, shape (y x, h)
+        Covariance of image and held-out rays over the root of their noise, given the fitted rays.
+    image, image_variance : array, shape (y, x)
+        The network's image, and the variance of each pixel given all rays.
+    unseen_residual, unseen_signal, unseen_noise : array, shape (views, columns)
+        Of rays that were used for nothing: measured less those of ``image``, variances given all rays.
+    unseen_gain : array of float32, shape (views, columns, h)
+        ``gain`` as these rays see it.
+    truth : array, shape (y, x)
+        NaN where it is not known.
+    seconds : float
+        Of the processor.
+    """
+
+    residual: NDArray
+    signal: NDArray
+    noise: NDArray
+    total: NDArray
+    gain: NDArray
+    image: NDArray
+    image_variance: NDArray
+    unseen_residual: NDArray
+    unseen_signal: NDArray
+    unseen_noise: NDArray
+    unseen_gain: NDArray
+    truth: NDArray
+    iterations: float
+    seconds: float
+
+
+def fitted(subject: Subject, views: int, folder: Path, *, place: str = "even") -> Fitted:
+    """From the cache, or made."""
+    path = folder / f"{subject.name}; {views} {place}.npz"
+    if not path.is_file():
+        found = _made(subject, views, place)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(file, **{f.name: getattr(found, f.name) for f in fields(Fitted)})
+        partial.rename(path)
+    with np.load(path) as kept:
+        return Fitted(**{f.name: kept[f.name] for f in fields(Fitted)})
+
+
+def is_kept(subject: Subject, name: str, folder: Path) -> bool:
+    """Whether a fit was made before."""
+    return (folder / f"{subject.name}; {name}.npz").is_file()
+
+
+def rotated(subject: Subject, views: int, folder: Path, iterations: int) -> tuple[NDArray, NDArray, NDArray]:
+    """Held-out rays of a second short fit, from the weights of the first one, with other views held out."""
+    path = folder / f"{subject.name}; {views} rotated {iterations}.npz"
+    if not path.is_file():
+        work = _Work.of(subject)
+        held = _held(work.scan, views, "even")
+        generate, state = _fit(work, held)
+        other = _held(work.scan, views, "between")
+        generate, state = _fit(work, other, DIPOptions(iterations=iterations), generate, state)
+        model, given = _linear(work, other, generate, state)
+        np.savez(path, *list(_of_held_out(model, given, work.data.y, other).values())[:3])
+    with np.load(path) as kept:
+        residual, signal, noise = (kept[name] for name in kept.files)
+    return residual, signal, noise
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """A scan on its grid."""
+
+    scan: ctuq.Scan
+    grid: ctuq.VolumeGrid
+    data: Data
+    rng: torch.Generator
+
+    @classmethod
+    def of(cls, subject: Subject) -> "_Work":
+        scan = subject.scan.select(subject.used)
+        grid = choose_grid(scan, SIZE)
+        scan = match_detector(scan, grid)
+        return cls(scan, grid, Data(_matrix(grid, scan), *_tensors(scan)), torch.Generator().manual_seed(0))
+
+
+def _matrix(grid: ctuq.VolumeGrid, scan: ctuq.Scan) -> MatrixRayTransform:
+    A = ctuq.ray_transform(grid, scan.geometry, backend="matrix")
+    assert isinstance(A, MatrixRayTransform)
+    return A
+
+
+def _held(scan: ctuq.Scan, views: int, place: str) -> NDArray[np.int64]:
+    """Evenly as by default, at random, or evenly between those of the default."""
+    if place == "random":
+        return np.sort(np.random.default_rng(views).choice(scan.n_angles, views, replace=False))
+    if place == "between":
+        order = np.argsort(scan.geometry.angles, kind="stable")
+        return np.sort(order[(np.arange(views) * scan.n_angles / views).astype(int)])
+    return choose_views(scan.geometry.angles, views)[1]
+
+
+def _fit(
+    work: _Work,
+    held: NDArray[np.int64],
+    options: DIPOptions | None = None,
+    generate: Generator | None = None,
+    first: DIPState | None = None,
+) -> tuple[Generator, DIPState]:
+    options = DIPOptions() if options is None else options
+    fit, stop = split(work.data, held, rng=work.rng)
+    made, start = generator(fit, options, rng=work.rng)
+    generate, start = (made, start) if generate is None or first is None else (generate, first.best)
+    *_, state = dip(generate, start, fit, stop, options)
+    return generate, state
+
+
+def _linear(work: _Work, held: NDArray[np.int64], generate: Generator, state: DIPState) -> tuple[ImageModel, SolvedRays]:
+    A, y, weights = _matrix(work.grid, work.scan), work.data.y, work.data.weights
+    image = generate(state.best)[0].detach()
+    _, jacobian = jacobian_of(*generate.module(state.best))
+    rank, scale, rng = rank_of(work.grid.size, y.numel()), float(generate.scale[0]), work.rng
+    model = image_model(A, y, weights, image=image, jacobian=jacobian, scale=scale, prior="isotropic", rank=rank, rng=rng)
+    seen = ~torch.isin(model.views, torch.as_tensor(held))
+    return model, SolvedRays.on(model, fit_evidence(model, seen, rng=rng).point)
+
+
+def _made(subject: Subject, views: int, place: str) -> Fitted:
+    begun, work = time.process_time(), _Work.of(subject)
+    held = _held(work.scan, views, place)
+    generate, state = _fit(work, held)
+    model, given = _linear(work, held, generate, state)
+    posterior = ImagePosterior(given, rng=work.rng)
+    kept = _of_held_out(model, given, work.data.y, held)
+    others = match_detector(subject.scan.select(subject.unseen), work.grid)
+    kept |= _of_unseen(posterior, others, kept["gain"], work.grid)
+    truth = np.full(work.grid.shape, np.nan)
+    if subject.true and work.scan.truth is not None and work.scan.grid == work.grid:
+        truth = work.scan.truth
+    return Fitted(
+        **kept,
+        image=model.image.numpy(),
+        image_variance=posterior.std().square().numpy(),
+        truth=truth,
+        iterations=state.iteration,
+        seconds=time.process_time() - begun,
+    )
+
+
+def _of_held_out(model: ImageModel, given: SolvedRays, y: Tensor, held: NDArray[np.int64]) -> dict[str, NDArray]:
+    """As `ctuq.uncertainty.estimate` has them, with the whole gain in place of the correction by two scales."""
+    new = torch.isin(model.views, torch.as_tensor(held)).nonzero()[:, 0]
+    T = torch.linalg.inv(given.block(new))
+    noise = given.system.point.sigma2[0] / model.precision[new]
+    predicted = model.features.matrix.rows(new)(model.image.reshape(1, -1).double())[0] / model.precision[new].sqrt()
+    residual = y.reshape(-1)[model.rays[new]].double() - predicted
+    signal = (T.diagonal() - 1).clamp(min=0) * noise
+    weights = torch.zeros(len(new), len(model.target), dtype=torch.float64)
+    weights[:, new] = T
+    gain = given.model.push(given.system.covariance(given.system.pull(given.solve(weights)))).flatten(1).T
+    shape = (len(held), -1)
+    parts = {"residual": residual, "signal": signal, "noise": noise}
+    return {k: v.reshape(shape).numpy() for k, v in parts.items()} | {"total": T.numpy(), "gain": gain.float().numpy()}
+
+
+def _of_unseen(posterior: ImagePosterior, scan: ctuq.Scan, gain: NDArray, grid: ctuq.VolumeGrid) -> dict[str, NDArray]:
+    shape, image = scan.projections.shape, posterior.model.image
+    to_rays = _matrix(grid, scan)
+    rows = SparseRows(to_rays.matrix, torch.device("cpu"), image=tuple(image.shape))
+    sigma2 = float(posterior.given.system.point.sigma2[0])
+    weights = np.ones(shape) if scan.weights is None else np.maximum(scan.weights, 1e-9)
+    return {
+        "unseen_residual": scan.projections - to_rays(image).numpy(),
+        "unseen_signal": posterior.variance_of(rows).reshape(shape).numpy(),
+        "unseen_noise": sigma2 / weights,
+        "unseen_gain": (to_rays.matrix @ gain).reshape(*shape, -1).astype(np.float32),
+    }
+
+
+def _tensors(scan: ctuq.Scan) -> tuple[Tensor, Tensor]:
+    weights = np.ones_like(scan.projections) if scan.weights is None else scan.weights
+    return torch.tensor(scan.projections), torch.tensor(weights)
