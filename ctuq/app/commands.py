@@ -24,7 +24,7 @@ from ctuq.app.report.summary import sentences
 from ctuq.app.selection import selected
 from ctuq.app.terminal import say, warn
 from ctuq.app.typed import field, simulated_angles
-from ctuq.app.volumes import is_solid, plan_of_volume, reconstruct_volume_into, simulate_solid
+from ctuq.app.volumes import is_solid, plan_of_volume, reconstruct_volume_into, simulate_solid, tell_of_volume
 from ctuq.app.volumes import write_report as write_volume
 from ctuq.errors import InputError
 from ctuq.linops.memory import keep_freed_memory
@@ -64,6 +64,8 @@ def _demo(command: Demo) -> int:
 
 def _info(command: Info) -> int:
     """Print what is in a scan and what reading it assumes, and draw its geometry on request."""
+    if command.volume:
+        return tell_of_volume(command)
     found = files.opened(
         _named(command.scan), geometry=command.geometry, entry=command.entry, follow_links=command.follow_links
     )

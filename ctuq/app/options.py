@@ -42,6 +42,8 @@ class Info(Command):
     """Entry of an NXtomo file that holds several."""
     draw: File = None
     """Draw the geometry into this PNG file."""
+    volume: On = False
+    """Read all detector rows as one volume, and draw its geometry from three sides."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What ``ctuq reconstruct --volume`` and ``ctuq simulate`` of solids do."""
+"""What ``ctuq reconstruct --volume``, ``ctuq info --volume`` and ``ctuq simulate`` of solids do."""
 
 from pathlib import Path
 
@@ -7,13 +7,18 @@ from numpy.typing import NDArray
 
 from ctuq import files
 from ctuq.app.folder import RESULTS
-from ctuq.app.options import Reconstruct, Simulate
+from ctuq.app.options import Info, Reconstruct, Simulate
+from ctuq.app.png import png_bytes
+from ctuq.app.report.space import draw_space, geometry_lines
 from ctuq.app.report.volume import slice_pictures, write_volume_report
 from ctuq.app.selection import chosen_views
 from ctuq.app.terminal import say, warn
 from ctuq.app.typed import distances, field
 from ctuq.errors import InputError
-from ctuq.pipeline.volume import VolumeOptions, doubts_of_volume, plan_volume, reconstruct_volume
+from ctuq.pipeline.volume import VolumeOptions, plan_volume, reconstruct_volume
+from ctuq.pipeline.volume_doubts import doubts_of_volume
+from ctuq.records import write_whole
+from ctuq.text import visible
 from ctuq.tomo.geometry import VolumeGrid, radians
 from ctuq.tomo.solids import SOLIDS, solid_scan
 from ctuq.tomo.volume_scan import VolumeScan
@@ -73,6 +78,21 @@ def reconstruct_volume_into(command: Reconstruct, folder: Path) -> int:
         say(f"Against the truth: {result.scores['psnr']:.1f} dB.")
     warn(tuple(text for text in result.warnings if text not in told))
     say(f"Report: {report}")
+    return 0
+
+
+def tell_of_volume(command: Info) -> int:
+    """Print the geometry of a volume's scan and its warnings, and draw it from three sides on request."""
+    scan = files.read_volume(command.scan, geometry=command.geometry, entry=command.entry, follow_links=command.follow_links)
+    truth = [] if scan.truth is None else [("truth", f"{scan.truth.shape} voxels")]
+    told = [("source", scan.provenance.source), *geometry_lines(scan.geometry), *truth]
+    told += [("history", step) for step in scan.provenance.steps if step not in scan.warnings]
+    for name, text in told + [("warning", text) for text in scan.warnings]:
+        say(f"{name:>18}  {visible(text)}")
+    if command.draw is not None:
+        data = png_bytes(draw_space(scan.geometry, scan.grid))
+        write_whole(command.draw, lambda target: target.write(data))
+        say(f"Drawn: {command.draw}")
     return 0
 
 

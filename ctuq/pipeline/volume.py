@@ -9,28 +9,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ctuq.errors import CtuqError, GeometryError, InputError
+from ctuq.errors import GeometryError, InputError
 from ctuq.linops.memory import require_memory
 from ctuq.pipeline.devices import device_of
 from ctuq.pipeline.options import library_versions
+from ctuq.pipeline.volume_doubts import doubts_of_volume, left_outside, middle_row
 from ctuq.recon import VOLUMES
 from ctuq.recon.fdk import require_circle
-from ctuq.tomo.field import choose_grid, doubts_of_field
-from ctuq.tomo.footprint import unseen_share, volume_grid
+from ctuq.tomo.field import choose_grid
+from ctuq.tomo.footprint import require_shadow, volume_grid
 from ctuq.tomo.geometry import MOST_PIXELS, VolumeGrid
 from ctuq.tomo.rays.joseph import rays_of
-from ctuq.tomo.rays.stack import slice_of
 from ctuq.tomo.rays.volume import chosen_backend, volume_transform
-from ctuq.tomo.scan import Scan
-from ctuq.tomo.shadow import CUT
-from ctuq.tomo.space import FreeBeam, Parallel3D
+from ctuq.tomo.space import FreeBeam
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.volume_result import VolumeResult
 
 _ITERATIONS = {"fdk": 1, "sirt": 200, "cgls": 50}
 # Volumes and projections that are held at once, the result's file among them (it is made in memory).
 _HELD = {"fdk": (4.0, 8.0), "sirt": (7.0, 6.0), "cgls": (8.0, 6.0)}
-_WORTH_TELLING = 0.02
 _BASE = 500 * 2**20
 _FDK_SECONDS = 3e-8
 """A voxel and view, measured on one thread at 64^3."""
@@ -108,34 +105,16 @@ def _volume_of(scan: VolumeScan, options: VolumeOptions) -> VolumeGrid:
         If the scan's vectors are free and it has no grid, or no ray passes the axis.
     """
     geometry = scan.geometry
+    if geometry.columns < 2:
+        raise GeometryError("A detector of one column says nothing of what lies where across it: no volume can be made of it.")
     if scan.grid is not None and options.field is None:
         return scan.grid.resized(options.size)
     if isinstance(geometry, FreeBeam):
         raise GeometryError("The scan's vectors are free and it has no grid of its own, so nobody knows what to reconstruct.")
     usual = volume_grid(geometry, options.size)
-    plane = choose_grid(_middle(scan), options.size, options.field)
+    plane = choose_grid(middle_row(scan), options.size, options.field)
     height = usual.shape[0] * usual.voxel
     return VolumeGrid((max(1, round(height / plane.voxel)), *plane.shape), plane.voxel, usual.centre)
-
-
-def doubts_of_volume(scan: VolumeScan, grid: VolumeGrid) -> tuple[str, ...]:
-    """What to know of a volume on this grid: what it leaves out, and what was not measured in all views."""
-    told = list(doubts_of_field(_middle(scan), slice_of(grid))) if not isinstance(scan.geometry, FreeBeam) else []
-    top = float(np.percentile(scan.projections, 99))
-    ends = [
-        name for name, end in (("lowest", scan.projections[0]), ("highest", scan.projections[-1])) if end.mean() > CUT * top
-    ]
-    if ends and top > 0 and scan.geometry.rows > 1:
-        told.append(
-            f"The projections do not fall to air at the {' and '.join(ends)} detector row: the object reaches beyond what was "
-            "measured along z, and FDK takes it to go on as it ends there."
-        )
-    share = unseen_share(grid, scan.geometry)
-    if share > _WORTH_TELLING:
-        told.append(f"{share:.0%} of the volume falls above or below the detector in some views, and is less certain there.")
-    if isinstance(scan.geometry, Parallel3D) and scan.geometry.axis_tilt:
-        told.append("An axis that leans leaves directions unmeasured: edges that lie flat on it are blurred.")
-    return tuple(told)
 
 
 def plan_volume(scan: VolumeScan, options: VolumeOptions) -> VolumePlan:
@@ -147,7 +126,9 @@ def plan_volume(scan: VolumeScan, options: VolumeOptions) -> VolumePlan:
         As `reconstruct_volume`.
     """
     grid, device = _volume_of(scan, options), device_of(options.device)
-    _require_method(scan, options)
+    if options.method == "fdk":
+        require_circle(scan.geometry)
+    require_shadow(grid, scan.geometry)
     rays = rays_of(grid, scan.geometry)
     backend = chosen_backend(grid, scan.geometry, rays, device)
     volumes, projections = _HELD[options.method]
@@ -207,6 +188,7 @@ def reconstruct_volume(
     solve: Callable = VOLUMES[options.method]
     with _clock(timings, options.method):
         mean = solve(A, y, weights=weights, **settings).cpu().numpy()
+    outside = () if options.method == "fdk" else left_outside(A, scan)
     return VolumeResult(
         mean=mean,
         grid=grid,
@@ -218,24 +200,8 @@ def reconstruct_volume(
         timings=timings,
         settings={"size": options.size, "field": str(options.field), "backend": A.backend, "device": str(device), **settings},
         versions=library_versions(),
-        warnings=tuple(dict.fromkeys((*scan.warnings, *doubts_of_volume(scan, grid)))),
+        warnings=tuple(dict.fromkeys((*scan.warnings, *doubts_of_volume(scan, grid), *outside))),
     )
-
-
-def _require_method(scan: VolumeScan, options: VolumeOptions) -> None:
-    if options.method == "fdk":
-        require_circle(scan.geometry)
-
-
-def _middle(scan: VolumeScan) -> Scan:
-    """The row nearest to the plane through the source, as a slice."""
-    geometry = scan.geometry
-    if isinstance(geometry, FreeBeam):
-        raise CtuqError("Free vectors have no middle plane.")
-    row = (geometry.rows - 1) / 2 - geometry.row_offset / geometry.row_pitch
-    chosen = int(np.clip(round(row), 0, geometry.rows - 1))
-    weights = None if scan.weights is None or not scan.weights[chosen].any() else scan.weights[chosen]
-    return Scan(scan.projections[chosen], geometry.plane, weights)
 
 
 def _scores(mean: NDArray, scan: VolumeScan, grid: VolumeGrid) -> Mapping[str, float]:

@@ -86,8 +86,15 @@ def choose_grid(scan: Scan, size: int, field: float | str | None = None) -> Volu
     return VolumeGrid((size, size), _width(scan, field) / size)
 
 
-def doubts_of_field(scan: Scan, grid: VolumeGrid) -> tuple[str, ...]:
+def doubts_of_field(scan: Scan, grid: VolumeGrid, *, taken_out: bool = True) -> tuple[str, ...]:
     """What to know of an image on this grid, one sentence each: what it leaves out, and what was never measured.
+
+    Parameters
+    ----------
+    scan : Scan
+    grid : VolumeGrid
+    taken_out : bool
+        Whether what lies outside is taken out of the rays, as it is for slices.
 
     Raises
     ------
@@ -95,6 +102,7 @@ def doubts_of_field(scan: Scan, grid: VolumeGrid) -> tuple[str, ...]:
         If the detector of a fan stands inside the object.
     """
     geometry, outline = scan.geometry, outline_of(scan)
+    outside = "what lies outside is estimated and taken out of the rays" if taken_out else "what lies outside is not taken out"
     if isinstance(geometry, FanBeam):
         _refuse_detector_inside(scan, geometry)
     told = []
@@ -106,12 +114,12 @@ def doubts_of_field(scan: Scan, grid: VolumeGrid) -> tuple[str, ...]:
         told.append(
             f"The projections do not fall to air at the {' and '.join(outline.cut)} columns ({outline.level:.2g} of at most "
             f"{outline.top:.2g}): the object reaches beyond the {geometry.measured_field:.4g} mm that were measured, so the "
-            "values are not quantitative; what lies outside is estimated and taken out of the rays."
+            f"values are not quantitative; {outside}."
         )
     elif reaches_beyond(scan, grid):
         told.append(
-            f"The object reaches {outline.reach:.4g} mm from the rotation axis, beyond the image of {width:.4g} mm; what lies "
-            "outside is estimated and taken out of the rays (--field all shows it)."
+            f"The object reaches {outline.reach:.4g} mm from the rotation axis, beyond the image of {width:.4g} mm; {outside} "
+            "(--field all shows it)."
         )
     if 0 < seen < 0.98 * width and scan.grid is None:
         told.append(

@@ -51,7 +51,7 @@ def pitches(geometry: VolumeGeometry) -> tuple[float, float]:
     return float(np.median(across[0])), float(np.median(across[1]))
 
 
-def _corners(grid: VolumeGrid) -> NDArray[np.float64]:
+def corners(grid: VolumeGrid) -> NDArray[np.float64]:
     """The eight corners of a volume, (8, 3), mm."""
     half = np.array(grid.shape[::-1]) * grid.voxel / 2
     return np.array(grid.centre) + half * np.array(list(product((-1, 1), repeat=3)))
@@ -67,7 +67,7 @@ def require_shadow(grid: VolumeGrid, geometry: VolumeGeometry) -> None:
     """
     if len(grid.shape) != 3:
         raise GeometryError(f"{type(geometry).__name__} projects volumes (z, y, x); the grid has {len(grid.shape)} axes.")
-    edges = _corners(grid)
+    edges = corners(grid)
     if geometry.diverging:
         source = geometry.vectors()[:, 0:3]
         inside = ((edges[0] < source) & (source < edges[-1])).all(axis=1)
@@ -92,7 +92,10 @@ def unseen_share(grid: VolumeGrid, geometry: VolumeGeometry, samples: int = 17) 
     A detector that is shifted along its columns sees each point in one of two opposite views: columns do not count then.
     """
     shape = np.array(grid.shape[::-1]) * grid.voxel
-    axes = [np.linspace(-0.5, 0.5, samples) * size * (1 - 1 / samples) + c for size, c in zip(shape, grid.centre, strict=True)]
+    # Between the centres of the outermost voxels.
+    axes = [
+        np.linspace(-0.5, 0.5, samples) * (size - grid.voxel) + middle for size, middle in zip(shape, grid.centre, strict=True)
+    ]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     points = points[np.hypot(points[:, 0], points[:, 1]) <= max(shape[:2]) / 2]
     if not len(points):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -5,10 +7,12 @@ import tifffile
 from scipy.ndimage import binary_erosion
 
 from ctuq.app.cli import main
-from ctuq.errors import InputError
+from ctuq.app.report.space import draw_space
+from ctuq.errors import GeometryError
 from ctuq.files import read_volume, write_volume_scan
 from ctuq.pipeline.volume import VolumeOptions, plan_volume, reconstruct_volume
-from ctuq.tomo import ConeBeam, VolumeScan, radians
+from ctuq.pipeline.volume_doubts import doubts_of_volume
+from ctuq.tomo import ConeBeam, Parallel3D, VolumeGrid, VolumeScan, radians
 from ctuq.tomo.solids import solid_scan
 from ctuq.uncertainty.volume_result import VolumeResult
 
@@ -112,6 +116,43 @@ def test_what_is_doubtful_about_a_volume_is_told():
     assert any("above or below the detector" in text for text in reconstruct_volume(tall, method="fdk", size=16).warnings)
 
 
+def simulated(**change):
+    """A ball's scan, with a geometry that differs from its own; only the warnings are right then."""
+    scan = solid_scan("ball", 16, radians(np.arange(0, 360, 12)), noise=0.0, seed=0, distances=(100.0, 200.0))
+    geometry = replace(scan.geometry, **change)
+    return VolumeScan(np.resize(scan.projections, geometry.shape), geometry, truth=scan.truth, grid=scan.grid)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (dict(angles=radians(np.arange(0, 150, 5.0))), "cover 150 degrees of the 20"),
+        (dict(angles=[0.3]), "one view"),
+        (dict(angles=radians(np.arange(0, 360, 12.0))), None),
+        (dict(angles=radians(np.arange(0, 206, 5.0))), None),
+        (dict(angles=radians(np.arange(0, 360, 72.0))), None),
+    ],
+)
+def test_directions_that_are_missing_are_told(change, told):
+    scan = simulated(**change)
+    found = [text for text in doubts_of_volume(scan, scan.grid) if "view" in text and "above" not in text]
+    assert len(found) == (told is not None)
+    assert told is None or told in found[0]
+
+
+def test_rays_that_pass_a_small_volume_by_are_told_for_iterative_methods_only():
+    scan = solid_scan("ball", 16, radians(np.arange(0, 360, 24)), noise=0.0, seed=0, distances=(100.0, 200.0))
+    slab = VolumeScan(scan.projections, scan.geometry, truth=np.zeros((2, 16, 16)), grid=VolumeGrid((2, 16, 16), 2.5))
+    by_sirt, by_fdk = (reconstruct_volume(slab, options=VolumeOptions(method, 16)).warnings for method in ("cgls", "fdk"))
+    assert any("pass the volume by" in text for text in by_sirt)
+    assert not any("pass the volume by" in text for text in by_fdk)
+
+
+def test_a_detector_of_one_column_is_refused():
+    with pytest.raises(GeometryError, match="one column"):
+        reconstruct_volume(simulated(columns=1), method="fdk", size=16)
+
+
 def test_free_vectors_need_a_grid_and_go_by_sirt(tmp_path):
     scan = solid_scan("ball", 12, radians(np.arange(0, 360, 15)), noise=0.0, seed=0, distances=(100.0, 200.0))
     helix = scan.geometry.raised(np.zeros(24))
@@ -121,5 +162,24 @@ def test_free_vectors_need_a_grid_and_go_by_sirt(tmp_path):
     assert result.scores["psnr"] > 20
     assert plan_volume(free, VolumeOptions("sirt", 12)).backend in ("matrix", "numba")
     assert main(["reconstruct", str(tmp_path / "free.h5"), "--volume", "--method", "fdk", "-o", str(tmp_path / "r")]) == 2
-    with pytest.raises(InputError, match="grid"):
+    with pytest.raises(GeometryError, match="grid"):
         reconstruct_volume(VolumeScan(scan.projections, helix), method="sirt", size=12)
+
+
+def test_info_tells_of_a_volume_and_draws_it_from_three_sides(ball, tmp_path, capsys):
+    picture = tmp_path / "geometry.png"
+    assert main(["info", str(ball), "--volume", "--draw", str(picture)]) == 0
+    told = capsys.readouterr().out
+    assert "cone beam" in told
+    assert "28 rows of 28 columns" in told
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_every_kind_of_geometry_is_drawn_with_its_first_detector():
+    scan = solid_scan("ball", 8, radians(np.arange(0, 360, 45)), noise=0.0, seed=0, distances=(100.0, 200.0))
+    leaning = Parallel3D(angles=[0.0, 1.0], rows=4, columns=4, pixel=1.0, axis_tilt=0.5)
+    for geometry, grid in ((scan.geometry, scan.grid), (leaning, None), (scan.geometry.raised(np.arange(8.0)), scan.grid)):
+        panels = draw_space(geometry, grid).axes
+        assert [axes.get_title() for axes in panels] == ["from above", "along y", "along x"]
+        ends = panels[0].lines[-3 if grid else -2].get_xydata()
+        assert np.isfinite(ends).all()

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from ctuq.app.png import png_bytes
 from ctuq.app.report.figures import UNIT
 from ctuq.app.report.page import filled
+from ctuq.app.report.space import geometry_lines
 from ctuq.errors import InputError
 from ctuq.records import write_whole
-from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D, VolumeGeometry
 from ctuq.uncertainty.volume_result import VolumeResult
 
 _NAMES = {"fdk": "FDK", "sirt": "SIRT", "cgls": "CGLS"}
@@ -106,32 +106,10 @@ def _sentences(result: VolumeResult) -> list[str]:
 def _tables(result: VolumeResult) -> list[tuple[str, list[tuple[str, str]]]]:
     told = result.provenance
     return [
-        ("Geometry", _geometry(result.geometry)),
+        ("Geometry", geometry_lines(result.geometry)),
         ("Scan", [("file", told.source), ("SHA-256", told.sha256 or "none"), *told.facts.items()]),
         ("History", [(str(n + 1), step) for n, step in enumerate(told.steps)]),
         ("Settings", [(key, str(value)) for key, value in result.settings.items()]),
         ("Seconds", [(key, f"{value:.1f}") for key, value in result.timings.items()]),
         ("Versions", list(result.versions.items())),
     ]
-
-
-def _geometry(geometry: VolumeGeometry) -> list[tuple[str, str]]:
-    degrees = np.rad2deg(geometry.angles)
-    kind = (
-        "cone beam"
-        if isinstance(geometry, ConeBeam)
-        else "parallel rays"
-        if isinstance(geometry, Parallel3D)
-        else "free vectors"
-    )
-    rows = [
-        ("beam", kind),
-        ("views", f"{len(degrees)} from {degrees.min():.4g}° to {degrees.max():.4g}°"),
-        ("detector", f"{geometry.rows} rows of {geometry.columns} columns"),
-    ]
-    if isinstance(geometry, FreeBeam):
-        return rows
-    lengths = ("pixel", "row_pixel", "source_to_axis", "source_to_detector", "detector_offset", "row_offset", "axis_offset")
-    rows += [(name, f"{getattr(geometry, name):.6g} mm") for name in lengths if hasattr(geometry, name)]
-    turns = ("roll", "tilt", "yaw", "axis_tilt")
-    return rows + [(name, f"{np.rad2deg(value):.4g}°") for name in turns if (value := getattr(geometry, name, 0.0))]

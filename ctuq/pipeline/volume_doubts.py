@@ -1,0 +1,96 @@
+"""What to know of a volume before its figures are trusted, one sentence each."""
+
+import numpy as np
+import torch
+
+from ctuq.errors import GeometryError
+from ctuq.tomo.field import doubts_of_field
+from ctuq.tomo.footprint import unseen_share
+from ctuq.tomo.geometry import FanBeam, VolumeGrid
+from ctuq.tomo.rays.stack import slice_of
+from ctuq.tomo.rays.volume import VolumeTransform
+from ctuq.tomo.scan import Scan
+from ctuq.tomo.shadow import CUT
+from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D
+from ctuq.tomo.volume_scan import VolumeScan
+
+_UNSEEN, _OUTSIDE = 0.02, 1e-3
+_SHORT = np.deg2rad(2)
+
+
+def doubts_of_volume(scan: VolumeScan, grid: VolumeGrid) -> tuple[str, ...]:
+    """What a volume on this grid leaves out, and what was not measured in all views."""
+    geometry, told = scan.geometry, []
+    if not isinstance(geometry, FreeBeam):
+        told += doubts_of_field(middle_row(scan), slice_of(grid), taken_out=False)
+        told += _short_arc(geometry)
+    told += _cut_rows(scan)
+    share = 0.0 if isinstance(geometry, FreeBeam) else unseen_share(grid, geometry)
+    if share > _UNSEEN:
+        told.append(f"{share:.0%} of the volume falls above or below the detector in some views, and is less certain there.")
+    if isinstance(geometry, Parallel3D) and geometry.axis_tilt:
+        told.append("An axis that leans leaves directions unmeasured: edges that lie flat on it are blurred.")
+    if geometry.n_angles == 1:
+        told.append("All rays are of one view: along them the volume is guessed.")
+    return tuple(told)
+
+
+def left_outside(A: VolumeTransform, scan: VolumeScan) -> tuple[str, ...]:
+    """A warning where rays that pass the volume by see more than air: iterative methods put what they saw into its edges."""
+    lengths = A(torch.ones(A.domain.shape, device=A.device)).cpu().numpy()
+    beside = (lengths == 0) & (scan.projections > CUT * np.percentile(scan.projections, 99))
+    share = float(beside.mean())
+    if share <= _OUTSIDE:
+        return ()
+    return (
+        f"{share:.1%} of the rays see something and pass the volume by: the object reaches beyond it, which spoils its edges; "
+        "take a wider --field, or FDK.",
+    )
+
+
+def middle_row(scan: VolumeScan) -> Scan:
+    """The row nearest to the plane through the source, as a slice.
+
+    Raises
+    ------
+    GeometryError
+        If vectors are free, which have no such plane.
+    """
+    geometry = scan.geometry
+    if isinstance(geometry, FreeBeam):
+        raise GeometryError("Free vectors have no middle plane.")
+    row = (geometry.rows - 1) / 2 - geometry.row_offset / geometry.row_pitch
+    chosen = int(np.clip(round(row), 0, geometry.rows - 1))
+    weights = None if scan.weights is None or not scan.weights[chosen].any() else scan.weights[chosen]
+    return Scan(scan.projections[chosen], geometry.plane, weights)
+
+
+def _cut_rows(scan: VolumeScan) -> tuple[str, ...]:
+    top = float(np.percentile(scan.projections, 99))
+    ends = [name for name, row in (("lowest", 0), ("highest", -1)) if scan.projections[row].mean() > CUT * top]
+    if not ends or top <= 0 or scan.geometry.rows == 1:
+        return ()
+    return (
+        f"The projections do not fall to air at the {' and '.join(ends)} detector row: the object reaches beyond what was "
+        "measured along z, and FDK takes it to go on as it ends there.",
+    )
+
+
+def _short_arc(geometry: ConeBeam | Parallel3D) -> tuple[str, ...]:
+    """A warning where directions are missing: a cone needs half a turn and its fan, parallel rays half a turn."""
+    plane = geometry.plane
+    diverges = isinstance(plane, FanBeam)
+    turn = 2 * np.pi if diverges else np.pi
+    around = np.unique(np.round(np.mod(geometry.angles, turn), 9))
+    if len(around) < 3:
+        return ()
+    gaps = np.diff(around, append=around[0] + turn)
+    covered = min(turn, turn - gaps.max() + float(np.median(gaps)))
+    fan = 2 * np.arcsin(min(1.0, plane.field_of_view / 2 / plane.source_to_axis)) if diverges else 0.0
+    needed = np.pi + max(fan, 0.0)
+    if covered >= needed - _SHORT:
+        return ()
+    return (
+        f"The views cover {np.rad2deg(covered):.4g} degrees of the {np.rad2deg(needed):.4g} that this beam needs: edges along "
+        "the missing directions are blurred.",
+    )
