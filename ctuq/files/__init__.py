@@ -1,7 +1,7 @@
 """Reading and writing scans."""
 
 from ctuq.files.description import Description, describe, description_of
-from ctuq.files.formats.nxfile import write_nxtomo
+from ctuq.files.formats.hdf5.nxfile import write_nxtomo
 from ctuq.files.formats.ownscan import write_scan
 from ctuq.files.formats.ownvolume import write_volume_scan
 from ctuq.files.reading import opened, read, scan_of

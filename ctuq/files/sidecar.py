@@ -30,7 +30,7 @@
     sample: walnut            # and instrument, licence, citation: kept as they are
 
 HDF5 of any layout is read by the places of its parts: ``data``, ``angles``, ``image_key``, ``flats`` and ``darks``, each a path
-as in `ctuq.files.formats.layout`.
+as in `ctuq.files.formats.hdf5.layout`.
 """
 
 import re

@@ -15,7 +15,7 @@ from skimage.io import imsave
 from ctuq.design.session.file import Settings
 from ctuq.design.session.session import Session
 from ctuq.files import write_scan
-from ctuq.files.formats.nxfile import write_nxtomo
+from ctuq.files.formats.hdf5.nxfile import write_nxtomo
 from ctuq.pipeline.checkpoint import Checkpoint
 from ctuq.stages import write_tree
 from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid

@@ -31,7 +31,7 @@ def draw_space(geometry: VolumeGeometry, grid: VolumeGrid | None = None) -> Figu
     figure = Figure(figsize=(13.5, 5.2), layout="constrained")
     starts, ends = _rays(geometry, grid)
     for (title, across, up), axes in zip(_SIDES, figure.subplots(1, 3), strict=True):
-        _draw_views(axes, starts, ends, across, up, geometry.diverging)
+        _draw_views(axes, starts, ends, (across, up), geometry.diverging)
         if grid is not None:
             low, high = corners(grid)[[0, -1]]
             x, y = (np.array([low[axis], high[axis]]) for axis in (across, up))
@@ -62,7 +62,8 @@ def _rays(geometry: VolumeGeometry, grid: VolumeGrid | None) -> tuple[NDArray, N
     return ends - 1.5 * reach * unit, ends + 1.5 * reach * unit
 
 
-def _draw_views(axes: Axes, starts: NDArray, ends: NDArray, across: int, up: int, diverging: bool) -> None:
+def _draw_views(axes: Axes, starts: NDArray, ends: NDArray, side: tuple[int, int], diverging: bool) -> None:
+    across, up = side
     step = max(1, len(ends) // _MOST_DRAWN)
     for end in ends[::step]:
         outline = end[[0, 1, 2, 3, 0]]

@@ -1,1 +1,1 @@
-"""One module a file format, and the one that tells them apart."""
+"""One module a file format, those of scanners and HDF5 of other programs in folders of their own; `detect` tells them apart."""

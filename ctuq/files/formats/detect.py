@@ -8,11 +8,10 @@ import h5py
 
 from ctuq import records
 from ctuq.errors import InputError
-from ctuq.files.formats import cil, exchange, nikon, nxfile, nxtomo, parts, skyscan, zeiss
 from ctuq.files.formats.arrays import read_npz
-from ctuq.files.formats.edf import edf_files, is_edf, read_edf
-from ctuq.files.formats.hdf5 import check_hdf5
-from ctuq.files.formats.layout import read_layout, with_parts
+from ctuq.files.formats.hdf5 import cil, exchange, nxfile, nxtomo, parts
+from ctuq.files.formats.hdf5.layout import read_layout, with_parts
+from ctuq.files.formats.hdf5.reach import check_hdf5
 from ctuq.files.formats.matlab import read_matlab
 from ctuq.files.formats.mrc import is_mrc, read_mrc
 from ctuq.files.formats.ownscan import raw_of_scan, read_scan
@@ -20,6 +19,8 @@ from ctuq.files.formats.ownvolume import KIND as VOLUME
 from ctuq.files.formats.ownvolume import read_own_row
 from ctuq.files.formats.pictures import read_pictures
 from ctuq.files.formats.raw import Pictures, Raw
+from ctuq.files.formats.scanners import nikon, skyscan, zeiss
+from ctuq.files.formats.scanners.edf import edf_files, is_edf, read_edf
 from ctuq.files.formats.sidefile import beside
 from ctuq.files.formats.sound import checked
 from ctuq.guard import reading

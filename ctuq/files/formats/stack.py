@@ -4,9 +4,9 @@ from pathlib import Path
 
 from numpy.typing import NDArray
 
-from ctuq.files.formats.edf import is_edf, load_edf
 from ctuq.files.formats.mrc import is_mrc, load_mrc
 from ctuq.files.formats.pictures import load_pictures
+from ctuq.files.formats.scanners.edf import is_edf, load_edf
 
 
 def load_stack(path: Path) -> NDArray:

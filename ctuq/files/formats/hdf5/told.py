@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.angles import angles_of
-from ctuq.files.formats import parts
+from ctuq.files.formats.hdf5 import parts
 from ctuq.files.formats.raw import Raw
 from ctuq.files.units import millimetres
 from ctuq.memory import require_room

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.formats import parts
 from ctuq.files.formats.cone import fan_row, tilted
+from ctuq.files.formats.hdf5 import parts
+from ctuq.files.formats.hdf5.told import numbers_of
 from ctuq.files.formats.raw import Raw
-from ctuq.files.formats.told import numbers_of
 from ctuq.memory import require_room
 
 _ENTRY = "entry1/tomo_entry"

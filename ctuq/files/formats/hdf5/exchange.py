@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.formats import parts
+from ctuq.files.formats.hdf5 import parts
+from ctuq.files.formats.hdf5.told import Told, first_of, needed_of, number_of, raw_of, stack_of, text_of, with_gaps, words_of
 from ctuq.files.formats.raw import Raw, middle_row
-from ctuq.files.formats.told import Told, first_of, needed_of, number_of, raw_of, stack_of, text_of, with_gaps, words_of
 from ctuq.memory import require_room
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ctuq.errors import InputError
 from ctuq.files.formats.cone import fan_row, tilted
 from ctuq.files.formats.raw import Raw
-from ctuq.files.formats.series import left_out, numbered, picture_rows, picture_shape
+from ctuq.files.formats.scanners.series import left_out, numbered, picture_rows, picture_shape
 from ctuq.files.formats.sidefile import SideFile, beside, decoded, last_name, read_sidefile, the_one
 
 SUFFIX = ".xtekct"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from ctuq.errors import InputError
-from ctuq.files.formats import parts
+from ctuq.files.formats.hdf5 import parts
 
 
 def test_a_compressed_dataset_names_the_filter_that_is_missing(tmp_path, monkeypatch):

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.formats import parts
-from ctuq.files.formats.raw import OTHER, Raw, middle_row
-from ctuq.files.formats.told import (
+from ctuq.files.formats.hdf5 import parts
+from ctuq.files.formats.hdf5.told import (
     Told,
     first_of,
     flag_of,
@@ -32,6 +31,7 @@ from ctuq.files.formats.told import (
     with_gaps,
     words_of,
 )
+from ctuq.files.formats.raw import OTHER, Raw, middle_row
 
 _SAME_BEAM = 1.005
 _FLAT, _DARK, _ALIGNMENT = 1, 2, -1

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.angles import angles_of, degrees_in
-from ctuq.files.formats import parts
-from ctuq.files.formats.hdf5 import check_hdf5
+from ctuq.files.formats.hdf5 import parts
+from ctuq.files.formats.hdf5.reach import check_hdf5
+from ctuq.files.formats.hdf5.told import unit_of
 from ctuq.files.formats.places import Layout, Place
 from ctuq.files.formats.raw import Raw, middle_row
-from ctuq.files.formats.told import unit_of
 from ctuq.memory import require_room
 
 _VIEW, _FLAT, _DARK = 0, 1, 2

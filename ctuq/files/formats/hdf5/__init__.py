@@ -1,0 +1,1 @@
+"""HDF5 of other programs: its layouts, and what all of them share."""

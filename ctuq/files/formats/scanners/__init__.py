@@ -1,0 +1,1 @@
+"""What scanners write: pictures beside a text file, and files of their own kind."""
