@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ctuq.errors import InputError
-from ctuq.files.assemble import assemble
+from ctuq.files.assemble import Assembled, assemble
 from ctuq.files.axis import placed_axis, unsaid_axis, wants_search
 from ctuq.files.formats.detect import file_hash, is_own_scan, read_raw
 from ctuq.files.formats.raw import OTHER, START, Raw
@@ -127,7 +127,7 @@ def _together(found: Sequence[tuple[Path, Raw]], axis_column: float | None) -> S
     scans = []
     for path, raw in found:
         with reading(path, "a scan"):
-            scans.append(_without_lost_views(row_scan(raw, path, file_hash(path), axis_column)))
+            scans.append(_without_lost_views(row_of(raw, path, file_hash(path), axis_column).scan))
     return scans[0] if len(scans) == 1 else merged(scans)
 
 
@@ -213,14 +213,15 @@ def _loaded(path: Path, geometry: PathLike | None, row: int | None, base: Sideca
     return checked(overridden(raw, told(base)), path)
 
 
-def row_scan(raw: Raw, path: Path, sha256: str, axis_column: float | None) -> Scan:
+def row_of(raw: Raw, path: Path, sha256: str, axis_column: float | None) -> Assembled:
     """The scan of one row, with the rotation axis at this column if it is given."""
     if axis_column is None:
-        return assemble(raw, str(path), sha256).scan
+        return assemble(raw, str(path), sha256)
     if raw.whole is not None:
-        return centred(raw.whole, axis_column, f"rotation axis set to column {axis_column:g}")
+        moved = centred(raw.whole, axis_column, f"rotation axis set to column {axis_column:g}")
+        return replace(assemble(raw, str(path), sha256), scan=moved)
     fields = {key: value for key, value in raw.fields.items() if key not in (START, OTHER, "axis_offset", "detector_offset")}
-    return assemble(replace(raw, fields={**fields, "axis_column": float(axis_column)}), str(path), sha256).scan
+    return assemble(replace(raw, fields={**fields, "axis_column": float(axis_column)}), str(path), sha256)
 
 
 def _beside(path: Path) -> Path | None:

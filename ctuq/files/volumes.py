@@ -1,6 +1,5 @@
 """Read scans of volumes: all detector rows of a file, each as `ctuq.read` reads one."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +7,15 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from ctuq import records
 from ctuq.errors import InputError
+from ctuq.files.assemble import Assembled
 from ctuq.files.formats.detect import file_hash
 from ctuq.files.formats.ownvolume import KIND, read_volume_scan
 from ctuq.files.formats.raw import TURNS, Raw
-from ctuq.files.reading import PathLike, opened, resolve, row_scan, scan_of
+from ctuq.files.reading import PathLike, opened, resolve, row_of, scan_of
 from ctuq.guard import reading
 from ctuq.memory import require_room
 from ctuq.tomo.axis import axis_column as column_of_axis
@@ -23,7 +24,9 @@ from ctuq.tomo.scan import Scan
 from ctuq.tomo.space import ConeBeam, Parallel3D
 from ctuq.tomo.volume_scan import VolumeScan
 
-_log = logging.getLogger(__name__)
+# Sentences of a row that do not hold for all of them.
+_OF_ONE_ROW = ("--volume", " is read as a fan", " bad rays of ")
+_MOST_TOLD = 3
 _UNSEALED = "The file was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its values."
 
 
@@ -95,27 +98,52 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None) -> VolumeScan:
     require_room((first.rows, views, columns), 8, f"The rows of '{path}'", "save fewer views or bin the detector", copies=3)
     sha = middle.provenance.sha256 or file_hash(path)
     whole = middle_raw.whole is not None
-    scans = [row_scan(raw_of(row), path, sha, None if whole else column) for row in range(first.rows)]
+    rows = [row_of(raw_of(row), path, sha, None if whole else column) for row in range(first.rows)]
+    scans = [row.scan for row in rows]
     kept = _kept_views(scans, path)
     upwards = bool(middle_raw.fields.get("rows_upwards", False))
-    scans = scans if upwards else scans[::-1]
-    weights = None
-    if any(scan.weights is not None for scan in scans):
-        weights = np.stack([np.ones_like(s.projections) if s.weights is None else s.weights for s in scans])[:, kept]
+    rows = rows if upwards else rows[::-1]
     lost = int((~kept).sum())
     beam = replace(middle.geometry, angles=scans[0].geometry.angles[kept])
     told = middle.provenance.then(f"{first.rows} detector rows read").warned(
         *_assumed(middle_raw, first.rows, upwards),
+        *_of_other_rows(scans, middle),
         *((f"{lost} of {len(kept)} views hold no ray that counts and are left out.",) if lost else ()),
     )
     # What the middle row says of itself as one of many is not so here.
-    apart = tuple(text for text in told.warnings if "--volume" not in text and " is read as a fan" not in text)
+    apart = tuple(text for text in told.warnings if not any(words in text for words in _OF_ONE_ROW))
     told = replace(told, warnings=apart)
-    projections = np.stack([scan.projections for scan in scans])[:, kept]
-    return VolumeScan(projections, _in_space(beam, middle_raw, first.rows, upwards), weights, provenance=told)
+    projections = np.stack([row.scan.projections for row in rows])[:, kept]
+    return VolumeScan(projections, _in_space(beam, middle_raw, first.rows, upwards), _weights(rows, kept), provenance=told)
 
 
-def _kept_views(scans: Sequence[Scan], path: Path) -> np.ndarray:
+def _weights(rows: Sequence[Assembled], kept: NDArray[np.bool_]) -> NDArray[np.float32] | None:
+    """Weights of all rows in one unit, mean 1 over the rays that count: each row's are in one of its own."""
+    if all(row.scan.weights is None for row in rows):
+        return None
+    own = [np.ones_like(row.scan.projections) if row.scan.weights is None else row.scan.weights for row in rows]
+    weights = np.stack([row.unit * weights for row, weights in zip(rows, own, strict=True)])[:, kept]
+    return (weights / weights[weights > 0].mean()).astype(np.float32)
+
+
+def _of_other_rows(scans: Sequence[Scan], middle: Scan) -> tuple[str, ...]:
+    """What rows (as stored) warn of that the middle one does not, a few of these sentences, and all rays that do not count."""
+    told, total = [], sum(scan.projections.size for scan in scans)
+    lost = sum(int((scan.weights == 0).sum()) for scan in scans if scan.weights is not None)
+    if lost:
+        told.append(f"{lost} of {total} rays in all rows are missing or were repaired and count for nothing (weight 0).")
+    others: dict[str, int] = {}
+    for row, scan in enumerate(scans):
+        for text in scan.warnings:
+            if text not in middle.warnings and not any(words in text for words in _OF_ONE_ROW):
+                others.setdefault(text, row)
+    told += [f"In row {row}: {text}" for text, row in list(others.items())[:_MOST_TOLD]]
+    if len(others) > _MOST_TOLD:
+        told.append(f"Rows warn of {len(others) - _MOST_TOLD} things more; each tells its own ('row' in a geometry file).")
+    return tuple(told)
+
+
+def _kept_views(scans: Sequence[Scan], path: Path) -> NDArray[np.bool_]:
     """Views that have a ray that counts in some row."""
     shapes = {scan.projections.shape for scan in scans}
     if len(shapes) > 1:

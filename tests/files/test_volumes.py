@@ -64,7 +64,8 @@ def test_all_rows_of_our_nxtomo_are_read_from_below(tmp_path, kind):
     write_nxtomo([Scan(row, plane, weights=row + 1) for row in VALUES], tmp_path / "scan.nx")
     scan = read_volume(tmp_path / "scan.nx")
     np.testing.assert_allclose(scan.projections, VALUES[::-1], atol=1e-6)
-    np.testing.assert_allclose(scan.weights, VALUES[::-1] + 1, atol=1e-6)
+    expected = (VALUES[::-1] + 1) / (VALUES + 1).mean()
+    np.testing.assert_allclose(scan.weights, expected, rtol=1e-5)
     assert scan.geometry.plane == plane
     assert type(scan.geometry) is (ConeBeam if kind == "fan" else Parallel3D)
     assert any("middle row" in text for text in scan.warnings) == (kind == "fan")
@@ -96,11 +97,28 @@ def test_counts_of_another_programs_nxtomo_become_line_integrals_row_by_row(tmp_
     (tmp_path / "scan.yaml").write_text("axis_column: 4\nmiddle_row: 1\n")
     scan = read_volume(tmp_path / "scan.nx")
     np.testing.assert_allclose(scan.projections, y.transpose(1, 0, 2)[::-1], atol=1e-5)
+    # A row of a brighter beam counts for more: weights go with the counts, smoothed along the columns.
+    expected = (beam[0] * np.exp(-y)).transpose(1, 0, 2)[::-1]
+    np.testing.assert_allclose(scan.weights, expected / expected.mean(), rtol=0.2)
+    assert np.corrcoef(scan.weights.mean((1, 2)), expected.mean((1, 2)))[0, 1] > 0.99
     geometry = scan.geometry
     assert (geometry.source_to_axis, geometry.source_to_detector) == pytest.approx((40.0, 100.0))
     assert geometry.row_pixel == pytest.approx(0.4)
     # Row 1 of seven from above is two rows above the middle: the detector's centre lies 0.8 mm below the plane.
     assert geometry.row_offset == pytest.approx(-0.8)
+
+
+def test_rays_that_are_missing_in_any_row_are_told_and_count_for_nothing(tmp_path):
+    y = 0.5 + 0.3 * np.sin(np.arange(9) / 3 + np.arange(12)[:, None, None] / 2 + np.arange(7)[None, :, None])
+    beam = 1000.0 + np.zeros((2, 7, 9))
+    counts = beam[0] * np.exp(-y)
+    counts[4, 6, 3] = counts[5, 0, 2:4] = 0
+    foreign_nxtomo(tmp_path / "scan.nx", counts, beam, y_pixel=0.4e-3)
+    (tmp_path / "scan.yaml").write_text("axis_column: 4\n")
+    scan = read_volume(tmp_path / "scan.nx")
+    assert (scan.weights == 0).sum() == 3
+    assert scan.weights[0, 4, 3] == 0  # row 6 from above is the lowest
+    assert any(text.startswith("3 of 756 rays") for text in scan.warnings)
 
 
 def test_a_tiff_stack_with_a_geometry_file_is_read_whole_with_its_turns(tmp_path):
