@@ -3,13 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import Geometry, VolumeGrid
+from ctuq.tomo.space import VolumeGeometry
+
+_Taken = TypeVar("_Taken", bound=Geometry | VolumeGeometry)
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,59 @@ class Provenance:
 
 
 @dataclass(frozen=True, eq=False)
-class Scan:
+class Views(Generic[_Taken]):
+    """What scans of images and of volumes have in common; the fields are theirs, and described there."""
+
+    projections: NDArray[np.float32]
+    geometry: _Taken
+    weights: NDArray[np.float32] | None = None
+    truth: NDArray[np.float32] | None = None
+    grid: VolumeGrid | None = None
+    provenance: Provenance = field(default_factory=Provenance)
+
+    def __post_init__(self):
+        _own_arrays(self, self.geometry.shape)
+
+    @property
+    def n_angles(self) -> int:
+        """Number of views."""
+        return self.projections.shape[-2]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was assumed, repaired, searched for or left out, one sentence each; see `Provenance`."""
+        return self.provenance.warnings
+
+    def warned(self, *sentences: str) -> Self:
+        """The same scan with more warnings: say with the number what was done, and what to give if it is wrong."""
+        return replace(self, provenance=self.provenance.warned(*sentences))
+
+    def select(self, indices: Sequence[int] | NDArray) -> Self:
+        """The scan of the chosen views, in the order given.
+
+        Raises
+        ------
+        InputError
+            If no view is chosen, or one is chosen that does not exist.
+        """
+        chosen = _chosen_views(indices, self.n_angles)
+        return replace(
+            self,
+            projections=self.projections[..., chosen, :],
+            weights=None if self.weights is None else self.weights[..., chosen, :],
+            geometry=self.geometry.subset(chosen),
+            provenance=self.provenance.then(f"{chosen.size} of {self.n_angles} views selected"),
+        )
+
+    def every(self, step: int) -> Self:
+        """Every ``step``-th view, from the first."""
+        if step < 1:
+            raise InputError(f"'every' takes a positive whole number, got {step}.")
+        return self.select(np.arange(0, self.n_angles, step))
+
+
+@dataclass(frozen=True, eq=False)
+class Scan(Views[Geometry]):
     """Log-corrected projections with their geometry.
 
     Parameters
@@ -72,52 +127,7 @@ class Scan:
         If shapes disagree, or projections or weights hold NaN, inf or (weights) negative numbers.
     """
 
-    projections: NDArray[np.float32]
     geometry: Geometry
-    weights: NDArray[np.float32] | None = None
-    truth: NDArray[np.float32] | None = None
-    grid: VolumeGrid | None = None
-    provenance: Provenance = Provenance()
-
-    def __post_init__(self):
-        own_arrays(self, self.geometry.shape)
-
-    @property
-    def n_angles(self) -> int:
-        """Number of views."""
-        return len(self.geometry.angles)
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was assumed, repaired, searched for or left out, one sentence each; see `Provenance`."""
-        return self.provenance.warnings
-
-    def warned(self, *sentences: str) -> "Scan":
-        """The same scan with more warnings: say with the number what was done, and what to give if it is wrong."""
-        return replace(self, provenance=self.provenance.warned(*sentences))
-
-    def select(self, indices: Sequence[int] | NDArray) -> "Scan":
-        """The scan of the chosen views, in the order given.
-
-        Raises
-        ------
-        InputError
-            If no view is chosen, or one is chosen that does not exist.
-        """
-        chosen = chosen_views(indices, self.n_angles)
-        return replace(
-            self,
-            projections=self.projections[chosen],
-            weights=None if self.weights is None else self.weights[chosen],
-            geometry=self.geometry.subset(chosen),
-            provenance=self.provenance.then(f"{chosen.size} of {self.n_angles} views selected"),
-        )
-
-    def every(self, step: int) -> "Scan":
-        """Every ``step``-th view, from the first."""
-        if step < 1:
-            raise InputError(f"'every' takes a positive whole number, got {step}.")
-        return self.select(np.arange(0, self.n_angles, step))
 
     def binned(self, factor: int) -> "Scan":
         """The scan with ``factor`` neighbouring columns averaged, weighted by their precision.
@@ -154,7 +164,7 @@ def binned_rays(projections: NDArray, weights: NDArray | None, factor: int) -> t
     return np.where(binned > 0, weighted, values.mean(axis=2)), binned
 
 
-def chosen_views(indices: Sequence[int] | NDArray, count: int) -> NDArray[np.int64]:
+def _chosen_views(indices: Sequence[int] | NDArray, count: int) -> NDArray[np.int64]:
     """Numbers of views, of ``count`` that there are.
 
     Raises
@@ -170,7 +180,7 @@ def chosen_views(indices: Sequence[int] | NDArray, count: int) -> NDArray[np.int
     return chosen
 
 
-def own_arrays(scan: Any, shape: tuple[int, ...]) -> None:
+def _own_arrays(scan: Any, shape: tuple[int, ...]) -> None:
     """Make the arrays of a scan, of this shape, its own: float32, checked, and never to be changed.
 
     Raises
