@@ -1,5 +1,7 @@
 """Orthonormal rows in place: of a thousand vectors as long as a network's weights, no second copy fits beside the first."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,7 @@ def orthonormalise_(rows: Tensor, *, beside: Tensor | None = None) -> Tensor:
     Where the rows are so near to dependent that the second factor is not near the identity, reflections take over; they
     complete the basis with directions of their own.
     """
+    fault, deviation = torch.ones(()), math.inf
     for _ in range(2):
         if beside is not None:
             rows.addmm_(rows @ beside.T, beside, alpha=-1)
