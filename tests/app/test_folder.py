@@ -16,6 +16,12 @@ from ctuq.locks import locked
 from ctuq.uncertainty.result import Result
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """They take most of a run by a classical method, and are no matter here."""
+    monkeypatch.setattr(commands, "draw_all", lambda result: {"geometry": b"a picture"})
+
+
 @pytest.fixture(scope="module")
 def scan_file(scan, tmp_path_factory):
     path = tmp_path_factory.mktemp("scans") / "scan.h5"
