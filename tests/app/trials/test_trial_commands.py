@@ -26,6 +26,14 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    """Figures have tests of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "png_bytes", lambda figure: b"a picture")
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Trials of two small phantoms."""
@@ -62,8 +70,7 @@ def test_another_design_joins_the_folder_and_what_is_there_is_not_run_again(fold
     assert {row["strategy"] for row in rows(folder / "comparison.csv")} > {"eig matern", "eig isotropic, batch 2"}
 
 
-def test_compare_writes_the_same_table_elsewhere(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(commands, "png_bytes", lambda figure: b"a picture")
+def test_compare_writes_the_same_table_elsewhere(folder, tmp_path):
     assert typed(Compare, folder, "-o", tmp_path / "out") == 0
     assert typed(Compare, folder) == 0
     assert (tmp_path / "out" / "comparison.csv").read_bytes() == (folder / "comparison.csv").read_bytes()
