@@ -13,17 +13,20 @@ import torch
 from torch import Tensor
 
 from ctuq.laplace.system.problem import Point, System, plus_identity
-from ctuq.linops.basic import Diagonal, Symmetric
+from ctuq.linops.basic import Symmetric
+from ctuq.linops.block_cg import BlockCG
 from ctuq.linops.gaussian import FactorInPlace, stable_cholesky
 from ctuq.linops.operator import LinearOperator, Space
-from ctuq.linops.solve import CG, Solution
+from ctuq.linops.solve import Solution
 from ctuq.linops.sparse import SparseRows
 from ctuq.stages import Stages, name_of
 from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.route import noise_route
 
 _BATCH = 64
-_ROUGH, _RTOL = 1e-4, 1e-7
+_ROUGH, _RTOL = 1e-4, 1e-6
+# Of what the difference of two large terms has lost.
+_AGAIN = 1e-3
 _STEPS, _ROUNDS = 500, 6
 
 
@@ -67,7 +70,7 @@ class SolvedRays:
         if self.noise.factor is not None:
             return value
         K = plus_identity(self.system.dual_gram())
-        return value + self._woodbury(b - K(value))
+        return value + self._woodbury(b - K(value), _AGAIN)
 
     def __call__(self, K: LinearOperator, b: Tensor, *, start: Tensor | None = None) -> Solution:
         """`solve` with its residual."""
@@ -84,8 +87,8 @@ class SolvedRays:
             out[part] = self.solve(unit)[:, rows]
         return (out + out.T) / 2
 
-    def _woodbury(self, b: Tensor) -> Tensor:
-        first = self.noise(b)
+    def _woodbury(self, b: Tensor, rtol: float = _RTOL) -> Tensor:
+        first = self.noise(b, rtol)
         return first - ((first @ self._seen) @ self.Z) @ self.W.T
 
     @cached_property
@@ -94,7 +97,7 @@ class SolvedRays:
 
 
 class NoiseSolve:
-    """``N^-1`` with ``N = I + b diag(v) b^T``: by Cholesky; or by Cholesky or CG in float32, refined by residuals in float64.
+    """``N^-1`` with ``N = I + b diag(v) b^T``: by Cholesky; or by Cholesky or block CG in float32, refined by residuals in float64.
 
     The factor is of N, or of ``Q = I + V^1/2 b^T b V^1/2`` where pixels are fewer: ``N^-1 = I - b V^1/2 Q^-1 V^1/2 b^T``.
     Where N is solved for a thousand times and more, a factor is cheaper than CG: at 7,800 rays of the
@@ -123,10 +126,10 @@ class NoiseSolve:
         narrow = FactorInPlace.of(self._gram(torch.float32)) if noise_by == "float32" else None
         self._correct = self._by_conjugate_gradients() if narrow is None else self._by_factor(narrow)
 
-    def _by_factor(self, narrow: FactorInPlace) -> Callable[[Tensor], Tensor]:
+    def _by_factor(self, narrow: FactorInPlace) -> Callable[[Tensor, float], Tensor]:
         matrix, root, size = self._matrix, self._root.float(), self._v.sqrt().float()
 
-        def roughly(b: Tensor) -> Tensor:
+        def roughly(b: Tensor, _rtol: float) -> Tensor:
             if not self.over_pixels:
                 return narrow.solve(b.float()).double()
             seen = narrow.solve(size * matrix.fast_transposed(b.float() / root))
@@ -134,22 +137,19 @@ class NoiseSolve:
 
         return roughly
 
-    def _by_conjugate_gradients(self) -> Callable[[Tensor], Tensor]:
+    def _by_conjugate_gradients(self) -> Callable[[Tensor, float], Tensor]:
         matrix, v, root = self._matrix, self._v.float(), self._root.float()
-        space = Space((matrix.shape[0],), torch.float64, matrix.device)
 
         def roughly(x: Tensor) -> Tensor:
-            back = matrix.fast_transposed(x.float() / root)
-            return x + (matrix.fast(v * back) / root).double()
+            return x + matrix.fast(v * matrix.fast_transposed(x / root)) / root
 
-        diagonal = 1 + matrix.squares(self._v) / self._root.square()
-        N, cg = Symmetric(roughly, space), CG(_ROUGH, _STEPS, Diagonal(1 / diagonal, space))
+        N = Symmetric(roughly, Space((matrix.shape[0],), torch.float32, matrix.device))
 
-        def solve(b: Tensor) -> Tensor:
+        def solve(b: Tensor, rtol: float) -> Tensor:
             with warnings.catch_warnings():
                 # What float32 leaves is the next round's right-hand side.
-                warnings.filterwarnings("ignore", "CG reached")
-                return cg(N, b).value
+                warnings.filterwarnings("ignore", "Block CG reached")
+                return BlockCG(rtol, _STEPS)(N, b).value
 
         return solve
 
@@ -169,8 +169,8 @@ class NoiseSolve:
         parts = [self._matrix(self._v * self._matrix.transposed(p / self._root)) / self._root for p in x.split(_BATCH)]
         return x + torch.cat(parts)
 
-    def __call__(self, b: Tensor) -> Tensor:
-        """``N^-1 b`` for each row of (k, m)."""
+    def __call__(self, b: Tensor, rtol: float = _RTOL) -> Tensor:
+        """``N^-1 b`` for each row of (k, m), to a relative residual where there is no factor in float64."""
         if self._trivial:
             return b
         if self.factor is not None and self.over_pixels:
@@ -179,20 +179,19 @@ class NoiseSolve:
             return b - self._matrix(size * seen) / self._root
         if self.factor is not None:
             return torch.cholesky_solve(b.T, self.factor).T
-        return torch.cat([self._kept(part) for part in b.split(_BATCH)])
+        return torch.cat([self._kept(part, rtol) for part in b.split(_BATCH)])
 
-    def _kept(self, b: Tensor) -> Tensor:
-        return self._stages.once(f"solve {name_of(b, self._v, self._root)}", lambda: self._refined(b)).to(b.device)
+    def _kept(self, b: Tensor, rtol: float) -> Tensor:
+        return self._stages.once(f"solve {name_of(b, self._v, self._root)}", lambda: self._refined(b, rtol)).to(b.device)
 
-    def _refined(self, b: Tensor) -> Tensor:
+    def _refined(self, b: Tensor, rtol: float) -> Tensor:
         value, left = torch.zeros_like(b), b
-        goal = _RTOL * b.norm(dim=1)
+        size = b.norm(dim=1).clamp(min=torch.finfo(b.dtype).tiny)
         for _ in range(_ROUNDS):
-            value = value + self._correct(left)
+            worst = float((left.norm(dim=1) / size).max())
+            if worst <= rtol:
+                return value
+            value = value + self._correct(left, max(_ROUGH, 0.5 * rtol / worst))
             left = b - self.times(value)
-            if bool((left.norm(dim=1) <= goal).all()):
-                break
-        else:
-            worst = float((left.norm(dim=1) / b.norm(dim=1).clamp(min=1e-300)).max())
-            warnings.warn(f"Noise and floors were solved to a residual of {worst:.1e}, not {_RTOL:.0e}.", stacklevel=2)
+        warnings.warn(f"Noise and floors were solved to a residual of {worst:.1e}, not {rtol:.0e}.", stacklevel=2)
         return value

@@ -26,7 +26,7 @@ from ctuq.uncertainty.predict import predict_views
 from experiments.unseen_views import load
 
 OUTPUT = Path(__file__).resolve().parents[2] / "figures" / "jobs.csv"
-# Scan, pixels, every so many views; and what was asked for: minutes, GiB.
+# Scan, pixels, every so many views; and what was asked for, if anything: minutes, GiB.
 JOBS = {
     "walnut-64": ("walnut", 64, 4, 1.0, 1.0),
     "walnut-96": ("walnut", 96, 4, 2.0, 3.0),
@@ -37,6 +37,7 @@ JOBS = {
     "ta-128-all": ("ta", 128, 1, 12.0, 6.0),
     "walnut-256": ("walnut", 256, 4, 15.0, 5.0),
     "ta-512": ("ta", 512, 8, 60.0, 8.0),
+    "ta-256-all": ("ta", 256, 1, float("nan"), float("nan")),
 }
 
 

@@ -6,6 +6,7 @@ import torch
 from ctuq.errors import CtuqError, InputError, ResourceError
 from ctuq.linops import LinearOperator, Space, memory
 from ctuq.linops.basic import Cast, Dense, Diagonal
+from ctuq.linops.block_cg import BlockCG
 from ctuq.linops.solve import CG, Cholesky
 
 DOUBLE = torch.float64
@@ -42,7 +43,7 @@ class Counted(LinearOperator):
         return self._apply(y)
 
 
-@pytest.mark.parametrize(("solver", "rtol"), [(Cholesky(), 1e-12), (CG(rtol=1e-10), 1e-8)])
+@pytest.mark.parametrize(("solver", "rtol"), [(Cholesky(), 1e-12), (CG(rtol=1e-10), 1e-8), (BlockCG(rtol=1e-10), 1e-8)])
 def test_solutions_are_those_of_a_dense_solve(solver, rtol):
     K, b = matrix(0, 2), normal(3, N)
     found = solver(Dense(K), b)
@@ -50,7 +51,7 @@ def test_solutions_are_those_of_a_dense_solve(solver, rtol):
     assert found.converged
 
 
-@pytest.mark.parametrize("solver", [Cholesky(), CG(rtol=1e-6)])
+@pytest.mark.parametrize("solver", [Cholesky(), CG(rtol=1e-6), BlockCG(rtol=1e-6)])
 def test_vectors_keep_the_shape_of_the_operator(solver):
     space = Space((5, 4, 3), DOUBLE)
     K, b = matrix(0, 2), normal(2, 5, 4, 3)
@@ -186,3 +187,36 @@ def test_a_dense_solve_that_does_not_fit_is_refused_before_any_product(monkeypat
     with pytest.raises(ResourceError, match="60 unknowns"):
         Cholesky()(counted, normal(1, N))
     assert counted.sizes == []
+
+
+def test_right_hand_sides_together_take_fewer_steps_than_each_alone():
+    K, b = Dense(matrix(0, 4)), normal(10, N)
+    alone, together = CG(rtol=1e-6)(K, b), BlockCG(rtol=1e-6)(K, b)
+    assert together.steps <= N // 10 + 2 < alone.steps
+    assert float(together.residual.max()) <= 1e-6
+
+
+def test_a_block_may_have_zero_equal_and_many_right_hand_sides():
+    K, few = matrix(0, 3), normal(3, N)
+    b = torch.cat([torch.zeros(1, N, dtype=DOUBLE), few, few, 2 * few[:1] + few[1:2]])
+    found = BlockCG(rtol=1e-9)(Dense(K), b)
+    assert found.converged
+    assert bool((found.value[0] == 0).all())
+    torch.testing.assert_close(found.value[1:4], found.value[4:7])
+    many = normal(2 * N, N)
+    assert float(true_residual(K, BlockCG(rtol=1e-9)(Dense(K), many).value, many).max()) < 1e-8
+
+
+def test_a_block_starts_from_what_is_known():
+    K, b = matrix(0, 3), normal(4, N)
+    solved = torch.linalg.solve(K, b.T).T
+    assert BlockCG(rtol=1e-8)(Dense(K), b, start=solved).steps == 0
+    assert BlockCG(rtol=1e-8)(Dense(K), b, start=solved + 1e-6 * b).steps > 0
+
+
+def test_a_block_in_float32_says_what_it_reached():
+    K, b = Dense(matrix(0, 5, torch.float32), Space((N,), torch.float32), Space((N,), torch.float32)), normal(4, N)
+    with pytest.warns(UserWarning, match="Block CG reached"):
+        found = BlockCG(rtol=1e-12, max_steps=200)(K, b)
+    assert not found.converged
+    assert float(found.residual.max()) < 1e-1
