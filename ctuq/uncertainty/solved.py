@@ -97,7 +97,7 @@ class SolvedRays:
 
 
 class NoiseSolve:
-    """``N^-1`` with ``N = I + b diag(v) b^T``: by Cholesky; or by Cholesky or block CG in float32, refined by residuals in float64.
+    """``N^-1`` with ``N = I + b diag(v) b^T``: by Cholesky; or by Cholesky or block CG in float32, refined in float64.
 
     The factor is of N, or of ``Q = I + V^1/2 b^T b V^1/2`` where pixels are fewer: ``N^-1 = I - b V^1/2 Q^-1 V^1/2 b^T``.
     Where N is solved for a thousand times and more, a factor is cheaper than CG: at 7,800 rays of the
