@@ -22,8 +22,8 @@ _ROWS = 32
 _STEP, _WIDE = 1.15, 2.0
 _EVALUATIONS = 28
 _EM_PRODUCTS = 17 * 1600
-# Of block CG to 1e-6 with the algebra of its blocks, and once more to 1e-3 for each ray that is left out (ta at 256 x 256).
-_CG_STEPS, _CG_AGAIN = 110, 70
+# Of block CG to 1e-6, with the algebra of its blocks (ta at 256 x 256).
+_CG_STEPS = 110
 # Seconds of a factorisation over one in float64, and rounds of refinement of one in float32.
 _FACTOR = {"float64": 1.0, "float32": 0.5, "cg": 0.0}
 _ROUNDS = 3
@@ -142,11 +142,11 @@ def _conditioned(r: int, route: Route, speeds: Speeds) -> float:
     return made + r * _solve(route, speeds) + 2.0 * route.rays * r * r * speeds.flop
 
 
-def _solve(route: Route, speeds: Speeds, *, again: bool = False) -> float:
-    """Seconds for one right-hand side of noise and floors; ``again`` where that of all is refined."""
+def _solve(route: Route, speeds: Speeds) -> float:
+    """Seconds for one right-hand side of noise and floors."""
     n = min(route.rays, route.pixels)
     if route.noise_by == "cg":
-        return (_CG_STEPS + again * _CG_AGAIN) * speeds.rays
+        return _CG_STEPS * speeds.rays
     if route.noise_by == "float32":
         return _ROUNDS * (2 * speeds.rays + n * n * speeds.flop)
     return 2 * speeds.rays + 2.0 * n * n * speeds.flop
@@ -155,7 +155,7 @@ def _solve(route: Route, speeds: Speeds, *, again: bool = False) -> float:
 def _held(route: Route, speeds: Speeds, r: int) -> float:
     """Leave-one-angle-out, and the held-out rays' variances."""
     left = (route.rays - route.fitted) + min(route.rays, 512 if route.noise_by == "cg" else 2048)
-    return left * (_solve(route, speeds, again=True) + 4.0 * route.rays * r * speeds.flop)
+    return left * (_solve(route, speeds) + 4.0 * route.rays * r * speeds.flop)
 
 
 def _std(route: Route, speeds: Speeds, r: int) -> float:

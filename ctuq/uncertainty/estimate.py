@@ -17,6 +17,7 @@ from ctuq.scores.gaussian import gaussian_scores
 from ctuq.stages import Stages, name_of
 from ctuq.uncertainty.calibration import Scales, learn_scales
 from ctuq.uncertainty.contents import Calibration
+from ctuq.uncertainty.left_out import LeftOut
 from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.prior import FLOORS, ImagePrior
@@ -230,19 +231,19 @@ def named(prior: ImagePrior, psi: Tensor) -> dict[str, float]:
 def _calibrate(given: SolvedRays, y: Tensor, held_out: NDArray[np.int64], unseen: Tensor) -> tuple[Scales, Calibration, Tensor]:
     """Scales from the held-out rays, the record of it, and what these rays add to the image.
 
-    The covariance T of the held-out rays given the fitted ones, noise included, is the inverse of their block of the inverse of
-    all rays' covariance: one conditioning serves calibration and posterior.
+    One conditioning on all rays serves calibration and posterior: see `ctuq.uncertainty.left_out`.
     """
     model, new = given.model, unseen.nonzero()[:, 0]
     sigma2, precision = float(given.system.point.sigma2), model.precision[new]
-    T = torch.linalg.inv(given.block(new))
+    left = LeftOut.of(given, new)
+    T = left.covariance()
     measured = y.reshape(-1)[model.rays[new]].double()
     predicted = model.features.matrix.rows(new)(model.image.reshape(1, -1).double())[0] / precision.sqrt()
     residual, noise = measured - predicted, sigma2 / precision
     signal = (T.diagonal() - 1).clamp(min=0) * noise
     columns = _Columns(model, new, held_out)
     scales = learn_scales(*(columns(values) for values in (residual, signal, noise)))
-    correction = _correction(given, new, T, residual / noise.sqrt(), scales)
+    correction = _correction(left, T, residual / noise.sqrt(), scales)
     raw, calibrated = signal + noise, scales.image * signal + scales.noise * noise
     calibration = Calibration(
         views=tuple(int(v) for v in held_out),
@@ -259,18 +260,15 @@ def _calibrate(given: SolvedRays, y: Tensor, held_out: NDArray[np.int64], unseen
     return scales, calibration, correction
 
 
-def _correction(given: SolvedRays, new: Tensor, T: Tensor, residual: Tensor, scales: Scales) -> Tensor:
+def _correction(left: LeftOut, T: Tensor, residual: Tensor, scales: Scales) -> Tensor:
     """Conditional mean of the image's error given the held-out rays' residuals in units of their noise, (y, x), float64.
 
     With the image's covariance P given the fitted rays scaled by a, and the noise by b, it is
-    ``a P b_h^T q`` with ``q = (a (T - I) + b I)^-1 r``; and ``P b_h^T q`` is the prior's covariance of image and rays times
-    ``K^-1`` of the vector that is ``T q`` on the held-out rays and zero elsewhere.
+    ``a P b_h^T q`` with ``q = (a (T - I) + b I)^-1 r``.
     """
     total = scales.image * T
     total.diagonal().add_(scales.noise - scales.image)
-    weights = torch.zeros(1, len(given.model.target), dtype=torch.float64, device=T.device)
-    weights[0, new] = T @ torch.linalg.solve(total, residual)
-    return scales.image * given.model.push(given.system.covariance(given.system.pull(given.solve(weights))))[0]
+    return scales.image * left.images_of(torch.linalg.solve(total, residual)[None])[0]
 
 
 class _Columns:
@@ -302,7 +300,7 @@ def _leave_one_out(given: SolvedRays, dense: bool) -> dict[str, float]:
     residuals, variances = [], []
     for view in views:
         rows = (model.views == view).nonzero()[:, 0]
-        block = torch.linalg.inv(given.block(rows))
+        block = LeftOut.of(given, rows).covariance()
         scale = (given.system.point.sigma2[0].to(weighted) / model.precision[rows]).sqrt()
         residuals.append(scale * (block @ weighted[rows]))
         variances.append(scale.square() * block.diagonal())

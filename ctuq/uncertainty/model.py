@@ -130,10 +130,14 @@ class ImageModel:
 
     def push(self, latent: Tensor) -> Tensor:
         """Images (k, y, x), float64, of latent vectors."""
-        rank, basis = self.factor.rank, self.factor.basis
-        c, pixels = latent[:, :rank], latent[:, rank:].reshape(len(latent), *self.features.slopes.shape)
-        images = c.double() if basis is None else (c.to(basis) @ basis.T).double()
-        return (images + (pixels * self.features.slopes).sum(1)).reshape(len(latent), *self.image.shape)
+        rank = self.factor.rank
+        pixels = (latent[:, rank:].reshape(len(latent), *self.features.slopes.shape) * self.features.slopes).sum(1)
+        return self.images(latent[:, :rank]) + pixels.reshape(len(latent), *self.image.shape)
+
+    def images(self, c: Tensor) -> Tensor:
+        """Images (k, y, x), float64, of the network's coefficients (k, r) alone: ``F c``."""
+        basis = self.factor.basis
+        return (c.double() if basis is None else (c.to(basis) @ basis.T).double()).reshape(len(c), *self.image.shape)
 
 
 def image_model(

@@ -20,7 +20,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ctuq.laplace.system.sampling import Draws, condition
 from ctuq.linops.basic import Symmetric
 from ctuq.linops.gaussian import stable_cholesky
 from ctuq.linops.operator import Space
@@ -142,9 +141,8 @@ class ImagePosterior:
         """``n`` draws of the image minus its mean, (n, y, x), float32."""
         parts = [torch.empty(0, *self.model.image.shape)]
         for start in range(0, n, self._together):
-            draws = Draws.of(self.given.system.problem, min(self._together, n - start), rng=rng)
-            found = condition(self.given.system, draws, self.given, with_mode=False)
-            parts.append(self.model.push(found.samples).float())
+            images, _ = self.given.draws(min(self._together, n - start), rng=rng)
+            parts.append(images.reshape(-1, *self.model.image.shape).float())
         return torch.cat(parts)
 
     def directions(self, rank: int, *, waves: int = 0, rng: torch.Generator) -> Tensor:
@@ -229,11 +227,9 @@ class ImagePosterior:
     def _draws(self) -> list[Tensor]:
         """``b^T delta`` (k, d) of draws ``delta ~ N(0, K^-1)``, in batches."""
         out = []
-        rank, pixels = self.model.factor.rank, len(self._v)
         for start in range(0, DRAWS, self._together):
-            draws = Draws.of(self.given.system.problem, min(self._together, DRAWS - start), rng=self._rng)
-            found = condition(self.given.system, draws, self.given, with_mode=False)
-            out.append(found.pull[:, rank : rank + pixels].float())
+            _, pulled = self.given.draws(min(self._together, DRAWS - start), rng=self._rng)
+            out.append(pulled.float())
         return out
 
 

@@ -18,6 +18,7 @@ from ctuq.recon.holdout import choose_views, split
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.uncertainty.estimate import fit_evidence
 from ctuq.uncertainty.factor import rank_of
+from ctuq.uncertainty.left_out import LeftOut
 from ctuq.uncertainty.model import ImageModel, image_model
 from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.solved import SolvedRays
@@ -182,14 +183,13 @@ def _made(subject: Subject, views: int, place: str) -> Fitted:
 def _of_held_out(model: ImageModel, given: SolvedRays, y: Tensor, held: NDArray[np.int64]) -> dict[str, NDArray]:
     """As `ctuq.uncertainty.estimate` has them, with the whole gain in place of the correction by two scales."""
     new = torch.isin(model.views, torch.as_tensor(held)).nonzero()[:, 0]
-    T = torch.linalg.inv(given.block(new))
+    left = LeftOut.of(given, new)
+    T = left.covariance()
     noise = given.system.point.sigma2[0] / model.precision[new]
     predicted = model.features.matrix.rows(new)(model.image.reshape(1, -1).double())[0] / model.precision[new].sqrt()
     residual = y.reshape(-1)[model.rays[new]].double() - predicted
     signal = (T.diagonal() - 1).clamp(min=0) * noise
-    weights = torch.zeros(len(new), len(model.target), dtype=torch.float64)
-    weights[:, new] = T
-    gain = given.model.push(given.system.covariance(given.system.pull(given.solve(weights)))).flatten(1).T
+    gain = left.images_of(torch.eye(len(new), dtype=torch.float64)).flatten(1).T
     shape = (len(held), -1)
     parts = {"residual": residual, "signal": signal, "noise": noise}
     return {k: v.reshape(shape).numpy() for k, v in parts.items()} | {"total": T.numpy(), "gain": gain.float().numpy()}

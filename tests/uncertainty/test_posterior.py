@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import scipy.stats
 import torch
@@ -8,6 +10,7 @@ from ctuq.linops.sparse import SparseRows
 from ctuq.uncertainty import posterior as module
 from ctuq.uncertainty.factor import PRIORS
 from ctuq.uncertainty.kept import cosine_waves
+from ctuq.uncertainty.left_out import LeftOut
 from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.route import NOISE_BY
 from ctuq.uncertainty.solved import SolvedRays
@@ -146,3 +149,47 @@ def test_rows_of_a_sparse_matrix(rng):
     torch.testing.assert_close(rows.squares(v), dense.square() @ v)
     torch.testing.assert_close(rows.columns(1, 4), dense[:, 1:4].T)
     torch.testing.assert_close(rows.rows(torch.tensor([6, 0])).dense(0, 2), dense[[6, 0]])
+
+
+def strong(model):
+    """A point at which the rays of the network's prior are 10^5 times the noise, as in a real scan of many rays."""
+    point = some_point(model, floors=(1e-10, 1e-4), sigma2=(1e-8,))
+    psi = point.psi.clone()
+    psi[0] += 6
+    return replace(point, psi=psi)
+
+
+@pytest.mark.parametrize("noise_by", NOISE_BY)
+def test_a_prior_of_rays_far_above_the_noise_leaves_draws_as_wide_as_the_covariance(noise_by, make, rng):
+    model = make()
+    point = strong(model)
+    seen, C = model.features.basis, model.prior.mixing(point.psi)
+    assert float((((seen @ C) * seen).sum(1).mean() / point.sigma2).sqrt()) > 1e4
+    assert float(model.features.matrix.squares(model.misfit(point.psi)).max() / point.sigma2) < 1e3
+    exact = posterior_of(model, point, rng).std().flatten()
+    n = 800
+    found = posterior_of(model, point, rng, noise_by).deviations(n, rng=rng).double().flatten(1).square().mean(0).sqrt()
+    # A standard deviation from n draws is off by (2 n)^-1/2, 2.5 %.
+    assert float((found / exact - 1).abs().max()) < 5 / (2 * n) ** 0.5
+
+
+@pytest.mark.parametrize("noise_by", ["float32", "cg"])
+def test_a_prior_of_rays_far_above_the_noise_leaves_views_as_uncertain_as_they_are(noise_by, make):
+    model = make()
+    point = strong(model)
+    view = (model.views == 3).nonzero()[:, 0]
+    found, exact = (LeftOut.of(SolvedRays.on(model, point, noise_by=name), view).covariance() for name in (noise_by, "float64"))
+    assert float((found.diagonal() / exact.diagonal() - 1).abs().max()) < 0.01
+
+
+@pytest.mark.parametrize("rank", [64, 20])
+def test_rays_given_the_others_are_those_of_the_textbook_and_so_is_what_they_tell(rank, make, rng):
+    model = make(rank=rank)
+    point = some_point(model)
+    view = model.views == 3
+    P, M = posterior_covariance(model, point, ~view), rays_matrix(model)[view]
+    noise = (point.sigma2[0] / model.precision[view]).sqrt()
+    left = LeftOut.of(SolvedRays.on(model, point), view.nonzero()[:, 0])
+    assert close(left.covariance(), (M @ P @ M.T) / noise / noise[:, None] + torch.eye(len(M)), 1e-5)
+    q = torch.randn(len(M), generator=rng, dtype=torch.float64)
+    assert close(left.images_of(q[None]).flatten(), P @ M.T @ (q / noise), 1e-5)
