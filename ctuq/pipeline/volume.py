@@ -67,6 +67,8 @@ class VolumeOptions:
             raise InputError(f"There is no method {self.method!r} for volumes; choose one of {', '.join(VOLUMES)}.")
         if not 2 <= self.size <= MOST_PIXELS:
             raise InputError(f"The volume's size must be 2 to {MOST_PIXELS} voxels, got {self.size}.")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"The threads must be a positive whole number, got {self.threads}.")
         if self.iterations is not None and not 1 <= self.iterations <= 100_000:
             raise InputError(f"The iterations must be 1 to 100,000, got {self.iterations}.")
 

@@ -66,6 +66,7 @@ def test_the_plan_tells_who_computes_and_writes_nothing(ball, tmp_path, capsys):
         (["--volume", "--method", "fdk", "--size", "1"], "size"),
         (["--volume", "--method", "fdk", "--size", "4000"], "GiB"),
         (["--volume", "--method", "fdk", "--every", "0"], "every"),
+        (["--volume", "--method", "fdk", "--threads", "0"], "threads"),
     ],
 )
 def test_what_is_not_there_is_said_in_a_sentence(ball, tmp_path, capsys, arguments, told):

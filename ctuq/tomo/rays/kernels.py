@@ -6,12 +6,22 @@ a range of views and releases the interpreter, so that threads share the views.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numba import njit  # pyright: ignore[reportMissingImports]
 
 # Sums may be taken in any order; but not "nnan" and "ninf": a NaN in the data is to come out as one.
-_compiled = njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
+_OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract", "reassoc", "nsz", "arcp"}}
+
+
+def _compiled(function: Callable) -> Any:
+    """Compiled when it is first called, and kept for the next process where a folder can be written to."""
+    try:
+        return njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:
+        return njit(**_OPTIONS)(function)
 
 
 @_compiled
