@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ctuq.scores.gaussian import Z95
 
 _NODES, _PASSES, _NEGLIGIBLE = 41, 3, 18.0
-_WIDEST = 12.0
+_WIDEST = 24.0
 _RAYS = 256
 FEWER = 6.0
 """Views differ by more than their rays tell. Over the 27 scans of `experiments.calibration` the variance of a view's mean

@@ -101,3 +101,19 @@ def test_noise_scale_does_not_collapse_where_the_image_explains_everything(norma
     scales = learn_scales(2 * normal.standard_normal((3, 40)), p, s)
     assert 0.3 < scales.noise < 3
     assert 0.5 < scales.image < 2
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_scales_have_no_unit(unit, normal):
+    residual, p, s = draws(3.0, 0.5, 3, normal)
+    found, same = learn_scales(unit * residual, unit**2 * p, unit**2 * s), learn_scales(residual, p, s)
+    assert found.image == pytest.approx(same.image, rel=1e-6)
+    assert found.cover_95 == pytest.approx(same.cover_95, rel=1e-6)
+
+
+@pytest.mark.parametrize("miss", [0.0, 1e3])
+def test_residuals_of_nothing_and_far_beyond_the_model_leave_finite_scales(miss, normal):
+    scales = learn_scales(miss * normal.standard_normal((3, 40)), np.ones((3, 40)), np.full((3, 40), 1e-3))
+    assert 1 <= scales.image < np.inf and 0 < scales.noise < np.inf
+    assert miss == 0 or scales.image == pytest.approx(miss**2, rel=1.0)
+    assert scales.cover_95[0] < scales.cover_95[1]
