@@ -38,6 +38,7 @@ CHOICES = (
     Choice("3 times fewer", ScalePrior(), fewer=3.0),
     Choice("12 times fewer", ScalePrior(), fewer=12.0),
     Choice("narrow noise prior", ScalePrior(noise_sd=0.5)),
+    Choice("lower noise prior", ScalePrior(noise_mean=-0.5)),
     Choice("wide image prior", ScalePrior(image_sd=2.0)),
     Choice("two-sided", ScalePrior(lowest=-math.inf)),
     Choice("two-sided, as scans have it", ScalePrior(image_sd=0.7, image_mean=0.3, lowest=-math.inf)),
