@@ -11,7 +11,7 @@ from ctuq.errors import InputError
 from ctuq.laplace.evidence.dense import ExactExpectation
 from ctuq.laplace.fit import Fit
 from ctuq.laplace.predictive import GaussianPrediction, monte_carlo, prediction, probit, push, sample_covariance
-from ctuq.laplace.system.block_cg import BlockCG
+from ctuq.laplace.system.cg_sampler import CGSampler
 from ctuq.laplace.system.problem import System, plus_identity
 from ctuq.laplace.system.routes import fits_densely, for_solver, sampler_of
 from ctuq.laplace.system.sampling import Conditioned, Draws, condition
@@ -64,12 +64,12 @@ class Posterior:
         self._batch, self._rng = batch, rng
         self._problem = for_solver(fit.problem, fit.prior, solver)
         self._system = System(self._problem, fit.prior, fit.point)
-        self._block: BlockCG | None = None
+        self._block: CGSampler | None = None
         self._finely: Solver | None = None
         if solver == "cholesky":
             self._finely = Factored.of(self._system)
         elif solver == "cg":
-            self._block = BlockCG(Draws.of(self._problem, 1, rng=rng), rng=rng, each=_EACH)
+            self._block = CGSampler(Draws.of(self._problem, 1, rng=rng), rng=rng, each=_EACH)
             self._finely = CG(_FINE, preconditioner=self._block.preconditioner(self._system))
 
     @property

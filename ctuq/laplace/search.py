@@ -15,7 +15,7 @@ from ctuq.laplace.evidence.sampled import Expectation, SampledExpectation
 from ctuq.laplace.evidence.sweep import Sweep, estimated_evidence, lowest_factor, sweep
 from ctuq.laplace.predictive import HeldOut
 from ctuq.laplace.priors.diagonal import Prior
-from ctuq.laplace.system.block_cg import BlockCG, Sampler
+from ctuq.laplace.system.cg_sampler import CGSampler, Sampler
 from ctuq.laplace.system.problem import Point, Problem, System
 from ctuq.laplace.system.routes import assembled, for_solver, sampler_of
 from ctuq.laplace.system.sampling import Draws
@@ -144,7 +144,7 @@ class Search:
         fresh = self._sampler(problem, *sampling)
         expectation = SampledExpectation(problem, self.prior, fresh, mode=ended.expectation.mode)
         found, system = expectation(point), System(problem, self.prior, point)
-        preconditioner = fresh.preconditioner(system) if isinstance(fresh, BlockCG) else None
+        preconditioner = fresh.preconditioner(system) if isinstance(fresh, CGSampler) else None
         value = estimated_evidence(system, found.mode, rng=self.rng, preconditioner=preconditioner)
         return Found(ended, found, value, None, expectation)
 

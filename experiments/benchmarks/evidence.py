@@ -17,7 +17,7 @@ from tyro.conf import Positional
 import ctuq
 from ctuq import laplace
 from ctuq.laplace.evidence.dense import ExactExpectation
-from ctuq.laplace.system.block_cg import BlockCG
+from ctuq.laplace.system.cg_sampler import CGSampler
 from ctuq.laplace.system.problem import System, plus_identity
 from ctuq.laplace.system.routes import assembled
 from ctuq.laplace.system.sampling import Draws
@@ -81,7 +81,7 @@ def solves(fit: laplace.Fit) -> None:
     problem = assembled(fit.problem)
     system = System(problem, fit.prior, fit.point)
     rng = torch.Generator().manual_seed(1)
-    sketcher = BlockCG(Draws.of(problem, 1, rng=rng), rng=rng)
+    sketcher = CGSampler(Draws.of(problem, 1, rng=rng), rng=rng)
     preconditioner = sketcher.preconditioner(system)
     K = plus_identity(system.gram())
     draws = Draws.of(problem, _SAMPLES, rng=rng)

@@ -22,7 +22,7 @@ from ctuq import laplace
 from ctuq.laplace.evidence.ascent import Ascent, ascend
 from ctuq.laplace.evidence.dense import ExactExpectation
 from ctuq.laplace.evidence.sampled import SampledExpectation
-from ctuq.laplace.system.block_cg import Sampler
+from ctuq.laplace.system.cg_sampler import Sampler
 from ctuq.laplace.system.descent import SampleLoss, judged
 from ctuq.laplace.system.problem import Point, System, plus_identity
 from ctuq.laplace.system.sampling import Conditioned, Draws, condition

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ctuq.laplace.priors.diagonal import Prior
 from ctuq.laplace.priors.sensitivity import pair_products
-from ctuq.laplace.system.block_cg import Sampler
+from ctuq.laplace.system.cg_sampler import Sampler
 from ctuq.laplace.system.mode import Mode, newton_mode, whitened
 from ctuq.laplace.system.problem import Point, Problem, System
 from ctuq.laplace.system.sampling import Conditioned

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ctuq.errors import InputError
 from ctuq.laplace.priors.diagonal import Prior
-from ctuq.laplace.system.block_cg import BlockCG, Sampler
+from ctuq.laplace.system.cg_sampler import CGSampler, Sampler
 from ctuq.laplace.system.descent import DualSampler, PrimalSampler
 from ctuq.laplace.system.problem import Labels, Point, Problem
 from ctuq.laplace.system.sampling import Draws
@@ -111,7 +111,7 @@ def for_solver(problem: Problem, prior: Prior, solver: str) -> Problem:
 def sampler_of(problem: Problem, draws: Draws, solver: str, *, batch: int | None, rng: torch.Generator) -> Sampler:
     """The sampler of a name, see `maximise_evidence`."""
     if solver == "cg":
-        return BlockCG(draws, rng=rng)
+        return CGSampler(draws, rng=rng)
     kind = PrimalSampler if solver == "sgd" else DualSampler
     return kind(draws, rng=rng, batch=min(problem.data, _BATCH if batch is None else batch))
 

@@ -9,7 +9,7 @@ from ctuq.laplace.evidence.ascent import ascend, mackay, scoring
 from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
 from ctuq.laplace.evidence.sampled import SampledExpectation
 from ctuq.laplace.priors.diagonal import DiagonalPrior
-from ctuq.laplace.system.block_cg import BlockCG
+from ctuq.laplace.system.cg_sampler import CGSampler
 from ctuq.laplace.system.problem import Point, System
 from ctuq.laplace.system.routes import first_point
 from ctuq.laplace.system.sampling import Draws
@@ -80,7 +80,7 @@ def test_frozen_noise_spreads_the_variance_as_the_estimators_variance_says():
     found = []
     for seed in range(50):
         draws = Draws.of(p, 4, rng=torch.Generator().manual_seed(seed))
-        sampled = SampledExpectation(p, ONE, BlockCG(draws, rng=rng))
+        sampled = SampledExpectation(p, ONE, CGSampler(draws, rng=rng))
         found.append(float(ascend(sampled, ONE, start, learn_noise=False, rtol=1e-6, flat=0.0).expectation.point.psi[0]))
     there = Point(best.point.psi + 1e-4, best.point.sigma2)
     contraction = 1 + float(mackay(ONE, exact(there))[0]) / 1e-4
@@ -98,7 +98,7 @@ def test_sixteen_samples_lose_less_than_a_nat(prior, update, rng):
     start = first_point(p, prior, rng=rng)
     exact = ExactExpectation(p, prior)
     best = maximise_exact(exact, start, learn_noise=True).expectation.log_evidence
-    sampled = SampledExpectation(p, prior, BlockCG(Draws.of(p, 16, rng=rng), rng=rng))
+    sampled = SampledExpectation(p, prior, CGSampler(Draws.of(p, 16, rng=rng), rng=rng))
     ended = ascend(sampled, prior, start, learn_noise=True, update=update)
     assert ended.converged
     assert best - 1 < exact(ended.expectation.point).log_evidence <= best + 1e-6

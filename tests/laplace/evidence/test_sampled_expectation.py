@@ -5,7 +5,7 @@ from linear_models import ONE, TWO, point, problem
 from ctuq.laplace import FilterProcess
 from ctuq.laplace.evidence.dense import ExactExpectation
 from ctuq.laplace.evidence.sampled import SampledExpectation
-from ctuq.laplace.system.block_cg import BlockCG
+from ctuq.laplace.system.cg_sampler import CGSampler
 from ctuq.laplace.system.problem import System
 from ctuq.laplace.system.sampling import Draws
 from ctuq.linops.jacobian.network import Block
@@ -14,7 +14,7 @@ FILTERS = FilterProcess((Block("a", slice(0, 18), (2, 1, 3, 3)), Block("b", slic
 
 
 def sampled(p, prior, at, rng, count=3000, **options):
-    return SampledExpectation(p, prior, BlockCG(Draws.of(p, count, rng=rng), rng=rng, **options))(at)
+    return SampledExpectation(p, prior, CGSampler(Draws.of(p, count, rng=rng), rng=rng, **options))(at)
 
 
 @pytest.mark.parametrize(("n", "batch"), [(15, None), (40, None), (40, 9)])
@@ -62,10 +62,10 @@ def test_tolerance_tightens_until_the_dimension_is_certain(large, rng):
     p, prior = large
     at = point([0.0], [1e-3])
     draws = Draws.of(p, 8, rng=rng)
-    loose = BlockCG(draws, rng=rng, rtol=0.1, rank=0)
+    loose = CGSampler(draws, rng=rng, rtol=0.1, rank=0)
     found = SampledExpectation(p, prior, loose)(at)
     assert found.gap <= 0.01
-    exact = SampledExpectation(p, prior, BlockCG(draws, rng=rng, rtol=1e-12))(at)
+    exact = SampledExpectation(p, prior, CGSampler(draws, rng=rng, rtol=1e-12))(at)
     assert found.total.value == pytest.approx(exact.total.value, rel=0.01)
     assert found.residual < 0.1
 
@@ -73,12 +73,12 @@ def test_tolerance_tightens_until_the_dimension_is_certain(large, rng):
 def test_dimension_that_stays_uncertain_is_told(large, rng):
     p, prior = large
     with pytest.warns(UserWarning, match="effective dimension"):
-        SampledExpectation(p, prior, BlockCG(Draws.of(p, 4, rng=rng), rng=rng, max_steps=2, rank=0))(point([0.0], [1e-3]))
+        SampledExpectation(p, prior, CGSampler(Draws.of(p, 4, rng=rng), rng=rng, max_steps=2, rank=0))(point([0.0], [1e-3]))
 
 
 def test_preconditioner_follows_the_hyperparameters(large, rng):
     p, prior = large
-    sampler = BlockCG(Draws.of(p, 4, rng=rng), rng=rng)
+    sampler = CGSampler(Draws.of(p, 4, rng=rng), rng=rng)
     near, far = point([0.0], [1e-4]), point([1.0], [3e-4])
     sampler.preconditioner(System(p, prior, near))
     followed = sampler.preconditioner(System(p, prior, far))

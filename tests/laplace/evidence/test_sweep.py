@@ -8,7 +8,7 @@ from linear_models import ONE, TWO, Exact, point, problem
 from ctuq.laplace.evidence.dense import ExactExpectation
 from ctuq.laplace.evidence.sampled import SampledExpectation
 from ctuq.laplace.evidence.sweep import estimated_evidence, lowest_factor, sweep
-from ctuq.laplace.system.block_cg import BlockCG
+from ctuq.laplace.system.cg_sampler import CGSampler
 from ctuq.laplace.system.problem import Point, System
 from ctuq.laplace.system.sampling import Draws
 
@@ -35,7 +35,7 @@ def test_integral_of_sampled_dimensions_is_within_its_error(rng):
     scores = []
     for seed in range(30):
         draws = Draws.of(p, 16, rng=torch.Generator().manual_seed(seed))
-        found = sweep(SampledExpectation(p, ONE, BlockCG(draws, rng=rng)), ONE, at, lowest=lowest).at_choice
+        found = sweep(SampledExpectation(p, ONE, CGSampler(draws, rng=rng)), ONE, at, lowest=lowest).at_choice
         scores.append((found.value - exact) / found.error)
     assert abs(np.mean(scores)) < 4 / 30**0.5
     assert 0.5 < np.std(scores) < 1.5
@@ -71,7 +71,7 @@ def test_lanczos_value_is_within_its_error_and_a_preconditioner_lowers_that(rng)
     prior = type(ONE)(("all",), (slice(0, 270),))
     at = point([0.0], [1.0])
     system, mode = System(p, prior, at), ExactExpectation(p, prior)(at).mode
-    preconditioner = BlockCG(Draws.of(p, 2, rng=rng), rng=rng).preconditioner(system)
+    preconditioner = CGSampler(Draws.of(p, 2, rng=rng), rng=rng).preconditioner(system)
     exact = Exact.of(p, matrix, prior, at.psi, at.sigma2).evidence
     errors = []
     for given in (None, preconditioner):

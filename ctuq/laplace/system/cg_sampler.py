@@ -1,4 +1,4 @@
-"""Posterior samples by conjugate gradients on all draws at once, at one point of the hyperparameters' space after another."""
+"""Posterior samples by conjugate gradients with all draws side by side, at one point of the hyperparameters' space after another."""
 
 import copy
 import warnings
@@ -24,8 +24,8 @@ Sampler = Callable[[System, bool, Tensor | None], Conditioned]
 """``sampler(system, with_mode, start)`` conditions frozen draws."""
 
 
-class BlockCG:
-    """Sampler by conjugate gradients on all draws at once, with a Nystrom preconditioner that follows the hyperparameters.
+class CGSampler:
+    """Sampler by conjugate gradients, each product for all draws, with a Nystrom preconditioner that follows the hyperparameters.
 
     One common factor of the variances over the noise needs no new sketch; it is drawn again when steps have doubled since.
     Where the effective dimension is uncertain by more than 1 % for the solution's residuals, or a sample by more than ``each``,
@@ -60,7 +60,7 @@ class BlockCG:
         self._sketch: tuple[Nystrom, Point] | None = None
         self._steps, self._first = 0, 0
 
-    def with_draws(self, draws: Draws) -> "BlockCG":
+    def with_draws(self, draws: Draws) -> "CGSampler":
         """The sampler of other draws, with the preconditioner that is there already."""
         other = copy.copy(self)
         other._draws = draws
