@@ -9,6 +9,7 @@ import numpy as np
 
 from ctuq import files
 from ctuq.app.design.text import log_lines, status_lines
+from ctuq.app.report.space import geometry_lines
 from ctuq.app.report.summary import sentences
 from ctuq.app.report.tables import hyperparameters, input_rows, score_tables, timing_rows
 from ctuq.design.session import file as sessionfile
@@ -16,6 +17,7 @@ from ctuq.errors import InputError
 from ctuq.pipeline.checkpoint import Checkpoint
 from ctuq.stages import KeptStages
 from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.volume_result import VolumeResult
 
 Seen = tuple[str, set[str]]
 
@@ -38,6 +40,20 @@ def result(path: Path) -> Seen:
     told = sentences(found), hyperparameters(found), input_rows(found), score_tables(found), timing_rows(found)
     kept = {f.name: getattr(found, f.name) for f in fields(found) if f.name != "warnings"}
     return digest((kept, told)), {*found.warnings}
+
+
+def volume_scan(path: Path) -> Seen:
+    """As ``ctuq info --volume``."""
+    found = files.read_volume(path)
+    kept = {f.name: getattr(found, f.name) for f in fields(found) if f.name != "provenance"}
+    return digest((kept, geometry_lines(found.geometry), dict(found.provenance.facts))), {*found.warnings}
+
+
+def volume_result(path: Path) -> Seen:
+    """As ``ctuq report`` of a volume."""
+    found = VolumeResult.load(path)
+    kept = {f.name: getattr(found, f.name) for f in fields(found) if f.name != "warnings"}
+    return digest((kept, geometry_lines(found.geometry))), {*found.warnings}
 
 
 def session(path: Path) -> Seen:

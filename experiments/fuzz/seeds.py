@@ -14,15 +14,18 @@ from skimage.io import imsave
 
 from ctuq.design.session.file import Settings
 from ctuq.design.session.session import Session
-from ctuq.files import write_scan
+from ctuq.files import write_scan, write_volume_scan
 from ctuq.files.formats.hdf5.nxfile import write_nxtomo
 from ctuq.pipeline.checkpoint import Checkpoint
 from ctuq.stages import write_tree
 from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
 from ctuq.tomo.rays.matrix import build_matrix
 from ctuq.tomo.scan import Provenance, Scan
+from ctuq.tomo.space import ConeBeam
+from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.contents import Calibration
 from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.volume_result import VolumeResult
 from experiments.fuzz import probe
 from experiments.fuzz.compound import write_compound
 
@@ -78,6 +81,40 @@ def _scan() -> Scan:
 def _own(folder: Path) -> str:
     write_scan(_scan(), folder / "a.h5")
     return "a.h5"
+
+
+def _volume() -> VolumeScan:
+    geometry = ConeBeam(
+        angles=np.deg2rad(DEGREES), rows=3, columns=COLUMNS, pixel=0.5, source_to_axis=20.0, source_to_detector=40.0
+    )
+    values = np.repeat(projections()[None], 3, axis=0)
+    told = Provenance("made up", "ab" * 32, ("first",), {"sample": "disc"})
+    grid = VolumeGrid((2, 4, 4), 1.0)
+    return VolumeScan(values, geometry, np.ones(geometry.shape), np.ones(grid.shape), grid, told)
+
+
+def _own_volume(folder: Path) -> str:
+    write_volume_scan(_volume(), folder / "a.h5")
+    return "a.h5"
+
+
+def _volume_result(folder: Path) -> str:
+    scan = _volume()
+    found = VolumeResult(
+        np.ones((2, 4, 4), np.float32),
+        VolumeGrid((2, 4, 4), 1.0),
+        scan.geometry,
+        "fdk",
+        scan.provenance,
+        scan.truth,
+        {"psnr": 20.0},
+        {"fdk": 1.0},
+        {"size": 4},
+        {"ctuq": "0"},
+        ("A doubt.",),
+    )
+    found.save(folder / "results.h5")
+    return "results.h5"
 
 
 def _own_nxtomo(folder: Path) -> str:
@@ -317,6 +354,8 @@ def _zeiss(folder: Path) -> str:
 
 FORMATS: dict[str, Format] = {
     "ctuq scan": Format(_own, "record", checked=True),
+    "volume scan": Format(_own_volume, "record", checked=True, look=probe.volume_scan),
+    "volume result": Format(_volume_result, "record", checked=True, look=probe.volume_result),
     "ctuq NXtomo": Format(_own_nxtomo, "record", checked=True),
     "ctuq result": Format(_result, "record", checked=True, look=probe.result),
     "ctuq session": Format(_session, "record", checked=True, look=probe.session),
