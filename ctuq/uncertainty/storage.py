@@ -1,6 +1,5 @@
 """Results in files: one HDF5 in the manner of NeXus NXtomoproc that reads back equal, and TIFF pictures."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import fields, replace
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from ctuq import records
@@ -19,6 +17,7 @@ from ctuq.guard import reading
 from ctuq.text import shortened
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.uncertainty.contents import Calibration, Contents
+from ctuq.uncertainty.tiff import write_attenuation
 
 _Kind = TypeVar("_Kind", bound=Contents)
 _UNSEALED = "The results file was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its figures."
@@ -145,7 +144,6 @@ def write_tiff(result: Contents, folder: str | os.PathLike) -> tuple[Path, ...]:
 
 
 def _write_picture(image: NDArray, name: str, result: Contents, folder: Path) -> Path:
-    path, pixels_per_cm = folder / f"{name}.tif", 10 / result.grid.voxel
     left, right, bottom, top = result.grid.extent
     about = {
         "what": name,
@@ -155,20 +153,7 @@ def _write_picture(image: NDArray, name: str, result: Contents, folder: Path) ->
         "method": result.method,
         "source": result.scan.provenance.source,
     }
-    records.write_whole(
-        path,
-        lambda target: tifffile.imwrite(
-            target,
-            np.asarray(image, dtype=np.float32),
-            photometric="minisblack",
-            resolution=(pixels_per_cm, pixels_per_cm),
-            resolutionunit="CENTIMETER",
-            description=json.dumps(about),
-            software="ctuq",
-            metadata=None,
-        ),
-    )
-    return path
+    return write_attenuation(folder / f"{name}.tif", image, result.grid.voxel, about)
 
 
 def _axes(grid: VolumeGrid) -> dict[str, NDArray]:

@@ -1,6 +1,5 @@
 """A volume's reconstruction, and its files: one HDF5 in the manner of NXtomoproc that reads back equal, and a TIFF stack."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from ctuq import records
@@ -21,9 +19,9 @@ from ctuq.text import shortened
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Provenance
 from ctuq.tomo.space import VolumeGeometry
+from ctuq.uncertainty.tiff import write_attenuation
 
 KIND = "volume result"
-_BIG_TIFF = 2**32 - 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +130,6 @@ def write_stack(result: VolumeResult, folder: str | os.PathLike) -> Path:
     InputError, ResourceError
         If the folder cannot be written to.
     """
-    path, voxels_per_cm = Path(folder) / "mean.tif", 10 / result.grid.voxel
     about = {
         "what": "mean",
         "units": "1/mm",
@@ -142,21 +139,7 @@ def write_stack(result: VolumeResult, folder: str | os.PathLike) -> Path:
         "method": result.method,
         "source": result.provenance.source,
     }
-    records.write_whole(
-        path,
-        lambda target: tifffile.imwrite(
-            target,
-            np.asarray(result.mean, dtype=np.float32),
-            bigtiff=result.mean.nbytes > _BIG_TIFF,
-            photometric="minisblack",
-            resolution=(voxels_per_cm, voxels_per_cm),
-            resolutionunit="CENTIMETER",
-            description=json.dumps(about),
-            software="ctuq",
-            metadata=None,
-        ),
-    )
-    return path
+    return write_attenuation(Path(folder) / "mean.tif", result.mean, result.grid.voxel, about)
 
 
 def _axes(grid: VolumeGrid) -> dict[str, NDArray]:
