@@ -1,4 +1,4 @@
-"""Posterior samples by conjugate gradients with all draws side by side, at one point of the hyperparameters' space after another."""
+"""Posterior samples by conjugate gradients with all draws side by side, at one point of the hyperparameters after another."""
 
 import copy
 import warnings
@@ -25,7 +25,7 @@ Sampler = Callable[[System, bool, Tensor | None], Conditioned]
 
 
 class CGSampler:
-    """Sampler by conjugate gradients, each product for all draws, with a Nystrom preconditioner that follows the hyperparameters.
+    """Sampler by conjugate gradients, each product for all draws; its Nystrom preconditioner follows the hyperparameters.
 
     One common factor of the variances over the noise needs no new sketch; it is drawn again when steps have doubled since.
     Where the effective dimension is uncertain by more than 1 % for the solution's residuals, or a sample by more than ``each``,
