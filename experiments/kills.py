@@ -1,6 +1,6 @@
 """Kills at random moments: whether what goes on afterwards is bit for bit what it would have been, and how much work was lost.
 
-``python -m experiments.kills`` takes an hour: 20 kills of ``ctuq reconstruct`` and of each command of ``ctuq design``, 50
+``OMP_NUM_THREADS=1 python -m experiments.kills`` takes half an hour: 20 kills of ``ctuq reconstruct`` and of each command of ``ctuq design``, 50
 rounds of two processes on one session, 200 reconstructions in one process. ``--only reconstruct`` runs some,
 ``--kills 3 --rounds 5 --runs 20`` fewer. Every kill is printed; how many there were of each command, and how many ended as
 if nothing had been, is written to ``figures/kills.csv``, in place of what an earlier run wrote of the same.
@@ -11,7 +11,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 import h5py
 import numpy as np
@@ -27,6 +26,7 @@ import tyro
 
 import ctuq
 from ctuq import files
+from ctuq.app import cli
 from ctuq.design.session import file as sessionfile
 from ctuq.design.session.session import Session
 from ctuq.pipeline import ReconstructOptions
@@ -37,7 +37,6 @@ from ctuq.tomo.simulate import phantom_scan
 
 HERE = Path(__file__).resolve().parent.parent
 SIZE, VIEWS = 24, 15
-_ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
 _VOLATILE = ("timings", "plan", "date", "versions", "ask", "learn")
 """What two runs of the same never share: times."""
 _GEOMETRY = "kind: parallel\npixel: 1.0\ncolumns: 36\n"
@@ -89,14 +88,14 @@ def reconstructions(folder: Path, kills: int, rng: np.random.Generator) -> Itera
     files.write_scan(phantom_scan("ellipses", SIZE, radians(np.arange(0, 180, 180 / VIEWS)), noise=0.03, seed=1), scan)
     words = ("reconstruct", scan, "--size", str(SIZE), "--samples", "8", "--threads", "1", "-o")
     whole = _timed(lambda: _ctuq(*words, folder / "whole"))
-    expected = _contents(folder / "whole" / "results.h5")
+    expected = contents(folder / "whole" / "results.h5")
     for number, share in enumerate((np.arange(kills) + rng.random(kills)) / kills):
         run = folder / f"run{number}"
         second, stage = _killed(share * whole, *words, run)
         # Killed before there was a folder, it is not resumed but begun.
         more = ("--resume",) if run.is_dir() else ()
         after = _timed(lambda run=run, more=more: _ctuq(*words, run, *more))
-        same = _contents(run / "results.h5") == expected and sorted(p.name for p in run.iterdir()) == _NAMES
+        same = contents(run / "results.h5") == expected and sorted(p.name for p in run.iterdir()) == _NAMES
         yield Kill("reconstruct", second, stage, second + after - whole, same)
 
 
@@ -194,29 +193,46 @@ def _measured(geometry: ParallelBeam) -> np.ndarray:
     return scan.projections[:, : geometry.columns]
 
 
-def _command(words: Words) -> list[str]:
-    return [sys.executable, "-m", "ctuq", *map(str, words)]
+def _begun(words: Words, cwd: Path | None, told: IO[str]) -> int:
+    """A process that does a command. It is forked, as to import everything would take longer than most commands do."""
+
+    def work() -> None:
+        os.dup2(told.fileno(), 1)
+        os.dup2(told.fileno(), 2)
+        os.chdir(cwd or Path.cwd())
+        code = cli.main(list(map(str, words)))
+        sys.stdout.flush()
+        os._exit(code)
+
+    return _forked(work)
 
 
 def _ctuq(*words: str | Path, cwd: Path | None = None) -> None:
-    done = subprocess.run(_command(words), env=_ENVIRONMENT, cwd=cwd, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"ctuq {' '.join(map(str, words))} ended with {done.returncode}: {done.stderr[-600:]}")
+    with tempfile.TemporaryFile("w+") as told:
+        status = os.waitpid(_begun(words, cwd, told), 0)[1]
+        told.seek(0)
+        if status:
+            raise RuntimeError(f"ctuq {' '.join(map(str, words))} ended with {status}: {told.read()[-600:]}")
 
 
 def _killed(second: float, *words: str | Path, cwd: Path | None = None) -> tuple[float, str]:
     """Kill a command after so many seconds of the processor; how many it took, and the stage that its progress told of last."""
     spent = _spent()
     with tempfile.TemporaryFile("w+") as told:
-        child = subprocess.Popen(_command(words), env=_ENVIRONMENT, cwd=cwd, stderr=told, stdout=told)
-        while child.poll() is None and _seconds_of(child.pid) < second:
+        child = _begun(words, cwd, told)
+        # What has ended waits to be waited for, and takes no more seconds.
+        while _is_running(child) and _seconds_of(child) < second:
             time.sleep(0.01)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
+        os.kill(child, signal.SIGKILL)
+        status = os.waitpid(child, 0)[1]
         told.seek(0)
         lines = [line for line in told.read().replace("\r", "\n").splitlines() if "|" in line]
     stage = lines[-1].partition(":")[0].strip() if lines else "start"
-    return _spent() - spent, "done" if child.returncode == 0 else stage
+    return _spent() - spent, "done" if status == 0 else stage
+
+
+def _is_running(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def _seconds_of(pid: int) -> float:
@@ -234,7 +250,7 @@ def _spent() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _contents(path: Path) -> dict[str, bytes]:
+def contents(path: Path) -> dict[str, bytes]:
     """Every value of an HDF5 file by name, but for times."""
     found: dict[str, bytes] = {}
 
@@ -254,7 +270,7 @@ def _session(path: Path) -> str:
 
 def _state(folder: Path) -> dict[str, object]:
     """All that a user can see in a folder of sessions and trials."""
-    found: dict[str, object] = {path.name: _contents(path) for path in folder.glob("trials/*.h5")}
+    found: dict[str, object] = {path.name: contents(path) for path in folder.glob("trials/*.h5")}
     found |= {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("*/comparison*.csv")}
     if (folder / "s.h5").is_file():
         found["session"] = _session(folder / "s.h5")
