@@ -7,23 +7,28 @@ only root may mount: without that right they are left out.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ctuq import files
+from ctuq.app import commands
+from ctuq.pipeline import job
+from ctuq.recon.dip import DIPOptions
 from ctuq.tomo import radians
 from ctuq.tomo.simulate import phantom_scan
-from experiments.kills import contents
+from experiments.kills import begun, contents
 
-HERE = Path(__file__).resolve().parent.parent
-_OPTIONS = ("--size", "16", "--iterations", "60", "--samples", "8", "--threads", "1")
+_OPTIONS = ("--size", "16", "--samples", "8", "--threads", "1")
+_SHORT = partial(DIPOptions, iterations=60, check_every=10)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,9 @@ class Trials:
         self.folder, self.scan = folder, folder / "scan.h5"
         self.cache = folder / "cache"
         self._write_scan(1)
-        assert self.run(folder / "whole").code == 0
+        whole = self.run(folder / "whole")
+        if whole.code:
+            raise RuntimeError(whole.told)
         self.expected = contents(folder / "whole" / "results.h5")
 
     def _write_scan(self, seed: int) -> None:
@@ -49,13 +56,14 @@ class Trials:
 
     def run(self, place: Path, *more: str, environment: Mapping[str, str] | None = None, killed: bool = False) -> Ended:
         """``ctuq reconstruct``; killed when its fit is in a file, if that is asked for."""
-        words = [sys.executable, "-m", "ctuq", "reconstruct", str(self.scan), "-o", str(place), *_OPTIONS, *more]
-        settings = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE), "XDG_CACHE_HOME": str(self.cache)}
-        if killed:
-            words[1:3] = ["-c", _DYING]
-        done = subprocess.run(words, env=settings | dict(environment or {}), capture_output=True, text=True, check=False)
-        lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip()]
-        return Ended(done.returncode, lines[-1] if lines else "")
+        words = ("reconstruct", self.scan, "-o", place, *_OPTIONS, *more)
+        settings = {"XDG_CACHE_HOME": str(self.cache)} | dict(environment or {})
+        with tempfile.TemporaryFile("w+") as told:
+            child = begun(words, told, lambda: _prepared(settings, killed))
+            status = os.waitpid(child, 0)[1]
+            told.seek(0)
+            lines = [line for line in told.read().replace("\r", "\n").splitlines() if line.strip()]
+        return Ended(os.waitstatus_to_exitcode(status), lines[-1] if lines else "")
 
     def same(self, place: Path) -> bool:
         """Whether the result is that of the run to which nothing happened."""
@@ -63,9 +71,9 @@ class Trials:
 
     def all(self) -> Iterator[tuple[str, bool, str]]:
         """What happened, whether the command did what is right, and what it told."""
+        yield from self._other_work()
         yield from self._disks()
         yield from self._caches()
-        yield from self._other_work()
 
     def _disks(self) -> Iterator[tuple[str, bool, str]]:
         place = self.folder / "disk"
@@ -100,12 +108,12 @@ class Trials:
     def _other_work(self) -> Iterator[tuple[str, bool, str]]:
         place = self.folder / "other"
         self.run(place, killed=True)
-        before = sorted(path.name for path in place.iterdir())
+        before = (place / "checkpoint.h5").read_bytes()
         options, nothing = self.run(place, "--resume", "--samples", "9"), self.run(place)
         self._write_scan(2)
         scan = self.run(place, "--resume")
         self._write_scan(1)
-        kept = sorted(path.name for path in place.iterdir()) == before
+        kept = (place / "checkpoint.h5").read_bytes() == before
         self.run(place, "--resume")
         for name, ended in (("other options", options), ("neither --resume nor --overwrite", nothing), ("another scan", scan)):
             yield f"a killed run and {name}", ended.code == 2 and kept and self.same(place), ended.told
@@ -114,14 +122,12 @@ class Trials:
         yield "nothing to resume", missing.code == 2, missing.told
 
 
-# The fit is whole and in a file when the route's next stage asks for the Jacobian.
-_DYING = """
-import os, signal, sys
-from ctuq.app import cli
-from ctuq.pipeline import job
-job.jacobian_of = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
-cli.main(sys.argv[1:])
-"""
+def _prepared(settings: Mapping[str, str], killed: bool) -> None:
+    """The environment of a command, a short fit, and maybe the end of it when the fit is in a file: then J is asked for."""
+    os.environ.update(settings)
+    commands.DIPOptions = _SHORT
+    if killed:
+        job.jacobian_of = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Kills at random moments: whether what goes on afterwards is bit for bit what it would have been, and how much work was lost.
 
-``OMP_NUM_THREADS=1 python -m experiments.kills`` takes half an hour: 20 kills of ``ctuq reconstruct`` and of each command of ``ctuq design``, 50
-rounds of two processes on one session, 200 reconstructions in one process. ``--only reconstruct`` runs some,
-``--kills 3 --rounds 5 --runs 20`` fewer. Every kill is printed; how many there were of each command, and how many ended as
-if nothing had been, is written to ``figures/kills.csv``, in place of what an earlier run wrote of the same.
+``OMP_NUM_THREADS=1 python -m experiments.kills`` takes half an hour: 20 kills of ``ctuq reconstruct`` and of each command of
+``ctuq design``, 50 rounds of two processes on one session, 200 reconstructions in one process. ``--only reconstruct`` runs
+some, ``--kills 3 --rounds 5 --runs 20`` fewer. Every kill is printed; how many there were of each command, and how many ended
+as if nothing had been, is written to ``figures/kills.csv``, in place of what an earlier run wrote of the same.
 """
 
 import csv
@@ -145,7 +145,7 @@ def _go_on(words: Words, run: Path, before: Path) -> None:
     if words[0] in ("simulate", "compare") or not session.is_file():
         _ctuq("design", *words, cwd=run)
     elif words[0] == "tell" and len(sessionfile.read(session).state.views) > len(sessionfile.read(before / "s.h5").state.views):
-        Session(session).update()
+        os.waitpid(_forked(lambda: Session(session).update()), 0)
     elif _session(session) == _session(before / "s.h5") if (before / "s.h5").is_file() else False:
         _ctuq("design", *words, cwd=run)
 
@@ -193,13 +193,13 @@ def _measured(geometry: ParallelBeam) -> np.ndarray:
     return scan.projections[:, : geometry.columns]
 
 
-def _begun(words: Words, cwd: Path | None, told: IO[str]) -> int:
+def begun(words: Words, told: IO[str], before: Callable[[], object] = lambda: None) -> int:
     """A process that does a command. It is forked, as to import everything would take longer than most commands do."""
 
     def work() -> None:
         os.dup2(told.fileno(), 1)
         os.dup2(told.fileno(), 2)
-        os.chdir(cwd or Path.cwd())
+        before()
         code = cli.main(list(map(str, words)))
         sys.stdout.flush()
         os._exit(code)
@@ -209,7 +209,7 @@ def _begun(words: Words, cwd: Path | None, told: IO[str]) -> int:
 
 def _ctuq(*words: str | Path, cwd: Path | None = None) -> None:
     with tempfile.TemporaryFile("w+") as told:
-        status = os.waitpid(_begun(words, cwd, told), 0)[1]
+        status = os.waitpid(begun(words, told, lambda: os.chdir(cwd or Path.cwd())), 0)[1]
         told.seek(0)
         if status:
             raise RuntimeError(f"ctuq {' '.join(map(str, words))} ended with {status}: {told.read()[-600:]}")
@@ -219,7 +219,7 @@ def _killed(second: float, *words: str | Path, cwd: Path | None = None) -> tuple
     """Kill a command after so many seconds of the processor; how many it took, and the stage that its progress told of last."""
     spent = _spent()
     with tempfile.TemporaryFile("w+") as told:
-        child = _begun(words, cwd, told)
+        child = begun(words, told, lambda: os.chdir(cwd or Path.cwd()))
         # What has ended waits to be waited for, and takes no more seconds.
         while _is_running(child) and _seconds_of(child) < second:
             time.sleep(0.01)
