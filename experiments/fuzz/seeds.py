@@ -370,7 +370,7 @@ FORMATS: dict[str, Format] = {
     "MATLAB 5": Format(_matlab5, "bytes"),
     "MATLAB 7.3": Format(_matlab73, "hdf5"),
     "TIFF": Format(_tiff, "bytes"),
-    "TIFF, zlib": Format(_tiff_packed, "bytes"),
+    "TIFF zlib": Format(_tiff_packed, "bytes"),
     "PNG": Format(_png, "bytes", checked=True),
     "MRC": Format(_mrc, "bytes"),
     "EDF": Format(_edf, "text"),

@@ -98,7 +98,17 @@ def _tiff(path: Path) -> NDArray:
         if len(file.series) > 1:
             sizes = " and ".join(str(series.shape) for series in file.series[:2])
             raise InputError(f"'{path}' holds pictures of several sizes, {sizes}; give a file of one size.")
+        _refuse_beyond(file, path)
         return np.asarray(file.asarray())
+
+
+def _refuse_beyond(file: tifffile.TiffFile, path: Path) -> None:
+    """Refuse packed parts that would go on beyond the end of the file: room for all of them is made before they are read."""
+    size = path.stat().st_size
+    for page in file.pages:
+        parts = zip(page.dataoffsets, page.databytecounts, strict=False)
+        if page.compression != tifffile.COMPRESSION.NONE and any(start + count > size for start, count in parts):
+            raise InputError(f"'{path}' is not a whole TIFF picture: its parts go on beyond its end; copy it again.")
 
 
 def _png(path: Path) -> NDArray:

@@ -8,6 +8,7 @@ from skimage.io import imsave
 
 from ctuq.errors import InputError
 from ctuq.files import demo_scan, describe, read
+from ctuq.files.formats.pictures import load_picture
 from ctuq.tomo.axis import axis_column, find_axis
 from ctuq.tomo.geometry import default_grid
 from ctuq.tomo.rays.matrix import build_matrix
@@ -213,3 +214,16 @@ def test_the_walnut_fits_its_geometry_and_not_the_mirrored_one():
 
     mirrored = replace(scan.geometry, angles=-scan.geometry.angles)
     assert misfit(scan.geometry) < 0.03 and misfit(mirrored) > 3 * misfit(scan.geometry)
+
+
+def test_a_packed_part_beyond_the_end_of_the_file_is_refused_before_room_is_made(tmp_path, monkeypatch):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.ones((6, 10), np.float32), compression="zlib", photometric="minisblack")
+    with tifffile.TiffFile(path) as file:
+        place = file.pages.first.tags["StripByteCounts"].valueoffset
+    content = bytearray(path.read_bytes())
+    content[place : place + 4] = (2_000_000_000).to_bytes(4, "little")
+    path.write_bytes(content)
+    monkeypatch.setattr(tifffile.TiffFile, "asarray", lambda *_: pytest.fail("read"))
+    with pytest.raises(InputError, match="beyond its end"):
+        load_picture(path)
