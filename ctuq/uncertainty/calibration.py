@@ -30,7 +30,10 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class ScalePrior:
-    """Gaussians of the logarithms of both scales, that of the image's cut off below ``lowest``.
+    """Student's t of the logarithms of both scales, that of the image's cut off below ``lowest``.
+
+    With ``freedom`` 2 held-out views that are far off the model are believed: Gaussians of sd 1 left the bars of a scan that no
+    object explains at 1.69 times too short. Over 27 scans the two are as good.
 
     By 60 unseen views a scan, the 27 scans of `experiments.calibration` have 0.3 +- 0.8 and -0.3 (median) +- 1.4.
     """
@@ -40,6 +43,15 @@ class ScalePrior:
     lowest: float = 0.0
     image_mean: float = 0.0
     noise_mean: float = 0.0
+    freedom: float = 2.0
+
+    def energy(self, log_image: NDArray, log_noise: NDArray) -> NDArray:
+        """Minus its log density at each pair, (i, j), but for a constant."""
+        q = (((log_image - self.image_mean) / self.image_sd) ** 2, ((log_noise - self.noise_mean) / self.noise_sd) ** 2)
+        if math.isinf(self.freedom):
+            return 0.5 * (q[0][:, None] + q[1])
+        first, second = (0.5 * (self.freedom + 1) * np.log1p(x / self.freedom) for x in q)
+        return np.asarray(first[:, None] + second)
 
 
 @dataclass(frozen=True)
@@ -97,11 +109,11 @@ def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDA
     """Posterior medians of ``a >= 1`` and ``b`` in ``residual ~ N(0, a image_variance + b noise_variance)``.
 
     The likelihood of the rays is tempered by their correlation time along the detector (neighbouring rays err together) and by
-    `FEWER` (views differ), so that a handful of views counts as the few independent facts that it is. A log-normal prior of sd
-    1 around 1 keeps the noise scale from collapsing. The prior of the image scale is the upper half of a log-normal: fitting
-    the network to the rays that the evidence sees can only shorten the error bars, and rays average over the fine errors of an
-    image, so that they cannot show that its pixels are better known than the model says. Without that bound the scale of
-    ellipses seen over 60 degrees came out at 0.47, and 95 % intervals of its pixels covered 77 % in place of 92 %.
+    `FEWER` (views differ), so that a handful of views counts as the few independent facts that it is. A prior of the logarithm,
+    Student's t of 2 degrees around 0, keeps the noise scale from collapsing. That of the image scale is its upper half:
+    fitting the network to the rays that the evidence sees can only shorten the error bars, and rays average over the fine
+    errors of an image, so that they cannot show that its pixels are better known than the model says. Without that bound the
+    scale of ellipses seen over 60 degrees came out at 0.47, and 95 % intervals of its pixels covered 77 % in place of 92 %.
 
     Parameters
     ----------
@@ -150,9 +162,7 @@ def scale_posterior(
         for first in log_image:
             v = math.exp(first) * p + np.exp(log_noise)[:, None] * s
             rows.append(0.5 * temper * np.sum(r2 / v + np.log(v), axis=1))
-        from_image = ((log_image - prior.image_mean) / prior.image_sd) ** 2
-        from_noise = ((log_noise - prior.noise_mean) / prior.noise_sd) ** 2
-        return np.array(rows) + 0.5 * (from_image[:, None] + from_noise)
+        return np.array(rows) + prior.energy(log_image, log_noise)
 
     edges = ((max(prior.lowest, -_WIDEST), _WIDEST), (-_WIDEST, _WIDEST))
     for _ in range(_PASSES - 1):

@@ -30,11 +30,12 @@ _FEW, _LEFT = 12, 2
 _SHORT, _ROTATED = 150, 16
 ROTATED = "with views of a second fit"
 _REAL = ("walnut", "ta", "tb", "tooth")
-AS_IT_IS, AS_IT_WAS = Choice("as it is", ScalePrior()), Choice("as it was", ScalePrior(), fewer=1.0)
+AS_IT_IS, AS_IT_WAS = Choice("as it is", ScalePrior()), Choice("as it was", ScalePrior(freedom=math.inf), fewer=1.0)
 CHOICES = (
     AS_IT_IS,
     AS_IT_WAS,
     Choice("raw", None),
+    Choice("Gaussian priors", ScalePrior(freedom=math.inf)),
     Choice("3 times fewer", ScalePrior(), fewer=3.0),
     Choice("12 times fewer", ScalePrior(), fewer=12.0),
     Choice("narrow noise prior", ScalePrior(noise_sd=0.5)),

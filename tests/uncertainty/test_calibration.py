@@ -89,7 +89,7 @@ def test_posterior_of_the_scales_is_prior_times_tempered_likelihood(normal):
     a, b = np.exp(found.log_image)[:, None, None], np.exp(found.log_noise)[None, :, None]
     v = a * p.ravel() + b * s.ravel()
     density = -0.5 * (residual.ravel() ** 2 / v + np.log(v)).sum(-1) / correlation_time(residual / np.sqrt(p + s))
-    density = density / FEWER - 0.5 * (found.log_image[:, None] ** 2 + found.log_noise**2)
+    density = density / FEWER + scipy.stats.t.logpdf(found.log_image, 2)[:, None] + scipy.stats.t.logpdf(found.log_noise, 2)
     inner = (slice(1, -1), slice(1, -1))
     expected = np.exp(density - density.max())[inner]
     np.testing.assert_allclose(found.weights[inner] / found.weights[inner].sum(), expected / expected.sum(), atol=1e-9)
@@ -117,3 +117,12 @@ def test_residuals_of_nothing_and_far_beyond_the_model_leave_finite_scales(miss,
     assert 1 <= scales.image < np.inf and 0 < scales.noise < np.inf
     assert miss == 0 or scales.image == pytest.approx(miss**2, rel=1.0)
     assert scales.cover_95[0] < scales.cover_95[1]
+
+
+def test_views_far_off_the_model_are_believed(normal):
+    """Residuals 30 times what the model says: a Gaussian prior of so few facts would leave the bars too short."""
+    p, s = np.full((2, 40), 1e-4), np.full((2, 40), 1e-5)
+    residual = 30 * normal.standard_normal(p.shape) * np.sqrt(p + s)
+    found = learn_scales(residual, p, s)
+    z = np.sqrt(np.mean(residual**2 / (found.image * p + found.noise * s)))
+    assert 0.7 < z < 1.3
