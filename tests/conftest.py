@@ -27,6 +27,15 @@ def rng():
     return torch.Generator().manual_seed(0)
 
 
+@pytest.fixture
+def gpu():
+    """The device of a pretended GPU, for as long as the test runs: see `tests/helpers/pretend.py`."""
+    from pretend import pretended_gpu
+
+    with pretended_gpu() as device:
+        yield device
+
+
 @pytest.fixture(scope="session")
 def disc_scan():
     """Noise-free parallel scan of an off-centre disc: 24 x 24 pixels of 1 mm, 30 angles, 36 columns, 0.05 / mm."""

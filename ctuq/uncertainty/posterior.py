@@ -139,7 +139,7 @@ class ImagePosterior:
 
     def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:
         """``n`` draws of the image minus its mean, (n, y, x), float32."""
-        parts = [torch.empty(0, *self.model.image.shape)]
+        parts = [self.model.image.new_empty(0, *self.model.image.shape)]
         for start in range(0, n, self._together):
             images, _ = self.given.draws(min(self._together, n - start), rng=rng)
             parts.append(images.reshape(-1, *self.model.image.shape).float())

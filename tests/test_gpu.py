@@ -1,0 +1,145 @@
+"""What runs on a host runs on a GPU, with its numbers: on a pretended one, which refuses what a real one refuses."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pretend import Pretended
+
+from ctuq.laplace import Point
+from ctuq.linops.jacobian.network import jacobian_of
+from ctuq.linops.orthonormal import orthonormalise_
+from ctuq.linops.sparse import SparseRows
+from ctuq.pipeline import ReconstructOptions, reconstruct
+from ctuq.recon.dip import DIPOptions
+from ctuq.recon.unet import UNet, UNetOptions
+from ctuq.tomo import ParallelBeam, VolumeGrid, radians, ray_transform
+from ctuq.uncertainty.estimate import estimate
+from ctuq.uncertainty.left_out import LeftOut
+from ctuq.uncertainty.model import image_model
+from ctuq.uncertainty.route import NOISE_BY, route
+from ctuq.uncertainty.solved import SolvedRays
+
+NETWORK = UNetOptions(channels=(4, 4), skips=(2,))
+SIZE, VIEWS, COLUMNS = 8, 9, 10
+
+
+def rng():
+    return torch.Generator().manual_seed(0)
+
+
+def close(a, b, tolerance=1e-4):
+    """Equal to a share of the largest value; b is the host's."""
+    a, b = (np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x) for x in (a, b))
+    assert np.isfinite(a).all() and np.abs(b).max() > 0
+    np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
+
+
+def refused(what, operation):
+    with pytest.raises((RuntimeError, TypeError), match=what):
+        operation()
+
+
+def test_a_pretended_gpu_refuses_what_a_gpu_refuses(gpu):
+    there, here = torch.ones(3, 3, device="cuda"), torch.ones(3, 3)
+    assert isinstance(there, Pretended) and there.device == gpu and (here.to(gpu) + there).device == gpu
+    assert there.cpu().device.type == "cpu" and float(there.sum()) == 9
+    assert (there * here[0, 0] + 2 * there[torch.tensor([0, 1, 2])]).tolist() == [[3.0] * 3] * 3
+    refused("two devices", lambda: there + here)
+    refused("two devices", lambda: there @ here)
+    refused("two devices", lambda: torch.stack([there[0, 0], here[0, 0]]))
+    refused("two devices", lambda: there.__setitem__(torch.tensor([0]), here[:1]))
+    refused("indices should be", lambda: here[there.long()])
+    refused("numpy", there.numpy)
+    refused("numpy", lambda: np.asarray(there))
+    refused("generator", lambda: torch.randn(3, device=gpu, generator=rng()))
+
+
+def test_a_reconstruction_gives_the_numbers_of_the_host(noisy_scan, gpu):
+    dip = DIPOptions(network=NETWORK, iterations=20, check_every=10)
+    options = ReconstructOptions(size=16, samples=6, directions=12, dip=dip, device="cpu")
+    host, found = reconstruct(noisy_scan, options=options), reconstruct(noisy_scan, options=replace(options, device="cuda"))
+    for name in ("mean", "std", "std_raw", "samples"):
+        close(getattr(found, name), getattr(host, name), 1e-3)
+    kept, expected = (np.tensordot(r.directions, r.directions, (0, 0)) for r in (found, host))
+    close(kept, expected, 1e-3)
+    assert found.log_evidence == pytest.approx(host.log_evidence, abs=0.02)
+    close(found.calibration.predictions, host.calibration.predictions, 1e-3)
+    assert found.scores["leave_one_angle_out"] == pytest.approx(host.scores["leave_one_angle_out"], rel=1e-3)
+
+
+def model_on(device, rank, prior="isotropic"):
+    """The linear model of a tiny scan by a tiny network, and its projections."""
+    draw, grid = rng(), VolumeGrid((SIZE, SIZE), 1.0)
+    geometry = ParallelBeam(angles=radians(np.arange(VIEWS) * 20), columns=COLUMNS, pixel=1.0)
+    A = ray_transform(grid, geometry, backend="matrix", device=device)
+    network, inputs = UNet(NETWORK, draw).to(device), torch.rand(1, 1, SIZE, SIZE, generator=draw).to(device)
+    output, jacobian = jacobian_of(network, inputs)
+    image = 0.04 * output.reshape(SIZE, SIZE)
+    y = A(image * (1 + 0.3 * torch.randn(SIZE, SIZE, generator=draw).to(device)))
+    y = y + 0.01 * torch.randn(y.shape, generator=draw).to(device)
+    settings = {"image": image, "jacobian": jacobian, "scale": 0.04, "prior": prior, "rank": rank, "rng": draw}
+    return image_model(A, y, torch.ones_like(y), **settings), y
+
+
+@pytest.mark.parametrize("noise_by", NOISE_BY)
+def test_error_bars_of_few_directions_are_those_of_the_host_however_noise_is_solved(noise_by, gpu):
+    held, bars = np.array([1, 4, 7]), []
+    way = replace(route(SIZE**2, VIEWS * COLUMNS, 60, 1000), noise_by=noise_by, rank=20)
+    for device in ("cpu", gpu):
+        model, y = model_on(device, 20)
+        bars.append(estimate(model, y, held, way=way, rng=rng()))
+    host, found = bars
+    assert found.correction.device == gpu
+    close(found.posterior.std(), host.posterior.std(), 1e-3)
+    close(found.posterior.deviations(5, rng=rng()), host.posterior.deviations(5, rng=rng()), 1e-3)
+    close(found.correction, host.correction, 2e-3)
+    assert found.leave_one_out == pytest.approx(host.leave_one_out, rel=1e-3)
+
+
+@pytest.mark.parametrize("exact, settings", [(True, {"variation": 1.0}), (False, {})], ids=["TV", "samples"])
+def test_evidence_is_that_of_the_host(exact, settings, gpu):
+    way = replace(route(SIZE**2, VIEWS * COLUMNS, 60, 1000), exact_evidence=exact)
+    host, found = (
+        estimate(*model_on(device, 20, "g"), np.zeros(0, int), way=way, rng=rng(), **settings) for device in ("cpu", gpu)
+    )
+    assert found.evidence.value == pytest.approx(host.evidence.value, abs=0.05)
+    close(found.posterior.std(), host.posterior.std(), 1e-2)
+
+
+def test_left_out_rays_are_those_of_the_host(gpu):
+    rows, found = torch.arange(20, 30), []
+    for device in ("cpu", gpu):
+        model, _ = model_on(device, 20)
+        point = Point(model.prior.start() - 1, torch.tensor([1e-2], dtype=torch.float64))
+        left = LeftOut.of(SolvedRays.on(model, point, noise_by="float64"), rows.to(device))
+        found.append((left.covariance(), left.images_of(torch.eye(10, dtype=torch.float64).to(device))))
+    for a, b in zip(found[1], found[0], strict=True):
+        close(a, b)
+
+
+def test_gram_matrices_of_sparse_rows_come_back_to_the_device(gpu):
+    geometry = ParallelBeam(angles=radians(np.arange(VIEWS) * 20), columns=COLUMNS, pixel=1.0)
+    matrix = ray_transform(VolumeGrid((SIZE, SIZE), 1.0), geometry, backend="matrix").matrix
+    found, host = SparseRows(matrix, gpu), SparseRows(matrix)
+    v, w = torch.rand(SIZE**2, generator=rng()), torch.rand(VIEWS * COLUMNS, generator=rng())
+    pairs = [
+        (found.gram(v.to(gpu)), host.gram(v)),
+        (found.column_gram(w.to(gpu), torch.float32), host.column_gram(w, torch.float32)),
+        (found.squares(v.to(gpu)), host.squares(v)),
+        (found.columns(2, 9), host.columns(2, 9)),
+        (found.dense(2, 9), host.dense(2, 9)),
+        (found.rows(torch.arange(9).to(gpu))(v.to(gpu)[None]), host.rows(torch.arange(9))(v[None])),
+        (found.fast(v.to(gpu).expand(30, -1)), host.fast(v.expand(30, -1))),
+    ]
+    for a, b in pairs:
+        assert a.device == gpu
+        close(a, b, 1e-6)
+
+
+def test_rows_are_orthonormal_on_the_device(gpu):
+    rows = torch.randn(5, 40, generator=rng()).to(gpu)
+    beside = orthonormalise_(rows.clone())
+    for made in (orthonormalise_(torch.ones(3, 40, device=gpu), beside=beside), beside):
+        close(made @ made.T, torch.eye(len(made)), 1e-4)
