@@ -168,7 +168,9 @@ def test_learning_that_is_killed_is_gone_on_with_by_whoever_asks_next(network, t
     assert Session(path).record.learnt is None and (tmp_path / "s" / "s.h5.cache" / "learning").is_dir()
     begun = []
     dip = checkpoint.dip
-    monkeypatch.setattr(checkpoint, "dip", lambda *given, resume: begun.append(resume) or dip(*given, resume=resume))
+    monkeypatch.setattr(
+        checkpoint, "dip", lambda *given, resume, due: begun.append(resume) or dip(*given, resume=resume, due=due)
+    )
     Session(path).ask()
     found = Session(path).record
     assert [state.iteration for state in begun] == ([10] if name == "_look" else [])
