@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pretend import Pretended
+from pretend import Pretended, close
 
 from ctuq.laplace import Point
 from ctuq.linops.jacobian.network import jacobian_of
@@ -27,13 +27,6 @@ SIZE, VIEWS, COLUMNS = 8, 9, 10
 
 def rng():
     return torch.Generator().manual_seed(0)
-
-
-def close(a, b, tolerance=1e-4):
-    """Equal to a share of the largest value; b is the host's."""
-    a, b = (np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x) for x in (a, b))
-    assert np.isfinite(a).all() and np.abs(b).max() > 0
-    np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
 
 
 def refused(what, operation):

@@ -10,6 +10,7 @@ To PyTorch's own C++ such a tensor is of the device "meta", for which no driver 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -120,6 +121,13 @@ class _Numbered(TorchFunctionMode):
 
 def _numbered(value):
     return GPU if isinstance(value, str | torch.device) and str(value) == "cuda" else value
+
+
+def close(a, b, tolerance=1e-4):
+    """Whether two arrays or tensors, on whatever devices, differ by a share of the largest value of b at most."""
+    a, b = (np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x) for x in (a, b))
+    assert np.isfinite(a).all() and np.abs(b).max() > 0
+    np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
 
 
 def _run(func, args: tuple, kwargs: dict):

@@ -9,7 +9,7 @@ from ctuq.linops.operator import LinearOperator, Space
 
 def trained(outputs=1, seed=3):
     """A small network, fitted a little, with inputs and function values."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, outputs, bias=False)).double()
     x = normal(torch.Generator().manual_seed(seed), 60, 2)
