@@ -30,7 +30,10 @@ _FEW, _LEFT = 12, 2
 _SHORT, _ROTATED = 150, 16
 ROTATED = "with views of a second fit"
 _REAL = ("walnut", "ta", "tb", "tooth")
-AS_IT_IS, AS_IT_WAS = Choice("as it is", ScalePrior()), Choice("as it was", ScalePrior(freedom=math.inf), fewer=1.0)
+AS_IT_IS, AS_IT_WAS = (
+    Choice("as it is", ScalePrior()),
+    Choice("as it was", ScalePrior(freedom=math.inf, noise_mean=0.0), fewer=1.0),
+)
 CHOICES = (
     AS_IT_IS,
     AS_IT_WAS,
@@ -39,7 +42,7 @@ CHOICES = (
     Choice("3 times fewer", ScalePrior(), fewer=3.0),
     Choice("12 times fewer", ScalePrior(), fewer=12.0),
     Choice("narrow noise prior", ScalePrior(noise_sd=0.5)),
-    Choice("lower noise prior", ScalePrior(noise_mean=-0.5)),
+    Choice("noise prior around 0", ScalePrior(noise_mean=0.0)),
     Choice("wide image prior", ScalePrior(image_sd=2.0)),
     Choice("two-sided", ScalePrior(lowest=-math.inf)),
     Choice("two-sided, as scans have it", ScalePrior(image_sd=0.7, image_mean=0.3, lowest=-math.inf)),

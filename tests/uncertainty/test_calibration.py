@@ -89,7 +89,9 @@ def test_posterior_of_the_scales_is_prior_times_tempered_likelihood(normal):
     a, b = np.exp(found.log_image)[:, None, None], np.exp(found.log_noise)[None, :, None]
     v = a * p.ravel() + b * s.ravel()
     density = -0.5 * (residual.ravel() ** 2 / v + np.log(v)).sum(-1) / correlation_time(residual / np.sqrt(p + s))
-    density = density / FEWER + scipy.stats.t.logpdf(found.log_image, 2)[:, None] + scipy.stats.t.logpdf(found.log_noise, 2)
+    density = (
+        density / FEWER + scipy.stats.t.logpdf(found.log_image, 2)[:, None] + scipy.stats.t.logpdf(found.log_noise + 0.5, 2)
+    )
     inner = (slice(1, -1), slice(1, -1))
     expected = np.exp(density - density.max())[inner]
     np.testing.assert_allclose(found.weights[inner] / found.weights[inner].sum(), expected / expected.sum(), atol=1e-9)
