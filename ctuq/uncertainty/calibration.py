@@ -111,8 +111,8 @@ def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDA
 
     The likelihood of the rays is tempered by their correlation time along the detector (neighbouring rays err together) and by
     `FEWER` (views differ), so that a handful of views counts as the few independent facts that it is. A prior of the logarithm,
-    Student's t of 2 degrees around -1/2, keeps the noise scale from collapsing. That of the image scale is the upper half of one:
-    fitting the network to the rays that the evidence sees can only shorten the error bars, and rays average over the fine
+    Student's t of 2 degrees around -1/2, keeps the noise scale from collapsing. That of the image scale is the upper half of
+    one: fitting the network to the rays that the evidence sees can only shorten the error bars, and rays average over the fine
     errors of an image, so that they cannot show that its pixels are better known than the model says. Without that bound the
     scale of ellipses seen over 60 degrees came out at 0.47, and 95 % intervals of its pixels covered 77 % in place of 92 %.
 
