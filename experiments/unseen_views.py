@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 from tyro.conf import Positional
 
 import ctuq
@@ -33,19 +34,24 @@ def load(name: str) -> ctuq.Scan:
 
 
 def measure(name: str, size: int, seed: int) -> dict[str, float | str]:
+    """Reconstruct a part of a scan's views, and score the others."""
+    scan = load(name)
+    start = time.perf_counter()
+    result = ctuq.reconstruct(scan.select(_used(name, scan)), size=size, samples=_SAMPLES, seed=seed)
+    seconds = time.perf_counter() - start
+    print(" ".join(f"{k} {v:.1f}" for k, v in result.timings.items()))
+    return {"scan": name, "size": size, "seed": seed, "views": len(_used(name, scan)), "seconds": seconds} | scored(name, result)
+
+
+def scored(name: str, result: ctuq.Result) -> dict[str, float | str]:
     """Scores of the unseen rays: calibrated, raw, and of a constant variance learned from the same held-out views."""
     scan = load(name)
-    used = np.arange(0, scan.n_angles, STEPS[name])
-    unused = np.setdiff1d(np.arange(scan.n_angles), used)
-    start = time.perf_counter()
-    result = ctuq.reconstruct(scan.select(used), size=size, samples=_SAMPLES, seed=seed)
-    seconds = time.perf_counter() - start
+    unused = np.setdiff1d(np.arange(scan.n_angles), _used(name, scan))
     others = match_detector(scan.select(unused), result.grid)
     A = ctuq.ray_transform(result.grid, others.geometry, backend="matrix")
     mean, variance = predict_views(result, A)
     residual = others.projections - mean
-    row: dict[str, float | str] = {"scan": name, "size": size, "seed": seed, "views": len(used), "seconds": seconds}
-    row |= gaussian_scores(residual, variance)
+    row: dict[str, float | str] = {**gaussian_scores(residual, variance)}
     c = result.calibration
     assert c is not None
     raw = (variance - result.sigma2) / c.image_scale + result.sigma2 / c.noise_scale
@@ -54,9 +60,11 @@ def measure(name: str, size: int, seed: int) -> dict[str, float | str]:
     row["constant_log_likelihood"] = gaussian_scores(residual, np.full_like(residual, constant))["log_likelihood"]
     row |= {"image_scale": c.image_scale, "image_scale_log_sd": c.log_image_scale_sd, "noise_scale": c.noise_scale}
     truth = result.scores.get("truth", {})
-    row |= {f"truth_{k}": truth.get(k, float("nan")) for k in ("psnr", "rank_correlation", "cover_95_object")}
-    print(" ".join(f"{k} {v:.1f}" for k, v in result.timings.items()))
-    return row
+    return row | {f"truth_{k}": truth.get(k, float("nan")) for k in ("psnr", "rank_correlation", "cover_95_object")}
+
+
+def _used(name: str, scan: ctuq.Scan) -> NDArray[np.int64]:
+    return np.arange(0, scan.n_angles, STEPS[name])
 
 
 def main(name: Positional[Literal["walnut", "ta", "tb"]], size: int = 128, seed: int = 0) -> None:
