@@ -40,7 +40,9 @@ def measure(name: str, size: int, seed: int) -> dict[str, float | str]:
     result = ctuq.reconstruct(scan.select(_used(name, scan)), size=size, samples=_SAMPLES, seed=seed)
     seconds = time.perf_counter() - start
     print(" ".join(f"{k} {v:.1f}" for k, v in result.timings.items()))
-    return {"scan": name, "size": size, "seed": seed, "views": len(_used(name, scan)), "seconds": seconds} | scored(name, result)
+    return {"scan": name, "size": size, "seed": seed, "views": len(_used(name, scan)), "seconds": seconds} | scored(
+        name, result
+    )
 
 
 def scored(name: str, result: ctuq.Result) -> dict[str, float | str]:
