@@ -70,7 +70,7 @@ class SolvedRays:
         """``n`` draws of the image's deviation given the rays, and ``b^T delta`` of ``delta ~ N(0, K^-1)``: (n, d), float64.
 
         The coefficients c are drawn given the rays, from Z, and not from their prior: at 17,360 rays of HTC ta a prior draw's
-        rays are 10^5 times what the rays leave of them, and what a solve to 1e-7 left of it made the draws twice too wide. With
+        rays are 10^5 times what the rays leave of them, and solves to 1e-6 made such draws 2 to 4 times too wide. With
         ``u_0 ~ N(0, V)``, ``e ~ N(0, I)``, ``z ~ N(0, I)``, ``s = N^-1 (b u_0 + e)`` and ``C = L L^T``,
 
             c = Z (L^-T z - (b F)^T s),   delta = s + W c,   u = u_0 - V b^T delta.
