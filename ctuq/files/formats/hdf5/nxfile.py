@@ -80,7 +80,9 @@ def read_own_nxtomo(path: Path, row: int | None) -> Raw:
         data: Any = file[f"{_ENTRY}/instrument/detector/data"]
         row = middle_row(data.shape, row, str(path))
         require_room((data.shape[0], data.shape[2]), 8, f"'{path}'", "check where the file comes from", copies=4)
-        ours: Any = file[_OURS]
+        ours = file[_OURS]
+        if not isinstance(ours, h5py.Group):
+            raise InputError(f"'{path}' is an NXtomo of ctuq with something else in the place of '{_OURS}'; write it again.")
         tree = records.tree_in(ours, path)
         projections = -np.log(data[2:, row])
     lost = [name for name in ("weights", "geometry", "grid", "provenance", "truth") if name not in tree]

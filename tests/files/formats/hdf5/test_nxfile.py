@@ -7,6 +7,7 @@ from scans import assert_equal
 
 from ctuq.errors import InputError
 from ctuq.files import describe, read, write_nxtomo
+from ctuq.records.seal import seal_of
 from ctuq.tomo.axis import axis_column, with_axis_column
 
 
@@ -80,4 +81,18 @@ def test_a_damaged_file_is_refused(tmp_path, fan_scan):
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match="damaged"):
+        read(path)
+
+
+@pytest.mark.parametrize("wrong", ["a dataset", "a type"])
+def test_a_sealed_file_with_something_else_in_the_place_of_its_group_is_refused(tmp_path, fan_scan, wrong):
+    path = tmp_path / "scan.nx"
+    write_nxtomo(fan_scan, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: -len(seal_of(whole))])
+    with h5py.File(path, "r+") as file:
+        del file["entry0000/ctuq"]
+        file["entry0000/ctuq"] = np.zeros(3) if wrong == "a dataset" else np.dtype("f8")
+    path.write_bytes((content := path.read_bytes()) + seal_of(content))
+    with pytest.raises(InputError, match="in the place of 'entry0000/ctuq'"):
         read(path)
