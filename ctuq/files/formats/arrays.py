@@ -51,6 +51,9 @@ def load_npz(path: Path, *others: str) -> dict[str, Any]:
             members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
             if len(members) < len(archive.infolist()):
                 raise InputError(f"'{path}' holds an array of one name twice; write it again.")
+            for member in archive.infolist():
+                # Refuses a name that is not the one before the array: a damaged one would leave its array out without a word.
+                archive.open(member).close()
             return {name: _member(archive, members[name], path) for name in (*_NAMES, *others) if name in members}
 
 

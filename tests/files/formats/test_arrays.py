@@ -154,3 +154,21 @@ def test_a_stack_of_sinograms_is_read_as_it_is_told_and_asked_about_where_it_may
     with pytest.raises(InputError, match="stack: sinograms"):
         read(saved(square, seven))
     assert np.allclose(read(saved(square, seven + "stack: projections\n")).projections, square[:, 1], rtol=1e-6)
+
+
+def test_an_array_whose_name_is_damaged_is_not_left_out_without_a_word(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(
+        path,
+        sinogram=np.ones((3, 4)),
+        angles_deg=np.arange(3),
+        kind="parallel",
+        pixel=0.5,
+        values="log",
+        weights=np.ones((3, 4)),
+    )
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"weights.npy")] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.npz"):
+        read(path)
