@@ -140,7 +140,8 @@ class _Sorting:
     def of(cls, entry: h5py.Group, detector: Any, frames: int, path: Path) -> "_Sorting":
         key = first_of(detector, ("image_key",), path)
         key = needed_of(entry, ("instrument/detector/image_key", "data/image_key"), path) if key is None else key
-        key, angles = numbers_of(key, "image keys", path).astype(int), needed_of(entry, _ANGLES, path).size
+        key = numbers_of(key, "image keys", path).astype(int)
+        angles = numbers_of(needed_of(entry, _ANGLES, path), "rotation angles", path).size
         if not frames == len(key) == angles:
             raise InputError(f"'{path}' has {frames} images, {len(key)} image keys and {angles} angles; they must agree.")
         control = first_of(detector, ("image_key_control",), path)

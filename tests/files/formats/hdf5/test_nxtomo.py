@@ -176,13 +176,18 @@ def test_an_entry_may_lie_deep(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("data", "group in place of data"), ("image_key", "image keys of .* are no numbers")]
+    ("name", "words"),
+    [
+        ("instrument/detector/data", "group in place of data"),
+        ("instrument/detector/image_key", "image keys of .* are no numbers"),
+        ("sample/rotation_angle", "rotation angles of .* are no numbers"),
+    ],
 )
 def test_groups_in_place_of_data_are_refused(tmp_path, name, words):
     path = _save(tmp_path / "a.nx", _counts())
     with h5py.File(path, "a") as file:
-        del file["entry0000/instrument/detector"][name]
-        file.create_group(f"entry0000/instrument/detector/{name}")
+        del file["entry0000"][name]
+        file.create_group(f"entry0000/{name}")
     with pytest.raises(InputError, match=words):
         read(path)
 
