@@ -106,7 +106,12 @@ def _views(settings: SideFile, files: dict[int, Path]) -> dict[int, Path]:
     """The pictures that are views: as many as the log says, from the first one on."""
     count = settings.number("number of files")
     first = min(files)
-    return files if not count else {number: file for number, file in files.items() if number < first + count}
+    chosen = files if not count else {number: file for number, file in files.items() if number < first + count}
+    if not chosen:
+        raise InputError(
+            f"'{settings.path}' says that there are {count:g} files; correct 'Number of Files', or take that line out."
+        )
+    return chosen
 
 
 def _air(values: NDArray) -> float:
