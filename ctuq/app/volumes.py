@@ -68,7 +68,7 @@ def reconstruct_volume_into(command: Reconstruct, folder: Path) -> int:
     told = scan.warnings + doubts_of_volume(scan, plan.grid)
     warn(told)
     say(f"Plan: {plan}")
-    result = reconstruct_volume(scan, options=options)
+    result = reconstruct_volume(scan, options=options, plan=plan)
     result.save(folder / RESULTS)
     write_stack(result, folder)
     report = write_report(result, folder)

@@ -155,7 +155,12 @@ def plan_volume(scan: VolumeScan, options: VolumeOptions) -> VolumePlan:
 
 
 def reconstruct_volume(
-    scan: VolumeScan, *, options: VolumeOptions | None = None, method: str | None = None, size: int | None = None
+    scan: VolumeScan,
+    *,
+    options: VolumeOptions | None = None,
+    method: str | None = None,
+    size: int | None = None,
+    plan: VolumePlan | None = None,
 ) -> VolumeResult:
     """A volume from its scan.
 
@@ -165,6 +170,8 @@ def reconstruct_volume(
     options : VolumeOptions, optional
     method, size : optional
         Instead of those of the options.
+    plan : VolumePlan, optional
+        As `plan_volume` made it of this scan and these options; else it is made.
 
     Raises
     ------
@@ -180,7 +187,7 @@ def reconstruct_volume(
         torch.set_num_threads(options.threads)
     timings: dict[str, float] = {}
     with _clock(timings, "plan"):
-        plan = plan_volume(scan, options)
+        plan = plan_volume(scan, options) if plan is None else plan
     device, grid = device_of(options.device), plan.grid
     require_memory(plan.bytes - _BASE, "This volume", "choose a smaller --size or fewer views")
     with _clock(timings, "ray transform"):
