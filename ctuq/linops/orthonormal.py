@@ -17,24 +17,29 @@ def orthonormalise_(rows: Tensor, *, beside: Tensor | None = None) -> Tensor:
     Where the rows are so near to dependent that the second factor is not near the identity, reflections take over; they
     complete the basis with directions of their own.
     """
+    identity = torch.eye(len(rows), dtype=torch.float64, device=rows.device)
     fault, deviation = torch.ones(()), math.inf
     for _ in range(2):
-        if beside is not None:
-            rows.addmm_(rows @ beside.T, beside, alpha=-1)
+        _remove_(rows, beside)
         rows /= rows.norm(dim=1, keepdim=True).clamp_(min=torch.finfo(rows.dtype).tiny)
         gram = _gram(rows)
         factor, fault = torch.linalg.cholesky_ex(gram)
         if not fault:
-            inverse = torch.linalg.solve_triangular(factor, torch.eye(len(gram)).to(gram), upper=False).to(rows)
+            inverse = torch.linalg.solve_triangular(factor, identity, upper=False).to(rows)
             for part in rows.split(_COLUMNS, dim=1):
                 part.copy_(inverse @ part)
-        deviation = float((gram - torch.eye(len(gram)).to(gram)).norm())
+        deviation = float((gram - identity).norm())
     if fault or not deviation < _UNSURE:
         for _ in range(2):
-            if beside is not None:
-                rows.addmm_(rows @ beside.T, beside, alpha=-1)
+            _remove_(rows, beside)
             rows.copy_(torch.linalg.qr(rows.T)[0].T)
     return rows
+
+
+def _remove_(rows: Tensor, beside: Tensor | None) -> None:
+    """Take out of the rows what lies along orthonormal ones."""
+    if beside is not None:
+        rows.addmm_(rows @ beside.T, beside, alpha=-1)
 
 
 def _gram(rows: Tensor) -> Tensor:

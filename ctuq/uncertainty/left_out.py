@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ctuq.linops.gaussian import stable_cholesky
-from ctuq.uncertainty.solved import SolvedRays
+from ctuq.uncertainty.solved import SolvedRays, covariance_by
 
 _BATCH = 64
 
@@ -51,10 +51,9 @@ class LeftOut:
         for part in torch.arange(len(rows), device=rows.device).split(_BATCH):
             block[part] = given.noise(_embedded(torch.eye(len(rows)).to(given.W)[part], rows, len(given.W)))[:, rows]
         S = torch.linalg.inv((block + block.T) / 2)
-        C, root = given.roots
-        taken = given.W[rows] @ C
-        half = torch.linalg.solve_triangular(stable_cholesky(root @ root.T - taken.T @ S @ taken), C.T, upper=False)
-        return cls(given, rows, S, S @ given.W[rows], half.T @ half)
+        (L, R), W = given.roots, given.W[rows]
+        taken = W @ L
+        return cls(given, rows, S, S @ W, covariance_by(L, stable_cholesky(R @ R.T - taken.T @ S @ taken)))
 
     def covariance(self) -> Tensor:
         """T, (k, k): of the left-out rays given the others, in units of the noise, and with it."""

@@ -133,8 +133,7 @@ class ImagePosterior:
         cross = (rays @ given._seen) @ given.Z
         own = self._v * self._back(rays - cross @ given.W.T)
         mixed = c @ given.Z
-        out = (mixed - cross) if basis is None else ((mixed - cross).to(basis) @ basis.T).double()
-        out = out - self._v * self._back(mixed @ given.W.T)
+        out = self.model.images(mixed - cross).flatten(1) - self._v * self._back(mixed @ given.W.T)
         return out + self._v * x - own
 
     def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:

@@ -17,8 +17,7 @@ from ctuq.laplace.system.problem import Point, System, plus_identity
 from ctuq.linops.basic import Symmetric
 from ctuq.linops.block_cg import BlockCG
 from ctuq.linops.gaussian import FactorInPlace, stable_cholesky
-from ctuq.linops.operator import LinearOperator, Space
-from ctuq.linops.solve import Solution
+from ctuq.linops.operator import Space
 from ctuq.linops.sparse import SparseRows
 from ctuq.stages import Stages, name_of
 from ctuq.uncertainty.model import ImageModel
@@ -34,7 +33,7 @@ _STEPS, _ROUNDS = 500, 6
 class SolvedRays:
     """The rays of a model at one point of its hyperparameters, solved: ``K^-1`` and the covariance Z of the coefficients.
 
-    A solver of the engine (`ctuq.linops.solve.Solver`) of the system it was made for.
+    ``roots`` are the Cholesky factors of their prior covariance, ``C = L L^T``, and of ``I + L^T X L``.
     """
 
     model: ImageModel
@@ -57,14 +56,13 @@ class SolvedRays:
         noise = NoiseSolve(matrix, root, v, noise_by or noise_route(min(matrix.shape)), stages or Stages())
         seen = model.features.basis / root
         W = noise(seen.T).T
-        C = stable_cholesky(model.prior.mixing(point.psi))
-        # 2 W^T bF - W^T N W: of second order in the residual of W, which C multiplies by up to 1e6.
+        L = stable_cholesky(model.prior.mixing(point.psi))
+        # 2 W^T bF - W^T N W: of second order in the residual of W, which L multiplies by up to 1e6.
         mixed = W.T @ seen
-        inner = C.T @ (mixed + mixed.T - W.T @ noise.times(W.T).T) @ C
+        inner = L.T @ (mixed + mixed.T - W.T @ noise.times(W.T).T) @ L
         inner.diagonal().add_(1)
-        root = torch.linalg.cholesky(inner)
-        half = torch.linalg.solve_triangular(root, C.T, upper=False)
-        return cls(model, system, noise, W, half.T @ half, (C, root))
+        R = torch.linalg.cholesky(inner)
+        return cls(model, system, noise, W, covariance_by(L, R), (L, R))
 
     def draws(self, n: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """``n`` draws of the image's deviation given the rays, and ``b^T delta`` of ``delta ~ N(0, K^-1)``: (n, d), float64.
@@ -98,12 +96,6 @@ class SolvedRays:
             value = value + self._woodbury(b - K(value), _ROUGH)
         return value
 
-    def __call__(self, K: LinearOperator, b: Tensor, *, start: Tensor | None = None) -> Solution:
-        """`solve` with its residual."""
-        value = self.solve(b)
-        size = b.double().norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
-        return Solution(value, (b - K(value)).norm(dim=1) / size, 2, True)
-
     def _woodbury(self, b: Tensor, rtol: float = _RTOL) -> Tensor:
         first = self.noise(b, rtol)
         return first - ((first @ self._seen) @ self.Z) @ self.W.T
@@ -111,6 +103,12 @@ class SolvedRays:
     @cached_property
     def _seen(self) -> Tensor:
         return self.model.features.basis / self.system.noise_root()
+
+
+def covariance_by(L: Tensor, R: Tensor) -> Tensor:
+    """``(C^-1 + X)^-1`` from ``C = L L^T`` and the Cholesky factor R of ``I + L^T X L``."""
+    half = torch.linalg.solve_triangular(R, L.T, upper=False)
+    return half.T @ half
 
 
 class NoiseSolve:
