@@ -154,7 +154,7 @@ def _solve(route: Route, speeds: Speeds) -> float:
 
 def _held(route: Route, speeds: Speeds, r: int) -> float:
     """Leave-one-angle-out, and the held-out rays' variances."""
-    left = (route.rays - route.fitted) + min(route.rays, 512 if route.noise_by == "cg" else 2048)
+    left = (route.rays - route.fitted) + min(route.rays, route.left_out)
     return left * (_solve(route, speeds) + 4.0 * route.rays * r * speeds.flop)
 
 

@@ -29,7 +29,6 @@ _FLOOR_SHAPE = 0.5
 # point of too little noise cannot be solved for, and what was solved there bounds the noise from below. A strong hyperprior has
 # plateaus, which are fallen into from little noise.
 _FIRST_NOISE = {"dense": 1e-3, "em": 1e-1}
-_LEFT_OUT = 2048
 # Floors lie many decades apart from what the network explains, and a strong hyperprior moves these further.
 _CAP = 1e9
 
@@ -144,7 +143,7 @@ def estimate(
     if len(held_out):
         scales, calibration, correction = _calibrate(given, y, held_out, unseen)
     posterior = ImagePosterior(given, rng=rng)
-    left_out = stages.once("leave one out", lambda: _leave_one_out(given, way.noise_by != "cg"))
+    left_out = stages.once("leave one out", lambda: _leave_one_out(given, way.left_out))
     return ErrorBars(evidence, posterior, scales, calibration, correction, left_out)
 
 
@@ -289,11 +288,11 @@ class _Columns:
         return out
 
 
-def _leave_one_out(given: SolvedRays, dense: bool) -> dict[str, float]:
-    """Each view predicted from all others, in closed form; of many rays, views spread over the scan."""
+def _leave_one_out(given: SolvedRays, rays: int) -> dict[str, float]:
+    """Each view predicted from all others, in closed form; of more than so many rays, views spread over the scan."""
     model = given.model
     views = model.views.unique()
-    most = max(1, (_LEFT_OUT if dense else _LEFT_OUT // 4) * len(views) // max(len(model.views), 1))
+    most = max(1, rays * len(views) // max(len(model.views), 1))
     if len(views) > most:
         views = views[torch.linspace(0, len(views) - 1, most).round().long().unique()]
     weighted = given.solve(given.system.target[None])[0]

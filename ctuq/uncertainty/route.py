@@ -16,6 +16,7 @@ EXACT_WORK = 6e11
 _SHARE = 0.4
 _FEWEST = 32
 DRAWS = 256
+_LEFT_OUT = 2048
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class Route:
     def products(self) -> tuple[int, int]:
         """Jacobian-vector and vector-Jacobian products to come."""
         return products_of(self.pixels, self.rank)
+
+    @property
+    def left_out(self) -> int:
+        """How many rays, at most but for one view's, are predicted from all others for a score."""
+        return _LEFT_OUT // 4 if self.noise_by == "cg" else _LEFT_OUT
 
     @property
     def reason(self) -> str:
