@@ -99,6 +99,7 @@ def test_a_log_of_another_program_leaves_pictures_as_they_are(tmp_path):
         ({"Rotation Step (deg)": None}, "lacks 'rotation step"),
         ({"Number of Columns": 2240}, "binned or cropped"),
         ({"Flat Field Correction": "OFF"}, "flat"),
+        ({"Number of Files": -1}, "correct 'Number of Files'"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, changed, words):
