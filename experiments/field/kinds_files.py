@@ -12,8 +12,10 @@ from experiments.field.judged import Kind
 from experiments.field.scanned import (
     BEAM,
     COLUMNS,
+    COUNTS,
     DARK,
     DEGREES,
+    LINES,
     PIXEL,
     VIEWS,
     counted,
@@ -23,9 +25,6 @@ from experiments.field.scanned import (
     integrals,
     picture,
 )
-
-COUNTS = counted(integrals())
-LINES = integrals()
 
 _WRITER = "import h5py, sys, time; file = h5py.File(sys.argv[1], 'a'); print('open', flush=True); time.sleep(20)"
 

@@ -7,7 +7,9 @@ import numpy as np
 
 from experiments.field.judged import Kind
 from experiments.field.scanned import (
+    COUNTS,
     DEGREES,
+    LINES,
     PIXEL,
     VIEWS,
     Make,
@@ -19,9 +21,6 @@ from experiments.field.scanned import (
     nxtomo,
     plain_frames,
 )
-
-COUNTS = counted(integrals())
-LINES = integrals()
 
 
 def _unit(word: str, value: float | bytes) -> Make:

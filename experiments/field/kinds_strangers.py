@@ -12,7 +12,9 @@ from skimage.io import imsave
 from experiments.field.judged import Kind
 from experiments.field.scanned import (
     BEAM,
+    COUNTS,
     DEGREES,
+    LINES,
     VIEWS,
     Make,
     array,
@@ -26,8 +28,6 @@ from experiments.field.scanned import (
     plain_frames,
 )
 
-COUNTS = counted(integrals())
-LINES = integrals()
 _LOG = geometry(values="log")
 
 

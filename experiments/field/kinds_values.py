@@ -9,8 +9,10 @@ from experiments.field.scanned import (
     AXIS,
     BEAM,
     COLUMNS,
+    COUNTS,
     DARK,
     DEGREES,
+    LINES,
     VIEWS,
     array,
     counted,
@@ -21,9 +23,6 @@ from experiments.field.scanned import (
     nxtomo,
     picture,
 )
-
-COUNTS = counted(integrals())
-LINES = integrals()
 
 
 def _without_flats(folder: Path, text: str = "", counts=COUNTS) -> Path:

@@ -31,6 +31,10 @@ def counted(lines: NDArray, beam: float | NDArray = BEAM, seed: int = 0) -> NDAr
     return np.random.default_rng(seed).poisson(beam * np.exp(-lines)) + DARK
 
 
+LINES = integrals()
+COUNTS = counted(LINES)
+
+
 def flats(level: float = BEAM, frames: int = 3) -> NDArray:
     """Open-beam frames (frame, row, column) of one row."""
     return np.full((frames, 1, COLUMNS), level + DARK)
