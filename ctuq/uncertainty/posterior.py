@@ -26,11 +26,10 @@ from ctuq.linops.operator import Space
 from ctuq.linops.precondition import nystrom
 from ctuq.linops.sparse import SparseRows
 from ctuq.uncertainty.kept import cosine_waves
-from ctuq.uncertainty.route import DRAWS, EXACT_WORK
+from ctuq.uncertainty.route import DRAWS, EXACT_WORK, images_together
 from ctuq.uncertainty.solved import SolvedRays
 
 _BATCH = 64
-_FEWEST, _PIXELS = 8, 2**21
 _MISSED = 0.4
 
 
@@ -121,8 +120,7 @@ class ImagePosterior:
 
     @property
     def _together(self) -> int:
-        """Images in a batch: of 512 x 512 pixels, 64 latent vectors in float64 take half a GiB, and there are ten of them."""
-        return min(_BATCH, max(_FEWEST, _PIXELS // len(self._v)))
+        return images_together(len(self._v))
 
     def _times(self, images: Tensor) -> Tensor:
         given, basis = self.given, self.model.factor.basis

@@ -17,6 +17,7 @@ _SHARE = 0.4
 _FEWEST = 32
 DRAWS = 256
 _LEFT_OUT = 2048
+_TOGETHER, _FEWEST_TOGETHER, _PIXELS = 64, 8, 2**21
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,13 @@ def route(pixels: int, rays: int, fitted: int, weights: int, *, components: int 
         _factor_bytes(pixels, rays, weights, rank, components), _evidence_bytes(pixels, fitted, rank, evidence, exact_evidence)
     )
     posterior = _noise_bytes(unknowns, noise_by) + 8 * 4 * rays * rank + 8 * 1024 * (rays + rank)
-    posterior += 8 * min(64, 2**21 / pixels) * (3 * pixels + rank) * 10 + 8 * 512 * pixels + 4 * pixels * rank * (rank < pixels)
+    posterior += 8 * images_together(pixels) * (3 * pixels + rank) * 10 + 8 * 512 * pixels + 4 * pixels * rank * (rank < pixels)
     return Route(pixels, rays, fitted, weights, rank, exact_evidence, noise_by, exact_std, int(max(peak, posterior)))
+
+
+def images_together(pixels: int) -> int:
+    """Images in a batch: of 512 x 512 pixels, 64 latent vectors in float64 take half a GiB, and there are ten of them."""
+    return min(_TOGETHER, max(_FEWEST_TOGETHER, _PIXELS // pixels))
 
 
 def noise_route(unknowns: int, budget: float = float("inf")) -> str:
