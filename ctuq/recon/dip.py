@@ -104,7 +104,8 @@ def dip(
         If six attempts bring no image.
     """
     state = resume or _fresh(start, fit)
-    noise = noise_std(fit.y, fit.weights).square()
+    # Of a volume each row of the detector is a row of the sinogram.
+    noise = noise_std(fit.y.flatten(1, -2), fit.weights.flatten(1, -2)).square()
     while not finished(state, options):
         failure = ""
         for following, alive in _descend(generate, fit, held_out, options=options, state=state, due=due):
@@ -227,9 +228,10 @@ def _descend(
 
 def _laid_out(value: Tensor) -> Tensor:
     """A copy whose filters are channels-last: a step on a CPU is 1.2 times as fast at 64 x 64, 1.6 times at 256 x 256."""
-    if value.ndim != 5 or len(value) > 1:
+    if value.ndim < 5 or len(value) > 1:
         return value.clone()
-    return value[0].clone(memory_format=torch.channels_last)[None]
+    layout = torch.channels_last if value.ndim == 5 else torch.channels_last_3d
+    return value[0].clone(memory_format=layout)[None]
 
 
 def _alive(x: Tensor, parameters: dict[str, Tensor]) -> Tensor:

@@ -1,6 +1,7 @@
 """Filtered back-projection of volumes: Feldkamp, Davis and Kress for cones, slice by slice for parallel rays."""
 
 from dataclasses import replace
+from typing import TypeGuard
 
 import numpy as np
 import torch
@@ -81,6 +82,11 @@ def fdk(A: VolumeTransform, y: Tensor, *, weights: Tensor | None = None, window:
     return volume.reshape(*y.shape[:-3], *grid.shape)
 
 
+def is_circle(geometry: VolumeGeometry) -> TypeGuard[ConeBeam | Parallel3D]:
+    """Whether source and detector go round an upright z axis, which FDK is for."""
+    return isinstance(geometry, ConeBeam) or (isinstance(geometry, Parallel3D) and not geometry.axis_tilt)
+
+
 def require_circle(geometry: VolumeGeometry) -> ConeBeam | Parallel3D:
     """The geometry, if FDK is for it.
 
@@ -89,7 +95,7 @@ def require_circle(geometry: VolumeGeometry) -> ConeBeam | Parallel3D:
     GeometryError
         With what to use instead.
     """
-    if isinstance(geometry, ConeBeam) or (isinstance(geometry, Parallel3D) and not geometry.axis_tilt):
+    if is_circle(geometry):
         return geometry
     leans = isinstance(geometry, Parallel3D)
     kind = f"an axis that leans by {np.rad2deg(geometry.axis_tilt):.4g} degrees" if leans else "free vectors"

@@ -57,8 +57,14 @@ def _from_gap(angles: NDArray[np.float64]) -> tuple[NDArray[np.int64], bool]:
 
 
 def useful_views(weights: ArrayLike) -> NDArray[np.int64]:
-    """Indices of the views with a ray that counts: another can neither stop a fit nor say anything of the error bars."""
-    return np.flatnonzero(np.asarray(weights).max(axis=1) > 0)
+    """Indices of the views with a ray that counts: another can neither stop a fit nor say anything of the error bars.
+
+    Parameters
+    ----------
+    weights : array, shape (angle, column) or (row, angle, column)
+    """
+    each = np.asarray(weights).max(axis=-1)
+    return np.flatnonzero(each.reshape(-1, each.shape[-1]).max(axis=0) > 0)
 
 
 def held_views(angles: NDArray[np.float64], useful: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
@@ -98,7 +104,7 @@ def split(data: Data, held: NDArray[np.int64], *, rng: torch.Generator) -> tuple
     Parameters
     ----------
     data : Data
-        Sinograms (angle, column) of all views.
+        Sinograms (angle, column), or projections (row, angle, column), of all views.
     held : array of int
         Views that are held out; may be empty.
 
@@ -109,7 +115,7 @@ def split(data: Data, held: NDArray[np.int64], *, rng: torch.Generator) -> tuple
     """
     whole = Data(data.A, data.y[None], data.weights[None])
     if len(held):
-        return _of_views(whole, np.setdiff1d(np.arange(data.y.shape[0]), held)), _of_views(whole, held)
+        return _of_views(whole, np.setdiff1d(np.arange(data.y.shape[-2]), held)), _of_views(whole, held)
     apart = (torch.rand(data.y.shape, generator=rng) < _RAYS).to(data.y)
     return _weighted(whole, 1 - apart), _weighted(whole, apart)
 

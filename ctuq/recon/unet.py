@@ -1,9 +1,12 @@
 """A U-Net for the Deep Image Prior, in two or three dimensions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.checkpoint import checkpoint
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class UNetOptions:
 
 
 _SHARP, _LEAK = 6.0, 0.01
+# Fewer slices stay apart at the coarser scales: two of them, halved, would be one there.
+_THIN = 4
 
 
 class _LeakySoftplus(nn.Module):
@@ -64,32 +69,46 @@ def inverse_activation(name: str, value: float) -> float:
 
 
 class UNet(nn.Module):
-    """``(batch, 1, *shape) -> (batch, 1, *shape)``; sizes that do not halve evenly are cropped after upsampling."""
+    """``(batch, 1, *shape) -> (batch, 1, *shape)``; sizes that do not halve evenly are cropped after upsampling.
 
-    def __init__(self, options: UNetOptions, rng: torch.Generator):
+    Parameters
+    ----------
+    options : UNetOptions
+    rng : torch.Generator
+        Draws the weights.
+    shape : sequence of int, optional
+        Of the images: an axis is halved only while it has four or more of them left, so that a volume of two slices keeps both
+        at every scale. By default every axis is halved at every scale. The weights' shapes do not depend on it.
+    """
+
+    def __init__(self, options: UNetOptions, rng: torch.Generator, shape: Sequence[int] | None = None):
         super().__init__()
-        widths, skips = options.channels, options.skips
+        widths, skips, one = options.channels, options.skips, (1,) * options.dims
         inputs = (1, *widths)
-        self.down = nn.ModuleList(_block(inputs[i], widths[i], options, stride=1 if i == 0 else 2) for i in range(len(widths)))
+        self._steps = _halvings(shape, len(widths) - 1, options.dims)
+        steps = (one, *self._steps)
+        self.down = nn.ModuleList(_block(inputs[i], widths[i], options, stride=steps[i]) for i in range(len(widths)))
         self.skip = nn.ModuleDict({str(i): _conv(widths[i], s, 1, options) for i, s in enumerate(skips) if s})
-        self.up = nn.ModuleList(_block(widths[i + 1] + skips[i], widths[i], options, stride=1) for i in range(len(widths) - 1))
+        self.up = nn.ModuleList(_block(widths[i + 1] + skips[i], widths[i], options, one) for i in range(len(widths) - 1))
         self.out = _conv(widths[0], 1, 1, options)
         self.activation = _ACTIVATIONS[options.activation]()
         self._upsample = "bilinear" if options.dims == 2 else "trilinear"
         self._initialise(rng)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, sparing: bool = False) -> Tensor:
+        """The images; ``sparing`` keeps no activations inside of a block for the gradient, which makes them anew."""
+        through = _made_anew if sparing else nn.Module.__call__
         features = []
         for block in self.down:
-            x = block(x)
+            x = through(block, x)
             features.append(x)
         for i in reversed(range(len(self.up))):
             fine = features[i]
-            x = nn.functional.interpolate(x, scale_factor=2, mode=self._upsample, align_corners=False)
+            x = nn.functional.interpolate(x, scale_factor=self._steps[i], mode=self._upsample, align_corners=False)
             x = x[(..., *(slice(n) for n in fine.shape[2:]))]
             if str(i) in self.skip:
                 x = torch.cat([x, self.skip[str(i)](fine)], dim=1)
-            x = self.up[i](x)
+            x = through(self.up[i], x)
         return self.activation(self.out(x))
 
     def _initialise(self, rng: torch.Generator) -> None:
@@ -103,12 +122,29 @@ class UNet(nn.Module):
             self.out.weight.mul_(0.1)
 
 
-def _conv(inputs: int, outputs: int, kernel: int, options: UNetOptions, stride: int = 1) -> nn.Conv2d | nn.Conv3d:
+def _halvings(shape: Sequence[int] | None, times: int, dims: int) -> list[tuple[int, ...]]:
+    """What each axis is divided by on the way to each coarser scale."""
+    steps, sizes = [], list(shape or ())
+    for _ in range(times):
+        steps.append(tuple(2 if n >= _THIN else 1 for n in sizes) if sizes else (2,) * dims)
+        sizes = [-(-n // step) for n, step in zip(sizes, steps[-1], strict=False)]
+    return steps
+
+
+def _made_anew(block: nn.Module, x: Tensor) -> Tensor:
+    # With the weights as arguments: when the gradient runs the block again, `functional_call` of the network is over.
+    weights = dict(block.named_parameters())
+    return checkpoint(functional_call, block, weights, (x,), use_reentrant=False, preserve_rng_state=False)
+
+
+def _conv(
+    inputs: int, outputs: int, kernel: int, options: UNetOptions, stride: int | tuple[int, ...] = 1
+) -> nn.Conv2d | nn.Conv3d:
     conv = nn.Conv2d if options.dims == 2 else nn.Conv3d
-    return conv(inputs, outputs, kernel, stride=stride, padding=kernel // 2)
+    return conv(inputs, outputs, kernel, stride=stride, padding=kernel // 2)  # pyright: ignore[reportArgumentType]
 
 
-def _block(inputs: int, outputs: int, options: UNetOptions, stride: int) -> nn.Sequential:
+def _block(inputs: int, outputs: int, options: UNetOptions, stride: tuple[int, ...]) -> nn.Sequential:
     layers: list[nn.Module] = []
     for n, step in ((inputs, stride), (outputs, 1)):
         layers.append(_conv(n, outputs, 3, options, step))
