@@ -24,6 +24,8 @@ from ctuq.records import write_whole
 T = TypeVar("T")
 _WORTH = 0.5
 """Seconds that a product must have taken to be kept: what is cheaper is made again."""
+_OFTEN = 5.0
+"""Seconds between two states of one piece of work: they may be large."""
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +60,21 @@ class Stages:
         del name, rng
         return make()
 
+    def latest(self, name: str) -> Any | None:
+        """What `renew` kept last under a name; None if nothing."""
+        del name
+
+    def renew(self, name: str, value: Callable[[], Any]) -> None:
+        """Keep where long work is, a product that takes the place of the last one of this name.
+
+        Parameters
+        ----------
+        name : str
+        value : callable
+            Is asked for it only when it is due, every few seconds.
+        """
+        del name, value
+
 
 class KeptStages(Stages):
     """Keeps products in a folder, one file each, which appears only when it is complete.
@@ -75,26 +92,46 @@ class KeptStages(Stages):
         self.folder = self._place = folder
         self._identity = identity
         self._full = False
+        self._begun: dict[str, tuple[float, float]] = {}
 
     def once(self, name: str, make: Callable[[], T], *, rng: torch.Generator | None = None) -> T:
-        path = self._place / f"{name.replace('/', '-').replace(' ', '_')}.npz"
+        path = self._path(name)
         found = self._read(path)
         if found is not None:
             self.spared += found["seconds"]
             if rng is not None:
                 rng.set_state(found["rng"])
             return found["value"]
-        begun = time.perf_counter()
+        begun, spared = time.perf_counter(), self.spared
         value = make()
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - begun + self.spared - spared
         if seconds >= _WORTH:
             tree = {"identity": self._identity, "seconds": seconds, "value": value}
             self._write(path, tree if rng is None else tree | {"rng": rng.get_state()})
         return value
 
+    def latest(self, name: str) -> Any | None:
+        found = self._read(self._path(name))
+        before = 0.0 if found is None else found["seconds"]
+        self.spared += before
+        now = time.perf_counter()
+        self._begun[name] = now - before, now
+        return None if found is None else found["value"]
+
+    def renew(self, name: str, value: Callable[[], Any]) -> None:
+        now = time.perf_counter()
+        begun, written = self._begun.get(name, (now, now))
+        due = now - written >= _OFTEN
+        if due:
+            self._write(self._path(name), {"identity": self._identity, "seconds": now - begun, "value": value()})
+        self._begun[name] = begun, time.perf_counter() if due else written
+
     def clear(self) -> None:
         """Remove all products."""
         shutil.rmtree(self._place, ignore_errors=True)
+
+    def _path(self, name: str) -> Path:
+        return self._place / f"{name.replace('/', '-').replace(' ', '_')}.npz"
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         if not path.is_file():

@@ -13,6 +13,7 @@ from killing import at_call, die, half_written, killed
 from ctuq import stages
 from ctuq.errors import InputError
 from ctuq.laplace.evidence import dense
+from ctuq.laplace.evidence.sampled import SampledExpectation
 from ctuq.pipeline import ReconstructOptions, checkpoint, job, reconstruct
 from ctuq.pipeline.checkpoint import Checkpoint, remove
 from ctuq.recon import dip as dip_module
@@ -157,6 +158,23 @@ def test_a_search_of_the_evidence_that_was_killed_computes_no_point_of_it_twice(
     assert killed(work)
     same(reconstruct(scan, options=OPTIONS, checkpoint=path), whole)
     assert made == points[at - 1 :]
+
+
+@pytest.mark.parametrize("call", [1, 4])
+def test_a_search_by_samples_that_was_killed_goes_on_to_the_same_result(call, scan, tmp_path, monkeypatch):
+    found = job._route
+    monkeypatch.setattr(job, "_route", lambda *parts: replace(found(*parts), exact_evidence=False))
+    monkeypatch.setattr(stages, "_OFTEN", 0.0)
+    path = tmp_path / "checkpoint.h5"
+
+    def work():
+        at_call(SampledExpectation, "__call__", call)
+        reconstruct(scan, options=OPTIONS, checkpoint=path)
+
+    assert killed(work)
+    resumed, whole = reconstruct(scan, options=OPTIONS, checkpoint=path), reconstruct(scan, options=OPTIONS)
+    assert whole.log_evidence_error >= 0 and "posterior samples" in str(whole.plan)
+    same(resumed, whole)
 
 
 @pytest.mark.parametrize(

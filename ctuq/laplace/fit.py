@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ctuq.errors import InputError
 from ctuq.laplace.evidence.ascent import Step
-from ctuq.laplace.evidence.dense import Keep
 from ctuq.laplace.evidence.hyperprior import Hyperprior
+from ctuq.laplace.evidence.memory import Forgetful, Memory
 from ctuq.laplace.evidence.sweep import Sweep
 from ctuq.laplace.predictive import HeldOut
 from ctuq.laplace.priors.diagonal import Prior, g_prior
@@ -190,7 +190,7 @@ def maximise(
     rng: torch.Generator | None = None,
     hyperprior: Hyperprior | None = None,
     components: Tensor | None = None,
-    keep: Keep = lambda point, evaluate: evaluate(),
+    memory: Memory | None = None,
 ) -> Fit:
     """Maximise the evidence of any linear problem; `maximise_evidence` does so for a network's.
 
@@ -206,8 +206,8 @@ def maximise(
         reported is the evidence.
     components : Tensor, float64, shape (c, m, m), optional
         ``prior.components`` of the features, for the dense route, where they are known without the features' matrix.
-    keep : callable, optional
-        Keeps evaluations of the dense route, see `ctuq.laplace.evidence.dense.maximise_exact`.
+    memory : Memory, optional
+        Keeps what the search has found at each of its points: one that was killed goes the same way again, without them.
     method, solver, samples, with_sweep, start, batch, max_steps, cap, starts, rng
         As for `maximise_evidence`.
     """
@@ -215,7 +215,7 @@ def maximise(
     rng = torch.Generator(problem.target.device).manual_seed(0) if rng is None else rng
     route, reason = (method, "as asked") if method != "auto" else _automatic(problem, prior)
     begin = first_point(problem, prior, rng=rng) if start is None else start
-    search = Search(problem, prior, begin, score, with_sweep, max_steps, rng, hyperprior, keep)
+    search = Search(problem, prior, begin, score, with_sweep, max_steps, rng, hyperprior, memory or Forgetful())
     found = (
         search.dense(1 if start is not None else starts, components)
         if route == "dense"

@@ -2,15 +2,17 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from ctuq.errors import CtuqError
 from ctuq.laplace.evidence.ascent import Ascent, ascend, mackay, scoring
-from ctuq.laplace.evidence.dense import ExactExpectation, Keep, maximise_exact
+from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
 from ctuq.laplace.evidence.hyperprior import Hyperprior, value_and_slope, with_hyperprior
+from ctuq.laplace.evidence.memory import Forgetful, Memory
+from ctuq.laplace.evidence.resumed import Resumed
 from ctuq.laplace.evidence.sampled import Expectation, SampledExpectation
 from ctuq.laplace.evidence.sweep import Sweep, estimated_evidence, lowest_factor, sweep
 from ctuq.laplace.predictive import HeldOut
@@ -56,7 +58,7 @@ class Search:
     max_steps: int
     rng: torch.Generator
     hyperprior: Hyperprior | None = None
-    keep: Keep = lambda point, evaluate: evaluate()
+    memory: Memory = field(default_factory=Forgetful)
 
     def dense(self, starts: int, components: Tensor | None = None) -> Found:
         """By the exact evidence, from several starts where several variances compete."""
@@ -84,7 +86,7 @@ class Search:
             learn_noise=self.problem.learn_noise,
             max_steps=self.max_steps,
             hyperprior=self.hyperprior,
-            keep=self.keep,
+            keep=lambda point, evaluate: self.memory.once(f"evidence at {point.digest}", evaluate),
         )
 
     def _height(self, found: Ascent) -> float:
@@ -131,7 +133,7 @@ class Search:
             # What solves on the way are worth does not matter; those at the end are done anew.
             warnings.filterwarnings("ignore", "Solves to a residual")
             ended = ascend(
-                with_hyperprior(SampledExpectation(problem, self.prior, self._sampler(problem, *sampling)), self.hyperprior),
+                with_hyperprior(self._searching(problem, sampling, start), self.hyperprior),
                 self.prior,
                 start,
                 learn_noise=self.problem.learn_noise,
@@ -144,9 +146,24 @@ class Search:
         fresh = self._sampler(problem, *sampling)
         expectation = SampledExpectation(problem, self.prior, fresh, mode=ended.expectation.mode)
         found, system = expectation(point), System(problem, self.prior, point)
-        preconditioner = fresh.preconditioner(system) if isinstance(fresh, CGSampler) else None
-        value = estimated_evidence(system, found.mode, rng=self.rng, preconditioner=preconditioner)
-        return Found(ended, found, value, None, expectation)
+
+        def value() -> tuple[float, float]:
+            preconditioner = fresh.preconditioner(system) if isinstance(fresh, CGSampler) else None
+            value = estimated_evidence(system, found.mode, rng=self.rng, preconditioner=preconditioner)
+            return value.value, value.error
+
+        height = Estimate(*self.memory.once(f"evidence by samples at {point.digest}", value, rng=self.rng))
+        return Found(ended, found, height, None, expectation)
+
+    def _searching(
+        self, problem: Problem, sampling: tuple[str, int, int | None], start: Point
+    ) -> Callable[[Point], Expectation]:
+        """Expectations of a search, by conjugate gradients those that were kept of it."""
+        sampler = self._sampler(problem, *sampling)
+        found = SampledExpectation(problem, self.prior, sampler)
+        if not isinstance(sampler, CGSampler):
+            return found
+        return Resumed(found, sampler, rng=self.rng, memory=self.memory, name=f"search from {start.digest}")
 
     def _sampler(self, problem: Problem, solver: str, samples: int, batch: int | None) -> Sampler:
         draws = Draws.of(problem, samples, rng=self.rng)

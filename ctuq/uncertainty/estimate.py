@@ -14,7 +14,7 @@ from ctuq.laplace.evidence.hyperprior import Hyperprior
 from ctuq.laplace.fit import maximise
 from ctuq.laplace.system.problem import Point
 from ctuq.scores.gaussian import gaussian_scores
-from ctuq.stages import Stages, name_of
+from ctuq.stages import Stages
 from ctuq.uncertainty.calibration import Scales, learn_scales
 from ctuq.uncertainty.contents import Calibration
 from ctuq.uncertainty.left_out import LeftOut
@@ -171,9 +171,8 @@ def fit_evidence(
     floor_shape : float
         See `log_hyperprior`.
     stages : Stages, optional
-        Keeps the evidence at every point that "dense" has tried: a search that was killed loses one of them.
+        Keeps what the search found at every point: one that was killed loses one of them.
     """
-    kept = Stages() if stages is None else stages
     rays = fitted.nonzero()[:, 0]
     if len(rays) > EVIDENCE_RAYS:
         rays = rays[torch.arange(EVIDENCE_RAYS, device=rays.device) * len(rays) // EVIDENCE_RAYS]
@@ -190,7 +189,7 @@ def fit_evidence(
             hyperprior=log_hyperprior(model, variation, floor_shape),
             components=part.components() if method == "dense" else None,
             cap=_CAP,
-            keep=lambda point, evaluate: kept.once(f"evidence at {name_of(point.vector)}", evaluate),
+            memory=stages,
         )
     noiseless = any(name.startswith("noise ") for name in found.capped)
     value, error = found.log_evidence, found.log_evidence_error

@@ -86,7 +86,7 @@ def geometry_tree(geometry: Geometry) -> dict[str, Any]:
 
 def geometry_from_tree(tree: Mapping[str, Any]) -> Geometry:
     """The geometry that `geometry_tree` took apart."""
-    kind = tree["kind"] if isinstance(tree, Mapping) else ""
+    kind = tree.get("kind", "of no kind") if isinstance(tree, Mapping) else ""
     if not isinstance(kind, str) or kind not in _KINDS:
         raise InputError(f"The file has the geometry '{shortened(kind, 60)}', which this ctuq does not know; update ctuq.")
     values = {key: value for key, value in tree.items() if key not in ("kind", "rotation_angle")}

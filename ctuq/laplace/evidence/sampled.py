@@ -97,19 +97,31 @@ class SampledExpectation:
     sampler : Sampler
     mode : Mode, optional
         Where the first search for the mode of labels starts.
+
+    Attributes
+    ----------
+    solution : Tensor, optional
+        Where the next solve starts.
+    mode : Mode, optional
+        Of the last point.
     """
 
     def __init__(self, problem: Problem, prior: Prior, sampler: Sampler, *, mode: Mode | None = None):
         self._problem, self._prior, self._sampler = problem, prior, sampler
-        self._solution: Tensor | None = None
-        self._mode = mode
+        self.solution: Tensor | None = None
+        self.mode = mode
+
+    @property
+    def device(self) -> torch.device:
+        """Of the problem."""
+        return self._problem.target.device
 
     def __call__(self, point: Point) -> Expectation:
         system = System(self._problem, self._prior, point)
-        found = self._sampler(system, self._problem.labels is None, self._solution)
-        self._solution = found.solution
-        mode = find_mode(system, found.mode, self._mode)
-        self._mode = mode
+        found = self._sampler(system, self._problem.labels is None, self.solution)
+        self.solution = found.solution
+        mode = find_mode(system, found.mode, self.mode)
+        self.mode = mode
         return expectation_of(system, found, mode)
 
 

@@ -2,8 +2,9 @@
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from ctuq.errors import CtuqError
 from ctuq.laplace.system.problem import Point, System
 from ctuq.laplace.system.sampling import Conditioned, Draws, condition
 from ctuq.linops.memory import available_memory
+from ctuq.linops.operator import Space
 from ctuq.linops.precondition import Nystrom, Preconditioner, nystrom
 from ctuq.linops.solve import CG, Cholesky
 
@@ -65,6 +67,24 @@ class CGSampler:
         other = copy.copy(self)
         other._draws = draws
         return other
+
+    def state(self) -> dict[str, Any]:
+        """What the next call depends on beside its arguments and the random numbers, as a tree of `ctuq.stages`."""
+        if self._sketch is None:
+            return {"steps": (self._steps, self._first), "sketch": None}
+        found, there = self._sketch
+        sketch = {"vectors": found.vectors, "values": found.values, "shape": tuple(found.space.shape)}
+        return {"steps": (self._steps, self._first), "sketch": sketch | {"psi": there.psi, "sigma2": there.sigma2}}
+
+    def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Take up a `state`."""
+        self._steps, self._first = state["steps"]
+        kept = state["sketch"]
+        self._sketch = None
+        if kept is not None:
+            space = Space(kept["shape"], torch.float64, device)
+            sketch = Nystrom(kept["vectors"].to(device), kept["values"].to(device), space)
+            self._sketch = sketch, Point(kept["psi"], kept["sigma2"])
 
     def __call__(self, system: System, with_mode: bool, start: Tensor | None) -> Conditioned:
         if self._sketch is not None and self._steps > max(_SLOW, 2 * self._first):

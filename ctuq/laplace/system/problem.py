@@ -4,6 +4,7 @@
 For curved likelihoods ``H`` is whitened by the likelihood's curvature, the noise has variance 1, and only the mode knows more.
 """
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -191,6 +192,11 @@ class Point:
     def vector(self) -> Tensor:
         """``psi`` and the logarithms of the noise variances, in one vector."""
         return torch.cat([self.psi, self.sigma2.log()])
+
+    @property
+    def digest(self) -> str:
+        """A name for work that depends on the point."""
+        return hashlib.blake2b(self.vector.double().numpy().tobytes(), digest_size=16).hexdigest()
 
     def named(self, names: tuple[str, ...], chosen: list[bool]) -> tuple[str, ...]:
         """Names of the chosen entries of `vector`, of the prior's ``names`` and the noise groups."""

@@ -19,6 +19,7 @@ from ctuq.errors import InputError
 from ctuq.files.formats.extras import extra
 from ctuq.files.formats.raw import Raw, as_sinogram, middle_row
 from ctuq.files.formats.sidefile import SideFile, read_sidefile
+from ctuq.files.formats.sizes import refuse_bomb
 
 _SUFFIXES = (".edf", ".edf.gz", ".edf.bz2")
 _START = re.compile(rb"\s*\{\s*(?:\r?\n)?[^{}]*=[^{}]*;", re.DOTALL)
@@ -143,18 +144,35 @@ def _lines(files: Sequence[Path], row: int, shape: tuple[int, ...]) -> NDArray:
 
 def _frames(path: Path) -> NDArray:
     """One frame (row, column), or all frames of a file (frame, row, column)."""
-    fabio: Any = extra("fabio", "ESRF EDF")
+    edf: Any = (extra("fabio", "ESRF EDF"), extra("fabio.edfimage", "ESRF EDF"))[1]
     try:
-        with fabio.open(str(path)) as image:
-            frames = [np.asarray(image.get_frame(number).data) for number in range(image.nframes)]
+        with edf.EdfImage().read(str(path)) as image:
             if image.incomplete_file:  # fabio fills up with zeros
                 raise EOFError(path)
+            kept = [image.get_frame(number) for number in range(image.nframes)]
+            _refuse_hollow(kept, path)
+            frames = [np.asarray(frame.data) for frame in kept]
         values = frames[0] if len(frames) == 1 else np.stack(frames)
+    except (InputError, MemoryError):
+        raise
     except Exception as error:  # fabio raises many types on damaged files
         raise InputError(f"'{path}' is not a whole EDF file; copy it again.") from error
     if values.ndim not in (2, 3) or 0 in values.shape or values.dtype.kind not in "iuf":
         raise InputError(f"'{path}' has data of shape {values.shape}; one picture or one stack of pictures is needed.")
     return values
+
+
+def _refuse_hollow(frames: Sequence[Any], path: Path) -> None:
+    """Refuse, before memory is taken, frames that declare more than is there: fabio would make up the rest of zeros.
+
+    Their numbers may also be said to lie in another file, by its name: one file reads no other.
+    """
+    if any(frame.bfname is not None for frame in frames):
+        raise InputError(f"'{path}' says that its numbers lie in another file, which is not followed; convert it to one file.")
+    packed = any(frame._data_compression not in (None, "NONE") for frame in frames)
+    if not packed and any(frame.size > frame.blobsize for frame in frames):
+        raise EOFError(path)
+    refuse_bomb(sum(frame.size for frame in frames), path.stat().st_size, f"'{path}'")
 
 
 def _natural(path: Path) -> list[int | str]:

@@ -7,6 +7,7 @@ from scans import assert_equal
 
 from ctuq.errors import InputError
 from ctuq.files import describe, read, write_nxtomo
+from ctuq.guard import UnforeseenError
 from ctuq.records.seal import seal_of
 from ctuq.tomo.axis import axis_column, with_axis_column
 
@@ -86,13 +87,26 @@ def test_a_damaged_file_is_refused(tmp_path, fan_scan):
 
 @pytest.mark.parametrize("wrong", ["a dataset", "a type"])
 def test_a_sealed_file_with_something_else_in_the_place_of_its_group_is_refused(tmp_path, fan_scan, wrong):
+    path = _resealed(tmp_path, fan_scan, "entry0000/ctuq", np.zeros(3) if wrong == "a dataset" else np.dtype("f8"))
+    with pytest.raises(InputError, match="in the place of 'entry0000/ctuq'"):
+        read(path)
+
+
+def test_a_sealed_file_with_a_geometry_of_no_kind_is_refused_in_our_words(tmp_path, fan_scan):
+    with pytest.raises(InputError, match="geometry 'of no kind'") as told:
+        read(_resealed(tmp_path, fan_scan, "entry0000/ctuq/geometry/kind", None))
+    assert not isinstance(told.value, UnforeseenError)
+
+
+def _resealed(tmp_path, scan, name, value):
+    """A file of ours with something else (None: nothing) in the place of one of its parts, and a new seal."""
     path = tmp_path / "scan.nx"
-    write_nxtomo(fan_scan, path)
+    write_nxtomo(scan, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: -len(seal_of(whole))])
     with h5py.File(path, "r+") as file:
-        del file["entry0000/ctuq"]
-        file["entry0000/ctuq"] = np.zeros(3) if wrong == "a dataset" else np.dtype("f8")
+        del file[name]
+        if value is not None:
+            file[name] = value
     path.write_bytes((content := path.read_bytes()) + seal_of(content))
-    with pytest.raises(InputError, match="in the place of 'entry0000/ctuq'"):
-        read(path)
+    return path

@@ -1,4 +1,5 @@
 import gzip
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from scanned import misfit, predicted
 
 from ctuq.errors import InputError
 from ctuq.files import read
+from ctuq.files.formats import sizes
 from ctuq.tomo.geometry import ParallelBeam
 
 edfimage = pytest.importorskip("fabio.edfimage")
@@ -91,4 +93,35 @@ def test_damaged_and_odd_files_are_refused(tmp_path):
     path = _save(tmp_path / "a.edf", np.zeros((30, 30), np.float32))
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(InputError, match="whole EDF"):
+        read(path)
+
+
+def test_what_a_file_declares_beyond_its_bytes_takes_no_memory(tmp_path):
+    path = _save(tmp_path / "a.edf", np.ones((30, 40), np.float32))
+    content = path.read_bytes()
+    for wide, bytes_of in ((10**5, 4800), (10**6, 4800), (10**5, 4 * 10**5 * 30)):
+        more = content.replace(b"Dim_1 = 40", b"Dim_1 = %d" % wide).replace(b"Size = 4800", b"Size = %d" % bytes_of)
+        assert more != content
+        path.write_bytes(more)
+        tracemalloc.start()
+        with pytest.raises(InputError, match="whole EDF"):
+            read(path)
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+        tracemalloc.stop()
+
+
+def test_a_bomb_is_refused_before_it_unfolds(tmp_path, monkeypatch):
+    path = _save(tmp_path / "a.edf", np.zeros((300, 1000), np.float32))
+    (tmp_path / "b.edf.gz").write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(InputError, match="angles"):
+        read(tmp_path / "b.edf.gz")
+    monkeypatch.setattr(sizes, "_HARMLESS", 1 << 16)
+    with pytest.raises(InputError, match="declares"):
+        read(tmp_path / "b.edf.gz")
+
+
+def test_a_file_does_not_have_another_read(tmp_path):
+    path = _save(tmp_path / "a.edf", np.ones((30, 40), np.float32), EDF_BinaryFileName=str(tmp_path / "other"))
+    (tmp_path / "other").write_bytes(np.full(1200, 7, "<f4").tobytes())
+    with pytest.raises(InputError, match="another file"):
         read(path)
