@@ -136,3 +136,34 @@ def test_rows_are_orthonormal_on_the_device(gpu):
     beside = orthonormalise_(rows.clone())
     for made in (orthonormalise_(torch.ones(3, 40, device=gpu), beside=beside), beside):
         close(made @ made.T, torch.eye(len(made)), 1e-4)
+
+
+def test_products_go_on_with_half_the_rows_where_the_gpu_has_no_memory_left(gpu, monkeypatch):
+    network = UNet(NETWORK, rng=rng())
+    inputs = torch.rand(1, 1, SIZE, SIZE, generator=rng())
+    _, expected = jacobian_of(network, inputs)
+    _, J = jacobian_of(network.to(gpu), inputs.to(gpu), chunk=5)
+    pushed, pulled = (torch.randn(7, *space.shape, generator=rng()) for space in (expected.domain, expected.range))
+    jvp, add_vjp = J._tape.jvp, J._tape.add_vjp
+
+    def short_jvp(tangents):
+        if len(tangents[0]) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return jvp(tangents)
+
+    def short_vjp(cotangents, sums):
+        if len(cotangents) > 1:
+            sums[0] += 1  # what it had done before
+            raise torch.OutOfMemoryError("out of memory")
+        add_vjp(cotangents, sums)
+
+    monkeypatch.setattr(J._tape, "jvp", short_jvp)
+    monkeypatch.setattr(J._tape, "add_vjp", short_vjp)
+    with pytest.warns(UserWarning, match="no memory left for 5 rows at once: going on with 2"):
+        close(J(pushed.to(gpu)), expected(pushed), 1e-4)
+    with pytest.warns(UserWarning, match="no memory left for 2 rows at once: going on with 1"):
+        close(J.T(pulled.to(gpu)), expected.T(pulled), 1e-4)
+    assert (J.choice.jvp_rows, J.choice.vjp_rows) == (2, 1)
+    monkeypatch.setattr(J._tape, "jvp", lambda tangents: short_jvp([torch.cat([t, t, t]) for t in tangents]))
+    with pytest.raises(torch.OutOfMemoryError):
+        J(pushed[:1].to(gpu))

@@ -2,6 +2,8 @@
 
 import ctypes
 import sys
+import warnings
+from collections.abc import Callable
 
 import torch
 
@@ -51,3 +53,42 @@ def require_memory(needed: float, what: str, advice: str, device: torch.device |
         raise ResourceError(
             f"{what} needs about {needed / 2**30:.1f} GiB on {device}, and {left / 2**30:.1f} GiB are available; {advice}."
         )
+
+
+def in_parts(count: int, size: int, work: Callable[[slice], None]) -> int:
+    """Do work on ``count`` rows, so many at once; on half as many where the device has no memory left, and say so.
+
+    Parameters
+    ----------
+    count, size : int
+    work : callable
+        Does a slice of the rows; after `torch.OutOfMemoryError` it is called again with a part of that slice.
+
+    Returns
+    -------
+    int
+        Rows at once in the end.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        If not even one row fits.
+    """
+    start = 0
+    while start < count:
+        stop = min(start + size, count)
+        try:
+            work(slice(start, stop))
+        except torch.OutOfMemoryError:
+            if stop - start == 1:
+                raise
+            size = (stop - start) // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            warnings.warn(
+                f"The device has no memory left for {stop - start} rows at once: going on with {size}, which is slower.",
+                stacklevel=2,
+            )
+        else:
+            start = stop
+    return size

@@ -1,7 +1,7 @@
 """The Jacobian of a network's output in its weights, as a linear operator that keeps one linearisation."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch.func import functional_call
 from ctuq.errors import InputError
 from ctuq.linops.jacobian.kernels import twice_differentiable
 from ctuq.linops.jacobian.tape import Tape, record
+from ctuq.linops.memory import in_parts
 from ctuq.linops.operator import LinearOperator, Space
 
 _NEAR_BYTES = {"cpu": 2**23, "cuda": 2**28}
@@ -86,9 +87,12 @@ class Jacobian(LinearOperator):
     @torch.no_grad()
     def _apply(self, x: Tensor) -> Tensor:
         out = x.new_empty(x.shape[0], *self._raw, dtype=self.range.dtype)
-        tape, size = self._tape if self.choice.jvp == "tape" else self._whole, self.choice.jvp_rows
-        for rows, target in zip(x.split(size), out.split(size), strict=True):
-            target.copy_(tape.jvp([rows[:, b.slice].reshape(-1, *b.shape) for b in self.blocks]))
+        tape = self._tape if self.choice.jvp == "tape" else self._whole
+
+        def push(part: slice) -> None:
+            out[part] = tape.jvp([x[part, b.slice].reshape(-1, *b.shape) for b in self.blocks])
+
+        self.choice = replace(self.choice, jvp_rows=in_parts(len(x), self.choice.jvp_rows, push))
         return out.reshape(-1, *self.range.shape)
 
     @torch.no_grad()
@@ -98,10 +102,16 @@ class Jacobian(LinearOperator):
     @torch.no_grad()
     def add_transpose(self, y: Tensor, total: Tensor) -> Tensor:
         """Add ``J^T y`` to ``total`` (k, P) in place and return it: sums over mini-batches need no second vector."""
-        tape, size = self._tape if self.choice.vjp == "tape" else self._whole, self.choice.vjp_rows
-        for rows, target in zip(y.split(size), total.split(size), strict=True):
-            sums = [target[:, b.slice].view(-1, *b.shape) for b in self.blocks]
-            tape.add_vjp(rows.reshape(-1, *self._raw), sums)
+        tape = self._tape if self.choice.vjp == "tape" else self._whole
+
+        def pull(part: slice) -> None:
+            # What is left of an attempt that ran out of memory must not be in the sum.
+            target = torch.zeros_like(total[part]) if total.is_cuda else total[part]
+            tape.add_vjp(y[part].reshape(-1, *self._raw), [target[:, b.slice].view(-1, *b.shape) for b in self.blocks])
+            if target.is_cuda:
+                total[part] += target
+
+        self.choice = replace(self.choice, vjp_rows=in_parts(len(y), self.choice.vjp_rows, pull))
         return total
 
     @property
