@@ -118,7 +118,7 @@ def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDA
 
     Parameters
     ----------
-    residual, image_variance, noise_variance : array, shape (views, columns)
+    residual, image_variance, noise_variance : array, shape (views, columns) or (views, rows, columns)
         Of the held-out rays.
 
     Returns
@@ -146,7 +146,7 @@ def scale_posterior(
 
     Parameters
     ----------
-    residual, image_variance, noise_variance : array, shape (views, columns)
+    residual, image_variance, noise_variance : array, shape (views, columns) or (views, rows, columns)
         Of the held-out rays.
     prior : ScalePrior, optional
     fewer : float
@@ -155,7 +155,9 @@ def scale_posterior(
     prior = ScalePrior() if prior is None else prior
     r2 = residual.astype(np.float64).ravel() ** 2
     p, s = (v.astype(np.float64) for v in (image_variance, noise_variance))
-    temper = 1 / (fewer * correlation_time(residual / np.sqrt(p + s)))
+    z = residual / np.sqrt(p + s)
+    # As if correlations along a detector's two axes were independent of one another.
+    temper = 1 / (fewer * math.prod(correlation_time(z, axis) for axis in range(1, z.ndim)))
     p, s = p.ravel(), s.ravel()
 
     def losses(log_image: NDArray, log_noise: NDArray) -> NDArray:
@@ -207,17 +209,18 @@ def _quantile(values: NDArray, weights: NDArray, level: float) -> float:
     return float(np.interp(level * share[-1], share - weights.ravel()[order] / 2, values.ravel()[order]))
 
 
-def correlation_time(rows: NDArray) -> float:
-    """How many correlated values along the last axis say as much of their variance as one independent value; at least 1.
+def correlation_time(values: NDArray, axis: int = -1) -> float:
+    """How many correlated values along an axis say as much of their variance as one independent value; at least 1.
 
     ``1 + 2 sum of squared autocorrelations``, up to the first that is negative: the variance of a mean square of n Gaussian
     values is that factor times 2 / n (Bartlett 1935).
     """
-    n = rows.shape[1]
+    rows = np.moveaxis(values, axis, -1)
+    n = rows.shape[-1]
     centred = rows.astype(np.float64) / max(float(np.sqrt(np.mean(rows.astype(np.float64) ** 2))), 1e-300)
     total = 1.0
     for lag in range(1, n // 2):
-        correlation = float(np.mean(centred[:, :-lag] * centred[:, lag:]))
+        correlation = float(np.mean(centred[..., :-lag] * centred[..., lag:]))
         if correlation <= 0:
             break
         total += 2 * correlation**2

@@ -13,11 +13,11 @@ from torch import Tensor
 from ctuq.laplace.evidence.hyperprior import Hyperprior
 from ctuq.laplace.fit import maximise
 from ctuq.laplace.system.problem import Point
-from ctuq.scores.gaussian import gaussian_scores
 from ctuq.stages import Stages
-from ctuq.uncertainty.calibration import Scales, learn_scales
+from ctuq.uncertainty.calibration import Scales
 from ctuq.uncertainty.contents import Calibration
-from ctuq.uncertainty.left_out import LeftOut
+from ctuq.uncertainty.held_out import Unseen, calibrate, leave_one_out
+from ctuq.uncertainty.left_out import Beside, LeftOut
 from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.prior import FLOORS, ImagePrior
@@ -31,6 +31,7 @@ _FLOOR_SHAPE = 0.5
 _FIRST_NOISE = {"dense": 1e-3, "em": 1e-1}
 # Floors lie many decades apart from what the network explains, and a strong hyperprior moves these further.
 _CAP = 1e9
+_FAINT, _UNCALIBRATED = 0.25, 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ class ErrorBars:
     scales : Scales
         (1, 1) without calibration.
     calibration : Calibration, optional
-    correction : Tensor, shape (y, x), float64
+    correction : Tensor, float64
         What the held-out views add to the network's image.
     leave_one_out : dict of str to float
         Scores of closed-form leave-one-angle-out predictions by the raw linear model.
@@ -102,6 +103,7 @@ def estimate(
     way: Route | None = None,
     floor_shape: float = _FLOOR_SHAPE,
     stages: Stages | None = None,
+    region: tuple[slice, ...] | None = None,
 ) -> ErrorBars:
     """Evidence on the fitted views, scales from the held-out ones, posterior given all.
 
@@ -109,7 +111,8 @@ def estimate(
     ----------
     model : ImageModel
         Of all views; its image was fitted to those that are not held out.
-    y : Tensor, shape (angle, column)
+    y : Tensor
+        All projections.
     held_out : array of int
         Views that the network never saw; empty for no calibration.
     variation : float
@@ -122,12 +125,14 @@ def estimate(
         See `log_hyperprior`.
     stages : Stages, optional
         Keeps what is dear.
+    region : tuple of slice, optional
+        Pixels whose standard deviation and samples are wanted, by axis; by default all.
     """
     rng = torch.Generator().manual_seed(0) if rng is None else rng
     stages = Stages() if stages is None else stages
     unseen = torch.isin(model.views, torch.as_tensor(held_out, device=model.views.device))
     if way is None:
-        way = route(model.image.numel(), len(unseen), int((~unseen).sum()), 0)
+        way = route(model.image.numel(), len(unseen), int((~unseen).sum()), 0, dims=model.image.ndim)
     method = "dense" if way.exact_evidence else "em"
 
     def maximised() -> dict[str, Any]:
@@ -140,11 +145,30 @@ def estimate(
     scales, calibration = Scales(1, 1, float("inf"), float("inf")), None
     correction = torch.zeros_like(model.mean)
     given = SolvedRays.on(model, evidence.point, noise_by=way.noise_by, stages=stages)
+
+    def without(rows: Tensor) -> Unseen:
+        if way.together:
+            return LeftOut.of(given, rows)
+        return Beside.of(model, rows, evidence.point, noise_by=way.noise_by, stages=stages)
+
     if len(held_out):
-        scales, calibration, correction = _calibrate(given, y, held_out, unseen)
-    posterior = ImagePosterior(given, rng=rng)
-    left_out = stages.once("leave one out", lambda: _leave_one_out(given, way.left_out))
-    return ErrorBars(evidence, posterior, scales, calibration, correction, left_out)
+        scales, calibration, correction = calibrate(without, model, y, held_out, evidence.sigma2, most=way.held_out)
+    posterior = ImagePosterior(given, rng=rng, stages=stages, region=region, tolerance=_drawn_to(way, scales))
+
+    def scored() -> dict[str, float]:
+        return leave_one_out(without, model, evidence.sigma2, rays=way.left_out, each=way.left_out_each)
+
+    return ErrorBars(evidence, posterior, scales, calibration, correction, stages.once("leave one out", scored))
+
+
+def _drawn_to(way: Route, scales: Scales) -> float:
+    """Monte Carlo error of the standard deviations at which their draws may end; 0 takes all.
+
+    A quarter of what calibration leaves open: half the sd of the image scale's logarithm. It then adds 3 % to that.
+    """
+    if way.together:
+        return 0.0
+    return _FAINT * scales.log_image_sd / 2 if math.isfinite(scales.log_image_sd) else _UNCALIBRATED
 
 
 def fit_evidence(
@@ -224,82 +248,3 @@ def log_hyperprior(model: ImageModel, variation: float, floor_shape: float = _FL
 def named(prior: ImagePrior, psi: Tensor) -> dict[str, float]:
     """Hyperparameters by name, exponentiated."""
     return dict(zip(prior.names, psi.exp().tolist(), strict=True))
-
-
-def _calibrate(given: SolvedRays, y: Tensor, held_out: NDArray[np.int64], unseen: Tensor) -> tuple[Scales, Calibration, Tensor]:
-    """Scales from the held-out rays, the record of it, and what these rays add to the image.
-
-    One conditioning on all rays serves calibration and posterior: see `ctuq.uncertainty.left_out`.
-    """
-    model, new = given.model, unseen.nonzero()[:, 0]
-    sigma2, precision = float(given.system.point.sigma2), model.precision[new]
-    left = LeftOut.of(given, new)
-    T = left.covariance()
-    measured = y.reshape(-1)[model.rays[new]].double()
-    predicted = model.features.matrix.rows(new)(model.image.reshape(1, -1).double())[0] / precision.sqrt()
-    residual, noise = measured - predicted, sigma2 / precision
-    signal = (T.diagonal() - 1).clamp(min=0) * noise
-    columns = _Columns(model, new, held_out)
-    scales = learn_scales(*(columns(values) for values in (residual, signal, noise)))
-    correction = _correction(left, T, residual / noise.sqrt(), scales)
-    raw, calibrated = signal + noise, scales.image * signal + scales.noise * noise
-    calibration = Calibration(
-        views=tuple(int(v) for v in held_out),
-        image_scale=scales.image,
-        noise_scale=scales.noise,
-        log_image_scale_sd=scales.log_image_sd,
-        log_noise_scale_sd=scales.log_noise_sd,
-        raw=gaussian_scores(residual.cpu(), raw.cpu()),
-        calibrated=gaussian_scores(residual.cpu(), calibrated.cpu()),
-        predictions=np.stack([columns(v) for v in (measured, predicted, raw.sqrt(), calibrated.sqrt())]).astype(np.float32),
-        cover_68=scales.cover_68,
-        cover_95=scales.cover_95,
-    )
-    return scales, calibration, correction
-
-
-def _correction(left: LeftOut, T: Tensor, residual: Tensor, scales: Scales) -> Tensor:
-    """Conditional mean of the image's error given the held-out rays' residuals in units of their noise, (y, x), float64.
-
-    With the image's covariance P given the fitted rays scaled by a, and the noise by b, it is
-    ``a P b_h^T q`` with ``q = (a (T - I) + b I)^-1 r``.
-    """
-    total = scales.image * T
-    total.diagonal().add_(scales.noise - scales.image)
-    return scales.image * left.images_of(torch.linalg.solve(total, residual)[None])[0]
-
-
-class _Columns:
-    """Values of the held-out views' used rays as (view, column); rays that were left out repeat their neighbour's value."""
-
-    def __init__(self, model: ImageModel, rows: Tensor, views: NDArray[np.int64]):
-        place = {int(v): i for i, v in enumerate(views)}
-        rays = model.rays[rows].cpu().numpy()
-        self._row = np.array([place[int(r) // model.columns] for r in rays], dtype=int)
-        self._column, self._shape = rays % model.columns, (len(views), model.columns)
-
-    def __call__(self, values: Tensor) -> NDArray[np.float64]:
-        out = np.full(self._shape, np.nan)
-        out[self._row, self._column] = values.cpu().numpy()
-        for row in out:
-            known = np.isfinite(row)
-            row[~known] = np.interp(np.flatnonzero(~known), np.flatnonzero(known), row[known])
-        return out
-
-
-def _leave_one_out(given: SolvedRays, rays: int) -> dict[str, float]:
-    """Each view predicted from all others, in closed form; of more than so many rays, views spread over the scan."""
-    model = given.model
-    views = model.views.unique()
-    most = max(1, rays * len(views) // max(len(model.views), 1))
-    if len(views) > most:
-        views = views[torch.linspace(0, len(views) - 1, most).round().long().unique()]
-    weighted = given.solve(given.system.target[None])[0]
-    residuals, variances = [], []
-    for view in views:
-        rows = (model.views == view).nonzero()[:, 0]
-        block = LeftOut.of(given, rows).covariance()
-        scale = (given.system.point.sigma2[0].to(weighted) / model.precision[rows]).sqrt()
-        residuals.append(scale * (block @ weighted[rows]))
-        variances.append(scale.square() * block.diagonal())
-    return gaussian_scores(torch.cat(residuals).cpu(), torch.cat(variances).cpu())

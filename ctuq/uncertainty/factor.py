@@ -21,13 +21,13 @@ from ctuq.laplace import FilterProcess, g_prior, isotropic, layerwise
 from ctuq.laplace.priors.diagonal import Prior
 from ctuq.linops.jacobian.network import Jacobian
 from ctuq.linops.orthonormal import orthonormalise_
-from ctuq.linops.sparse import SparseRows
 from ctuq.stages import Stages
+from ctuq.tomo.rays.rows import RayRows
 
 PRIORS = ("isotropic", "layerwise", "filter", "g")
 _REMAINDER = 64
 _EXACT_PIXELS = 1600
-_FEWEST, _AFFORDED = 128, 2**18
+_FEWEST, _AFFORDED = 128, {2: 2**18, 3: 2**16}
 _BATCH = 64
 
 
@@ -66,7 +66,7 @@ class NetworkFactor:
         return self.components.shape[-1]
 
 
-def rank_of(pixels: int, rays: int) -> int:
+def rank_of(pixels: int, rays: int, dims: int = 2) -> int:
     """How many directions a factor takes: all pixels (an exact Jacobian) where that is cheap, else half as many as rays.
 
     A full Jacobian takes a product a pixel, a factor two a direction. Half of the rays leave the std of the walnut at 64 x 64
@@ -74,7 +74,7 @@ def rank_of(pixels: int, rays: int) -> int:
     floors what the directions miss. Beyond 128 x 128 pixels a CPU has time for fewer, the fewer the dearer a product is;
     `ctuq.uncertainty.posterior.ImagePosterior.unresolved` tells what they leave out.
     """
-    rank = min(max(rays // 2, _FEWEST), int(_AFFORDED / pixels**0.5))
+    rank = min(max(rays // 2, _FEWEST), int(_AFFORDED[dims] / pixels**0.5))
     return pixels if pixels <= max(_EXACT_PIXELS, 2 * rank) else rank
 
 
@@ -89,7 +89,7 @@ def factorise(
     prior: str,
     rank: int,
     *,
-    matrix: SparseRows,
+    matrix: RayRows,
     rng: torch.Generator,
     progress: Callable[[int, int], None] | None = None,
     stages: Stages | None = None,
@@ -99,13 +99,13 @@ def factorise(
     Parameters
     ----------
     jacobian : Jacobian
-        Of an image (y, x) in its weights.
+        Of an image in its weights.
     scale : float
     prior : str
         One of `PRIORS`.
     rank : int
         Directions; the number of pixels for the exact Jacobian.
-    matrix : SparseRows, shape (m, d)
+    matrix : SparseRows or FreeRows, shape (m, d)
         The rays, whitened.
     rng : torch.Generator
     progress : callable, optional
@@ -132,9 +132,7 @@ def factorise(
     return NetworkFactor(basis, components, made, rest, shares, missed)
 
 
-def _seen_directions(
-    work: "_Work", weights: Tensor, matrix: SparseRows, rank: int, rng: torch.Generator
-) -> tuple[Tensor, Tensor]:
+def _seen_directions(work: "_Work", weights: Tensor, matrix: RayRows, rank: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Orthonormal directions W (r, P) of the weights that rays see, and their images F (d, r): a step of a block Krylov method.
 
     Half of them are random combinations of the rays pulled back through the network, the other half the images of the first
@@ -155,7 +153,7 @@ def _seen_directions(
     return directions, basis.T.contiguous()
 
 
-def _prior(name: str, jacobian: Jacobian, rows: Tensor, basis: Tensor | None, matrix: SparseRows) -> Prior:
+def _prior(name: str, jacobian: Jacobian, rows: Tensor, basis: Tensor | None, matrix: RayRows) -> Prior:
     """The prior over the weights; the g-prior's energies are those of the rays of ``F rows``."""
     if name != "g":
         return {"isotropic": isotropic, "layerwise": layerwise, "filter": FilterProcess}[name](jacobian.blocks)

@@ -1,6 +1,7 @@
-"""Some rays of a solved scan given all others: what they should measure, and what they tell of the image.
+"""Some rays of a scan given all others: what they should measure, and what they tell of the image.
 
-With ``N^-1`` and ``W = N^-1 b F`` of all rays, those of the others alone follow for left-out rays h without another factor:
+With ``N^-1`` and ``W = N^-1 b F`` of all rays, those of the others alone follow for left-out rays h without another factor
+(`LeftOut`):
 
     S = ((N^-1)_hh)^-1                   of noise and floors, h given the others
     Z_f = (C^-1 + X - W_h^T S W_h)^-1    of the coefficients, given the others
@@ -8,17 +9,30 @@ With ``N^-1`` and ``W = N^-1 b F`` of all rays, those of the others alone follow
 
 T is also the inverse of ``(K^-1)_hh``. But of a prior whose rays are 10^4 times the noise, ``K^-1`` is a difference of numbers
 10^8 times as large, and a solve to 1e-6 left T off by 76 %; these sums lose nothing.
+
+That is a solve and a row of a dense matrix for each left-out ray. Where these are very many, the others are solved by
+themselves (`Beside`): as many solves as there are directions, and one for each ray whose variance is asked for.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from ctuq.laplace.system.problem import Point
+from ctuq.linops.basic import Symmetric
 from ctuq.linops.gaussian import stable_cholesky
+from ctuq.linops.operator import Space
+from ctuq.linops.solve import CG
+from ctuq.stages import Stages
+from ctuq.tomo.rays.rows import RayRows
+from ctuq.uncertainty.model import ImageModel
+from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.solved import SolvedRays, covariance_by
 
 _BATCH = 64
+_RTOL, _STEPS = 1e-4, 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,15 +71,101 @@ class LeftOut:
 
     def covariance(self) -> Tensor:
         """T, (k, k): of the left-out rays given the others, in units of the noise, and with it."""
+        return self._covariance.clone()
+
+    @cached_property
+    def _covariance(self) -> Tensor:
         return self.S + self.seen @ self.Z @ self.seen.T
 
+    def variances(self, index: Tensor) -> Tensor:
+        """Of some of the left-out rays given the others, in units of the noise, and with it."""
+        return self._covariance.diagonal()[index]
+
+    def innovations(self, index: Tensor) -> Tensor:
+        """What some of them measured less what is expected of them, in units of the noise."""
+        return (self._covariance @ self.given.weighted[self.rows])[index]
+
+    def correction(self, residual: Tensor, image_scale: float, noise_scale: float) -> Tensor:
+        """Conditional mean of the image's error given the left-out rays' residuals in units of their noise, float64.
+
+        With the image's covariance P given the others scaled by a, and the noise by b, it is
+        ``a P b_h^T q`` with ``q = (a (T - I) + b I)^-1 r``.
+        """
+        total = image_scale * self._covariance
+        total.diagonal().add_(noise_scale - image_scale)
+        return image_scale * self.images_of(torch.linalg.solve(total, residual)[None])[0]
+
     def images_of(self, q: Tensor) -> Tensor:
-        """The covariance of the image and the left-out rays, given the others, times each row of ``q`` (n, k): (n, y, x)."""
+        """The covariance of the image and the left-out rays, given the others, times each row of ``q`` (n, k): (n, *shape)."""
         given, model = self.given, self.given.model
         c = q @ self.seen @ self.Z
         h = _embedded(q @ self.S + c @ self.seen.T, self.rows, len(given.W))
         pulled = model.features.matrix.transposed((given.noise(h) - c @ given.W.T) / given.system.noise_root())
         return model.images(c) + (model.misfit(given.system.point.psi) * pulled).reshape(-1, *model.image.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """Rays given all others, which are solved by themselves; methods as of `LeftOut`.
+
+    Parameters
+    ----------
+    given : SolvedRays
+        The others.
+    rows : RayRows, shape (k, d)
+        Of the left-out rays, whitened.
+    target : Tensor, float64, shape (k,)
+        What they measured, whitened.
+    """
+
+    given: SolvedRays
+    rows: RayRows
+    target: Tensor
+
+    @classmethod
+    def of(cls, model: ImageModel, rows: Tensor, point: Point, *, noise_by: str, stages: Stages | None = None) -> "Beside":
+        """Leave these used rays of a model out."""
+        others = torch.ones(len(model.target), dtype=torch.bool, device=rows.device)
+        others[rows] = False
+        given = SolvedRays.on(model.part(others.nonzero()[:, 0]), point, noise_by=noise_by, stages=stages)
+        return cls(given, model.features.matrix.rows(rows), model.target[rows])
+
+    def variances(self, index: Tensor) -> Tensor:
+        """Of some of the left-out rays given the others, in units of the noise, and with it."""
+        out = []
+        for part in index.split(_BATCH):
+            rays = self.rows.rows(part)
+            images = rays.dense(0, len(part))
+            out.append((images * self._posterior.times(images)).sum(1))
+        return 1 + torch.cat(out) / self._root.square()
+
+    def innovations(self, index: Tensor) -> Tensor:
+        """What some of them measured less what is expected of them, in units of the noise."""
+        expected = self.rows.rows(index)(self.given.mean().reshape(1, -1))[0]
+        return (self.target[index] - expected) / self._root
+
+    def correction(self, residual: Tensor, image_scale: float, noise_scale: float) -> Tensor:
+        """As `LeftOut.correction`, by conjugate gradients; each step takes a solve of the others."""
+
+        def total(x: Tensor) -> Tensor:
+            pushed = self.rows(self._posterior.times(self._pulled(x))) / self._root
+            return image_scale * pushed + noise_scale * x
+
+        space = Space((len(residual),), torch.float64, residual.device)
+        q = CG(_RTOL, _STEPS)(Symmetric(total, space), residual[None]).value
+        image = image_scale * self._posterior.times(self._pulled(q))[0]
+        return image.reshape(self.given.model.image.shape)
+
+    def _pulled(self, x: Tensor) -> Tensor:
+        return self.rows.transposed(x / self._root)
+
+    @cached_property
+    def _posterior(self) -> ImagePosterior:
+        return ImagePosterior(self.given, rng=torch.Generator())
+
+    @property
+    def _root(self) -> Tensor:
+        return self.given.system.point.sigma2[0].to(self.target).sqrt()
 
 
 def _embedded(values: Tensor, rows: Tensor, size: int) -> Tensor:

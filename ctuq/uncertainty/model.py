@@ -8,17 +8,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from ctuq.laplace.system.problem import Problem
 from ctuq.linops.jacobian.network import Jacobian
 from ctuq.linops.operator import LinearOperator, Space
-from ctuq.linops.sparse import SparseRows
 from ctuq.stages import Stages
-from ctuq.tomo.rays.matrix import MatrixRayTransform
-from ctuq.tomo.rays.transform import require_exact_transpose
+from ctuq.tomo.rays.rows import RayRows, ray_rows
+from ctuq.tomo.rays.transform import RayTransform, require_exact_transpose
+from ctuq.tomo.rays.volume import VolumeTransform
 from ctuq.uncertainty.factor import NetworkFactor, factorise
 from ctuq.uncertainty.prior import FLOORS, ImagePrior
 
@@ -35,13 +34,13 @@ class RayFeatures(LinearOperator):
     ----------
     basis : Tensor, float64, shape (m, r)
         The rays of F's columns.
-    matrix : SparseRows, shape (m, d)
+    matrix : SparseRows or FreeRows, shape (m, d)
         Whitened.
     slopes : Tensor, float64, shape (2 or 3, d)
         Root of each floor's profile, and of the variance that the factor leaves out.
     """
 
-    def __init__(self, basis: Tensor, matrix: SparseRows, slopes: Tensor):
+    def __init__(self, basis: Tensor, matrix: RayRows, slopes: Tensor):
         self.basis, self.matrix, self.slopes = basis, matrix, slopes
         size = basis.shape[1] + slopes.numel()
         self.domain = Space((size,), torch.float64, basis.device)
@@ -63,9 +62,9 @@ class ImageModel:
 
     Parameters
     ----------
-    image : Tensor, shape (y, x)
+    image : Tensor, shape (y, x) or (z, y, x)
         The reconstruction, in 1/mm.
-    mean : Tensor, float64, shape (y, x)
+    mean : Tensor, float64, same shape
         The image's prior mean ``f - J theta_hat``.
     prior : ImagePrior
     features : RayFeatures
@@ -75,8 +74,9 @@ class ImageModel:
     precision : Tensor, float64, shape (m,)
         Weight of each used ray.
     rays, views : Tensor of int, shape (m,)
-        Flat index of each used ray among all (angle, column), and its view.
-    columns : int
+        Flat index of each used ray among all, and its view.
+    shape : tuple of int
+        Of all rays, (angle, column) or (row, angle, column).
     """
 
     image: Tensor
@@ -87,7 +87,7 @@ class ImageModel:
     precision: Tensor
     rays: Tensor
     views: Tensor
-    columns: int
+    shape: tuple[int, ...]
 
     @property
     def factor(self) -> NetworkFactor:
@@ -129,19 +129,19 @@ class ImageModel:
         return self.prior.floors(psi).to(self.features.slopes) @ self.features.slopes.square()
 
     def push(self, latent: Tensor) -> Tensor:
-        """Images (k, y, x), float64, of latent vectors."""
+        """Images (k, *shape), float64, of latent vectors."""
         rank = self.factor.rank
         pixels = (latent[:, rank:].reshape(len(latent), *self.features.slopes.shape) * self.features.slopes).sum(1)
         return self.images(latent[:, :rank]) + pixels.reshape(len(latent), *self.image.shape)
 
     def images(self, c: Tensor) -> Tensor:
-        """Images (k, y, x), float64, of the network's coefficients (k, r) alone: ``F c``."""
+        """Images (k, *shape), float64, of the network's coefficients (k, r) alone: ``F c``."""
         basis = self.factor.basis
         return (c.double() if basis is None else (c.to(basis) @ basis.T).double()).reshape(len(c), *self.image.shape)
 
 
 def image_model(
-    A: MatrixRayTransform,
+    A: RayTransform | VolumeTransform,
     y: Tensor,
     weights: Tensor,
     *,
@@ -158,11 +158,11 @@ def image_model(
 
     Parameters
     ----------
-    A : MatrixRayTransform
+    A : MatrixRayTransform or VolumeTransform
         Of all used views.
-    y, weights : Tensor, shape (angle, column)
+    y, weights : Tensor, shape (angle, column) or (row, angle, column)
         Log-corrected projections and relative precisions; rays of weight 0 are left out.
-    image : Tensor, shape (y, x)
+    image : Tensor, shape (y, x) or (z, y, x)
         The reconstruction f, in 1/mm.
     jacobian : Jacobian
         Of the image over ``scale``.
@@ -184,12 +184,11 @@ def image_model(
         If the back-projection of ``A`` is not its exact transpose.
     """
     require_exact_transpose(A)
-    device, flat = y.device, weights.reshape(-1)
+    flat = weights.reshape(-1)
     kept = (flat > 0).nonzero()[:, 0]
     precision = flat[kept].double()
     root = precision.sqrt()
-    rows = sp.csr_array(A.matrix[kept.cpu().numpy()]).multiply(root.cpu().numpy()[:, None])
-    matrix = SparseRows(sp.csr_array(rows), device, image=tuple(image.shape))
+    matrix = ray_rows(A, kept, root)
     factor = factorise(jacobian, scale, prior, rank, matrix=matrix, rng=rng, progress=progress, stages=stages)
     slopes = torch.stack([torch.ones_like(image).double(), _gradient(image.double())]).flatten(1)
     if factor.rest is not None:
@@ -199,18 +198,18 @@ def image_model(
     mean = image.double() - scale * jacobian(jacobian.weights[None])[0].double()
     target = y.reshape(-1)[kept].double() * root - matrix(mean.reshape(1, -1))[0]
     latent = ImagePrior(factor, _start(factor, basis, matrix, slopes), image.numel())
-    views = torch.div(kept, y.shape[1], rounding_mode="floor")
-    return ImageModel(image, mean, latent, features, target, precision, kept, views, y.shape[1])
+    views = kept // y.shape[-1] % y.shape[-2]
+    return ImageModel(image, mean, latent, features, target, precision, kept, views, tuple(y.shape))
 
 
-def _rays_of(basis: Tensor | None, matrix: SparseRows) -> Tensor:
+def _rays_of(basis: Tensor | None, matrix: RayRows) -> Tensor:
     """Rays (m, r) of the columns of F."""
     if basis is not None:
         return torch.cat([matrix(part.T) for part in basis.split(64, dim=1)]).T.contiguous()
     return matrix(torch.eye(matrix.shape[1], dtype=torch.float64, device=matrix.device)).T.contiguous()
 
 
-def _start(factor: NetworkFactor, basis: Tensor, matrix: SparseRows, slopes: Tensor) -> Tensor:
+def _start(factor: NetworkFactor, basis: Tensor, matrix: RayRows, slopes: Tensor) -> Tensor:
     """Every component of the weights explains as much as another, and each floor a thousandth of it."""
     prior = factor.prior
     sizes = torch.stack([((basis @ C) * basis).sum(1).mean() for C in factor.components])
@@ -230,5 +229,6 @@ def _start(factor: NetworkFactor, basis: Tensor, matrix: SparseRows, slopes: Ten
 
 
 def _gradient(image: Tensor) -> Tensor:
-    """Length of the gradient of an image (y, x) per pixel of displacement, by central differences."""
-    return torch.stack([g.square() for g in torch.gradient(image)]).sum(0).sqrt()
+    """Length of the gradient of an image per pixel of displacement, by central differences; 0 along an axis of one pixel."""
+    axes = tuple(axis for axis, n in enumerate(image.shape) if n > 1)
+    return torch.stack([g.square() for g in torch.gradient(image, dim=axes)]).sum(0).sqrt()

@@ -15,8 +15,11 @@ is cheap, and else the mean square of a few draws: it takes little off v_i where
 """
 
 import math
-from functools import cached_property
+from collections.abc import Iterator
+from functools import cached_property, partial
 
+import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -25,6 +28,7 @@ from ctuq.linops.gaussian import stable_cholesky
 from ctuq.linops.operator import Space
 from ctuq.linops.precondition import nystrom
 from ctuq.linops.sparse import SparseRows
+from ctuq.stages import Stages
 from ctuq.uncertainty.kept import cosine_waves
 from ctuq.uncertainty.route import DRAWS, EXACT_WORK, images_together
 from ctuq.uncertainty.solved import SolvedRays
@@ -41,11 +45,27 @@ class ImagePosterior:
     given : SolvedRays
     rng : torch.Generator
         For the draws of the floors' own reduction, where that is not exact.
+    stages : Stages, optional
+        Keeps each batch of draws.
+    region : tuple of slice, optional
+        Pixels whose `std` and `deviations` are wanted, by axis; by default all.
+    tolerance : float
+        Relative error of `std` by its draws (rms) at which these end, of `ctuq.uncertainty.route.DRAWS` at most.
     """
 
-    def __init__(self, given: SolvedRays, *, rng: torch.Generator):
+    def __init__(
+        self,
+        given: SolvedRays,
+        *,
+        rng: torch.Generator,
+        stages: Stages | None = None,
+        region: tuple[slice, ...] | None = None,
+        tolerance: float = 0.0,
+    ):
         self.given, self.model, self._rng = given, given.model, rng
+        self._stages, self._region, self._tolerance = stages or Stages(), region, tolerance
         self._v = self.model.misfit(given.system.point.psi)
+        self._drawn: list[Tensor] = []
 
     @property
     def exact(self) -> bool:
@@ -55,26 +75,42 @@ class ImagePosterior:
 
     @cached_property
     def _variance(self) -> tuple[Tensor, float]:
-        d = len(self._v)
-        basis = self.model.factor.basis
-        own = self._own(None)
+        basis, pixels = self.model.factor.basis, self._pixels
         if basis is None:
-            net = self.given.Z.diagonal().clone()
-            cross = self._pulled(slice(None)).diagonal()
+            net = self.given.Z.diagonal()[pixels].clone()
+            cross = self._pulled(slice(None)).diagonal()[pixels]
         else:
-            net, cross = (torch.zeros(d, dtype=torch.float64, device=self._v.device) for _ in range(2))
-            for pixels in torch.arange(d, device=self._v.device).split(16384):
-                F = basis[pixels].double()
-                net[pixels] = ((F @ self.given.Z) * F).sum(1)
+            net, cross = (torch.zeros(len(pixels), dtype=torch.float64, device=self._v.device) for _ in range(2))
+            for part in torch.arange(len(pixels), device=self._v.device).split(16384):
+                F = basis[pixels[part]].double()
+                net[part] = ((F @ self.given.Z) * F).sum(1)
             for columns in _slices(self.model.factor.rank):
-                cross += (self._pulled(columns) * basis[:, columns]).sum(1)
-        variance = (net - 2 * self._v * cross + own[0]).clamp(min=0)
-        sampled = float((own[1] / variance.clamp(min=1e-300)).square().mean().sqrt()) / 2
-        return variance, sampled
+                cross += (self._pulled(columns)[pixels] * basis[pixels, columns]).sum(1)
+        known = net - 2 * self._v[pixels] * cross
+        own = self._own(None if self._region is None else self._selected(), known)
+        variance = (known + own[0]).clamp(min=0)
+        return variance, _relative(own[1], variance)
+
+    @cached_property
+    def _pixels(self) -> Tensor:
+        """Flat indices of the region's pixels."""
+        every = torch.arange(len(self._v), device=self._v.device)
+        return every if self._region is None else every.reshape(self.model.image.shape)[self._region].reshape(-1)
+
+    def _selected(self) -> SparseRows:
+        """The region's pixels as functionals."""
+        places = self._pixels.cpu().numpy()
+        count = len(places)
+        one = sp.csr_array((np.ones(count), places, np.arange(count + 1)), shape=(count, len(self._v)))
+        return SparseRows(one, self._v.device)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return tuple(self.model.image[self._region or ...].shape)
 
     def std(self) -> Tensor:
-        """Standard deviation of each pixel, (y, x), float64."""
-        return self._variance[0].sqrt().reshape(self.model.image.shape)
+        """Standard deviation of each pixel of the region, float64."""
+        return self._variance[0].sqrt().reshape(self._shape)
 
     @property
     def error(self) -> float:
@@ -105,7 +141,7 @@ class ImagePosterior:
         cross = torch.zeros_like(net)
         for columns in _slices(model.factor.rank):
             cross += (rows((self._v[:, None] * self._pulled(columns)).T).T * seen[:, columns]).sum(1)
-        own, _ = self._own(rows)
+        own, _ = self._own(rows, net - 2 * cross)
         return (net - 2 * cross + own).clamp(min=0)
 
     def covariance(self) -> Tensor:
@@ -135,15 +171,20 @@ class ImagePosterior:
         return out + self._v * x - own
 
     def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:
-        """``n`` draws of the image minus its mean, (n, y, x), float32."""
-        parts = [self.model.image.new_empty(0, *self.model.image.shape)]
+        """``n`` draws of the region minus its mean, (n, *shape), float32; a batch that was kept is not drawn again."""
+        parts, image = [self.model.image.new_empty(0, *self._shape)], self.model.image
+
+        def drawn(count: int) -> Tensor:
+            images = self.given.draws(count, rng=rng)[0].reshape(-1, *image.shape)
+            return images[(slice(None), *(self._region or ()))].float()
+
         for start in range(0, n, self._together):
-            images, _ = self.given.draws(min(self._together, n - start), rng=rng)
-            parts.append(images.reshape(-1, *self.model.image.shape).float())
+            make = partial(drawn, min(self._together, n - start))
+            parts.append(self._stages.once(f"samples {start}", make, rng=rng).to(image.device))
         return torch.cat(parts)
 
     def directions(self, rank: int, *, waves: int = 0, rng: torch.Generator) -> Tensor:
-        """``rank`` images l_i with ``sum l_i l_i^T <= P``, (rank, y, x), float64, or fewer where P has no more.
+        """``rank`` images l_i with ``sum l_i l_i^T <= P``, (rank, *shape), float64, or fewer where P has no more.
 
         First what P does to the `cosine_waves`, ``waves`` along each axis, exactly; then the leading directions of what is
         left: the first half of twice as many, whose spectrum is flat.
@@ -174,8 +215,11 @@ class ImagePosterior:
     def _back(self, rays: Tensor) -> Tensor:
         return self.model.features.matrix.transposed(rays / self.given.system.noise_root())
 
-    def _own(self, rows: SparseRows | None) -> tuple[Tensor, Tensor]:
-        """``R (V - V b^T K^-1 b V) R^T``'s diagonal, its standard error; R the identity if None."""
+    def _own(self, rows: SparseRows | None, known: Tensor) -> tuple[Tensor, Tensor]:
+        """``R (V - V b^T K^-1 b V) R^T``'s diagonal, its standard error; R the identity if None.
+
+        ``known`` is what else there is to the variance: draws end where their error is small against the whole.
+        """
         v = self._v
         prior = v if rows is None else rows.squares(v)
         if float(v.max()) == 0:
@@ -183,12 +227,16 @@ class ImagePosterior:
         if self.exact and (rows is None or rows.shape[0] <= 4 * len(v)):
             return prior - self._reduction(rows), torch.zeros_like(prior)
         squares, count = torch.zeros_like(prior), 0
-        for pixels in self._draws:
+        reduction = error = squares
+        for pixels in self._draws():
             reduced = v * pixels
             squares += (reduced if rows is None else rows(reduced)).square().sum(0)
             count += len(pixels)
-        reduction = squares / count
-        return prior - reduction, reduction * (2 / count) ** 0.5
+            reduction = squares / count
+            error = reduction * (2 / count) ** 0.5
+            if self._tolerance and _relative(error, (known + prior - reduction).clamp(min=0)) < self._tolerance:
+                break
+        return prior - reduction, error
 
     def _reduction(self, rows: SparseRows | None) -> Tensor:
         """``|b V R^T|^2`` in the metric ``K^-1``, by the factor of N."""
@@ -220,14 +268,19 @@ class ImagePosterior:
         own[:, start:stop].diagonal().fill_(1)
         return own
 
-    @cached_property
-    def _draws(self) -> list[Tensor]:
-        """``b^T delta`` (k, d) of draws ``delta ~ N(0, K^-1)``, in batches."""
-        out = []
-        for start in range(0, DRAWS, self._together):
-            _, pulled = self.given.draws(min(self._together, DRAWS - start), rng=self._rng)
-            out.append(pulled.float())
-        return out
+    def _draws(self) -> Iterator[Tensor]:
+        """``b^T delta`` (k, d) of draws ``delta ~ N(0, K^-1)``, in batches; made when they are first asked for."""
+        for index, start in enumerate(range(0, DRAWS, self._together)):
+            if index == len(self._drawn):
+                make = partial(self.given.draws, min(self._together, DRAWS - start), rng=self._rng)
+                kept = self._stages.once(f"draws {start}", lambda make=make: make()[1].float(), rng=self._rng)
+                self._drawn.append(kept.to(self._v.device))
+            yield self._drawn[index]
+
+
+def _relative(error: Tensor, variance: Tensor) -> float:
+    """Relative error of the standard deviations, rms, from that of the variances."""
+    return float((error / variance.clamp(min=1e-300)).square().mean().sqrt()) / 2
 
 
 def _slices(size: int) -> list[slice]:

@@ -118,8 +118,9 @@ class ImagePrior:
     def variation(self, image: Tensor, strength: float) -> VariationPrior:
         """The TV hyperprior of the weights' variances, of ``strength`` per unit of total variation over that of ``image``."""
         index = torch.arange(image.numel(), device=image.device).reshape(image.shape)
-        first = torch.cat([index[:, :-1].reshape(-1), index[:-1].reshape(-1)])
-        second = torch.cat([index[:, 1:].reshape(-1), index[1:].reshape(-1)])
+        # The last axis first: the order decides the last digits of a sum.
+        axes = [(axis, image.shape[axis] - 1) for axis in reversed(range(image.ndim))]
+        first, second = (torch.cat([index.narrow(axis, start, n).reshape(-1) for axis, n in axes]) for start in (0, 1))
         flat = image.reshape(-1).double()
         means = (flat[first] - flat[second]).cpu()
         rows = torch.stack([_of_differences(self.factor.basis, C, first, second) for C in self.factor.components])

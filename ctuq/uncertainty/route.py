@@ -17,6 +17,8 @@ _SHARE = 0.4
 _FEWEST = 32
 DRAWS = 256
 _LEFT_OUT = 2048
+_HELD_OUT, _FEW_VIEWS, _SOME = 768, 2, 128
+"""Of a volume's held-out views, at most so many rays on a lattice of the detector; of two views left out, so many of each."""
 _TOGETHER, _FEWEST_TOGETHER, _PIXELS = 64, 8, 2**21
 
 
@@ -38,6 +40,8 @@ class Route:
         Each pixel's own reduction by solves, else by draws.
     bytes : int
         Estimated peak memory of the largest stage, beside the fit's.
+    together : bool
+        Left-out rays are predicted all together, by a dense matrix over them; else some of each view.
     """
 
     pixels: int
@@ -49,6 +53,7 @@ class Route:
     noise_by: str
     exact_std: bool
     bytes: int
+    together: bool = True
 
     @property
     def products(self) -> tuple[int, int]:
@@ -58,7 +63,19 @@ class Route:
     @property
     def left_out(self) -> int:
         """How many rays, at most but for one view's, are predicted from all others for a score."""
+        if not self.together:
+            return _FEW_VIEWS * _SOME
         return _LEFT_OUT // 4 if self.noise_by == "cg" else _LEFT_OUT
+
+    @property
+    def left_out_each(self) -> int | None:
+        """How many of these are of one view; None for all."""
+        return None if self.together else _SOME
+
+    @property
+    def held_out(self) -> int:
+        """How many held-out rays the scales are learned from, at most."""
+        return self.rays if self.together else _HELD_OUT
 
     @property
     def reason(self) -> str:
@@ -75,7 +92,9 @@ class Route:
         return f"{self.pixels} pixels and {self.rays} rays: {network}, {evidence}, {std}"
 
 
-def route(pixels: int, rays: int, fitted: int, weights: int, *, components: int = 1, memory: int | None = None) -> Route:
+def route(
+    pixels: int, rays: int, fitted: int, weights: int, *, components: int = 1, memory: int | None = None, dims: int = 2
+) -> Route:
     """Choose by size, and by memory where that is short: blocks are bounded, and nothing is refused for its size.
 
     Parameters
@@ -85,9 +104,11 @@ def route(pixels: int, rays: int, fitted: int, weights: int, *, components: int 
         Of the weights' prior.
     memory : int, optional
         Bytes that may be used; None where that is not known.
+    dims : int
+        Axes of the image.
     """
     budget = float("inf") if memory is None else _SHARE * memory
-    rank = rank_of(pixels, rays)
+    rank = rank_of(pixels, rays, dims)
     while rank > _FEWEST and _factor_bytes(pixels, rays, weights, rank, components) > budget:
         rank //= 2
     evidence = 8 * (components + 14) * min(fitted, EVIDENCE_RAYS) ** 2
@@ -100,7 +121,8 @@ def route(pixels: int, rays: int, fitted: int, weights: int, *, components: int 
     )
     posterior = _noise_bytes(unknowns, noise_by) + 8 * 4 * rays * rank + 8 * 1024 * (rays + rank)
     posterior += 8 * images_together(pixels) * (3 * pixels + rank) * 10 + 8 * 512 * pixels + 4 * pixels * rank * (rank < pixels)
-    return Route(pixels, rays, fitted, weights, rank, exact_evidence, noise_by, exact_std, int(max(peak, posterior)))
+    together = dims == 2 or rays - fitted <= _HELD_OUT
+    return Route(pixels, rays, fitted, weights, rank, exact_evidence, noise_by, exact_std, int(max(peak, posterior)), together)
 
 
 def images_together(pixels: int) -> int:

@@ -18,8 +18,8 @@ from ctuq.linops.basic import Symmetric
 from ctuq.linops.block_cg import BlockCG
 from ctuq.linops.gaussian import FactorInPlace, stable_cholesky
 from ctuq.linops.operator import Space
-from ctuq.linops.sparse import SparseRows
 from ctuq.stages import Stages, name_of
+from ctuq.tomo.rays.rows import RayRows
 from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.route import noise_route
 
@@ -86,6 +86,19 @@ class SolvedRays:
         pulled = matrix.transposed((s + c @ self.W.T) / noise)
         return self.model.images(c).flatten(1) + u - v * pulled, pulled
 
+    @cached_property
+    def weighted(self) -> Tensor:
+        """``K^-1 t`` of the target in units of the noise, (m,)."""
+        return self.solve(self.system.target[None])[0]
+
+    def mean(self) -> Tensor:
+        """What the rays make of the image's deviation from its prior mean, float64: ``S b^T K^-1 t``."""
+        model, point = self.model, self.system.point
+        c = (self.weighted @ self._seen) @ model.prior.mixing(point.psi)
+        pulled = model.features.matrix.transposed((self.weighted / self.system.noise_root())[None])
+        own = (model.misfit(point.psi) * pulled).reshape(-1, *model.image.shape)
+        return (model.images(c[None]) + own)[0]
+
     def solve(self, b: Tensor) -> Tensor:
         """``K^-1 b`` for each row of (k, m); without an exact factor improved by what the difference of two terms has lost."""
         value = self._woodbury(b.double())
@@ -126,7 +139,7 @@ class NoiseSolve:
         Of which of the two.
     """
 
-    def __init__(self, matrix: SparseRows, root: Tensor, v: Tensor, noise_by: str, stages: Stages):
+    def __init__(self, matrix: RayRows, root: Tensor, v: Tensor, noise_by: str, stages: Stages):
         self._matrix, self._root, self._v, self._stages = matrix, root, v, stages
         self.factor: Tensor | None = None
         self.over_pixels = matrix.shape[0] > matrix.shape[1]

@@ -4,7 +4,7 @@ import torch
 from images import posterior_covariance, prior_covariance, rays_matrix, some_point
 
 from ctuq.laplace.evidence.hyperprior import value_and_slope
-from ctuq.uncertainty import estimate as module
+from ctuq.uncertainty import held_out as module
 from ctuq.uncertainty.calibration import Scales
 from ctuq.uncertainty.estimate import estimate, fit_evidence, log_hyperprior
 from ctuq.uncertainty.route import Route, route

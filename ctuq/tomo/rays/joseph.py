@@ -111,21 +111,37 @@ def build_volume_matrix(grid: VolumeGrid, geometry: VolumeGeometry) -> sp.csr_ar
     return stacked[order.swapaxes(0, 1).reshape(-1)]
 
 
-def _view_matrix(rays: Rays, view: int) -> sp.csr_array:
-    """The matrix of one view, (row * column of the detector, voxels)."""
+def chosen_rows(rays: Rays, index: NDArray) -> sp.csr_array:
+    """Rows of `build_volume_matrix` by their flat index (row, angle, column), without the others, (index, voxels)."""
+    columns, angles = rays.columns // rays.finer[1], len(rays.table)
+    views, pixels = index // columns % angles, index // (columns * angles) * columns + index % columns
+    parts, places = [], []
+    for view in np.unique(views):
+        here = np.flatnonzero(views == view)
+        parts.append(_view_matrix(rays, int(view), pixels[here])[pixels[here]])
+        places.append(here)
+    if not parts:
+        return sp.csr_array((0, int(np.prod(rays.shape))), dtype=np.float32)
+    order = np.argsort(np.concatenate(places), kind="stable")
+    return sp.csr_array(sp.csr_array(sp.vstack(parts, format="csr"))[order])
+
+
+def _view_matrix(rays: Rays, view: int, pixels: NDArray | None = None) -> sp.csr_array:
+    """The matrix of one view, (row * column of the detector, voxels); of these pixels alone, the others' rows are empty."""
     start, ray = rays.of_view(view)
     which, size = majors(ray), int(np.prod(rays.shape))
-    parts = []
+    wanted = np.ones(len(ray), bool) if pixels is None else np.isin(_pixel(rays, np.arange(len(ray))), pixels)
+    parts = [(np.zeros(0, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))]
     for major in np.unique(which):
-        chosen = np.flatnonzero(which == major)
+        chosen = np.flatnonzero((which == major) & wanted)
         places, values = _met(rays, start[chosen], ray[chosen], int(major))
         used = values > 0
-        counts = used.reshape(len(chosen), -1).sum(axis=1)
+        counts = used.reshape(len(chosen), 4 * rays.shape[2 - major]).sum(axis=1)
         parts.append((np.repeat(_pixel(rays, chosen), counts), places[used], values[used]))
     row, column, value = (np.concatenate(part) for part in zip(*parts, strict=True))
-    pixels = rays.rows * rays.columns // (rays.finer[0] * rays.finer[1])
+    count = rays.rows * rays.columns // (rays.finer[0] * rays.finer[1])
     # In the order of (row, voxel), rays of one pixel added up.
-    matrix = sp.csr_array(sp.coo_array((value, (row, column)), shape=(pixels, size)))
+    matrix = sp.csr_array(sp.coo_array((value, (row, column)), shape=(count, size)))
     matrix.sort_indices()
     return matrix
 

@@ -111,7 +111,7 @@ def adjoint_mismatch(A: LinearOperator, *, rng: torch.Generator, probes: int = 4
     return float((difference.abs() / scale.clamp_min(torch.finfo(torch.float64).tiny)).max())
 
 
-def require_exact_transpose(A: RayTransform) -> None:
+def require_exact_transpose(A: LinearOperator) -> None:
     """Refuse a ray transform whose back-projection is not its transpose: sampling and evidence would be biased.
 
     Raises
@@ -120,7 +120,7 @@ def require_exact_transpose(A: RayTransform) -> None:
         With the measured mismatch.
     """
     mismatch = adjoint_mismatch(A, rng=torch.Generator().manual_seed(0))
-    if A.exact_transpose and mismatch <= _EXACT:
+    if getattr(A, "exact_transpose", False) and mismatch <= _EXACT:
         return
     raise BackendError(
         f"{type(A).__name__} cannot be used for uncertainty: its back-projection is not the exact transpose of its projection "

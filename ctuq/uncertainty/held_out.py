@@ -1,0 +1,161 @@
+"""Rays that a model is judged by: held-out views that scale its error bars, and each view predicted from all others.
+
+Of an image all rays of such views are predicted together. A volume's view has as many rays as an image has pixels, and each
+takes a solve: of these a lattice on the detector is predicted, and the views that are left out one by one are few.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ctuq.scores.gaussian import gaussian_scores
+from ctuq.uncertainty.calibration import Scales, learn_scales
+from ctuq.uncertainty.contents import Calibration
+from ctuq.uncertainty.model import ImageModel
+
+
+class Unseen(Protocol):
+    """Left-out rays given all others, in units of their noise."""
+
+    def variances(self, index: Tensor) -> Tensor:
+        """Of some of the left-out rays, noise included, (k,), float64."""
+        ...
+
+    def innovations(self, index: Tensor) -> Tensor:
+        """What some of the left-out rays measured, less what the linear model expects of them, (k,), float64."""
+        ...
+
+    def correction(self, residual: Tensor, image_scale: float, noise_scale: float) -> Tensor:
+        """Conditional mean of the image's error, float64, given how far all left-out rays are off the image."""
+        ...
+
+
+Without = Callable[[Tensor], Unseen]
+"""Leaves some of the used rays out."""
+
+
+def calibrate(
+    without: Without, model: ImageModel, y: Tensor, held_out: NDArray[np.int64], sigma2: float, *, most: int
+) -> tuple[Scales, Calibration, Tensor]:
+    """Scales from the held-out rays, the record of it, and what these rays add to the image.
+
+    Parameters
+    ----------
+    without : callable
+    model : ImageModel
+        Of all views.
+    y : Tensor
+        All projections.
+    held_out : array of int
+        Views.
+    sigma2 : float
+    most : int
+        Rays to learn from; of more, a lattice.
+    """
+    new = torch.isin(model.views, torch.as_tensor(held_out, device=model.views.device)).nonzero()[:, 0]
+    left, some = without(new), spread(model, new, most)
+    rows = new[some]
+    measured = y.reshape(-1)[model.rays[new]].double()
+    predicted = model.features.matrix.rows(new)(model.image.reshape(1, -1).double())[0] / model.precision[new].sqrt()
+    residual, noise = measured - predicted, sigma2 / model.precision[new]
+    signal = (left.variances(some) - 1).clamp(min=0) * noise[some]
+    on_detector = _OnDetector(model, rows, held_out)
+    scales = learn_scales(*(on_detector(values) for values in (residual[some], signal, noise[some])))
+    correction = left.correction(residual / noise.sqrt(), scales.image, scales.noise)
+    raw, calibrated = signal + noise[some], scales.image * signal + scales.noise * noise[some]
+    parts = (measured[some], predicted[some], raw.sqrt(), calibrated.sqrt())
+    calibration = Calibration(
+        views=tuple(int(v) for v in held_out),
+        image_scale=scales.image,
+        noise_scale=scales.noise,
+        log_image_scale_sd=scales.log_image_sd,
+        log_noise_scale_sd=scales.log_noise_sd,
+        raw=gaussian_scores(residual[some].cpu(), raw.cpu()),
+        calibrated=gaussian_scores(residual[some].cpu(), calibrated.cpu()),
+        predictions=np.stack([on_detector(v) for v in parts]).astype(np.float32),
+        cover_68=scales.cover_68,
+        cover_95=scales.cover_95,
+    )
+    return scales, calibration, correction
+
+
+def leave_one_out(
+    without: Without, model: ImageModel, sigma2: float, *, rays: int, each: int | None = None
+) -> dict[str, float]:
+    """Each view predicted from all others; of more than so many rays, views spread over the scan.
+
+    Parameters
+    ----------
+    without, model, sigma2
+        As of `calibrate`.
+    rays : int
+        To predict at most, but for one view's.
+    each : int, optional
+        Of a view; by default all.
+    """
+    views, residuals, variances = model.views.unique(), [], []
+    average = len(model.views) / max(len(views), 1)
+    most = max(1, int(rays / min(average, each or average)))
+    if len(views) > most:
+        views = views[torch.linspace(0, len(views) - 1, most).round().long().unique()]
+    for view in views:
+        rows = (model.views == view).nonzero()[:, 0]
+        some = spread(model, rows, len(rows) if each is None else each)
+        left = without(rows)
+        scale = (sigma2 / model.precision[rows[some]]).sqrt()
+        residuals.append(scale * left.innovations(some))
+        variances.append(scale.square() * left.variances(some))
+    return gaussian_scores(torch.cat(residuals).cpu(), torch.cat(variances).cpu())
+
+
+def spread(model: ImageModel, rows: Tensor, most: int) -> Tensor:
+    """Which of these used rays to predict, (k,): all, or those on a lattice of the detector, the same in each view."""
+    if len(rows) <= most:
+        return torch.arange(len(rows), device=rows.device)
+    _, row, column = _places(model, rows)
+    sizes, views = (int(row.max()) + 1, model.shape[-1]), len(model.views[rows].unique())
+    stride = 1
+    while views * (-(-sizes[0] // stride)) * (-(-sizes[1] // stride)) > most and stride < max(sizes):
+        stride += 1
+    kept = torch.ones_like(row, dtype=torch.bool)
+    for place, size in ((row, sizes[0]), (column, sizes[1])):
+        kept &= place % stride == min((stride - 1) // 2, size - 1)
+    # A lattice that meets no ray of any weight says nothing: every so many rays, then.
+    found = kept.nonzero()[:, 0]
+    return found if len(found) else torch.arange(0, len(rows), -(-len(rows) // most), device=rows.device)
+
+
+def _places(model: ImageModel, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """View, row (0 of an image's detector) and column of used rays."""
+    rays, (views, columns) = model.rays[rows], model.shape[-2:]
+    return rays // columns % views, rays // (columns * views), rays % columns
+
+
+class _OnDetector:
+    """Values of some used rays as (view, column) or (view, row, column); rays that are left out repeat their neighbours."""
+
+    def __init__(self, model: ImageModel, rows: Tensor, views: NDArray[np.int64]):
+        view, row, column = (values.cpu().numpy() for values in _places(model, rows))
+        order = {int(v): i for i, v in enumerate(views)}
+        lines = np.arange(model.shape[-1]) if len(model.shape) == 2 else np.unique(column)
+        heights, row = np.unique(row, return_inverse=True)
+        self._place = np.array([order[int(v)] for v in view], dtype=int), row, np.searchsorted(lines, column)
+        self._grid = len(views), len(heights), len(lines)
+        self._shape = self._grid[::2] if len(model.shape) == 2 else self._grid
+
+    def __call__(self, values: Tensor) -> NDArray[np.float64]:
+        out = np.full(self._grid, np.nan)
+        out[self._place] = values.cpu().numpy()
+        lines = out.reshape(-1, self._grid[-1])
+        for line in lines:
+            known = np.isfinite(line)
+            if known.any():
+                line[~known] = np.interp(np.flatnonzero(~known), np.flatnonzero(known), line[known])
+        seen = np.flatnonzero(np.isfinite(lines[:, 0]))
+        for empty in np.flatnonzero(~np.isfinite(lines[:, 0])):
+            lines[empty] = lines[seen[np.abs(seen - empty).argmin()]]
+        return out.reshape(self._shape)
