@@ -6,12 +6,15 @@ carry everything, and only the second is as large as the rays:
     N = I + b diag(v) b^T            noise and floors: well conditioned, solved by Cholesky or by conjugate gradients
     Z = (C^-1 + X)^-1,  X = (b F)^T N^-1 b F        covariance of c given the rays, (r, r)
 
-so that ``K^-1 = (N + b F C F^T b^T)^-1 = N^-1 - W Z W^T`` with ``W = N^-1 b F`` (Woodbury), and a pixel's variance is
+so that ``K^-1 = (N + b F C F^T b^T)^-1 = N^-1 - W Z W^T`` with ``W = N^-1 b F`` (Woodbury). What the image is given c and the
+rays, and what c leaves open, make up a pixel's variance:
 
-    F_i Z F_i^T - 2 v_i (b^T W Z)_i F_i^T + v_i - v_i^2 (b^T K^-1 b)_ii.
+    G_i Z G_i^T + v_i - v_i^2 (b^T N^-1 b)_ii,      G = F - diag(v) b^T W
 
 Only the last term, what rays say of single pixels' own errors, needs as many solves as there are pixels. It is exact where that
-is cheap, and else the mean square of a few draws: it takes little off v_i where rays are few.
+is cheap. Else draws of the floors give it twice, as the mean square of what rays leave of an error and as v less that of what
+they tell of it; the two are weighted by how sure they are. Rays that tell little leave the second, those of a volume, which may
+be more than its voxels, the first.
 """
 
 import math
@@ -75,21 +78,24 @@ class ImagePosterior:
 
     @cached_property
     def _variance(self) -> tuple[Tensor, float]:
-        basis, pixels = self.model.factor.basis, self._pixels
-        if basis is None:
-            net = self.given.Z.diagonal()[pixels].clone()
-            cross = self._pulled(slice(None)).diagonal()[pixels]
-        else:
-            net, cross = (torch.zeros(len(pixels), dtype=torch.float64, device=self._v.device) for _ in range(2))
-            for part in torch.arange(len(pixels), device=self._v.device).split(16384):
-                F = basis[pixels[part]].double()
-                net[part] = ((F @ self.given.Z) * F).sum(1)
-            for columns in _slices(self.model.factor.rank):
-                cross += (self._pulled(columns)[pixels] * basis[pixels, columns]).sum(1)
-        known = net - 2 * self._v[pixels] * cross
-        own = self._own(None if self._region is None else self._selected(), known)
-        variance = (known + own[0]).clamp(min=0)
-        return variance, _relative(own[1], variance)
+        selected = None if self._region is None else self._selected()
+        network = self._of_network(selected)
+        own, error = self._own(selected, network)
+        variance = (network + own).clamp(min=0)
+        return variance, _relative(error, variance)
+
+    def _of_network(self, rows: SparseRows | None) -> Tensor:
+        """``R G Z G^T R^T``'s diagonal; R the identity if None."""
+        basis, L, R = self.model.factor.basis, *self.given.roots
+        half = torch.linalg.solve_triangular(R, L.T, upper=False)
+        out = torch.zeros(len(self._v) if rows is None else rows.shape[0], dtype=torch.float64, device=self._v.device)
+        for columns in _slices(len(half)):
+            root = half[columns].T
+            told = self._v * self._back((self.given.W @ root).T)
+            # In float64: what is left of the columns' images is far smaller than they are.
+            images = root.T if basis is None else torch.cat([root.T @ F.double().T for F in basis.split(16384)], 1)
+            out += ((images - told) if rows is None else rows(images - told)).square().sum(0)
+        return out
 
     @cached_property
     def _pixels(self) -> Tensor:
@@ -132,17 +138,8 @@ class ImagePosterior:
 
     def variance_of(self, rows: SparseRows) -> Tensor:
         """Variance of each linear functional of the image, rows of (k, d): (k,), float64."""
-        basis, model = self.model.factor.basis, self.model
-        seen = rows(torch.eye(rows.shape[1], dtype=torch.float64, device=rows.device)).T if basis is None else None
-        if seen is None:
-            assert basis is not None
-            seen = torch.cat([rows(part.T) for part in basis.split(_BATCH, dim=1)]).T
-        net = ((seen @ self.given.Z) * seen).sum(1)
-        cross = torch.zeros_like(net)
-        for columns in _slices(model.factor.rank):
-            cross += (rows((self._v[:, None] * self._pulled(columns)).T).T * seen[:, columns]).sum(1)
-        own, _ = self._own(rows, net - 2 * cross)
-        return (net - 2 * cross + own).clamp(min=0)
+        network = self._of_network(rows)
+        return (network + self._own(rows, network)[0]).clamp(min=0)
 
     def covariance(self) -> Tensor:
         """The whole matrix (d, d), float64: for small images."""
@@ -175,7 +172,7 @@ class ImagePosterior:
         parts, image = [self.model.image.new_empty(0, *self._shape)], self.model.image
 
         def drawn(count: int) -> Tensor:
-            images = self.given.draws(count, rng=rng)[0].reshape(-1, *image.shape)
+            images = self.given.draws(count, rng=rng).reshape(-1, *image.shape)
             return images[(slice(None), *(self._region or ()))].float()
 
         for start in range(0, n, self._together):
@@ -205,59 +202,55 @@ class ImagePosterior:
         second = found.values[:more].sqrt()[:, None] * found.vectors[:more]
         return torch.cat([first, second]).reshape(-1, *shape)
 
-    def _pulled(self, columns: slice) -> Tensor:
-        """Columns of ``b^T K^-1 b F C = b^T W Z``, (d, k)."""
-        return self._back((self.given.W @ self.given.Z[:, columns]).T).T
-
     def _rays(self, images: Tensor) -> Tensor:
         return self.model.features.matrix(images) / self.given.system.noise_root()
 
     def _back(self, rays: Tensor) -> Tensor:
         return self.model.features.matrix.transposed(rays / self.given.system.noise_root())
 
-    def _own(self, rows: SparseRows | None, known: Tensor) -> tuple[Tensor, Tensor]:
-        """``R (V - V b^T K^-1 b V) R^T``'s diagonal, its standard error; R the identity if None.
+    def _own(self, rows: SparseRows | None, network: Tensor) -> tuple[Tensor, Tensor]:
+        """``R (V - V b^T N^-1 b V) R^T``'s diagonal, its standard error; R the identity if None.
 
-        ``known`` is what else there is to the variance: draws end where their error is small against the whole.
+        Draws end where their error is small against the whole, of which ``network`` is the rest.
         """
         v = self._v
         prior = v if rows is None else rows.squares(v)
         if float(v.max()) == 0:
             return prior, torch.zeros_like(prior)
         if self.exact and (rows is None or rows.shape[0] <= 4 * len(v)):
-            return prior - self._reduction(rows), torch.zeros_like(prior)
-        squares, count = torch.zeros_like(prior), 0
-        reduction = error = squares
-        for pixels in self._draws():
-            reduced = v * pixels
-            squares += (reduced if rows is None else rows(reduced)).square().sum(0)
-            count += len(pixels)
-            reduction = squares / count
-            error = reduction * (2 / count) ** 0.5
-            if self._tolerance and _relative(error, (known + prior - reduction).clamp(min=0)) < self._tolerance:
+            return prior - self._told(rows), torch.zeros_like(prior)
+        sums, count = [torch.zeros_like(prior), torch.zeros_like(prior)], 0
+        own = error = prior
+        for batch in self._draws():
+            sums = [sums[i] + (part if rows is None else rows(part)).square().sum(0) for i, part in enumerate(batch)]
+            count += len(batch[0])
+            left, told = (both / count for both in sums)
+            # Each is as sure, relatively; their parts of the draws are independent of one another.
+            share = told.square() / (left.square() + told.square()).clamp(min=1e-300)
+            own = share * left + (1 - share) * (prior - told)
+            error = left * told / (left.square() + told.square()).clamp(min=1e-300).sqrt() * (2 / count) ** 0.5
+            if self._tolerance and _relative(error, network + own) < self._tolerance:
                 break
-        return prior - reduction, error
+        return own, error
 
-    def _reduction(self, rows: SparseRows | None) -> Tensor:
-        """``|b V R^T|^2`` in the metric ``K^-1``, by the factor of N."""
+    def _told(self, rows: SparseRows | None) -> Tensor:
+        """``|b V R^T|^2`` in the metric ``N^-1``, by the factor of N."""
         factor, root = self.given.noise.factor, self.given.system.noise_root()
         assert factor is not None
         count = len(self._v) if rows is None else rows.shape[0]
         matrix, out = self.model.features.matrix, []
         for start in range(0, count, 1024):
             stop = min(count, start + 1024)
+            if self.given.noise.over_pixels:
+                own = self._own_pixels(rows, start, stop) * self._v.sqrt()
+                half = torch.linalg.solve_triangular(factor, own.T, upper=False)
+                out.append(own.square().sum(1) - half.square().sum(0))
+                continue
             if rows is None:
                 seen = matrix.columns(start, stop) * self._v[start:stop, None]
             else:
                 seen = matrix(self._v * rows.dense(start, stop))
-            taken = (seen / root) @ self.given.W
-            if self.given.noise.over_pixels:
-                own = self._own_pixels(rows, start, stop) * self._v.sqrt()
-                half = torch.linalg.solve_triangular(factor, own.T, upper=False)
-                explained = own.square().sum(1) - half.square().sum(0)
-            else:
-                explained = torch.linalg.solve_triangular(factor, (seen / root).T, upper=False).square().sum(0)
-            out.append(explained - ((taken @ self.given.Z) * taken).sum(1))
+            out.append(torch.linalg.solve_triangular(factor, (seen / root).T, upper=False).square().sum(0))
         return torch.cat(out)
 
     def _own_pixels(self, rows: SparseRows | None, start: int, stop: int) -> Tensor:
@@ -269,11 +262,11 @@ class ImagePosterior:
         return own
 
     def _draws(self) -> Iterator[Tensor]:
-        """``b^T delta`` (k, d) of draws ``delta ~ N(0, K^-1)``, in batches; made when they are first asked for."""
+        """Draws of the floors given the coefficients, (2, k, d), in batches: what rays leave of them, and what they tell."""
         for index, start in enumerate(range(0, DRAWS, self._together)):
             if index == len(self._drawn):
-                make = partial(self.given.draws, min(self._together, DRAWS - start), rng=self._rng)
-                kept = self._stages.once(f"draws {start}", lambda make=make: make()[1].float(), rng=self._rng)
+                make = partial(self.given.floors, min(self._together, DRAWS - start), rng=self._rng)
+                kept = self._stages.once(f"draws {start}", make, rng=self._rng)
                 self._drawn.append(kept.to(self._v.device))
             yield self._drawn[index]
 

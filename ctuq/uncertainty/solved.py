@@ -64,8 +64,27 @@ class SolvedRays:
         R = torch.linalg.cholesky(inner)
         return cls(model, system, noise, W, covariance_by(L, R), (L, R))
 
-    def draws(self, n: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """``n`` draws of the image's deviation given the rays, and ``b^T delta`` of ``delta ~ N(0, K^-1)``: (n, d), float64.
+    def floors(self, n: int, *, rng: torch.Generator) -> Tensor:
+        """``n`` draws of the floors given the coefficients, and what the rays tell of each draw's floors: (2, n, d), float32.
+
+        The two are independent, and sum to draws of variances v: ``u_0 - V b^T s`` and ``V b^T s``.
+        """
+        v, (u, s) = self.model.misfit(self.system.point.psi), self._drawn(n, rng)
+        told = v * self.model.features.matrix.transposed(s / self.system.noise_root())
+        return torch.stack([u - told, told]).float()
+
+    def _drawn(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """``u_0`` of the floors, and ``s = N^-1 (b u_0 + e)``."""
+        v, noise = self.model.misfit(self.system.point.psi), self.system.noise_root()
+        u, e = (
+            torch.randn(n, size, generator=rng, dtype=torch.float64, device=rng.device).to(v.device)
+            for size in (len(v), len(self.W))
+        )
+        u = v.sqrt() * u
+        return u, self.noise(self.model.features.matrix(u) / noise + e)
+
+    def draws(self, n: int, *, rng: torch.Generator) -> Tensor:
+        """``n`` draws of the image's deviation given the rays, (n, d), float64.
 
         The coefficients c are drawn given the rays, from Z, and not from their prior: at 17,360 rays of HTC ta a prior draw's
         rays are 10^5 times what the rays leave of them, and solves to 1e-6 made such draws 2 to 4 times too wide. With
@@ -73,18 +92,14 @@ class SolvedRays:
 
             c = Z (L^-T z - (b F)^T s),   delta = s + W c,   u = u_0 - V b^T delta.
         """
-        v, matrix, noise = self.model.misfit(self.system.point.psi), self.model.features.matrix, self.system.noise_root()
+        v, noise = self.model.misfit(self.system.point.psi), self.system.noise_root()
         L, R = self.roots
-        u, e, z = (
-            torch.randn(n, size, generator=rng, dtype=torch.float64, device=rng.device).to(v.device)
-            for size in (len(v), len(self.W), len(L))
-        )
-        u = v.sqrt() * u
-        s = self.noise(matrix(u) / noise + e)
+        u, s = self._drawn(n, rng)
+        z = torch.randn(n, len(L), generator=rng, dtype=torch.float64, device=rng.device).to(v.device)
         inner = z - (s @ self._seen) @ L
         c = torch.cholesky_solve(inner.T, R).T @ L.T
-        pulled = matrix.transposed((s + c @ self.W.T) / noise)
-        return self.model.images(c).flatten(1) + u - v * pulled, pulled
+        pulled = self.model.features.matrix.transposed((s + c @ self.W.T) / noise)
+        return self.model.images(c).flatten(1) + u - v * pulled
 
     @cached_property
     def weighted(self) -> Tensor:

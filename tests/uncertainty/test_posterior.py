@@ -94,7 +94,8 @@ def test_variance_of_functionals_is_that_of_the_covariance(make, rng, monkeypatc
         exact = (M @ posterior_covariance(model, point) * M).sum(1)
         assert close(posterior_of(model, point, rng).variance_of(matrix.rows(rows)), exact, 1e-4)
     monkeypatch.setattr(module, "EXACT_WORK", 0.0)
-    assert close(posterior_of(model, point, rng).variance_of(matrix.rows(rows)), exact, 0.05)
+    # The mean square of 256 draws is off by 9 %, and here these make up nearly all.
+    assert close(posterior_of(model, point, rng).variance_of(matrix.rows(rows)), exact, 0.09)
 
 
 @pytest.mark.parametrize("rank", [64, 20])
