@@ -22,7 +22,8 @@ from ctuq.text import visible
 from ctuq.tomo.geometry import VolumeGrid, radians
 from ctuq.tomo.solids import SOLIDS, solid_scan
 from ctuq.tomo.volume_scan import VolumeScan
-from ctuq.uncertainty.volume_result import VolumeResult, write_stack
+from ctuq.uncertainty.tiff import write_volume_tiff
+from ctuq.uncertainty.volume_result import VolumeResult
 
 _REPORT = "report.html"
 
@@ -70,7 +71,7 @@ def reconstruct_volume_into(command: Reconstruct, folder: Path) -> int:
     say(f"Plan: {plan}")
     result = reconstruct_volume(scan, options=options, plan=plan)
     result.save(folder / RESULTS)
-    write_stack(result, folder)
+    _write_tiffs(result, folder)
     report = write_report(result, folder)
     seconds = sum(result.timings.values())
     say(f"Volume: {_sizes(result.grid)} from {scan.n_angles} views by {options.method.upper()} in {seconds:.0f} s.")
@@ -94,6 +95,15 @@ def tell_of_volume(command: Info) -> int:
         write_whole(command.draw, lambda target: target.write(data))
         say(f"Drawn: {command.draw}")
     return 0
+
+
+def _write_tiffs(result: VolumeResult, folder: Path) -> None:
+    """Write ``mean.tif`` and, of a volume with error bars, ``std.tif``; one of an earlier run is removed."""
+    for name in ("mean", "std"):
+        if name in result.images:
+            write_volume_tiff(folder / f"{name}.tif", result, name)
+        else:
+            (folder / f"{name}.tif").unlink(missing_ok=True)
 
 
 def write_report(result: VolumeResult, folder: Path) -> Path:

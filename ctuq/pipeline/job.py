@@ -2,44 +2,42 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctuq.errors import CtuqError, InputError
-from ctuq.linops.jacobian.network import jacobian_of, weight_names
-from ctuq.linops.memory import available_memory, require_memory
+from ctuq.linops.jacobian.network import jacobian_of
+from ctuq.linops.memory import require_memory
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
-from ctuq.pipeline.plan import Plan, measure, priced
+from ctuq.pipeline.plan import Plan, measure, priced, route_of
 from ctuq.pipeline.run import Run
 from ctuq.pipeline.threads import take_threads
+from ctuq.pipeline.views import Views, rays_inside, split_views, tensors
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import Data, DIPState, Generator, generator, trial_step
-from ctuq.recon.holdout import default_views, held_views, split, useful_views
-from ctuq.recon.outside import outside_rays
+from ctuq.recon.holdout import split
 from ctuq.scores.gaussian import (
     image_scores,
     patch_scores,
     truth_scores,
 )
 from ctuq.tomo import ray_transform
-from ctuq.tomo.field import choose_grid, doubts_of_field, outline_of, reaches_beyond
+from ctuq.tomo.field import choose_grid, doubts_of_field
 from ctuq.tomo.geometry import VolumeGrid
-from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.estimate import ErrorBars, estimate, named
 from ctuq.uncertainty.kept import waves_of
 from ctuq.uncertainty.model import ImageModel, image_model
 from ctuq.uncertainty.result import Result
-from ctuq.uncertainty.route import Route, route
+from ctuq.uncertainty.route import Route
 
 _DENSE_PIXELS = 4096
 """Up to so many pixels a truth is scored against the whole covariance, above against samples."""
@@ -51,16 +49,6 @@ _FIT = 4096
 _LESS = "choose a smaller --size or fewer --samples"
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class _Views:
-    """Indices of the views to fit and to hold out; what the user should know of the choice, and of what they see."""
-
-    fitted: NDArray[np.int64]
-    held: NDArray[np.int64]
-    notes: tuple[str, ...] = ()
-    told: tuple[str, ...] = ()
 
 
 def reconstruct(
@@ -107,7 +95,7 @@ def reconstruct(
     grid = choose_grid(scan, run.options.size, run.options.field)
     doubts = doubts_of_field(scan, grid)
     scan = match_detector(scan, grid)
-    views = replace(_split(run.options, scan), told=told_of_rays(scan) + doubts)
+    views = replace(split_views(run.options, scan), told=told_of_rays(scan) + doubts)
     _require_memory(run, grid)
     run.checkpoint = Checkpoint.of(checkpoint, scan, run.options)
     run.checkpoint.begin()
@@ -118,12 +106,12 @@ def reconstruct(
         raise
 
 
-def _reconstructed(run: Run, scan: Scan, grid: VolumeGrid, views: _Views) -> Result:
+def _reconstructed(run: Run, scan: Scan, grid: VolumeGrid, views: Views) -> Result:
     with run.clock("ray transform"):
         dense = run.options.method == "dip" and run.options.uncertainty
         A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix" if dense else "auto")
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
-    data = _data(run, scan, A, views)
+    data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
     comparisons = _classical(run, data, scan)
     method_name = run.options.method
     base = Result(
@@ -156,9 +144,9 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
         raise InputError("Only the method dip with uncertainty has a plan: the other methods take seconds.")
     grid = choose_grid(scan, run.options.size, run.options.field)
     scan = match_detector(scan, grid)
-    views = _split(run.options, scan)
+    views = split_views(run.options, scan)
     A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix")
-    data = _data(run, scan, A, views)
+    data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
     fit, _ = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     return _plan(run, data, views, fit, generate=generate, start=start)
@@ -205,7 +193,7 @@ def _require_memory(run: Run, grid: VolumeGrid) -> None:
     require_memory(needed, f"An image of {run.options.size} x {run.options.size} pixels", _LESS, run.device)
 
 
-def _with_dip(run: Run, base: Result, data: Data, views: _Views) -> Result:
+def _with_dip(run: Run, base: Result, data: Data, views: Views) -> Result:
     fit, stop = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     checkpoint, stages = run.checkpoint, run.stages
@@ -250,7 +238,7 @@ def _with_dip(run: Run, base: Result, data: Data, views: _Views) -> Result:
 def _plan(
     run: Run,
     data: Data,
-    views: _Views,
+    views: Views,
     fit: Data,
     *,
     generate: Generator,
@@ -264,14 +252,8 @@ def _plan(
     return made
 
 
-def _route(run: Run, data: Data, views: _Views, network: nn.Module) -> Route:
-    used, grid = data.weights > 0, data.A.grid
-    seen = int(used[torch.as_tensor(views.fitted, device=used.device)].sum())
-    names = set(weight_names(network))
-    blocks = [value for name, value in network.named_parameters() if name in names]
-    count = {"isotropic": 1, "g": 1, "layerwise": len(blocks), "filter": 6 * len(blocks)}[run.options.prior]
-    size = sum(value.numel() for value in blocks)
-    return route(grid.size, int(used.sum()), seen, size, components=count, memory=available_memory(run.device))
+def _route(run: Run, data: Data, views: Views, network: nn.Module) -> Route:
+    return route_of(data.weights, views.fitted, data.A.grid.size, network, prior=run.options.prior)
 
 
 def _assembled(run: Run, base: Result, model: ImageModel, found: ErrorBars) -> Result:
@@ -326,22 +308,6 @@ def _assembled(run: Run, base: Result, model: ImageModel, found: ErrorBars) -> R
     )
 
 
-def _split(options: ReconstructOptions, scan: Scan) -> _Views:
-    every, nobody = np.arange(scan.n_angles), np.zeros(0, np.int64)
-    useful = every if scan.weights is None else useful_views(scan.weights)
-    n = len(useful)
-    wanted = default_views(n) if options.calibration_views is None else options.calibration_views
-    held = held_views(scan.geometry.angles, useful, wanted)
-    if not options.uncertainty:
-        return _Views(every, nobody)
-    if not (options.calibrate and wanted):
-        text = "Not calibrated: the error bars are the tangent model's own, which are too short on real scans."
-        asked = options.calibrate and options.calibration_views is None
-        few = f" {n} view{' is' if n == 1 else 's are'} too few to hold any out." if asked else ""
-        return _Views(every, nobody, (text + few,))
-    return _Views(np.setdiff1d(every, held), held)
-
-
 def _fit(run: Run, generate: Generator, start: dict[str, Tensor], data: tuple[Data, Data]) -> DIPState:
     options = run.options.dip
 
@@ -364,25 +330,8 @@ def _classical(run: Run, data: Data, scan: Scan) -> dict[str, NDArray[np.float32
     with run.clock("classical"):
         for i, name in enumerate(names):
             run.tell("Classical reconstructions", i, len(names), name)
-            y = _tensors(scan, run.device)[0] if name == "fbp" else data.y
+            y = tensors(scan, run.device)[0] if name == "fbp" else data.y
             image = run.stages.once(name, partial(CLASSICAL[name], data.A, y, weights=data.weights))
             images[name] = image.cpu().numpy().astype(np.float32)
         run.tell("Classical reconstructions", len(names), len(names))
     return images
-
-
-def _data(run: Run, scan: Scan, A: RayTransform, views: _Views) -> Data:
-    """The rays as what lies inside of the image makes them; what lies outside is estimated from the views that are fitted."""
-    y, weights = _tensors(scan, run.device)
-    outline = outline_of(scan)
-    if not (outline.cut or reaches_beyond(scan, A.grid)):
-        return Data(A, y, weights)
-    seen = weights.clone()
-    seen[torch.as_tensor(views.held, device=run.device)] = 0
-    outside = run.stages.once("outside", partial(outside_rays, A, y, weights=seen, reach=outline.reach))
-    return Data(A, y - outside, weights)
-
-
-def _tensors(scan: Scan, device: torch.device) -> tuple[Tensor, Tensor]:
-    weights = np.ones_like(scan.projections) if scan.weights is None else scan.weights
-    return torch.tensor(scan.projections, device=device), torch.tensor(weights, device=device)

@@ -8,14 +8,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from ctuq.linops.jacobian import cost
 from ctuq.linops.jacobian.cost import ProductCost
-from ctuq.linops.jacobian.network import ProductChoice
+from ctuq.linops.jacobian.network import ProductChoice, weight_names
+from ctuq.linops.memory import available_memory
 from ctuq.recon.dip import Data, Generator, trial_step
-from ctuq.uncertainty.route import DRAWS, EVIDENCE_RAYS, Route
+from ctuq.uncertainty.route import DRAWS, EVIDENCE_RAYS, Route, route
 
 _ROWS = 32
 # Beside its gradient a step has the total variation, Adam and the running average; float64 doubles the bytes of a ray.
@@ -66,6 +69,29 @@ class Plan:
         forward, backward = self.route.products
         route = {"reason": self.route.reason, "rank": self.route.rank, "jvps": forward, "vjps": backward}
         return route | {"bytes": self.bytes, "seconds": self.total} | {f"seconds {k}": v for k, v in self.seconds.items()}
+
+
+def route_of(weights: Tensor, fitted: NDArray[np.int64], pixels: int, network: nn.Module, *, prior: str) -> Route:
+    """The route of a scan's image.
+
+    Parameters
+    ----------
+    weights : Tensor, shape (angle, column)
+        Of the rays.
+    fitted : array of int
+        Views that are fitted.
+    pixels : int
+    network : Module
+    prior : str
+        Of its weights.
+    """
+    used = weights > 0
+    seen = int(used[torch.as_tensor(fitted, device=used.device)].sum())
+    names = set(weight_names(network))
+    blocks = [value for name, value in network.named_parameters() if name in names]
+    count = {"isotropic": 1, "g": 1, "layerwise": len(blocks), "filter": 6 * len(blocks)}[prior]
+    size = sum(value.numel() for value in blocks)
+    return route(pixels, int(used.sum()), seen, size, components=count, memory=available_memory(weights.device))
 
 
 @dataclass(frozen=True)

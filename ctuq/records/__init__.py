@@ -3,18 +3,20 @@
 A tree is a dict with string keys whose values are arrays of numbers, str, float, int, bool, None, tuples or dicts of these.
 """
 
-from ctuq.records.files import FORMAT, kind_of, read, write, write_hdf5
+from ctuq.records.files import FORMAT, kind_of, opened, read, write, write_hdf5
 from ctuq.records.seal import is_sealed
-from ctuq.records.tree import Tree, put_tree, tree_in
+from ctuq.records.tree import Blocks, Tree, put_tree, tree_in
 from ctuq.records.typed import made
 from ctuq.records.whole import write_whole
 
 __all__ = [
     "FORMAT",
+    "Blocks",
     "Tree",
     "is_sealed",
     "kind_of",
     "made",
+    "opened",
     "put_tree",
     "read",
     "tree_in",

@@ -2,7 +2,8 @@
 
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,8 @@ import h5py
 
 from ctuq.errors import InputError
 from ctuq.guard import reading
-from ctuq.records.seal import check_seal, seal_of
-from ctuq.records.tree import Tree, put_tree, tree_in
+from ctuq.records.seal import check_seal, seal_of, seal_of_file
+from ctuq.records.tree import Blocks, Tree, put_tree, tree_in
 from ctuq.records.whole import write_whole
 
 FORMAT = 1
@@ -20,7 +21,7 @@ FORMAT = 1
 def write(path: str | os.PathLike, tree: Tree, *, kind: str, attributes: Mapping[str, Mapping[str, str]] | None = None) -> None:
     """Write a tree to an HDF5 file that appears under its name only when it is complete, sealed by a checksum.
 
-    The file is made in memory, so this needs about the tree's size again.
+    The file is made in memory, so this needs about the tree's size again; with `Blocks` in the tree it is made on the disk.
 
     Parameters
     ----------
@@ -46,24 +47,47 @@ def write(path: str | os.PathLike, tree: Tree, *, kind: str, attributes: Mapping
         for node, values in (attributes or {}).items():
             file[node].attrs.update(values)
 
-    write_hdf5(path, fill, kind=kind)
+    write_hdf5(path, fill, kind=kind, large=_has_blocks(tree))
 
 
-def write_hdf5(path: str | os.PathLike, fill: Callable[[h5py.File], None], *, kind: str) -> None:
+def write_hdf5(path: str | os.PathLike, fill: Callable[[h5py.File], None], *, kind: str, large: bool = False) -> None:
     """Let ``fill`` fill an HDF5 file that appears under its name only when it is complete, sealed by a checksum.
+
+    A ``large`` one is never in memory: it is filled on the disk, and read again for its checksum.
 
     Raises
     ------
     InputError, ResourceError
         As `write`.
     """
+
+    def made_in(place: Any) -> None:
+        with h5py.File(place, "w") as file:
+            file.attrs.update({"creator": "ctuq", "ctuq_kind": kind, "ctuq_format": FORMAT})
+            fill(file)
+
+    if large:
+
+        def seal(target: io.BufferedRandom) -> None:
+            disk = _Disk(target)
+            try:
+                made_in(disk)
+            finally:
+                if disk.error is not None:
+                    raise disk.error
+            target.flush()
+            target.seek(0)
+            end = seal_of_file(target)
+            target.seek(0, os.SEEK_END)
+            target.write(end)
+
+        write_whole(path, seal)
+        return
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w") as file:
-        file.attrs.update({"creator": "ctuq", "ctuq_kind": kind, "ctuq_format": FORMAT})
-        fill(file)
+    made_in(buffer)
     content = buffer.getbuffer()
 
-    def copy(target: io.BufferedWriter) -> None:
+    def copy(target: io.BufferedRandom) -> None:
         target.write(content)
         target.write(seal_of(content))
 
@@ -80,15 +104,57 @@ def read(path: str | os.PathLike, *, kind: str) -> dict[str, Any]:
     ResourceError
         If it declares more than fits into memory.
     """
-    path = Path(path)
-    found = kind_of(path)
-    if found != kind:
-        raise InputError(f"'{path}' holds {_named(found)}, not {_named(kind)} of ctuq; give another file.")
-    with reading(path, f"a {kind} of ctuq"), h5py.File(path, "r") as file:
-        version = int(file.attrs.get("ctuq_format", 0))
-        if version > FORMAT:
-            raise InputError(f"'{path}' has format {version}, newer than {FORMAT} that this ctuq reads; update ctuq.")
-        return tree_in(file, path)
+    with opened(path, kind=kind) as file:
+        return tree_in(file, Path(path))
+
+
+class _Disk(io.RawIOBase):
+    """A file for HDF5 that takes everything even when the disk is full, and keeps the error: HDF5 cannot close a file that it
+    cannot write to, and ends the whole process.
+    """
+
+    def __init__(self, file: io.BufferedRandom):
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        if self.error is None:
+            try:
+                self._file.write(data)
+                self._file.flush()
+            except OSError as error:
+                self.error = error
+        return len(data)
+
+    def readinto(self, target: Any) -> int:
+        return self._file.readinto(target)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def truncate(self, size: int | None = None) -> int:
+        return self._file.truncate(size) if self.error is None else 0
+
+    def flush(self) -> None:
+        """Nothing: `write` has flushed."""
+
+
+@contextmanager
+def opened(path: str | os.PathLike, *, kind: str) -> Iterator[h5py.File]:
+    """A file that `write` wrote, open for what is too large to be read whole.
+
+    Raises
+    ------
+    InputError
+        As `read`.
+    """
+    _require_kind(Path(path), kind)
+    with reading(Path(path), f"a {kind} of ctuq"), h5py.File(path, "r") as file:
+        _require_format(file, Path(path))
+        yield file
 
 
 def kind_of(path: str | os.PathLike) -> str | None:
@@ -109,6 +175,24 @@ def kind_of(path: str | os.PathLike) -> str | None:
             return None if found is None else str(found)
     except (OSError, RuntimeError) as error:
         raise InputError(f"'{path}' is not a whole HDF5 file (truncated or of another type); copy it again.") from error
+
+
+def _require_kind(path: Path, kind: str) -> None:
+    found = kind_of(path)
+    if found != kind:
+        raise InputError(f"'{path}' holds {_named(found)}, not {_named(kind)} of ctuq; give another file.")
+
+
+def _require_format(file: h5py.File, path: Path) -> None:
+    version = int(file.attrs.get("ctuq_format", 0))
+    if version > FORMAT:
+        raise InputError(f"'{path}' has format {version}, newer than {FORMAT} that this ctuq reads; update ctuq.")
+
+
+def _has_blocks(tree: Any) -> bool:
+    if isinstance(tree, Mapping):
+        return any(_has_blocks(value) for value in tree.values())
+    return isinstance(tree, Blocks)
 
 
 def _named(kind: str | None) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from typing import BinaryIO
 
 from ctuq.errors import InputError
 
@@ -19,6 +20,14 @@ _LENGTH, _BLOCK = 78, 1 << 20
 def seal_of(content: bytes | memoryview) -> bytes:
     """What is to follow the content of a file."""
     return _BEGIN + hashlib.sha256(content).hexdigest().encode() + b"\n"
+
+
+def seal_of_file(file: BinaryIO) -> bytes:
+    """What is to follow the rest of a file, which is read."""
+    found = hashlib.sha256()
+    while block := file.read(_BLOCK):
+        found.update(block)
+    return _BEGIN + found.hexdigest().encode() + b"\n"
 
 
 def is_sealed(path: str | os.PathLike) -> bool:

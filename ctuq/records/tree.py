@@ -1,6 +1,6 @@
 """Nested values as groups and datasets of an HDF5 file, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,29 @@ from ctuq.memory import require_room
 from ctuq.text import shortened
 
 _COMPRESS_FROM = 1024
+_PACKED: dict[str, Any] = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
 _KINDS = {"bool": "b", "int": "iu", "float": "f", "array": "biufc"}
 _DEEPEST = 100
 
 Tree = Mapping[str, Any]
+
+
+class Blocks:
+    """A volume that is never whole in memory: its slices are made as they are written.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (z, y, x).
+    one : callable
+        The slice of a number, (y, x), float32.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], one: Callable[[int], np.ndarray]):
+        self.shape, self._one = shape, one
+
+    def __getitem__(self, z: int) -> np.ndarray:
+        return self._one(z)
 
 
 def put_tree(file: h5py.Group, tree: Tree) -> None:
@@ -31,8 +50,8 @@ def put_tree(file: h5py.Group, tree: Tree) -> None:
         _put(file, key, value)
 
 
-def tree_in(file: h5py.Group, path: Path) -> dict[str, Any]:
-    """The tree that `put_tree` wrote.
+def tree_in(file: Any, path: Path, only: tuple[str, ...] | None = None) -> dict[str, Any]:
+    """The tree that `put_tree` wrote, or what stands under some of its names.
 
     Raises
     ------
@@ -41,7 +60,7 @@ def tree_in(file: h5py.Group, path: Path) -> dict[str, Any]:
     ResourceError
         If an array is larger than what memory is left.
     """
-    return _Reader(path).children(file, 0)
+    return _Reader(path).children(file, 0, only)
 
 
 def _escaped(key: object) -> str:
@@ -70,6 +89,8 @@ def _put(parent: h5py.Group, key: object, value: Any) -> None:
         _mark(parent.create_dataset(name, data=h5py.Empty("f4")), "none")
     elif isinstance(value, bool | int | float | str):
         _mark(_scalar(parent, name, value), type(value).__name__)
+    elif isinstance(value, Blocks):
+        _mark(_written_by_slices(parent, name, value), "array")
     else:
         _mark(_array(parent, name, np.asarray(value)), "array")
 
@@ -80,6 +101,14 @@ def _scalar(parent: h5py.Group, name: str, value: bool | int | float | str) -> h
     return parent.create_dataset(name, data=value)
 
 
+def _written_by_slices(parent: h5py.Group, name: str, blocks: Blocks) -> h5py.Dataset:
+    chunk = (1, *blocks.shape[1:])
+    node = parent.create_dataset(name, blocks.shape, np.float32, chunks=chunk, **_PACKED)
+    for z in range(blocks.shape[0]):
+        node[z] = blocks[z]
+    return node
+
+
 def _array(parent: h5py.Group, name: str, array: np.ndarray) -> h5py.Dataset:
     if array.dtype.kind not in "biufc":
         raise InputError(
@@ -87,7 +116,7 @@ def _array(parent: h5py.Group, name: str, array: np.ndarray) -> h5py.Dataset:
         )
     if array.size < _COMPRESS_FROM:
         return parent.create_dataset(name, data=array)
-    return parent.create_dataset(name, data=array, compression="gzip", compression_opts=4, shuffle=True, fletcher32=True)
+    return parent.create_dataset(name, data=array, **_PACKED)
 
 
 def _mark(node: h5py.Group | h5py.Dataset, what: str) -> None:
@@ -101,8 +130,9 @@ class _Reader:
         self._path = path
         self._seen: set[tuple[int, int]] = set()
 
-    def children(self, group: Any, depth: int) -> dict[str, Any]:
-        return {_unescaped(name): self._value(self._child(group, name), depth) for name in group}
+    def children(self, group: Any, depth: int, only: tuple[str, ...] | None = None) -> dict[str, Any]:
+        names = group if only is None else [name for name in group if name in only]
+        return {_unescaped(name): self._value(self._child(group, name), depth) for name in names}
 
     def _child(self, group: Any, name: str) -> Any:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):

@@ -12,7 +12,7 @@ from ctuq.errors import InputError, ResourceError
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_whole(path: str | os.PathLike, fill: Callable[[io.BufferedWriter], object]) -> None:
+def write_whole(path: str | os.PathLike, fill: Callable[[io.BufferedRandom], object]) -> None:
     """Let ``fill`` write to a temporary file beside ``path``, and rename it when that has succeeded.
 
     Raises
@@ -25,7 +25,7 @@ def write_whole(path: str | os.PathLike, fill: Callable[[io.BufferedWriter], obj
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as target:
+        with partial.open("w+b") as target:
             fill(target)
             target.flush()
             os.fsync(target.fileno())

@@ -5,6 +5,7 @@ takes a solve: of these a lattice on the detector is predicted, and the views th
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -56,31 +57,76 @@ def calibrate(
     most : int
         Rays to learn from; of more, a lattice.
     """
-    new = torch.isin(model.views, torch.as_tensor(held_out, device=model.views.device)).nonzero()[:, 0]
-    left, some = without(new), spread(model, new, most)
-    rows = new[some]
-    measured = y.reshape(-1)[model.rays[new]].double()
-    predicted = model.features.matrix.rows(new)(model.image.reshape(1, -1).double())[0] / model.precision[new].sqrt()
-    residual, noise = measured - predicted, sigma2 / model.precision[new]
-    signal = (left.variances(some) - 1).clamp(min=0) * noise[some]
-    on_detector = _OnDetector(model, rows, held_out)
-    scales = learn_scales(*(on_detector(values) for values in (residual[some], signal, noise[some])))
-    correction = left.correction(residual / noise.sqrt(), scales.image, scales.noise)
-    raw, calibrated = signal + noise[some], scales.image * signal + scales.noise * noise[some]
-    parts = (measured[some], predicted[some], raw.sqrt(), calibrated.sqrt())
-    calibration = Calibration(
-        views=tuple(int(v) for v in held_out),
-        image_scale=scales.image,
-        noise_scale=scales.noise,
-        log_image_scale_sd=scales.log_image_sd,
-        log_noise_scale_sd=scales.log_noise_sd,
-        raw=gaussian_scores(residual[some].cpu(), raw.cpu()),
-        calibrated=gaussian_scores(residual[some].cpu(), calibrated.cpu()),
-        predictions=np.stack([on_detector(v) for v in parts]).astype(np.float32),
-        cover_68=scales.cover_68,
-        cover_95=scales.cover_95,
-    )
-    return scales, calibration, correction
+    held = HeldOut.of(without, model, y, held_out, sigma2, most=most)
+    scales = learn_scales(*held.facts())
+    return scales, held.calibration(scales), held.correction(scales)
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Rays of held-out views given all others, by the linear model alone.
+
+    Parameters
+    ----------
+    left : Unseen
+        All of them.
+    off : Tensor, float64, shape (all,)
+        How far each is off the image, in units of its noise.
+    measured, predicted, signal, noise : Tensor, float64, shape (k,)
+        Of those to learn from: projections, those of the image, and the variances that are the image's and the noise's.
+    on_detector : callable
+        Their values as (view, column) or (view, row, column).
+    views : array of int
+    """
+
+    left: Unseen
+    off: Tensor
+    measured: Tensor
+    predicted: Tensor
+    signal: Tensor
+    noise: Tensor
+    on_detector: "_OnDetector"
+    views: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, without: Without, model: ImageModel, y: Tensor, views: NDArray[np.int64], sigma2: float, *, most: int
+    ) -> "HeldOut":
+        """Leave the rays of these views out; arguments as of `calibrate`."""
+        new = torch.isin(model.views, torch.as_tensor(views, device=model.views.device)).nonzero()[:, 0]
+        left, some = without(new), spread(model, new, most)
+        measured = y.reshape(-1)[model.rays[new]].double()
+        predicted = model.features.matrix.rows(new)(model.image.reshape(1, -1).double())[0] / model.precision[new].sqrt()
+        noise = sigma2 / model.precision[new]
+        signal = (left.variances(some) - 1).clamp(min=0) * noise[some]
+        place, off = _OnDetector(model, new[some], views), (measured - predicted) / noise.sqrt()
+        return cls(left, off, measured[some], predicted[some], signal, noise[some], place, views)
+
+    def facts(self) -> tuple[NDArray[np.float64], ...]:
+        """Residual, the image's variance and the noise's, on the detector: what `learn_scales` takes."""
+        return tuple(self.on_detector(values) for values in (self.measured - self.predicted, self.signal, self.noise))
+
+    def correction(self, scales: Scales) -> Tensor:
+        """What these rays add to the image by these scales."""
+        return self.left.correction(self.off, scales.image, scales.noise)
+
+    def calibration(self, scales: Scales) -> Calibration:
+        """The record of what these scales make of the rays."""
+        raw, calibrated = self.signal + self.noise, scales.image * self.signal + scales.noise * self.noise
+        residual = (self.measured - self.predicted).cpu()
+        parts = (self.measured, self.predicted, raw.sqrt(), calibrated.sqrt())
+        return Calibration(
+            views=tuple(int(v) for v in self.views),
+            image_scale=scales.image,
+            noise_scale=scales.noise,
+            log_image_scale_sd=scales.log_image_sd,
+            log_noise_scale_sd=scales.log_noise_sd,
+            raw=gaussian_scores(residual, raw.cpu()),
+            calibrated=gaussian_scores(residual, calibrated.cpu()),
+            predictions=np.stack([self.on_detector(v) for v in parts]).astype(np.float32),
+            cover_68=scales.cover_68,
+            cover_95=scales.cover_95,
+        )
 
 
 def leave_one_out(

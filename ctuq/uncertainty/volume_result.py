@@ -1,12 +1,14 @@
-"""A volume's reconstruction, and its files: one HDF5 in the manner of NXtomoproc that reads back equal, and a TIFF stack."""
+"""A volume's reconstruction and its file: HDF5 in the manner of NXtomoproc that reads back equal, whole or slice by slice."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,28 +21,36 @@ from ctuq.text import shortened
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Provenance
 from ctuq.tomo.space import VolumeGeometry
-from ctuq.uncertainty.tiff import write_attenuation
 
 KIND = "volume result"
+_IMAGES = ("mean", "std", "truth")
+_STORED = {"mean": "data"}
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, eq=False)
 class VolumeResult:
-    """A reconstructed volume, without error bars.
+    """A reconstructed volume.
 
     Parameters
     ----------
     mean : array of float32, shape (z, y, x)
-        Attenuation in 1/mm; slice 0 is the lowest, row 0 at the largest y.
+        Attenuation in 1/mm; slice 0 is the lowest, row 0 at the largest y. NaN in slices that could not be made.
     grid : VolumeGrid
     geometry : ConeBeam, Parallel3D or FreeBeam
         Of the views that were used.
     method : str
     provenance : Provenance
         Of the scan.
+    std : array of float32, same shape, optional
+        Calibrated standard deviation of each voxel in 1/mm; None without error bars.
+    slice_pitch : float, optional
+        From slice to slice, mm, where that is not the grid's voxel.
     truth : array of float32, same shape, optional
     scores : mapping of str to float
-        Against the truth.
+        Against the truth, and trust figures of the error bars.
+    slices : mapping of str to array, shape (z,)
+        Of a stack: what each slice's own job told, by name.
     timings : mapping of str to float
         Wall seconds of each stage.
     settings, versions : mapping
@@ -53,23 +63,38 @@ class VolumeResult:
     geometry: VolumeGeometry
     method: str
     provenance: Provenance = field(default_factory=Provenance)
+    std: NDArray[np.float32] | None = None
+    slice_pitch: float | None = None
     truth: NDArray[np.float32] | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+    slices: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     settings: Mapping[str, str | float | int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    @property
+    def pitches(self) -> tuple[float, float, float]:
+        """Steps from voxel to voxel along (z, y, x), mm."""
+        return (self.slice_pitch or self.grid.voxel, self.grid.voxel, self.grid.voxel)
+
+    @property
+    def images(self) -> dict[str, NDArray[np.float32]]:
+        """The volumes that there are, by name."""
+        return {name: getattr(self, name) for name in _IMAGES if getattr(self, name) is not None}
+
     def save(self, path: str | os.PathLike) -> None:
         """Write everything to one HDF5 file, whole or not at all; the volume is chunked, so that slices can be read alone.
+
+        Volumes that are `ctuq.records.Blocks` are written slice by slice, and never are in memory.
 
         Raises
         ------
         InputError, ResourceError
             If the file cannot be written.
         """
-        images = {"data": self.mean} | ({} if self.truth is None else {"truth": self.truth})
-        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("mean", "truth")}
+        images = {_STORED.get(name, name): volume for name, volume in self.images.items()}
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _IMAGES}
         rest |= {
             "grid": grid_tree(self.grid),
             "geometry": space_tree(self.geometry),
@@ -84,7 +109,7 @@ class VolumeResult:
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
                 "parameters": {"raw_file": self.provenance.source, "raw_file_sha256": self.provenance.sha256, **self.settings},
             },
-            "data": {**images, **_axes(self.grid)},
+            "data": {**images, **_axes(self)},
             "ctuq": rest,
         }
         records.write(path, {"entry": entry}, kind=KIND, attributes=_attributes(images))
@@ -98,55 +123,70 @@ class VolumeResult:
         InputError
             If the file is missing, truncated or foreign.
         """
-        tree = records.read(path, kind=KIND)
+        data = records.read(path, kind=KIND)
         with reading(path, "a volume of ctuq"):
-            try:
-                return _volume(tree)
-            except (InputError, KeyError, TypeError) as error:
-                why = shortened(error, 300)
-                raise InputError(f"'{path}' is a volume of ours with parts missing or wrong ({why}); make it again.") from error
+            return _checked(path, lambda: _volume(data["entry"]["ctuq"], data["entry"]["data"]))
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: str | os.PathLike) -> "Iterator[VolumeResult]":
+        """As `load`, but the volumes stay in the file: ``result.mean[4]`` reads one slice, for as long as the block runs.
+
+        Raises
+        ------
+        InputError
+            As `load`.
+        """
+        with records.opened(path, kind=KIND) as file:
+            rest = _checked(path, lambda: records.tree_in(file["entry"], Path(path), ("ctuq",))["ctuq"])
+            yield _checked(path, lambda: _volume(rest, _stored(file["entry/data"])))
 
 
-def _volume(tree: Mapping[str, Any]) -> VolumeResult:
-    rest, data = tree["entry"]["ctuq"], tree["entry"]["data"]
+def _checked(path: str | os.PathLike, make: Callable[[], _Made]) -> _Made:
+    try:
+        return make()
+    except (InputError, KeyError, TypeError) as error:
+        why = shortened(error, 300)
+        raise InputError(f"'{path}' is a volume of ours with parts missing or wrong ({why}); make it again.") from error
+
+
+def _stored(group: Any) -> dict[str, Any]:
+    """The volumes of a file, unread: each one of its own, in chunks that are in the file."""
+    found = {}
+    for name in (_STORED.get(name, name) for name in _IMAGES):
+        if name not in group:
+            continue
+        node = group[name]
+        plain = isinstance(group.get(name, getlink=True), h5py.HardLink) and isinstance(node, h5py.Dataset)
+        if not plain or node.is_virtual or node.external or node.dtype != np.float32:
+            raise InputError(f"'{name}' is no volume of float32 in the file itself")
+        found[name] = node
+    return found
+
+
+def _volume(rest: Mapping[str, Any], data: Mapping[str, Any]) -> VolumeResult:
     parts = {
         "grid": records.made(VolumeGrid, rest["grid"]),
         "geometry": space_from_tree(rest["geometry"]),
         "provenance": records.made(Provenance, rest["provenance"]),
     }
-    found = records.made(VolumeResult, {**rest, **parts, "mean": data["data"], "truth": data.get("truth")})
-    for name in ("mean", "truth"):
-        volume = getattr(found, name)
-        if volume is not None and volume.shape != found.grid.shape:
-            raise InputError(f"'{name}' has shape {volume.shape}, the grid {found.grid.shape}")
-    return found
+    volumes = {name: data.get(_STORED.get(name, name)) for name in _IMAGES}
+    if volumes["mean"] is None:
+        raise InputError("the volume itself is missing")
+    for name, volume in volumes.items():
+        if volume is not None and getattr(volume, "shape", None) != parts["grid"].shape:
+            raise InputError(f"'{name}' has shape {getattr(volume, 'shape', None)}, the grid {parts['grid'].shape}")
+    kept = {name: volume for name, volume in volumes.items() if isinstance(volume, h5py.Dataset)}
+    held = {name: np.zeros(0, np.float32) if name in kept else volume for name, volume in volumes.items()}
+    return replace(records.made(VolumeResult, {**rest, **parts, **held}), **kept)
 
 
-def write_stack(result: VolumeResult, folder: str | os.PathLike) -> Path:
-    """Write ``mean.tif``: a page a slice, the lowest first, float32 in 1/mm, with the voxel size in the resolution tags.
-
-    Raises
-    ------
-    InputError, ResourceError
-        If the folder cannot be written to.
-    """
-    about = {
-        "what": "mean",
-        "units": "1/mm",
-        "voxel_mm": result.grid.voxel,
-        "centre_mm": list(result.grid.centre),
-        "axes": "z (upwards), y (downwards), x",
-        "method": result.method,
-        "source": result.provenance.source,
-    }
-    return write_attenuation(Path(folder) / "mean.tif", result.mean, result.grid.voxel, about)
-
-
-def _axes(grid: VolumeGrid) -> dict[str, NDArray]:
+def _axes(result: VolumeResult) -> dict[str, NDArray]:
     """Positions of the voxels' centres in mm; y falls with the row."""
+    grid = result.grid
     places = {
-        name: centre + (np.arange(n) - (n - 1) / 2) * grid.voxel
-        for name, n, centre in zip("zyx", grid.shape, grid.centre[::-1], strict=True)
+        name: centre + (np.arange(n) - (n - 1) / 2) * pitch
+        for name, n, centre, pitch in zip("zyx", grid.shape, grid.centre[::-1], result.pitches, strict=True)
     }
     return places | {"y": 2 * grid.centre[1] - places["y"]}
 

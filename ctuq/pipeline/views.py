@@ -1,0 +1,63 @@
+"""What a scan's views are used for, and their rays as an image makes them."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ctuq.pipeline.options import ReconstructOptions
+from ctuq.recon.dip import Data
+from ctuq.recon.holdout import default_views, held_views, useful_views
+from ctuq.recon.outside import outside_rays
+from ctuq.stages import Stages
+from ctuq.tomo.field import outline_of, reaches_beyond
+from ctuq.tomo.rays.transform import RayTransform
+from ctuq.tomo.scan import Scan
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """Indices of the views to fit and to hold out; what the user should know of the choice, and of what they see."""
+
+    fitted: NDArray[np.int64]
+    held: NDArray[np.int64]
+    notes: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+
+
+def split_views(options: ReconstructOptions, scan: Scan) -> Views:
+    """Which views are fitted, and which calibrate the error bars."""
+    every, nobody = np.arange(scan.n_angles), np.zeros(0, np.int64)
+    useful = every if scan.weights is None else useful_views(scan.weights)
+    n = len(useful)
+    wanted = default_views(n) if options.calibration_views is None else options.calibration_views
+    held = held_views(scan.geometry.angles, useful, wanted)
+    if not options.uncertainty:
+        return Views(every, nobody)
+    if not (options.calibrate and wanted):
+        text = "Not calibrated: the error bars are the tangent model's own, which are too short on real scans."
+        asked = options.calibrate and options.calibration_views is None
+        few = f" {n} view{' is' if n == 1 else 's are'} too few to hold any out." if asked else ""
+        return Views(every, nobody, (text + few,))
+    return Views(np.setdiff1d(every, held), held)
+
+
+def rays_inside(A: RayTransform, scan: Scan, held: NDArray[np.int64], *, device: torch.device, stages: Stages) -> Data:
+    """The rays as what lies inside of the image makes them; what lies outside is estimated from the views that are fitted."""
+    y, weights = tensors(scan, device)
+    outline = outline_of(scan)
+    if not (outline.cut or reaches_beyond(scan, A.grid)):
+        return Data(A, y, weights)
+    seen = weights.clone()
+    seen[torch.as_tensor(held, device=device)] = 0
+    outside = stages.once("outside", partial(outside_rays, A, y, weights=seen, reach=outline.reach))
+    return Data(A, y - outside, weights)
+
+
+def tensors(scan: Scan, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Projections and weights on a device."""
+    weights = np.ones_like(scan.projections) if scan.weights is None else scan.weights
+    return torch.tensor(scan.projections, device=device), torch.tensor(weights, device=device)
