@@ -87,7 +87,7 @@ def remove_partial(folder: Path) -> None:
             left.unlink(missing_ok=True)
 
 
-def _running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     """Whether there is a process of this number on this machine; True where that cannot be asked."""
     if os.name != "posix":
         return True
@@ -133,7 +133,7 @@ def _refuse_running(file: BinaryIO, place: Path, busy: str) -> None:
             f"Process {pid} on {machine} has been at work in '{place.parent}', which has no file locks; if it is gone, remove "
             f"'{place}'."
         )
-    if _running(int(pid)):
+    if is_running(int(pid)):
         raise BusyError(busy or f"Process {pid} is at work in '{place.parent}'; wait until it is done.")
 
 

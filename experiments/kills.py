@@ -59,7 +59,13 @@ class Kill:
 
 
 def main(
-    only: Sequence[Literal["reconstruct", "design", "sessions", "memory"]] = ("reconstruct", "design", "sessions", "memory"),
+    only: Sequence[Literal["reconstruct", "design", "files", "sessions", "memory"]] = (
+        "reconstruct",
+        "design",
+        "files",
+        "sessions",
+        "memory",
+    ),
     kills: int = 20,
     rounds: int = 50,
     runs: int = 200,
@@ -69,7 +75,7 @@ def main(
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         found: list[Kill] = []
-        for name, work in (("reconstruct", reconstructions), ("design", designs)):
+        for name, work in (("reconstruct", reconstructions), ("design", designs), ("files", conversions)):
             for kill in work(Path(folder), kills, rng) if name in only else ():
                 print(kill, flush=True)
                 found.append(kill)
@@ -107,17 +113,15 @@ def designs(folder: Path, kills: int, rng: np.random.Generator) -> Iterator[Kill
     angles = np.arange(0, 180, 10.0)
     geometry = ParallelBeam(angles=radians(angles), columns=36, pixel=1.0)
     sinogram = _measured(geometry)
-    for name, chosen in (("pilot", [0, 60, 120]), ("more", [30])):
+    for name, chosen in (("pilot", [0, 60, 120]), ("more", [30]), ("more 2", [90]), ("more 3", [150])):
         views = np.isin(angles, chosen)
         files.write_scan(Scan(sinogram[views], geometry.subset(np.flatnonzero(views))), folder / f"{name}.h5")
-    start = "start s.h5 --geometry g.yml --size 24 --pilot 3 --retrain-every 1 --candidates 0:180:10"
-    trials = "simulate ellipses -o trials --size 24 --candidates 24 --total 9 --random 1"
-    steps: dict[str, Words] = {
-        "start": start.split(),
-        "suggest": ("suggest", "s.h5"),
-        "tell pilot": ("tell", "s.h5", folder / "pilot.h5"),
-        "suggest more": ("suggest", "s.h5"),
-        "tell more": ("tell", "s.h5", folder / "more.h5"),
+    start = "start s.h5 --geometry g.yml --size 16 --pilot 3 --retrain-every 1 --candidates 0:180:10 --iterations 60"
+    trials = "simulate ellipses -o trials --size 16 --candidates 12 --pilot 3 --total 6 --random 1"
+    steps: dict[str, Words] = {"start": start.split(), "suggest": ("suggest", "s.h5")}
+    for name in ("pilot", "more", "more 2", "more 3"):
+        steps |= {f"tell {name}": ("tell", "s.h5", folder / f"{name}.h5"), f"suggest after {name}": ("suggest", "s.h5")}
+    steps |= {
         "retrain": ("retrain", "s.h5"),
         "simulate": trials.split(),
         "compare": ("compare", "trials", "-o", "compared"),
@@ -130,6 +134,8 @@ def designs(folder: Path, kills: int, rng: np.random.Generator) -> Iterator[Kill
         shutil.copytree(place, before)
         whole = _timed(lambda words=words: _ctuq("design", *words, cwd=place))
         expected = _state(place)
+        if name.startswith("suggest after"):
+            continue
         for share in (np.arange(kills) + rng.random(kills)) / kills:
             run = folder / "run"
             shutil.rmtree(run, ignore_errors=True)
@@ -137,6 +143,29 @@ def designs(folder: Path, kills: int, rng: np.random.Generator) -> Iterator[Kill
             second, _ = _killed(share * whole, "design", *words, cwd=run)
             after = _timed(lambda words=words, run=run, before=before: _go_on(words, run, before))
             yield Kill(f"design {name}", second, "", second + after - whole, _state(run) == expected)
+
+
+def conversions(folder: Path, kills: int, rng: np.random.Generator) -> Iterator[Kill]:
+    """Commands that write one file: after a kill it is whole or not there, and made again it is the same."""
+    place = folder / "files"
+    place.mkdir()
+    commands: dict[str, Words] = {
+        "simulate": ("simulate", "-o", "scan.h5", "--size", "64", "--angles", "60"),
+        "convert": ("convert", "scan.h5", "every.h5", "--every", "2"),
+        "convert to NXtomo": ("convert", "scan.h5", "scan.nx"),
+    }
+    for name, words in commands.items():
+        whole = _timed(lambda words=words: _ctuq(*words, cwd=place))
+        target = place / (words[2])
+        expected = contents(target)
+        for share in (np.arange(kills) + rng.random(kills)) / kills:
+            target.unlink(missing_ok=True)
+            second, _ = _killed(share * whole, *words, cwd=place)
+            sound = not target.is_file() or contents(target) == expected
+            target.unlink(missing_ok=True)
+            after = _timed(lambda words=words: _ctuq(*words, cwd=place))
+            same = sound and contents(target) == expected and not list(place.glob(".*.partial"))
+            yield Kill(name, second, "", second + after - whole, same)
 
 
 def _go_on(words: Words, run: Path, before: Path) -> None:

@@ -10,6 +10,7 @@ from ctuq.pipeline import METHODS, ReconstructOptions, choose_grid, match_detect
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import Scan
+from ctuq.uncertainty.unseen import LONGER
 
 DIP = DIPOptions(network=UNetOptions(channels=(4, 4), skips=(2,)), iterations=60, check_every=10)
 OPTIONS = ReconstructOptions(size=16, samples=20, dip=DIP, device="cpu")
@@ -346,3 +347,18 @@ def test_what_an_image_leaves_out_is_told_and_the_field_is_kept_in_the_settings(
     assert reconstruct(free, "sirt", size=12, field="all", device="cpu").grid.extent[1] == pytest.approx(18)
     with pytest.raises(InputError, match="positive number of mm"):
         ReconstructOptions(field="everything")
+
+
+def test_what_no_view_of_a_limited_arc_sees_has_longer_error_bars(disc_scan, tmp_path):
+    arc = disc_scan.select(np.flatnonzero(disc_scan.geometry.angles < np.deg2rad(80)))
+    result = reconstruct(arc, options=OPTIONS)
+    longer = result.std / (np.sqrt(result.calibration.image_scale) * result.std_raw)
+    assert longer.max() < LONGER**0.5 * 1.01 and np.median(longer) > 1.15
+    assert any("No view lies within" in text for text in result.warnings)
+    spread = result.draw(4000) - result.mean
+    np.testing.assert_allclose(spread.std(axis=0), result.std, rtol=0.08)
+    whole = reconstruct(disc_scan, options=OPTIONS)
+    assert not any("No view lies within" in text for text in whole.warnings)
+    again = reconstruct(arc, options=OPTIONS, checkpoint=tmp_path / "checkpoint.h5")
+    same(again, result)
+    same(reconstruct(arc, options=OPTIONS, checkpoint=tmp_path / "checkpoint.h5"), result)

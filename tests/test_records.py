@@ -1,3 +1,4 @@
+import os
 import resource
 
 import h5py
@@ -5,10 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from killing import half_written, killed
 
 from ctuq import records
 from ctuq.errors import CtuqError, InputError, ResourceError
 from ctuq.guard import UnforeseenError
+from ctuq.records import files
 
 _leaves = (
     st.none()
@@ -86,6 +89,17 @@ def test_an_interrupt_while_writing_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         records.write_whole(tmp_path / "a.h5", fill)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_killed_writers_left_half_written_is_cleared_away_by_the_next(tmp_path):
+    path, other = tmp_path / "a [1].h5", tmp_path / "b.h5"
+    for target in (path, other):
+        assert killed(lambda target=target: (half_written(files), records.write(target, {"a": 1}, kind="scan")))
+    assert len(list(tmp_path.iterdir())) == 2
+    lives = next(tmp_path.glob(".a*")).name.rpartition(".")[0].rpartition(".")[0] + f".{os.getppid()}.partial"
+    (tmp_path / lives).write_bytes(b"another process writes this now")
+    records.write(path, {"a": 1}, kind="scan")
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, lives, next(tmp_path.glob(".b*")).name}
 
 
 def test_a_folder_that_does_not_exist_is_refused_in_one_sentence(tmp_path):

@@ -36,8 +36,10 @@ from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.estimate import ErrorBars, estimate, named
 from ctuq.uncertainty.kept import waves_of
 from ctuq.uncertainty.model import ImageModel, image_model
+from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.route import Route
+from ctuq.uncertainty.unseen import UnseenDirections, WidenedPosterior
 
 _DENSE_PIXELS = 4096
 """Up to so many pixels a truth is scored against the whole covariance, above against samples."""
@@ -256,12 +258,23 @@ def _route(run: Run, data: Data, views: Views, network: nn.Module) -> Route:
     return route_of(data.weights, views.fitted, data.A.grid.size, network, prior=run.options.prior)
 
 
+def _of_all_directions(run: Run, base: Result, posterior: ImagePosterior) -> tuple[ImagePosterior, tuple[str, ...]]:
+    """The posterior, of a limited arc with longer error bars where no view sees; and what the user should know of that."""
+    y, x = posterior.model.image.shape
+    unseen = UnseenDirections.of(base.scan.geometry, (y, x), posterior.model.image.device)
+    if unseen is None:
+        return posterior, ()
+    return WidenedPosterior(posterior, unseen, rng=run.rng, stages=run.stages), (unseen.told,)
+
+
 def _assembled(run: Run, base: Result, model: ImageModel, found: ErrorBars) -> Result:
     """The result with its error bars, samples and scores."""
-    posterior, scale = found.posterior, found.scales.image**0.5
+    scale = found.scales.image**0.5
+    posterior, notes = _of_all_directions(run, base, found.posterior)
     with run.clock("samples"):
         run.tell("Samples", 0, 1)
-        raw = posterior.std().cpu().numpy().astype(np.float32)
+        raw = found.posterior.std().cpu().numpy().astype(np.float32)
+        std = raw if posterior is found.posterior else posterior.std().cpu().numpy()
         draws = run.stages.once("samples", lambda: posterior.deviations(run.options.samples, rng=run.rng), rng=run.rng)
         deviations = (scale * draws).cpu().numpy().astype(np.float32)
         kept = min(run.options.directions, max(1, _KEPT // (4 * raw.size)))
@@ -271,7 +284,7 @@ def _assembled(run: Run, base: Result, model: ImageModel, found: ErrorBars) -> R
             directions = (scale * leading).cpu().numpy().astype(np.float32)
         run.tell("Samples", 1, 1)
     mean = (model.image.double() + found.correction).cpu().numpy().astype(np.float32)
-    std = (scale * raw).astype(np.float32)
+    std = (scale * std).astype(np.float32)
     scores = {"leave_one_angle_out": found.leave_one_out}
     if found.calibration is not None:
         scores |= {"held_out": dict(found.calibration.calibrated), "held_out_raw": dict(found.calibration.raw)}
@@ -281,7 +294,7 @@ def _assembled(run: Run, base: Result, model: ImageModel, found: ErrorBars) -> R
         scores["truth"] = truth_scores(mean, std, base.truth) | patch_scores(base.truth - mean, covariance, deviations)
         scores["truth_raw"] = truth_scores(mean, raw, base.truth)
     evidence = found.evidence
-    notes = () if evidence.converged else ("The evidence did not converge: its hyperparameters are the best that were met.",)
+    notes += () if evidence.converged else ("The evidence did not converge: its hyperparameters are the best that were met.",)
     if evidence.noiseless:
         notes += ("To the linear model the rays have no noise: the error bars are those of its misfit alone.",)
     if posterior.error > _WORTH_TELLING:

@@ -47,13 +47,26 @@ def choose_views(angles: NDArray[np.float64], k: int) -> tuple[NDArray[np.int64]
 
 def _from_gap(angles: NDArray[np.float64]) -> tuple[NDArray[np.int64], bool]:
     """Views in the order of their angles; of a limited arc, of their directions from one side of the gap to the other."""
-    directions = angles % np.pi
-    order = np.argsort(directions, kind="stable")
-    gaps = np.diff(np.append(directions[order], directions[order[0]] + np.pi))
-    widest = int(np.argmax(gaps))
-    if len(angles) < _FEWEST or gaps[widest] < max(_WIDE, 3 * float(np.median(gaps))):
+    arc, directions = missing_arc(angles), angles % np.pi
+    if arc is None:
         return np.argsort(angles, kind="stable"), False
-    return np.roll(order, -widest - 1), True
+    order = np.argsort(directions, kind="stable")
+    return np.roll(order, -int(np.searchsorted(directions[order], arc[0], side="right"))), True
+
+
+def missing_arc(angles: NDArray[np.float64]) -> tuple[float, float] | None:
+    """Where a wide arc of directions begins that no view has, and how wide it is, radians; None where there is none.
+
+    A direction and its opposite are one. An arc is wide from 60 degrees on, if it is three times as wide as views usually lie
+    apart.
+    """
+    if len(angles) < _FEWEST:
+        return None
+    directions = np.sort(angles % np.pi)
+    gaps = np.diff(np.append(directions, directions[0] + np.pi))
+    widest = int(np.argmax(gaps))
+    wide = gaps[widest] >= max(_WIDE, 3 * float(np.median(gaps)))
+    return (float(directions[widest]), float(gaps[widest])) if wide else None
 
 
 def useful_views(weights: ArrayLike) -> NDArray[np.int64]:

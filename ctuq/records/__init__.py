@@ -4,6 +4,7 @@ A tree is a dict with string keys whose values are arrays of numbers, str, float
 """
 
 from ctuq.records.files import FORMAT, kind_of, opened, read, write, write_hdf5
+from ctuq.records.heap import refuse_endless_heap
 from ctuq.records.seal import is_sealed
 from ctuq.records.tree import Blocks, Tree, put_tree, tree_in
 from ctuq.records.typed import made
@@ -19,6 +20,7 @@ __all__ = [
     "opened",
     "put_tree",
     "read",
+    "refuse_endless_heap",
     "tree_in",
     "write",
     "write_hdf5",

@@ -11,7 +11,8 @@ import h5py
 
 from ctuq.errors import InputError
 from ctuq.guard import reading
-from ctuq.records.seal import check_seal, seal_of, seal_of_file
+from ctuq.records.heap import refuse_endless_heap
+from ctuq.records.seal import check_seal, is_sealed, seal_of, seal_of_file
 from ctuq.records.tree import Blocks, Tree, put_tree, tree_in
 from ctuq.records.whole import write_whole
 
@@ -169,6 +170,8 @@ def kind_of(path: str | os.PathLike) -> str | None:
     if not path.is_file():
         raise InputError(f"There is no file '{path}'; check the name.")
     check_seal(path)
+    if not is_sealed(path):
+        refuse_endless_heap(path)
     try:
         with h5py.File(path, "r") as file:
             found = file.attrs.get("ctuq_kind")

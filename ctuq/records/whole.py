@@ -1,13 +1,17 @@
 """Files that appear under their name only when they are complete."""
 
 import errno
+import glob
 import io
 import os
+import platform
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from ctuq.errors import InputError, ResourceError
+from ctuq.locks import is_running
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -23,7 +27,9 @@ def write_whole(path: str | os.PathLike, fill: Callable[[io.BufferedRandom], obj
         If the disk is full.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    begin = f".{path.name}.{_machine()}."
+    partial = path.with_name(f"{begin}{os.getpid()}.partial")
+    _clear_away(path.parent, begin)
     try:
         with partial.open("w+b") as target:
             fill(target)
@@ -35,6 +41,20 @@ def write_whole(path: str | os.PathLike, fill: Callable[[io.BufferedRandom], obj
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _machine() -> str:
+    """The name of this machine, as a file's name may have it."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:32]
+
+
+def _clear_away(folder: Path, begin: str) -> None:
+    """Remove what processes of this machine that were killed left half written; of other machines only the user can know."""
+    with suppress(OSError):
+        for left in folder.glob(f"{glob.escape(begin)}*.partial"):
+            process = left.name[len(begin) : -len(".partial")]
+            if process.isdecimal() and not is_running(int(process)):
+                left.unlink(missing_ok=True)
 
 
 def _unwritable(path: Path, error: OSError) -> InputError | ResourceError:

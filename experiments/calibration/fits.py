@@ -14,7 +14,7 @@ from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.linops.sparse import SparseRows
 from ctuq.pipeline import choose_grid, match_detector
 from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip, generator
-from ctuq.recon.holdout import choose_views, split
+from ctuq.recon.holdout import split
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.uncertainty.estimate import fit_evidence
 from ctuq.uncertainty.factor import rank_of
@@ -22,7 +22,8 @@ from ctuq.uncertainty.left_out import LeftOut
 from ctuq.uncertainty.model import ImageModel, image_model
 from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.solved import SolvedRays
-from experiments.calibration.scans import SIZE, Subject
+from experiments.calibration.places import PLACES
+from experiments.calibration.scans import Subject
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +90,9 @@ def rotated(subject: Subject, views: int, folder: Path, iterations: int) -> tupl
     path = folder / f"{subject.name}; {views} rotated {iterations}.npz"
     if not path.is_file():
         work = _Work.of(subject)
-        held = _held(work.scan, views, "even")
+        held = PLACES["even"](work.scan.geometry.angles, views)
         generate, state = _fit(work, held)
-        other = _held(work.scan, views, "between")
+        other = PLACES["between"](work.scan.geometry.angles, views)
         generate, state = _fit(work, other, DIPOptions(iterations=iterations), generate, state)
         model, given = _linear(work, other, generate, state)
         np.savez(path, *list(_of_held_out(model, given, work.data.y, other).values())[:3])
@@ -112,7 +113,7 @@ class _Work:
     @classmethod
     def of(cls, subject: Subject) -> "_Work":
         scan = subject.scan.select(subject.used)
-        grid = choose_grid(scan, SIZE)
+        grid = choose_grid(scan, subject.size)
         scan = match_detector(scan, grid)
         return cls(scan, grid, Data(_matrix(grid, scan), *_tensors(scan)), torch.Generator().manual_seed(0))
 
@@ -121,16 +122,6 @@ def _matrix(grid: ctuq.VolumeGrid, scan: ctuq.Scan) -> MatrixRayTransform:
     A = ctuq.ray_transform(grid, scan.geometry, backend="matrix")
     assert isinstance(A, MatrixRayTransform)
     return A
-
-
-def _held(scan: ctuq.Scan, views: int, place: str) -> NDArray[np.int64]:
-    """Evenly as by default, at random, or evenly between those of the default."""
-    if place == "random":
-        return np.sort(np.random.default_rng(views).choice(scan.n_angles, views, replace=False))
-    if place == "between":
-        order = np.argsort(scan.geometry.angles, kind="stable")
-        return np.sort(order[(np.arange(views) * scan.n_angles / views).astype(int)])
-    return choose_views(scan.geometry.angles, views)[1]
 
 
 def _fit(
@@ -160,7 +151,7 @@ def _linear(work: _Work, held: NDArray[np.int64], generate: Generator, state: DI
 
 def _made(subject: Subject, views: int, place: str) -> Fitted:
     begun, work = time.process_time(), _Work.of(subject)
-    held = _held(work.scan, views, place)
+    held = PLACES[place](work.scan.geometry.angles, views)
     generate, state = _fit(work, held)
     model, given = _linear(work, held, generate, state)
     posterior = ImagePosterior(given, rng=work.rng)

@@ -20,13 +20,15 @@ _ALL, _MOST_UNSEEN = 120, 60
 class Subject:
     """A scan, the views to reconstruct from, and those that are used for nothing.
 
-    ``true`` says whether the pixels' truth is what the rays show: not where the beam hardens or the axis is off.
+    ``true`` says whether the pixels' truth is what the rays show: not where the beam hardens or the axis is off; ``size`` is of
+    the image.
     """
 
     name: str
     scan: ctuq.Scan
     used: NDArray[np.int64]
     true: bool = False
+    size: int = SIZE
 
     @property
     def unseen(self) -> NDArray[np.int64]:

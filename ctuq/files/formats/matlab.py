@@ -19,6 +19,7 @@ from ctuq.files.formats.raw import Raw
 from ctuq.files.formats.sizes import refuse_bomb
 from ctuq.files.units import millimetres
 from ctuq.memory import require_room
+from ctuq.records import refuse_endless_heap
 from ctuq.tomo.geometry import VolumeGrid, radians
 
 _HTC_SIZE = 512
@@ -58,6 +59,7 @@ def _load_matlab(path: Path) -> dict[str, Any]:
     """
     try:
         if h5py.is_hdf5(path):
+            refuse_endless_heap(path)
             with h5py.File(path, "r") as file:
                 return _children(file, set())
         _refuse_bombs(path)

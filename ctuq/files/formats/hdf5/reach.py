@@ -9,6 +9,7 @@ from h5py import h5d, h5l, h5o  # pyright: ignore[reportAttributeAccessIssue]
 
 from ctuq.errors import InputError
 from ctuq.files.formats.sizes import refuse_bomb
+from ctuq.records import refuse_endless_heap
 
 _MOST_LINKS, _MOST_FILES = 200_000, 2_000
 
@@ -59,6 +60,7 @@ class _Look:
 
     def targets(self) -> set[Path]:
         """Other files that exist and that data of this one can come from."""
+        refuse_endless_heap(self._path)
         with h5py.File(self._path, "r") as file:
             self._file: Any = file
             file.id.links.visit(self._visited, info=True)
