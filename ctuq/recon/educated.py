@@ -1,4 +1,9 @@
-"""The shipped weights of the default network, trained on simulated scans by ``experiments/pretrain.py``."""
+"""The shipped weights of the default network, trained on simulated scans by ``experiments/pretrain.py``.
+
+They are those of images. The network of volumes starts from them as well, in the middle of its kernels along z: each slice is then
+what the network of images makes of it, and the fit learns what slices have to do with one another. At 24^3 (shells, 30 views, 5 %
+noise) the held-out misfit is lower after 25 iterations than after 300 from a random start.
+"""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -13,13 +18,24 @@ from ctuq.records import write_whole
 _EDUCATED = "educated.npz"
 
 
-def educated_weights() -> dict[str, Tensor] | None:
-    """Weights of ``UNet(UNetOptions())`` by name, float32; None if they were not installed."""
+def educated_weights(dims: int = 2) -> dict[str, Tensor] | None:
+    """Weights of ``UNet(UNetOptions(dims=dims))`` by name, float32; None if they were not installed."""
     path = Path(str(files("ctuq") / "data" / _EDUCATED))
     if not path.is_file():
         return None
     with np.load(path, allow_pickle=False) as stored:
-        return {name: torch.from_numpy(stored[name].astype(np.float32)) for name in stored.files}
+        weights = {name: torch.from_numpy(stored[name].astype(np.float32)) for name in stored.files}
+    return weights if dims == 2 else {name: _of_each_slice(value) for name, value in weights.items()}
+
+
+def _of_each_slice(weight: Tensor) -> Tensor:
+    """Filters (out, in, y, x) as filters (out, in, z, y, x) that look at one slice alone; biases as they are."""
+    if weight.ndim != 4:
+        return weight
+    depth = weight.shape[-1]
+    filters = weight.new_zeros(*weight.shape[:2], depth, *weight.shape[2:])
+    filters[:, :, depth // 2] = weight
+    return filters
 
 
 def save_educated(weights: Mapping[str, Tensor], path: Path) -> None:

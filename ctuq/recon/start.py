@@ -39,7 +39,7 @@ class DIPOptions:
     network : UNetOptions
     start : str
         "educated" takes the default network's shipped weights, trained on simulated scans; "random" draws them. Another
-        network (that of volumes is one), or noise for an input, always starts at random.
+        network, or noise for an input, always starts at random.
     iterations : int, optional
         Adam iterations; the learning rate falls to 1 % of its peak over them along a cosine. By default 1500 from a random
         start; from an educated one the rate stays up until 100 iterations have improved the held-out misfit by less than a
@@ -90,7 +90,7 @@ class DIPOptions:
     @property
     def educated(self) -> bool:
         """Whether the fit starts from the shipped weights."""
-        return self.start == "educated" and self.network == UNetOptions() and not self.noise_input
+        return self.start == "educated" and self.network == UNetOptions(dims=self.network.dims) and not self.noise_input
 
     @property
     def length(self) -> int:
@@ -195,9 +195,9 @@ def generator(fit: Data, options: DIPOptions, *, rng: torch.Generator) -> tuple[
     inputs = inputs[:, None, None]
     if options.noise_input:
         inputs = torch.randn(inputs.shape, generator=rng, device=rng.device).to(inputs)
-    generate = Generator(UNet(options.network, rng, fit.A.domain.shape).to(fit.y.device), inputs, scale)
+    generate = Generator(UNet(options.network, rng).to(fit.y.device), inputs, scale)
     if options.educated:
-        weights = educated_weights()
+        weights = educated_weights(options.network.dims)
         if weights is not None:
             device = fit.y.device
             return generate, {k: v.to(device).expand(len(scale), *v.shape).contiguous() for k, v in weights.items()}

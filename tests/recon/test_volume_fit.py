@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ctuq.recon.dip import Data, DIPOptions, dip, generator, trial_step
+from ctuq.recon.educated import educated_weights
 from ctuq.recon.fdk import fdk
 from ctuq.recon.holdout import split, useful_views
 from ctuq.recon.start import first_image, random_weights
@@ -137,11 +138,28 @@ def test_random_weights_begin_flat_at_the_level_asked_for():
     assert float(image.std()) < 0.5 * float(image.mean())
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 9, 8), (3, 5, 12), (7, 1, 9)])
-def test_few_slices_stay_apart_at_every_scale(shape):
-    network = UNet(UNetOptions(channels=(4, 4, 4), skips=(0, 2), dims=3), rng(), shape)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (2, 9, 8), (3, 5, 12), (7, 1, 2)])
+def test_slices_stay_apart_at_every_scale(shape):
+    network = UNet(UNetOptions(channels=(4, 4, 4), skips=(0, 2), dims=3), rng())
     x = torch.rand(1, 1, *shape, generator=rng(2))
     assert network(x).shape == x.shape
     coarse = network.down[2](network.down[1](network.down[0](x))).shape[2:]
-    for n, left in zip(shape, coarse, strict=True):
-        assert left == n if n < 4 else 1 < left <= (n + 1) // 2
+    assert coarse == (shape[0], (shape[1] + 3) // 4, (shape[2] + 3) // 4)
+
+
+def test_the_educated_start_makes_of_each_slice_what_that_of_images_does():
+    volume, image = (UNet(UNetOptions(dims=dims), rng()) for dims in (3, 2))
+    volume.load_state_dict(educated_weights(3))
+    image.load_state_dict(educated_weights())
+    x = torch.rand(1, 1, 3, 13, 16, generator=rng(2))
+    torch.testing.assert_close(volume(x)[0, 0], image(x[0].transpose(0, 1))[:, 0])
+
+
+def test_a_volume_starts_educated_unless_it_is_asked_not_to():
+    data, truth = scanned(cone(), (8, 12, 12))
+    fit, _ = split(data, np.array([2, 7]), rng=rng())
+    options = DIPOptions(network=UNetOptions(dims=3))
+    assert options.educated and options.patient and not SMALL.educated
+    generate, start = generator(fit, options, rng=rng())
+    assert torch.equal(start["out.weight"][0], educated_weights(3)["out.weight"])
+    assert float(((generate(start)[0] - truth) ** 2).mean()) < 0.5 * float((truth**2).mean())
