@@ -1,12 +1,10 @@
 """What each command does: read, call the library, write. Imported only when a command runs."""
 
-import logging
 import os
 import sys
 import warnings
 import webbrowser
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from ctuq.app.progress import ProgressBar, told_about
 from ctuq.app.report.geometry import draw_geometry
 from ctuq.app.report.page import draw_all, write_figures, write_report
 from ctuq.app.report.summary import sentences
+from ctuq.app.runs import REPORT, is_left, told_how_to_go_on
 from ctuq.app.selection import selected
 from ctuq.app.terminal import say, warn
 from ctuq.app.typed import field, simulated_angles
@@ -28,7 +27,7 @@ from ctuq.app.volumes import is_solid, plan_of_volume, reconstruct_volume_into, 
 from ctuq.app.volumes import write_report as write_volume
 from ctuq.errors import InputError
 from ctuq.linops.memory import keep_freed_memory
-from ctuq.pipeline.checkpoint import CheckpointError, remove
+from ctuq.pipeline.checkpoint import remove
 from ctuq.recon.dip import DIPOptions
 from ctuq.records import kind_of, write_whole
 from ctuq.text import visible
@@ -40,9 +39,7 @@ from ctuq.uncertainty.storage import write_tiff
 from ctuq.uncertainty.volume_result import KIND as VOLUME
 from ctuq.uncertainty.volume_result import VolumeResult
 
-_REPORT = "report.html"
 _DEMO_STEP = 4
-_log = logging.getLogger(__name__)
 _PHRASES = ("source", "format", "data", "values", "beam", "angles", "detector", "weights", "truth")
 
 
@@ -144,10 +141,10 @@ def _reconstruct(command: Reconstruct) -> int:
     """Reconstruct the chosen views and write everything into the folder, which is held."""
     if command.plan or command.output is None:
         return _plan(command)
-    if command.volume:
-        return reconstruct_volume_into(command, command.output)
-    options, scan = _options(command), _chosen(command)
     with told_about(command.debug):
+        if command.volume:
+            return reconstruct_volume_into(command, command.output)
+        options, scan = _options(command), _chosen(command)
         _run(scan, command.output, options, resume=command.resume)
     return 0
 
@@ -211,17 +208,14 @@ def _doctor(_: Doctor) -> int:
 def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resume: bool) -> Path:
     """Reconstruct into a folder that is held; returns the report's path."""
     keep_freed_memory()
-    checkpoint, report_file = folder / CHECKPOINT, folder / _REPORT
-    if resume and not checkpoint.is_file() and _complete(folder, scan, options):
-        say(f"The results in {folder} are complete; there is nothing to do. Report: {report_file}")
+    checkpoint, report_file = folder / CHECKPOINT, folder / REPORT
+    if not is_left(folder, lambda: pipeline.made_by(Result.load(folder / RESULTS), scan, options), resume=resume):
         return report_file
-    if resume and not checkpoint.is_file():
-        _log.warning("Nothing was kept in %s yet; the run begins anew.", folder)
     told = scan.warnings + doubts_of_field(scan, pipeline.choose_grid(scan, options.size, options.field))
     warn(told)
     if not resume:
         remove(checkpoint)
-    with _told_how_to_go_on(checkpoint):
+    with told_how_to_go_on(checkpoint):
         with ProgressBar() as bar:
             result = pipeline.reconstruct(scan, options=options, progress=bar, checkpoint=checkpoint)
         result.save(folder / RESULTS)
@@ -237,37 +231,8 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resu
     return report_file
 
 
-def _complete(folder: Path, scan: Scan, options: pipeline.ReconstructOptions) -> bool:
-    """Whether the folder's results are those that this run would make; results of another run are not to be replaced."""
-    if not (folder / RESULTS).is_file():
-        return False
-    result = Result.load(folder / RESULTS)
-    if not pipeline.made_by(result, scan, options):
-        raise InputError(
-            f"The results in {folder} are of another scan or other options, and no run is to be gone on with there; choose "
-            "another folder, or replace them with --overwrite."
-        )
-    return True
-
-
-@contextmanager
-def _told_how_to_go_on(checkpoint: Path) -> Iterator[None]:
-    """Whatever ends a run, the state that is kept is told."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        told = "Interrupted before there was anything to keep; nothing was written."
-        if checkpoint.is_file():
-            told = f"Interrupted; the state is kept in {checkpoint.parent}: add --resume to the same command to go on."
-        raise KeyboardInterrupt(told) from None
-    except Exception as error:
-        if checkpoint.is_file() and not isinstance(error, CheckpointError):
-            error.add_note(f"what was done is kept in {checkpoint.parent}, and --resume goes on from it")
-        raise
-
-
 def _write_report(result: Result, folder: Path) -> Path:
-    path = folder / _REPORT
+    path = folder / REPORT
     images = draw_all(result)
     write_report(result, path, images)
     write_figures(images, folder / "figures")

@@ -6,17 +6,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq import files
-from ctuq.app.folder import RESULTS
+from ctuq.app.folder import CHECKPOINT, RESULTS
 from ctuq.app.options import Info, Reconstruct, Simulate
 from ctuq.app.png import png_bytes
+from ctuq.app.progress import ProgressBar
 from ctuq.app.report.space import draw_space, geometry_lines
-from ctuq.app.report.volume import slice_pictures, write_volume_report
+from ctuq.app.report.volume import sentences, slice_pictures, write_volume_report
+from ctuq.app.runs import REPORT, is_left, told_how_to_go_on
 from ctuq.app.selection import chosen_views
 from ctuq.app.terminal import say, warn
 from ctuq.app.typed import distances, field
 from ctuq.errors import InputError
-from ctuq.pipeline.volume import VolumeOptions, plan_volume, reconstruct_volume
+from ctuq.linops.memory import keep_freed_memory
+from ctuq.pipeline.checkpoint import remove
+from ctuq.pipeline.volume import plan_volume, reconstruct_volume, volume_made_by
 from ctuq.pipeline.volume_doubts import doubts_of_volume
+from ctuq.pipeline.volume_options import VolumeOptions
+from ctuq.recon.dip import DIPOptions
+from ctuq.recon.unet import UNetOptions
 from ctuq.records import write_whole
 from ctuq.text import visible
 from ctuq.tomo.geometry import VolumeGrid, radians
@@ -24,8 +31,6 @@ from ctuq.tomo.solids import SOLIDS, solid_scan
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.tiff import write_volume_tiff
 from ctuq.uncertainty.volume_result import VolumeResult
-
-_REPORT = "report.html"
 
 
 def is_solid(phantom: str) -> bool:
@@ -63,20 +68,27 @@ def plan_of_volume(command: Reconstruct) -> int:
 
 def reconstruct_volume_into(command: Reconstruct, folder: Path) -> int:
     """Reconstruct a volume and write it into a folder that is held."""
-    options = _options(command)
-    scan = _chosen(command)
+    keep_freed_memory()
+    options, scan, checkpoint = _options(command), _chosen(command), folder / CHECKPOINT
+    if not is_left(folder, lambda: volume_made_by(VolumeResult.load(folder / RESULTS), scan, options), resume=command.resume):
+        return 0
     plan = plan_volume(scan, options)
     told = scan.warnings + doubts_of_volume(scan, plan.grid)
     warn(told)
     say(f"Plan: {plan}")
-    result = reconstruct_volume(scan, options=options, plan=plan)
-    result.save(folder / RESULTS)
-    _write_tiffs(result, folder)
-    report = write_report(result, folder)
+    if not command.resume:
+        remove(checkpoint)
+    with told_how_to_go_on(checkpoint):
+        with ProgressBar() as bar:
+            result = reconstruct_volume(scan, options=options, plan=plan, progress=bar, checkpoint=checkpoint)
+        result.save(folder / RESULTS)
+        _write_tiffs(result, folder)
+        report = write_report(result, folder)
+        remove(checkpoint)
+    for sentence in sentences(result):
+        say(sentence)
     seconds = sum(result.timings.values())
-    say(f"Volume: {_sizes(result.grid)} from {scan.n_angles} views by {options.method.upper()} in {seconds:.0f} s.")
-    if result.scores:
-        say(f"Against the truth: {result.scores['psnr']:.1f} dB.")
+    say(f"It took {seconds:.0f} s.")
     warn(tuple(text for text in result.warnings if text not in told))
     say(f"Report: {report}")
     return 0
@@ -108,27 +120,35 @@ def _write_tiffs(result: VolumeResult, folder: Path) -> None:
 
 def write_report(result: VolumeResult, folder: Path) -> Path:
     """Write the report and the picture of three slices."""
-    return write_volume_report(result, folder / _REPORT, slice_pictures(result, folder / "figures"))
+    return write_volume_report(result, folder / REPORT, slice_pictures(result, folder / "figures"))
 
 
 def _chosen(command: Reconstruct) -> VolumeScan:
-    for option, is_given in (("--truth", command.truth is not None), ("--resume", command.resume)):
-        if is_given:
-            raise InputError(f"{option} is not there yet for volumes; leave it out.")
-    scan = files.read_volume(command.scan, geometry=command.geometry, entry=command.entry, follow_links=command.follow_links)
+    scan = files.read_volume(
+        command.scan,
+        geometry=command.geometry,
+        entry=command.entry,
+        follow_links=command.follow_links,
+    )
+    if command.truth is not None:
+        raise InputError("--truth is not there yet for volumes; leave it out.")
     views = chosen_views(scan.geometry, command.every, command.angles)
     return scan if views is None else scan.select(views)
 
 
 def _options(command: Reconstruct) -> VolumeOptions:
-    if command.method in ("fbp", "tv"):
-        raise InputError(f"The method {command.method} is for slices; choose --method fdk, sirt or cgls with --volume.")
+    if command.method == "fbp":
+        raise InputError("The method fbp is for slices; choose --method fdk with --volume.")
     return VolumeOptions(
         method=command.method,
         size=command.size,
         field=field(command.field),
         device=command.device,
         threads=command.threads,
+        seed=command.seed,
+        calibrate=command.calibrate,
+        calibration_views=command.calibration_views,
+        dip=DIPOptions(network=UNetOptions(dims=3), start=command.start),
     )
 
 

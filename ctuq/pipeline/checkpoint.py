@@ -16,9 +16,11 @@ from ctuq import records
 from ctuq.errors import CtuqError, InputError
 from ctuq.linops.jacobian.network import ProductChoice
 from ctuq.pipeline.options import ReconstructOptions, flat_settings
+from ctuq.pipeline.volume_options import VolumeOptions
 from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip, finished
 from ctuq.stages import KeptStages, Stages
 from ctuq.tomo.scan import Scan
+from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.route import Route
 from ctuq.versions import version_of
 
@@ -74,7 +76,7 @@ class Checkpoint:
             self.stages = KeptStages(path.with_suffix(".stages"), identity)
 
     @classmethod
-    def of(cls, path: Path | None, scan: Scan, options: ReconstructOptions) -> "Checkpoint":
+    def of(cls, path: Path | None, scan: Scan | VolumeScan, options: ReconstructOptions | VolumeOptions) -> "Checkpoint":
         """That of a reconstruction."""
         settings = flat_settings(replace(options, threads=None))
         return cls(path, digest_of(scan) if path is not None else "", settings)
@@ -199,10 +201,12 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def digest_of(scan: Scan) -> str:
+def digest_of(scan: Scan | VolumeScan) -> str:
     """A hash of a scan's rays, their weights and its geometry."""
     weights = b"" if scan.weights is None else scan.weights.tobytes()
-    recipe = repr((scan.geometry, scan.grid)).encode() + scan.projections.tobytes() + scan.geometry.angles.tobytes()
+    # Long arrays are cut short by repr, and angles do not say all of free vectors.
+    places = scan.geometry.vectors() if isinstance(scan, VolumeScan) else scan.geometry.angles
+    recipe = repr((scan.geometry, scan.grid)).encode() + scan.projections.tobytes() + places.tobytes()
     return hashlib.sha256(recipe + weights).hexdigest()
 
 

@@ -108,7 +108,7 @@ def reconstruct(
         raise
 
 
-def _reconstructed(run: Run, scan: Scan, grid: VolumeGrid, views: Views) -> Result:
+def _reconstructed(run: Run[ReconstructOptions], scan: Scan, grid: VolumeGrid, views: Views) -> Result:
     with run.clock("ray transform"):
         dense = run.options.method == "dip" and run.options.uncertainty
         A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix" if dense else "auto")
@@ -187,7 +187,7 @@ def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
     return all(same.values()) and digest_of(result.scan) == digest_of(used)
 
 
-def _require_memory(run: Run, grid: VolumeGrid) -> None:
+def _require_memory(run: Run[ReconstructOptions], grid: VolumeGrid) -> None:
     """Refuse what cannot fit, before anything is begun: the fit's activations, and the samples."""
     dip = run.options.method == "dip"
     samples = 16 * run.options.samples if dip and run.options.uncertainty else 0
@@ -195,7 +195,7 @@ def _require_memory(run: Run, grid: VolumeGrid) -> None:
     require_memory(needed, f"An image of {run.options.size} x {run.options.size} pixels", _LESS, run.device)
 
 
-def _with_dip(run: Run, base: Result, data: Data, views: Views) -> Result:
+def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Views) -> Result:
     fit, stop = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     checkpoint, stages = run.checkpoint, run.stages
@@ -238,7 +238,7 @@ def _with_dip(run: Run, base: Result, data: Data, views: Views) -> Result:
 
 
 def _plan(
-    run: Run,
+    run: Run[ReconstructOptions],
     data: Data,
     views: Views,
     fit: Data,
@@ -254,11 +254,13 @@ def _plan(
     return made
 
 
-def _route(run: Run, data: Data, views: Views, network: nn.Module) -> Route:
+def _route(run: Run[ReconstructOptions], data: Data, views: Views, network: nn.Module) -> Route:
     return route_of(data.weights, views.fitted, data.A.grid.size, network, prior=run.options.prior)
 
 
-def _of_all_directions(run: Run, base: Result, posterior: ImagePosterior) -> tuple[ImagePosterior, tuple[str, ...]]:
+def _of_all_directions(
+    run: Run[ReconstructOptions], base: Result, posterior: ImagePosterior
+) -> tuple[ImagePosterior, tuple[str, ...]]:
     """The posterior, of a limited arc with longer error bars where no view sees; and what the user should know of that."""
     y, x = posterior.model.image.shape
     unseen = UnseenDirections.of(base.scan.geometry, (y, x), posterior.model.image.device)
@@ -267,7 +269,7 @@ def _of_all_directions(run: Run, base: Result, posterior: ImagePosterior) -> tup
     return WidenedPosterior(posterior, unseen, rng=run.rng, stages=run.stages), (unseen.told,)
 
 
-def _assembled(run: Run, base: Result, model: ImageModel, found: ErrorBars) -> Result:
+def _assembled(run: Run[ReconstructOptions], base: Result, model: ImageModel, found: ErrorBars) -> Result:
     """The result with its error bars, samples and scores."""
     scale = found.scales.image**0.5
     posterior, notes = _of_all_directions(run, base, found.posterior)
@@ -321,7 +323,7 @@ def _assembled(run: Run, base: Result, model: ImageModel, found: ErrorBars) -> R
     )
 
 
-def _fit(run: Run, generate: Generator, start: dict[str, Tensor], data: tuple[Data, Data]) -> DIPState:
+def _fit(run: Run[ReconstructOptions], generate: Generator, start: dict[str, Tensor], data: tuple[Data, Data]) -> DIPState:
     options = run.options.dip
 
     def tell(state: DIPState) -> None:
@@ -333,7 +335,7 @@ def _fit(run: Run, generate: Generator, start: dict[str, Tensor], data: tuple[Da
     return state
 
 
-def _classical(run: Run, data: Data, scan: Scan) -> dict[str, NDArray[np.float32]]:
+def _classical(run: Run[ReconstructOptions], data: Data, scan: Scan) -> dict[str, NDArray[np.float32]]:
     """The method that was asked for; beside a DIP, FBP and TV to compare with.
 
     FBP takes the rays as they were measured: it makes each pixel of them by itself, and needs no account of what lies outside.

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from dataclasses import field as of_default
 from numbers import Integral
+from typing import Any
 
 from ctuq.errors import InputError
 from ctuq.recon import CLASSICAL
@@ -124,8 +125,8 @@ def options_from(method: str, settings: Mapping) -> ReconstructOptions:
     return ReconstructOptions(method=method, **settings)
 
 
-def flat_settings(options: ReconstructOptions) -> dict[str, str | float | int]:
-    """Every option by its dotted name, for the record."""
+def flat_settings(options: Any) -> dict[str, str | float | int]:
+    """Every option of a dataclass by its dotted name, for the record."""
     flat: dict[str, str | float | int] = {}
 
     def put(prefix: str, values: dict) -> None:

@@ -3,19 +3,23 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Generic, TypeVar
 
 import torch
 
 from ctuq.pipeline.checkpoint import Checkpoint
 from ctuq.pipeline.devices import device_of
 from ctuq.pipeline.options import Progress, ReconstructOptions
+from ctuq.pipeline.volume_options import VolumeOptions
 from ctuq.stages import Stages
 
+_Options = TypeVar("_Options", ReconstructOptions, VolumeOptions)
 
-class Run:
+
+class Run(Generic[_Options]):
     """Options, device, random numbers, clock, what was done before, and who is told of progress."""
 
-    def __init__(self, options: ReconstructOptions, progress: Callable[[Progress], None] | None):
+    def __init__(self, options: _Options, progress: Callable[[Progress], None] | None):
         self.options = options
         self.device = device_of(options.device)
         self.rng = torch.Generator().manual_seed(options.seed)

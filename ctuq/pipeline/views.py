@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ctuq.pipeline.options import ReconstructOptions
 from ctuq.recon.dip import Data
-from ctuq.recon.holdout import default_views, held_views, useful_views
+from ctuq.recon.holdout import views_to_hold
 from ctuq.recon.outside import outside_rays
 from ctuq.stages import Stages
 from ctuq.tomo.field import outline_of, reaches_beyond
@@ -31,13 +31,10 @@ class Views:
 def split_views(options: ReconstructOptions, scan: Scan) -> Views:
     """Which views are fitted, and which calibrate the error bars."""
     every, nobody = np.arange(scan.n_angles), np.zeros(0, np.int64)
-    useful = every if scan.weights is None else useful_views(scan.weights)
-    n = len(useful)
-    wanted = default_views(n) if options.calibration_views is None else options.calibration_views
-    held = held_views(scan.geometry.angles, useful, wanted)
+    held, n = views_to_hold(scan, options.calibration_views)
     if not options.uncertainty:
         return Views(every, nobody)
-    if not (options.calibrate and wanted):
+    if not (options.calibrate and len(held)):
         text = "Not calibrated: the error bars are the tangent model's own, which are too short on real scans."
         asked = options.calibrate and options.calibration_views is None
         few = f" {n} view{' is' if n == 1 else 's are'} too few to hold any out." if asked else ""

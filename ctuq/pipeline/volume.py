@@ -1,76 +1,43 @@
-"""Volumes: from a scan of an area detector to its image in three axes, by the classical methods, without error bars."""
+"""Volumes: from a scan of an area detector to its image in three axes, without error bars."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from ctuq.errors import GeometryError, InputError
+from ctuq.errors import CtuqError, GeometryError
 from ctuq.linops.memory import require_memory
+from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.devices import device_of
-from ctuq.pipeline.options import library_versions
+from ctuq.pipeline.options import Progress, flat_settings, library_versions
+from ctuq.pipeline.run import Run
+from ctuq.pipeline.volume_dip import FitCost, fit_cost, fit_volume
 from ctuq.pipeline.volume_doubts import doubts_of_volume, left_outside, middle_row
+from ctuq.pipeline.volume_options import ITERATIONS, VolumeOptions
 from ctuq.recon import VOLUMES
+from ctuq.recon.dip import Data
 from ctuq.recon.fdk import require_circle
+from ctuq.recon.holdout import views_to_hold
 from ctuq.tomo.field import choose_grid
 from ctuq.tomo.footprint import require_shadow, volume_grid
-from ctuq.tomo.geometry import MOST_PIXELS, VolumeGrid
+from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.joseph import rays_of
-from ctuq.tomo.rays.volume import chosen_backend, volume_transform
+from ctuq.tomo.rays.volume import VolumeTransform, chosen_backend, volume_transform
+from ctuq.tomo.resample import resample
 from ctuq.tomo.space import FreeBeam
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.volume_result import VolumeResult
 
-_ITERATIONS = {"fdk": 1, "sirt": 200, "cgls": 50}
 # Volumes and projections that are held at once, the result's file among them (it is made in memory).
-_HELD = {"fdk": (4.0, 8.0), "sirt": (7.0, 6.0), "cgls": (8.0, 6.0)}
+_HELD = {"fdk": (4.0, 8.0), "sirt": (7.0, 6.0), "cgls": (8.0, 6.0), "tv": (18.0, 8.0), "dip": (10.0, 10.0)}
+_ADVICE = "choose a smaller --size or fewer views"
 _BASE = 500 * 2**20
 _FDK_SECONDS = 3e-8
 """A voxel and view, measured on one thread at 64^3."""
-
-
-@dataclass(frozen=True)
-class VolumeOptions:
-    """Options of a volume's reconstruction.
-
-    Parameters
-    ----------
-    method : {"fdk", "sirt", "cgls"}
-    size : int
-        Voxels along x and y; as many along z as the detector's rows see.
-    field : float, "all" or "common", optional
-        Width in mm, as in `ctuq.pipeline.ReconstructOptions`.
-    iterations : int, optional
-        Of SIRT (200 by default) and, at most, of CGLS (50).
-    device : str
-    threads : int, optional
-        Processor threads; by default as torch is set.
-    """
-
-    method: str = "fdk"
-    size: int = 128
-    field: float | str | None = None
-    iterations: int | None = None
-    device: str = "auto"
-    threads: int | None = None
-
-    def __post_init__(self):
-        if self.method == "dip":
-            raise InputError(
-                "Error bars of volumes, and the deep image prior, are not there yet; choose --method fdk, sirt or cgls."
-            )
-        if self.method not in VOLUMES:
-            raise InputError(f"There is no method {self.method!r} for volumes; choose one of {', '.join(VOLUMES)}.")
-        if not 2 <= self.size <= MOST_PIXELS:
-            raise InputError(f"The volume's size must be 2 to {MOST_PIXELS} voxels, got {self.size}.")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"The threads must be a positive whole number, got {self.threads}.")
-        if self.iterations is not None and not 1 <= self.iterations <= 100_000:
-            raise InputError(f"The iterations must be 1 to 100,000, got {self.iterations}.")
 
 
 @dataclass(frozen=True)
@@ -85,17 +52,25 @@ class VolumePlan:
     bytes : float
         Peak memory of the process.
     seconds : float
-        From a projection and back-projection of two views, measured.
+        From a projection and back-projection of two views, and a step of the network on a block, measured.
+    iterations : int
+        That are counted with.
+    sparing : bool
+        Whether the network's activations are made twice, as they do not fit into memory.
     """
 
     grid: VolumeGrid
     backend: str
     bytes: float
     seconds: float
+    iterations: int = 1
+    sparing: bool = False
 
     def __str__(self) -> str:
         took = f"{self.seconds / 60:.1f} min" if self.seconds >= 90 else f"{max(self.seconds, 1):.0f} s"
-        return f"Rays by {self.backend}. About {took} and {self.bytes / 2**30:.1f} GiB."
+        steps = f" for {self.iterations} iterations" if self.iterations > 1 else ""
+        spared = " Activations are made twice, as there is no room to keep them." if self.sparing else ""
+        return f"Rays by {self.backend}. About {took}{steps} and {self.bytes / 2**30:.1f} GiB.{spared}"
 
 
 def _volume_of(scan: VolumeScan, options: VolumeOptions) -> VolumeGrid:
@@ -120,7 +95,7 @@ def _volume_of(scan: VolumeScan, options: VolumeOptions) -> VolumeGrid:
 
 
 def plan_volume(scan: VolumeScan, options: VolumeOptions) -> VolumePlan:
-    """What reconstructing a scan will take, from two of its views.
+    """What reconstructing a scan will take, from two of its views and a block of its network.
 
     Raises
     ------
@@ -134,24 +109,34 @@ def plan_volume(scan: VolumeScan, options: VolumeOptions) -> VolumePlan:
     rays = rays_of(grid, scan.geometry)
     backend = chosen_backend(grid, scan.geometry, rays, device)
     volumes, projections = _HELD[options.method]
-    needed = 4 * (volumes * grid.size + projections * scan.projections.size)
-    needed += {"matrix": 24 * rays.entries, "numba": 4.0 * grid.size * torch.get_num_threads()}.get(backend, 0.0)
+    fitted = fit_cost(grid, options.dip.network, device) if options.method == "dip" else FitCost(0.0, 0.0, False)
+    needed = 4 * (volumes * grid.size + projections * scan.projections.size) + fitted.bytes
+    # The fit has a matrix of all views, and one each of those that are fitted and held out.
+    matrices = 2 if options.method == "dip" else 1
+    needed += {"matrix": 24 * matrices * rays.entries, "numba": 4.0 * grid.size * torch.get_num_threads()}.get(backend, 0.0)
     if options.method == "fdk":
         seconds = _FDK_SECONDS * grid.size * scan.n_angles
         return VolumePlan(grid, "no projector (FDK)", _BASE + needed, seconds)
-    require_memory(needed, "This volume", "choose a smaller --size or fewer views", device)
+    require_memory(needed, "This volume", _ADVICE, device)
+    once = _pair_seconds(scan, grid, backend, device)
+    if options.method == "dip":
+        seconds = options.dip.expected * (fitted.seconds + once)
+        return VolumePlan(grid, backend, _BASE + needed, seconds, options.dip.expected, fitted.sparing)
+    iterations = options.iterations or ITERATIONS[options.method]
+    return VolumePlan(grid, backend, _BASE + needed, once * iterations, iterations)
+
+
+def _pair_seconds(scan: VolumeScan, grid: VolumeGrid, backend: str, device: torch.device) -> float:
+    """Seconds of a projection and a back-projection of all views, measured on two."""
     some = np.unique([0, scan.n_angles // 2])
-    part = scan.geometry.subset(some)
-    A = volume_transform(grid, part, backend=backend, device=device)
+    A = volume_transform(grid, scan.geometry.subset(some), backend=backend, device=device)
     x = torch.zeros(A.domain.shape, device=device)
     taken = []
     for _ in range(3):  # the first one loads compiled code
         began = time.perf_counter()
         A.T(A(x))
         taken.append(time.perf_counter() - began)
-    once = min(taken) * scan.n_angles / len(some)
-    iterations = options.iterations or _ITERATIONS[options.method]
-    return VolumePlan(grid, backend, _BASE + needed, once * iterations)
+    return min(taken) * scan.n_angles / len(some)
 
 
 def reconstruct_volume(
@@ -161,6 +146,8 @@ def reconstruct_volume(
     method: str | None = None,
     size: int | None = None,
     plan: VolumePlan | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> VolumeResult:
     """A volume from its scan.
 
@@ -172,11 +159,13 @@ def reconstruct_volume(
         Instead of those of the options.
     plan : VolumePlan, optional
         As `plan_volume` made it of this scan and these options; else it is made.
+    progress, checkpoint : optional
+        As of `ctuq.pipeline.reconstruct`.
 
     Raises
     ------
     InputError, GeometryError
-        If the method is unknown or not for this geometry, or views miss the volume.
+        If the method is unknown or not for this geometry, views miss the volume, or the projections show nothing.
     ResourceError
         If it does not fit into memory.
     """
@@ -185,45 +174,102 @@ def reconstruct_volume(
     options = replace(options, **changed)
     if options.threads:
         torch.set_num_threads(options.threads)
-    timings: dict[str, float] = {}
-    with _clock(timings, "plan"):
+    run = Run(options, progress)
+    with run.clock("plan"):
         plan = plan_volume(scan, options) if plan is None else plan
-    device, grid = device_of(options.device), plan.grid
-    require_memory(plan.bytes - _BASE, "This volume", "choose a smaller --size or fewer views")
-    with _clock(timings, "ray transform"):
-        A = volume_transform(grid, scan.geometry, backend="torch" if options.method == "fdk" else "auto", device=device)
-    y, weights = (None if a is None else torch.from_numpy(a.copy()).to(device) for a in (scan.projections, scan.weights))
-    settings = {} if options.method == "fdk" else {"iterations": options.iterations or _ITERATIONS[options.method]}
-    solve: Callable = VOLUMES[options.method]
-    with _clock(timings, options.method):
-        mean = solve(A, y, weights=weights, **settings).cpu().numpy()
+    require_memory(plan.bytes - _BASE, "This volume", _ADVICE)
+    run.checkpoint = Checkpoint.of(checkpoint, scan, options)
+    run.checkpoint.begin()
+    try:
+        return _reconstructed(run, scan, plan)
+    except CtuqError:
+        run.checkpoint.clear_if_new()
+        raise
+
+
+def _reconstructed(run: Run[VolumeOptions], scan: VolumeScan, plan: VolumePlan) -> VolumeResult:
+    options, grid = run.options, plan.grid
+    with run.clock("ray transform"):
+        backend = "torch" if options.method == "fdk" else "auto"
+        A = volume_transform(grid, scan.geometry, backend=backend, device=run.device)
+    data = _data(scan, A)
     outside = () if options.method == "fdk" else left_outside(A, scan)
-    return VolumeResult(
-        mean=mean,
+    truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
+    base = VolumeResult(
+        mean=np.zeros(grid.shape, np.float32),
         grid=grid,
         geometry=scan.geometry,
         method=options.method,
         provenance=scan.provenance,
-        truth=scan.truth if scan.truth is not None and scan.grid == grid else None,
-        scores=_scores(mean, scan, grid),
-        timings=timings,
-        settings={"size": options.size, "field": str(options.field), "backend": A.backend, "device": str(device), **settings},
+        truth=truth,
+        timings=run.timings,
+        settings=_settings(options) | {"backend": A.backend, "device": str(run.device)},
         versions=library_versions(),
         warnings=tuple(dict.fromkeys((*scan.warnings, *doubts_of_volume(scan, grid), *outside))),
+        rays=digest_of(scan),
     )
+    result = _with_dip(run, scan, data, plan, base) if options.method == "dip" else _classical(run, data, base)
+    return replace(result, scores=_scores(result))
 
 
-def _scores(mean: NDArray, scan: VolumeScan, grid: VolumeGrid) -> Mapping[str, float]:
-    """Root mean square error and signal to noise against a truth on the same grid."""
-    if scan.truth is None or scan.grid != grid:
+def _classical(run: Run[VolumeOptions], data: Data, base: VolumeResult) -> VolumeResult:
+    name = run.options.method
+    settings = {} if name == "fdk" else {"iterations": run.options.iterations or ITERATIONS[name]}
+    solve = partial(VOLUMES[name], data.A, data.y, weights=data.weights, **settings)
+    with run.clock(name):
+        mean = run.stages.once(name, solve)
+    return replace(base, mean=mean.cpu().numpy(), settings={**base.settings, **settings})
+
+
+def _with_dip(run: Run[VolumeOptions], scan: VolumeScan, data: Data, plan: VolumePlan, base: VolumeResult) -> VolumeResult:
+    held, useful = views_to_hold(scan, run.options.calibration_views)
+    held = held if run.options.calibrate else held[:0]
+    notes = () if len(held) else (_stopped_by_rays(useful, run.options),)
+    with run.clock("dip"):
+        found = fit_volume(run, data, held, sparing=plan.sparing)
+    # Error bars are made of `found` here: network, weights, rays and the views that its fit has not seen.
+    mean = found.image.cpu().numpy()
+    return replace(base, mean=mean, history=found.history, held_views=held, warnings=(*base.warnings, *notes))
+
+
+def _stopped_by_rays(useful: int, options: VolumeOptions) -> str:
+    asked = options.calibrate and options.calibration_views is None
+    why = f"{useful} view{' is' if useful == 1 else 's are'} too few to hold any out" if asked else "No view was held out"
+    return f"{why}: the fit was stopped by single rays beside fitted ones, which see over-fitting late."
+
+
+def volume_made_by(result: VolumeResult, scan: VolumeScan, options: VolumeOptions) -> bool:
+    """Whether a result is what `reconstruct_volume` makes of a scan with these options; the number of threads is let pass.
+
+    Parameters
+    ----------
+    result : VolumeResult
+    scan : VolumeScan
+    options : VolumeOptions
+    """
+    same = all(result.settings.get(name) == value for name, value in _settings(options).items())
+    steps = None if options.method in ("fdk", "dip") else options.iterations or ITERATIONS[options.method]
+    return same and result.settings.get("iterations") == steps and result.rays == digest_of(scan)
+
+
+def _settings(options: VolumeOptions) -> dict[str, str | float | int]:
+    """What was chosen of what has a part in the method's numbers."""
+    others = {"threads", "device", "iterations"} | (
+        set() if options.method == "dip" else {"seed", "calibrate", "calibration_views"}
+    )
+    chosen = flat_settings(options).items()
+    return {k: v for k, v in chosen if k not in others and (options.method == "dip" or not k.startswith("dip."))}
+
+
+def _data(scan: VolumeScan, A: VolumeTransform) -> Data:
+    weights = np.ones_like(scan.projections) if scan.weights is None else scan.weights
+    return Data(A, torch.tensor(scan.projections, device=A.device), torch.tensor(weights, device=A.device))
+
+
+def _scores(result: VolumeResult) -> Mapping[str, float]:
+    """Root mean square error and signal to noise against the truth."""
+    if result.truth is None:
         return {}
-    error = float(np.sqrt(np.mean((mean - scan.truth) ** 2, dtype=np.float64)))
-    peak = float(scan.truth.max())
+    error = float(np.sqrt(np.mean((result.mean - result.truth) ** 2, dtype=np.float64)))
+    peak = float(result.truth.max())
     return {"rmse": error, "psnr": float(20 * np.log10(peak / error)) if error > 0 < peak else float("inf")}
-
-
-@contextmanager
-def _clock(timings: dict[str, float], stage: str) -> Iterator[None]:
-    began = time.perf_counter()
-    yield
-    timings[stage] = time.perf_counter() - began

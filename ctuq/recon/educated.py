@@ -1,8 +1,8 @@
 """The shipped weights of the default network, trained on simulated scans by ``experiments/pretrain.py``.
 
-They are those of images. The network of volumes starts from them as well, in the middle of its kernels along z: each slice is then
-what the network of images makes of it, and the fit learns what slices have to do with one another. At 24^3 (shells, 30 views, 5 %
-noise) the held-out misfit is lower after 25 iterations than after 300 from a random start.
+They are those of images. The network of volumes starts from them as well, in the middle of its kernels along z: each slice is
+then what the network of images makes of it, and the fit learns what slices have to do with one another. At 24^3 (shells, 30
+views, 5 % noise) the held-out misfit is lower after 25 iterations than after 300 from a random start.
 """
 
 from collections.abc import Mapping

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ctuq.errors import InputError
 from ctuq.recon.dip import Data
+from ctuq.tomo.scan import Views
 
 _FEWEST = 5
 _WIDE = np.deg2rad(60.0)
@@ -100,6 +101,24 @@ def held_views(angles: NDArray[np.float64], useful: NDArray[np.int64], wanted: i
     if wanted < 0 or wanted >= n:
         raise InputError(f"{wanted} calibration views were asked for, and the scan has {n}; leave at least one for the fit.")
     return useful[choose_views(angles[useful], wanted)[1]]
+
+
+def views_to_hold(scan: Views, wanted: int | None) -> tuple[NDArray[np.int64], int]:
+    """Indices of the views of a scan to hold out, and how many useful views it has.
+
+    Parameters
+    ----------
+    scan : Scan or VolumeScan
+    wanted : int, optional
+        By default `default_views` of the useful ones.
+
+    Raises
+    ------
+    InputError
+        If that leaves no useful view to fit.
+    """
+    useful = np.arange(scan.n_angles) if scan.weights is None else useful_views(scan.weights)
+    return held_views(scan.geometry.angles, useful, default_views(len(useful)) if wanted is None else wanted), len(useful)
 
 
 def _of_views(data: Data, views: NDArray[np.int64]) -> Data:

@@ -24,10 +24,10 @@ def tv(
 ) -> Tensor:
     """Minimise 1/2 |W^1/2 (A x - y)|^2 + lambda TV(x), x >= 0, by the primal-dual method of Chambolle and Pock (2011).
 
-    TV is the sum over pixels (of volumes voxels) of the length of the forward differences. lambda = ``strength`` times the standard deviation that
-    noise of the size read from the sinogram has in a pixel of A' W y: it follows the data's scale, their number and the units,
-    so ``strength`` needs no change from scan to scan. Diagonal step sizes after Pock and Chambolle (2011), between a
-    primal in 1/mm and a dual without unit.
+    TV is the sum over pixels (of volumes voxels) of the length of the forward differences. lambda = ``strength`` times the
+    standard deviation that noise of the size read from the sinogram has in a pixel of A' W y: it follows the data's scale,
+    their number and the units, so ``strength`` needs no change from scan to scan. Diagonal step sizes after Pock and Chambolle
+    (2011), between a primal in 1/mm and a dual without unit.
 
     Parameters
     ----------

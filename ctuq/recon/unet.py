@@ -37,8 +37,8 @@ class UNetOptions:
 
 
 _SHARP, _LEAK = 6.0, 0.01
-# What a coarser scale divides z, y and x by. Slices are never merged: two would be one, and each slice of a volume can go the way
-# that the network of images has learnt (`ctuq.recon.educated`). A step takes a sixth more time for it.
+# What a coarser scale divides z, y and x by. Slices are never merged: two would be one, and each slice of a volume can go the
+# way that the network of images has learnt (`ctuq.recon.educated`). A step takes a sixth more time for it.
 _HALVED = {2: (2, 2), 3: (1, 2, 2)}
 
 

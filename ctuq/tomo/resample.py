@@ -1,4 +1,4 @@
-"""Images moved from one grid to another by exact area averages."""
+"""Images and volumes moved from one grid to another by exact averages over pixels."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ def resample(image: NDArray, grid: VolumeGrid, target: VolumeGrid) -> NDArray[np
 
     Parameters
     ----------
-    image : array, shape ``grid.shape``, (y, x)
+    image : array, shape ``grid.shape``, (y, x) or (z, y, x)
     grid, target : VolumeGrid
 
     Returns
@@ -20,17 +20,20 @@ def resample(image: NDArray, grid: VolumeGrid, target: VolumeGrid) -> NDArray[np
     """
     if grid == target:
         return np.asarray(image, np.float32)
-    # Edges along y are counted downwards, as rows are.
-    down = _shares(-_edges(grid, axis=0), -_edges(target, axis=0))
-    across = _shares(_edges(grid, axis=1), _edges(target, axis=1))
-    return (down @ np.asarray(image, np.float64) @ across.T).astype(np.float32)
+    found = np.asarray(image, np.float64)
+    for axis in range(found.ndim):
+        shares = _shares(_edges(grid, axis), _edges(target, axis))
+        found = np.moveaxis(np.tensordot(shares, found, (1, axis)), 0, axis)
+    return found.astype(np.float32)
 
 
 def _edges(grid: VolumeGrid, axis: int) -> NDArray:
-    """Pixel borders in mm: from the top row for axis 0, from the left column for axis 1."""
-    left, _, _, top = grid.extent
-    steps = np.arange(grid.shape[axis] + 1) * grid.voxel
-    return top - steps if axis == 0 else left + steps
+    """Borders of the pixels along an axis in the order of their index, in mm; along y they are counted downwards."""
+    name = axis - len(grid.shape)
+    centre = grid.centre[-1 - name]
+    middle = -centre if name == -2 else centre
+    n = grid.shape[axis]
+    return middle + (np.arange(n + 1) - n / 2) * grid.voxel
 
 
 def _shares(source: NDArray, target: NDArray) -> NDArray:

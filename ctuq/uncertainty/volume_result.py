@@ -56,6 +56,12 @@ class VolumeResult:
     settings, versions : mapping
     warnings : tuple of str
         What the user should know before trusting the figures, beginning with those of the scan.
+    history : mapping of str to array
+        Of a deep image prior's fit: "iteration", "loss" and "held_out_loss" (weighted mean squared residuals) at each look.
+    held_views : array of int, optional
+        Indices of the views that were kept out of the fit and stopped it.
+    rays : str
+        A hash of the scan's rays, weights and geometry.
     """
 
     mean: NDArray[np.float32]
@@ -69,9 +75,17 @@ class VolumeResult:
     scores: Mapping[str, float] = field(default_factory=dict)
     slices: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
-    settings: Mapping[str, str | float | int] = field(default_factory=dict)
+    settings: Mapping[str, str | float | int | bool] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    history: Mapping[str, NDArray] = field(default_factory=dict)
+    held_views: NDArray[np.int64] | None = None
+    rays: str = ""
+
+    @property
+    def held_out_misfit(self) -> float | None:
+        """Weighted mean squared residual of the rays that the fit has not seen; None of other methods."""
+        return float(self.history["held_out_loss"].min()) if "held_out_loss" in self.history else None
 
     @property
     def pitches(self) -> tuple[float, float, float]:

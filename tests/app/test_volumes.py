@@ -10,8 +10,9 @@ from ctuq.app.cli import main
 from ctuq.app.report.space import draw_space
 from ctuq.errors import GeometryError
 from ctuq.files import read_volume, write_volume_scan
-from ctuq.pipeline.volume import VolumeOptions, plan_volume, reconstruct_volume
+from ctuq.pipeline.volume import plan_volume, reconstruct_volume
 from ctuq.pipeline.volume_doubts import doubts_of_volume
+from ctuq.pipeline.volume_options import VolumeOptions
 from ctuq.tomo import ConeBeam, Parallel3D, VolumeGrid, VolumeScan, radians
 from ctuq.tomo.solids import solid_scan
 from ctuq.uncertainty.volume_result import VolumeResult
@@ -25,13 +26,13 @@ def ball(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("method", ["fdk", "sirt", "cgls"])
+@pytest.mark.parametrize("method", ["fdk", "sirt", "cgls", "tv"])
 def test_a_ball_comes_out_with_its_attenuation_in_every_file(ball, tmp_path, method, capsys):
     folder = tmp_path / "run"
     assert main(["reconstruct", str(ball), "--volume", "--method", method, "--size", "24", "-o", str(folder)]) == 0
     told = capsys.readouterr().out
     assert "24 x 24 x 24 voxels" in told
-    assert "Against the truth" in told
+    assert "Against the known truth" in told
     result = VolumeResult.load(folder / "results.h5")
     core = binary_erosion(result.truth > 0.049, iterations=2)
     assert result.mean[core].mean() == pytest.approx(0.05, rel=0.02)
@@ -59,8 +60,9 @@ def test_the_plan_tells_who_computes_and_writes_nothing(ball, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["--volume"], "Error bars of volumes"),
-        (["--volume", "--method", "tv"], "for slices"),
+        (["--volume", "--method", "fbp"], "for slices"),
+        (["--volume", "--calibration-views", "40"], "leave at least one"),
+        (["--volume", "--seed", "-1"], "seed"),
         (["--method", "fdk"], "--volume"),
         (["--volume", "--method", "fdk", "--resume"], "resume"),
         (["--volume", "--method", "fdk", "--size", "1"], "size"),

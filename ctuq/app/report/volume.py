@@ -15,7 +15,7 @@ from ctuq.errors import InputError
 from ctuq.records import write_whole
 from ctuq.uncertainty.volume_result import VolumeResult
 
-_NAMES = {"fdk": "FDK", "sirt": "SIRT", "cgls": "CGLS"}
+_NAMES = {"fdk": "FDK", "sirt": "SIRT", "cgls": "CGLS", "tv": "TV", "dip": "deep image prior"}
 _CAPTION = (
     "Slices through the volume's middle: across the rotation axis (z), seen along y, and seen along x. Positions in mm, the "
     "rotation axis at x = y = 0; lines show where the other two slices lie."
@@ -84,20 +84,28 @@ def write_volume_report(result: VolumeResult, path: Path, picture: bytes) -> Pat
         pictures=[(picture, _CAPTION)],
         result=result,
         name=Path(result.provenance.source).name or result.provenance.source,
-        sentences=_sentences(result),
+        sentences=sentences(result),
         tables=_tables(result),
     ).encode("utf-8")
     write_whole(path, lambda target: target.write(page))
     return path
 
 
-def _sentences(result: VolumeResult) -> list[str]:
+def sentences(result: VolumeResult) -> list[str]:
+    """What came out, in words."""
     depth, height, width = result.grid.shape
     method = _NAMES.get(result.method, result.method)
     told = [
         f"A volume of {width} x {height} x {depth} voxels of {result.grid.voxel:.4g} mm by {method} from "
         f"{result.geometry.n_angles} views. Error bars of volumes are not there yet."
     ]
+    if result.held_out_misfit is not None:
+        held = 0 if result.held_views is None else len(result.held_views)
+        seen = f"{held} views" if held else "Single rays"
+        told.append(
+            f"{seen} were held out of the fit and stopped it: it misses their rays by {result.held_out_misfit**0.5:.3g} (rms, "
+            f"no unit), those of the fitted views by {float(result.history['loss'].min()) ** 0.5:.3g}."
+        )
     if result.scores:
         told.append(f"Against the known truth: {result.scores['psnr']:.1f} dB, rms error {result.scores['rmse']:.3g} 1/mm.")
     return told
