@@ -73,7 +73,7 @@ class VolumePlan:
         return f"Rays by {self.backend}. About {took}{steps} and {self.bytes / 2**30:.1f} GiB.{spared}"
 
 
-def _volume_of(scan: VolumeScan, options: VolumeOptions) -> VolumeGrid:
+def volume_of(scan: VolumeScan, options: VolumeOptions) -> VolumeGrid:
     """The grid that a scan is reconstructed on: the scan's own, else what its rays see of the object.
 
     Raises
@@ -102,7 +102,7 @@ def plan_volume(scan: VolumeScan, options: VolumeOptions) -> VolumePlan:
     CtuqError
         As `reconstruct_volume`.
     """
-    grid, device = _volume_of(scan, options), device_of(options.device)
+    grid, device = volume_of(scan, options), device_of(options.device)
     if options.method == "fdk":
         require_circle(scan.geometry)
     require_shadow(grid, scan.geometry)
