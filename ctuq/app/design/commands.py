@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ctuq.app.arguments import Command
-from ctuq.app.design.options import Retrain, Start, Status, Suggest, Tell
+from ctuq.app.design.options import Next, Retrain, Start, Status, Suggest, Tell
 from ctuq.app.design.text import angle_list, log_lines, status_lines, suggestion_lines
 from ctuq.app.progress import told_about
 from ctuq.app.terminal import say
@@ -81,7 +81,7 @@ def _suggest(command: Suggest) -> int:
         with _working(command.debug):
             suggestion = session.ask(command.n, pending=session.record.sense * np.deg2rad(waiting))
         found = suggestion, session.record
-    say("\n".join(suggestion_lines(found[1], found[0])))
+    say("\n".join(suggestion_lines(found[1].sense, found[0])))
     return 0
 
 
@@ -104,14 +104,18 @@ def _tell(command: Tell) -> int:
         bad = record.sense * np.deg2rad(degrees(command.reject, "--reject"))
         with _working(command.debug):
             session.reject(bad, command.because or "", retry=not command.final, learning=command.retrain)
-        say(f"Rejected: {angle_list(record, bad)}")
+        say(f"Rejected: {angle_list(record.sense, bad)}")
     else:
         typed = None if command.angles is None else record.sense * radians(degrees(command.angles, "--angles"))
         known = geometry_from_tree(record.geometry)
         new = new_views(command.projections, known, record.intake, geometry=command.geometry, angles=typed)
         with _working(command.debug):
             session.tell(new.angles, new.projections, new.weights, unit=new.unit, learning=command.retrain)
-        say("\n".join([*(f"Warning: {visible(text)}" for text in new.warnings), f"Taken in: {angle_list(record, new.angles)}"]))
+        say(
+            "\n".join(
+                [*(f"Warning: {visible(text)}" for text in new.warnings), f"Taken in: {angle_list(record.sense, new.angles)}"]
+            )
+        )
     _print_state(session.record, command.session)
     return 0
 
@@ -200,6 +204,16 @@ def _show_clock(done: threading.Event) -> None:
             bar.refresh()
 
 
+def _next(command: Next) -> int:
+    """Print the next angles of a volume's scan."""
+    from ctuq.app.design.volumes import print_next
+
+    with _working(command.debug):
+        lines = print_next(command)
+    say("\n".join(lines))
+    return 0
+
+
 def _simulate(command: Simulate) -> int:
     from ctuq.app.trials.commands import simulate
 
@@ -218,6 +232,7 @@ _DOES: dict[type[Command], Callable[[Any], int]] = {
     Tell: _tell,
     Status: _status,
     Retrain: _retrain,
+    Next: _next,
     Simulate: _simulate,
     Compare: _compare,
 }

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ctuq.design.session.file import Record
 from ctuq.design.session.plan import in_pilot
+from ctuq.design.state import Suggestion
 
 _PILOT, _CHOSEN, _NEXT, _SCORE, _FORBIDDEN = "#6b7280", "#1d4ed8", "#c2410c", "#047857", "#e5e7eb"
 _RING, _LABELS, _EDGE = 1.06, 1.16, 1.28
@@ -51,8 +52,37 @@ def draw_session(record: Record) -> Figure:
     return figure
 
 
+def draw_scores(angles: NDArray[np.float64], suggestion: Suggestion, measured: NDArray[np.float64]) -> Figure:
+    """Measured and suggested angles, and the score of every candidate, without a session.
+
+    Parameters
+    ----------
+    angles : array, radians, shape (V,)
+        Of all views, to which the suggestion's scores belong.
+    suggestion : Suggestion
+    measured : array, radians
+
+    Returns
+    -------
+    Figure
+        Scores relative to the best.
+    """
+    figure = Figure(figsize=(7.2, 8.0))
+    axes = figure.add_axes((0.1, 0.14, 0.8, 0.72), projection="polar")
+    assert isinstance(axes, PolarAxes)
+    free = suggestion.available
+    _draw_curve(axes, angles[free], suggestion.scores[0][free], suggestion.unit)
+    for chosen, colour, mark, name in ((measured, _PILOT, "o", "measured"), (suggestion.angles, _NEXT, "*", "next")):
+        axes.plot(chosen, np.full(len(chosen), _RING), mark, ms=9, color=colour, label=name, zorder=4, clip_on=False)
+        axes.vlines(chosen, 0, _RING, color=colour, lw=1.0, ls="--" if mark == "*" else "-", alpha=0.7)
+    axes.set(ylim=(0, _EDGE), yticks=[])
+    axes.grid(alpha=0.25)
+    figure.suptitle(f"{len(measured)} views measured; angles in degrees", fontsize=11)
+    figure.legend(loc="lower center", ncols=3, fontsize=9, frameon=False)
+    return figure
+
+
 def _draw_candidates(axes: PolarAxes, record: Record, angles: NDArray[np.float64]) -> None:
-    order = np.argsort(angles)
     ticks = np.stack([np.full(len(angles), _RING - 0.02), np.full(len(angles), _RING + 0.02), np.full(len(angles), np.nan)])
     axes.plot(np.repeat(angles, 3), ticks.T.ravel(), color="#9ca3af", lw=0.8, label=f"{len(angles)} candidates")
     wedge = {"color": _FORBIDDEN, "hatch": "//", "ec": "#9ca3af", "lw": 0}
@@ -61,11 +91,21 @@ def _draw_candidates(axes: PolarAxes, record: Record, angles: NDArray[np.float64
         axes.bar((start + stop) / 2, _RING, stop - start, label="" if number else "forbidden", **wedge)
     if record.plan is None or not len(record.plan.scores):
         return
-    scores = np.clip(record.plan.scores[0], 0, None)
-    best = float(scores[record.plan.available].max())
+    _draw_curve(axes, angles, record.plan.scores[0], record.plan.unit, record.plan.available)
+
+
+def _draw_curve(
+    axes: PolarAxes, angles: NDArray[np.float64], scores: NDArray, unit: str, available: NDArray[np.bool_] | None = None
+) -> None:
+    """Scores over the best that is available."""
+    scores, order = np.clip(scores, 0, None), np.argsort(angles)
+    best = float(scores.max() if available is None else scores[available].max())
     curve = np.minimum(scores / best if best > 0 else scores, 1.0)
     step = float(np.median(np.diff(angles[order]))) if len(angles) > 1 else 1.0
-    label = f"score / {best:.3g} {record.plan.unit}"
+    label = f"score / {best:.3g} {unit}"
+    if angles[order[0]] + 2 * np.pi - angles[order[-1]] <= 1.5 * step:
+        angles, curve = np.append(angles, angles[order[0]] + 2 * np.pi), np.append(curve, curve[order[0]])
+        order = np.append(order, len(angles) - 1)
     # Gaps in the candidates are gaps in the curve.
     for part in np.split(order, np.flatnonzero(np.diff(angles[order]) > 1.5 * step) + 1):
         axes.plot(angles[part], curve[part], color=_SCORE, lw=1.4, label=label, zorder=3)

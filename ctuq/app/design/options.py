@@ -113,11 +113,37 @@ class Retrain(Command):
     """A session's file."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Next(Command):
+    """Print the next angles of a volume's scan (a cone or a parallel beam on an area detector), from the views in its file."""
+
+    scan: Positional[Annotated[tuple[Path, ...], arg(metavar="SCAN [SCAN ...]", help_behavior_hint="(required)")]]
+    """What was measured so far, of any format that holds volumes."""
+    geometry: File = None
+    """YAML file with the geometry, for formats that hold none."""
+    n: Annotated[int, arg(aliases=["-n"], metavar="N")] = 1
+    """How many."""
+    candidates: Annotated[str | None, arg(metavar="FIRST:STOP:STEP", help_behavior_hint="")] = None
+    """Angles in degrees that can be measured, counter-clockwise as 'ctuq info --volume' counts them; by default 2.5:360:5."""
+    forbid: Annotated[str | None, arg(metavar="FROM:TO,...", help_behavior_hint="")] = None
+    """Arcs in degrees that are never suggested, such as 80:100."""
+    prior: Literal["edges", "matern", "isotropic"] = "edges"
+    """What is known of the volume before it is measured."""
+    criterion: Literal["eig", "diagonal-eig", "ese", "a"] = "eig"
+    """Information gain, that of single rays, squared error of the projection, or of the volume (a)."""
+    size: int = 16
+    """Voxels along x and y that the design is made on: 16 take seconds, 24 minutes."""
+    rotation_cost: float = 0.0
+    """Cost of turning by one degree, in exposures; scores are divided by dose plus turning."""
+    draw: File = None
+    """Draw the angles and their scores into this PNG file."""
+
+
 @dataclass(frozen=True)
 class Design:
     """Choose the next angles from what was measured so far."""
 
-    step: Start | Suggest | Tell | Status | Retrain | Simulate | Compare
+    step: Start | Suggest | Tell | Status | Retrain | Next | Simulate | Compare
 
     @property
     def debug(self) -> bool:

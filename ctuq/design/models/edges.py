@@ -29,21 +29,17 @@ class EdgePrecision:
 
     Parameters
     ----------
-    image : array of float64, shape (y, x)
+    image : array of float64, shape (y, x) or (z, y, x)
         The reconstruction x^.
     softness : float
         e, in the unit of the image.
     """
 
     def __init__(self, image: NDArray[np.float64], softness: float):
-        height, width = image.shape
-        down, right = _differences(height), _differences(width)
-        Dy = sp.kron(down, sp.vstack([sp.eye_array(width), sp.csr_array((1, width))]), format="csr")
-        Dx = sp.kron(sp.vstack([sp.eye_array(height), sp.csr_array((1, height))]), right, format="csr")
-        flat = image.ravel()
-        weights = 1 / np.sqrt((Dy @ flat) ** 2 + (Dx @ flat) ** 2 + softness**2)
-        W = sp.diags_array(weights)
-        self.matrix = sp.csc_array(Dy.T @ W @ Dy + Dx.T @ W @ Dx)
+        slopes = [_along(image.shape, axis) for axis in range(image.ndim)]
+        squares = [(D @ image.ravel()) ** 2 for D in slopes]
+        W = sp.diags_array(1 / np.sqrt(np.sum(squares, axis=0) + softness**2))
+        self.matrix = sp.csc_array(sum((D.T @ W @ D for D in slopes), sp.csr_array((image.size, image.size))))
         self._factor = scipy.sparse.linalg.splu(self.matrix, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
 
     def times(self, x: Tensor) -> Tensor:
@@ -92,6 +88,15 @@ class Edges:
             K = project(M, precision.times(dense(M)))
             fits.append((precision, softness, learn_variance(K, t, noise)))
         return image, *max(fits, key=lambda fit: fit[2].value)
+
+
+def _along(shape: tuple[int, ...], axis: int) -> sp.csr_array:
+    """Forward differences along an axis, at the places that all axes share: one more than pixels along each."""
+    out = sp.csr_array(sp.eye_array(1))
+    for other, n in enumerate(shape):
+        part = _differences(n) if other == axis else sp.vstack([sp.eye_array(n), sp.csr_array((1, n))])
+        out = sp.csr_array(sp.kron(out, part, format="csr"))
+    return out
 
 
 def _differences(n: int) -> sp.csr_array:

@@ -63,7 +63,7 @@ def test_a_session_without_a_plan_is_drawn_too():
 
 def test_a_clockwise_scanner_reads_its_own_degrees():
     found = record(clockwise=True)
-    assert suggestion_lines(found, found.plan)[0] == "Next: 42°, 132°"
+    assert suggestion_lines(found.sense, found.plan)[0] == "Next: 42°, 132°"
     lines = status_lines(found)
     assert "0°, 60°, 120°, 30°" in lines[0] and "-" not in lines[0]
     assert "dose 3; 30°" in log_lines(found)[1]
