@@ -180,8 +180,7 @@ def _solve(route: Route, speeds: Speeds) -> float:
 
 def _held(route: Route, speeds: Speeds, r: int) -> float:
     """Leave-one-angle-out, and the held-out rays' variances."""
-    left = (route.rays - route.fitted) + min(route.rays, route.left_out)
-    return left * (_solve(route, speeds) + 4.0 * route.rays * r * speeds.flop)
+    return route.solves * (_solve(route, speeds) + 4.0 * route.rays * r * speeds.flop)
 
 
 def _std(route: Route, speeds: Speeds, r: int) -> float:

@@ -147,9 +147,9 @@ def estimate(
     given = SolvedRays.on(model, evidence.point, noise_by=way.noise_by, stages=stages)
 
     def without(rows: Tensor) -> Unseen:
-        if way.together:
+        if way.leaves_out(len(rows)):
             return LeftOut.of(given, rows)
-        return Beside.of(model, rows, evidence.point, noise_by=way.noise_by, stages=stages)
+        return Beside.of(given, rows, noise_by=way.noise_by, stages=stages)
 
     if len(held_out):
         scales, calibration, correction = calibrate(without, model, y, held_out, evidence.sigma2, most=way.held_out)

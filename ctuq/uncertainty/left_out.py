@@ -20,19 +20,17 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ctuq.laplace.system.problem import Point
 from ctuq.linops.basic import Symmetric
 from ctuq.linops.gaussian import stable_cholesky
 from ctuq.linops.operator import Space
 from ctuq.linops.solve import CG
 from ctuq.stages import Stages
 from ctuq.tomo.rays.rows import RayRows
-from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.posterior import ImagePosterior
-from ctuq.uncertainty.solved import SolvedRays, covariance_by
+from ctuq.uncertainty.solved import NoiseSolve, SolvedRays, covariance_by
 
 _BATCH = 64
-_RTOL, _STEPS = 1e-4, 200
+_RTOL, _STEPS = 1e-5, 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,54 +108,66 @@ class Beside:
 
     Parameters
     ----------
+    every : SolvedRays
+        All rays.
+    index : Tensor of int, shape (k,)
+        Those that are left out.
     given : SolvedRays
         The others.
-    rows : RayRows, shape (k, d)
-        Of the left-out rays, whitened.
-    target : Tensor, float64, shape (k,)
-        What they measured, whitened.
     """
 
+    every: SolvedRays
+    index: Tensor
     given: SolvedRays
-    rows: RayRows
-    target: Tensor
 
     @classmethod
-    def of(cls, model: ImageModel, rows: Tensor, point: Point, *, noise_by: str, stages: Stages | None = None) -> "Beside":
-        """Leave these used rays of a model out."""
+    def of(cls, every: SolvedRays, rows: Tensor, *, noise_by: str, stages: Stages | None = None) -> "Beside":
+        """Leave these rays of a solved scan out."""
+        model = every.model
         others = torch.ones(len(model.target), dtype=torch.bool, device=rows.device)
         others[rows] = False
-        given = SolvedRays.on(model.part(others.nonzero()[:, 0]), point, noise_by=noise_by, stages=stages)
-        return cls(given, model.features.matrix.rows(rows), model.target[rows])
+        part, point = model.part(others.nonzero()[:, 0]), every.system.point
+        return cls(every, rows, SolvedRays.on(part, point, noise_by=noise_by, stages=stages))
 
     def variances(self, index: Tensor) -> Tensor:
         """Of some of the left-out rays given the others, in units of the noise, and with it."""
         out = []
         for part in index.split(_BATCH):
-            rays = self.rows.rows(part)
+            rays = self._rows(part)
             images = rays.dense(0, len(part))
             out.append((images * self._posterior.times(images)).sum(1))
         return 1 + torch.cat(out) / self._root.square()
 
     def innovations(self, index: Tensor) -> Tensor:
         """What some of them measured less what is expected of them, in units of the noise."""
-        expected = self.rows.rows(index)(self.given.mean().reshape(1, -1))[0]
-        return (self.target[index] - expected) / self._root
+        expected = self._rows(index)(self.given.mean().reshape(1, -1))[0]
+        return (self.every.model.target[self.index[index]] - expected) / self._root
 
     def correction(self, residual: Tensor, image_scale: float, noise_scale: float) -> Tensor:
-        """As `LeftOut.correction`, by conjugate gradients; each step takes a solve of the others."""
+        """As `LeftOut.correction`: the mean given zeros of the others, and these residuals with noise of another variance.
 
-        def total(x: Tensor) -> Tensor:
-            pushed = self.rows(self._posterior.times(self._pulled(x))) / self._root
-            return image_scale * pushed + noise_scale * x
+        With ``b'`` the rays in units of that noise and ``N' = I + b' V b'^T``, the coefficients c solve
+        ``(C^-1 + (b' F)^T N'^-1 b' F) c = (b' F)^T N'^-1 y``. The same matrix of all rays alike is known, and so near that
+        conjugate gradients take a few steps, each a solve: at 67,760 rays of HTC ta, of which 5,320 are left out, three.
+        """
+        every, ratio = self.every, noise_scale / image_scale
+        model, (L, R) = every.model, every.roots
+        root = every.system.noise_root().expand(len(every.W)).clone()
+        root[self.index] *= ratio**0.5
+        v, matrix = model.misfit(every.system.point.psi), model.features.matrix
+        noise, seen = NoiseSolve(matrix, root, v, "cg", Stages()), model.features.basis / root[:, None]
+        y = torch.zeros(1, len(root), dtype=torch.float64, device=root.device)
+        y[0, self.index] = residual.double() / ratio**0.5
+        space = Space((len(L),), torch.float64, root.device)
+        near = Symmetric(lambda z: torch.cholesky_solve(z.T, R).T, space)
+        whole = Symmetric(lambda z: z + (noise((z @ L.T) @ seen.T) @ seen) @ L, space)
+        c = CG(_RTOL, _STEPS, near)(whole, (noise(y) @ seen) @ L).value @ L.T
+        pulled = matrix.transposed(noise(y - c @ seen.T) / root)
+        return model.images(c)[0] + (v * pulled).reshape(model.image.shape)
 
-        space = Space((len(residual),), torch.float64, residual.device)
-        q = CG(_RTOL, _STEPS)(Symmetric(total, space), residual[None]).value
-        image = image_scale * self._posterior.times(self._pulled(q))[0]
-        return image.reshape(self.given.model.image.shape)
-
-    def _pulled(self, x: Tensor) -> Tensor:
-        return self.rows.transposed(x / self._root)
+    def _rows(self, index: Tensor) -> RayRows:
+        """Some of the left-out rays, whitened."""
+        return self.every.model.features.matrix.rows(self.index[index])
 
     @cached_property
     def _posterior(self) -> ImagePosterior:
@@ -165,7 +175,7 @@ class Beside:
 
     @property
     def _root(self) -> Tensor:
-        return self.given.system.point.sigma2[0].to(self.target).sqrt()
+        return self.given.system.point.sigma2[0].to(self.given.W).sqrt()
 
 
 def _embedded(values: Tensor, rows: Tensor, size: int) -> Tensor:

@@ -19,6 +19,8 @@ DRAWS = 256
 _LEFT_OUT = 2048
 _HELD_OUT, _FEW_VIEWS, _SOME = 768, 2, 128
 """Of a volume's held-out views, at most so many rays on a lattice of the detector; of two views left out, so many of each."""
+_CORRECTION = 100
+"""What five solves of one right-hand side cost, in right-hand sides of a block (HTC ta at 256 x 256)."""
 _TOGETHER, _FEWEST_TOGETHER, _PIXELS = 64, 8, 2**21
 
 
@@ -65,7 +67,7 @@ class Route:
         """How many rays, at most but for one view's, are predicted from all others for a score."""
         if not self.together:
             return _FEW_VIEWS * _SOME
-        return _LEFT_OUT // 4 if self.noise_by == "cg" else _LEFT_OUT
+        return _LEFT_OUT if self.noise_by == "float64" else _LEFT_OUT // 4
 
     @property
     def left_out_each(self) -> int | None:
@@ -76,6 +78,17 @@ class Route:
     def held_out(self) -> int:
         """How many held-out rays the scales are learned from, at most."""
         return self.rays if self.together else _HELD_OUT
+
+    @property
+    def solves(self) -> int:
+        """How many right-hand sides, at most, held-out rays and left-out views take after those of all rays."""
+        if self.together:
+            return self.rays - self.fitted + min(self.rays, self.left_out)
+        return self.rank + _HELD_OUT + _CORRECTION + _FEW_VIEWS * (self.rank + _SOME)
+
+    def leaves_out(self, rays: int) -> bool:
+        """Whether so many left-out rays follow from the solution of all, a solve each, or the others are solved anew."""
+        return self.together or rays <= _few(self.rank)
 
     @property
     def reason(self) -> str:
@@ -121,8 +134,13 @@ def route(
     )
     posterior = _noise_bytes(unknowns, noise_by) + 8 * 4 * rays * rank + 8 * 1024 * (rays + rank)
     posterior += 8 * images_together(pixels) * (3 * pixels + rank) * 10 + 8 * 512 * pixels + 4 * pixels * rank * (rank < pixels)
-    together = dims == 2 or rays - fitted <= _HELD_OUT
+    together = (noise_by == "float64" and dims == 2) or rays - fitted <= _few(rank)
     return Route(pixels, rays, fitted, weights, rank, exact_evidence, noise_by, exact_std, int(max(peak, posterior)), together)
+
+
+def _few(rank: int) -> int:
+    """So many left-out rays take no more solves than the others by themselves, one for each direction, and some of the rays."""
+    return rank + _HELD_OUT
 
 
 def images_together(pixels: int) -> int:

@@ -190,7 +190,7 @@ def test_rays_given_the_others_are_the_same_with_and_without_a_dense_matrix(mode
     rows = (model.views == 3).nonzero()[:, 0]
     some = torch.tensor([0, 5, 30])
     given = SolvedRays.on(model, point)
-    dense, beside = LeftOut.of(given, rows), Beside.of(model, rows, point, noise_by="cg")
+    dense, beside = LeftOut.of(given, rows), Beside.of(given, rows, noise_by="cg")
     assert close(beside.variances(some), dense.variances(some), 1e-4)
     assert close(beside.innovations(some), dense.innovations(some), 1e-3)
     residual = torch.linspace(-1, 2, len(rows), dtype=torch.float64)
@@ -273,8 +273,9 @@ def test_model_and_posterior_of_a_volume_live_on_its_device(gpu, scan):
     found = []
     for model in models:
         point, device = some_point(models[0]), model.image.device
-        posterior = ImagePosterior(SolvedRays.on(model, point, noise_by="cg"), rng=torch.Generator().manual_seed(0))
-        beside = Beside.of(model, rows.to(device), point, noise_by="cg")
+        given = SolvedRays.on(model, point, noise_by="cg")
+        posterior = ImagePosterior(given, rng=torch.Generator().manual_seed(0))
+        beside = Beside.of(given, rows.to(device), noise_by="cg")
         some = spread(model, rows.to(device), 12)
         found.append((posterior.std(), beside.variances(some), beside.innovations(some)))
     for host, device in zip(*found, strict=True):
