@@ -129,9 +129,8 @@ def _chosen(command: Reconstruct) -> VolumeScan:
         geometry=command.geometry,
         entry=command.entry,
         follow_links=command.follow_links,
+        truth=command.truth,
     )
-    if command.truth is not None:
-        raise InputError("--truth is not there yet for volumes; leave it out.")
     views = chosen_views(scan.geometry, command.every, command.angles)
     return scan if views is None else scan.select(views)
 

@@ -16,6 +16,7 @@ from ctuq.files.formats.detect import file_hash
 from ctuq.files.formats.ownvolume import KIND, read_volume_scan
 from ctuq.files.formats.raw import TURNS, Raw
 from ctuq.files.reading import PathLike, opened, resolve, row_of, scan_of
+from ctuq.files.volume_truth import with_volume_truth
 from ctuq.guard import reading
 from ctuq.memory import require_room
 from ctuq.tomo.axis import axis_column as column_of_axis
@@ -37,6 +38,7 @@ def read_volume(
     axis_column: float | None = None,
     follow_links: bool = False,
     entry: str | None = None,
+    truth: PathLike | None = None,
 ) -> VolumeScan:
     """Read all detector rows of a scan.
 
@@ -56,6 +58,8 @@ def read_volume(
     follow_links : bool
     entry : str, optional
         Name of the entry of an NXtomo file that holds several.
+    truth : path, optional
+        A known volume, see `ctuq.files.volume_truth.with_volume_truth`.
 
     Raises
     ------
@@ -69,7 +73,16 @@ def read_volume(
         raise InputError(
             f"A volume's scan is one file or one folder of pictures, and {len(paths)} were given; join them first."
         )
-    file = paths[0]
+    scan = _read(paths[0], geometry, axis_column, entry=entry, follow_links=follow_links)
+    if truth is None:
+        return scan
+    with reading(truth, "a volume"):
+        return with_volume_truth(scan, Path(truth))
+
+
+def _read(
+    file: Path, geometry: PathLike | None, axis_column: float | None, *, entry: str | None, follow_links: bool
+) -> VolumeScan:
     if geometry is None and _is_own(file):
         with reading(file, "a scan"):
             scan = read_volume_scan(file)

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from ctuq import records
 from ctuq.errors import InputError
 from ctuq.files.formats.ownscan import grid_tree
-from ctuq.files.formats.ownvolume import space_from_tree, space_tree
+from ctuq.files.formats.ownvolume import RESULT, space_from_tree, space_tree
 from ctuq.guard import reading
 from ctuq.text import shortened
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Provenance
 from ctuq.tomo.space import VolumeGeometry
 
-KIND = "volume result"
+KIND = RESULT
 _IMAGES = ("mean", "std", "truth")
 _STORED = {"mean": "data"}
 _Made = TypeVar("_Made")
