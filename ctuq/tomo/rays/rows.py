@@ -39,21 +39,21 @@ def ray_rows(
     if isinstance(A, MatrixRayTransform):
         return _sparse(sp.csr_array(A.matrix[rays.cpu().numpy()]), sizes, A.grid.shape, A.device)
     assert isinstance(A, VolumeTransform), "a ray transform whose rays are known one by one"
-    if free if free is not None else too_large(A, len(rays)):
+    if free if free is not None else _too_large(A, len(rays)):
         return FreeRows(A, rays, sizes)
     return _sparse(chosen_rows(rays_of(A.grid, A.geometry), rays.cpu().numpy()), sizes, A.grid.shape, A.device)
 
 
-def bytes_of_rows(A: VolumeTransform, count: int) -> float:
+def _bytes_of_rows(A: VolumeTransform, count: int) -> float:
     """What the sparse matrix of so many of the rays takes."""
     rays = rays_of(A.grid, A.geometry)
     return _ENTRY * _MET * rays.entries * count / A.range.size
 
 
-def too_large(A: VolumeTransform, count: int) -> bool:
+def _too_large(A: VolumeTransform, count: int) -> bool:
     """Whether the sparse matrix of so many of the rays takes too much of the memory that is left."""
     left = available_memory(A.device)
-    return bytes_of_rows(A, count) > min(_LARGEST, float("inf") if left is None else _SHARE * left)
+    return _bytes_of_rows(A, count) > min(_LARGEST, float("inf") if left is None else _SHARE * left)
 
 
 def _sparse(matrix: sp.csr_array, sizes: Tensor, shape: tuple[int, ...], device: torch.device) -> SparseRows:
