@@ -60,6 +60,15 @@ class Stages:
         del name, rng
         return make()
 
+    def kept(self, name: str) -> Any | None:
+        """What `keep` kept under a name; None if nothing."""
+        del name
+
+    def keep(self, name: str, value: Any) -> bool:
+        """Keep a product that was made elsewhere; whether it lies on the disk now."""
+        del name, value
+        return False
+
     def latest(self, name: str) -> Any | None:
         """What `renew` kept last under a name; None if nothing."""
         del name
@@ -110,6 +119,13 @@ class KeptStages(Stages):
             self._write(path, tree if rng is None else tree | {"rng": rng.get_state()})
         return value
 
+    def kept(self, name: str) -> Any | None:
+        found = self._read(self._path(name))
+        return None if found is None else found["value"]
+
+    def keep(self, name: str, value: Any) -> bool:
+        return self._write(self._path(name), {"identity": self._identity, "seconds": 0.0, "value": value})
+
     def latest(self, name: str) -> Any | None:
         found = self._read(self._path(name))
         before = 0.0 if found is None else found["seconds"]
@@ -144,11 +160,12 @@ class KeptStages(Stages):
             _log.warning("'%s' is damaged (%s): this part of the work is done again.", path, error)
             return None
 
-    def _write(self, path: Path, tree: Mapping[str, Any]) -> None:
+    def _write(self, path: Path, tree: Mapping[str, Any]) -> bool:
         """A product that cannot be kept stops nothing: its work would be done again, and what came before is kept."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_tree(path, tree)
+            return True
         except (CtuqError, OSError) as error:
             if not self._full:
                 reason = "the disk is full" if isinstance(error, ResourceError) else str(error)
@@ -156,6 +173,7 @@ class KeptStages(Stages):
                     "What is done cannot be kept in '%s' (%s): a run that is killed does it again.", self.folder, reason
                 )
             self._full = True
+            return False
 
 
 def name_of(*tensors: Tensor) -> str:

@@ -21,6 +21,7 @@ from ctuq.app.report.page import draw_all, write_figures, write_report
 from ctuq.app.report.summary import sentences
 from ctuq.app.runs import REPORT, is_left, told_how_to_go_on
 from ctuq.app.selection import selected
+from ctuq.app.stacks import plan_of_stack, reconstruct_stack_into
 from ctuq.app.terminal import say, warn
 from ctuq.app.typed import field, simulated_angles
 from ctuq.app.volumes import is_solid, plan_of_volume, reconstruct_volume_into, simulate_solid, tell_of_volume
@@ -128,6 +129,8 @@ def _plan(command: Reconstruct) -> int:
     """Print which way a reconstruction would take, and what it needs."""
     if command.volume:
         return plan_of_volume(command)
+    if command.stack:
+        return plan_of_stack(command, _options(command))
     chosen, options = _chosen(command), _options(command)
     grid = pipeline.choose_grid(chosen, options.size, options.field)
     warn(chosen.warnings + doubts_of_field(chosen, grid))
@@ -139,14 +142,25 @@ def _plan(command: Reconstruct) -> int:
 
 def _reconstruct(command: Reconstruct) -> int:
     """Reconstruct the chosen views and write everything into the folder, which is held."""
+    _refuse_mixed(command)
     if command.plan or command.output is None:
         return _plan(command)
     with told_about(command.debug):
         if command.volume:
             return reconstruct_volume_into(command, command.output)
+        if command.stack:
+            return reconstruct_stack_into(command, command.output, _options(command))
         options, scan = _options(command), _chosen(command)
         _run(scan, command.output, options, resume=command.resume)
     return 0
+
+
+def _refuse_mixed(command: Reconstruct) -> None:
+    if command.stack and command.volume:
+        raise InputError("--stack makes each slice by itself, --volume all of them as one; give one of them.")
+    for option in ("slices", "workers", "scheduler"):
+        if getattr(command, option) is not None and not command.stack:
+            raise InputError(f"--{option} is of stacks: add --stack, or leave it out.")
 
 
 def _chosen(command: Reconstruct) -> Scan:

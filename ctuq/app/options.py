@@ -107,7 +107,15 @@ class Reconstruct(Command):
     method: Literal["dip", "fbp", "sirt", "cgls", "tv", "fdk"] = "dip"
     """Deep image prior, or a classical method (without uncertainty); of volumes fdk, sirt or cgls."""
     volume: On = False
-    """Reconstruct all detector rows as one volume; else one row as a slice."""
+    """Reconstruct all detector rows as one volume; else one row as a slice, or with --stack each row."""
+    stack: On = False
+    """Reconstruct every detector row of a parallel scan as a slice of its own, with error bars."""
+    slices: Annotated[str | None, arg(metavar="A:B[:STEP]", help_behavior_hint="")] = None
+    """Of a stack: slices A to B - 1, counted from 0, the lowest; all by default."""
+    workers: Number = None
+    """Of a stack: processes to work on slices side by side; one processor each."""
+    scheduler: Name = None
+    """Of a stack: address of a dask scheduler whose workers do it, such as tcp://10.0.0.1:8786."""
     size: int = 128
     """Pixels along x and y."""
     field: Annotated[str | None, arg(metavar="MM|all|common", help_behavior_hint="")] = None

@@ -38,6 +38,19 @@ def span(text: str, option: str) -> tuple[int, int]:
     return first, last
 
 
+def steps(text: str, option: str, count: int) -> range:
+    """Of so many numbers those of ``A:B`` or ``A:B:STEP`` (A to B - 1; either may be left out), or one of ``N``."""
+    found = re.fullmatch(r"\s*(\d{0,9})\s*(:\s*(\d{0,9})\s*(?::\s*(\d{1,9})\s*)?)?", text)
+    if not found or not text.strip():
+        raise InputError(f"{option} takes A:B or A:B:STEP (A to B - 1, counted from 0, the lowest), not {text!r}.")
+    first = int(found[1] or 0)
+    last = first + 1 if found[2] is None else int(found[3] or count)
+    chosen = range(first, last, int(found[4] or 1) or 1)
+    if not chosen or last > count:
+        raise InputError(f"{option} {text.strip()} takes slices that are not there: the scan has 0 to {count - 1}.")
+    return chosen
+
+
 def arcs(text: str, clockwise: bool) -> tuple[tuple[float, float], ...]:
     """Arcs in radians from ``FROM:TO,...`` in the scanner's degrees."""
     found = []

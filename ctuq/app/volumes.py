@@ -82,7 +82,7 @@ def reconstruct_volume_into(command: Reconstruct, folder: Path) -> int:
         with ProgressBar() as bar:
             result = reconstruct_volume(scan, options=options, plan=plan, progress=bar, checkpoint=checkpoint)
         result.save(folder / RESULTS)
-        _write_tiffs(result, folder)
+        write_tiffs(result, folder)
         report = write_report(result, folder)
         remove(checkpoint)
     for sentence in sentences(result):
@@ -109,7 +109,7 @@ def tell_of_volume(command: Info) -> int:
     return 0
 
 
-def _write_tiffs(result: VolumeResult, folder: Path) -> None:
+def write_tiffs(result: VolumeResult, folder: Path) -> None:
     """Write ``mean.tif`` and, of a volume with error bars, ``std.tif``; one of an earlier run is removed."""
     for name in ("mean", "std"):
         if name in result.images:

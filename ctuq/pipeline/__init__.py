@@ -2,6 +2,7 @@
 
 from ctuq.pipeline.job import made_by, match_detector, plan, reconstruct
 from ctuq.pipeline.options import METHODS, Progress, ReconstructOptions
+from ctuq.pipeline.stack import reconstruct_stack
 from ctuq.pipeline.volume import reconstruct_volume
 from ctuq.tomo.field import choose_grid
 
@@ -14,5 +15,6 @@ __all__ = [
     "match_detector",
     "plan",
     "reconstruct",
+    "reconstruct_stack",
     "reconstruct_volume",
 ]

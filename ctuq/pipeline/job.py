@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ctuq.errors import CtuqError, InputError
 from ctuq.linops.jacobian.network import jacobian_of
-from ctuq.linops.memory import require_memory
+from ctuq.linops.memory import available_memory, require_memory
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
@@ -255,7 +255,8 @@ def _plan(
 
 
 def _route(run: Run[ReconstructOptions], data: Data, views: Views, network: nn.Module) -> Route:
-    return route_of(data.weights, views.fitted, data.A.grid.size, network, prior=run.options.prior)
+    memory = available_memory(run.device)
+    return route_of(data.weights, views.fitted, data.A.grid.size, network, prior=run.options.prior, memory=memory)
 
 
 def _of_all_directions(

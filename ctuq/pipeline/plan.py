@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from ctuq.linops.jacobian import cost
 from ctuq.linops.jacobian.cost import ProductCost
 from ctuq.linops.jacobian.network import ProductChoice, weight_names
-from ctuq.linops.memory import available_memory
 from ctuq.recon.dip import Data, Generator, trial_step
 from ctuq.uncertainty.route import DRAWS, EVIDENCE_RAYS, Route, route
 
@@ -71,7 +70,9 @@ class Plan:
         return route | {"bytes": self.bytes, "seconds": self.total} | {f"seconds {k}": v for k, v in self.seconds.items()}
 
 
-def route_of(weights: Tensor, fitted: NDArray[np.int64], pixels: int, network: nn.Module, *, prior: str) -> Route:
+def route_of(
+    weights: Tensor, fitted: NDArray[np.int64], pixels: int, network: nn.Module, *, prior: str, memory: int | None
+) -> Route:
     """The route of a scan's image.
 
     Parameters
@@ -84,6 +85,8 @@ def route_of(weights: Tensor, fitted: NDArray[np.int64], pixels: int, network: n
     network : Module
     prior : str
         Of its weights.
+    memory : int, optional
+        Bytes that may be used; None chooses by size alone.
     """
     used = weights > 0
     seen = int(used[torch.as_tensor(fitted, device=used.device)].sum())
@@ -91,7 +94,7 @@ def route_of(weights: Tensor, fitted: NDArray[np.int64], pixels: int, network: n
     blocks = [value for name, value in network.named_parameters() if name in names]
     count = {"isotropic": 1, "g": 1, "layerwise": len(blocks), "filter": 6 * len(blocks)}[prior]
     size = sum(value.numel() for value in blocks)
-    return route(pixels, int(used.sum()), seen, size, components=count, memory=available_memory(weights.device))
+    return route(pixels, int(used.sum()), seen, size, components=count, memory=memory)
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class VolumeResult:
     scores: Mapping[str, float] = field(default_factory=dict)
     slices: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
-    settings: Mapping[str, str | float | int | bool] = field(default_factory=dict)
+    settings: Mapping[str, str | float | int | bool | None] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     history: Mapping[str, NDArray] = field(default_factory=dict)

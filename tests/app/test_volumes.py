@@ -13,6 +13,8 @@ from ctuq.files import read_volume, write_volume_scan
 from ctuq.pipeline.volume import plan_volume, reconstruct_volume
 from ctuq.pipeline.volume_doubts import doubts_of_volume
 from ctuq.pipeline.volume_options import VolumeOptions
+from ctuq.recon.dip import DIPOptions
+from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import ConeBeam, Parallel3D, VolumeGrid, VolumeScan, radians
 from ctuq.tomo.solids import solid_scan
 from ctuq.uncertainty.volume_result import VolumeResult
@@ -186,3 +188,85 @@ def test_every_kind_of_geometry_is_drawn_with_its_first_detector():
         assert [axes.get_title() for axes in panels] == ["from above", "along y", "along x"]
         ends = panels[0].lines[-3 if grid else -2].get_xydata()
         assert np.isfinite(ends).all()
+
+
+@pytest.fixture(scope="module")
+def parallel(tmp_path_factory):
+    path = tmp_path_factory.mktemp("parallel") / "shells.h5"
+    command = ["simulate", "--phantom", "shells", "--size", "12", "--angles", "15", "--noise", "2%"]
+    assert main([*command, "-o", str(path)]) == 0
+    return path
+
+
+def test_a_stack_by_the_command_leaves_every_file(parallel, tmp_path, capsys):
+    folder = tmp_path / "run"
+    command = [
+        "reconstruct",
+        str(parallel),
+        "--stack",
+        "--slices",
+        "4:9:2",
+        "--method",
+        "tv",
+        "--size",
+        "12",
+        "-o",
+        str(folder),
+    ]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert "Plan: 3 slices" in told
+    assert "Stack: 3 of 3 slices by TV" in told
+    result = VolumeResult.load(folder / "results.h5")
+    assert result.mean.shape == (3, 12, 12)
+    assert result.pitches[0] == pytest.approx(2 * result.grid.voxel, rel=0.2)
+    with tifffile.TiffFile(folder / "mean.tif") as tiff:
+        np.testing.assert_array_equal(tiff.asarray(), result.mean)
+        assert tiff.imagej_metadata["spacing"] == pytest.approx(result.pitches[0])
+        assert tiff.imagej_metadata["slices"] == 3
+    assert not (folder / "std.tif").exists()
+    assert not (folder / "checkpoint.h5").exists()
+    assert main([*command, "--resume"]) == 0
+    assert "complete" in capsys.readouterr().out
+
+
+def test_error_bars_of_a_stack_by_the_command(parallel, tmp_path, capsys):
+    folder = tmp_path / "run"
+    arguments = ["--stack", "--slices", "5:7", "--size", "10", "--start", "random", "-o", str(folder)]
+    quick = DIPOptions(network=UNetOptions(channels=(4, 4), skips=(2,)), iterations=60, check_every=10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ctuq.app.commands.DIPOptions", lambda **_: quick)
+        assert main(["reconstruct", str(parallel), *arguments]) == 0
+    assert "teach the others" in capsys.readouterr().out
+    result = VolumeResult.load(folder / "results.h5")
+    assert (result.std > 0).all()
+    np.testing.assert_array_equal(tifffile.imread(folder / "std.tif"), result.std)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--stack", "--volume"], "give one"),
+        (["--slices", "1:2"], "--stack"),
+        (["--workers", "2"], "--stack"),
+        (["--stack", "--slices", "5:5"], "0 to 13"),
+        (["--stack", "--slices", "20"], "0 to 13"),
+        (["--stack", "--slices", "a:b"], "A:B:STEP"),
+        (["--stack", "--slices", ""], "A:B:STEP"),
+        (["--stack", "--workers", "0"], "--workers"),
+        (["--stack", "--workers", "2", "--scheduler", "tcp://127.0.0.1:1"], "give one"),
+        (["--stack", "--method", "fdk"], "FDK"),
+        (["--stack", "--truth", "x.h5"], "--truth"),
+    ],
+)
+def test_what_a_stack_cannot_be_is_said_in_a_sentence(parallel, tmp_path, capsys, arguments, told):
+    size = ["--size", "12"] + ([] if "--method" in arguments else ["--method", "tv"])
+    assert main(["reconstruct", str(parallel), *arguments, *size, "-o", str(tmp_path / "run")]) == 2
+    captured = capsys.readouterr().err
+    assert told in captured
+    assert captured.count("\n") == 1
+
+
+def test_a_cone_is_no_stack(ball, tmp_path, capsys):
+    assert main(["reconstruct", str(ball), "--stack", "--size", "12", "-o", str(tmp_path / "run")]) == 2
+    assert "no slices" in capsys.readouterr().err

@@ -30,7 +30,8 @@ def _draw_slices(result: VolumeResult) -> Figure:
         (centre - n * grid.voxel / 2, centre + n * grid.voxel / 2)
         for centre, n in zip(grid.centre, grid.shape[::-1], strict=True)
     )
-    low, high = np.percentile(volume, [0.5, 99.5])
+    shown = np.concatenate([part[np.isfinite(part)] for part in (volume[depth], volume[:, height], volume[:, :, width])])
+    low, high = np.percentile(shown, [0.5, 99.5]) if shown.size else (0.0, 1.0)
     window = Normalize(low, high if high > low else low + 1)
     at = {
         "x": x[0] + (width + 0.5) * grid.voxel,

@@ -1,0 +1,95 @@
+"""What ``ctuq reconstruct --stack`` does: slices of a parallel scan, here or on many processes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from ctuq import files
+from ctuq.app.folder import CHECKPOINT, RESULTS
+from ctuq.app.options import Reconstruct
+from ctuq.app.progress import ProgressBar, told_about
+from ctuq.app.runs import is_left, told_how_to_go_on
+from ctuq.app.selection import chosen_views
+from ctuq.app.terminal import say, warn
+from ctuq.app.typed import steps
+from ctuq.app.volumes import write_report, write_tiffs
+from ctuq.errors import InputError
+from ctuq.pipeline import ReconstructOptions
+from ctuq.pipeline.checkpoint import remove
+from ctuq.pipeline.stack import made_by, reconstruct_stack
+from ctuq.pipeline.stack_plan import StackPlan, plan_stack
+from ctuq.scale import cluster
+from ctuq.tomo.volume_scan import VolumeScan
+from ctuq.uncertainty.volume_result import VolumeResult
+
+_ROOM = 1.5
+"""Memory that a worker may take, over what was planned."""
+
+
+def plan_of_stack(command: Reconstruct, options: ReconstructOptions) -> int:
+    """Print what a stack would take."""
+    scan, rows = _chosen(command)
+    plan = plan_stack(scan, rows=rows, options=options)
+    warn(scan.warnings)
+    say(f"Plan: {plan}")
+    return 0
+
+
+def reconstruct_stack_into(command: Reconstruct, folder: Path, options: ReconstructOptions) -> int:
+    """Reconstruct slices and write them into a folder that is held."""
+    checkpoint, options = folder / CHECKPOINT, replace(options, threads=None)
+    scan, rows = _chosen(command)
+    warn(scan.warnings)
+    if not is_left(folder, lambda: _is_made(folder, scan, rows, options), resume=command.resume):
+        return 0
+    if not command.resume:
+        remove(checkpoint)
+    plan = plan_stack(scan, rows=rows, options=options)
+    say(f"Plan: {plan}")
+    with told_about(command.debug), told_how_to_go_on(checkpoint), ProgressBar() as bar, _crew(command, plan) as executor:
+        reconstruct_stack(
+            scan,
+            rows=rows,
+            options=options,
+            executor=executor,
+            progress=bar,
+            checkpoint=checkpoint,
+            output=folder / RESULTS,
+        )
+    with VolumeResult.open(folder / RESULTS) as result:
+        write_tiffs(result, folder)
+        report = write_report(result, folder)
+        warn(tuple(text for text in result.warnings if text not in scan.warnings))
+        for sentence in told_of_stack(result):
+            say(sentence)
+    remove(checkpoint)
+    say(f"Report: {report}")
+    return 0
+
+
+def told_of_stack(result: VolumeResult) -> list[str]:
+    """How many slices came out, and how their error bars did on views that were not fitted."""
+    failed, count = int(result.slices["failed"].sum()), result.grid.shape[0]
+    seconds = result.timings["all"]
+    told = [f"Stack: {count - failed} of {count} slices by {result.method.upper()} in {seconds:.0f} s."]
+    if "held_out_rms_z" in result.scores:
+        z = (result.scores[f"held_out_rms_z{end}"] for end in ("", "_min", "_max"))
+        told.append("Held-out views of the slices that were taught: rms z {:.2f} ({:.2f} to {:.2f}).".format(*z))
+    return told
+
+
+def _is_made(folder: Path, scan: VolumeScan, rows: range | None, options: ReconstructOptions) -> bool:
+    with VolumeResult.open(folder / RESULTS) as result:
+        return made_by(result, scan, rows, options)
+
+
+def _crew(command: Reconstruct, plan: StackPlan):
+    return cluster(command.workers, command.scheduler, memory=int(_ROOM * plan.bytes))
+
+
+def _chosen(command: Reconstruct) -> tuple[VolumeScan, range | None]:
+    if command.truth is not None:
+        raise InputError("--truth is of single slices; leave it out with --stack.")
+    scan = files.read_volume(command.scan, geometry=command.geometry, entry=command.entry, follow_links=command.follow_links)
+    views = chosen_views(scan.geometry, command.every, command.angles)
+    scan = scan if views is None else scan.select(views)
+    return scan, None if command.slices is None else steps(command.slices, "--slices", scan.geometry.rows)

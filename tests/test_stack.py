@@ -1,0 +1,233 @@
+"""Slices of a parallel scan: each the ordinary job, the same bits whoever does it, and none lost for the fault of another."""
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from killing import at_call, killed
+
+from ctuq import stages
+from ctuq.errors import GeometryError, InputError, ResourceError
+from ctuq.pipeline import ReconstructOptions, reconstruct, reconstruct_stack, slices, stack_scan
+from ctuq.pipeline.products import Products
+from ctuq.pipeline.stack_plan import plan_stack
+from ctuq.recon.dip import DIPOptions
+from ctuq.recon.unet import UNetOptions
+from ctuq.scale import cluster
+from ctuq.tomo import ConeBeam, Parallel3D, ParallelBeam, VolumeGrid, VolumeScan, radians, ray_transform
+from ctuq.tomo.slices import chosen_rows, row_beam, row_of_stack
+from ctuq.uncertainty.volume_result import VolumeResult
+
+DIP = DIPOptions(network=UNetOptions(channels=(4, 4), skips=(2,)), iterations=60, check_every=10)
+OPTIONS = ReconstructOptions(size=12, dip=DIP, device="cpu")
+N = 12
+
+
+def cylinders(rows=5, views=15):
+    """Noisy parallel scan of a cylinder that grows with the height: 12 pixels of 1 mm, rows 2 mm apart."""
+    geometry = ParallelBeam(angles=radians(np.arange(views) * 180.0 / views), columns=12, pixel=1.0)
+    y, x = np.mgrid[5.5:-6:-1, -5.5:6]
+    volume = np.stack([0.05 * (np.hypot(x - 1, y) < 2.6 + 0.3 * z) for z in range(rows)]).astype(np.float32)
+    A = ray_transform(VolumeGrid((N, N), 1.0), geometry, backend="matrix")
+    clean = A(torch.from_numpy(volume)).numpy()
+    noisy = clean + 0.01 * np.random.default_rng(0).standard_normal(clean.shape)
+    space = Parallel3D(angles=geometry.angles, rows=rows, columns=12, pixel=1.0, row_pixel=2.0)
+    return VolumeScan(noisy.astype(np.float32), space), volume
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return cylinders()[0]
+
+
+@pytest.fixture(scope="module")
+def whole(scan):
+    return reconstruct_stack(scan, options=OPTIONS)
+
+
+@pytest.fixture
+def all_is_kept(monkeypatch):
+    monkeypatch.setattr(stages, "_WORTH", 0.0)
+
+
+def same(one, other, rows=slice(None)):
+    np.testing.assert_array_equal(one.mean[rows], other.mean[rows])
+    np.testing.assert_array_equal(one.std[rows], other.std[rows])
+    for name, column in one.slices.items():
+        np.testing.assert_array_equal(column[rows], other.slices[name][rows], err_msg=name)
+
+
+def test_slices_come_out_with_error_bars_that_know_the_error(whole):
+    truth = cylinders()[1]
+    error = whole.mean - truth
+    assert np.sqrt(np.mean(error**2)) < 0.6 * truth.std()
+    assert 0.5 < np.sqrt(np.mean((error / whole.std) ** 2)) < 2
+    assert not whole.slices["failed"].any()
+    assert whole.grid.shape == whole.std.shape == (5, N, N)
+    assert whole.pitches[0] == 2.0
+
+
+def test_a_slice_starts_from_its_neighbour_and_takes_fewer_iterations(scan):
+    alone = reconstruct_stack(scan, options=replace(OPTIONS, uncertainty=False))
+    assert alone.std is None
+    assert alone.slices["warm"][0] == 0
+    assert alone.slices["iterations"][0] > 30
+    warm = alone.slices["warm"] > 0
+    assert warm[1:].any()
+    assert (alone.slices["iterations"][warm] <= 15).all()
+
+
+def test_few_slices_teach_and_the_others_are_held_to_it(whole):
+    teachers = whole.slices["teacher"] > 0
+    assert 0 < teachers.sum() < 5
+    taught = ~teachers & (whole.slices["learned_anew"] == 0)
+    assert len(set(whole.slices["image_scale"][taught | (teachers & (whole.slices["learned_anew"] == 0))])) == 1
+    z = whole.slices["held_out_rms_z"][taught]
+    assert whole.scores.get("held_out_rms_z", 1.0) == pytest.approx(np.sqrt(np.mean(z**2)) if z.size else 1.0)
+
+
+def test_a_lesson_that_does_not_hold_is_told_and_learned_anew(scan, whole, monkeypatch):
+    monkeypatch.setattr(slices, "HOLDS", 1 + 1e-9)
+    found = reconstruct_stack(scan, options=OPTIONS)
+    assert (found.slices["learned_anew"] == 1).all()
+    assert any("In 5 slices" in text and "learned anew" in text for text in found.warnings)
+    assert len(set(found.slices["image_scale"])) == 5
+    np.testing.assert_array_equal(found.slices["held_out_rms_z"], whole.slices["held_out_rms_z"])
+
+
+@pytest.mark.parametrize("method", ["fbp", "tv"])
+def test_classical_slices_are_those_of_single_scans(scan, method):
+    found = reconstruct_stack(scan, method, size=N, device="cpu")
+    alone = reconstruct(row_of_stack(scan, 3), method, size=N, device="cpu", field=float(found.grid.voxel * N))
+    np.testing.assert_allclose(found.mean[3], alone.mean, atol=1e-6)
+    assert found.std is None
+
+
+def test_a_killed_run_goes_on_to_the_same_bits_and_makes_no_slice_twice(scan, whole, tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.h5"
+
+    def run():
+        at_call(Products, "__setitem__", 7)  # four teachers, then two slices
+        reconstruct_stack(scan, options=OPTIONS, checkpoint=path)
+
+    assert killed(run)
+    made, before = [], slices._made
+    monkeypatch.setattr(slices, "_made", lambda work, previous: made.append(work.item.number) or before(work, previous))
+    monkeypatch.setattr(slices, "_learned", lambda work: pytest.fail("taught already"))
+    same(reconstruct_stack(scan, options=OPTIONS, checkpoint=path), whole)
+    assert made == [2, 3, 4]
+
+
+def test_another_scan_or_other_options_do_not_go_on_with_it(scan, tmp_path):
+    quick = replace(OPTIONS, uncertainty=False)
+    path = tmp_path / "checkpoint.h5"
+    reconstruct_stack(scan, options=quick, checkpoint=path)
+    with pytest.raises(InputError, match="seed"):
+        reconstruct_stack(scan, options=replace(quick, seed=1), checkpoint=path)
+    with pytest.raises(InputError, match="another scan"):
+        reconstruct_stack(scan, rows=range(3), options=quick, checkpoint=path)
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(stack_scan, "BLOCK", 2)
+    monkeypatch.setattr(stack_scan, "_TEACHERS", 2)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_side_by_side_blocks_give_the_same_bits(scan):
+    with ThreadPoolExecutor(3) as executor:
+        together = reconstruct_stack(scan, options=OPTIONS, executor=executor)
+    same(together, reconstruct_stack(scan, options=OPTIONS))
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_workers_of_dask_give_the_same_bits_and_so_they_do_when_one_is_killed(scan):
+    pytest.importorskip("distributed")
+    left = []
+
+    def kill(progress):
+        if progress.stage == "Slices" and progress.done == 1 and not left:
+            left.extend(executor._client.run(os.getpid).values())
+            os.kill(left[0], signal.SIGKILL)
+
+    quick = replace(OPTIONS, uncertainty=False)
+    with cluster(2) as executor:
+        found = reconstruct_stack(scan, options=quick, executor=executor, progress=kill)
+    assert len(set(left)) == 2
+    np.testing.assert_array_equal(found.mean, reconstruct_stack(scan, options=quick).mean)
+
+
+def test_slices_that_fail_are_told_and_lose_no_other(scan):
+    projections, weights = scan.projections.copy(), np.ones_like(scan.projections)
+    weights[1] = 0
+    projections[3] = -1e-3
+    quick = replace(OPTIONS, uncertainty=False)
+    found = reconstruct_stack(VolumeScan(projections, scan.geometry, weights), options=quick)
+    np.testing.assert_array_equal(found.slices["failed"], [0, 1, 0, 1, 0])
+    assert np.isnan(found.mean[[1, 3]]).all()
+    assert np.isfinite(found.mean[[0, 2, 4]]).all()
+    assert any("Slice 1 could" in text for text in found.warnings)
+    assert any("Slice 3 could" in text for text in found.warnings)
+
+
+def test_a_stack_of_which_nothing_can_be_made_is_refused(scan):
+    with pytest.raises(InputError, match="None of the"):
+        reconstruct_stack(VolumeScan(np.full_like(scan.projections, -1e-3), scan.geometry), options=OPTIONS)
+
+
+def test_a_full_disk_loses_no_slice_that_was_made(scan, tmp_path, monkeypatch, caplog):
+    def full(*_):
+        raise ResourceError("The disk has no room.")
+
+    quick = replace(OPTIONS, uncertainty=False)
+    monkeypatch.setattr(stages, "write_tree", full)
+    found = reconstruct_stack(scan, options=quick, checkpoint=tmp_path / "checkpoint.h5")
+    same_mean = reconstruct_stack(scan, options=quick).mean
+    np.testing.assert_array_equal(found.mean, same_mean)
+    assert "the disk is full" in caplog.text
+
+
+def test_a_file_written_slice_by_slice_is_what_is_returned(scan, tmp_path):
+    quick = replace(OPTIONS, uncertainty=False)
+    here = reconstruct_stack(scan, options=quick)
+    reconstruct_stack(scan, options=quick, output=tmp_path / "results.h5")
+    found = VolumeResult.load(tmp_path / "results.h5")
+    np.testing.assert_array_equal(found.mean, here.mean)
+    assert found.warnings == here.warnings and found.pitches == here.pitches
+    with VolumeResult.open(tmp_path / "results.h5") as lazily:
+        assert not isinstance(lazily.mean, np.ndarray)
+        np.testing.assert_array_equal(lazily.mean[2], here.mean[2])
+
+
+def test_chosen_rows_lie_where_they_lay(scan):
+    part = chosen_rows(scan, range(1, 5, 3))
+    np.testing.assert_array_equal(part.projections, scan.projections[[1, 4]])
+    heights = np.linspace(*scan.geometry.heights, 11)[1::2]
+    low, high = part.geometry.heights
+    assert (low + high) / 2 == pytest.approx(heights[[1, 4]].mean())
+    assert part.geometry.row_pitch == pytest.approx(heights[4] - heights[1])
+    for wrong in (range(0), range(3, 6), range(-1, 2)):
+        with pytest.raises(InputError, match="0 to 4"):
+            chosen_rows(scan, wrong)
+
+
+def test_rows_that_are_no_slices_are_refused():
+    shared = {"angles": radians(np.arange(10) * 36.0), "rows": 8, "columns": 8, "pixel": 1.0}
+    with pytest.raises(GeometryError, match="leans"):
+        row_beam(Parallel3D(**shared, axis_tilt=0.1))
+    with pytest.raises(GeometryError, match="--slices"):
+        row_beam(ConeBeam(**shared, source_to_axis=10.0, source_to_detector=20.0))
+    assert row_beam(ConeBeam(**shared, source_to_axis=2000.0, source_to_detector=2100.0)).columns == 8
+
+
+def test_a_plan_tells_slices_memory_and_disk(scan):
+    plan = plan_stack(scan, options=OPTIONS)
+    assert plan.slices == 5
+    assert plan.seconds > 0 < plan.disk
+    for words in ("5 slices", "teach the others", "GiB of memory a worker", "of disk"):
+        assert words in str(plan)
