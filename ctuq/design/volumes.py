@@ -11,10 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ctuq.design.models.learners import learner
+from ctuq.design.models.lindip import LinDIPOptions
+from ctuq.design.models.model import Learn
 from ctuq.design.problem import DesignProblem
 from ctuq.errors import GeometryError, InputError
 from ctuq.linops.memory import require_memory
 from ctuq.pipeline.volume import VolumeOptions, volume_of
+from ctuq.recon.dip import DIPOptions
+from ctuq.recon.unet import UNetOptions
 from ctuq.tomo.footprint import pitches, require_shadow
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.joseph import build_volume_matrix, rays_of
@@ -57,6 +62,15 @@ class FlatViews:
     def subset(self, indices: Sequence[int] | NDArray) -> "FlatViews":
         """The chosen views."""
         return FlatViews(self.beam.subset(indices))
+
+
+class FlatTransform(MatrixRayTransform):
+    """The ray transform of a volume to views as rows of rays."""
+
+    def subset(self, indices: Sequence[int] | NDArray) -> "FlatTransform":
+        """The ray transform of the chosen views."""
+        part = super().subset(indices)
+        return FlatTransform(part.matrix, part.grid, part.geometry, part.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +132,11 @@ def coarse_scan(scan: VolumeScan, candidates: ArrayLike, *, size: int = 16, **se
     return CoarseScan(problem, beam.angles, projections, weights, bins)
 
 
+def volume_learner(prior: str) -> Learn:
+    """How the model of a named prior is learned of a volume: as `ctuq.design.learner`, with a network of three axes."""
+    return learner(prior, dip=LinDIPOptions(dip=DIPOptions(network=UNetOptions(dims=3))))
+
+
 def _fresh(candidates: NDArray[np.float64], measured: NDArray[np.float64]) -> NDArray[np.float64]:
     apart = np.abs((candidates[:, None] - measured + np.pi) % _TURN - np.pi)
     return candidates[(apart > _SAME).all(axis=1)]
@@ -150,9 +169,9 @@ def _binned(scan: VolumeScan, bins: tuple[int, int]) -> tuple[NDArray[np.float32
     return tuple(np.ascontiguousarray(a.swapaxes(0, 1).reshape(a.shape[1], -1), np.float32) for a in (y, w))  # pyright: ignore[reportReturnType]
 
 
-def _matrix(grid: VolumeGrid, beam: ConeBeam | Parallel3D) -> MatrixRayTransform:
+def _matrix(grid: VolumeGrid, beam: ConeBeam | Parallel3D) -> FlatTransform:
     require_shadow(grid, beam)
     require_memory(_BUILT * rays_of(grid, beam).entries, "The rays of the candidates", "choose a smaller --size")
     views = FlatViews(beam)
     order = np.arange(int(np.prod(beam.shape))).reshape(beam.shape).swapaxes(0, 1).reshape(-1)
-    return MatrixRayTransform(build_volume_matrix(grid, beam)[order], grid, views)  # pyright: ignore[reportArgumentType]
+    return FlatTransform(build_volume_matrix(grid, beam)[order], grid, views)  # pyright: ignore[reportArgumentType]

@@ -5,11 +5,13 @@ import pytest
 import torch
 
 from ctuq.app.cli import main
-from ctuq.design import DIAGONAL_EIG, Arc, Designer, Isotropic, Matern
+from ctuq.design import DIAGONAL_EIG, Arc, Designer, Isotropic, LinDIPOptions, Matern, learner
 from ctuq.design.models.pixels import PixelMatern
 from ctuq.design.volumes import coarse_scan
 from ctuq.errors import GeometryError, InputError
 from ctuq.files import write_volume_scan
+from ctuq.recon.dip import DIPOptions
+from ctuq.recon.unet import UNetOptions
 from ctuq.tomo.footprint import pitches
 from ctuq.tomo.rays.volume import volume_transform
 from ctuq.tomo.solids import solid_scan
@@ -110,3 +112,12 @@ def test_the_command_prints_the_next_angles_their_gain_and_what_it_took(distance
     assert picture.read_bytes()[:4] == b"\x89PNG"
     assert main(["design", "next", str(path), "--candidates", "0:360:60"]) == 2
     assert main(["design", "next", str(path), "--size", "400"]) == 2
+
+
+def test_a_network_of_three_axes_can_choose_too(scan):
+    coarse = coarse_scan(scan, CANDIDATES, size=4)
+    dip = DIPOptions(network=UNetOptions(channels=(4, 4), skips=(2,), dims=3), iterations=20, check_every=10)
+    designer = Designer(coarse.problem, learner("lindip", dip=LinDIPOptions(dip=dip)))
+    designer.tell(coarse.measured, coarse.projections, coarse.weights)
+    assert designer.ask(2).gains[0] > 0
+    assert designer.model.image.shape == coarse.problem.A.grid.shape

@@ -127,8 +127,8 @@ class Next(Command):
     """Angles in degrees that can be measured, counter-clockwise as 'ctuq info --volume' counts them; by default 2.5:360:5."""
     forbid: Annotated[str | None, arg(metavar="FROM:TO,...", help_behavior_hint="")] = None
     """Arcs in degrees that are never suggested, such as 80:100."""
-    prior: Literal["edges", "matern", "isotropic"] = "edges"
-    """What is known of the volume before it is measured."""
+    prior: Literal["edges", "matern", "isotropic", "lindip"] = "edges"
+    """What is known of the volume before it is measured; lindip fits a network first, which takes minutes."""
     criterion: Literal["eig", "diagonal-eig", "ese", "a"] = "eig"
     """Information gain, that of single rays, squared error of the projection, or of the volume (a)."""
     size: int = 16

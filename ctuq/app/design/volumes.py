@@ -10,9 +10,9 @@ from ctuq.app.design.options import Next
 from ctuq.app.design.text import suggestion_lines
 from ctuq.app.png import png_bytes
 from ctuq.app.typed import arcs, grid
-from ctuq.design import CRITERIA, Designer, Turning, learner
+from ctuq.design import CRITERIA, Designer, Turning
 from ctuq.design.constraints import Arc
-from ctuq.design.volumes import coarse_scan
+from ctuq.design.volumes import coarse_scan, volume_learner
 from ctuq.errors import InputError
 from ctuq.records import write_whole
 from ctuq.text import visible
@@ -36,7 +36,7 @@ def print_next(command: Next) -> list[str]:
         forbidden=() if command.forbid is None else tuple(Arc(*ends) for ends in arcs(command.forbid, False)),
         turning=Turning(float(np.rad2deg(command.rotation_cost))),
     )
-    designer = Designer(coarse.problem, learner(command.prior))
+    designer = Designer(coarse.problem, volume_learner(command.prior))
     designer.tell(coarse.measured, coarse.projections, coarse.weights)
     learned = time.perf_counter()
     suggestion = designer.ask(command.n)
