@@ -2,7 +2,8 @@
 
 ``python -m experiments.limited_angle``: simulated objects seen over arcs of 60 and 90 degrees, and HTC 2022 ta and tb over
 60 degrees; ``figures/limited_angle.csv`` has a row for each. A pixel's edge is seen if some view's detector axis lies within 5
-degrees of the truth's slope there: only then does a ray run along the edge.
+degrees of the truth's slope there: only then does a ray run along the edge. "Plain" are the error bars without what
+`ctuq.uncertainty.unseen` adds.
 """
 
 import csv
@@ -24,6 +25,7 @@ SIZE = 40
 _STEP = 4.0
 _NEAR = np.deg2rad(5.0)
 _EDGE = 0.2
+_TOLD = ("cover_68", "cover_95", "rms_z", "log_likelihood")
 
 
 def scans(phantoms: Sequence[str], arcs: Sequence[int], seeds: int) -> Iterator[tuple[str, ctuq.Scan]]:
@@ -71,12 +73,15 @@ def measure(name: str, scan: ctuq.Scan) -> dict[str, float | str]:
     result = reconstructed(name, scan)
     assert result.truth is not None and result.std is not None and result.calibration is not None
     residual, variance = result.truth - result.mean, result.std.astype(np.float64) ** 2
+    plain = result.calibration.image_scale * result.std_raw.astype(np.float64) ** 2
     seen, missing = seen_edges(result.truth, scan.geometry)
     row: dict[str, float | str] = {"scan": name, "views": scan.n_angles, "cpu_seconds": time.process_time() - begun}
     for kind, chosen in (("seen", seen), ("missing", missing), ("flat", ~(seen | missing) & (result.truth > 0))):
         if chosen.any():
             scores = gaussian_scores(residual[chosen], variance[chosen])
-            row |= {f"{kind}_{key}": scores[key] for key in ("cover_68", "cover_95", "rms_z")}
+            row |= {f"{kind}_{key}": scores[key] for key in _TOLD}
+            before = gaussian_scores(residual[chosen], plain[chosen])
+            row |= {f"{kind}_{key}_plain": before[key] for key in _TOLD}
         row[f"{kind}_pixels"] = int(chosen.sum())
     row |= {"image_scale": result.calibration.image_scale, "held_out_rms_z": result.scores["held_out"]["rms_z"]}
     return row
@@ -90,7 +95,7 @@ def main(
 ) -> None:
     """Measure, print and record all scans."""
     kinds = ("seen", "missing", "flat")
-    names = [f"{k}_{key}" for k in kinds for key in ("cover_68", "cover_95", "rms_z", "pixels")]
+    names = [f"{k}_{key}{way}" for k in kinds for way in ("", "_plain") for key in _TOLD] + [f"{k}_pixels" for k in kinds]
     with output.open("w", newline="") as file:
         writer = csv.DictWriter(file, ["scan", "views", "cpu_seconds", *names, "image_scale", "held_out_rms_z"])
         writer.writeheader()
@@ -99,7 +104,8 @@ def main(
             writer.writerow(row)
             file.flush()
             told = ", ".join(
-                f"{k} {100 * row[f'{k}_cover_68']:.0f} / {100 * row[f'{k}_cover_95']:.0f} %, z {row[f'{k}_rms_z']:.2f}"
+                f"{k} {100 * row[f'{k}_cover_95']:.0f} %, z {row[f'{k}_rms_z']:.2f} "
+                f"(plain {100 * row[f'{k}_cover_95_plain']:.0f} %, z {row[f'{k}_rms_z_plain']:.2f})"
                 for k in kinds
                 if f"{k}_rms_z" in row
             )
