@@ -17,6 +17,8 @@ _LIBRARIES = ("torch", "numpy", "scipy", "astra-toolbox", "odl", "h5py", "matplo
 _MOST_MISMATCH = 1e-6
 _CHILD_SECONDS = 120
 _LITTLE_MEMORY, _LITTLE_DISK = 6 * 2**30, 2**30
+_ASTRA_NEEDS = ("libcudart.so.12", "libcufft.so.11")
+"""Of CUDA 12, whichever CUDA torch has."""
 _OPENMP = ("libgomp", "libiomp5", "libomp")
 
 # In a child process, because ASTRA's CUDA can end the interpreter where there is no usable GPU.
@@ -85,6 +87,38 @@ def _gpu() -> Check:
     return Check("GPU", OK, f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
 
 
+def gpu_libraries() -> Check:
+    """Small sums by each of the libraries that PyTorch takes on a GPU, against the host's."""
+    import torch
+
+    name = "GPU libraries"
+    if not torch.cuda.is_available():
+        return Check(name, OK, "not tried: no GPU")
+    rng = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(1, 1, 16, 16, generator=rng) for _ in range(2))
+    eye = torch.eye(16)
+    sums: dict[str, Callable[..., torch.Tensor]] = {
+        "cuBLAS": lambda x, y, e: x[0, 0] @ y[0, 0],
+        "cuDNN": lambda x, y, e: torch.nn.functional.conv2d(x, y[..., :3, :3]),
+        "cuFFT": lambda x, y, e: torch.fft.rfft2(x).abs(),
+        "cuSOLVER": lambda x, y, e: torch.linalg.cholesky(x[0, 0] @ x[0, 0].T + 16 * e),
+        "cuSPARSE": lambda x, y, e: torch.relu(x[0, 0]).to_sparse_csr() @ y[0, 0],
+    }
+    wrong = []
+    for library, work in sums.items():
+        host = work(x, y, eye)
+        try:
+            found = work(*(a.to("cuda") for a in (x, y, eye))).cpu()
+        except RuntimeError as error:
+            wrong.append(f"{library}: {' '.join(str(error).split())[:80]}")
+            continue
+        if not torch.allclose(found, host, rtol=1e-2, atol=1e-2):
+            wrong.append(f"{library}: wrong numbers")
+    if wrong:
+        return Check(name, FAIL, f"{'; '.join(wrong)}; install the torch that fits the driver, or use --device cpu")
+    return Check(name, OK, f"{', '.join(sums)} agree with the host")
+
+
 def astra_cuda() -> Check:
     """Project ones by ASTRA's CUDA in a child process and compare with the known sum."""
     import torch
@@ -102,6 +136,9 @@ def astra_cuda() -> Check:
         status = WARN if torch.cuda.is_available() else OK
         return Check("ASTRA's CUDA", status, "no GPU found by ASTRA; the matrix backend is used")
     why = "gave wrong numbers" if child.returncode == 0 else f"ended its process (exit code {child.returncode})"
+    absent = [library for library in _ASTRA_NEEDS if library in child.stderr]
+    if absent:
+        why += f", as {absent[0]} is absent: pip install nvidia-cuda-runtime-cu12 nvidia-cufft-cu12"
     return Check("ASTRA's CUDA", WARN, f"{why}; use the matrix backend")
 
 
@@ -191,6 +228,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     library_versions,
     _threads,
     _gpu,
+    gpu_libraries,
     astra_cuda,
     exact_adjoint,
     known_clashes,

@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from ctuq.app import cli, doctor
 from ctuq.app.doctor import FAIL, OK, WARN, Check
@@ -46,6 +47,21 @@ def test_astra_is_judged_by_what_its_child_does(monkeypatch, code, status, text)
     check = doctor.astra_cuda()
     assert check.status == status
     assert text in check.text
+
+
+def test_a_library_that_astra_misses_is_named_with_what_brings_it(monkeypatch):
+    code = "import sys; sys.exit('ImportError: libcufft.so.11: cannot open shared object file')"
+    monkeypatch.setattr(doctor, "_ASTRA_CUDA", code)
+    check = doctor.astra_cuda()
+    assert check.status == WARN and "libcufft.so.11 is absent: pip install nvidia-cuda-runtime-cu12" in check.text
+
+
+def test_each_library_of_a_gpu_is_compared_with_the_host(gpu, monkeypatch):
+    assert "cuFFT, cuSOLVER, cuSPARSE agree with the host" in doctor.gpu_libraries().text
+    rfft2 = torch.fft.rfft2
+    monkeypatch.setattr(torch.fft, "rfft2", lambda x: 2 * rfft2(x) if x.is_cuda else rfft2(x))
+    check = doctor.gpu_libraries()
+    assert check.status == FAIL and check.text.startswith("cuFFT: wrong numbers; ")
 
 
 def test_a_child_that_hangs_is_a_warning(monkeypatch):
