@@ -51,11 +51,7 @@ class UnseenDirections:
         if arc is None:
             return None
         start, width = arc
-        spread = (
-            math.atan2(geometry.columns * geometry.pixel / 2, geometry.source_to_detector)
-            if isinstance(geometry, FanBeam)
-            else 0
-        )
+        spread = _half_fan(geometry)
         start, width = start + spread, width - 2 * spread
         down, right = np.fft.fftfreq(2 * shape[0])[:, None], np.fft.fftfreq(2 * shape[1])[None]
         # Rows of an image run against y; a direction and its opposite are one.
