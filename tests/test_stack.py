@@ -231,3 +231,18 @@ def test_a_plan_tells_slices_memory_and_disk(scan):
     assert plan.seconds > 0 < plan.disk
     for words in ("5 slices", "teach the others", "GiB of memory a worker", "of disk"):
         assert words in str(plan)
+
+
+def test_other_views_judge_each_slice_and_change_nothing(scan):
+    even, odd = scan.select(np.arange(0, 15, 2)), scan.select(np.arange(1, 15, 2))
+    found = reconstruct_stack(even, rows=range(2, 4), judge=odd, options=OPTIONS)
+    plain = reconstruct_stack(even, rows=range(2, 4), options=OPTIONS)
+    np.testing.assert_array_equal(found.mean, plain.mean)
+    np.testing.assert_array_equal(found.std, plain.std)
+    A = ray_transform(VolumeGrid((N, N), 1.0), odd.geometry.plane, backend="matrix")
+    missed = odd.projections[2:4] - A(torch.from_numpy(found.mean)).numpy()
+    np.testing.assert_allclose(found.slices["judged_rmse"], np.sqrt(np.mean(missed**2, axis=(1, 2))), rtol=1e-4)
+    least = missed / np.sqrt(found.slices["noise_variance"])[:, None, None]
+    assert (found.slices["judged_rms_z"] < np.sqrt(np.mean(least**2, axis=(1, 2)))).all()
+    with pytest.raises(InputError, match="another detector"):
+        reconstruct_stack(even, judge=chosen_rows(odd, range(3)), options=OPTIONS)

@@ -59,14 +59,14 @@ def reconstruct_stack_into(command: Reconstruct, folder: Path, options: Reconstr
         write_tiffs(result, folder)
         report = write_report(result, folder)
         warn(tuple(text for text in result.warnings if text not in scan.warnings))
-        for sentence in told_of_stack(result):
+        for sentence in _told_of_stack(result):
             say(sentence)
     remove(checkpoint)
     say(f"Report: {report}")
     return 0
 
 
-def told_of_stack(result: VolumeResult) -> list[str]:
+def _told_of_stack(result: VolumeResult) -> list[str]:
     """How many slices came out, and how their error bars did on views that were not fitted."""
     failed, count = int(result.slices["failed"].sum()), result.grid.shape[0]
     seconds = result.timings["all"]

@@ -32,9 +32,11 @@ from ctuq.recon.dip import Data, DIPOptions, Generator, dip, generator
 from ctuq.recon.holdout import split
 from ctuq.recon.noise import noise_std
 from ctuq.scale import seed_of
+from ctuq.scores.gaussian import gaussian_scores
 from ctuq.stages import Stages
 from ctuq.tomo import ray_transform
 from ctuq.tomo.geometry import Geometry, VolumeGrid
+from ctuq.tomo.rays.rows import ray_rows
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.calibration import Scales, learn_scales
@@ -79,23 +81,27 @@ class Lesson:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What all slices of a stack share: options, the plane and its rays, the route of the error bars, and the lesson."""
+    """What all slices of a stack share: options, the plane and its rays, the route of the error bars, the lesson, and other
+    views that judge.
+    """
 
     options: ReconstructOptions
     plane: VolumeGrid
     geometry: Geometry
     route: Route | None = None
     lesson: Lesson | None = None
+    judging: Geometry | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """A slice's number and its rays; the weights of a fit that was made before."""
+    """A slice's number and its rays; the weights of a fit that was made before; its rays in other views, and their weights."""
 
     number: int
     projections: NDArray[np.float32]
     weights: NDArray[np.float32] | None
     fitted: Mapping[str, Any] | None = None
+    judge: tuple[NDArray[np.float32], NDArray[np.float32] | None] | None = None
 
 
 def learn_slice(setting: Setting, item: Slice, before: Product | None) -> Product:
@@ -189,6 +195,8 @@ def _made(work: _Work, before: Product | None) -> Product:
     bars = _Bars(work, data, model, setting.lesson)
     product["facts"] |= bars.facts
     mean = (model.image.double() + bars.correction).float().cpu()
+    if work.item.judge is not None:
+        product["facts"] |= bars.judged(mean)
     return product | {"mean": mean, "std": bars.std.float().cpu()}
 
 
@@ -303,12 +311,28 @@ class _Bars:
             scales, self.correction = used, held.correction(used)
         scales = Scales(1, 1, float("nan"), float("nan")) if scales is None else scales
         posterior = ImagePosterior(given, rng=work.rng)
+        self._work, self._posterior, self._scales, self._sigma2 = work, posterior, scales, float(point.sigma2[0])
         self.std = scales.image**0.5 * posterior.std()
         self.facts |= {
             "image_scale": scales.image,
             "noise_variance": scales.noise * float(point.sigma2[0]),
             "std_error": posterior.error,
         }
+
+    def judged(self, mean: Tensor) -> dict[str, float]:
+        """How the mean and its error bars predict views that were used for nothing."""
+        work = self._work
+        geometry, judge = work.setting.judging, work.item.judge
+        assert geometry is not None and judge is not None
+        A = _rays(_Rays(work.setting.plane, geometry), str(work.device), "matrix")
+        weights = torch.ones(judge[0].shape) if judge[1] is None else torch.from_numpy(judge[1])
+        kept = (weights.reshape(-1) > 0).nonzero()[:, 0]
+        rows = ray_rows(A, kept, torch.ones(len(kept), dtype=torch.float64), free=False)
+        image = self._scales.image * self._posterior.variance_of(rows).cpu()  # pyright: ignore[reportArgumentType]
+        variance = image + self._scales.noise * self._sigma2 / weights.reshape(-1)[kept].double()
+        expected = rows(mean.double().reshape(1, -1).to(work.device))[0].cpu()
+        scores = gaussian_scores(torch.from_numpy(judge[0]).reshape(-1)[kept].double() - expected, variance)
+        return {f"judged_{name}": scores[name] for name in ("rms_z", "cover_68", "cover_95", "rmse")}
 
 
 def _learned_point(work: _Work, model: ImageModel) -> Point:

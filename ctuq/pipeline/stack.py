@@ -39,6 +39,7 @@ def reconstruct_stack(
     method: str = "dip",
     *,
     rows: range | None = None,
+    judge: VolumeScan | None = None,
     options: ReconstructOptions | None = None,
     executor: Executor | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -56,6 +57,8 @@ def reconstruct_stack(
         Of `ctuq.pipeline.ReconstructOptions`; ignored if ``options`` are given.
     rows : range, optional
         Slices to make, counted from the lowest; by default all.
+    judge : VolumeScan, optional
+        Other views of all rows, used for nothing but scores of each slice: "judged_rms_z" and others in its ``slices``.
     options : ReconstructOptions, optional
         Of every slice; ``samples``, ``directions`` and ``threads`` are of single images.
     executor : concurrent.futures.Executor, optional
@@ -82,8 +85,10 @@ def reconstruct_stack(
         If no slice can be made, or as `ctuq.reconstruct`.
     """
     options = options or options_from(method, settings)
-    stack = Stack.of(scan, rows, options)
-    kept = Checkpoint(checkpoint, digest_of(stack.scan) if checkpoint else "", flat_settings(replace(options, threads=None)))
+    stack = Stack.of(scan, rows, options, judge)
+    views = [part for part in (stack.scan, stack.judge) if part is not None]
+    digest = "+".join(map(digest_of, views)) if checkpoint else ""
+    kept = Checkpoint(checkpoint, digest, flat_settings(replace(options, threads=None)))
     kept.begin()
     products = Products(kept.stages)
     began = time.perf_counter()

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ctuq.errors import InputError
 from ctuq.linops.memory import require_memory
 from ctuq.pipeline.options import ReconstructOptions
 from ctuq.pipeline.plan import route_of
@@ -16,7 +16,7 @@ from ctuq.pipeline.views import split_views
 from ctuq.recon.unet import UNet
 from ctuq.tomo.field import choose_grid, doubts_of_field
 from ctuq.tomo.geometry import VolumeGrid
-from ctuq.tomo.scan import Scan
+from ctuq.tomo.scan import Scan, binned_rays
 from ctuq.tomo.slices import chosen_rows, row_beam, row_of_stack
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.route import Route
@@ -38,10 +38,14 @@ class Stack:
     plane: VolumeGrid
     factor: int
     told: tuple[str, ...]
+    judge: VolumeScan | None = None
 
     @classmethod
-    def of(cls, scan: VolumeScan, rows: range | None, options: ReconstructOptions) -> "Stack":
-        scan = scan if rows is None else chosen_rows(scan, rows)
+    def of(cls, scan: VolumeScan, rows: range | None, options: ReconstructOptions, judge: VolumeScan | None = None) -> "Stack":
+        if judge is not None and judge.geometry.shape[::2] != scan.geometry.shape[::2]:
+            raise InputError("The views that judge are of another detector than the scan's; give views of the same scan.")
+        if rows is not None:
+            scan, judge = chosen_rows(scan, rows), None if judge is None else chosen_rows(judge, rows)
         row_beam(scan.geometry)
         some = _spread(_occupied(scan), _TEACHERS)
         parts = [row_of_stack(scan, int(row)) for row in some]
@@ -50,7 +54,7 @@ class Stack:
         if scan.grid is not None and options.field is None:
             plane = choose_grid(replace(parts[0], grid=_plane_of(scan.grid)), options.size)
         told = [doubt for part in parts for doubt in doubts_of_field(part, plane)]
-        return cls(scan, options, plane, parts[0].geometry.binning(plane), tuple(dict.fromkeys(told)))
+        return cls(scan, options, plane, parts[0].geometry.binning(plane), tuple(dict.fromkeys(told)), judge)
 
     def __len__(self) -> int:
         return self.scan.geometry.rows
@@ -61,17 +65,13 @@ class Stack:
 
     def slice(self, number: int, fitted: Product | None = None) -> Slice:
         """What a worker needs of a slice; a row without rays goes as it is, and fails there."""
-        geometry, scan = row_beam(self.scan.geometry), self.scan
-        part = Scan(scan.projections[number], geometry).binned(self.factor)
-        weights = None if scan.weights is None else scan.weights[number]
-        if weights is not None and weights.any():
-            part = self.row(number)
-        elif weights is not None:
-            return Slice(number, part.projections, np.zeros_like(part.projections))
-        return Slice(number, part.projections, part.weights, None if fitted is None else _of_fit(fitted))
+        judge = None if self.judge is None else _rays_of(self.judge, number, self.factor)
+        kept = None if fitted is None else {name: fitted[name] for name in ("weights", "noise_units")}
+        return Slice(number, *_rays_of(self.scan, number, self.factor), kept, judge)
 
     def setting(self) -> Setting:
-        return Setting(self.options, self.plane, row_beam(self.scan.geometry).binned(self.factor))
+        judging = None if self.judge is None else row_beam(self.judge.geometry).binned(self.factor)
+        return Setting(self.options, self.plane, row_beam(self.scan.geometry).binned(self.factor), judging=judging)
 
     @cached_property
     def teachers(self) -> list[int]:
@@ -116,5 +116,10 @@ def _plane_of(grid: VolumeGrid) -> VolumeGrid:
     return VolumeGrid(grid.shape[1:], grid.voxel, grid.centre[:2])
 
 
-def _of_fit(product: Product) -> dict[str, Any]:
-    return {name: product[name] for name in ("weights", "noise_units")}
+def _rays_of(scan: VolumeScan, row: int, factor: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Projections and weights of a row, columns averaged."""
+    weights = None if scan.weights is None else scan.weights[row]
+    projections = scan.projections[row]
+    if factor > 1:
+        projections, weights = binned_rays(projections, weights, factor)
+    return np.ascontiguousarray(projections, np.float32), None if weights is None else np.asarray(weights, np.float32)
