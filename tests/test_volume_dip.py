@@ -103,7 +103,7 @@ def test_the_command_goes_on_and_then_has_nothing_to_do(scan, whole, tmp_path, m
     write_volume_scan(scan, tmp_path / "scan.h5")
     monkeypatch.setattr("ctuq.app.volumes.DIPOptions", lambda **_: OPTIONS.dip)
     command = ["reconstruct", str(tmp_path / "scan.h5"), "--volume", "--size", "10", "-o", str(tmp_path / "run")]
-    monkeypatch.setattr("ctuq.app.volumes._write_tiffs", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("ctuq.app.volumes.write_tiffs", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(command) == 3
     assert "--resume" in capsys.readouterr().err
     assert main(command) == 2

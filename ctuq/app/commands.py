@@ -12,8 +12,9 @@ from ctuq import files, pipeline
 from ctuq.app.arguments import Command
 from ctuq.app.conversion import convert
 from ctuq.app.doctor import examine, usable
+from ctuq.app.export import export
 from ctuq.app.folder import CHECKPOINT, RESULTS, held_folder
-from ctuq.app.options import Convert, Demo, Doctor, Info, Reconstruct, Report, Simulate
+from ctuq.app.options import Convert, Demo, Doctor, Export, Info, Reconstruct, Report, Simulate
 from ctuq.app.png import png_bytes
 from ctuq.app.progress import ProgressBar, told_about
 from ctuq.app.report.geometry import draw_geometry
@@ -198,8 +199,7 @@ def _report(command: Report) -> int:
     if not path.is_file():
         raise InputError(f"There is no {RESULTS} in {command.folder}; name the folder that ctuq reconstruct wrote.")
     if kind_of(path) == VOLUME:
-        volume = VolumeResult.load(path)
-        with held_folder(command.folder):
+        with VolumeResult.open(path) as volume, held_folder(command.folder):
             say(f"Report: {write_volume(volume, command.folder)}")
         return 0
     result = Result.load(path)
@@ -292,5 +292,6 @@ _DOES: dict[type[Command], Callable[[Any], int]] = {
     Convert: convert,
     Reconstruct: _reconstruct,
     Report: _report,
+    Export: export,
     Doctor: _doctor,
 }

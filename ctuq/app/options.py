@@ -163,5 +163,15 @@ class Report(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Export(Command):
+    """Write a volume's mean and standard deviation for other programs: OME-Zarr (OUT.zarr) or TIFF stacks (a folder)."""
+
+    folder: Positional[Path]
+    """Folder with results.h5 of a volume or a stack."""
+    output: Positional[Annotated[Path, arg(metavar="OUT")]]
+    """Folder to write: OME-Zarr if its name ends in .zarr, else mean.tif and std.tif."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Doctor(Command):
     """Check this installation: versions, GPU, ASTRA's CUDA, the exact adjoint, known clashes, memory and disk."""

@@ -7,6 +7,7 @@ from ctuq import files
 from ctuq.app.folder import CHECKPOINT, RESULTS
 from ctuq.app.options import Reconstruct
 from ctuq.app.progress import ProgressBar, told_about
+from ctuq.app.report.volume import sentences
 from ctuq.app.runs import is_left, told_how_to_go_on
 from ctuq.app.selection import chosen_views
 from ctuq.app.terminal import say, warn
@@ -59,22 +60,11 @@ def reconstruct_stack_into(command: Reconstruct, folder: Path, options: Reconstr
         write_tiffs(result, folder)
         report = write_report(result, folder)
         warn(tuple(text for text in result.warnings if text not in scan.warnings))
-        for sentence in _told_of_stack(result):
+        for sentence in sentences(result):
             say(sentence)
     remove(checkpoint)
     say(f"Report: {report}")
     return 0
-
-
-def _told_of_stack(result: VolumeResult) -> list[str]:
-    """How many slices came out, and how their error bars did on views that were not fitted."""
-    failed, count = int(result.slices["failed"].sum()), result.grid.shape[0]
-    seconds = result.timings["all"]
-    told = [f"Stack: {count - failed} of {count} slices by {result.method.upper()} in {seconds:.0f} s."]
-    if "held_out_rms_z" in result.scores:
-        z = (result.scores[f"held_out_rms_z{end}"] for end in ("", "_min", "_max"))
-        told.append("Held-out views of the slices that were taught: rms z {:.2f} ({:.2f} to {:.2f}).".format(*z))
-    return told
 
 
 def _is_made(folder: Path, scan: VolumeScan, rows: range | None, options: ReconstructOptions) -> bool:

@@ -44,7 +44,7 @@ def test_a_ball_comes_out_with_its_attenuation_in_every_file(ball, tmp_path, met
         assert file["entry/data/data"].chunks is not None
         assert file["entry/data/y"][0] > file["entry/data/y"][-1]
     page = (folder / "report.html").read_text()
-    assert "Error bars of volumes are not there yet" in page
+    assert "It has no error bars" in page
     assert (folder / "figures" / "slices.png").read_bytes()[:4] == b"\x89PNG"
     (folder / "report.html").unlink()
     assert main(["report", str(folder)]) == 0
@@ -216,7 +216,7 @@ def test_a_stack_by_the_command_leaves_every_file(parallel, tmp_path, capsys):
     assert main(command) == 0
     told = capsys.readouterr().out
     assert "Plan: 3 slices" in told
-    assert "Stack: 3 of 3 slices by TV" in told
+    assert "Each of its 3 slices was made by itself" in told
     result = VolumeResult.load(folder / "results.h5")
     assert result.mean.shape == (3, 12, 12)
     assert result.pitches[0] == pytest.approx(2 * result.grid.voxel, rel=0.2)

@@ -79,19 +79,24 @@ def render_report(result: Result, images: Mapping[str, bytes]) -> str:
         tables=tables,
         pictures={picture.name: _shown(picture, images[picture.name]) for picture in PICTURES if picture.name in images},
         viewer=viewer_data(result),
-        data=lambda value: Markup(json.dumps(value).replace("<", "\\u003c")),
+        data=_as_json,
         css=Markup(css),
         script=Markup(script),
         policy=_policy(css, script),
     )
 
 
-def filled(template: str, *, pictures: Sequence[tuple[bytes, str]], **values: object) -> str:
-    """A page without a script from a template: ``pictures`` are bytes of PNG files with what they show."""
-    css = _template("report.css")
+def filled(template: str, *, pictures: Sequence[tuple[bytes, str]], script: str = "", **values: object) -> str:
+    """A page from a template: ``pictures`` are bytes of PNG files with what they show, ``script`` the name of its script."""
+    css, code = _template("report.css"), _template(script) if script else ""
     shown = [{"text": text, "url": _url(image)} for image, text in pictures]
     page = _environment().from_string(_template(template))
-    return page.render(pictures=shown, css=Markup(css), policy=_policy(css, ""), **values)
+    fixed = {"css": Markup(css), "script": Markup(code), "policy": _policy(css, code), "data": _as_json}
+    return page.render(pictures=shown, **fixed, **values)
+
+
+def _as_json(value: object) -> Markup:
+    return Markup(json.dumps(value).replace("<", "\\u003c"))
 
 
 def _environment() -> Environment:

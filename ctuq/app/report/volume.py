@@ -1,21 +1,26 @@
 """The report of a volume: three slices through its middle, what it was made from, and what to know of it."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from ctuq.app.png import png_bytes
 from ctuq.app.report.figures import UNIT
 from ctuq.app.report.page import filled
 from ctuq.app.report.space import geometry_lines
+from ctuq.app.report.volume_viewer import volume_data
 from ctuq.errors import InputError
 from ctuq.records import write_whole
 from ctuq.uncertainty.volume_result import VolumeResult
 
 _NAMES = {"fdk": "FDK", "sirt": "SIRT", "cgls": "CGLS", "tv": "TV", "dip": "deep image prior"}
+_ROWS = {"mean": "mean", "std": "standard deviation"}
 _CAPTION = (
     "Slices through the volume's middle: across the rotation axis (z), seen along y, and seen along x. Positions in mm, the "
     "rotation axis at x = y = 0; lines show where the other two slices lie."
@@ -23,36 +28,41 @@ _CAPTION = (
 
 
 def _draw_slices(result: VolumeResult) -> Figure:
-    """Three slices at right angles through the middle, in one grey window: the central 99 % of the volume."""
-    volume, grid = result.mean, result.grid
+    """Three slices at right angles through the middle: the mean, and below it the standard deviation where there is one."""
+    rows = list(result.images.keys() & {"mean", "std"})
+    rows.sort()
+    figure = Figure(figsize=(12.5, 4.4 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), 3, squeeze=False)
+    for name, axes in zip(rows, panels, strict=True):
+        _draw_row(figure, list(axes), result, name)
+    return figure
+
+
+def _draw_row(figure: Figure, panels: list[Axes], result: VolumeResult, name: str) -> None:
+    """In one window: the central 99 % of what the three slices show, of a standard deviation from 0."""
+    volume, grid, (rise, pitch, _) = result.images[name], result.grid, result.pitches
     depth, height, width = (n // 2 for n in grid.shape)
     x, y, z = (
-        (centre - n * grid.voxel / 2, centre + n * grid.voxel / 2)
-        for centre, n in zip(grid.centre, grid.shape[::-1], strict=True)
+        (centre - n * step / 2, centre + n * step / 2)
+        for centre, n, step in zip(grid.centre, grid.shape[::-1], (pitch, pitch, rise), strict=True)
     )
-    shown = np.concatenate([part[np.isfinite(part)] for part in (volume[depth], volume[:, height], volume[:, :, width])])
-    low, high = np.percentile(shown, [0.5, 99.5]) if shown.size else (0.0, 1.0)
-    window = Normalize(low, high if high > low else low + 1)
-    at = {
-        "x": x[0] + (width + 0.5) * grid.voxel,
-        "y": y[1] - (height + 0.5) * grid.voxel,
-        "z": z[0] + (depth + 0.5) * grid.voxel,
-    }
+    at = {"x": x[0] + (width + 0.5) * pitch, "y": y[1] - (height + 0.5) * pitch, "z": z[0] + (depth + 0.5) * rise}
     # Rows of a picture from above: y falls with its index, z rises with it.
-    slices = (
-        (volume[depth], (*x, *y), "x", "y", "upper", "z"),
-        (volume[:, height], (*x, *z), "x", "z", "lower", "y"),
-        (volume[:, :, width], (*y[::-1], *z), "y", "z", "lower", "x"),
+    slices: tuple[tuple[NDArray, tuple[float, float, float, float], str, str, Literal["upper", "lower"], str], ...] = (
+        (np.asarray(volume[depth]), (*x, *y), "x", "y", "upper", "z"),
+        (np.asarray(volume[:, height]), (*x, *z), "x", "z", "lower", "y"),
+        (np.asarray(volume[:, :, width]), (y[1], y[0], *z), "y", "z", "lower", "x"),
     )
-    figure = Figure(figsize=(12.5, 4.4), layout="constrained")
-    panels = figure.subplots(1, 3)
+    shown = np.concatenate([values[np.isfinite(values)] for values, *_ in slices])
+    low, high = np.percentile(shown, [0.5, 99.5]) if shown.size else (0.0, 1.0)
+    low, colours = (0.0, "inferno") if name == "std" else (low, "gray")
+    window = Normalize(low, high if high > low else low + 1)
     for axes, (values, extent, across, up, origin, fixed) in zip(panels, slices, strict=True):
-        axes.imshow(values, cmap="gray", norm=window, extent=extent, origin=origin, interpolation="nearest")
+        axes.imshow(values, cmap=colours, norm=window, extent=extent, origin=origin, interpolation="nearest")
         axes.axvline(at[across], color="#c2410c", lw=0.6, alpha=0.7)
         axes.axhline(at[up], color="#c2410c", lw=0.6, alpha=0.7)
-        axes.set(xlabel=f"{across} (mm)", ylabel=f"{up} (mm)", title=f"{fixed} = {at[fixed]:.3g} mm")
-    figure.colorbar(ScalarMappable(window, "gray"), ax=list(panels), label=UNIT, extend="both", shrink=0.85)
-    return figure
+        axes.set(xlabel=f"{across} (mm)", ylabel=f"{up} (mm)", title=f"{_ROWS[name]}, {fixed} = {at[fixed]:.3g} mm")
+    figure.colorbar(ScalarMappable(window, colours), ax=panels, label=UNIT, extend="both", shrink=0.85)
 
 
 def slice_pictures(result: VolumeResult, folder: Path) -> bytes:
@@ -83,6 +93,8 @@ def write_volume_report(result: VolumeResult, path: Path, picture: bytes) -> Pat
     page = filled(
         "volume.html.jinja",
         pictures=[(picture, _CAPTION)],
+        script="volume.js",
+        viewer=volume_data(result),
         result=result,
         name=Path(result.provenance.source).name or result.provenance.source,
         sentences=sentences(result),
@@ -96,10 +108,13 @@ def sentences(result: VolumeResult) -> list[str]:
     """What came out, in words."""
     depth, height, width = result.grid.shape
     method = _NAMES.get(result.method, result.method)
+    rise, pitch, _ = result.pitches
+    size = f"{pitch:.4g} mm" if rise == pitch else f"{pitch:.4g} mm, {rise:.4g} mm from slice to slice,"
+    missing = "" if result.std is not None else " It has no error bars."
     told = [
-        f"A volume of {width} x {height} x {depth} voxels of {result.grid.voxel:.4g} mm by {method} from "
-        f"{result.geometry.n_angles} views. Error bars of volumes are not there yet."
+        f"A volume of {width} x {height} x {depth} voxels of {size} by {method} from {result.geometry.n_angles} views.{missing}"
     ]
+    told += _of_stack(result)
     if result.held_out_misfit is not None:
         held = 0 if result.held_views is None else len(result.held_views)
         seen = f"{held} views" if held else "Single rays"
@@ -107,8 +122,23 @@ def sentences(result: VolumeResult) -> list[str]:
             f"{seen} were held out of the fit and stopped it: it misses their rays by {result.held_out_misfit**0.5:.3g} (rms, "
             f"no unit), those of the fitted views by {float(result.history['loss'].min()) ** 0.5:.3g}."
         )
-    if result.scores:
+    if "psnr" in result.scores:
         told.append(f"Against the known truth: {result.scores['psnr']:.1f} dB, rms error {result.scores['rmse']:.3g} 1/mm.")
+    return told
+
+
+def _of_stack(result: VolumeResult) -> list[str]:
+    """How many slices came out, and how their error bars did on views that were not fitted."""
+    if "failed" not in result.slices:
+        return []
+    failed, count = int(result.slices["failed"].sum()), result.grid.shape[0]
+    told = [f"Each of its {count} slices was made by itself" + (f", and {failed} could not be." if failed else ".")]
+    if "held_out_rms_z" in result.scores:
+        z = [result.scores[f"held_out_rms_z{end}"] for end in ("", "_min", "_max")]
+        told.append(
+            "A few slices taught the error bars of the others, whose held-out views they predict with an rms z of "
+            f"{z[0]:.2f} ({z[1]:.2f} to {z[2]:.2f} in single slices); 1 is right."
+        )
     return told
 
 
@@ -119,6 +149,17 @@ def _tables(result: VolumeResult) -> list[tuple[str, list[tuple[str, str]]]]:
         ("Scan", [("file", told.source), ("SHA-256", told.sha256 or "none"), *told.facts.items()]),
         ("History", [(str(n + 1), step) for n, step in enumerate(told.steps)]),
         ("Settings", [(key, str(value)) for key, value in result.settings.items()]),
+        *([("Slices", _slice_lines(result))] if result.slices else []),
         ("Seconds", [(key, f"{value:.1f}") for key, value in result.timings.items()]),
         ("Versions", list(result.versions.items())),
     ]
+
+
+def _slice_lines(result: VolumeResult) -> list[tuple[str, str]]:
+    """Range and mean of what the slices' own jobs told."""
+    lines = []
+    for name, column in result.slices.items():
+        known = column[np.isfinite(column)]
+        if known.size:
+            lines.append((name, f"{known.mean():.4g} ({known.min():.4g} to {known.max():.4g})"))
+    return lines
