@@ -204,9 +204,11 @@ def _loaded(path: Path, geometry: PathLike | None, row: int | None, base: Sideca
     asked = told(base).row if row is None else row
     raw = read_raw(path, asked, told(base).pictures, follow_links=follow_links)
     if raw.rows > 1 and asked is None:
+        kind = told(base).fields.get("kind", raw.fields.get("kind"))
+        apart = ", or each as a slice by --stack" if kind == "parallel" else ""
         raw = raw.warned(
             f"Of {raw.rows} detector rows only the middle one, {raw.row}, is read; give 'row' in a geometry file, or take all "
-            "of them by --volume."
+            f"of them by --volume{apart}."
         )
     if raw.stated:
         base = replace(base, values=None, scale=1.0, flat=None, dark=None)

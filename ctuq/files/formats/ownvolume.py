@@ -116,8 +116,9 @@ def read_own_row(path: Path, row: int | None) -> Raw:
     slope = geometry.row_pitch / beam.source_to_detector if isinstance(beam, FanBeam) else 0.0
     chosen, warnings = fan_row(geometry.rows, row, plane, slope, str(path))
     if row is None:
+        apart = "" if isinstance(beam, FanBeam) else ", --stack each as a slice"
         warnings = (
-            f"Of {geometry.rows} detector rows only the middle one, {chosen}, is read; --volume takes all of them.",
+            f"Of {geometry.rows} detector rows only the middle one, {chosen}, is read; --volume takes all of them{apart}.",
             *warnings,
         )
     weights = None if scan.weights is None else scan.weights[chosen]
