@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctuq.errors import CtuqError, InputError
-from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.linops.memory import available_memory, require_memory
+from ctuq.pipeline.bars import doubts_of_bars, linear_model
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
@@ -35,7 +35,7 @@ from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.estimate import ErrorBars, estimate, named
 from ctuq.uncertainty.kept import waves_of
-from ctuq.uncertainty.model import ImageModel, image_model
+from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.route import Route
@@ -44,7 +44,6 @@ from ctuq.uncertainty.unseen import UnseenDirections, WidenedPosterior
 _DENSE_PIXELS = 4096
 """Up to so many pixels a truth is scored against the whole covariance, above against samples."""
 _KEPT = 2**26
-_WORTH_TELLING = 0.1
 _FIT = 4096
 """Bytes a pixel that the fit's activations and their gradients take."""
 
@@ -213,23 +212,9 @@ def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Vie
     base = replace(base, mean=image.cpu().numpy(), history=history, warnings=base.warnings + views.notes)
     if checkpoint.way is None:
         return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
-    way, products = checkpoint.way
+    way = checkpoint.way[0]
     with run.clock("jacobian"):
-        network, inputs = generate.module(state.best)
-        _, jacobian = jacobian_of(network, inputs, choice=products)
-        model = image_model(
-            data.A,  # pyright: ignore[reportArgumentType]
-            data.y,
-            data.weights,
-            image=image,
-            jacobian=jacobian,
-            scale=float(generate.scale[0]),
-            prior=run.options.prior,
-            rank=way.rank,
-            rng=run.rng,
-            progress=lambda done, total: run.tell("Jacobian", done, total),
-            stages=stages,
-        )
+        model = linear_model(run, data, generate, state.best, prior=run.options.prior, way=checkpoint.way)
     with run.clock("evidence"):
         run.tell("Evidence", 0, 1)
         found = estimate(model, data.y, views.held, variation=run.options.variation, rng=run.rng, way=way, stages=stages)
@@ -297,14 +282,6 @@ def _assembled(run: Run[ReconstructOptions], base: Result, model: ImageModel, fo
         scores["truth"] = truth_scores(mean, std, base.truth) | patch_scores(base.truth - mean, covariance, deviations)
         scores["truth_raw"] = truth_scores(mean, raw, base.truth)
     evidence = found.evidence
-    notes += () if evidence.converged else ("The evidence did not converge: its hyperparameters are the best that were met.",)
-    if evidence.noiseless:
-        notes += ("To the linear model the rays have no noise: the error bars are those of its misfit alone.",)
-    if posterior.error > _WORTH_TELLING:
-        share, count = 100 * posterior.error, model.factor.rank
-        text = f"A pixel's standard deviation may differ by {share:.0f} % (rms) from that of the network's exact Jacobian: of "
-        few = f"this, {count} directions were computed, and the rest counts as independent pixels; held-out views scale both."
-        notes += (text + few,)
     return replace(
         base,
         mean=mean,
@@ -320,7 +297,7 @@ def _assembled(run: Run[ReconstructOptions], base: Result, model: ImageModel, fo
         log_evidence_error=evidence.error,
         calibration=found.calibration,
         scores=scores,
-        warnings=base.warnings + notes,
+        warnings=base.warnings + notes + doubts_of_bars(model, evidence, posterior.error),
     )
 
 

@@ -73,11 +73,11 @@ class Plan:
 def route_of(
     weights: Tensor, fitted: NDArray[np.int64], pixels: int, network: nn.Module, *, prior: str, memory: int | None
 ) -> Route:
-    """The route of a scan's image.
+    """The route of a scan's image or volume.
 
     Parameters
     ----------
-    weights : Tensor, shape (angle, column)
+    weights : Tensor, shape (angle, column) or (row, angle, column)
         Of the rays.
     fitted : array of int
         Views that are fitted.
@@ -89,12 +89,12 @@ def route_of(
         Bytes that may be used; None chooses by size alone.
     """
     used = weights > 0
-    seen = int(used[torch.as_tensor(fitted, device=used.device)].sum())
+    seen = int(used[..., torch.as_tensor(fitted, device=used.device), :].sum())
     names = set(weight_names(network))
     blocks = [value for name, value in network.named_parameters() if name in names]
     count = {"isotropic": 1, "g": 1, "layerwise": len(blocks), "filter": 6 * len(blocks)}[prior]
     size = sum(value.numel() for value in blocks)
-    return route(pixels, int(used.sum()), seen, size, components=count, memory=memory)
+    return route(pixels, int(used.sum()), seen, size, components=count, memory=memory, dims=weights.ndim)
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,17 @@ def measure(fit: Data, generate: Generator, start: dict[str, Tensor]) -> Speeds:
     products = cost.measure(*generate.module(start))
     batch = torch.ones(_ROWS, *fit.A.domain.shape, device=fit.y.device)
     rays = _timed(lambda: fit.A(batch)) / _ROWS
-    matrix = torch.eye(_MATRIX, dtype=torch.float64, device=fit.y.device).mul_(2)
+    return Speeds(_STEP * iteration, products, _WIDE * rays, flop_seconds(fit.y.device))
+
+
+def flop_seconds(device: torch.device) -> float:
+    """Seconds of one multiplication and addition of a factorisation in float64."""
+    matrix = torch.eye(_MATRIX, dtype=torch.float64, device=device).mul_(2)
     # Matrices of several thousand run at twice the speed of this one (walnut at 64 to 128 pixels, figures/jobs.csv).
-    flop = 0.5 * _timed(lambda: torch.linalg.cholesky(matrix)) / (_MATRIX**3 / 3)
-    return Speeds(_STEP * iteration, products, _WIDE * rays, flop)
+    return 0.5 * _timed(lambda: torch.linalg.cholesky(matrix)) / (_MATRIX**3 / 3)
 
 
-def priced(route: Route, speeds: Speeds, iterations: float, *, fit_bytes: int) -> Plan:
+def priced(route: Route, speeds: Speeds, iterations: float, *, fit_bytes: int, matrix: float | None = None) -> Plan:
     """The plan of a route at these speeds.
 
     Parameters
@@ -142,6 +146,8 @@ def priced(route: Route, speeds: Speeds, iterations: float, *, fit_bytes: int) -
         Of the fit, at full size.
     fit_bytes : int
         What the fit's activations take.
+    matrix : float, optional
+        What the rays' matrix takes; by default as that of an image.
     """
     d, m = route.pixels, route.rays
     r = route.rank
@@ -155,7 +161,8 @@ def priced(route: Route, speeds: Speeds, iterations: float, *, fit_bytes: int) -
         "evidence": _evidence(route, speeds, r) + _conditioned(r, route, speeds) + _held(route, speeds, r),
         "samples": _std(route, speeds, r),
     }
-    return Plan(route, speeds.products.choice, seconds, max(route.bytes, fit_bytes) + _BASE + 40 * m * int(d**0.5))
+    matrix = 40 * m * int(d**0.5) if matrix is None else matrix
+    return Plan(route, speeds.products.choice, seconds, max(route.bytes, fit_bytes) + _BASE + int(matrix))
 
 
 def _evidence(route: Route, speeds: Speeds, r: int) -> float:
@@ -189,7 +196,9 @@ def _held(route: Route, speeds: Speeds, r: int) -> float:
 def _std(route: Route, speeds: Speeds, r: int) -> float:
     m, d = route.rays, route.pixels
     pixels = (2.0 * d * r * r + 2.0 * m * r * r) * speeds.flop + 2 * r * speeds.rays
-    draws = 64 + 256 + (0 if route.exact_std else DRAWS)
+    # Samples, and directions of an image; a volume's draws end early.
+    few = route.dims == 3
+    draws = (32 if few else 64 + 256) + (0 if route.exact_std else DRAWS // 4 if few else DRAWS)
     one = _solve(route, speeds) + 4 * speeds.rays + 8.0 * m * r * speeds.flop
     exact = (1.0 * m * m * d + 2.0 * m * r * d) * speeds.flop if route.exact_std else 0.0
     return pixels + draws * one + exact

@@ -1,4 +1,4 @@
-"""Volumes: from a scan of an area detector to its image in three axes, without error bars."""
+"""Volumes: from a scan of an area detector to its image in three axes."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ctuq.errors import CtuqError, GeometryError
 from ctuq.linops.memory import require_memory
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.devices import device_of
 from ctuq.pipeline.options import Progress, flat_settings, library_versions
+from ctuq.pipeline.plan import Plan
 from ctuq.pipeline.run import Run
+from ctuq.pipeline.volume_bars import plan_of_bars, with_bars
 from ctuq.pipeline.volume_dip import FitCost, fit_cost, fit_volume
 from ctuq.pipeline.volume_doubts import doubts_of_volume, left_outside, middle_row
 from ctuq.pipeline.volume_options import ITERATIONS, VolumeOptions
@@ -30,12 +33,13 @@ from ctuq.tomo.rays.volume import VolumeTransform, chosen_backend, volume_transf
 from ctuq.tomo.resample import resample
 from ctuq.tomo.space import FreeBeam
 from ctuq.tomo.volume_scan import VolumeScan
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.volume_result import VolumeResult, require_box
 
 # Volumes and projections that are held at once, the result's file among them (it is made in memory).
 _HELD = {"fdk": (4.0, 8.0), "sirt": (7.0, 6.0), "cgls": (8.0, 6.0), "tv": (18.0, 8.0), "dip": (10.0, 10.0)}
 _ADVICE = "choose a smaller --size or fewer views"
 _BASE = 500 * 2**20
+_OF_DIP = {"seed", "calibrate", "calibration_views", "uncertainty", "samples", "roi"}
 _FDK_SECONDS = 3e-8
 """A voxel and view, measured on one thread at 64^3."""
 
@@ -57,6 +61,8 @@ class VolumePlan:
         That are counted with.
     sparing : bool
         Whether the network's activations are made twice, as they do not fit into memory.
+    bars : Plan, optional
+        Of the error bars, whose seconds and bytes are not among these.
     """
 
     grid: VolumeGrid
@@ -65,8 +71,30 @@ class VolumePlan:
     seconds: float
     iterations: int = 1
     sparing: bool = False
+    bars: Plan | None = None
 
     def __str__(self) -> str:
+        if self.bars is not None:
+            return f"{self._fit} Then error bars: {self.bars}"
+        return self._fit
+
+    @property
+    def total(self) -> float:
+        """Seconds of all."""
+        return self.seconds + (0.0 if self.bars is None else self.bars.total)
+
+    @property
+    def peak(self) -> float:
+        """Bytes of all."""
+        return max(self.bytes, 0 if self.bars is None else self.bars.bytes)
+
+    def record(self) -> dict[str, str | float | int]:
+        """Flat, for a results file."""
+        bars = {} if self.bars is None else self.bars.record()
+        return bars | {"bytes": self.peak, "seconds": self.total, "seconds dip": self.seconds}
+
+    @property
+    def _fit(self) -> str:
         took = f"{self.seconds / 60:.1f} min" if self.seconds >= 90 else f"{max(self.seconds, 1):.0f} s"
         steps = f" for {self.iterations} iterations" if self.iterations > 1 else ""
         spared = " Activations are made twice, as there is no room to keep them." if self.sparing else ""
@@ -106,6 +134,8 @@ def plan_volume(scan: VolumeScan, options: VolumeOptions) -> VolumePlan:
     if options.method == "fdk":
         require_circle(scan.geometry)
     require_shadow(grid, scan.geometry)
+    if options.roi is not None:
+        require_box(options.roi, grid.shape)
     rays = rays_of(grid, scan.geometry)
     backend = chosen_backend(grid, scan.geometry, rays, device)
     volumes, projections = _HELD[options.method]
@@ -121,7 +151,11 @@ def plan_volume(scan: VolumeScan, options: VolumeOptions) -> VolumePlan:
     once = _pair_seconds(scan, grid, backend, device)
     if options.method == "dip":
         seconds = options.dip.expected * (fitted.seconds + once)
-        return VolumePlan(grid, backend, _BASE + needed, seconds, options.dip.expected, fitted.sparing)
+        bars = None
+        if options.uncertainty:
+            held = _held(scan, options)
+            bars = plan_of_bars(scan, grid, held, options, pair=once, device=device)
+        return VolumePlan(grid, backend, _BASE + needed, seconds, options.dip.expected, fitted.sparing, bars)
     iterations = options.iterations or ITERATIONS[options.method]
     return VolumePlan(grid, backend, _BASE + needed, once * iterations, iterations)
 
@@ -179,6 +213,8 @@ def reconstruct_volume(
         plan = plan_volume(scan, options) if plan is None else plan
     require_memory(plan.bytes - _BASE, "This volume", _ADVICE)
     run.checkpoint = Checkpoint.of(checkpoint, scan, options)
+    if plan.bars is not None and run.checkpoint.way is None:
+        run.checkpoint.way = plan.bars.route, plan.bars.products
     run.checkpoint.begin()
     try:
         return _reconstructed(run, scan, plan)
@@ -222,14 +258,21 @@ def _classical(run: Run[VolumeOptions], data: Data, base: VolumeResult) -> Volum
 
 
 def _with_dip(run: Run[VolumeOptions], scan: VolumeScan, data: Data, plan: VolumePlan, base: VolumeResult) -> VolumeResult:
-    held, useful = views_to_hold(scan, run.options.calibration_views)
-    held = held if run.options.calibrate else held[:0]
+    held, (_, useful) = _held(scan, run.options), views_to_hold(scan, run.options.calibration_views)
     notes = () if len(held) else (_stopped_by_rays(useful, run.options),)
     with run.clock("dip"):
         found = fit_volume(run, data, held, sparing=plan.sparing)
-    # Error bars are made of `found` here: network, weights, rays and the views that its fit has not seen.
     mean = found.image.cpu().numpy()
-    return replace(base, mean=mean, history=found.history, held_views=held, warnings=(*base.warnings, *notes))
+    base = replace(base, mean=mean, history=found.history, held_views=held, warnings=(*base.warnings, *notes))
+    if plan.bars is None or run.checkpoint.way is None:
+        return base
+    return with_bars(run, found, replace(base, plan=plan.record()), run.checkpoint.way)
+
+
+def _held(scan: VolumeScan, options: VolumeOptions) -> NDArray[np.int64]:
+    """The views that are kept out of the fit."""
+    held, _ = views_to_hold(scan, options.calibration_views)
+    return held if options.calibrate else held[:0]
 
 
 def _stopped_by_rays(useful: int, options: VolumeOptions) -> str:
@@ -254,9 +297,7 @@ def volume_made_by(result: VolumeResult, scan: VolumeScan, options: VolumeOption
 
 def _settings(options: VolumeOptions) -> dict[str, str | float | int]:
     """What was chosen of what has a part in the method's numbers."""
-    others = {"threads", "device", "iterations"} | (
-        set() if options.method == "dip" else {"seed", "calibrate", "calibration_views"}
-    )
+    others = {"threads", "device", "iterations"} | (set() if options.method == "dip" else _OF_DIP)
     chosen = flat_settings(options).items()
     return {k: v for k, v in chosen if k not in others and (options.method == "dip" or not k.startswith("dip."))}
 

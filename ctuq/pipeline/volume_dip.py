@@ -20,7 +20,7 @@ from ctuq.recon.unet import UNet, UNetOptions
 from ctuq.tomo.geometry import VolumeGrid
 
 # Below 26^3, on one thread, torch's convolutions of volumes have a fifth of their speed: a smaller block would tell of that.
-_BLOCK = 40
+BLOCK = 40
 # Beside its gradient a step has the total variation, Adam and the running average.
 _STEP = 1.1
 _KEPT, _SPARED = 1900, 1300
@@ -117,7 +117,7 @@ def fit_cost(grid: VolumeGrid, options: UNetOptions, device: torch.device) -> Fi
     full, spared = (share * each * grid.size for each in (_KEPT, _SPARED))
     left = available_memory(device)
     sparing = left is not None and full > left / 2
-    block = tuple(min(n, _BLOCK) for n in grid.shape)
+    block = tuple(min(n, BLOCK) for n in grid.shape)
     seconds = _STEP * _step_seconds(block, options, device) * grid.size / math.prod(block)
     return FitCost(seconds * (_TWICE if sparing else 1), _SCRATCH + (spared if sparing else full), sparing)
 

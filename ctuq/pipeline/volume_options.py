@@ -8,8 +8,10 @@ from ctuq.recon import VOLUMES
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo.geometry import MOST_PIXELS
+from ctuq.uncertainty.volume_result import Box
 
 VOLUME_METHODS = ("dip", *VOLUMES)
+_MOST_SAMPLES = 100_000
 ITERATIONS = {"fdk": 1, "sirt": 200, "cgls": 50, "tv": 200}
 
 
@@ -35,6 +37,12 @@ class VolumeOptions:
         Hold views out of the deep image prior's fit, which stop it.
     calibration_views : int, optional
         How many; by default `ctuq.recon.holdout.default_views`.
+    uncertainty : bool
+        Whether a deep image prior has error bars.
+    samples : int
+        Posterior samples to keep.
+    roi : tuple of tuple of int, optional
+        Voxels with error bars and samples along z, y and x, each from the first to one behind the last; by default all.
     dip : DIPOptions
         Its network has three axes.
     """
@@ -48,6 +56,9 @@ class VolumeOptions:
     seed: int = 0
     calibrate: bool = True
     calibration_views: int | None = None
+    uncertainty: bool = True
+    samples: int = 32
+    roi: Box | None = None
     dip: DIPOptions = of_default(default_factory=lambda: DIPOptions(network=UNetOptions(dims=3)))
 
     def __post_init__(self):
@@ -61,5 +72,7 @@ class VolumeOptions:
             raise InputError(f"The iterations must be 1 to 100,000, got {self.iterations}.")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"The seed must be between 0 and 2^63 - 1, got {self.seed}.")
+        if not 0 <= self.samples <= _MOST_SAMPLES:
+            raise InputError(f"The number of samples must be 0 to {_MOST_SAMPLES}, got {self.samples}.")
         if self.dip.network.dims != 3:
             raise InputError("The network of a volume has three axes; give DIPOptions(network=UNetOptions(dims=3, ...)).")

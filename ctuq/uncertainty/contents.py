@@ -24,8 +24,8 @@ class Calibration:
         Standard deviation of the logarithm of each.
     raw, calibrated : mapping of str to float
         Predictive scores of the held-out rays (`ctuq.scores.gaussian.gaussian_scores`) before and after.
-    predictions : array of float32, shape (4, views, columns)
-        Measured, predicted, raw std and calibrated std of each held-out ray.
+    predictions : array of float32, shape (4, views, columns) or (4, views, rows, columns)
+        Measured, predicted, raw std and calibrated std of each held-out ray; of volumes on a lattice of the detector.
     cover_68, cover_95 : tuple of float
         Range, true with a probability of about 90 %, of the share of unseen rays that the 68 and 95 % intervals cover, as few
         held-out views leave the scales unsure; NaN in results of an older ctuq.

@@ -44,6 +44,8 @@ class Route:
         Estimated peak memory of the largest stage, beside the fit's.
     together : bool
         Left-out rays are predicted all together, by a dense matrix over them; else some of each view.
+    dims : int
+        Axes of the image.
     """
 
     pixels: int
@@ -56,6 +58,7 @@ class Route:
     exact_std: bool
     bytes: int
     together: bool = True
+    dims: int = 2
 
     @property
     def products(self) -> tuple[int, int]:
@@ -102,7 +105,8 @@ class Route:
         evidence = "exact evidence" if self.exact_evidence else "evidence from posterior samples"
         evidence += f" of {EVIDENCE_RAYS} rays" if self.fitted > EVIDENCE_RAYS else ""
         std = "exact standard deviation given these" if self.exact_std else f"{DRAWS} draws for the floors' share of it"
-        return f"{self.pixels} pixels and {self.rays} rays: {network}, {evidence}, {std}"
+        pixels = "pixels" if self.dims == 2 else "voxels"
+        return f"{self.pixels} {pixels} and {self.rays} rays: {network}, {evidence}, {std}"
 
 
 def route(
@@ -135,7 +139,8 @@ def route(
     posterior = _noise_bytes(unknowns, noise_by) + 8 * 4 * rays * rank + 8 * 1024 * (rays + rank)
     posterior += 8 * images_together(pixels) * (3 * pixels + rank) * 10 + 8 * 512 * pixels + 4 * pixels * rank * (rank < pixels)
     together = (noise_by == "float64" and dims == 2) or rays - fitted <= _few(rank)
-    return Route(pixels, rays, fitted, weights, rank, exact_evidence, noise_by, exact_std, int(max(peak, posterior)), together)
+    most = int(max(peak, posterior))
+    return Route(pixels, rays, fitted, weights, rank, exact_evidence, noise_by, exact_std, most, together, dims)
 
 
 def _few(rank: int) -> int:

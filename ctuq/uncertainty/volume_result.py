@@ -21,11 +21,30 @@ from ctuq.text import shortened
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Provenance
 from ctuq.tomo.space import VolumeGeometry
+from ctuq.uncertainty.contents import Calibration
 
 KIND = RESULT
-_IMAGES = ("mean", "std", "truth")
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+_IMAGES = ("mean", "std", "truth", "samples")
 _STORED = {"mean": "data"}
 _Made = TypeVar("_Made")
+
+
+def slices_of(box: Box | None) -> tuple[slice, ...]:
+    """The slices along z, y and x of a box of voxels; all of a volume if None."""
+    return (slice(None),) * 3 if box is None else tuple(slice(*ends) for ends in box)
+
+
+def require_box(box: Box, shape: tuple[int, ...]) -> None:
+    """Refuse a box that does not lie in a volume.
+
+    Raises
+    ------
+    InputError
+    """
+    for name, (first, last), n in zip("zyx", box, shape, strict=True):
+        if not 0 <= first < last <= n:
+            raise InputError(f"The region of interest takes the voxels {first}:{last} along {name}, and there are 0:{n}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +62,7 @@ class VolumeResult:
     provenance : Provenance
         Of the scan.
     std : array of float32, same shape, optional
-        Calibrated standard deviation of each voxel in 1/mm; None without error bars.
+        Calibrated standard deviation of each voxel in 1/mm, NaN outside of ``roi``; None without error bars.
     slice_pitch : float, optional
         From slice to slice, mm, where that is not the grid's voxel.
     truth : array of float32, same shape, optional
@@ -62,6 +81,20 @@ class VolumeResult:
         Indices of the views that were kept out of the fit and stopped it.
     rays : str
         A hash of the scan's rays, weights and geometry.
+    samples : array of float32, shape (sample, z, y, x), optional
+        Draws of ``roi`` from the posterior, calibrated as ``std``.
+    roi : tuple of tuple of int, optional
+        Voxels with error bars along z, y and x, each from the first to one behind the last; None for all.
+    std_error : float
+        Relative error of ``std`` by its draws and by the network's directions that were left out, rms over the voxels.
+    sigma2, prior, log_evidence
+        As of `ctuq.Result`.
+    calibration : Calibration, optional
+        None when no view was held out.
+    trust : mapping of str to mapping of str to float
+        Scores of the error bars: "truth", "held_out", "held_out_raw" and "leave_one_angle_out".
+    plan : mapping
+        What the error bars were estimated to take (`ctuq.pipeline.plan.Plan.record`).
     """
 
     mean: NDArray[np.float32]
@@ -81,6 +114,15 @@ class VolumeResult:
     history: Mapping[str, NDArray] = field(default_factory=dict)
     held_views: NDArray[np.int64] | None = None
     rays: str = ""
+    samples: NDArray[np.float32] | None = None
+    roi: Box | None = None
+    std_error: float = 0.0
+    sigma2: float = float("nan")
+    prior: Mapping[str, float] = field(default_factory=dict)
+    log_evidence: float = float("nan")
+    calibration: Calibration | None = None
+    trust: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    plan: Mapping[str, str | float | int | bool] = field(default_factory=dict)
 
     @property
     def held_out_misfit(self) -> float | None:
@@ -109,7 +151,9 @@ class VolumeResult:
         """
         images = {_STORED.get(name, name): volume for name, volume in self.images.items()}
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _IMAGES}
+        found = self.calibration
         rest |= {
+            "calibration": None if found is None else {f.name: getattr(found, f.name) for f in fields(Calibration)},
             "grid": grid_tree(self.grid),
             "geometry": space_tree(self.geometry),
             "provenance": {f.name: getattr(self.provenance, f.name) for f in fields(Provenance)},
@@ -184,15 +228,27 @@ def _volume(rest: Mapping[str, Any], data: Mapping[str, Any]) -> VolumeResult:
         "geometry": space_from_tree(rest["geometry"]),
         "provenance": records.made(Provenance, rest["provenance"]),
     }
+    calibration = rest.get("calibration")
+    parts["calibration"] = None if calibration is None else records.made(Calibration, calibration)
     volumes = {name: data.get(_STORED.get(name, name)) for name in _IMAGES}
     if volumes["mean"] is None:
         raise InputError("the volume itself is missing")
-    for name, volume in volumes.items():
-        if volume is not None and getattr(volume, "shape", None) != parts["grid"].shape:
-            raise InputError(f"'{name}' has shape {getattr(volume, 'shape', None)}, the grid {parts['grid'].shape}")
+    _refuse_other_shapes(volumes, parts["grid"].shape, rest.get("roi"))
     kept = {name: volume for name, volume in volumes.items() if isinstance(volume, h5py.Dataset)}
     held = {name: np.zeros(0, np.float32) if name in kept else volume for name, volume in volumes.items()}
     return replace(records.made(VolumeResult, {**rest, **parts, **held}), **kept)
+
+
+def _refuse_other_shapes(volumes: Mapping[str, Any], shape: tuple[int, ...], roi: Any) -> None:
+    """Refuse volumes that are not on the grid, and samples that are not of the region of interest."""
+    if roi is not None:
+        require_box(roi, shape)
+    part = shape if roi is None else tuple(int(last - first) for first, last in roi)
+    for name, volume in volumes.items():
+        found = getattr(volume, "shape", None)
+        wanted = shape if name != "samples" else (*(found or ())[:1], *part)
+        if volume is not None and found != wanted:
+            raise InputError(f"'{name}' has shape {found}, not {wanted}")
 
 
 def _axes(result: VolumeResult) -> dict[str, NDArray]:

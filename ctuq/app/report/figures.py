@@ -12,7 +12,7 @@ from ctuq.tomo.geometry import VolumeGrid
 from ctuq.uncertainty.result import Result
 
 UNIT = "attenuation (1/mm)"
-_GREY, _SPREAD, _SIGNED = "gray", "inferno", "RdBu_r"
+_GREY, SPREAD, _SIGNED = "gray", "inferno", "RdBu_r"
 _NAMES = {"dip": "deep image prior", "fbp": "FBP", "sirt": "SIRT", "cgls": "CGLS", "tv": "TV"}
 
 
@@ -61,8 +61,8 @@ def draw_std(result: Result) -> Figure:
     std = _std(result)
     figure, (axes,) = _panels(1, result.grid)
     window = (0.0, float(np.percentile(std, 99.5)))
-    _show(axes, std, result.grid, _SPREAD, window)
-    _colour_bar([axes], _SPREAD, window, "standard deviation (1/mm)")
+    _show(axes, std, result.grid, SPREAD, window)
+    _colour_bar([axes], SPREAD, window, "standard deviation (1/mm)")
     return figure
 
 
@@ -75,9 +75,9 @@ def draw_error(result: Result) -> Figure:
     window = (0.0, max(float(np.percentile(values, 99.5)) for values in maps.values()))
     figure, panels = _panels(len(maps), result.grid)
     for axes, (title, values) in zip(panels, maps.items(), strict=True):
-        _show(axes, values, result.grid, _SPREAD, window)
+        _show(axes, values, result.grid, SPREAD, window)
         axes.set_title(title)
-    _colour_bar(panels, _SPREAD, window, "1/mm, one scale")
+    _colour_bar(panels, SPREAD, window, "1/mm, one scale")
     return figure
 
 
@@ -157,6 +157,6 @@ def _show(axes: Axes, values: NDArray, grid: VolumeGrid, colours: str, window: t
 
 def _colour_bar(panels: list[Axes], colours: str, window: tuple[float, float], label: str) -> None:
     """One bar for panels that share their colours; pointed where values may lie beyond."""
-    extend = "max" if colours == _SPREAD else "both"
+    extend = "max" if colours == SPREAD else "both"
     mappable = ScalarMappable(Normalize(*window), colours)
     panels[0].figure.colorbar(mappable, ax=panels, label=label, extend=extend, shrink=0.85)

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctuq.app.report.figures import method_name
 from ctuq.tomo.geometry import FanBeam
 from ctuq.uncertainty.contents import Calibration
 from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.volume_result import VolumeResult
 
 _FAIR_RMS_Z = (0.85, 1.18)
 
@@ -33,18 +35,24 @@ def how_sure(result: Result) -> str:
     """One sentence: the standard deviation inside the object, absolute and relative to its attenuation."""
     if result.std is None:
         return "No uncertainty was computed for this reconstruction."
-    inside = result.mean > 0.5 * np.percentile(result.mean, 99)
+    return spread_told(result.mean, result.std, "pixel")
+
+
+def spread_told(mean: NDArray, std: NDArray, what: str) -> str:
+    """The standard deviation inside the object of pixels or voxels."""
+    inside = mean > 0.5 * np.percentile(mean, 99)
     if not inside.any():
-        return f"The median standard deviation of a pixel is {np.median(result.std):.2g} 1/mm."
-    std, level = (float(np.median(values[inside])) for values in (result.std, result.mean))
-    low, high = np.percentile(result.std[inside], [5, 95])
+        return f"The median standard deviation of a {what} is {np.median(std):.2g} 1/mm."
+    typical, level = (float(np.median(values[inside])) for values in (std, mean))
+    low, high = np.percentile(std[inside], [5, 95])
     return (
-        f"Inside the object a pixel is typically known to ± {std:.2g} 1/mm, {100 * std / level:.2g} % of its attenuation of "
-        f"{level:.3g} 1/mm (one standard deviation; 90 % of these pixels have between {low:.2g} and {high:.2g})."
+        f"Inside the object a {what} is typically known to ± {typical:.2g} 1/mm, {100 * typical / level:.2g} % of its "
+        f"attenuation of {level:.3g} 1/mm (one standard deviation; 90 % of these {what}s have between {low:.2g} and "
+        f"{high:.2g})."
     )
 
 
-def how_trustworthy(result: Result) -> str:
+def how_trustworthy(result: Result | VolumeResult) -> str:
     """One to three sentences: what the held-out views say about the intervals."""
     if result.std is None:
         return ""

@@ -14,10 +14,11 @@ from ctuq.app.png import png_bytes
 from ctuq.app.report.figures import UNIT
 from ctuq.app.report.page import filled
 from ctuq.app.report.space import geometry_lines
+from ctuq.app.report.summary import how_trustworthy, spread_told
 from ctuq.app.report.volume_viewer import volume_data
 from ctuq.errors import InputError
 from ctuq.records import write_whole
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.volume_result import VolumeResult, slices_of
 
 _NAMES = {"fdk": "FDK", "sirt": "SIRT", "cgls": "CGLS", "tv": "TV", "dip": "deep image prior"}
 _ROWS = {"mean": "mean", "std": "standard deviation"}
@@ -41,7 +42,8 @@ def _draw_slices(result: VolumeResult) -> Figure:
 def _draw_row(figure: Figure, panels: list[Axes], result: VolumeResult, name: str) -> None:
     """In one window: the central 99 % of what the three slices show, of a standard deviation from 0."""
     volume, grid, (rise, pitch, _) = result.images[name], result.grid, result.pitches
-    depth, height, width = (n // 2 for n in grid.shape)
+    box = (result.roi if name == "std" else None) or tuple((0, n) for n in grid.shape)
+    depth, height, width = ((first + last) // 2 for first, last in box)
     x, y, z = (
         (centre - n * step / 2, centre + n * step / 2)
         for centre, n, step in zip(grid.centre, grid.shape[::-1], (pitch, pitch, rise), strict=True)
@@ -114,7 +116,7 @@ def sentences(result: VolumeResult) -> list[str]:
     told = [
         f"A volume of {width} x {height} x {depth} voxels of {size} by {method} from {result.geometry.n_angles} views.{missing}"
     ]
-    told += _of_stack(result)
+    told += _of_stack(result) + (_bars_told(result) if result.trust else [])
     if result.held_out_misfit is not None:
         held = 0 if result.held_views is None else len(result.held_views)
         seen = f"{held} views" if held else "Single rays"
@@ -142,12 +144,34 @@ def _of_stack(result: VolumeResult) -> list[str]:
     return told
 
 
+def _bars_told(result: VolumeResult) -> list[str]:
+    """On the error bars of one volume: of which voxels, how long they are, and what checks them."""
+    if result.std is None:
+        return []
+    part = slices_of(result.roi)
+    told = [spread_told(result.mean[part], result.std[part], "voxel"), how_trustworthy(result)]
+    if result.roi is not None:
+        box = ",".join(f"{first}:{last}" for first, last in result.roi)
+        told.insert(0, f"Only the voxels {box} (z, y, x) have error bars and samples.")
+    return told
+
+
+def _bars_tables(result: VolumeResult) -> list[tuple[str, list[tuple[str, str]]]]:
+    if not result.trust:
+        return []
+    scores = [(f"{name}: {key}", f"{value:.4g}") for name, found in result.trust.items() for key, value in found.items()]
+    model = [*((name, f"{value:.4g}") for name, value in result.prior.items()), ("noise variance", f"{result.sigma2:.4g}")]
+    way = [(key, str(value)) for key, value in result.plan.items()]
+    return [("Trust", scores), ("Linear model", [*model, ("log evidence", f"{result.log_evidence:.1f}")]), ("Way", way)]
+
+
 def _tables(result: VolumeResult) -> list[tuple[str, list[tuple[str, str]]]]:
     told = result.provenance
     return [
         ("Geometry", geometry_lines(result.geometry)),
         ("Scan", [("file", told.source), ("SHA-256", told.sha256 or "none"), *told.facts.items()]),
         ("History", [(str(n + 1), step) for n, step in enumerate(told.steps)]),
+        *_bars_tables(result),
         ("Settings", [(key, str(value)) for key, value in result.settings.items()]),
         *([("Slices", _slice_lines(result))] if result.slices else []),
         ("Seconds", [(key, f"{value:.1f}") for key, value in result.timings.items()]),

@@ -9,10 +9,12 @@ from torch import Tensor
 
 from ctuq.linops.memory import available_memory
 from ctuq.linops.sparse import SparseRows, csr_tensor
+from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.joseph import chosen_rows, rays_of
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.rays.volume import VolumeTransform
+from ctuq.tomo.space import VolumeGeometry
 
 _ENTRY = 64
 """Bytes of an entry: in float64 by rows and by columns and as SciPy has it, in float32 by rows and by columns."""
@@ -39,21 +41,20 @@ def ray_rows(
     if isinstance(A, MatrixRayTransform):
         return _sparse(sp.csr_array(A.matrix[rays.cpu().numpy()]), sizes, A.grid.shape, A.device)
     assert isinstance(A, VolumeTransform), "a ray transform whose rays are known one by one"
-    if free if free is not None else _too_large(A, len(rays)):
+    if not bytes_of_rows(A.grid, A.geometry, len(rays), A.device) if free is None else free:
         return FreeRows(A, rays, sizes)
     return _sparse(chosen_rows(rays_of(A.grid, A.geometry), rays.cpu().numpy()), sizes, A.grid.shape, A.device)
 
 
-def _bytes_of_rows(A: VolumeTransform, count: int) -> float:
-    """What the sparse matrix of so many of the rays takes."""
-    rays = rays_of(A.grid, A.geometry)
-    return _ENTRY * _MET * rays.entries * count / A.range.size
+def bytes_of_rows(grid: VolumeGrid, geometry: VolumeGeometry, count: int, device: torch.device) -> float:
+    """What the sparse matrix of so many of the rays takes; 0 where that is too much, and there is none."""
+    needed, left = _size(grid, geometry, count), available_memory(device)
+    return 0.0 if needed > min(_LARGEST, float("inf") if left is None else _SHARE * left) else needed
 
 
-def _too_large(A: VolumeTransform, count: int) -> bool:
-    """Whether the sparse matrix of so many of the rays takes too much of the memory that is left."""
-    left = available_memory(A.device)
-    return _bytes_of_rows(A, count) > min(_LARGEST, float("inf") if left is None else _SHARE * left)
+def _size(grid: VolumeGrid, geometry: VolumeGeometry, count: int) -> float:
+    rays = rays_of(grid, geometry)
+    return _ENTRY * _MET * rays.entries * count / float(np.prod(geometry.shape))
 
 
 def _sparse(matrix: sp.csr_array, sizes: Tensor, shape: tuple[int, ...], device: torch.device) -> SparseRows:

@@ -1,0 +1,64 @@
+"""What error bars of images and of volumes have in common: the linear model, and what to know of them."""
+
+import torch
+from torch import Tensor
+
+from ctuq.linops.jacobian.network import ProductChoice, jacobian_of
+from ctuq.pipeline.run import Run
+from ctuq.recon.dip import Data, Generator
+from ctuq.uncertainty.estimate import Evidence
+from ctuq.uncertainty.model import ImageModel, image_model
+from ctuq.uncertainty.route import Route
+
+_WORTH_TELLING = 0.1
+
+
+def linear_model(
+    run: Run, data: Data, generate: Generator, best: dict[str, Tensor], *, prior: str, way: tuple[Route, ProductChoice]
+) -> ImageModel:
+    """The linear model at fitted weights, with every product with the network that it takes.
+
+    Parameters
+    ----------
+    run : Run
+    data : Data
+        All views, without a batch axis.
+    generate : Generator
+    best : dict of str to Tensor
+        Weights, with a batch axis of 1.
+    prior : str
+    way : tuple of Route and ProductChoice
+    """
+    with torch.no_grad():
+        image = generate(best)[0].detach()
+    network, inputs = generate.module(best)
+    _, jacobian = jacobian_of(network, inputs, choice=way[1])
+    return image_model(
+        data.A,
+        data.y,
+        data.weights,
+        image=image,
+        jacobian=jacobian,
+        scale=float(generate.scale[0]),
+        prior=prior,
+        rank=way[0].rank,
+        rng=run.rng,
+        progress=lambda done, total: run.tell("Jacobian", done, total),
+        stages=run.stages,
+    )
+
+
+def doubts_of_bars(model: ImageModel, evidence: Evidence, error: float) -> tuple[str, ...]:
+    """What to know of error bars before they are trusted; ``error`` is their standard deviations' own, relative."""
+    notes = ()
+    if not evidence.converged:
+        notes += ("The evidence did not converge: its hyperparameters are the best that were met.",)
+    if evidence.noiseless:
+        notes += ("To the linear model the rays have no noise: the error bars are those of its misfit alone.",)
+    if error > _WORTH_TELLING:
+        share, count = 100 * error, model.factor.rank
+        what = "pixel" if model.image.ndim == 2 else "voxel"
+        text = f"A {what}'s standard deviation may differ by {share:.0f} % (rms) from that of the network's exact Jacobian: of "
+        few = f"this, {count} directions were computed, and the rest counts as independent {what}s; held-out views scale both."
+        notes += (text + few,)
+    return notes
