@@ -22,7 +22,7 @@ from ctuq.tomo.solids import solid_scan
 from ctuq.uncertainty.volume_result import VolumeResult
 
 NETWORK = UNetOptions(channels=(8, 8), skips=(4,), dims=3)
-OPTIONS = VolumeOptions("dip", 10, dip=DIPOptions(network=NETWORK, iterations=40, check_every=10))
+OPTIONS = VolumeOptions("dip", 10, uncertainty=False, dip=DIPOptions(network=NETWORK, iterations=40, check_every=10))
 SHORT = replace(OPTIONS, dip=replace(OPTIONS.dip, iterations=8, check_every=4))
 TURN = np.arange(14) * 2 * np.pi / 14
 
@@ -102,7 +102,8 @@ def test_a_checkpoint_of_other_work_is_refused(scan, tmp_path, change):
 def test_the_command_goes_on_and_then_has_nothing_to_do(scan, whole, tmp_path, monkeypatch, capsys):
     write_volume_scan(scan, tmp_path / "scan.h5")
     monkeypatch.setattr("ctuq.app.volumes.DIPOptions", lambda **_: OPTIONS.dip)
-    command = ["reconstruct", str(tmp_path / "scan.h5"), "--volume", "--size", "10", "-o", str(tmp_path / "run")]
+    command = ["reconstruct", str(tmp_path / "scan.h5"), "--volume", "--size", "10", "--no-uncertainty"]
+    command += ["-o", str(tmp_path / "run")]
     monkeypatch.setattr("ctuq.app.volumes.write_tiffs", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert main(command) == 3
     assert "--resume" in capsys.readouterr().err

@@ -176,6 +176,8 @@ def _chosen(command: Reconstruct) -> Scan:
 
 
 def _options(command: Reconstruct) -> pipeline.ReconstructOptions:
+    if command.roi is not None:
+        raise InputError("--roi is of volumes: add --volume, or leave it out to have error bars of every pixel.")
     if command.method == "fdk":
         raise InputError("FDK is of volumes: add --volume to take all detector rows, or choose --method fbp for a slice.")
     return pipeline.ReconstructOptions(
@@ -183,7 +185,7 @@ def _options(command: Reconstruct) -> pipeline.ReconstructOptions:
         size=command.size,
         field=field(command.field),
         uncertainty=command.uncertainty,
-        samples=command.samples,
+        samples=64 if command.samples is None else command.samples,
         calibrate=command.calibrate,
         calibration_views=command.calibration_views,
         dip=DIPOptions(start=command.start),

@@ -126,8 +126,10 @@ class Reconstruct(Command):
     """Use the views at these angles in degrees, such as 0,12,40."""
     uncertainty: On = True
     """Leave out the standard deviation of each pixel."""
-    samples: int = 64
-    """Posterior samples to keep."""
+    samples: Number = None
+    """Posterior samples to keep; 64 by default, of volumes 32."""
+    roi: Annotated[str | None, arg(metavar="Z0:Z1,Y0:Y1,X0:X1", help_behavior_hint="")] = None
+    """Of volumes: error bars and samples of these voxels only, counted from 0 as in mean.tif; the last ones are left out."""
     calibrate: On = True
     """Hold no views out; the scale of the uncertainty is then the model's own, and nothing checks it."""
     calibration_views: Number = None

@@ -88,6 +88,17 @@ def box(text: str) -> tuple[float, float, float, float]:
     return x0, x1, y0, y1
 
 
+def voxels(text: str | None) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None:
+    """A box of voxels from ``Z0:Z1,Y0:Y1,X0:X1``."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 3:
+        raise InputError(f"--roi takes voxels along z, y and x such as 10:20,0:64,8:40, not {text!r}.")
+    z, y, x = (span(part, "Each part of --roi") for part in parts)
+    return z, y, x
+
+
 def exposures(path: Path, angles: NDArray[np.float64]) -> NDArray[np.float64]:
     """The dose at each of these angles (scanner's degrees), interpolated between the lines 'angle dose' of a text file."""
     try:

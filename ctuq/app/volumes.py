@@ -15,7 +15,7 @@ from ctuq.app.report.volume import sentences, slice_pictures, write_volume_repor
 from ctuq.app.runs import REPORT, is_left, told_how_to_go_on
 from ctuq.app.selection import chosen_views
 from ctuq.app.terminal import say, warn
-from ctuq.app.typed import distances, field
+from ctuq.app.typed import distances, field, voxels
 from ctuq.errors import InputError
 from ctuq.linops.memory import keep_freed_memory
 from ctuq.pipeline.checkpoint import remove
@@ -138,6 +138,8 @@ def _chosen(command: Reconstruct) -> VolumeScan:
 def _options(command: Reconstruct) -> VolumeOptions:
     if command.method == "fbp":
         raise InputError("The method fbp is for slices; choose --method fdk with --volume.")
+    if command.roi is not None and (command.method != "dip" or not command.uncertainty):
+        raise InputError("--roi asks for error bars, which only --method dip with its uncertainty has; leave it out.")
     return VolumeOptions(
         method=command.method,
         size=command.size,
@@ -147,6 +149,9 @@ def _options(command: Reconstruct) -> VolumeOptions:
         seed=command.seed,
         calibrate=command.calibrate,
         calibration_views=command.calibration_views,
+        uncertainty=command.uncertainty,
+        samples=32 if command.samples is None else command.samples,
+        roi=voxels(command.roi),
         dip=DIPOptions(network=UNetOptions(dims=3), start=command.start),
     )
 

@@ -62,12 +62,17 @@ def calibration_curve(residual: ArrayLike, variance: ArrayLike, levels: ArrayLik
 
 
 def image_scores(mean: NDArray, truth: NDArray) -> dict[str, float]:
-    """PSNR (dB, peak = range of the truth), SSIM and RMSE of an image."""
+    """PSNR (dB, peak = range of the truth), SSIM (NaN where it is below 4 pixels wide) and RMSE of an image or a volume."""
     peak = float(truth.max() - truth.min())
     mse = float(np.mean((np.asarray(mean, np.float64) - truth) ** 2))
-    window = min(7, min(truth.shape) // 2 * 2 - 1)
-    ssim = structural_similarity(np.asarray(truth, np.float64), np.asarray(mean, np.float64), data_range=peak, win_size=window)
-    return {"psnr": 10 * math.log10(peak**2 / max(mse, 1e-300)), "ssim": float(np.asarray(ssim)), "rmse": math.sqrt(mse)}
+    a, b = (np.squeeze(np.asarray(values, np.float64)) for values in (truth, mean))
+    window = min(7, min(a.shape, default=0) // 2 * 2 - 1)
+    ssim = structural_similarity(a, b, data_range=peak, win_size=window) if window > 1 and peak > 0 else math.nan
+    return {
+        "psnr": 10 * math.log10(max(peak**2, 1e-300) / max(mse, 1e-300)),
+        "ssim": float(np.asarray(ssim)),
+        "rmse": math.sqrt(mse),
+    }
 
 
 def truth_scores(mean: NDArray, std: NDArray, truth: NDArray) -> dict[str, float]:
@@ -78,7 +83,8 @@ def truth_scores(mean: NDArray, std: NDArray, truth: NDArray) -> dict[str, float
     error, variance = truth - mean, np.maximum(np.asarray(std, np.float64), 1e-12 * float(np.ptp(truth))) ** 2
     scores = image_scores(mean, truth) | gaussian_scores(error, variance)
     inside = truth > 0.05 * truth.max()
-    scores |= {f"{name}_object": value for name, value in gaussian_scores(error[inside], variance[inside]).items()}
+    if inside.any():
+        scores |= {f"{name}_object": value for name, value in gaussian_scores(error[inside], variance[inside]).items()}
     ranks = (scipy.stats.rankdata(values) for values in (np.abs(error), np.asarray(std)))
     scores["rank_correlation"] = float(np.corrcoef(*(r.ravel() for r in ranks))[0, 1])
     return scores

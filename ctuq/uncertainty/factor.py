@@ -27,7 +27,7 @@ from ctuq.tomo.rays.rows import RayRows
 PRIORS = ("isotropic", "layerwise", "filter", "g")
 _REMAINDER = 64
 _EXACT_PIXELS = 1600
-_FEWEST, _AFFORDED, _AFFORDED_3D = 128, 2**18, 2**25
+_FEWEST, _AFFORDED, _AFFORDED_3D = 128, 2**18, 2**24
 _BATCH = 64
 
 
@@ -73,7 +73,7 @@ def rank_of(pixels: int, rays: int, dims: int = 2) -> int:
     right to 20 % for 95 in 100 pixels, a third of them to 106 % (`experiments.benchmarks.accuracy`): the evidence gives to
     floors what the directions miss. Beyond 128 x 128 pixels a CPU has time for fewer, the fewer the dearer a product is;
     `ctuq.uncertainty.posterior.ImagePosterior.unresolved` tells what they leave out. A voxel's products take longer:
-    of a volume as many are made as take five minutes on one processor at any size, 2,427 at 24^3, 524 at 40^3.
+    of a volume as many are made as take some four minutes on one processor at any size, 1,213 at 24^3, 262 at 40^3.
     """
     afforded = _AFFORDED / pixels**0.5 if dims == 2 else max(_FEWEST / 2, _AFFORDED_3D / pixels)
     rank = min(max(rays // 2, _FEWEST), int(afforded))

@@ -64,6 +64,12 @@ def test_the_plan_tells_who_computes_and_writes_nothing(ball, tmp_path, capsys):
     [
         (["--volume", "--method", "fbp"], "for slices"),
         (["--volume", "--calibration-views", "40"], "leave at least one"),
+        (["--volume", "--size", "8", "--roi", "0:4,0:9,0:4"], "0:9 along y"),
+        (["--volume", "--roi", "0:4"], "--roi takes voxels"),
+        (["--volume", "--roi", "4:4,0:1,0:1"], "--roi"),
+        (["--volume", "--method", "sirt", "--roi", "0:4,0:4,0:4"], "--roi asks for error bars"),
+        (["--roi", "0:4,0:4,0:4"], "--roi is of volumes"),
+        (["--volume", "--samples", "-1"], "samples"),
         (["--volume", "--seed", "-1"], "seed"),
         (["--method", "fdk"], "--volume"),
         (["--volume", "--method", "fdk", "--resume"], "resume"),
