@@ -125,7 +125,7 @@ def test_the_command_writes_what_it_tells(scan, tmp_path, monkeypatch, capsys):
 
 def test_the_plan_prices_the_route_before_the_fit(scan):
     plan = plan_volume(scan, OPTIONS)
-    assert plan.bars.route.dims == 3 and not plan.bars.route.together
+    assert plan.bars.route.dims == 3 and plan.bars.route.rank == 16
     assert plan.total > plan.seconds and plan.peak >= plan.bars.bytes
     assert plan_volume(scan, replace(OPTIONS, uncertainty=False)).bars is None
     with pytest.raises(InputError, match="0:9 along x"):

@@ -87,8 +87,8 @@ def _assembled(run: Run[VolumeOptions], base: VolumeResult, model: ImageModel, f
         std[part] = (scale * posterior.std()).cpu().numpy()
         deviations = scale * posterior.deviations(run.options.samples, rng=run.rng)
         run.tell("Samples", 1, 1)
-    # Not moved by the held-out views: of nuts of 16^3 voxels, whose covariance they scaled by 20, three of them outweighed the 27
-    # fitted ones, and the image was 2 dB worse.
+    # Not moved by the held-out views: of nuts of 16^3 voxels, whose covariance they scaled by 20, three of them outweighed the
+    # 27 fitted ones, and the image was 2 dB worse.
     mean = model.image
     trust = {"leave_one_angle_out": found.leave_one_out}
     if found.calibration is not None:
