@@ -21,6 +21,9 @@ FEWER = 6.0
 """Views differ by more than their rays tell. Over the 27 scans of `experiments.calibration` the variance of a view's mean
 square, relative to that of independent rays of the same correlation, is 5.7 at the median: 1 to 2 in clean simulations, 5 to 22
 in real scans. So many times fewer facts are rays than they seem."""
+ALONE = 22.0
+"""As `FEWER`, for the range that a single view's coverage is told in: it cannot show how much views differ, so that they may do
+so as in the worst of those scans."""
 # Of the posterior. What lies outside is 5 % if scales were all that is wrong; ranges held for 24 of the 27 scans.
 _LOW, _HIGH = 0.025, 0.975
 _UNKNOWN = (math.nan, math.nan)
@@ -130,8 +133,29 @@ def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDA
     found = scale_posterior(residual, p, s)
     (image, image_sd), (noise, noise_sd) = found.summary()
     scales = (math.exp(image), math.exp(noise))
-    cover_68, cover_95 = (found.coverage(scales, p, s, half_width) for half_width in (1.0, Z95))
+    cover_68, cover_95 = (told_coverage((residual, p, s), found, scales, half_width) for half_width in (1.0, Z95))
     return Scales(*scales, image_sd, noise_sd, cover_68, cover_95)
+
+
+def told_coverage(held: tuple[NDArray, NDArray, NDArray], found: ScalePosterior, scales: Range, half_width: float) -> Range:
+    """Range of the share of unseen rays that intervals by ``scales`` hold, true with a probability of about 90 %.
+
+    A single view cannot show how much views differ: there the range also holds what follows if they do so by `ALONE`.
+
+    Parameters
+    ----------
+    held : tuple of arrays, shape (views, columns)
+        Residuals and variances, as of `learn_scales`.
+    found : ScalePosterior
+        From these.
+    scales : tuple of float
+    half_width : float
+        In standard deviations.
+    """
+    residual, p, s = held
+    posteriors = [found] if len(residual) > 1 else [found, scale_posterior(residual, p, s, fewer=ALONE)]
+    low, high = zip(*(each.coverage(scales, p, s, half_width) for each in posteriors), strict=True)
+    return min(low), max(high)
 
 
 def scale_posterior(

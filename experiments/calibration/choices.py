@@ -6,7 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.scores.gaussian import Z95, gaussian_scores
-from ctuq.uncertainty.calibration import FEWER, Range, ScalePosterior, ScalePrior, correlation_time, scale_posterior
+from ctuq.uncertainty.calibration import (
+    FEWER,
+    Range,
+    ScalePosterior,
+    ScalePrior,
+    correlation_time,
+    scale_posterior,
+    told_coverage,
+)
 from experiments.calibration.fits import Fitted
 
 Held = tuple[NDArray, NDArray, NDArray]
@@ -84,6 +92,6 @@ def scored(fit: Fitted, choice: Choice, held: Held | None = None) -> dict[str, f
         row |= {f"pixel_{name}": value for name, value in pixels.items()}
     if posterior is not None:
         for name, half in (("68", 1.0), ("95", Z95)):
-            low, high = posterior.coverage(scales, fit.signal, fit.noise, half)
+            low, high = told_coverage((fit.residual, fit.signal, fit.noise), posterior, scales, half)
             row |= {f"low_{name}": low, f"high_{name}": high}
     return row

@@ -74,6 +74,20 @@ def test_range_of_coverage_holds_as_often_as_it_says(normal):
     assert 0.85 < np.mean(inside) < 0.99
 
 
+def test_a_single_view_tells_a_range_that_holds_where_views_differ_as_in_the_worst_scans(normal):
+    """Of views whose mean squares scatter twenty times as much as rays do, one says little: the range says so."""
+    inside, alone = [], []
+    for _ in range(150):
+        residual, p, s = draws(np.exp(np.abs(normal.standard_normal())), np.exp(normal.standard_normal() - 0.5), 101, normal)
+        residual *= np.sqrt(normal.gamma(1.0, 1.0, (101, 1)).clip(0.05))
+        found = learn_scales(residual[:1], p[:1], s[:1])
+        z = residual[1:] / np.sqrt(found.image * p[1:] + found.noise * s[1:])
+        inside.append(found.cover_68[0] <= np.mean(np.abs(z) <= 1) <= found.cover_68[1])
+        usual = scale_posterior(residual[:1], p[:1], s[:1]).coverage((found.image, found.noise), p[:1], s[:1], 1.0)
+        alone.append(found.cover_68[0] <= usual[0] and usual[1] <= found.cover_68[1])
+    assert np.mean(inside) > 0.85 and all(alone)
+
+
 def test_range_of_coverage_shrinks_to_the_nominal_one_with_many_views(normal):
     residual, p, s = draws(4.0, 1.0, 400, normal)
     few, many = learn_scales(residual[:2], p[:2], s[:2]), learn_scales(residual, p, s)
