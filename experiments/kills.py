@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
@@ -70,12 +71,17 @@ def main(
     rounds: int = 50,
     runs: int = 200,
     seed: int = 0,
+    steps: Sequence[str] = (),
 ) -> None:
-    """Kill, go on, compare, and print the table."""
+    """Kill, go on, compare, and print the table; of the steps of a design only these, if some are named."""
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         found: list[Kill] = []
-        for name, work in (("reconstruct", reconstructions), ("design", designs), ("files", conversions)):
+        for name, work in (
+            ("reconstruct", reconstructions),
+            ("design", partial(designs, chosen=steps)),
+            ("files", conversions),
+        ):
             for kill in work(Path(folder), kills, rng) if name in only else ():
                 print(kill, flush=True)
                 found.append(kill)
@@ -108,13 +114,13 @@ def reconstructions(folder: Path, kills: int, rng: np.random.Generator) -> Itera
 _NAMES = ["figures", "mean.tif", "report.html", "results.h5", "std.tif"]
 
 
-def designs(folder: Path, kills: int, rng: np.random.Generator) -> Iterator[Kill]:
+def designs(folder: Path, kills: int, rng: np.random.Generator, chosen: Sequence[str] = ()) -> Iterator[Kill]:
     """Every step of a session and of trials, killed and gone on with as a user would."""
     angles = np.arange(0, 180, 10.0)
     geometry = ParallelBeam(angles=radians(angles), columns=36, pixel=1.0)
     sinogram = _measured(geometry)
-    for name, chosen in (("pilot", [0, 60, 120]), ("more", [30]), ("more 2", [90]), ("more 3", [150])):
-        views = np.isin(angles, chosen)
+    for name, told in (("pilot", [0, 60, 120]), ("more", [30]), ("more 2", [90]), ("more 3", [150])):
+        views = np.isin(angles, told)
         files.write_scan(Scan(sinogram[views], geometry.subset(np.flatnonzero(views))), folder / f"{name}.h5")
     start = "start s.h5 --geometry g.yml --size 16 --pilot 3 --retrain-every 1 --candidates 0:180:10 --iterations 60"
     trials = "simulate ellipses -o trials --size 16 --candidates 12 --pilot 3 --total 6 --random 1 --prior isotropic"
@@ -134,10 +140,9 @@ def designs(folder: Path, kills: int, rng: np.random.Generator) -> Iterator[Kill
         shutil.copytree(place, before)
         whole = _timed(lambda words=words: _ctuq("design", *words, cwd=place))
         expected = _state(place)
-        if name.startswith("suggest after"):
-            continue
         count = kills if name[-1].isalpha() else max(1, kills // 4)
-        for share in (np.arange(count) + rng.random(count)) / count:
+        count *= not name.startswith("suggest after") and (not chosen or name in chosen)
+        for share in (np.arange(count) + rng.random(count)) / max(count, 1):
             run = folder / "run"
             shutil.rmtree(run, ignore_errors=True)
             shutil.copytree(before, run)
