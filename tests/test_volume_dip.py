@@ -17,7 +17,8 @@ from ctuq.pipeline.volume import plan_volume, reconstruct_volume, volume_made_by
 from ctuq.pipeline.volume_options import VolumeOptions
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
-from ctuq.tomo import VolumeScan
+from ctuq.tomo import Parallel3D, VolumeGrid, VolumeScan
+from ctuq.tomo.rays.volume import volume_transform
 from ctuq.tomo.solids import solid_scan
 from ctuq.uncertainty.volume_result import VolumeResult
 
@@ -153,6 +154,57 @@ def test_what_shows_nothing_is_refused_and_leaves_no_checkpoint(scan, tmp_path):
     with pytest.raises(InputError, match="no object"):
         reconstruct_volume(empty, options=SHORT, checkpoint=tmp_path / "checkpoint.h5")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_volume_that_explains_nothing_unseen_says_so(scan, whole):
+    noise = np.random.default_rng(0).normal(size=scan.projections.shape)
+    found = reconstruct_volume(replace(scan, projections=noise), options=OPTIONS)
+    assert any("has not seen" in text for text in found.warnings)
+    assert not any("has not seen" in text for text in whole.warnings)
+
+
+def test_rays_that_are_too_few_are_refused_and_few_ones_told(scan):
+    weights = np.zeros(scan.projections.shape, np.float32)
+    weights[5, :, 6] = 1
+    found = reconstruct_volume(replace(scan, weights=weights), options=replace(SHORT, calibrate=False))
+    assert any("are missing or of weight 0" in text for text in found.warnings)
+    weights[5, 1:, 6] = 0
+    with pytest.raises(InputError, match="1 can be used"):
+        reconstruct_volume(replace(scan, weights=weights), options=SHORT)
+
+
+FLAT = {
+    "one row": (lambda g: replace(g, rows=1), (1, 10, 10)),
+    "two slices": (lambda g: g, (2, 10, 10)),
+    "odd and not cubic": (lambda g: g, (5, 9, 7)),
+    "short scan of a shifted detector": (lambda g: replace(g, angles=TURN * 0.62, detector_offset=6.0), (10, 10, 10)),
+    "helix": (lambda g: g.raised(np.linspace(-6, 6, 14)), (10, 10, 10)),
+    "laminography": (
+        lambda g: Parallel3D(angles=g.angles, rows=14, columns=14, pixel=4.0, axis_tilt=0.5),
+        (10, 10, 10),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FLAT)
+def test_every_shape_and_orbit_is_fitted_from_the_weights_of_images(scan, kind):
+    change, shape = FLAT[kind]
+    geometry, grid = change(scan.geometry), VolumeGrid(shape, 4.0)
+    z, y, x = np.meshgrid(*(np.arange(n) - (n - 1) / 2 for n in shape), indexing="ij")
+    truth = 0.05 * ((y - 1) ** 2 + x**2 + z**2 < 6)
+    shown = volume_transform(grid, geometry)(torch.tensor(truth, dtype=torch.float32)).numpy()
+    dip = DIPOptions(network=UNetOptions(dims=3), iterations=30, check_every=10)
+    options = VolumeOptions("dip", shape[-1], dip=dip, uncertainty=False)
+    found = reconstruct_volume(VolumeScan(shown, geometry, truth=truth, grid=grid), options=options)
+    assert found.mean.shape == shape
+    assert found.scores["rmse"] < 0.5 * truth.std()
+    assert len(found.held_views) == 3
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_the_unit_of_attenuation_makes_no_difference(scan, whole, unit):
+    found = reconstruct_volume(replace(scan, projections=unit * scan.projections, truth=unit * scan.truth), options=OPTIONS)
+    assert found.scores["psnr"] == pytest.approx(whole.scores["psnr"], abs=0.2)
 
 
 def test_a_volume_has_the_numbers_of_the_host_on_a_gpu(scan, gpu):

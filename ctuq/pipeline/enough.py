@@ -3,13 +3,13 @@
 import numpy as np
 
 from ctuq.errors import InputError
-from ctuq.tomo.scan import Scan
+from ctuq.tomo.scan import Views
 
 _FEWEST = 10
 _MISSING = 0.5
 
 
-def told_of_rays(scan: Scan) -> tuple[str, ...]:
+def told_of_rays(scan: Views) -> tuple[str, ...]:
     """Warnings of rays that are missing and of views that are too few.
 
     Raises
@@ -18,7 +18,7 @@ def told_of_rays(scan: Scan) -> tuple[str, ...]:
         If hardly a ray is left.
     """
     used = np.ones(scan.projections.shape, bool) if scan.weights is None else scan.weights > 0
-    rays, views = int(used.sum()), int(used.any(1).sum())
+    rays, views = int(used.sum()), int(used.any(-1).reshape(-1, scan.n_angles).any(0).sum())
     if rays < _FEWEST:
         raise InputError(
             f"Of the scan's {used.size} rays {rays} can be used (the others are missing or of weight 0), and an image takes "
@@ -28,5 +28,5 @@ def told_of_rays(scan: Scan) -> tuple[str, ...]:
     if used.size - rays > _MISSING * used.size:
         told += (f"{used.size - rays} of {used.size} rays are missing or of weight 0: much of the image is guessed.",)
     if views == 1:
-        told += ("All rays are of one view: along them the image is guessed, and so are its error bars.",)
+        told += ("All rays are of one view: along them the image is guessed, and so are any error bars.",)
     return told

@@ -37,6 +37,7 @@ from ctuq.uncertainty.volume_result import VolumeResult, require_box
 
 # Volumes and projections that are held at once, the result's file among them (it is made in memory).
 _HELD = {"fdk": (4.0, 8.0), "sirt": (7.0, 6.0), "cgls": (8.0, 6.0), "tv": (18.0, 8.0), "dip": (10.0, 10.0)}
+_EXPLAINED = 0.5
 _ADVICE = "choose a smaller --size or fewer views"
 _BASE = 500 * 2**20
 _OF_DIP = {"seed", "calibrate", "calibration_views", "uncertainty", "samples", "roi"}
@@ -262,6 +263,11 @@ def _with_dip(run: Run[VolumeOptions], scan: VolumeScan, data: Data, plan: Volum
     notes = () if len(held) else (_stopped_by_rays(useful, run.options),)
     with run.clock("dip"):
         found = fit_volume(run, data, held, sparing=plan.sparing)
+    if found.explained < _EXPLAINED:
+        notes += (
+            f"The volume explains {max(0.0, found.explained):.0%} of the mean square of rays that its fit has not seen: it "
+            "shows little of the object; check geometry and units, or take more views.",
+        )
     mean = found.image.cpu().numpy()
     base = replace(base, mean=mean, history=found.history, held_views=held, warnings=(*base.warnings, *notes))
     if plan.bars is None or run.checkpoint.way is None:

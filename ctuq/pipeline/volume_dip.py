@@ -46,6 +46,8 @@ class VolumeFit:
         Views that were kept out of the fit and stopped it; none where they are too few, and single rays stopped it.
     history : mapping of str to array
         "iteration", "loss" and "held_out_loss" (weighted mean squared residuals) at each look.
+    explained : float
+        Share of the unseen rays' mean square that the volume explains; negative if it is further off than an empty one.
     """
 
     generate: Generator
@@ -54,6 +56,7 @@ class VolumeFit:
     data: Data
     held: NDArray[np.int64]
     history: Mapping[str, NDArray]
+    explained: float
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ def fit_volume(run: Run[VolumeOptions], data: Data, held: NDArray[np.int64], *, 
     with torch.no_grad():
         image = generate(state.best)[0]
     history = {name: state.history[:, i].numpy() for i, name in enumerate(("iteration", "loss", "held_out_loss"))}
-    return VolumeFit(replace(generate, sparing=False), state.best, image, data, held, history)
+    explained = 1 - float(state.best_misfit[0] / stop.size[0])
+    return VolumeFit(replace(generate, sparing=False), state.best, image, data, held, history, explained)
 
 
 def fit_cost(grid: VolumeGrid, options: UNetOptions, device: torch.device) -> FitCost:

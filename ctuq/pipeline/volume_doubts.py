@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from ctuq.errors import GeometryError
+from ctuq.pipeline.enough import told_of_rays
 from ctuq.tomo.field import doubts_of_field
 from ctuq.tomo.footprint import unseen_share
 from ctuq.tomo.geometry import FanBeam, VolumeGrid
@@ -19,8 +20,14 @@ _SHORT = np.deg2rad(2)
 
 
 def doubts_of_volume(scan: VolumeScan, grid: VolumeGrid) -> tuple[str, ...]:
-    """What a volume on this grid leaves out, and what was not measured in all views."""
-    geometry, told = scan.geometry, []
+    """What a volume on this grid leaves out, and what was not measured in all views.
+
+    Raises
+    ------
+    InputError
+        If hardly a ray is left.
+    """
+    geometry, told = scan.geometry, [*told_of_rays(scan)]
     if not isinstance(geometry, FreeBeam):
         told += doubts_of_field(middle_row(scan), slice_of(grid), taken_out=False)
         told += _short_arc(geometry)
@@ -30,8 +37,6 @@ def doubts_of_volume(scan: VolumeScan, grid: VolumeGrid) -> tuple[str, ...]:
         told.append(f"{share:.0%} of the volume falls above or below the detector in some views, and is less certain there.")
     if isinstance(geometry, Parallel3D) and geometry.axis_tilt:
         told.append("An axis that leans leaves directions unmeasured: edges that lie flat on it are blurred.")
-    if geometry.n_angles == 1:
-        told.append("All rays are of one view: along them the volume is guessed.")
     return tuple(told)
 
 

@@ -256,8 +256,8 @@ def first_image(A: RayTransform | VolumeTransform, y: Tensor, weights: Tensor) -
 def _filtered(A: RayTransform | VolumeTransform, y: Tensor) -> Tensor | None:
     """A smooth filtered back-projection without negative values; None where the geometry has none."""
     if len(A.domain.shape) == 2:
-        return fbp(A, y, window="hann").clamp(min=0)
-    return fdk(A, y, window="hann").clamp(min=0) if is_circle(A.geometry) else None
+        return fbp(A, y, window="hann").clamp(min=0)  # pyright: ignore[reportArgumentType]
+    return fdk(A, y, window="hann").clamp(min=0) if is_circle(A.geometry) else None  # pyright: ignore[reportArgumentType]
 
 
 def _axes(space: Space) -> tuple[int, ...]:

@@ -10,6 +10,9 @@ from ctuq.tomo.rays.volume import VolumeTransform
 _RELATIVE_FLOOR = 1e-3
 # Measured on glyphs and rectangles: within 0.1 dB of the minimiser in 100 iterations, against 3,000 with 1.
 _DUAL_OVER_PRIMAL = 0.1
+# Of volumes (ball and shells, 16^3 to 32^3) a strength of 1 loses 2 to 3 dB of fine shells against the best, and 0.5 up to
+# 1.6 dB of a smooth ball; in two dimensions 0.5 to 1 is best.
+_STRENGTH = {2: 1.0, 3: 0.5}
 
 
 @torch.no_grad()
@@ -18,7 +21,7 @@ def tv(
     y: Tensor,
     *,
     weights: Tensor | None = None,
-    strength: float = 1.0,
+    strength: float | None = None,
     iterations: int = 200,
     nonnegative: bool = True,
 ) -> Tensor:
@@ -36,8 +39,8 @@ def tv(
         Line integrals.
     weights : Tensor, shape as y, optional
         Relative precision of each ray; None means ones.
-    strength : float
-        Larger is smoother.
+    strength : float, optional
+        Larger is smoother. By default 1 for images and 0.5 for volumes.
     iterations : int
     nonnegative : bool
         Keep attenuation from falling below 0.
@@ -49,6 +52,7 @@ def tv(
     """
     axes, batch = len(A.domain.shape), y.shape[: -len(A.range.shape)]
     w = torch.ones_like(y) if weights is None else weights.expand_as(y)
+    strength = _STRENGTH[axes] if strength is None else strength
     penalty = strength * _noise_in_image(A, y, weights).reshape(*batch, *[1] * (axes + 1))
     rays = A(torch.ones(A.domain.shape, device=y.device))
     pixels = A.T(torch.ones(A.range.shape, device=y.device))
