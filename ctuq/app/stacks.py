@@ -14,6 +14,7 @@ from ctuq.app.terminal import say, warn
 from ctuq.app.typed import steps
 from ctuq.app.volumes import write_report, write_tiffs
 from ctuq.errors import InputError
+from ctuq.linops.memory import require_memory
 from ctuq.pipeline import ReconstructOptions
 from ctuq.pipeline.checkpoint import remove
 from ctuq.pipeline.stack import made_by, reconstruct_stack
@@ -28,8 +29,8 @@ _ROOM = 1.5
 
 def plan_of_stack(command: Reconstruct, options: ReconstructOptions) -> int:
     """Print what a stack would take."""
-    scan, rows = _chosen(command)
-    plan = plan_stack(scan, rows=rows, options=options)
+    scan = _chosen(command)
+    plan = plan_stack(scan, options=options)
     warn(scan.warnings)
     say(f"Plan: {plan}")
     return 0
@@ -38,18 +39,17 @@ def plan_of_stack(command: Reconstruct, options: ReconstructOptions) -> int:
 def reconstruct_stack_into(command: Reconstruct, folder: Path, options: ReconstructOptions) -> int:
     """Reconstruct slices and write them into a folder that is held."""
     checkpoint, options = folder / CHECKPOINT, replace(options, threads=None)
-    scan, rows = _chosen(command)
+    scan = _chosen(command)
     warn(scan.warnings)
-    if not is_left(folder, lambda: _is_made(folder, scan, rows, options), resume=command.resume):
+    if not is_left(folder, lambda: _is_made(folder, scan, options), resume=command.resume):
         return 0
     if not command.resume:
         remove(checkpoint)
-    plan = plan_stack(scan, rows=rows, options=options)
+    plan = plan_stack(scan, options=options)
     say(f"Plan: {plan}")
     with told_about(command.debug), told_how_to_go_on(checkpoint), ProgressBar() as bar, _crew(command, plan) as executor:
         reconstruct_stack(
             scan,
-            rows=rows,
             options=options,
             executor=executor,
             progress=bar,
@@ -67,19 +67,27 @@ def reconstruct_stack_into(command: Reconstruct, folder: Path, options: Reconstr
     return 0
 
 
-def _is_made(folder: Path, scan: VolumeScan, rows: range | None, options: ReconstructOptions) -> bool:
+def _is_made(folder: Path, scan: VolumeScan, options: ReconstructOptions) -> bool:
     with VolumeResult.open(folder / RESULTS) as result:
-        return made_by(result, scan, rows, options)
+        return made_by(result, scan, options)
 
 
 def _crew(command: Reconstruct, plan: StackPlan):
+    if command.workers:
+        require_memory(command.workers * plan.bytes, f"{command.workers} workers together", "start fewer --workers")
     return cluster(command.workers, command.scheduler, memory=int(_ROOM * plan.bytes))
 
 
-def _chosen(command: Reconstruct) -> tuple[VolumeScan, range | None]:
+def _chosen(command: Reconstruct) -> VolumeScan:
     if command.truth is not None:
         raise InputError("--truth is of single slices; leave it out with --stack.")
-    scan = files.read_volume(command.scan, geometry=command.geometry, entry=command.entry, follow_links=command.follow_links)
+    wanted = command.slices
+    scan = files.read_volume(
+        command.scan,
+        geometry=command.geometry,
+        entry=command.entry,
+        follow_links=command.follow_links,
+        rows=None if wanted is None else lambda count: steps(wanted, "--slices", count),
+    )
     views = chosen_views(scan.geometry, command.every, command.angles)
-    scan = scan if views is None else scan.select(views)
-    return scan, None if command.slices is None else steps(command.slices, "--slices", scan.geometry.rows)
+    return scan if views is None else scan.select(views)

@@ -1,6 +1,6 @@
 """Read scans of volumes: all detector rows of a file, each as `ctuq.read` reads one."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ctuq.memory import require_room
 from ctuq.tomo.axis import axis_column as column_of_axis
 from ctuq.tomo.geometry import FanBeam
 from ctuq.tomo.scan import Scan
+from ctuq.tomo.slices import chosen_rows, of_rows
 from ctuq.tomo.space import ConeBeam, Parallel3D
 from ctuq.tomo.volume_scan import VolumeScan
 
@@ -39,6 +40,7 @@ def read_volume(
     follow_links: bool = False,
     entry: str | None = None,
     truth: PathLike | None = None,
+    rows: Callable[[int], range] | None = None,
 ) -> VolumeScan:
     """Read all detector rows of a scan.
 
@@ -60,6 +62,9 @@ def read_volume(
         Name of the entry of an NXtomo file that holds several.
     truth : path, optional
         A known volume, see `ctuq.files.volume_truth.with_volume_truth`.
+    rows : callable, optional
+        Given how many rows there are, those to read, counted from the lowest; by default all. Others are not read, but for the
+        middle one, which tells the geometry.
 
     Raises
     ------
@@ -73,7 +78,7 @@ def read_volume(
         raise InputError(
             f"A volume's scan is one file or one folder of pictures, and {len(paths)} were given; join them first."
         )
-    scan = _read(paths[0], geometry, axis_column, entry=entry, follow_links=follow_links)
+    scan = _read(paths[0], geometry, axis_column, entry=entry, follow_links=follow_links, rows=rows)
     if truth is None:
         return scan
     with reading(truth, "a volume"):
@@ -81,53 +86,70 @@ def read_volume(
 
 
 def _read(
-    file: Path, geometry: PathLike | None, axis_column: float | None, *, entry: str | None, follow_links: bool
+    file: Path,
+    geometry: PathLike | None,
+    axis_column: float | None,
+    *,
+    entry: str | None,
+    follow_links: bool,
+    rows: Callable[[int], range] | None,
 ) -> VolumeScan:
     if geometry is None and _is_own(file):
         with reading(file, "a scan"):
             scan = read_volume_scan(file)
+            scan = scan if rows is None else chosen_rows(scan, rows(scan.geometry.rows))
         return scan if records.is_sealed(file) else scan.warned(_UNSEALED)
 
     def raw_of(row: int | None) -> Raw:
         return opened(file, geometry=geometry, row=row, entry=entry, follow_links=follow_links)[0][1]
 
     with reading(file, "a scan"):
-        return _stacked(raw_of, file, axis_column)
+        return _stacked(raw_of, file, axis_column, rows)
 
 
 def _is_own(path: Path) -> bool:
     return path.is_file() and h5py.is_hdf5(path) and records.kind_of(path) == KIND
 
 
-def _stacked(raw_of: Any, path: Path, wanted: float | None) -> VolumeScan:
+def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[int], range] | None) -> VolumeScan:
     """Rows of one file, in the geometry of the middle one."""
     first = raw_of(None)
     if first.rows < 2:
-        raise InputError(f"'{path}' has one detector row, which is a slice; leave --volume out.")
+        raise InputError(f"'{path}' has one detector row, which is a slice; leave --volume or --stack out.")
     middle_raw = raw_of(first.rows // 2)
     middle = scan_of([(path, middle_raw)], wanted)
     column = column_of_axis(middle.geometry)
     views, columns = middle.geometry.shape
-    require_room((first.rows, views, columns), 8, f"The rows of '{path}'", "save fewer views or bin the detector", copies=3)
+    upwards = bool(middle_raw.fields.get("rows_upwards", False))
+    some = range(first.rows) if chosen is None else chosen(first.rows)
+    stored = [row if upwards else first.rows - 1 - row for row in some]
+    require_room((len(some), views, columns), 8, f"The rows of '{path}'", "save fewer views or bin the detector", copies=3)
     sha = middle.provenance.sha256 or file_hash(path)
     whole = middle_raw.whole is not None
-    rows = [row_of(raw_of(row), path, sha, None if whole else column) for row in range(first.rows)]
+    rows = [row_of(raw_of(row), path, sha, None if whole else column) for row in stored]
     scans = [row.scan for row in rows]
     kept = _kept_views(scans, path)
-    upwards = bool(middle_raw.fields.get("rows_upwards", False))
-    rows = rows if upwards else rows[::-1]
     lost = int((~kept).sum())
     beam = replace(middle.geometry, angles=scans[0].geometry.angles[kept])
-    told = middle.provenance.then(f"{first.rows} detector rows read").warned(
+    told = middle.provenance.then(f"{_count(some, first.rows)} detector rows read").warned(
         *_assumed(middle_raw, first.rows, upwards),
-        *_of_other_rows(scans, middle),
+        *_of_other_rows(scans, middle, stored),
         *((f"{lost} of {len(kept)} views hold no ray that counts and are left out.",) if lost else ()),
     )
     # What the middle row says of itself as one of many is not so here.
     apart = tuple(text for text in told.warnings if not any(words in text for words in _OF_ONE_ROW))
     told = replace(told, warnings=apart)
     projections = np.stack([row.scan.projections for row in rows])[:, kept]
-    return VolumeScan(projections, _in_space(beam, middle_raw, first.rows, upwards), _weights(rows, kept), provenance=told)
+    geometry = _in_space(beam, middle_raw, first.rows, upwards)
+    geometry = geometry if chosen is None else of_rows(geometry, some)
+    return VolumeScan(projections, geometry, _weights(rows, kept), provenance=told)
+
+
+def _count(rows: range, of: int) -> str:
+    if len(rows) == of:
+        return str(of)
+    step = f" in steps of {rows.step}" if rows.step > 1 else ""
+    return f"{len(rows)} of {of} (from the lowest, 0: {rows[0]} to {rows[-1]}{step})"
 
 
 def _weights(rows: Sequence[Assembled], kept: NDArray[np.bool_]) -> NDArray[np.float32] | None:
@@ -139,14 +161,14 @@ def _weights(rows: Sequence[Assembled], kept: NDArray[np.bool_]) -> NDArray[np.f
     return (weights / weights[weights > 0].mean()).astype(np.float32)
 
 
-def _of_other_rows(scans: Sequence[Scan], middle: Scan) -> tuple[str, ...]:
+def _of_other_rows(scans: Sequence[Scan], middle: Scan, stored: Sequence[int]) -> tuple[str, ...]:
     """What rows (as stored) warn of that the middle one does not, a few of these sentences, and all rays that do not count."""
     told, total = [], sum(scan.projections.size for scan in scans)
     lost = sum(int((scan.weights == 0).sum()) for scan in scans if scan.weights is not None)
     if lost:
         told.append(f"{lost} of {total} rays in all rows are missing or were repaired and count for nothing (weight 0).")
     others: dict[str, int] = {}
-    for row, scan in enumerate(scans):
+    for row, scan in sorted(zip(stored, scans, strict=True), key=lambda pair: pair[0]):
         for text in scan.warnings:
             if text not in middle.warnings and not any(words in text for words in _OF_ONE_ROW):
                 others.setdefault(text, row)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIssue]
 
-from ctuq.errors import CtuqError, ResourceError
+from ctuq.errors import BackendError, CtuqError, ResourceError
 from ctuq.laplace.system.problem import Point
 from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.pipeline.devices import device_of
@@ -47,6 +47,7 @@ from ctuq.uncertainty.model import ImageModel, image_model
 from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.route import Route
 from ctuq.uncertainty.solved import SolvedRays
+from ctuq.uncertainty.unseen import UnseenDirections, WidenedPosterior
 
 _FEW, _GENTLE = 100, 0.5
 """Iterations from a neighbour's weights, and their rate over the usual one's."""
@@ -132,7 +133,7 @@ def _guarded(make: Any) -> Product:
     """What a slice gives, or why it failed: one of a thousand slices must not lose the others."""
     try:
         product = make()
-    except ResourceError:
+    except (ResourceError, BackendError):
         raise
     except (CtuqError, LinAlgError) as error:
         return {"failed": " ".join(str(error).split())}
@@ -310,8 +311,11 @@ class _Bars:
                 self.facts |= {"learned_anew": 1.0, "rms_z_anew": held.calibration(used).calibrated["rms_z"]}
             scales, self.correction = used, held.correction(used)
         scales = Scales(1, 1, float("nan"), float("nan")) if scales is None else scales
-        posterior = ImagePosterior(given, rng=work.rng)
-        self._work, self._posterior, self._scales, self._sigma2 = work, posterior, scales, float(point.sigma2[0])
+        plain = ImagePosterior(given, rng=work.rng)
+        y, x = model.image.shape
+        unseen = UnseenDirections.of(work.setting.geometry, (y, x), model.image.device)
+        posterior = plain if unseen is None else WidenedPosterior(plain, unseen, rng=work.rng)
+        self._work, self._posterior, self._scales, self._sigma2 = work, plain, scales, float(point.sigma2[0])
         self.std = scales.image**0.5 * posterior.std()
         self.facts |= {
             "image_scale": scales.image,

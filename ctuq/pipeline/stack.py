@@ -22,10 +22,10 @@ from ctuq.errors import CtuqError, InputError
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.products import Products
-from ctuq.pipeline.slices import Lesson, Setting, Slice, learn_slice, make_slice
+from ctuq.pipeline.slices import HOLDS, Lesson, Setting, Slice, learn_slice, make_slice
 from ctuq.pipeline.stack_scan import Stack
 from ctuq.scale import chained
-from ctuq.tomo.slices import chosen_rows, slice_pitch, stack_grid
+from ctuq.tomo.slices import slice_pitch, stack_grid
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.calibration import learn_scales
 from ctuq.uncertainty.volume_result import VolumeResult
@@ -100,11 +100,11 @@ def reconstruct_stack(
         raise
 
 
-def made_by(result: VolumeResult, scan: VolumeScan, rows: range | None, options: ReconstructOptions) -> bool:
-    """Whether a result is what `reconstruct_stack` makes of a scan's slices with these options."""
+def made_by(result: VolumeResult, scan: VolumeScan, options: ReconstructOptions) -> bool:
+    """Whether a result is what `reconstruct_stack` makes of all slices of a scan with these options."""
     settings = flat_settings(replace(options, threads=None))
     same = all(result.settings.get(name) == value for name, value in settings.items() if name != "threads")
-    return same and result.rays == digest_of(scan if rows is None else chosen_rows(scan, rows))
+    return same and result.rays == digest_of(scan)
 
 
 class _Run:
@@ -256,8 +256,9 @@ def _doubts(table: dict[str, NDArray], failed: list[tuple[int, str]]) -> list[st
     anew = np.flatnonzero(table.get("learned_anew", np.zeros(0)) > 0)
     if len(anew):
         shown = ", ".join(map(str, anew[:20])) + (" and more" if len(anew) > 20 else "")
+        which = f"In slice {shown}" if len(anew) == 1 else f"In {len(anew)} slices ({shown})"
         told.append(
-            f"In {len(anew)} slices ({shown}) the error bars that other slices taught did not fit the held-out views, and were "
-            "learned anew there."
+            f"{which} the error bars that others taught did not fit the held-out views (rms z outside of {1 / HOLDS:.2f} to "
+            f"{HOLDS:.2f}), and were learned anew there."
         )
     return told

@@ -47,9 +47,9 @@ class StackPlan:
 
     def __str__(self) -> str:
         took = f"{self.seconds / 60:.0f} min" if self.seconds >= 90 else f"{max(self.seconds, 1):.0f} s"
-        way = "" if self.one is None else f"{self.one.route.reason}. {self.teachers} of them teach the others. "
+        way = "" if self.one is None else f", each: {self.one.route.reason}. {self.teachers} of them teach the others"
         return (
-            f"{self.slices} slices, each: {way}About {took} of one processor in all, {self.bytes / 2**30:.1f} GiB of memory a "
+            f"{self.slices} slices{way}. About {took} of one processor in all, {self.bytes / 2**30:.1f} GiB of memory a "
             f"worker and {self.disk / 2**30:.2g} GiB of disk."
         )
 

@@ -20,6 +20,7 @@ from ctuq.tomo.scan import Scan, binned_rays
 from ctuq.tomo.slices import chosen_rows, row_beam, row_of_stack
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.route import Route
+from ctuq.uncertainty.unseen import UnseenDirections
 
 _TEACHERS, BLOCK = 4, 8
 _OCCUPIED = 0.1
@@ -54,6 +55,10 @@ class Stack:
         if scan.grid is not None and options.field is None:
             plane = choose_grid(replace(parts[0], grid=_plane_of(scan.grid)), options.size)
         told = [doubt for part in parts for doubt in doubts_of_field(part, plane)]
+        if options.method == "dip" and options.uncertainty:
+            unseen = UnseenDirections.of(parts[0].geometry, (plane.shape[0], plane.shape[1]), torch.device("cpu"))
+            told += [] if unseen is None else [unseen.told]
+            told += split_views(options, parts[0]).notes
         return cls(scan, options, plane, parts[0].geometry.binning(plane), tuple(dict.fromkeys(told)), judge)
 
     def __len__(self) -> int:

@@ -57,6 +57,21 @@ def row_of_stack(scan: VolumeScan, row: int) -> Scan:
     return Scan(scan.projections[row], row_beam(scan.geometry), weights, provenance=scan.provenance)
 
 
+def of_rows(geometry: ConeBeam | Parallel3D, rows: range) -> ConeBeam | Parallel3D:
+    """The geometry of evenly spaced rows, counted from the lowest.
+
+    Raises
+    ------
+    InputError
+        If a row does not exist, or none is chosen.
+    """
+    if not len(rows) or rows[0] < 0 or rows[-1] >= geometry.rows or rows.step < 1:
+        raise InputError(f"Slices {rows.start} to {rows.stop - 1} were asked for; the scan has 0 to {geometry.rows - 1}.")
+    middle = (rows[0] + rows[-1]) / 2
+    offset = geometry.row_offset + (middle - (geometry.rows - 1) / 2) * geometry.row_pitch
+    return replace(geometry, rows=len(rows), row_pixel=geometry.row_pitch * rows.step, row_offset=offset)
+
+
 def chosen_rows(scan: VolumeScan, rows: range) -> VolumeScan:
     """The scan of evenly spaced rows, counted from the lowest.
 
@@ -68,13 +83,9 @@ def chosen_rows(scan: VolumeScan, rows: range) -> VolumeScan:
         If vectors are free.
     """
     geometry = scan.geometry
-    if not len(rows) or rows[0] < 0 or rows[-1] >= geometry.rows or rows.step < 1:
-        raise InputError(f"Slices {rows.start} to {rows.stop - 1} were asked for; the scan has 0 to {geometry.rows - 1}.")
     if isinstance(geometry, FreeBeam):
         raise GeometryError("The scan's vectors are free, so its rows are no slices.")
-    middle = (rows[0] + rows[-1]) / 2
-    offset = geometry.row_offset + (middle - (geometry.rows - 1) / 2) * geometry.row_pitch
-    fewer = replace(geometry, rows=len(rows), row_pixel=geometry.row_pitch * rows.step, row_offset=offset)
+    fewer = of_rows(geometry, rows)
     part = slice(rows.start, rows[-1] + 1, rows.step)
     truth, grid = scan.truth, scan.grid
     if len(rows) < geometry.rows or rows.step > 1:

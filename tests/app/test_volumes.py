@@ -276,3 +276,22 @@ def test_what_a_stack_cannot_be_is_said_in_a_sentence(parallel, tmp_path, capsys
 def test_a_cone_is_no_stack(ball, tmp_path, capsys):
     assert main(["reconstruct", str(ball), "--stack", "--size", "12", "-o", str(tmp_path / "run")]) == 2
     assert "no slices" in capsys.readouterr().err
+
+
+def test_chosen_rows_of_a_file_are_those_of_all_of_them(parallel, tmp_path):
+    scan = read_volume(parallel)
+    degrees = np.rad2deg(scan.geometry.angles)
+    np.save(tmp_path / "rows.npy", scan.projections[::-1].swapaxes(0, 1))
+    (tmp_path / "rows.yaml").write_text(
+        f"kind: parallel\nvalues: log\nangles: {degrees.tolist()}\npixel: {scan.geometry.pixel}\naxis_column: 6.5\n"
+    )
+    for path in (parallel, tmp_path / "rows.npy"):
+        whole, read = read_volume(path), []
+        part = read_volume(path, rows=lambda count, read=read: read.append(count) or range(2, 9, 3))
+        assert read == [14]
+        np.testing.assert_array_equal(part.projections, whole.projections[[2, 5, 8]])
+        heights = np.linspace(*whole.geometry.heights, 29)[1::2]
+        assert part.geometry.heights == pytest.approx(
+            (heights[2] - 1.5 * whole.geometry.row_pitch, heights[8] + 1.5 * whole.geometry.row_pitch)
+        )
+        assert part.geometry.row_pitch == pytest.approx(3 * whole.geometry.row_pitch)

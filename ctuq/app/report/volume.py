@@ -134,7 +134,8 @@ def _of_stack(result: VolumeResult) -> list[str]:
     if "failed" not in result.slices:
         return []
     failed, count = int(result.slices["failed"].sum()), result.grid.shape[0]
-    told = [f"Each of its {count} slices was made by itself" + (f", and {failed} could not be." if failed else ".")]
+    which = "Its one slice" if count == 1 else f"Each of its {count} slices"
+    told = [f"{which} was made by itself" + (f", and {failed} could not be." if failed else ".")]
     if "held_out_rms_z" in result.scores:
         z = [result.scores[f"held_out_rms_z{end}"] for end in ("", "_min", "_max")]
         told.append(
