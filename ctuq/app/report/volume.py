@@ -119,10 +119,11 @@ def sentences(result: VolumeResult) -> list[str]:
     told += _of_stack(result) + (_bars_told(result) if result.trust else [])
     if result.held_out_misfit is not None:
         held = 0 if result.held_views is None else len(result.held_views)
-        seen = f"{held} views" if held else "Single rays"
+        seen = ("Single rays were", "1 view was", f"{held} views were")[min(held, 2)]
+        fitted = float(result.history["loss"][result.history["held_out_loss"].argmin()])
         told.append(
-            f"{seen} were held out of the fit and stopped it: it misses their rays by {result.held_out_misfit**0.5:.3g} (rms, "
-            f"no unit), those of the fitted views by {float(result.history['loss'].min()) ** 0.5:.3g}."
+            f"{seen} held out of the fit and stopped it: it misses unseen rays by {result.held_out_misfit**0.5:.3g} (rms, no "
+            f"unit), those of the fitted views by {fitted**0.5:.3g}."
         )
     if "psnr" in result.scores:
         told.append(f"Against the known truth: {result.scores['psnr']:.1f} dB, rms error {result.scores['rmse']:.3g} 1/mm.")
