@@ -67,6 +67,9 @@ def test_a_volume_has_error_bars_samples_and_what_checks_them(whole, tmp_path):
 
 
 def test_a_region_of_interest_alone_has_error_bars_and_samples(scan, whole, tmp_path):
+    alone = reconstruct_volume(scan, options=replace(OPTIONS, roi=((3, 4), (3, 4), (3, 4))))
+    np.testing.assert_allclose(alone.std[3, 3, 3], whole.std[3, 3, 3], rtol=1e-5)
+    assert np.isfinite(alone.std).sum() == 1 and np.isnan(alone.trust["truth"]["rank_correlation"])
     part = reconstruct_volume(scan, options=replace(OPTIONS, roi=BOX))
     box = tuple(slice(*ends) for ends in BOX)
     np.testing.assert_array_equal(part.mean, whole.mean)

@@ -85,8 +85,10 @@ def truth_scores(mean: NDArray, std: NDArray, truth: NDArray) -> dict[str, float
     inside = truth > 0.05 * truth.max()
     if inside.any():
         scores |= {f"{name}_object": value for name, value in gaussian_scores(error[inside], variance[inside]).items()}
-    ranks = (scipy.stats.rankdata(values) for values in (np.abs(error), np.asarray(std)))
-    scores["rank_correlation"] = float(np.corrcoef(*(r.ravel() for r in ranks))[0, 1])
+    ranks = [scipy.stats.rankdata(values).ravel() for values in (np.abs(error), np.asarray(std))]
+    # Of a region of one voxel, and of equal values, there is none.
+    known = min(float(np.ptp(r)) for r in ranks) > 0
+    scores["rank_correlation"] = float(np.corrcoef(*ranks)[0, 1]) if known else math.nan
     return scores
 
 
