@@ -22,7 +22,7 @@ _TOGETHER = 64
 """Chains that are under way at once: each holds what its last piece gave."""
 _RETRIES, _FAILURES = 3, 3
 _PATIENCE = 30
-_LOST = "A worker was lost, or the scheduler is gone ({}); what is done is kept: add --resume to the same command to go on."
+_LOST = "A worker was lost, or the scheduler is gone ({}); see that workers run and have memory enough, and go on from there."
 
 
 def seed_of(*key: object) -> int:
@@ -198,7 +198,12 @@ class _Cluster(Executor):
         self._executor = client.get_executor(pure=False, retries=_RETRIES)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        return self._executor.submit(fn, *args, **kwargs)
+        """The first argument may be a future of `placed`. The rest goes as bytes: the scheduler reads what it passes on, and
+        to import torch for that stops it for seconds.
+        """
+        import cloudpickle
+
+        return self._executor.submit(_unpacked, cloudpickle.dumps((fn, args[1:], kwargs)), *args[:1])
 
     def placed(self, shared: Any) -> Any:
         """A future of it. It is a task as all others are: one that a lost worker held is made again, data that was only
@@ -208,6 +213,11 @@ class _Cluster(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._executor.shutdown(wait=wait)
+
+
+def _unpacked(packed: bytes, *first: Any) -> Any:
+    work, rest, named = pickle.loads(packed)
+    return work(*first, *rest, **named)
 
 
 def _is_loss(error: Exception) -> bool:

@@ -1,7 +1,7 @@
 """Real scans: reconstruct a few views, and score the error bars on all the views that were used for nothing.
 
-``python -m experiments.unseen_views walnut --size 128`` (or ``ta``, ``tb``: HTC 2022 with truth); one row is added to
-``figures/unseen_views.csv``.
+``python -m experiments.unseen_views walnut --size 128`` (or ``ta``, ``tb``: HTC 2022 with truth); one row a seed is
+added to ``figures/unseen_views.csv``; ``--seeds 8 --workers 4`` makes eight of them on four processes.
 """
 
 import csv
@@ -17,6 +17,7 @@ from tyro.conf import Positional
 import ctuq
 from ctuq import files
 from ctuq.pipeline import match_detector
+from ctuq.scale import cluster, mapped
 from ctuq.scores.gaussian import gaussian_scores
 from ctuq.uncertainty.predict import predict_views
 
@@ -69,18 +70,27 @@ def _used(name: str, scan: ctuq.Scan) -> NDArray[np.int64]:
     return np.arange(0, scan.n_angles, STEPS[name])
 
 
-def main(name: Positional[Literal["walnut", "ta", "tb"]], size: int = 128, seed: int = 0) -> None:
-    """Print and record the scores of one scan."""
-    row = measure(name, size, seed)
-    for key, value in row.items():
-        print(f"{key:>24} {value:.4g}" if isinstance(value, float) else f"{key:>24} {value}")
+def _of_seed(shared: tuple[str, int], seed: int, before: None) -> dict[str, float | str]:
+    del before
+    return measure(*shared, seed)
+
+
+def main(
+    name: Positional[Literal["walnut", "ta", "tb"]], size: int = 128, seed: int = 0, seeds: int = 1, workers: int | None = None
+) -> None:
+    """Print and record the scores of one scan, by one seed or by several, here or on many processes."""
+    with cluster(workers) as executor:
+        rows = mapped(_of_seed, range(seed, seed + seeds), (name, size), executor)
     path = HERE / "figures" / "unseen_views.csv"
     new = not path.is_file()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
+        writer = csv.DictWriter(file, list(rows[0]))
         if new:
             writer.writeheader()
-        writer.writerow(row)
+        for row in rows:
+            writer.writerow(row)
+            for key, value in row.items():
+                print(f"{key:>24} {value:.4g}" if isinstance(value, float) else f"{key:>24} {value}")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def test_what_a_piece_refuses_is_what_is_told(executor, request):
 
 
 def test_a_pool_that_lost_its_worker_is_told_in_a_sentence(tmp_path):
-    with ProcessPoolExecutor(1) as executor, pytest.raises(ResourceError, match="--resume"):
+    with ProcessPoolExecutor(1) as executor, pytest.raises(ResourceError, match="worker was lost"):
         done(executor, deadly=(0, 1), mark=str(tmp_path / "killed"))
 
 

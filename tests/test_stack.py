@@ -156,10 +156,10 @@ def test_workers_of_dask_give_the_same_bits_and_so_they_do_when_one_is_killed(sc
             os.kill(left[0], signal.SIGKILL)
 
     quick = replace(OPTIONS, uncertainty=False)
-    with cluster(2) as executor:
-        found = reconstruct_stack(scan, options=quick, executor=executor, progress=kill)
-    assert len(set(left)) == 2
-    np.testing.assert_array_equal(found.mean, reconstruct_stack(scan, options=quick).mean)
+    with cluster(1) as executor:  # each worker imports torch, which is most of this test
+        found = reconstruct_stack(scan, rows=range(3), options=quick, executor=executor, progress=kill)
+        assert left and left != list(executor._client.run(os.getpid).values())
+    np.testing.assert_array_equal(found.mean, reconstruct_stack(scan, rows=range(3), options=quick).mean)
 
 
 def test_slices_that_fail_are_told_and_lose_no_other(scan):
