@@ -155,7 +155,7 @@ def plan_volume(scan: VolumeScan, options: VolumeOptions) -> VolumePlan:
         bars = None
         if options.uncertainty:
             held = _held(scan, options)
-            bars = plan_of_bars(scan, grid, held, options, pair=once, device=device)
+            bars = plan_of_bars(scan, grid, held, options, device=device)
         return VolumePlan(grid, backend, _BASE + needed, seconds, options.dip.expected, fitted.sparing, bars)
     iterations = options.iterations or ITERATIONS[options.method]
     return VolumePlan(grid, backend, _BASE + needed, once * iterations, iterations)

@@ -1,5 +1,6 @@
 """Error bars of a volume: what they take, and evidence, calibration, posterior and samples at the fitted network."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,18 +19,19 @@ from ctuq.recon.unet import UNet
 from ctuq.scores.gaussian import truth_scores
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.rows import bytes_of_rows
+from ctuq.tomo.rays.volume import volume_transform
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.estimate import ErrorBars, estimate, named
 from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.route import Route
 from ctuq.uncertainty.volume_result import VolumeResult, slices_of
 
-_PRIOR = "isotropic"
+_PRIOR, _ROWS = "isotropic", 32
 _UNCALIBRATED = "Not calibrated: the error bars are the tangent model's own, which are too short on real scans."
 
 
 def plan_of_bars(
-    scan: VolumeScan, grid: VolumeGrid, held: NDArray[np.int64], options: VolumeOptions, *, pair: float, device: torch.device
+    scan: VolumeScan, grid: VolumeGrid, held: NDArray[np.int64], options: VolumeOptions, *, device: torch.device
 ) -> Plan:
     """What error bars take on a grid, by products with a network of a block of it.
 
@@ -38,8 +40,6 @@ def plan_of_bars(
     scan, grid, options
     held : array of int
         Views that are kept out of the fit.
-    pair : float
-        Seconds of a projection and back-projection of all views.
     device : torch.device
     """
     block = tuple(min(n, BLOCK) for n in grid.shape)
@@ -52,9 +52,22 @@ def plan_of_bars(
     weights = torch.ones(scan.projections.shape) if scan.weights is None else torch.from_numpy(scan.weights.copy())
     fitted = np.setdiff1d(np.arange(scan.n_angles), held)
     route = route_of(weights.to(device), fitted, grid.size, network, prior=_PRIOR, memory=available_memory(device))
-    speeds = Speeds(0.0, products, pair, flop_seconds(device))
+    matrix = bytes_of_rows(grid, scan.geometry, route.rays, device)
+    speeds = Speeds(0.0, products, _rays_seconds(scan, grid, device, held=matrix > 0), flop_seconds(device))
     # The fitted views' rows are copied.
-    return priced(route, speeds, 0.0, fit_bytes=0, matrix=2 * bytes_of_rows(grid, scan.geometry, route.rays, device))
+    return priced(route, speeds, 0.0, fit_bytes=0, matrix=2 * matrix)
+
+
+def _rays_seconds(scan: VolumeScan, grid: VolumeGrid, device: torch.device, *, held: bool) -> float:
+    """Seconds of a projection of all views in float64, one of a batch, measured on two views."""
+    some = np.unique([0, scan.n_angles // 2])
+    A = volume_transform(grid, scan.geometry.subset(some), backend="matrix" if held else "auto", device=device)
+    batch, taken = torch.ones(_ROWS if held else 1, *A.domain.shape, device=device), []
+    for _ in range(3):
+        began = time.perf_counter()
+        A(batch)
+        taken.append(time.perf_counter() - began)
+    return 2 * min(taken) / len(batch) * scan.n_angles / len(some)
 
 
 def with_bars(run: Run[VolumeOptions], fit: VolumeFit, base: VolumeResult, way: tuple[Route, ProductChoice]) -> VolumeResult:
