@@ -71,7 +71,7 @@ def measure(name: str, scan: ctuq.Scan) -> dict[str, float | str]:
     """Scores against the truth by kind of pixel."""
     begun = time.process_time()
     result = reconstructed(name, scan)
-    assert result.truth is not None and result.std is not None and result.calibration is not None
+    assert result.truth is not None and result.std is not None and result.std_raw is not None and result.calibration is not None
     residual, variance = result.truth - result.mean, result.std.astype(np.float64) ** 2
     plain = result.calibration.image_scale * result.std_raw.astype(np.float64) ** 2
     seen, missing = seen_edges(result.truth, scan.geometry)

@@ -9,6 +9,7 @@ import csv
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import tyro
 
 from experiments.calibration.__main__ import AS_IT_IS, CACHE, FIGURES, Row
 from experiments.calibration.choices import scored, view_scatter
-from experiments.calibration.fits import fitted
+from experiments.calibration.fits import fitted, is_kept
 from experiments.calibration.scans import Subject, subjects
 
 SIZE = 24
@@ -35,14 +36,13 @@ def chosen() -> list[Subject]:
     return [every[name] for name in SCANS if name in every]
 
 
-def rows(views: Sequence[int], cache: Path) -> Iterator[Row]:
+def rows(views: Sequence[int], places: Sequence[str], cache: Path, fit: bool) -> Iterator[Row]:
     """For each number of views, scan and place, what the calibration is worth."""
-    for k in views:
-        for subject in chosen():
-            for place in _PLACES:
-                found = fitted(subject, k, cache, place=place)
-                yield {"scan": subject.name, "held_out": k, "place": place} | scored(found, AS_IT_IS) | view_scatter(found)
-            print(f"{subject.name}, {k} held out", flush=True)
+    for k, subject, place in product(views, chosen(), places):
+        if fit or is_kept(subject, f"{k} {place}", cache):
+            found = fitted(subject, k, cache, place=place)
+            yield {"scan": subject.name, "held_out": k, "place": place} | scored(found, AS_IT_IS) | view_scatter(found)
+            print(f"{subject.name}, {k} held out, {place}", flush=True)
 
 
 def tell(told: list[Row], k: int, place: str, arcs: bool) -> None:
@@ -57,9 +57,9 @@ def tell(told: list[Row], k: int, place: str, arcs: bool) -> None:
     print(f"{k} held out, {place}, {len(kept)} {kind}: {means}, off {off:.3f}, ranges held {held[0]} and {held[1]}")
 
 
-def main(views: tuple[int, ...] = (3, 1), cache: Path = _KEPT) -> None:
-    """Fit, compare, print and record."""
-    told = list(rows(views, cache))
+def main(views: tuple[int, ...] = (3, 1), places: tuple[str, ...] = _PLACES, fit: bool = True, cache: Path = _KEPT) -> None:
+    """Fit, compare, print and record; ``--no-fit`` compares what is there."""
+    told = list(rows(views, places, cache, fit))
     names = list(dict.fromkeys(name for row in told for name in row))
     with (FIGURES / "calibration_places.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, names)
@@ -67,7 +67,7 @@ def main(views: tuple[int, ...] = (3, 1), cache: Path = _KEPT) -> None:
         writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in told)
     for k in views:
         for arcs in (False, True):
-            for place in _PLACES:
+            for place in places:
                 tell(told, k, place, arcs)
 
 
