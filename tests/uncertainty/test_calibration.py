@@ -74,18 +74,19 @@ def test_range_of_coverage_holds_as_often_as_it_says(normal):
     assert 0.85 < np.mean(inside) < 0.99
 
 
-def test_a_single_view_tells_a_range_that_holds_where_views_differ_as_in_the_worst_scans(normal):
-    """Of views whose mean squares scatter twenty times as much as rays do, one says little: the range says so."""
-    inside, alone = [], []
-    for _ in range(150):
-        residual, p, s = draws(np.exp(np.abs(normal.standard_normal())), np.exp(normal.standard_normal() - 0.5), 101, normal)
-        residual *= np.sqrt(normal.gamma(1.0, 1.0, (101, 1)).clip(0.05))
+def test_a_single_view_tells_a_range_that_holds_where_the_error_bars_are_too_long(normal):
+    """The scale of the image is never below 1; where it should be a quarter, one view's range knows that it may be."""
+    inside, before = [], []
+    for _ in range(60):
+        residual, p, s = draws(0.25, 0.5, 101, normal)
         found = learn_scales(residual[:1], p[:1], s[:1])
         z = residual[1:] / np.sqrt(found.image * p[1:] + found.noise * s[1:])
-        inside.append(found.cover_68[0] <= np.mean(np.abs(z) <= 1) <= found.cover_68[1])
-        usual = scale_posterior(residual[:1], p[:1], s[:1]).coverage((found.image, found.noise), p[:1], s[:1], 1.0)
-        alone.append(found.cover_68[0] <= usual[0] and usual[1] <= found.cover_68[1])
-    assert np.mean(inside) > 0.85 and all(alone)
+        covered = np.mean(np.abs(z) <= 1)
+        inside.append(found.cover_68[0] <= covered <= found.cover_68[1])
+        low, high = scale_posterior(residual[:1], p[:1], s[:1]).coverage((found.image, found.noise), p[:1], s[:1], 1.0)
+        before.append(low <= covered <= high)
+        assert found.cover_68[0] <= low and high <= found.cover_68[1]
+    assert np.mean(inside) > 0.85 and np.mean(inside) > np.mean(before)
 
 
 def test_range_of_coverage_shrinks_to_the_nominal_one_with_many_views(normal):
