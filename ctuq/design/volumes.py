@@ -1,7 +1,7 @@
 """Which angles of a volume's scan next: the same design, of coarse voxels and a detector whose pixels are averaged to match.
 
 What an angle is worth shows in coarse voxels already, and their covariance fits: of V candidate views of n rays each, over d
-voxels, the first scores take ``V n nnz(A) d / n`` operations, and every view that was measured ``n^2 d`` and a product more. At
+voxels, the first scores take ``nnz(A) d`` operations, and every view that was measured ``n^2 d`` and a product more. At
 16 voxels across, 72 candidates and 20 measured views that is seconds, at 24 minutes.
 """
 
