@@ -1,8 +1,8 @@
 """Do greedy angles of a cone-beam scan beat angles that are spread evenly? ``python -m experiments.design_volume``.
 
 Objects of plates that lie in one direction, and nuts that have none; eight views to begin with, then eight more: by
-the models of ``ctuq design next``, evenly between the first, or by the golden ratio. Scored by the error of CGLS and TV on the truth's
-grid. A row each in ``figures/design_volume.csv``.
+the models of ``ctuq design next``, evenly between the first, or by the golden ratio. Scored by the error of CGLS and TV on the
+truth's grid. A row each in ``figures/design_volume.csv``.
 """
 
 import csv

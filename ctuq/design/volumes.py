@@ -171,7 +171,9 @@ def _binned(scan: VolumeScan, bins: tuple[int, int]) -> tuple[NDArray[np.float32
 
 def _matrix(grid: VolumeGrid, beam: ConeBeam | Parallel3D) -> FlatTransform:
     require_shadow(grid, beam)
-    require_memory(_BUILT * rays_of(grid, beam).entries, "The rays of the candidates", "choose a smaller --size")
+    require_memory(
+        _BUILT * rays_of(grid, beam).entries, "Rays of all candidates", "choose fewer --candidates or a smaller --size"
+    )
     views = FlatViews(beam)
     order = np.arange(int(np.prod(beam.shape))).reshape(beam.shape).swapaxes(0, 1).reshape(-1)
     return FlatTransform(build_volume_matrix(grid, beam)[order], grid, views)  # pyright: ignore[reportArgumentType]

@@ -115,7 +115,10 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
     """Rows of one file, in the geometry of the middle one."""
     first = raw_of(None)
     if first.rows < 2:
-        raise InputError(f"'{path}' has one detector row, which is a slice; leave --volume or --stack out.")
+        raise InputError(
+            f"'{path}' has one detector row, which is a slice: leave --volume or --stack out; its angles are designed by "
+            "'ctuq design start'."
+        )
     middle_raw = raw_of(first.rows // 2)
     middle = scan_of([(path, middle_raw)], wanted)
     column = column_of_axis(middle.geometry)
