@@ -13,6 +13,8 @@ ALL = {
     "jacobian": [[]],
     "ray_transform": [[]],
     "volumes": [["--size", "32", "--views", "30"], ["--size", "64"]],
+    "volume_bars": [["--size", "24"]],
+    "workers": [[]],
     "laplace_mlp": [[]],
     "memory": [[]],
     "gp": [[]],
