@@ -178,7 +178,7 @@ def test_a_search_by_samples_that_was_killed_goes_on_to_the_same_result(call, sc
 
 
 @pytest.mark.parametrize(
-    ("where", "error"), [("image_model", torch.linalg.LinAlgError("singular")), ("estimate", ZeroDivisionError("oh"))]
+    ("where", "error"), [("linear_model", torch.linalg.LinAlgError("singular")), ("estimate", ZeroDivisionError("oh"))]
 )
 def test_an_error_after_the_fit_does_not_lose_it(where, error, scan, whole, tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.h5"
