@@ -101,17 +101,21 @@ def _own_volume(folder: Path) -> str:
 def _volume_result(folder: Path) -> str:
     scan = _volume()
     found = VolumeResult(
-        np.ones((2, 4, 4), np.float32),
-        VolumeGrid((2, 4, 4), 1.0),
-        scan.geometry,
-        "fdk",
-        scan.provenance,
-        scan.truth,
-        {"psnr": 20.0},
-        {"fdk": 1.0},
-        {"size": 4},
-        {"ctuq": "0"},
-        ("A doubt.",),
+        mean=np.ones((2, 4, 4), np.float32),
+        grid=VolumeGrid((2, 4, 4), 1.0),
+        geometry=scan.geometry,
+        method="dip",
+        provenance=scan.provenance,
+        std=np.full((2, 4, 4), 0.1, np.float32),
+        truth=scan.truth,
+        scores={"psnr": 20.0},
+        timings={"dip": 1.0},
+        settings={"size": 4},
+        versions={"ctuq": "0"},
+        warnings=("A doubt.",),
+        history={"iteration": np.arange(3), "loss": np.ones(3), "held_out_loss": np.ones(3)},
+        held_views=np.array([1]),
+        samples=np.ones((2, 2, 4, 4), np.float32),
     )
     found.save(folder / "results.h5")
     return "results.h5"

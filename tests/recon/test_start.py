@@ -98,7 +98,7 @@ def test_start_that_does_not_exist_is_refused():
 
 
 def test_missing_weights_start_at_random(monkeypatch):
-    monkeypatch.setattr(module, "educated_weights", lambda: None)
+    monkeypatch.setattr(module, "educated_weights", lambda dims: None)
     (fit, _), _ = scanned(174)
     generate, weights = generator(fit, DIPOptions(), rng=torch.Generator().manual_seed(0))
     assert float(generate(weights).std()) < 0.2 * float(generate(weights).mean())

@@ -154,7 +154,7 @@ def network(tmp_path_factory):
     [
         ("ctuq.recon.dip", "_look"),
         ("ctuq.design.models.lindip", "image_model"),
-        ("ctuq.uncertainty.estimate", "_leave_one_out"),
+        ("ctuq.uncertainty.estimate", "leave_one_out"),
         ("ctuq.design.session.session", "learned"),
     ],
 )
