@@ -1,38 +1,50 @@
-"""What error bars of images and of volumes have in common: the linear model, and what to know of them."""
+"""What error bars of images, slices and volumes have in common: the linear model, and what to know of them."""
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ctuq.linops.jacobian.network import ProductChoice, jacobian_of
-from ctuq.pipeline.run import Run
 from ctuq.recon.dip import Data, Generator
+from ctuq.stages import Stages
 from ctuq.uncertainty.estimate import Evidence
 from ctuq.uncertainty.model import ImageModel, image_model
-from ctuq.uncertainty.route import Route
 
+UNCALIBRATED = "Not calibrated: the error bars are the tangent model's own, which are too short on real scans."
 _WORTH_TELLING = 0.1
 
 
 def linear_model(
-    run: Run, data: Data, generate: Generator, best: dict[str, Tensor], *, prior: str, way: tuple[Route, ProductChoice]
+    data: Data,
+    generate: Generator,
+    best: dict[str, Tensor],
+    *,
+    prior: str,
+    rank: int,
+    rng: torch.Generator,
+    choice: ProductChoice | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    stages: Stages | None = None,
 ) -> ImageModel:
     """The linear model at fitted weights, with every product with the network that it takes.
 
     Parameters
     ----------
-    run : Run
     data : Data
         All views, without a batch axis.
     generate : Generator
     best : dict of str to Tensor
         Weights, with a batch axis of 1.
-    prior : str
-    way : tuple of Route and ProductChoice
+    prior, rank, rng, progress, stages
+        As of `image_model`.
+    choice : ProductChoice, optional
+        How products are made.
     """
     with torch.no_grad():
         image = generate(best)[0].detach()
     network, inputs = generate.module(best)
-    _, jacobian = jacobian_of(network, inputs, choice=way[1])
+    _, jacobian = jacobian_of(network, inputs, choice=choice)
     return image_model(
         data.A,
         data.y,
@@ -41,10 +53,10 @@ def linear_model(
         jacobian=jacobian,
         scale=float(generate.scale[0]),
         prior=prior,
-        rank=way[0].rank,
-        rng=run.rng,
-        progress=lambda done, total: run.tell("Jacobian", done, total),
-        stages=run.stages,
+        rank=rank,
+        rng=rng,
+        progress=progress,
+        stages=stages,
     )
 
 

@@ -16,12 +16,12 @@ from ctuq.pipeline.bars import doubts_of_bars, linear_model
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
-from ctuq.pipeline.plan import Plan, measure, priced, route_of
+from ctuq.pipeline.plan import FIT_BYTES, Plan, measure, priced, route_of
 from ctuq.pipeline.run import Run
 from ctuq.pipeline.threads import take_threads
 from ctuq.pipeline.views import Views, rays_inside, split_views, tensors
 from ctuq.recon import CLASSICAL
-from ctuq.recon.dip import Data, DIPState, Generator, generator, trial_step
+from ctuq.recon.dip import Data, Generator, generator, trial_step
 from ctuq.recon.holdout import split
 from ctuq.scores.gaussian import (
     image_scores,
@@ -44,9 +44,6 @@ from ctuq.uncertainty.unseen import UnseenDirections, WidenedPosterior
 _DENSE_PIXELS = 4096
 """Up to so many pixels a truth is scored against the whole covariance, above against samples."""
 _KEPT = 2**26
-_FIT = 4096
-"""Bytes a pixel that the fit's activations and their gradients take."""
-
 _LESS = "choose a smaller --size or fewer --samples"
 
 _log = logging.getLogger(__name__)
@@ -190,7 +187,7 @@ def _require_memory(run: Run[ReconstructOptions], grid: VolumeGrid) -> None:
     """Refuse what cannot fit, before anything is begun: the fit's activations, and the samples."""
     dip = run.options.method == "dip"
     samples = 16 * run.options.samples if dip and run.options.uncertainty else 0
-    needed = grid.size * ((_FIT if dip else 64) + samples)
+    needed = grid.size * ((FIT_BYTES if dip else 64) + samples)
     require_memory(needed, f"An image of {run.options.size} x {run.options.size} pixels", _LESS, run.device)
 
 
@@ -206,15 +203,16 @@ def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Vie
         base = replace(base, plan=plan.record())
     checkpoint.begin()
     with run.clock("dip"):
-        state = _fit(run, generate, start, (fit, stop))
+        state = run.fit(generate, start, (fit, stop))
         image = generate(state.best)[0].detach()
     history = {name: state.history[:, i].numpy() for i, name in enumerate(("iteration", "loss", "held_out_loss"))}
     base = replace(base, mean=image.cpu().numpy(), history=history, warnings=base.warnings + views.notes)
     if checkpoint.way is None:
         return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
-    way = checkpoint.way[0]
+    way, choice = checkpoint.way
     with run.clock("jacobian"):
-        model = linear_model(run, data, generate, state.best, prior=run.options.prior, way=checkpoint.way)
+        given = {"prior": run.options.prior, "rank": way.rank, "rng": run.rng, "stages": stages}
+        model = linear_model(data, generate, state.best, choice=choice, progress=run.products, **given)
     with run.clock("evidence"):
         run.tell("Evidence", 0, 1)
         found = estimate(model, data.y, views.held, variation=run.options.variation, rng=run.rng, way=way, stages=stages)
@@ -234,7 +232,7 @@ def _plan(
 ) -> Plan:
     """What the error bars will take, told before the fit; by the route that a run began with, if it is resumed."""
     chosen = _route(run, data, views, generate.module(start)[0]) if chosen is None else chosen
-    made = priced(chosen, measure(fit, generate, start), run.options.dip.expected, fit_bytes=_FIT * chosen.pixels)
+    made = priced(chosen, measure(fit, generate, start), run.options.dip.expected, fit_bytes=FIT_BYTES * chosen.pixels)
     _log.info("Plan: %s", made)
     return made
 
@@ -299,18 +297,6 @@ def _assembled(run: Run[ReconstructOptions], base: Result, model: ImageModel, fo
         scores=scores,
         warnings=base.warnings + notes + doubts_of_bars(model, evidence, posterior.error),
     )
-
-
-def _fit(run: Run[ReconstructOptions], generate: Generator, start: dict[str, Tensor], data: tuple[Data, Data]) -> DIPState:
-    options = run.options.dip
-
-    def tell(state: DIPState) -> None:
-        text = f"held-out misfit {float(state.history[-1, 2]):.3g}" if len(state.history) else ""
-        run.tell("Deep Image Prior", min(state.iteration, options.length), options.length, text)
-
-    state = run.checkpoint.fit(generate, start, data, options, tell=tell)
-    run.tell("Deep Image Prior", options.length, options.length)
-    return state
 
 
 def _classical(run: Run[ReconstructOptions], data: Data, scan: Scan) -> dict[str, NDArray[np.float32]]:

@@ -19,6 +19,8 @@ from ctuq.linops.jacobian.network import ProductChoice, weight_names
 from ctuq.recon.dip import Data, Generator, trial_step
 from ctuq.uncertainty.route import DRAWS, EVIDENCE_RAYS, Route, route
 
+FIT_BYTES = 4096
+"""A pixel, of the activations of an image's fit and their gradients."""
 _ROWS = 32
 # Beside its gradient a step has the total variation, Adam and the running average; float64 doubles the bytes of a ray.
 _STEP, _WIDE = 1.15, 2.0
@@ -122,10 +124,10 @@ class Speeds:
 
 def measure(fit: Data, generate: Generator, start: dict[str, Tensor]) -> Speeds:
     """A few iterations and products with the network as it starts: their time does not depend on the weights."""
-    iteration = _timed(lambda: trial_step(generate, start, fit))
+    iteration = timed(lambda: trial_step(generate, start, fit))
     products = cost.measure(*generate.module(start))
     batch = torch.ones(_ROWS, *fit.A.domain.shape, device=fit.y.device)
-    rays = _timed(lambda: fit.A(batch)) / _ROWS
+    rays = timed(lambda: fit.A(batch)) / _ROWS
     return Speeds(_STEP * iteration, products, _WIDE * rays, flop_seconds(fit.y.device))
 
 
@@ -133,7 +135,7 @@ def flop_seconds(device: torch.device) -> float:
     """Seconds of one multiplication and addition of a factorisation in float64."""
     matrix = torch.eye(_MATRIX, dtype=torch.float64, device=device).mul_(2)
     # Matrices of several thousand run at twice the speed of this one (walnut at 64 to 128 pixels, figures/jobs.csv).
-    return 0.5 * _timed(lambda: torch.linalg.cholesky(matrix)) / (_MATRIX**3 / 3)
+    return 0.5 * timed(lambda: torch.linalg.cholesky(matrix)) / (_MATRIX**3 / 3)
 
 
 def priced(route: Route, speeds: Speeds, iterations: float, *, fit_bytes: int, matrix: float | None = None) -> Plan:
@@ -205,10 +207,10 @@ def _std(route: Route, speeds: Speeds, r: int) -> float:
     return pixels + draws * one + exact
 
 
-def _timed(work: Callable[[], object]) -> float:
-    """Seconds of the faster of two runs: the first one also prepares."""
+def timed(work: Callable[[], object], runs: int = 2) -> float:
+    """Seconds of the fastest of some runs: the first one also prepares."""
     found = []
-    for _ in range(2):
+    for _ in range(runs):
         begin = time.perf_counter()
         work()
         found.append(time.perf_counter() - begin)

@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 import torch
+from torch import Tensor
 
 from ctuq.pipeline.checkpoint import Checkpoint
 from ctuq.pipeline.devices import device_of
 from ctuq.pipeline.options import Progress, ReconstructOptions
 from ctuq.pipeline.volume_options import VolumeOptions
+from ctuq.recon.dip import Data, DIPState, Generator
 from ctuq.stages import Stages
 
 _Options = TypeVar("_Options", ReconstructOptions, VolumeOptions)
@@ -36,6 +38,22 @@ class Run(Generic[_Options]):
         """Pass on how far a stage is, see `Progress`."""
         if self._tell is not None:
             self._tell(Progress(stage, done, total, message))
+
+    def fit(self, generate: Generator, start: dict[str, Tensor], data: tuple[Data, Data]) -> DIPState:
+        """Fit a network to the first of the data, stopped by the second; a checkpoint's fit goes on."""
+        options = self.options.dip
+
+        def tell(state: DIPState) -> None:
+            text = f"held-out misfit {float(state.history[-1, 2]):.3g}" if len(state.history) else ""
+            self.tell("Deep Image Prior", min(state.iteration, options.length), options.length, text)
+
+        state = self.checkpoint.fit(generate, start, data, options, tell=tell)
+        self.tell("Deep Image Prior", options.length, options.length)
+        return state
+
+    def products(self, done: int, total: int) -> None:
+        """Pass on how many products with the network's Jacobian are made."""
+        self.tell("Jacobian", done, total)
 
     @contextmanager
     def clock(self, stage: str) -> Iterator[None]:

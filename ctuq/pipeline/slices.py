@@ -22,13 +22,13 @@ from torch.linalg import LinAlgError  # pyright: ignore[reportAttributeAccessIss
 
 from ctuq.errors import BackendError, CtuqError, ResourceError
 from ctuq.laplace.system.problem import Point
-from ctuq.linops.jacobian.network import jacobian_of
+from ctuq.pipeline.bars import linear_model
 from ctuq.pipeline.devices import device_of
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.options import ReconstructOptions
 from ctuq.pipeline.views import rays_inside, split_views, tensors
 from ctuq.recon import CLASSICAL
-from ctuq.recon.dip import Data, DIPOptions, Generator, dip, generator
+from ctuq.recon.dip import Data, DIPOptions, dip, generator
 from ctuq.recon.holdout import split
 from ctuq.recon.noise import noise_std
 from ctuq.scale import seed_of
@@ -43,7 +43,7 @@ from ctuq.uncertainty.calibration import Scales, learn_scales
 from ctuq.uncertainty.estimate import fit_evidence
 from ctuq.uncertainty.held_out import HeldOut
 from ctuq.uncertainty.left_out import LeftOut
-from ctuq.uncertainty.model import ImageModel, image_model
+from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.route import Route
 from ctuq.uncertainty.solved import SolvedRays
@@ -271,20 +271,8 @@ class _Fit:
 
     def model(self, rank: int) -> ImageModel:
         """The linear model at the fitted weights."""
-        generate: Generator = self._generate
-        network, inputs = generate.module(self._best)
-        _, jacobian = jacobian_of(network, inputs)
-        return image_model(
-            self._data.A,
-            self._data.y,
-            self._data.weights,
-            image=self.image,
-            jacobian=jacobian,
-            scale=float(generate.scale[0]),
-            prior=self._work.options.prior,
-            rank=rank,
-            rng=self._work.rng,
-        )
+        options, rng = self._work.options, self._work.rng
+        return linear_model(self._data, self._generate, self._best, prior=options.prior, rank=rank, rng=rng)
 
 
 class _Bars:

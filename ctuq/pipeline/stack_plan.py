@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ctuq.pipeline.options import ReconstructOptions
-from ctuq.pipeline.plan import Plan, measure, priced
+from ctuq.pipeline.plan import FIT_BYTES, Plan, measure, priced
 from ctuq.pipeline.stack_scan import BLOCK, Stack
 from ctuq.pipeline.views import rays_inside, split_views
 from ctuq.recon.dip import generator
@@ -77,10 +77,10 @@ def _planned(stack: Stack) -> StackPlan:
     data = rays_inside(A, scan, views.held, device=device, stages=Stages())
     fit, _ = split(data, views.held, rng=rng)
     generate, start = generator(fit, options.dip, rng=rng)
-    one = priced(stack.route(), measure(fit, generate, start), options.dip.expected, fit_bytes=4096 * pixels)
+    one = priced(stack.route(), measure(fit, generate, start), options.dip.expected, fit_bytes=FIT_BYTES * pixels)
     cold = one.seconds["dip"]
     if not options.uncertainty:
-        return StackPlan(count, 0, None, cold * _share_of_fit(stack), _WORKER + 4096.0 * pixels, disk)
+        return StackPlan(count, 0, None, cold * _share_of_fit(stack), _WORKER + float(FIT_BYTES * pixels), disk)
     own = sum(one.seconds[name] for name in ("dip", "jacobian", "evidence"))
     following = one.seconds["jacobian"] + one.seconds["samples"] + 0.2 * one.seconds["evidence"]
     teachers = len(stack.teachers)

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctuq.pipeline.bars import UNCALIBRATED
 from ctuq.pipeline.options import ReconstructOptions
 from ctuq.recon.dip import Data
 from ctuq.recon.holdout import views_to_hold
@@ -16,6 +17,7 @@ from ctuq.stages import Stages
 from ctuq.tomo.field import outline_of, reaches_beyond
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.scan import Scan
+from ctuq.tomo.volume_scan import VolumeScan
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,10 +37,9 @@ def split_views(options: ReconstructOptions, scan: Scan) -> Views:
     if not options.uncertainty:
         return Views(every, nobody)
     if not (options.calibrate and len(held)):
-        text = "Not calibrated: the error bars are the tangent model's own, which are too short on real scans."
         asked = options.calibrate and options.calibration_views is None
         few = f" {n} view{' is' if n == 1 else 's are'} too few to hold any out." if asked else ""
-        return Views(every, nobody, (text + few,))
+        return Views(every, nobody, (UNCALIBRATED + few,))
     return Views(np.setdiff1d(every, held), held)
 
 
@@ -54,7 +55,7 @@ def rays_inside(A: RayTransform, scan: Scan, held: NDArray[np.int64], *, device:
     return Data(A, y - outside, weights)
 
 
-def tensors(scan: Scan, device: torch.device) -> tuple[Tensor, Tensor]:
+def tensors(scan: Scan | VolumeScan, device: torch.device) -> tuple[Tensor, Tensor]:
     """Projections and weights on a device."""
     weights = np.ones_like(scan.projections) if scan.weights is None else scan.weights
     return torch.tensor(scan.projections, device=device), torch.tensor(weights, device=device)

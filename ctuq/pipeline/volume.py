@@ -1,6 +1,5 @@
 """Volumes: from a scan of an area detector to its image in three axes."""
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,8 +14,9 @@ from ctuq.linops.memory import require_memory
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.devices import device_of
 from ctuq.pipeline.options import Progress, flat_settings, library_versions
-from ctuq.pipeline.plan import Plan
+from ctuq.pipeline.plan import Plan, timed
 from ctuq.pipeline.run import Run
+from ctuq.pipeline.views import tensors
 from ctuq.pipeline.volume_bars import plan_of_bars, with_bars
 from ctuq.pipeline.volume_dip import FitCost, fit_cost, fit_volume
 from ctuq.pipeline.volume_doubts import doubts_of_volume, left_outside, middle_row
@@ -29,7 +29,7 @@ from ctuq.tomo.field import choose_grid
 from ctuq.tomo.footprint import require_shadow, volume_grid
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.joseph import rays_of
-from ctuq.tomo.rays.volume import VolumeTransform, chosen_backend, volume_transform
+from ctuq.tomo.rays.volume import chosen_backend, volume_transform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.space import FreeBeam
 from ctuq.tomo.volume_scan import VolumeScan
@@ -166,12 +166,8 @@ def _pair_seconds(scan: VolumeScan, grid: VolumeGrid, backend: str, device: torc
     some = np.unique([0, scan.n_angles // 2])
     A = volume_transform(grid, scan.geometry.subset(some), backend=backend, device=device)
     x = torch.zeros(A.domain.shape, device=device)
-    taken = []
-    for _ in range(3):  # the first one loads compiled code
-        began = time.perf_counter()
-        A.T(A(x))
-        taken.append(time.perf_counter() - began)
-    return min(taken) * scan.n_angles / len(some)
+    # The first run loads compiled code.
+    return timed(lambda: A.T(A(x)), runs=3) * scan.n_angles / len(some)
 
 
 def reconstruct_volume(
@@ -229,7 +225,7 @@ def _reconstructed(run: Run[VolumeOptions], scan: VolumeScan, plan: VolumePlan) 
     with run.clock("ray transform"):
         backend = "torch" if options.method == "fdk" else "auto"
         A = volume_transform(grid, scan.geometry, backend=backend, device=run.device)
-    data = _data(scan, A)
+    data = Data(A, *tensors(scan, A.device))
     outside = () if options.method == "fdk" else left_outside(A, scan)
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
     base = VolumeResult(
@@ -306,11 +302,6 @@ def _settings(options: VolumeOptions) -> dict[str, str | float | int]:
     others = {"threads", "device", "iterations"} | (set() if options.method == "dip" else _OF_DIP)
     chosen = flat_settings(options).items()
     return {k: v for k, v in chosen if k not in others and (options.method == "dip" or not k.startswith("dip."))}
-
-
-def _data(scan: VolumeScan, A: VolumeTransform) -> Data:
-    weights = np.ones_like(scan.projections) if scan.weights is None else scan.weights
-    return Data(A, torch.tensor(scan.projections, device=A.device), torch.tensor(weights, device=A.device))
 
 
 def _scores(result: VolumeResult) -> Mapping[str, float]:

@@ -1,6 +1,5 @@
 """Error bars of a volume: what they take, and evidence, calibration, posterior and samples at the fitted network."""
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +9,8 @@ from numpy.typing import NDArray
 from ctuq.linops.jacobian import cost
 from ctuq.linops.jacobian.network import ProductChoice
 from ctuq.linops.memory import available_memory
-from ctuq.pipeline.bars import doubts_of_bars, linear_model
-from ctuq.pipeline.plan import Plan, Speeds, flop_seconds, priced, route_of
+from ctuq.pipeline.bars import UNCALIBRATED, doubts_of_bars, linear_model
+from ctuq.pipeline.plan import Plan, Speeds, flop_seconds, priced, route_of, timed
 from ctuq.pipeline.run import Run
 from ctuq.pipeline.volume_dip import BLOCK, VolumeFit
 from ctuq.pipeline.volume_options import VolumeOptions
@@ -27,7 +26,6 @@ from ctuq.uncertainty.route import Route
 from ctuq.uncertainty.volume_result import VolumeResult, slices_of
 
 _PRIOR, _ROWS = "isotropic", 32
-_UNCALIBRATED = "Not calibrated: the error bars are the tangent model's own, which are too short on real scans."
 
 
 def plan_of_bars(
@@ -62,12 +60,8 @@ def _rays_seconds(scan: VolumeScan, grid: VolumeGrid, device: torch.device, *, h
     """Seconds of a projection of all views in float64, one of a batch, measured on two views."""
     some = np.unique([0, scan.n_angles // 2])
     A = volume_transform(grid, scan.geometry.subset(some), backend="matrix" if held else "auto", device=device)
-    batch, taken = torch.ones(_ROWS if held else 1, *A.domain.shape, device=device), []
-    for _ in range(3):
-        began = time.perf_counter()
-        A(batch)
-        taken.append(time.perf_counter() - began)
-    return 2 * min(taken) / len(batch) * scan.n_angles / len(some)
+    batch = torch.ones(_ROWS if held else 1, *A.domain.shape, device=device)
+    return 2 * timed(lambda: A(batch), runs=3) / len(batch) * scan.n_angles / len(some)
 
 
 def with_bars(run: Run[VolumeOptions], fit: VolumeFit, base: VolumeResult, way: tuple[Route, ProductChoice]) -> VolumeResult:
@@ -83,11 +77,12 @@ def with_bars(run: Run[VolumeOptions], fit: VolumeFit, base: VolumeResult, way: 
     """
     roi = run.options.roi
     with run.clock("jacobian"):
-        model = linear_model(run, fit.data, fit.generate, fit.best, prior=_PRIOR, way=way)
+        given = {"prior": _PRIOR, "rank": way[0].rank, "rng": run.rng, "stages": run.stages}
+        model = linear_model(fit.data, fit.generate, fit.best, choice=way[1], progress=run.products, **given)
     with run.clock("evidence"):
         run.tell("Evidence", 0, 1)
-        region = None if roi is None else slices_of(roi)
-        found = estimate(model, fit.data.y, fit.held, rng=run.rng, way=way[0], stages=run.stages, region=region)
+        wanted = {"region": None if roi is None else slices_of(roi), "correct": False}
+        found = estimate(model, fit.data.y, fit.held, rng=run.rng, way=way[0], stages=run.stages, **wanted)
         run.tell("Evidence", 1, 1, f"log evidence {found.evidence.value:.1f}")
     return _assembled(run, base, model, found)
 
@@ -108,7 +103,7 @@ def _assembled(run: Run[VolumeOptions], base: VolumeResult, model: ImageModel, f
         trust |= {"held_out": dict(found.calibration.calibrated), "held_out_raw": dict(found.calibration.raw)}
     if base.truth is not None:
         trust["truth"] = truth_scores(mean.cpu().numpy()[part], std[part], base.truth[part])
-    notes = doubts_of_bars(model, found.evidence, posterior.error) + (() if found.calibration is not None else (_UNCALIBRATED,))
+    notes = doubts_of_bars(model, found.evidence, posterior.error) + (() if found.calibration is not None else (UNCALIBRATED,))
     return replace(
         base,
         mean=mean.cpu().numpy(),

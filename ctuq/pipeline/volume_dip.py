@@ -1,7 +1,6 @@
 """The Deep Image Prior of a volume: what its fit takes, and the fit itself, which error bars begin from."""
 
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -11,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctuq.linops.memory import available_memory
+from ctuq.pipeline.plan import timed
 from ctuq.pipeline.run import Run
 from ctuq.pipeline.threads import take_threads
 from ctuq.pipeline.volume_options import VolumeOptions
-from ctuq.recon.dip import Data, DIPState, Generator, generator, trial_step
+from ctuq.recon.dip import Data, Generator, generator, trial_step
 from ctuq.recon.holdout import split
 from ctuq.recon.unet import UNet, UNetOptions
 from ctuq.tomo.geometry import VolumeGrid
@@ -102,12 +102,7 @@ def fit_volume(run: Run[VolumeOptions], data: Data, held: NDArray[np.int64], *, 
     checkpoint.threads = take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
     checkpoint.begin()
 
-    def tell(state: DIPState) -> None:
-        text = f"held-out misfit {float(state.history[-1, 2]):.3g}" if len(state.history) else ""
-        run.tell("Deep Image Prior", min(state.iteration, options.length), options.length, text)
-
-    state = checkpoint.fit(generate, start, (fit, stop), options, tell=tell)
-    run.tell("Deep Image Prior", options.length, options.length)
+    state = run.fit(generate, start, (fit, stop))
     with torch.no_grad():
         image = generate(state.best)[0]
     history = {name: state.history[:, i].numpy() for i, name in enumerate(("iteration", "loss", "held_out_loss"))}
@@ -127,12 +122,12 @@ def fit_cost(grid: VolumeGrid, options: UNetOptions, device: torch.device) -> Fi
 
 
 def _step_seconds(shape: tuple[int, ...], options: UNetOptions, device: torch.device) -> float:
-    network, taken = UNet(options, torch.Generator().manual_seed(0)).to(device), []
+    network = UNet(options, torch.Generator().manual_seed(0)).to(device)
     image = torch.rand(1, 1, *shape, generator=torch.Generator().manual_seed(0)).to(device)
-    for _ in range(2):  # the first one also prepares
-        began = time.perf_counter()
+
+    def step() -> float:
         loss = network(image).square().mean()
         loss.backward()
-        float(loss.detach())  # waits for a GPU
-        taken.append(time.perf_counter() - began)
-    return min(taken)
+        return float(loss.detach())  # waits for a GPU
+
+    return timed(step)

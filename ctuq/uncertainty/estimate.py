@@ -104,6 +104,7 @@ def estimate(
     floor_shape: float = _FLOOR_SHAPE,
     stages: Stages | None = None,
     region: tuple[slice, ...] | None = None,
+    correct: bool = True,
 ) -> ErrorBars:
     """Evidence on the fitted views, scales from the held-out ones, posterior given all.
 
@@ -127,6 +128,8 @@ def estimate(
         Keeps what is dear.
     region : tuple of slice, optional
         Pixels whose standard deviation and samples are wanted, by axis; by default all.
+    correct : bool
+        Whether what held-out views add to the image is wanted.
     """
     rng = torch.Generator().manual_seed(0) if rng is None else rng
     stages = Stages() if stages is None else stages
@@ -152,7 +155,9 @@ def estimate(
         return Beside.of(given, rows, noise_by=way.noise_by, stages=stages)
 
     if len(held_out):
-        scales, calibration, correction = calibrate(without, model, y, held_out, evidence.sigma2, most=way.held_out)
+        most = way.held_out
+        found = calibrate(without, model, y, held_out, evidence.sigma2, most=most, correct=correct)
+        scales, calibration, correction = found
     posterior = ImagePosterior(given, rng=rng, stages=stages, region=region, tolerance=_drawn_to(way, scales))
 
     def scored() -> dict[str, float]:

@@ -40,7 +40,14 @@ Without = Callable[[Tensor], Unseen]
 
 
 def calibrate(
-    without: Without, model: ImageModel, y: Tensor, held_out: NDArray[np.int64], sigma2: float, *, most: int
+    without: Without,
+    model: ImageModel,
+    y: Tensor,
+    held_out: NDArray[np.int64],
+    sigma2: float,
+    *,
+    most: int,
+    correct: bool = True,
 ) -> tuple[Scales, Calibration, Tensor]:
     """Scales from the held-out rays, the record of it, and what these rays add to the image.
 
@@ -56,10 +63,13 @@ def calibrate(
     sigma2 : float
     most : int
         Rays to learn from; of more, a lattice.
+    correct : bool
+        Whether to work out what they add, which takes solves; else it is zero.
     """
     held = HeldOut.of(without, model, y, held_out, sigma2, most=most)
     scales = learn_scales(*held.facts())
-    return scales, held.calibration(scales), held.correction(scales)
+    correction = held.correction(scales) if correct else torch.zeros_like(model.mean)
+    return scales, held.calibration(scales), correction
 
 
 @dataclass(frozen=True, eq=False)
