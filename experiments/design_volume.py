@@ -7,7 +7,6 @@ truth's grid. A row each in ``figures/design_volume.csv``.
 
 import csv
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,8 +22,9 @@ from ctuq.tomo.rays.volume import volume_transform
 from ctuq.tomo.simulate import RelativeNoise
 from ctuq.tomo.solids import SOLIDS, simulate_volume
 from ctuq.tomo.volume_scan import VolumeScan
+from experiments import FIGURES
 
-OUTPUT = Path(__file__).resolve().parents[1] / "figures" / "design_volume.csv"
+OUTPUT = FIGURES / "design_volume.csv"
 SIZE, VOXEL, PILOT, MORE, STEP = 24, 40.0 / 24, 8, 8, 5.0
 PRIORS = ("edges", "matern", "lindip")
 

@@ -7,7 +7,6 @@ shape of the floors' hyperprior (0 is the plain evidence), and the means over th
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,9 +23,10 @@ from ctuq.tomo.simulate import RelativeNoise, simulate
 from ctuq.uncertainty.estimate import estimate
 from ctuq.uncertainty.factor import rank_of
 from ctuq.uncertainty.model import image_model
+from experiments import FIGURES
 from experiments.unseen_views import STEPS, load
 
-OUTPUT = Path(__file__).resolve().parent.parent / "figures" / "floors.csv"
+OUTPUT = FIGURES / "floors.csv"
 SHAPES = (0.0, 0.25, 0.5, 1.0, 2.0)
 SIZE = 40
 PHANTOMS = {"rectangles": rectangles, "ellipses": ellipses}

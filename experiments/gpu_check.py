@@ -34,8 +34,8 @@ from ctuq.tomo import ConeBeam, FanBeam, Geometry, ParallelBeam, VolumeGrid, adj
 from ctuq.tomo.phantoms import shepp_logan
 from ctuq.tomo.rays.volume import volume_transform
 from ctuq.tomo.simulate import RelativeNoise, simulate
+from experiments import FIGURES
 
-FIGURES = Path(__file__).resolve().parent.parent / "figures"
 FIELDS = ("card", "stage", "case", "quantity", "value")
 
 Found = Iterator[tuple[str, str, float]]

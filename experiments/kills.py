@@ -35,8 +35,8 @@ from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import ParallelBeam, Scan, radians
 from ctuq.tomo.simulate import phantom_scan
+from experiments import FIGURES
 
-HERE = Path(__file__).resolve().parent.parent
 SIZE, VIEWS = 24, 15
 _VOLATILE = ("timings", "plan", "date", "versions", "ask", "learn")
 """What two runs of the same never share: times."""
@@ -351,7 +351,7 @@ def _summed(kills: Sequence[Kill]) -> tuple[int, int, str]:
 
 def _write(rows: Mapping[str, tuple[int, int, str]]) -> None:
     """Rows of the table, by what was tried; those of other trials stay as they are."""
-    path, known = HERE / "figures" / "kills.csv", {}
+    path, known = FIGURES / "kills.csv", {}
     if path.is_file():
         with path.open(newline="") as file:
             known = {row["what"]: tuple(row.values())[1:] for row in csv.DictReader(file)}

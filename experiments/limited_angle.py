@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 import ctuq
 from ctuq.scores.gaussian import gaussian_scores
 from ctuq.tomo.simulate import phantom_scan
-from experiments.unseen_views import HERE, load
+from experiments import FIGURES, ROOT
+from experiments.unseen_views import load
 
-OUTPUT, KEPT = HERE / "figures" / "limited_angle.csv", HERE / "runs" / "limited_angle"
+OUTPUT, KEPT = FIGURES / "limited_angle.csv", ROOT / "runs" / "limited_angle"
 SIZE = 40
 _STEP = 4.0
 _NEAR = np.deg2rad(5.0)

@@ -20,9 +20,9 @@ from ctuq.recon.unet import UNet, UNetOptions
 from ctuq.records import write_whole
 from ctuq.tomo import FanBeam, ParallelBeam, VolumeGrid, ray_transform
 from ctuq.tomo.geometry import Geometry
+from experiments import ROOT
 from experiments.pretrain_phantoms import draw
 
-HERE = Path(__file__).resolve().parent.parent
 _FINER = 2
 
 
@@ -46,9 +46,9 @@ class Options:
     """Of all that is drawn."""
     minutes: float = 30.0
     """Stop after so many; run again to go on."""
-    output: Path = HERE / "ctuq" / "data" / "educated.npz"
+    output: Path = ROOT / "ctuq" / "data" / "educated.npz"
     """Weights to write."""
-    state: Path = HERE / "build" / "pretrain.pt"
+    state: Path = ROOT / "build" / "pretrain.pt"
     """Where an interrupted run goes on."""
 
 

@@ -20,8 +20,7 @@ from ctuq.app.typed import steps
 from ctuq.pipeline import reconstruct_stack
 from ctuq.scale import cluster
 from ctuq.uncertainty.volume_result import VolumeResult
-
-HERE = Path(__file__).resolve().parent.parent
+from experiments import FIGURES
 
 
 def main(
@@ -58,7 +57,7 @@ def main(
 
 def _record(result: VolumeResult, rows: range, size: int, took: tuple[float, float]) -> None:
     table = {name: column for name, column in result.slices.items() if column.size}
-    with (HERE / "figures" / "stack.csv").open("w", newline="") as file:
+    with (FIGURES / "stack.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["slice", "size", *table])
         writer.writerows([row, size, *(f"{column[i]:.5g}" for column in table.values())] for i, row in enumerate(rows))

@@ -6,7 +6,6 @@ added to ``figures/unseen_views.csv``; ``--seeds 8 --workers 4`` makes eight of 
 
 import csv
 import time
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,8 +19,8 @@ from ctuq.pipeline import match_detector
 from ctuq.scale import cluster, mapped
 from ctuq.scores.gaussian import gaussian_scores
 from ctuq.uncertainty.predict import predict_views
+from experiments import FIGURES, ROOT
 
-HERE = Path(__file__).resolve().parent.parent
 STEPS = {"walnut": 4, "ta": 8, "tb": 12}
 _SAMPLES = 512
 
@@ -30,7 +29,7 @@ def load(name: str) -> ctuq.Scan:
     """A shipped scan with all its views (and the truth, for HTC)."""
     if name == "walnut":
         return ctuq.read(files.demo_scan())
-    folder = HERE / "data" / "htc2022"
+    folder = ROOT / "data" / "htc2022"
     return ctuq.read(sorted(folder.glob(f"htc2022_{name}_*-*.mat")), truth=folder / f"htc2022_{name}_seg_gt.png")
 
 
@@ -81,7 +80,7 @@ def main(
     """Print and record the scores of one scan, by one seed or by several, here or on many processes."""
     with cluster(workers) as executor:
         rows = mapped(_of_seed, range(seed, seed + seeds), (name, size), executor)
-    path = HERE / "figures" / "unseen_views.csv"
+    path = FIGURES / "unseen_views.csv"
     new = not path.is_file()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))

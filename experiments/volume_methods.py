@@ -8,7 +8,6 @@ rms residual of the held-out views over that of an empty volume, "noise" what th
 import csv
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,8 +19,9 @@ from ctuq.recon.holdout import views_to_hold
 from ctuq.tomo.rays.volume import volume_transform
 from ctuq.tomo.solids import solid_scan
 from ctuq.tomo.volume_scan import VolumeScan
+from experiments import FIGURES
 
-_OUTPUT = Path(__file__).parents[1] / "figures" / "volume_methods.csv"
+_OUTPUT = FIGURES / "volume_methods.csv"
 _NOISE = 0.05
 
 

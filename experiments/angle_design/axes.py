@@ -23,8 +23,8 @@ from ctuq.design.trials.subject import Subject
 from ctuq.recon.dip import DIPOptions
 from ctuq.tomo import ParallelBeam, radians, ray_transform
 from ctuq.tomo.rays.matrix import MatrixRayTransform
+from experiments import FIGURES
 from experiments.angle_design.output import write
-from experiments.angle_design.rectangles import HERE
 
 COLUMNS: tuple[str, ...] = ("prior", "rays", "angle", "gain", "lowest", "highest")
 Rays = Literal["middles", "edges"]
@@ -98,7 +98,7 @@ def draw(rows: list[dict[str, str]]) -> Figure:
 def main(options: Options) -> None:
     torch.set_num_threads(1)
     rows = measure(options)
-    write(HERE / "figures" / "angle_design_axes", COLUMNS, rows, draw(rows))
+    write(FIGURES / "angle_design_axes", COLUMNS, rows, draw(rows))
     for row in rows:
         if row["angle"] in ("80.0", "88.5", "90.0", "100.0"):
             print(row)

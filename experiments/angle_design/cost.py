@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 
 from ctuq.app.trials.subjects import phantom_subject
 from ctuq.design.trials.contenders import TrialPlan
+from experiments import FIGURES
 from experiments.angle_design.output import write
-from experiments.angle_design.rectangles import HERE, contenders
+from experiments.angle_design.rectangles import contenders
 
 COLUMNS = ("prior", "criterion", "pixels", "candidates", "rays a view", "learn (s)", "choose (s)", "take in (s)")
-STEM = HERE / "figures" / "angle_design_cost"
+STEM = FIGURES / "angle_design_cost"
 
 
 @dataclass(frozen=True, kw_only=True)

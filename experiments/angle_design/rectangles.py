@@ -8,7 +8,6 @@ score sees the truth. Writes ``figures/angle_design_rectangles_*`` from the imag
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,8 +23,8 @@ from ctuq.design.trials.contenders import Adaptive, Strategy, TrialPlan, baselin
 from ctuq.design.trials.imaging import imaging
 from ctuq.design.trials.trial import Trial, kept
 from ctuq.recon.dip import DIPOptions
+from experiments import FIGURES, ROOT
 
-HERE = Path(__file__).resolve().parent.parent.parent
 NETWORK_FREE = ("eig matern", "a isotropic", "eig edges", "a edges")
 WITH_NETWORK = ("eig lindip", "ese lindip", "a lindip", "a lindip+edges")
 
@@ -104,7 +103,7 @@ def run_images(options: Options) -> list[Trial]:
     if options.dip:
         methods["dip"] = imaging("dip", dip_options=DIPOptions(iterations=options.iterations))
     plan, began, trials = TrialPlan(options.pilot, options.total), time.monotonic(), []
-    folder = HERE / "runs" / "angle_design" / options.label
+    folder = ROOT / "runs" / "angle_design" / options.label
     steps = {"tv": options.judge_every, "dip": 5}
     setting = (
         f"{options.label}, {options.candidates} candidates, {plan}, TV {options.strength:g} at every {options.judge_every}"
@@ -127,7 +126,7 @@ def run_images(options: Options) -> list[Trial]:
 def main(options: Options) -> None:
     torch.set_num_threads(1)
     trials = run_images(options)
-    for sentence in write_comparison(trials, HERE / "figures", f"angle_design_{options.label}", rng=np.random.default_rng(0)):
+    for sentence in write_comparison(trials, FIGURES, f"angle_design_{options.label}", rng=np.random.default_rng(0)):
         print(sentence)
 
 

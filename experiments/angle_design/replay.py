@@ -20,7 +20,8 @@ from ctuq.design.trials.contenders import TrialPlan
 from ctuq.design.trials.imaging import imaging
 from ctuq.design.trials.subject import goes_round
 from ctuq.design.trials.trial import Trial, kept
-from experiments.angle_design.rectangles import HERE, contenders
+from experiments import FIGURES, ROOT
+from experiments.angle_design.rectangles import contenders
 from experiments.unseen_views import load
 
 EVERY = {"walnut": 1, "ta": 3, "tb": 3}
@@ -56,7 +57,7 @@ def run_starts(options: Options) -> list[Trial]:
     subject = scan_subject(options.name, scan, options.size, every=EVERY[options.name], strength=options.strength)
     candidates, methods = len(subject.candidates), {"tv": imaging("tv", strength=options.strength)}
     half = goes_round(scan.geometry) and 2 * options.total <= candidates
-    folder = HERE / "runs" / "angle_design" / f"{options.name}_{options.size}"
+    folder = ROOT / "runs" / "angle_design" / f"{options.name}_{options.size}"
     setting = (
         f"{options.size} pixels, {options.pilot} to {options.total}, TV {options.strength:g} at every {options.judge_every}"
     )
@@ -76,7 +77,7 @@ def main(options: Options) -> None:
     torch.set_num_threads(1)
     trials = run_starts(options)
     stem = f"angle_design_{options.name}_{options.size}"
-    for sentence in write_comparison(trials, HERE / "figures", stem, rng=np.random.default_rng(0)):
+    for sentence in write_comparison(trials, FIGURES, stem, rng=np.random.default_rng(0)):
         print(sentence)
 
 

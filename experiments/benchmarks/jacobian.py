@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 import tyro
@@ -26,6 +25,7 @@ from ctuq.linops.jacobian.network import Jacobian, ProductChoice, jacobian_of
 from ctuq.linops.memory import keep_freed_memory
 from ctuq.linops.operator import LinearOperator
 from ctuq.recon.unet import UNet, UNetOptions
+from experiments import FIGURES
 
 SETS = {
     "default": {},
@@ -59,7 +59,7 @@ def main(options: Options) -> None:
                 print(*row, flush=True)
         return
     print("".join(f"{name:>16s}" for name in FIELDS))
-    with Path("figures/jacobian.csv").open("w", newline="") as file:
+    with (FIGURES / "jacobian.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(FIELDS)
         for name, variables in SETS.items():

@@ -11,7 +11,6 @@ import resource
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,11 +22,13 @@ from ctuq.pipeline import match_detector
 from ctuq.recon import CLASSICAL
 from ctuq.scores.gaussian import gaussian_scores
 from ctuq.uncertainty.predict import predict_views
+from experiments import FIGURES
 from experiments.unseen_views import load
 
-OUTPUT = Path(__file__).resolve().parents[2] / "figures" / "jobs.csv"
+OUTPUT = FIGURES / "jobs.csv"
 # Scan, pixels, every so many views; and what was asked for, if anything: minutes, GiB.
 JOBS = {
+    "walnut-24": ("walnut", 24, 4, float("nan"), float("nan")),
     "walnut-64": ("walnut", 64, 4, 1.0, 1.0),
     "walnut-96": ("walnut", 96, 4, 2.0, 3.0),
     "walnut-128": ("walnut", 128, 4, 5.0, 3.0),

@@ -9,7 +9,6 @@ import csv
 import io
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -24,9 +23,9 @@ from ctuq.recon.holdout import choose_views, default_views
 from ctuq.records import write_whole
 from ctuq.tomo import ray_transform
 from ctuq.tomo.resample import resample
+from experiments import FIGURES, ROOT
 
-HERE = Path(__file__).resolve().parent.parent.parent
-_TABLE = HERE / "figures" / "start.csv"
+_TABLE = FIGURES / "start.csv"
 _COLUMNS = (
     "scan",
     "views",
@@ -74,9 +73,9 @@ def load(name: str) -> ctuq.Scan:
     if name == "walnut":
         return ctuq.read(files.demo_scan()).every(4)
     if name == "tooth":
-        return ctuq.read(HERE / "data" / "tooth" / "tooth.h5").every(6)
+        return ctuq.read(ROOT / "data" / "tooth" / "tooth.h5").every(6)
     which, *arc = name.split(" arc ")
-    folder = HERE / "data" / "htc2022"
+    folder = ROOT / "data" / "htc2022"
     scan = ctuq.read(sorted(folder.glob(f"htc2022_{which}_*-*.mat")), truth=folder / f"htc2022_{which}_seg_gt.png")
     if not arc:
         return scan.every({"ta": 8, "tb": 12}[which])

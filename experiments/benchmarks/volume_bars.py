@@ -27,8 +27,9 @@ from ctuq.scores.gaussian import gaussian_scores
 from ctuq.tomo.solids import solid_scan
 from ctuq.uncertainty import route as routes
 from ctuq.uncertainty.volume_result import VolumeResult
+from experiments import FIGURES
 
-OUTPUT = Path(__file__).resolve().parents[2] / "figures" / "volumes.csv"
+OUTPUT = FIGURES / "volumes.csv"
 _FEW = 32
 
 

@@ -10,7 +10,6 @@ import os
 import signal
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import tyro
@@ -20,8 +19,9 @@ from ctuq.pipeline.stack import reconstruct_stack
 from ctuq.scale import cluster
 from ctuq.tomo import radians
 from ctuq.tomo.solids import solid_scan
+from experiments import FIGURES
 
-OUTPUT = Path(__file__).resolve().parents[2] / "figures" / "workers.csv"
+OUTPUT = FIGURES / "workers.csv"
 RUNS = ((1, False), (2, False), (4, False), (2, True))
 
 

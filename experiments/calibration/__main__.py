@@ -17,13 +17,13 @@ import numpy as np
 import tyro
 
 from ctuq.uncertainty.calibration import ScalePrior
+from experiments import FIGURES, ROOT
 from experiments.calibration.choices import Choice, scored, together, view_scatter
 from experiments.calibration.drawing import draw
 from experiments.calibration.fits import fitted, is_kept, rotated
 from experiments.calibration.scans import Subject, subjects
-from experiments.unseen_views import HERE
 
-CACHE, FIGURES = HERE / "runs" / "calibration", HERE / "figures"
+CACHE = ROOT / "runs" / "calibration"
 VIEWS = (3, 1, 6, 2, 4)
 """Held out, in the order of their interest; of fewer than 12 views 2 in place of 3. Each takes ten minutes of one core."""
 _FEW, _LEFT = 12, 2
@@ -34,6 +34,7 @@ AS_IT_IS, AS_IT_WAS = (
     Choice("as it is", ScalePrior()),
     Choice("as it was", ScalePrior(freedom=math.inf, noise_mean=0.0), fewer=1.0),
 )
+
 CHOICES = (
     AS_IT_IS,
     AS_IT_WAS,

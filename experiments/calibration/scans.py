@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 import ctuq
 from ctuq.tomo.phantoms import ellipses
 from ctuq.tomo.simulate import PhotonNoise, phantom_scan, simulate
-from experiments.unseen_views import HERE, load
+from experiments import ROOT
+from experiments.unseen_views import load
 
 SIZE = 48
 _ALL, _MOST_UNSEEN = 120, 60
@@ -45,7 +46,7 @@ def subjects() -> Iterator[Subject]:
 
 def _real() -> Iterator[Subject]:
     for name, steps in (("walnut", (4, 8, 2, 15)), ("ta", (8, 16)), ("tb", (12, 24)), ("tooth", (6, 12, 23))):
-        scan = ctuq.read(HERE / "data" / "tooth" / "tooth.h5") if name == "tooth" else load(name)
+        scan = ctuq.read(ROOT / "data" / "tooth" / "tooth.h5") if name == "tooth" else load(name)
         for step in steps:
             used = np.arange(0, scan.n_angles, step)
             yield Subject(f"{name}, {len(used)} views", scan, used)

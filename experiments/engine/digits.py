@@ -14,11 +14,12 @@ import torch
 import tyro
 
 from ctuq import laplace
+from experiments import FIGURES
 from experiments.engine.drawing import draw_methods
 from experiments.engine.images import Images, Split, halved, load, split
 from experiments.engine.methods import CLASSES, Draws, Trainer, by_library, last_layer, of_fit, plain, scores
 from experiments.engine.networks import build, mlp, train
-from experiments.engine.rows import FIGURES, Row, Rows
+from experiments.engine.rows import Row, Rows
 
 ANGLES = (0, 15, 30, 45, 60, 90, 120, 150, 180)
 

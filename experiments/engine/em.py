@@ -29,8 +29,9 @@ from ctuq.laplace.system.sampling import Conditioned, Draws, condition
 from ctuq.linops.estimate import largest_eigenvalue
 from ctuq.linops.solve import CG, Cholesky
 from ctuq.linops.stochastic import sgd, step_limit
+from experiments import FIGURES
 from experiments.engine import toy
-from experiments.engine.rows import FIGURES, Row, Rows
+from experiments.engine.rows import Row, Rows
 
 STARTS = (1e-4, 1e-2, 1e2, 1e4)
 _BATCH = 24

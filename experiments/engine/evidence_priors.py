@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ctuq import laplace
+from experiments import FIGURES
 from experiments.engine.networks import build, mlp, train
-from experiments.engine.rows import FIGURES, Row, Rows
+from experiments.engine.rows import Row, Rows
 from experiments.engine.toy import CLUSTERS, regions
 
 FACTORS = (0.1, 1.0, 10.0)

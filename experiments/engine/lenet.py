@@ -16,12 +16,13 @@ from torch import nn
 from tyro.conf import Positional
 
 from ctuq import laplace
+from experiments import FIGURES
 from experiments.engine.digits import ANGLES, sweep_rows
 from experiments.engine.drawing import draw_methods
 from experiments.engine.images import Split, halved, load, split
 from experiments.engine.methods import CLASSES, Draws, Trainer, by_library, of_fit, plain, scores
 from experiments.engine.networks import build, lenet, train
-from experiments.engine.rows import FIGURES, Row, Rows
+from experiments.engine.rows import Row, Rows
 
 
 @dataclass(frozen=True)

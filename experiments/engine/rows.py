@@ -4,8 +4,6 @@ import csv
 import math
 from pathlib import Path
 
-FIGURES = Path(__file__).resolve().parent.parent.parent / "figures"
-
 Value = str | int | float
 Row = dict[str, Value]
 

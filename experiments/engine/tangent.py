@@ -15,9 +15,10 @@ from torch import nn
 
 from ctuq import laplace
 from ctuq.laplace.tangent.gaps import tangent_gaps
+from experiments import FIGURES
 from experiments.engine import toy
 from experiments.engine.networks import build, mlp, train
-from experiments.engine.rows import FIGURES, Row, Rows
+from experiments.engine.rows import Row, Rows
 
 SCALES = (1e-3, 1e-2, 1e-1, 1.0)
 STYLES = {"g": "-", "shared": "--"}

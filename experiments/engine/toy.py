@@ -22,8 +22,9 @@ from ctuq.laplace.system.descent import DualSampler, PrimalSampler
 from ctuq.laplace.system.problem import System
 from ctuq.laplace.system.sampling import Conditioned, Draws, condition
 from ctuq.linops.solve import CG, Cholesky
+from experiments import FIGURES
 from experiments.engine.networks import build, mlp, train
-from experiments.engine.rows import FIGURES, Row, Rows
+from experiments.engine.rows import Row, Rows
 
 COLOURS = {"cg": "#1d4ed8", "sgd": "#c2410c", "sdd": "#047857"}
 PASSES = {"cg": (5, 10, 20, 40), "sgd": (100, 300, 900), "sdd": (100, 300, 900)}

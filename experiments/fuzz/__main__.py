@@ -10,11 +10,12 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from experiments import FIGURES
 from experiments.fuzz.run import BAD, Outcome, outcomes, table
 from experiments.fuzz.seeds import FORMATS
 
 _MANY = 5000
-_FIGURE = Path(__file__).resolve().parents[2] / "figures" / "fuzz.txt"
+_FIGURE = FIGURES / "fuzz.txt"
 
 
 def main() -> int:

@@ -18,12 +18,12 @@ from tyro.conf import Positional
 
 from ctuq.gp import GaussianProcess, Matern32, maximise_on_subsets
 from ctuq.records import write_whole
+from experiments import FIGURES, ROOT
 from experiments.uci.contestants import Budget, contestants
 from experiments.uci.sets import Split, load, names
 from experiments.uci.table import write_figure, write_table
 
 FIRST = 2000
-HERE = Path(__file__).resolve().parent.parent.parent
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Options:
     splits: int = 1
     rows: int = 20_000
     learn: int = 2000
-    store: Path = HERE / "runs" / "uci"
-    out: Path = HERE / "figures" / "uci"
+    store: Path = ROOT / "runs" / "uci"
+    out: Path = FIGURES / "uci"
     seed: int = 0
     budget: Budget = field(default_factory=Budget)
 

@@ -1,0 +1,152 @@
+"""Figures that pages quote are those of the tables that experiments wrote."""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+Row = dict[str, str]
+
+
+def table_of(page: str, first: str) -> list[list[str]]:
+    """Cells of the one table of a page whose head begins with this cell, without head and rule."""
+    lines = (ROOT / page).read_text().splitlines()
+    heads = [i for i, line in enumerate(lines) if line.startswith(f"| {first} |")]
+    assert len(heads) == 1, f"{page} has {len(heads)} tables that begin with {first!r}"
+    return list(_rows(lines[heads[0] + 2 :]))
+
+
+def _rows(lines: list[str]) -> Iterator[list[str]]:
+    for line in lines:
+        if not line.startswith("|"):
+            return
+        yield [cell.strip() for cell in line.strip()[1:-1].split("|")]
+
+
+def written(name: str) -> list[Row]:
+    with (ROOT / "figures" / name).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def told(cell: str) -> list[tuple[float, float]]:
+    """Numbers of a cell, and half of the last digit of each."""
+    found = re.findall(r"-?\d+(?:\.\d+)?", cell.replace(",", ", "))
+    return [(float(text), 0.5 * 10.0 ** -len(text.partition(".")[2])) for text in found]
+
+
+def check(cell: str, *values: float) -> None:
+    numbers = told(cell)
+    assert len(numbers) == len(values), cell
+    for (number, half), value in zip(numbers, values, strict=True):
+        assert abs(number - value) <= 1.02 * half, f"{cell!r} where the table has {value}"
+
+
+def test_scores_of_unseen_views_are_those_of_the_experiment() -> None:
+    kept = {row["scan"]: row for row in written("unseen_views.csv")}
+    rows = table_of("README.md", "scan | views used of all")
+    assert len(rows) == 3
+    for scan, views, pixels, rms, low, high, likelihood, constant in rows:
+        row = kept[scan.removeprefix("HTC 2022 ")]
+        check(views.partition(" of ")[0], float(row["views"]))
+        check(pixels.removesuffix("²"), float(row["size"]))
+        check(rms, float(row["rms_z"]))
+        check(low, 100 * float(row["cover_68"]))
+        check(high, 100 * float(row["cover_95"]))
+        check(likelihood, float(row["log_likelihood"]))
+        check(constant, float(row["constant_log_likelihood"]))
+
+
+def test_times_and_memory_are_those_of_the_jobs() -> None:
+    kept = {row["job"]: row for row in written("jobs.csv")}
+    rows = table_of("README.md", "scan, views")
+    assert len(rows) >= 8
+    for scan, pixels, cpu, memory, scores in rows:
+        job = f"{scan.split(',')[0].removeprefix('HTC 2022 ')}-{told(pixels)[0][0]:.0f}" + "-all" * ("all" in scan)
+        row = kept[job]
+        seconds = float(row["cpu_seconds"])
+        check(cpu, seconds / 60 if cpu.endswith("min") else seconds)
+        check(memory, float(row["gib"]))
+        kind = "held_out" if scores.startswith("held out") else "unseen"
+        check(scores.removeprefix("held out: "), float(row[f"{kind}_log_likelihood"]), float(row[f"{kind}_rms_z"]))
+
+
+METHODS = {
+    "network": "map",
+    "ensemble": "ensemble",
+    "dropout": "dropout",
+    "diagonal (laplace-torch)": "diagonal",
+    "KFAC (laplace-torch)": "kfac",
+    "last layer": "last layer",
+    "Laplace, g-prior": "laplace",
+    "Laplace, shared precision": "laplace, shared",
+    "Laplace, g-prior, held-out precision": "laplace, held-out",
+}
+
+
+CLASSES = ["engine_digits_digits", "engine_digits_mnist_half", "engine_lenet_mnist_half"]
+
+
+@pytest.mark.parametrize(("at", "name"), list(enumerate(CLASSES)))
+def test_scores_of_classes_are_those_of_the_experiment(at: int, name: str) -> None:
+    lines = (ROOT / "docs/engine.md").read_text().splitlines()
+    heads = [i for i, line in enumerate(lines) if line.startswith("| method | log lik.")]
+    kept = written(f"{name}.csv")
+
+    def mean(method: str, angle: int, column: str) -> float:
+        values = [float(r[column]) for r in kept if r["method"] == method and int(r["angle"]) == angle]
+        assert values, (method, angle)
+        return float(np.mean(values))
+
+    for method, *cells in _rows(lines[heads[at] + 2 :]):
+        key = METHODS[method]
+        straight = [(0, "log_likelihood"), (0, "ece"), (0, "joint_5")]
+        turned = [(90, "log_likelihood"), (90, "ece"), (90, "auroc")]
+        for cell, (angle, column) in zip(cells, [*straight, *turned, (0, "cpu_seconds")], strict=True):
+            check(cell, mean(key, angle, column))
+
+
+def test_scores_of_gaussian_processes_are_those_of_the_experiment() -> None:
+    kept = {(row["set"], row["solver"]): row for row in written("uci.csv")}
+    for name, _, rmse, nll, cpu in table_of("docs/engine.md", "set (training rows)"):
+        ours, peer = (kept[name.split()[0], solver] for solver in ("auto", "gpytorch"))
+        check(rmse, float(ours["rmse"]), float(peer["rmse"]))
+        check(nll, float(ours["nll"]), float(peer["nll"]))
+        check(cpu, float(ours["cpu_seconds"]), float(peer["cpu_seconds"]))
+
+
+def test_scores_of_methods_for_volumes_are_those_of_the_experiment() -> None:
+    kept = {(row["size"], row["method"]): row for row in written("volume_methods.csv")}
+    lines = (ROOT / "docs/how_it_works.md").read_text().splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("| | 24³: seconds"))
+    for method, *cells in _rows(lines[head + 2 :]):
+        key = {"deep image prior": "dip", "noise alone": "fdk"}.get(method, method.lower())
+        for size, (seconds, unseen, psnr) in (("24", cells[:3]), ("40", cells[3:])):
+            row = kept[size, key]
+            if method == "noise alone":
+                check(unseen, float(row["noise"]))
+                continue
+            check(seconds, float(row["seconds"]))
+            check(unseen, float(row["unseen"]))
+            check(psnr, float(row["psnr"]))
+
+
+def test_every_experiment_is_listed_and_every_listed_one_is_there() -> None:
+    text = (ROOT / "experiments/README.md").read_text()
+    named = set()
+    for command in re.findall(r"`[^`]*`(?:, `[^`]*`)*", text):
+        parts = re.findall(r"experiments((?:\.\w+)+)|`(\.\w+)", command)
+        home = ""
+        for whole, short in parts:
+            home = whole.rpartition(".")[0] if whole else home
+            named.add(whole or home + short)
+    scripts = {
+        "." + ".".join(path.relative_to(ROOT / "experiments").with_suffix("").parts).removesuffix(".__main__")
+        for path in (ROOT / "experiments").rglob("*.py")
+        if "if __name__ == " in path.read_text() or path.name == "__main__.py"
+    }
+    assert named - scripts == set()
+    assert scripts - named == set()
