@@ -216,8 +216,10 @@ def _learned(work: _Work) -> Product:
     product = {"weights": fit.weights, "noise_units": fit.first, "psi": point.psi, "sigma2": float(point.sigma2[0])}
     if len(work.views.held):
         given = SolvedRays.on(model, point, noise_by=route.noise_by)
-        residual, signal, noise = _held_out(work, data, model, given).facts()
+        residual, signal, noise, turns = _held_out(work, data, model, given).facts()
         product |= {"residual": residual, "signal": signal, "noise": noise}
+        if turns is not None:
+            product |= {"turn_residual": turns.residual, "turn_variance": turns.variance}
     return product
 
 

@@ -27,7 +27,8 @@ from ctuq.pipeline.stack_scan import Stack
 from ctuq.scale import chained
 from ctuq.tomo.slices import slice_pitch, stack_grid
 from ctuq.tomo.volume_scan import VolumeScan
-from ctuq.uncertainty.calibration import learn_scales
+from ctuq.uncertainty.calibration import Scales, learn_scales
+from ctuq.uncertainty.turns import Turns
 from ctuq.uncertainty.volume_result import VolumeResult
 
 _MOST_TOLD = 3
@@ -143,7 +144,7 @@ class _Run:
         sigma2 = float(np.exp(np.median(np.log([product["sigma2"] for product in good]))))
         image, noise = 1.0, 1.0
         if "residual" in good[0]:
-            scales = learn_scales(*(np.concatenate([p[name] for p in good]) for name in ("residual", "signal", "noise")))
+            scales = _scales_of(good)
             image, noise = scales.image, scales.noise
         _log.info("Slices %s teach the others: scales %.2f and %.2f.", ", ".join(map(str, numbers)), image, noise)
         return Lesson(tuple(psi.tolist()), sigma2, image, noise)
@@ -227,6 +228,18 @@ class _Items(Sequence[Slice]):
 
     def __getitem__(self, place: Any) -> Any:
         return self._run.item(self._numbers[place])
+
+
+def _scales_of(teachers: list[dict[str, Any]]) -> Scales:
+    """From the held-out rays of several slices together."""
+
+    def together(name: str, axis: int) -> NDArray:
+        return np.concatenate([np.asarray(teacher[name]) for teacher in teachers], axis)
+
+    turns = None
+    if all("turn_residual" in teacher for teacher in teachers):
+        turns = Turns(together("turn_residual", 1), together("turn_variance", 1))
+    return learn_scales(together("residual", 0), together("signal", 0), together("noise", 0), turns)
 
 
 def _scores(table: dict[str, NDArray]) -> dict[str, float]:

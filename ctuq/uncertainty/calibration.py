@@ -13,6 +13,7 @@ import scipy.special
 from numpy.typing import NDArray
 
 from ctuq.scores.gaussian import Z95
+from ctuq.uncertainty.turns import Turns
 
 _NODES, _PASSES, _NEGLIGIBLE = 41, 3, 18.0
 _WIDEST = 24.0
@@ -106,7 +107,7 @@ class ScalePosterior:
         return _quantile(inside, self.weights, _LOW), _quantile(inside, self.weights, _HIGH)
 
 
-def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDArray) -> Scales:
+def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDArray, turns: Turns | None = None) -> Scales:
     """Posterior medians of ``a >= 1`` and ``b`` in ``residual ~ N(0, a image_variance + b noise_variance)``.
 
     The likelihood of the rays is tempered by their correlation time along the detector (neighbouring rays err together) and by
@@ -120,6 +121,8 @@ def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDA
     ----------
     residual, image_variance, noise_variance : array, shape (views, columns) or (views, rows, columns)
         Of the held-out rays.
+    turns : Turns, optional
+        Each held-out view given the others: where there are several, the scales are learned from these predictions.
 
     Returns
     -------
@@ -127,9 +130,12 @@ def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDA
         Medians, standard deviations of the logarithms, and what nominal intervals then cover, by quadrature.
     """
     p, s = image_variance.astype(np.float64), noise_variance.astype(np.float64)
-    found = scale_posterior(residual, p, s)
+    found = scale_posterior(residual, p, s, turns=turns)
     (image, image_sd), (noise, noise_sd) = found.summary()
     scales = (math.exp(image), math.exp(noise))
+    if turns is not None:
+        ratio = noise - image
+        p = np.maximum(turns.at(ratio)[1] - math.exp(ratio) * s, 0)
     cover_68, cover_95 = (told_coverage((residual, p, s), found, scales, half_width) for half_width in (1.0, Z95))
     return Scales(*scales, image_sd, noise_sd, cover_68, cover_95)
 
@@ -163,6 +169,7 @@ def scale_posterior(
     prior: ScalePrior | None = None,
     *,
     fewer: float = FEWER,
+    turns: Turns | None = None,
 ) -> ScalePosterior:
     """The posterior of both scales, on a grid that closes in on it.
 
@@ -173,11 +180,14 @@ def scale_posterior(
     prior : ScalePrior, optional
     fewer : float
         Tempers the likelihood: how many times fewer facts the rays are than their correlation along the detector says.
+    turns : Turns, optional
+        As of `learn_scales`.
     """
     prior = ScalePrior() if prior is None else prior
     r2 = residual.astype(np.float64).ravel() ** 2
     p, s = (v.astype(np.float64) for v in (image_variance, noise_variance))
-    z = residual / np.sqrt(p + s)
+    off, variance = (residual, p + s) if turns is None else turns.at(0.0)
+    z = off / np.sqrt(variance)
     # As if correlations along a detector's two axes were independent of one another.
     temper = 1 / (fewer * math.prod(correlation_time(z, axis) for axis in range(1, z.ndim)))
     p, s = p.ravel(), s.ravel()
@@ -185,6 +195,10 @@ def scale_posterior(
     def losses(log_image: NDArray, log_noise: NDArray) -> NDArray:
         rows = []
         for first in log_image:
+            if turns is not None:
+                squares, logs = turns.sums(log_noise - first)
+                rows.append(0.5 * temper * (squares * math.exp(-first) + logs + z.size * first))
+                continue
             v = math.exp(first) * p + np.exp(log_noise)[:, None] * s
             rows.append(0.5 * temper * np.sum(r2 / v + np.log(v), axis=1))
         return np.array(rows) + prior.energy(log_image, log_noise)

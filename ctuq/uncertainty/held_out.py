@@ -17,6 +17,9 @@ from ctuq.scores.gaussian import gaussian_scores
 from ctuq.uncertainty.calibration import Scales, learn_scales
 from ctuq.uncertainty.contents import Calibration
 from ctuq.uncertainty.model import ImageModel
+from ctuq.uncertainty.turns import Turns, in_turn
+
+_SEVERAL = 2
 
 
 class Unseen(Protocol):
@@ -28,6 +31,10 @@ class Unseen(Protocol):
 
     def innovations(self, index: Tensor) -> Tensor:
         """What some of the left-out rays measured, less what the linear model expects of them, (k,), float64."""
+        ...
+
+    def joint(self, index: Tensor) -> Tensor | None:
+        """Covariance of some of the left-out rays, noise included, (k, k), float64; None where it would take long."""
         ...
 
     def correction(self, residual: Tensor, image_scale: float, noise_scale: float) -> Tensor:
@@ -87,6 +94,8 @@ class HeldOut:
     on_detector : callable
         Their values as (view, column) or (view, row, column).
     views : array of int
+    turns : Turns, optional
+        Each view given the others, where there are several and their joint covariance is at hand.
     """
 
     left: Unseen
@@ -97,6 +106,7 @@ class HeldOut:
     noise: Tensor
     on_detector: "_OnDetector"
     views: NDArray[np.int64]
+    turns: Turns | None = None
 
     @classmethod
     def of(
@@ -110,11 +120,13 @@ class HeldOut:
         noise = sigma2 / model.precision[new]
         signal = (left.variances(some) - 1).clamp(min=0) * noise[some]
         place, off = _OnDetector(model, new[some], views), (measured - predicted) / noise.sqrt()
-        return cls(left, off, measured[some], predicted[some], signal, noise[some], place, views)
+        turns = _turns(left.joint(some), off[some], noise[some], model.views[new[some]], place)
+        return cls(left, off, measured[some], predicted[some], signal, noise[some], place, views, turns)
 
-    def facts(self) -> tuple[NDArray[np.float64], ...]:
-        """Residual, the image's variance and the noise's, on the detector: what `learn_scales` takes."""
-        return tuple(self.on_detector(values) for values in (self.measured - self.predicted, self.signal, self.noise))
+    def facts(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], Turns | None]:
+        """Residual, the image's variance and the noise's, on the detector, and the views in turn: what `learn_scales` takes."""
+        residual, signal, noise = map(self.on_detector, (self.measured - self.predicted, self.signal, self.noise))
+        return residual, signal, noise, self.turns
 
     def correction(self, scales: Scales) -> Tensor:
         """What these rays add to the image by these scales."""
@@ -137,6 +149,13 @@ class HeldOut:
             cover_68=scales.cover_68,
             cover_95=scales.cover_95,
         )
+
+
+def _turns(joint: Tensor | None, off: Tensor, noise: Tensor, views: Tensor, place: "_OnDetector") -> Turns | None:
+    if joint is None or len(views.unique()) < _SEVERAL:
+        return None
+    residual, variance = in_turn(joint, off, views)
+    return Turns(*(np.stack([place(row) for row in rows]) for rows in (residual * noise.sqrt(), variance * noise)))
 
 
 def leave_one_out(

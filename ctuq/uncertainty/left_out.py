@@ -79,6 +79,10 @@ class LeftOut:
         """Of some of the left-out rays given the others, in units of the noise, and with it."""
         return self._covariance.diagonal()[index]
 
+    def joint(self, index: Tensor) -> Tensor:
+        """As `covariance`, of some of them."""
+        return self._covariance[index][:, index]
+
     def innovations(self, index: Tensor) -> Tensor:
         """What some of them measured less what is expected of them, in units of the noise."""
         return (self._covariance @ self.given.weighted[self.rows])[index]
@@ -137,6 +141,9 @@ class Beside:
             images = rays.dense(0, len(part))
             out.append((images * self._posterior.times(images)).sum(1))
         return 1 + torch.cat(out) / self._root.square()
+
+    def joint(self, index: Tensor) -> None:
+        """Not worked out: of so many held-out rays each view has fitted ones beside it, which tell more than the others do."""
 
     def innovations(self, index: Tensor) -> Tensor:
         """What some of them measured less what is expected of them, in units of the noise."""

@@ -1,0 +1,87 @@
+"""Held-out views in turn: each predicted from the fitted views and from the other held-out ones.
+
+Unseen views are predicted by an image that all held-out views have entered, so the scales are learned from predictions of the
+same kind. Given the fitted views alone, what held-out views share (a fit that is not quite done, a trend) is in the residuals
+of them all, though each takes it out of the others. Over 22 scans of `experiments.calibration` with two or three held-out views
+the log-likelihood of a ray of unseen views rose from 2.960 to 2.966 nats, the rms of the logarithm of their rms z fell from
+0.156 to 0.134, and the told ranges of 95 % intervals hold for 20 in place of 19.
+
+With T the covariance of the held-out rays given the fitted ones, in units of their noise and with it, scales a and b make of it
+``M = a (T - I + rho I)`` with ``rho = b / a``, and a view v given the others has (Rasmussen and Williams 2006, eq. 5.12, in
+blocks)
+
+    residual    (M^-1)_vv^-1 (M^-1 r)_v
+    covariance  (M^-1)_vv^-1
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+LOG_RATIOS = np.arange(-10.0, 10.1, 0.5)
+"""Of the noise's scale to the image's; sums over rays are smooth in it, and interpolated."""
+
+
+@dataclass(frozen=True, eq=False)
+class Turns:
+    """Each held-out view given the others, by `LOG_RATIOS`.
+
+    Parameters
+    ----------
+    residual : array, shape (ratio, views, columns) or (ratio, views, rows, columns)
+        Measured less predicted.
+    variance : array of the same shape
+        Over the image's scale, with the noise.
+    """
+
+    residual: NDArray[np.float64]
+    variance: NDArray[np.float64]
+
+    def sums(self, log_ratio: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Sums over all rays of the squared residual over its variance, and of the variance's logarithm.
+
+        Beyond the ratios kept, all is noise (variances grow with the ratio), or none is (they stand).
+        """
+        axes = tuple(range(1, self.residual.ndim))
+        squares = np.log(np.maximum((self.residual**2 / self.variance).sum(axes), 1e-300))
+        logs = np.log(self.variance).sum(axes)
+        beyond, count = np.maximum(log_ratio - LOG_RATIOS[-1], 0), math.prod(self.residual.shape[1:])
+        return (
+            np.exp(np.interp(log_ratio, LOG_RATIOS, squares) - beyond),
+            np.interp(log_ratio, LOG_RATIOS, logs) + count * beyond,
+        )
+
+    def at(self, log_ratio: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Residual and variance over the image's scale at the nearest ratio."""
+        nearest = int(np.abs(LOG_RATIOS - log_ratio).argmin())
+        return self.residual[nearest], self.variance[nearest]
+
+
+def in_turn(covariance: Tensor, residual: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
+    """Residual and variance over the image's scale of each ray, its view given the others, by ratio: (ratio, k) each.
+
+    Parameters
+    ----------
+    covariance : Tensor, float64, shape (k, k)
+        T.
+    residual : Tensor, float64, shape (k,)
+        In units of the noise.
+    views : Tensor of int, shape (k,)
+        Of each ray.
+    """
+    values, vectors = torch.linalg.eigh(covariance)
+    signal, along = (values - 1).clamp(min=0), vectors.T @ residual
+    blocks = [(views == view).nonzero()[:, 0] for view in views.unique()]
+    found = torch.empty(2, len(LOG_RATIOS), len(residual), dtype=torch.float64, device=residual.device)
+    for i, ratio in enumerate(np.exp(LOG_RATIOS)):
+        weights = 1 / (signal + ratio)
+        solved = vectors @ (weights * along)
+        for block in blocks:
+            rows = vectors[block]
+            given = torch.cholesky_inverse(torch.linalg.cholesky((rows * weights) @ rows.T))
+            found[0, i, block], found[1, i, block] = given @ solved[block], given.diagonal()
+    return found[0], found[1]
