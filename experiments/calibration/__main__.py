@@ -31,7 +31,7 @@ _SHORT, _ROTATED = 150, 16
 ROTATED = "with views of a second fit"
 _REAL = ("walnut", "ta", "tb", "tooth")
 AS_IT_IS, AS_IT_WAS = (
-    Choice("as it is", ScalePrior()),
+    Choice("as it is", ScalePrior(), turns=True),
     Choice("as it was", ScalePrior(freedom=math.inf, noise_mean=0.0), fewer=1.0),
 )
 
@@ -39,13 +39,16 @@ CHOICES = (
     AS_IT_IS,
     AS_IT_WAS,
     Choice("raw", None),
+    Choice("given the fitted views alone", ScalePrior()),
     Choice("Gaussian priors", ScalePrior(freedom=math.inf)),
     Choice("3 times fewer", ScalePrior(), fewer=3.0),
     Choice("12 times fewer", ScalePrior(), fewer=12.0),
+    Choice("12 times fewer, in turn", ScalePrior(), fewer=12.0, turns=True),
     Choice("narrow noise prior", ScalePrior(noise_sd=0.5)),
     Choice("noise prior around 0", ScalePrior(noise_mean=0.0)),
     Choice("wide image prior", ScalePrior(image_sd=2.0)),
     Choice("two-sided", ScalePrior(lowest=-math.inf)),
+    Choice("two-sided, in turn", ScalePrior(lowest=-math.inf), turns=True),
     Choice("two-sided, as scans have it", ScalePrior(image_sd=0.7, image_mean=0.3, lowest=-math.inf)),
     Choice("posterior means", ScalePrior(), mean=True),
 )
