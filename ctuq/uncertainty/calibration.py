@@ -22,7 +22,7 @@ FEWER = 6.0
 """Views differ by more than their rays tell. Over the 27 scans of `experiments.calibration` the variance of a view's mean
 square, relative to that of independent rays of the same correlation, is 5.7 at the median: 1 to 2 in clean simulations, 5 to 22
 in real scans. So many times fewer facts are rays than they seem."""
-# Of the posterior. What lies outside is 5 % if scales were all that is wrong; ranges held for 24 of the 27 scans.
+# Of the posterior. What lies outside is 5 % if scales were all that is wrong; ranges held for 24 and 25 of the 27 scans.
 _LOW, _HIGH = 0.025, 0.975
 _UNKNOWN = (math.nan, math.nan)
 
