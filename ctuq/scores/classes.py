@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import scipy.stats
 import torch
 from torch import Tensor
 
@@ -62,7 +61,9 @@ def auroc(scores: Tensor, positive: Tensor) -> float:
     negatives = len(positive) - positives
     if not positives or not negatives:
         raise InputError(f"A ROC curve needs both kinds of cases, not {positives} positives and {negatives} negatives.")
-    ranks = scipy.stats.rankdata(scores.detach().cpu().double().numpy())
+    from scipy.stats import rankdata
+
+    ranks = rankdata(scores.detach().cpu().double().numpy())
     above = ranks[positive.cpu().numpy().astype(bool)].sum() - positives * (positives + 1) / 2
     return float(above / (positives * negatives))
 

@@ -107,7 +107,13 @@ class ScalePosterior:
         return _quantile(inside, self.weights, _LOW), _quantile(inside, self.weights, _HIGH)
 
 
-def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDArray, turns: Turns | None = None) -> Scales:
+def learn_scales(
+    residual: NDArray,
+    image_variance: NDArray,
+    noise_variance: NDArray,
+    turns: Turns | None = None,
+    prior: ScalePrior | None = None,
+) -> Scales:
     """Posterior medians of ``a >= 1`` and ``b`` in ``residual ~ N(0, a image_variance + b noise_variance)``.
 
     The likelihood of the rays is tempered by their correlation time along the detector (neighbouring rays err together) and by
@@ -123,6 +129,8 @@ def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDA
         Of the held-out rays.
     turns : Turns, optional
         Each held-out view given the others: where there are several, the scales are learned from these predictions.
+    prior : ScalePrior, optional
+        By default that of error bars of our own, which held-out views only make longer.
 
     Returns
     -------
@@ -130,7 +138,7 @@ def learn_scales(residual: NDArray, image_variance: NDArray, noise_variance: NDA
         Medians, standard deviations of the logarithms, and what nominal intervals then cover, by quadrature.
     """
     p, s = image_variance.astype(np.float64), noise_variance.astype(np.float64)
-    found = scale_posterior(residual, p, s, turns=turns)
+    found = scale_posterior(residual, p, s, prior, turns=turns)
     (image, image_sd), (noise, noise_sd) = found.summary()
     scales = (math.exp(image), math.exp(noise))
     if turns is not None:

@@ -134,21 +134,44 @@ class HeldOut:
 
     def calibration(self, scales: Scales) -> Calibration:
         """The record of what these scales make of the rays."""
-        raw, calibrated = self.signal + self.noise, scales.image * self.signal + scales.noise * self.noise
-        residual = (self.measured - self.predicted).cpu()
-        parts = (self.measured, self.predicted, raw.sqrt(), calibrated.sqrt())
-        return Calibration(
-            views=tuple(int(v) for v in self.views),
-            image_scale=scales.image,
-            noise_scale=scales.noise,
-            log_image_scale_sd=scales.log_image_sd,
-            log_noise_scale_sd=scales.log_noise_sd,
-            raw=gaussian_scores(residual, raw.cpu()),
-            calibrated=gaussian_scores(residual, calibrated.cpu()),
-            predictions=np.stack([self.on_detector(v) for v in parts]).astype(np.float32),
-            cover_68=scales.cover_68,
-            cover_95=scales.cover_95,
-        )
+        rays = tuple(v.cpu().numpy() for v in (self.measured, self.predicted, self.signal, self.noise))
+        return record_of(rays, self.views, scales, on_detector=lambda v: self.on_detector(torch.from_numpy(v)))
+
+
+def record_of(
+    rays: tuple[NDArray[np.float64], ...],
+    views: NDArray[np.int64],
+    scales: Scales,
+    *,
+    on_detector: Callable[[NDArray], NDArray],
+) -> Calibration:
+    """What these scales make of held-out rays: scores before and after, and every prediction.
+
+    Parameters
+    ----------
+    rays : tuple of array, shape (k,)
+        Measured, predicted, variance that is the image's, variance that is the noise's.
+    views : array of int
+    scales : Scales
+    on_detector : callable
+        Puts values (k,) in their places, (views, columns) or (views, rows, columns).
+    """
+    measured, predicted, signal, noise = rays
+    raw, calibrated = signal + noise, scales.image * signal + scales.noise * noise
+    return Calibration(
+        views=tuple(int(v) for v in views),
+        image_scale=scales.image,
+        noise_scale=scales.noise,
+        log_image_scale_sd=scales.log_image_sd,
+        log_noise_scale_sd=scales.log_noise_sd,
+        raw=gaussian_scores(measured - predicted, raw),
+        calibrated=gaussian_scores(measured - predicted, calibrated),
+        predictions=np.stack([on_detector(v) for v in (measured, predicted, np.sqrt(raw), np.sqrt(calibrated))]).astype(
+            np.float32
+        ),
+        cover_68=scales.cover_68,
+        cover_95=scales.cover_95,
+    )
 
 
 def _turns(joint: Tensor | None, off: Tensor, noise: Tensor, views: Tensor, place: "_OnDetector") -> Turns | None:
@@ -225,12 +248,16 @@ class _OnDetector:
     def __call__(self, values: Tensor) -> NDArray[np.float64]:
         out = np.full(self._grid, np.nan)
         out[self._place] = values.cpu().numpy()
-        lines = out.reshape(-1, self._grid[-1])
-        for line in lines:
-            known = np.isfinite(line)
-            if known.any():
-                line[~known] = np.interp(np.flatnonzero(~known), np.flatnonzero(known), line[known])
-        seen = np.flatnonzero(np.isfinite(lines[:, 0]))
-        for empty in np.flatnonzero(~np.isfinite(lines[:, 0])):
-            lines[empty] = lines[seen[np.abs(seen - empty).argmin()]]
+        fill_gaps(out.reshape(-1, self._grid[-1]))
         return out.reshape(self._shape)
+
+
+def fill_gaps(lines: NDArray[np.float64]) -> None:
+    """Give what is NaN in lines of a detector, (k, columns), what is between its neighbours; a line of NaN the nearest line."""
+    for line in lines:
+        known = np.isfinite(line)
+        if known.any():
+            line[~known] = np.interp(np.flatnonzero(~known), np.flatnonzero(known), line[known])
+    seen = np.flatnonzero(np.isfinite(lines[:, 0]))
+    for empty in np.flatnonzero(~np.isfinite(lines[:, 0])):
+        lines[empty] = lines[seen[np.abs(seen - empty).argmin()]]

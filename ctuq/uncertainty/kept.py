@@ -45,7 +45,7 @@ class KeptCovariance:
 
     def __init__(self, directions: NDArray, std: NDArray, waves: int):
         self._shape = std.shape
-        self._L = directions.reshape(len(directions), -1).astype(np.float64)
+        self._L = directions.reshape(len(directions), std.size).astype(np.float64)
         self._U = cosine_waves(std.shape, waves)
         rest = np.maximum(std.reshape(-1).astype(np.float64) ** 2 - np.sum(self._L**2, axis=0), 0)
         self._D = self._independent(rest)

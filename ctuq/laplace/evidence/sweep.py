@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from ctuq.errors import CtuqError
@@ -163,5 +162,7 @@ def _running_integral(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     if len(x) < 4:
         x, y = np.insert(x, 0, x[0] - np.arange(4, 0, -1)), np.vstack([y[:1] * np.exp(-np.arange(4, 0, -1))[:, None], y])
         return _running_integral(x, y)[4:]
+    from scipy.interpolate import CubicSpline
+
     spline = CubicSpline(x, y, axis=0)
     return y[0] + spline.antiderivative()(x) - spline.antiderivative()(x[0])
