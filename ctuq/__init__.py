@@ -1,44 +1,88 @@
 """X-ray CT that says how sure it is."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ctuq.late import attach
+from ctuq.versions import version_of
+
 if TYPE_CHECKING:
-    from ctuq.errors import CtuqError
-    from ctuq.files import read
-    from ctuq.pipeline import ReconstructOptions, reconstruct
-    from ctuq.tomo import FanBeam, ParallelBeam, Scan, VolumeGrid, radians, ray_transform
+    from ctuq import baselines, design, files, gp, laplace, linops, pipeline, recon, tomo
+    from ctuq.app.report.page import write_report
+    from ctuq.errors import BudgetExhausted, CtuqError, InputError
+    from ctuq.files import demo_scan, read, read_volume, write_scan
+    from ctuq.pipeline import ReconstructOptions, reconstruct, reconstruct_stack, reconstruct_volume
+    from ctuq.pipeline.everyday import convert, simulate
+    from ctuq.tomo import ConeBeam, FanBeam, Parallel3D, ParallelBeam, Scan, VolumeGrid, VolumeScan, radians, ray_transform
+    from ctuq.uncertainty.foreign import calibrate
     from ctuq.uncertainty.result import Result
+    from ctuq.uncertainty.volume_result import VolumeResult
+
+__version__ = version_of("ctuq") or "unknown"
 
 __all__ = [
+    "BudgetExhausted",
+    "ConeBeam",
     "CtuqError",
     "FanBeam",
+    "InputError",
+    "Parallel3D",
     "ParallelBeam",
     "ReconstructOptions",
     "Result",
     "Scan",
     "VolumeGrid",
+    "VolumeResult",
+    "VolumeScan",
+    "__version__",
+    "baselines",
+    "calibrate",
+    "convert",
+    "demo_scan",
+    "design",
+    "files",
+    "gp",
+    "laplace",
+    "linops",
+    "pipeline",
     "radians",
     "ray_transform",
     "read",
+    "read_volume",
+    "recon",
     "reconstruct",
+    "reconstruct_stack",
+    "reconstruct_volume",
+    "simulate",
+    "tomo",
+    "write_report",
+    "write_scan",
 ]
 
 _HOMES = {
-    "ctuq.errors": ("CtuqError",),
-    "ctuq.files": ("read",),
-    "ctuq.pipeline": ("ReconstructOptions", "reconstruct"),
-    "ctuq.tomo": ("FanBeam", "ParallelBeam", "Scan", "VolumeGrid", "radians", "ray_transform"),
+    "ctuq.app.report.page": ("write_report",),
+    "ctuq.errors": ("BudgetExhausted", "CtuqError", "InputError"),
+    "ctuq.files": ("demo_scan", "read", "read_volume", "write_scan"),
+    "ctuq.pipeline": ("ReconstructOptions", "reconstruct", "reconstruct_stack", "reconstruct_volume"),
+    "ctuq.pipeline.everyday": ("convert", "simulate"),
+    "ctuq.tomo": (
+        "ConeBeam",
+        "FanBeam",
+        "Parallel3D",
+        "ParallelBeam",
+        "Scan",
+        "VolumeGrid",
+        "VolumeScan",
+        "radians",
+        "ray_transform",
+    ),
+    "ctuq.uncertainty.foreign": ("calibrate",),
     "ctuq.uncertainty.result": ("Result",),
+    "ctuq.uncertainty.volume_result": ("VolumeResult",),
 }
+_PARTS = ("baselines", "design", "files", "gp", "laplace", "linops", "pipeline", "recon", "tomo")
 
-
-def __getattr__(name: str) -> object:
-    # Imported on first use, so that `ctuq --help` does not wait for torch.
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(home), name)
-    raise AttributeError(f"module 'ctuq' has no attribute {name!r}")
+# Imported on first use, so that `ctuq --help` does not wait for torch.
+__getattr__, _ = attach(__name__, _HOMES, _PARTS)
 
 
 def __dir__() -> list[str]:

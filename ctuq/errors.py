@@ -9,6 +9,10 @@ class InputError(CtuqError, ValueError):
     """A file, an array or an option that cannot be used as it is."""
 
 
+class BudgetExhausted(InputError):  # noqa: N818, it is no mistake but an end
+    """The dose that was allowed for an object is spent; whoever drives a scanner by this stops there."""
+
+
 class GeometryError(InputError):
     """A scanning geometry that is inconsistent or does not fit the data."""
 

@@ -19,7 +19,8 @@ def public():
 
 
 def test_public_names_can_be_learned():
-    assert len({id(value) for _, _, value in public()}) < 150
+    named = [value for _, _, value in public() if not inspect.ismodule(value) and not isinstance(value, str)]
+    assert len({id(value) for value in named}) < 170
 
 
 def test_public_functions_and_classes_say_what_they_do():

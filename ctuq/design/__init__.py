@@ -19,8 +19,9 @@ by dense algebra, without a product with a network.
 Angles are in radians; views are indices into ``problem.angles``.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from ctuq.late import attach
 
 if TYPE_CHECKING:
     from ctuq.design.algebra.covariance import DenseCovariance
@@ -93,13 +94,5 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    # Imported on first use: a session's file can be read, and its next angles told, without waiting for torch.
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(home), name)
-    raise AttributeError(f"module 'ctuq.design' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+# Imported on first use: a session's file can be read, and its next angles told, without waiting for torch.
+__getattr__, __dir__ = attach(__name__, _HOMES)

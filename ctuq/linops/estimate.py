@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
 from ctuq.errors import CtuqError, InputError
@@ -154,6 +153,8 @@ def mean_of(draws: Tensor) -> Estimate:
 
 
 def _widening(count: int) -> float:
+    from scipy.special import stdtrit
+
     return float(stdtrit(count - 1, 0.975) / stdtrit(torch.inf, 0.975))
 
 

@@ -12,16 +12,18 @@ from torch import Tensor, nn
 
 from ctuq.errors import CtuqError, InputError
 from ctuq.linops.memory import available_memory, require_memory
+from ctuq.pipeline.bar import shown
 from ctuq.pipeline.bars import doubts_of_bars, linear_model
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
+from ctuq.pipeline.outlook import Outlook
 from ctuq.pipeline.plan import FIT_BYTES, Plan, measure, priced, route_of
 from ctuq.pipeline.run import Run
 from ctuq.pipeline.threads import take_threads
 from ctuq.pipeline.views import Views, rays_inside, split_views, tensors
 from ctuq.recon import CLASSICAL
-from ctuq.recon.dip import Data, Generator, generator, trial_step
+from ctuq.recon.dip import Data, DIPOptions, Generator, generator, trial_step
 from ctuq.recon.holdout import split
 from ctuq.scores.gaussian import (
     image_scores,
@@ -46,6 +48,8 @@ _DENSE_PIXELS = 4096
 _KEPT = 2**26
 _LESS = "choose a smaller --size or fewer --samples"
 
+_DEFAULT = ReconstructOptions()
+
 _log = logging.getLogger(__name__)
 
 
@@ -53,10 +57,23 @@ def reconstruct(
     scan: Scan,
     method: str = "dip",
     *,
+    size: int = _DEFAULT.size,
+    field: float | str | None = _DEFAULT.field,
+    uncertainty: bool = _DEFAULT.uncertainty,
+    samples: int = _DEFAULT.samples,
+    directions: int = _DEFAULT.directions,
+    calibrate: bool = _DEFAULT.calibrate,
+    calibration_views: int | None = _DEFAULT.calibration_views,
+    prior: str = _DEFAULT.prior,
+    variation: float = _DEFAULT.variation,
+    device: str = _DEFAULT.device,
+    seed: int = _DEFAULT.seed,
+    threads: int | None = _DEFAULT.threads,
+    dip: DIPOptions = _DEFAULT.dip,
     options: ReconstructOptions | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: bool | Callable[[Progress], None] | None = None,
     checkpoint: Path | None = None,
-    **settings,
+    **unknown,
 ) -> Result:
     """Reconstruct a scan, by default with a Deep Image Prior and calibrated uncertainty.
 
@@ -64,15 +81,17 @@ def reconstruct(
     ----------
     scan : Scan
     method : str
-        Of `ReconstructOptions`; ignored if ``options`` are given.
+    size, field, uncertainty, samples, directions, calibrate, calibration_views, prior, variation, device, seed, threads, dip
+        As the fields of `ReconstructOptions`, which says what each is.
     options : ReconstructOptions, optional
-    progress : callable, optional
-        Is given a `Progress` now and then.
+        All of these at once, in their place.
+    progress : bool or callable, optional
+        True shows a bar, in a terminal or a notebook; a callable is given a `Progress` now and then.
     checkpoint : path, optional
         HDF5 file that keeps what is done; if it exists, the run goes on from there. Beside it there is a folder
         ``NAME.stages``; both can be removed when the result is in a file.
-    **settings
-        Fields of `ReconstructOptions`, for example ``size=96``.
+    **unknown
+        Refused: there is no such option.
 
     Returns
     -------
@@ -89,7 +108,16 @@ def reconstruct(
     >>> result = ctuq.reconstruct(scan, size=96)  # doctest: +SKIP
     >>> result.mean, result.std  # doctest: +SKIP
     """
-    run = Run(options or options_from(method, settings), progress)
+    listed = dict(size=size, field=field, uncertainty=uncertainty, samples=samples, directions=directions, calibrate=calibrate)
+    listed |= dict(calibration_views=calibration_views, prior=prior, variation=variation, device=device, seed=seed)
+    chosen = options_from(method, {**listed, "threads": threads, "dip": dip, **unknown})
+    if options is not None and replace(chosen, method="dip") != _DEFAULT:
+        raise InputError("Give the settings by name or all of them as options, not both.")
+    with shown(progress) as tell:
+        return _reconstruct(scan, Run(chosen if options is None else options, tell), checkpoint)
+
+
+def _reconstruct(scan: Scan, run: Run[ReconstructOptions], checkpoint: Path | None) -> Result:
     grid = choose_grid(scan, run.options.size, run.options.field)
     doubts = doubts_of_field(scan, grid)
     scan = match_detector(scan, grid)
@@ -200,7 +228,7 @@ def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Vie
         kept_route = None if checkpoint.way is None else checkpoint.way[0]
         plan = _plan(run, data, views, fit, generate=generate, start=start, chosen=kept_route)
         checkpoint.way = (plan.route, plan.products) if checkpoint.way is None else checkpoint.way
-        base = replace(base, plan=plan.record())
+        base, run.outlook = replace(base, plan=plan.record()), Outlook(plan.seconds)
     checkpoint.begin()
     with run.clock("dip"):
         state = run.fit(generate, start, (fit, stop))

@@ -108,12 +108,17 @@ class Progress:
         Steps that are done, and all of them.
     message : str
         What there is to say.
+    share, left : float
+        Share of the whole run that is done, and the seconds that are left of it, by its plan and by its pace so far; NaN where
+        nothing was planned.
     """
 
     stage: str
     done: int
     total: int
     message: str = ""
+    share: float = math.nan
+    left: float = math.nan
 
 
 def options_from(method: str, settings: Mapping) -> ReconstructOptions:

@@ -11,8 +11,9 @@ from torch import Tensor
 from ctuq.pipeline.checkpoint import Checkpoint
 from ctuq.pipeline.devices import device_of
 from ctuq.pipeline.options import Progress, ReconstructOptions
+from ctuq.pipeline.outlook import Outlook
 from ctuq.pipeline.volume_options import VolumeOptions
-from ctuq.recon.dip import Data, DIPState, Generator
+from ctuq.recon.dip import Data, DIPState, Generator, expected_end
 from ctuq.stages import Stages
 
 _Options = TypeVar("_Options", ReconstructOptions, VolumeOptions)
@@ -27,6 +28,7 @@ class Run(Generic[_Options]):
         self.rng = torch.Generator().manual_seed(options.seed)
         self.timings: dict[str, float] = {}
         self.checkpoint = Checkpoint(None, "")
+        self.outlook = Outlook({})
         self._tell = progress
 
     @property
@@ -37,7 +39,7 @@ class Run(Generic[_Options]):
     def tell(self, stage: str, done: int, total: int, message: str = "") -> None:
         """Pass on how far a stage is, see `Progress`."""
         if self._tell is not None:
-            self._tell(Progress(stage, done, total, message))
+            self._tell(Progress(stage, done, total, message, *self.outlook(stage, done / max(total, 1))))
 
     def fit(self, generate: Generator, start: dict[str, Tensor], data: tuple[Data, Data]) -> DIPState:
         """Fit a network to the first of the data, stopped by the second; a checkpoint's fit goes on."""
@@ -45,10 +47,10 @@ class Run(Generic[_Options]):
 
         def tell(state: DIPState) -> None:
             text = f"held-out misfit {float(state.history[-1, 2]):.3g}" if len(state.history) else ""
-            self.tell("Deep Image Prior", min(state.iteration, options.length), options.length, text)
+            self.tell("Deep Image Prior", min(state.iteration, options.length), expected_end(state, options), text)
 
         state = self.checkpoint.fit(generate, start, data, options, tell=tell)
-        self.tell("Deep Image Prior", options.length, options.length)
+        self.tell("Deep Image Prior", state.iteration, state.iteration)
         return state
 
     def products(self, done: int, total: int) -> None:

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from ctuq.errors import CtuqError, InputError
+from ctuq.pipeline.bar import shown
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.products import Products
@@ -43,7 +44,7 @@ def reconstruct_stack(
     judge: VolumeScan | None = None,
     options: ReconstructOptions | None = None,
     executor: Executor | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: bool | Callable[[Progress], None] | None = None,
     checkpoint: Path | None = None,
     output: Path | None = None,
     **settings,
@@ -64,8 +65,8 @@ def reconstruct_stack(
         Of every slice; ``samples``, ``directions`` and ``threads`` are of single images.
     executor : concurrent.futures.Executor, optional
         Who works on blocks of slices side by side, such as `ctuq.scale.cluster` gives; by default this process.
-    progress : callable, optional
-        Is given a `Progress` after each slice.
+    progress : bool or callable, optional
+        True shows a bar; a callable is given a `Progress` after each slice.
     checkpoint : path, optional
         As of `ctuq.reconstruct`: every slice is kept when it is done.
     output : path, optional
@@ -94,7 +95,8 @@ def reconstruct_stack(
     products = Products(kept.stages)
     began = time.perf_counter()
     try:
-        return _Run(stack, products, executor, progress, began).result(output)
+        with shown(progress) as tell:
+            return _Run(stack, products, executor, tell, began).result(output)
     except CtuqError:
         if not products.any:
             kept.clear_if_new()

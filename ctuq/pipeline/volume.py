@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from ctuq.errors import CtuqError, GeometryError
 from ctuq.linops.memory import require_memory
+from ctuq.pipeline.bar import shown
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.devices import device_of
 from ctuq.pipeline.options import Progress, flat_settings, library_versions
+from ctuq.pipeline.outlook import Outlook
 from ctuq.pipeline.plan import Plan, timed
 from ctuq.pipeline.run import Run
 from ctuq.pipeline.views import tensors
@@ -177,7 +179,7 @@ def reconstruct_volume(
     method: str | None = None,
     size: int | None = None,
     plan: VolumePlan | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    progress: bool | Callable[[Progress], None] | None = None,
     checkpoint: Path | None = None,
 ) -> VolumeResult:
     """A volume from its scan.
@@ -205,11 +207,18 @@ def reconstruct_volume(
     options = replace(options, **changed)
     if options.threads:
         torch.set_num_threads(options.threads)
-    run = Run(options, progress)
+    with shown(progress) as tell:
+        return _begun(scan, Run(options, tell), plan, checkpoint)
+
+
+def _begun(scan: VolumeScan, run: Run[VolumeOptions], plan: VolumePlan | None, checkpoint: Path | None) -> VolumeResult:
+    options = run.options
     with run.clock("plan"):
         plan = plan_volume(scan, options) if plan is None else plan
     require_memory(plan.bytes - _BASE, "This volume", _ADVICE)
     run.checkpoint = Checkpoint.of(checkpoint, scan, options)
+    if plan.bars is not None:
+        run.outlook = Outlook(plan.bars.seconds)
     if plan.bars is not None and run.checkpoint.way is None:
         run.checkpoint.way = plan.bars.route, plan.bars.products
     run.checkpoint.begin()

@@ -137,6 +137,19 @@ def finished(state: DIPState, options: DIPOptions) -> bool:
     return looked >= length or looked - int(state.best_iteration.max()) > options.patience * length
 
 
+def expected_end(state: DIPState, options: DIPOptions) -> int:
+    """The iteration at which the fit will stop by its rule, as far as this state tells; never behind the state."""
+    settings, looked = _settings(state, options), _looked(state)
+    length = settings.length
+    if settings.patient:
+        end = state.falls_from + _FALL if state.falls_from else max(options.expected, looked + _FALL)
+    else:
+        best = int(state.best_iteration.max())
+        improves = looked - best <= 2 * options.check_every
+        end = length if improves else best + int(options.patience * length) + 1
+    return max(min(end, length), state.iteration)
+
+
 def trial_step(generate: Generator, start: dict[str, Tensor], fit: Data) -> None:
     """A step's work without a step, to be timed."""
     parameters = {name: _laid_out(value).requires_grad_(True) for name, value in start.items()}

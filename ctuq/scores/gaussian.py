@@ -3,8 +3,6 @@
 import math
 
 import numpy as np
-import scipy.linalg
-import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
 _PATCHES = (1, 2, 4, 7, 14)
@@ -26,11 +24,14 @@ def gaussian_scores(residual: ArrayLike, variance: ArrayLike) -> dict[str, float
         "log_likelihood" (nats a value), "rms_z", "cover_68", "cover_95", "crps" (Gneiting and Raftery 2007, in the unit of the
         residual), "rmse".
     """
+    # SciPy's parts are imported where they are used: together they take half a second.
+    from scipy.special import ndtr
+
     r, v = np.asarray(residual, np.float64).ravel(), np.asarray(variance, np.float64).ravel()
     s = np.sqrt(v)
     z = r / s
     density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
-    crps = s * (z * (2 * scipy.special.ndtr(z) - 1) + 2 * density - 1 / math.sqrt(math.pi))
+    crps = s * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / math.sqrt(math.pi))
     return {
         "log_likelihood": float(np.mean(-0.5 * (z**2 + np.log(2 * math.pi * v)))),
         "rms_z": float(np.sqrt(np.mean(z**2))),
@@ -56,7 +57,9 @@ def calibration_curve(residual: ArrayLike, variance: ArrayLike, levels: ArrayLik
     array, shape (p,)
     """
     z = np.abs(np.asarray(residual, np.float64).ravel()) / np.sqrt(np.asarray(variance, np.float64).ravel())
-    half = scipy.special.ndtri(0.5 + np.asarray(levels) / 2)
+    from scipy.special import ndtri
+
+    half = ndtri(0.5 + np.asarray(levels) / 2)
     return (z[:, None] <= half).mean(0)
 
 
@@ -86,7 +89,6 @@ def truth_scores(mean: NDArray, std: NDArray, truth: NDArray) -> dict[str, float
     inside = truth > 0.05 * truth.max()
     if inside.any():
         scores |= {f"{name}_object": value for name, value in gaussian_scores(error[inside], variance[inside]).items()}
-    # scipy.stats takes a quarter of a second to import, skimage.metrics a tenth.
     from scipy.stats import rankdata
 
     ranks = [rankdata(values).ravel() for values in (np.abs(error), np.asarray(std))]
@@ -146,6 +148,8 @@ def patch_scores(error: NDArray, covariance: NDArray | None, deviations: NDArray
 
 def joint_log_likelihood(error: NDArray, covariance: NDArray) -> float:
     """Log density in nats of ``error`` under N(0, covariance); rounding directions get float64's rounding error."""
+    from scipy.linalg import solve_triangular
+
     covariance = np.asarray(covariance, np.float64)
     diagonal = np.diag(covariance)
     rounding = np.finfo(np.float64).eps * len(error) * max(float(diagonal.max()), 1e-300)
@@ -157,5 +161,5 @@ def joint_log_likelihood(error: NDArray, covariance: NDArray) -> float:
             continue
     else:
         return -math.inf
-    z = scipy.linalg.solve_triangular(lower, np.asarray(error, np.float64), lower=True)
+    z = solve_triangular(lower, np.asarray(error, np.float64), lower=True)
     return float(-0.5 * z @ z - np.log(np.diag(lower)).sum() - 0.5 * len(error) * math.log(2 * math.pi))

@@ -3,14 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.pictures import as_html, in_words
 from ctuq.tomo.geometry import Geometry, VolumeGrid
+from ctuq.tomo.shown import plot_scan, rows_of
 from ctuq.tomo.space import VolumeGeometry
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _Taken = TypeVar("_Taken", bound=Geometry | VolumeGeometry)
 
@@ -65,6 +70,16 @@ class Views(Generic[_Taken]):
     def __post_init__(self):
         _own_arrays(self, self.geometry.shape)
 
+    def __repr__(self) -> str:
+        return in_words(f"ctuq.{type(self).__name__}", rows_of(self))
+
+    def _repr_html_(self) -> str:
+        return as_html(f"ctuq.{type(self).__name__}", rows_of(self), self.plot())
+
+    def plot(self) -> "Figure":
+        """The sinogram as a matplotlib figure: a notebook shows it, ``.savefig(path)`` keeps it."""
+        return plot_scan(self)
+
     @property
     def n_angles(self) -> int:
         """Number of views."""
@@ -103,7 +118,7 @@ class Views(Generic[_Taken]):
         return self.select(np.arange(0, self.n_angles, step))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scan(Views[Geometry]):
     """Log-corrected projections with their geometry.
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
 
 _SHARE, _SIGMAS = 0.03, 4.0
 CUT = 0.08
@@ -86,6 +85,8 @@ def shadow_of(projections: NDArray, weights: NDArray | None = None) -> Shadow:
     weights : array, same shape, optional
         Rays of weight 0 show nothing.
     """
+    from scipy.ndimage import gaussian_filter1d
+
     y = np.asarray(projections, np.float64)
     if weights is not None:
         y = np.where(np.asarray(weights) > 0, y, 0)

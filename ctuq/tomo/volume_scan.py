@@ -6,7 +6,7 @@ from ctuq.tomo.scan import Views
 from ctuq.tomo.space import VolumeGeometry
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class VolumeScan(Views[VolumeGeometry]):
     """Log-corrected projections of an area detector with their geometry.
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.special
 from numpy.typing import NDArray
 
 from ctuq.scores.gaussian import Z95
@@ -99,11 +98,13 @@ class ScalePosterior:
         If the scales are really (a, b), a ray whose variance is taken for v lies inside with the probability
         ``erf(half_width sqrt(v / 2 (a p + b s)))``; its mean over the rays has the posterior of (a, b).
         """
+        from scipy.special import erf
+
         few = np.linspace(0, image_variance.size - 1, min(image_variance.size, _RAYS)).round().astype(int)
         p, s = image_variance.ravel()[few], noise_variance.ravel()[few]
         taken = half_width * np.sqrt((scales[0] * p + scales[1] * s) / 2)
         a, b = np.exp(self.log_image), np.exp(self.log_noise)[:, None]
-        inside = np.array([scipy.special.erf(taken / np.sqrt(x * p + b * s)).mean(axis=1) for x in a])
+        inside = np.array([erf(taken / np.sqrt(x * p + b * s)).mean(axis=1) for x in a])
         return _quantile(inside, self.weights, _LOW), _quantile(inside, self.weights, _HIGH)
 
 

@@ -48,7 +48,7 @@ def calibrate(
 ) -> Result:
     """Error bars of any reconstruction, scaled by how it predicts views that it has not seen.
 
-    Two scales are learned, as in ctuq's own reconstructions: one of the image's covariance and one of the noise's variance. Here
+    Two scales are learned, as in ctuq's own reconstructions: one of the image's covariance, one of the noise's variance. Here
     that of the image may be below 1: of a program that is not ours nothing is known of which way its error bars are wrong. Rays
     average over the fine errors of an image, so that a scale below 1 is surer of sums over many pixels than of one pixel.
 
@@ -149,7 +149,9 @@ def _image(image: ArrayLike) -> NDArray[np.float64]:
     if mean.ndim != 2 or min(mean.shape) < 2:
         raise InputError(f"The image has shape {mean.shape}; give one slice (y, x) of 2 pixels or more along each axis.")
     if not np.isfinite(mean).all():
-        raise InputError(f"The image holds {int((~np.isfinite(mean)).sum())} values that are NaN or infinite; repair them first.")
+        raise InputError(
+            f"The image holds {int((~np.isfinite(mean)).sum())} values that are NaN or infinite; repair them first."
+        )
     return mean
 
 
@@ -222,8 +224,12 @@ def _doubts(A: RayTransform, mean: NDArray, measured: NDArray, used: NDArray[np.
     notes = ()
     if misses[1 + best] < _RATHER * misses[0]:
         ratio, name = misses[0] / misses[1 + best], list(turned)[best]
-        notes += (f"The image {name} explains the held-out views {ratio:.1f} times better: its row 0 must lie at the largest y.",)
+        notes += (
+            f"The image {name} explains the held-out views {ratio:.1f} times better: its row 0 must lie at the largest y.",
+        )
     slope = float(measured[used] @ rays[0] / max(float(rays[0] @ rays[0]), 1e-300))
     if not notes and not 1 / _OFF < slope < _OFF:
-        notes += (f"The held-out rays are {slope:.3g} times those of the image: it must be attenuation in 1/mm on a grid in mm.",)
+        notes += (
+            f"The held-out rays are {slope:.3g} times those of the image: it must be attenuation in 1/mm on a grid in mm.",
+        )
     return notes

@@ -3,14 +3,20 @@
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.pictures import as_html, in_words
 from ctuq.uncertainty import storage
 from ctuq.uncertainty.contents import Contents
 from ctuq.uncertainty.kept import KeptCovariance
+from ctuq.uncertainty.shown import plot_result, rows_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +74,16 @@ class Result(Contents):
     warnings : tuple of str
         One sentence each: what the user should know before trusting the figures, beginning with those of the scan.
     """
+
+    def __repr__(self) -> str:
+        return in_words("ctuq.Result", rows_of(self))
+
+    def _repr_html_(self) -> str:
+        return as_html("ctuq.Result", rows_of(self), self.plot())
+
+    def plot(self) -> "Figure":
+        """Mean and standard deviation as a matplotlib figure: a notebook shows it, ``.savefig(path)`` keeps it."""
+        return plot_result(self)
 
     def covariance(self, functionals: NDArray) -> NDArray[np.float64]:
         """Joint covariance of linear functionals of the image, such as means over regions or profiles, without the network.

@@ -88,7 +88,7 @@ class Spread:
         """What to know of it."""
         if self.kind == "std":
             return (
-                "The given standard deviations say nothing of how errors of pixels go together: pixels count as independent, and "
+                "Standard deviations alone say nothing of how errors of pixels go together: pixels count as independent, and "
                 "intervals of means over regions are too short where they are not.",
             )
         if self.kind == "samples" and len(self.values) < _FEW:
@@ -126,7 +126,9 @@ def _held(waves: NDArray[np.float64], spread: Spread) -> NDArray[np.float64]:
 
 def _positive(std: NDArray[np.float64]) -> NDArray[np.float64]:
     if std.min() < 0 or std.max() == 0:
-        raise InputError(f"Standard deviations are positive numbers of 1/mm; the smallest is {std.min():g}, the largest {std.max():g}.")
+        raise InputError(
+            f"Standard deviations are positive numbers of 1/mm; the smallest is {std.min():g}, the largest {std.max():g}."
+        )
     return std
 
 
@@ -135,7 +137,8 @@ def _symmetric(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     gap = float(np.abs(covariance - covariance.T).max())
     if lowest < 0 or top == 0 or gap > _ALIKE * top:
         raise InputError(
-            f"This is no covariance: its smallest variance is {lowest:.3g}, and it is off its transpose by {gap:.3g} (of {top:.3g})."
+            f"This is no covariance: its smallest variance is {lowest:.3g}, and it is off its transpose by {gap:.3g} (of "
+            f"{top:.3g})."
         )
     return (covariance + covariance.T) / 2
 

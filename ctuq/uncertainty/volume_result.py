@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import h5py
 import numpy as np
@@ -17,11 +17,16 @@ from ctuq.errors import InputError
 from ctuq.files.formats.ownscan import grid_tree
 from ctuq.files.formats.ownvolume import RESULT, space_from_tree, space_tree
 from ctuq.guard import reading
+from ctuq.pictures import as_html, in_words
 from ctuq.text import shortened
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Provenance
 from ctuq.tomo.space import VolumeGeometry
 from ctuq.uncertainty.contents import Calibration
+from ctuq.uncertainty.shown import plot_result, rows_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 KIND = RESULT
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -123,6 +128,16 @@ class VolumeResult:
     calibration: Calibration | None = None
     trust: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     plan: Mapping[str, str | float | int | bool] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return in_words("ctuq.VolumeResult", rows_of(self))
+
+    def _repr_html_(self) -> str:
+        return as_html("ctuq.VolumeResult", rows_of(self), self.plot())
+
+    def plot(self) -> "Figure":
+        """The middle slice of mean and std as a matplotlib figure: a notebook shows it, ``.savefig(path)`` keeps it."""
+        return plot_result(self)
 
     @property
     def held_out_misfit(self) -> float | None:

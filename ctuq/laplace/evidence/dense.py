@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.optimize
 import torch
 from torch import Tensor
 
@@ -303,6 +302,8 @@ def maximise_exact(
     """
     if not max_steps:
         return Ascent(expectation(start), (), False, ())
+    import scipy.optimize
+
     trajectory: list[Step] = []
     best, failed = scipy.optimize.OptimizeResult(fun=np.inf, x=None), False
     lengths = np.append(expectation.lengthscales.numpy(), np.zeros(len(start.sigma2), dtype=bool))
