@@ -108,8 +108,8 @@ def calibrate(
         fill_gaps(out)
         return out
 
-    facts = (on_detector(values) for values in (rays[0] - rays[1], rays[2], rays[3]))
-    scales = learn_scales(*facts, prior=ScalePrior() if cautious else TWO_SIDED)
+    residual, signal, others = (on_detector(values) for values in (rays[0] - rays[1], rays[2], rays[3]))
+    scales = learn_scales(residual, signal, others, prior=ScalePrior() if cautious else TWO_SIDED)
     found = record_of(rays, views, scales, on_detector=on_detector)
     doubts = _doubts(A, mean, measured, used)
     base = Result(
@@ -191,7 +191,7 @@ def _variances(A: RayTransform, spread: Spread) -> NDArray[np.float64]:
     pixels = spread.values.shape[-1]
     if spread.kind == "samples":
         parts = (spread.values[i : i + _BATCH] for i in range(0, len(spread.values), _BATCH))
-        return sum((_projected(A, part.reshape(-1, *spread.shape)) ** 2).sum(0) for part in parts)
+        return np.sum([(_projected(A, part.reshape(-1, *spread.shape)) ** 2).sum(0) for part in parts], axis=0)
     out, rays = np.zeros(A.range.size), np.eye(1, A.range.size, dtype=np.float32)[0]
     for first in range(0, A.range.size, _BATCH):
         index = np.arange(first, min(first + _BATCH, A.range.size))

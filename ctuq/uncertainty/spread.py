@@ -109,7 +109,11 @@ class Spread:
         waves = waves_of(min(most, pixels), self.shape)
         first = _held(cosine_waves(self.shape, waves), self)
         more = min(most, pixels - 1) - len(first)
-        rest = LinearOperator((pixels, pixels), matvec=lambda x: self.times(x[None])[0] - first.T @ (first @ x), dtype=float)
+
+        def left(x: NDArray) -> NDArray:
+            return self.times(x[None])[0] - first.T @ (first @ x)
+
+        rest = LinearOperator((pixels, pixels), matvec=left, dtype=np.float64)  # pyright: ignore[reportCallIssue]
         start = np.random.default_rng(0).standard_normal(pixels)
         values, vectors = eigsh(rest, k=more, v0=start)
         second = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
