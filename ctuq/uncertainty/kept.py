@@ -62,6 +62,10 @@ class KeptCovariance:
         white -= (white @ self._U.T) @ self._back
         return (rng.standard_normal((n, len(self._L))) @ self._L + white).reshape(n, *self._shape)
 
+    def parts(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """L (k, *shape), D (*shape) and ``(U D U^T)^-1``: all that a program without ctuq needs."""
+        return self._L.reshape(-1, *self._shape), self._D.reshape(self._shape), self._inverse(self._D)
+
     def _independent(self, rest: NDArray[np.float64]) -> NDArray[np.float64]:
         """D whose R has the diagonal ``rest``, by a fixed point: all but a few in a hundred of it is D's own."""
         D = rest

@@ -45,7 +45,12 @@ class Browser:
     def _find(self, selector: str) -> str:
         return self.command("POST", "/element", {"using": "css selector", "value": selector})[_ELEMENT]
 
+    def _in_view(self, selector: str) -> None:
+        """At once: while a page scrolls smoothly, its elements cannot be clicked."""
+        self.run(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'center', behavior: 'instant'}})")
+
     def click(self, selector: str) -> None:
+        self._in_view(selector)
         self.command("POST", f"/element/{self._find(selector)}/click")
 
     def keys(self, selector: str, keys: str) -> None:
@@ -53,10 +58,26 @@ class Browser:
 
     def hover(self, selector: str, dx: int = 0, dy: int = 0) -> None:
         """Put the mouse ``dx`` and ``dy`` CSS pixels from the element's centre."""
-        self.run(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'center', behavior: 'instant'}})")
+        self._in_view(selector)
         origin = {_ELEMENT: self._find(selector)}
         move = {"type": "pointerMove", "duration": 0, "origin": origin, "x": dx, "y": dy}
         self.command("POST", "/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": [move]}]})
+
+    def drag(self, selector: str, *points: tuple[int, int]) -> None:
+        """Press the mouse at the first point, CSS pixels from the element's centre, and release it at the last."""
+        self._in_view(selector)
+        origin = {_ELEMENT: self._find(selector)}
+        moves = [{"type": "pointerMove", "duration": 0, "origin": origin, "x": x, "y": y} for x, y in points]
+        press, release = ({"type": name, "button": 0} for name in ("pointerDown", "pointerUp"))
+        actions = [moves[0], press, *moves[1:], release]
+        self.command("POST", "/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": actions}]})
+
+    def choose(self, selector: str, value: object) -> None:
+        """Give a field a value as a user does, so that the page hears of it."""
+        self.run(
+            f"const field = document.querySelector({json.dumps(selector)}); field.value = {json.dumps(value)};"
+            "field.dispatchEvent(new Event('input', {bubbles: true}))"
+        )
 
     def resize(self, width: int, height: int) -> None:
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}

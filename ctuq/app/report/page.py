@@ -20,6 +20,8 @@ from ctuq.records import write_whole
 from ctuq.text import visible
 from ctuq.uncertainty.result import Result
 
+_SCRIPTS = ("viewer_data.js", "viewer_image.js", "viewer_measure.js", "viewer_controls.js")
+
 
 def draw_all(result: Result) -> dict[str, bytes]:
     """Every picture that this result has the data for, by name, as the bytes of a PNG file."""
@@ -72,7 +74,7 @@ def write_figures(images: Mapping[str, bytes], folder: str | os.PathLike) -> lis
 def render_report(result: Result, images: Mapping[str, bytes]) -> str:
     """The report as HTML text, with the pictures of `draw_all` inside."""
     template = _environment().from_string(_template("report.html.jinja"))
-    css, script = _template("report.css"), _template("report.js")
+    css, script = _template("report.css"), _viewer_script()
     return template.render(
         result=result,
         summary=summary,
@@ -93,6 +95,11 @@ def filled(template: str, *, pictures: Sequence[tuple[bytes, str]], script: str 
     page = _environment().from_string(_template(template))
     fixed = {"css": Markup(css), "script": Markup(code), "policy": _policy(css, code), "data": _as_json}
     return page.render(pictures=shown, **fixed, **values)
+
+
+def _viewer_script() -> str:
+    """All parts in one function, so that their names are not the window's."""
+    return '"use strict";\n(() => {\n' + "".join(map(_template, _SCRIPTS)) + "})();\n"
 
 
 def _as_json(value: object) -> Markup:

@@ -66,7 +66,12 @@ def scale_rows(result: Result) -> Rows:
         ("covariance of the image", found.image_scale, found.log_image_scale_sd),
         ("variance of the noise", found.noise_scale, found.log_noise_scale_sd),
     )
-    return [(name, f"× {scale:.3g}", f"{scale * np.exp(-sd):.3g} to {scale * np.exp(sd):.3g}") for name, scale, sd in scales]
+    # What is never below 1 has no interval that begins there.
+    lowest = (1.0 if found.image_scale >= 1 else 0.0, 0.0)
+    return [
+        (name, f"× {scale:.3g}", f"{max(scale * np.exp(-sd), least):.3g} to {scale * np.exp(sd):.3g}")
+        for (name, scale, sd), least in zip(scales, lowest, strict=True)
+    ]
 
 
 def cover_rows(result: Result) -> Rows:

@@ -6,12 +6,16 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from ctuq.app.report.figures import grey_window
+from ctuq.app.report.figures import grey_window, method_name
+from ctuq.uncertainty.kept import KeptCovariance
 from ctuq.uncertainty.result import Result
 
 _MOST_PIXELS_ACROSS = 512
 _MOST_SAMPLES = 24
 _SAMPLE_BYTES = 1_200_000
+# A page of 128 x 128 pixels is 5 MB by these. Steps of a 127th of the largest value move a region's deviation by 0.1 %.
+_COVARIANCE_ACROSS, _COVARIANCE_BYTES = 128, 2_600_000
+_PALETTES = {"grey": "gray", "inferno": "inferno", "viridis": "viridis", "signed": "RdBu_r"}
 
 
 def viewer_data(result: Result) -> dict:
@@ -23,13 +27,15 @@ def viewer_data(result: Result) -> dict:
     -------
     dict
         "shape" (y, x), "block", "extent" (left, right, bottom, top in mm), "window" (1/mm), "layers" by name (uint16),
-        "samples" (uint8) and "colours" (256 RGB triples); each array as {"data", "low", "step"}.
+        "samples" (uint8), "palettes" (256 RGB triples each) and "covariance" (see `_covariance`); each array as
+        {"data", "low", "step"}.
     """
     block = -(-max(result.mean.shape) // _MOST_PIXELS_ACROSS)
     mean = _blocks(result.mean, block)
     layers = {"mean": mean}
     if result.std is not None:
         layers["std"] = np.sqrt(_blocks(result.std**2, block))
+    layers |= {name: _blocks(image, block) for name, image in result.comparisons.items()}
     if result.truth is not None:
         layers["truth"] = _blocks(result.truth, block)
     return {
@@ -39,7 +45,45 @@ def viewer_data(result: Result) -> dict:
         "window": list(grey_window(result)),
         "layers": {name: _packed(image, np.uint16) for name, image in layers.items()},
         "samples": _sample_data(result, block),
-        "colours": _encoded(np.round(255 * colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)),
+        "palettes": {name: _encoded(_colours(known)) for name, known in _PALETTES.items()},
+        "names": {name: method_name(name) for name in result.comparisons},
+        "covariance": _covariance(result, block),
+    }
+
+
+def _colours(known: str) -> NDArray[np.uint8]:
+    return np.round(255 * colormaps[known](np.arange(256))[:, :3]).astype(np.uint8)
+
+
+def _covariance(result: Result, block: int) -> dict | None:
+    """What gives the variance of a sum over pixels, as `ctuq.uncertainty.kept` has it, averaged over blocks of large images.
+
+    Returns
+    -------
+    dict
+        "shape" of the blocks, "covers" (how many viewer pixels they span, the last block whole), "full" (pixels of the image),
+        "block" (pixels in one), "waves", "directions" (int8) with "steps" (float32), "own" (D, packed) and "inverse" (float32).
+    """
+    if result.std is None or result.directions is None:
+        return None
+    side = block * -(-max(result.mean.shape) // (block * _COVARIANCE_ACROSS))
+    blocks = np.prod([-(-n // side) for n in result.mean.shape])
+    kept = KeptCovariance(result.directions[: max(result.waves**2, int(_COVARIANCE_BYTES // blocks))], result.std, result.waves)
+    full, own, inverse = kept.parts()
+    directions = np.stack([_blocks(image, side) for image in full])
+    own = _blocks(own, side)
+    steps = np.maximum(np.abs(directions).max(axis=(1, 2)), 1e-300) / 127
+    codes = np.round(directions / steps[:, None, None]).astype(np.int8)
+    return {
+        "shape": list(own.shape),
+        "covers": [n * side // block for n in own.shape],
+        "full": [n * side for n in own.shape] if side > 1 else list(result.mean.shape),
+        "block": side**2,
+        "waves": result.waves,
+        "directions": _encoded(codes),
+        "steps": _encoded(steps.astype(np.float32)),
+        "own": _packed(own, np.uint16),
+        "inverse": _encoded(inverse.astype(np.float32)),
     }
 
 

@@ -191,7 +191,10 @@ def test_hover_keys_and_flip_book_work_in_chromium(result, images, tmp_path):
         page.keys("#canvas", "\ue014")
         assert f"x {x + result.grid.voxel:.1f} mm" in page.text("#readout").replace("−", "-")
 
-        grey = "const c = document.getElementById('canvas'); return [...c.getContext('2d').getImageData(0, 0, 48, 48).data]"
+        grey = (
+            "const c = document.getElementById('canvas');"
+            "return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]"
+        )
         first = page.run(grey)
         page.click("#next")
         assert page.text("#count") == "sample 2 of 12"
