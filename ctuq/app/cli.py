@@ -17,6 +17,7 @@ import tyro
 from ctuq.app.arguments import Command
 from ctuq.app.design.options import Design
 from ctuq.app.folder import run_folder
+from ctuq.app.measure.options import Measure
 from ctuq.app.options import Convert, Demo, Doctor, Export, Info, Reconstruct, Report, Simulate
 from ctuq.app.terminal import say
 from ctuq.errors import CtuqError, InputError, ResourceError
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(version_of("ctuq") or "unknown (not installed, run from source)")
         return 0
     command = tyro.cli(
-        Demo | Info | Simulate | Convert | Reconstruct | Design | Report | Export | Doctor,
+        Demo | Info | Simulate | Convert | Reconstruct | Measure | Design | Report | Export | Doctor,
         prog="ctuq",
         description="X-ray CT that says how sure it is.",
         args=arguments or ["--help"],

@@ -14,6 +14,8 @@ from ctuq.app.conversion import convert
 from ctuq.app.doctor import examine, usable
 from ctuq.app.export import export
 from ctuq.app.folder import CHECKPOINT, RESULTS, held_folder
+from ctuq.app.measure.command import measure
+from ctuq.app.measure.options import Measure
 from ctuq.app.options import Convert, Demo, Doctor, Export, Info, Reconstruct, Report, Simulate
 from ctuq.app.png import png_bytes
 from ctuq.app.progress import ProgressBar, told_about
@@ -293,6 +295,7 @@ _DOES: dict[type[Command], Callable[[Any], int]] = {
     Simulate: _simulate,
     Convert: convert,
     Reconstruct: _reconstruct,
+    Measure: measure,
     Report: _report,
     Export: export,
     Doctor: _doctor,

@@ -56,6 +56,15 @@ class KeptCovariance:
         along, weighted = functionals @ self._L.T, functionals * self._D
         return along @ along.T + weighted @ functionals.T - (weighted @ self._U.T) @ (self._back @ functionals.T)
 
+    def times(self, functionals: NDArray[np.float64]) -> NDArray[np.float64]:
+        """``P w`` of each functional, (n, y * x)."""
+        weighted = functionals * self._D
+        return self.resolved(functionals) + weighted - (weighted @ self._U.T) @ self._back
+
+    def resolved(self, functionals: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The part of ``P w`` that the directions hold, (n, y * x)."""
+        return (functionals @ self._L.T) @ self._L
+
     def draw(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """``n`` deviations from the mean, (n, y, x)."""
         white = rng.standard_normal((n, len(self._D))) * np.sqrt(self._D)

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,8 +10,7 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.pictures import as_html, in_words
 from ctuq.uncertainty import storage
-from ctuq.uncertainty.contents import Contents
-from ctuq.uncertainty.kept import KeptCovariance
+from ctuq.uncertainty.measured import Measured
 from ctuq.uncertainty.shown import plot_result, rows_of
 
 if TYPE_CHECKING:
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class Result(Contents):
+class Result(Measured):
     """A reconstruction with its uncertainty.
 
     Parameters
@@ -114,18 +112,6 @@ class Result(Contents):
         if not np.isfinite(weights).all():
             raise InputError("The functionals hold values that are NaN or infinite; give the weight of each pixel.")
         return self._kept(weights.reshape(len(weights), -1))
-
-    def draw(self, n: int, *, seed: int = 0) -> NDArray[np.float32]:
-        """``n`` further draws of the image, (n, y, x), from the covariance that `covariance` uses."""
-        if n < 0 or seed < 0:
-            raise InputError(f"Neither the number of draws nor the seed can be negative, got {n} and {seed}.")
-        return (self.mean + self._kept.draw(n, np.random.default_rng(seed))).astype(np.float32)
-
-    @cached_property
-    def _kept(self) -> KeptCovariance:
-        if self.std is None or self.directions is None:
-            raise InputError("The result holds no covariance; reconstruct by dip, with uncertainty and directions.")
-        return KeptCovariance(self.directions, self.std, self.waves)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything to one HDF5 file, see `ctuq.uncertainty.storage.save`."""

@@ -1,0 +1,91 @@
+"""``ctuq measure``: read a result, measure, tell and write a table."""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+from ctuq.app.folder import RESULTS
+from ctuq.app.measure.options import Measure
+from ctuq.app.measure.sources import asked
+from ctuq.app.measure.texts import Asked
+from ctuq.app.terminal import cell, say, warn
+from ctuq.errors import InputError
+from ctuq.quantities import Quantity
+from ctuq.records import kind_of, write_whole
+from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.volume_result import KIND as VOLUME
+
+_COLUMNS = (
+    "name", "value", "standard_uncertainty", "coverage_factor", "lower", "upper", "level", "unit", "draws", "monte_carlo_error"
+)  # fmt: skip
+
+
+def measure(command: Measure) -> int:
+    """Measure what is asked; the exit code."""
+    result = _opened(command.results)
+    wanted = asked(command, result.grid)
+    other = None if command.difference is None else _opened(command.difference)
+    quantities = tuple(_measured(result, wanted, other, command.level))
+    warn(result.warnings)
+    for quantity in quantities:
+        _tell(quantity)
+    warn(dict.fromkeys(note for quantity in quantities for note in quantity.notes))
+    if command.csv is not None:
+        text = table(quantities)
+        write_whole(command.csv, lambda target: target.write(text.encode()))
+        say(f"Written: {command.csv}, {len(quantities)} quantities.")
+    return 0
+
+
+def table(quantities: tuple[Quantity, ...]) -> str:
+    """CSV: a row each, with the variance by its source and what to know in the last columns."""
+    sources = list(dict.fromkeys(source for quantity in quantities for source in quantity.budget))
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*_COLUMNS, *(f"variance of {source}" for source in sources), "notes"])
+    for q in quantities:
+        numbers = (q.value, q.standard_uncertainty, q.coverage_factor, *q.interval, q.level)
+        plain = (q.name, *(f"{n:.9g}" for n in numbers), q.unit, q.draws, f"{q.monte_carlo_error:.3g}")
+        parts = (f"{q.budget[source]:.6g}" if source in q.budget else "" for source in sources)
+        writer.writerow([cell(q.name), *plain[1:], *parts, cell(" ".join(q.notes))])
+    return file.getvalue()
+
+
+def _opened(path: Path) -> Result:
+    file = path / RESULTS if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(f"There is no results file '{file}'; name the results.h5 that ctuq reconstruct wrote.")
+    if kind_of(file) == VOLUME:
+        raise InputError(
+            f"'{file}' is of a volume, which keeps no covariance between its voxels; measure it by its samples in Python: "
+            "VolumeResult.load(FILE).region(mask)."
+        )
+    result = Result.load(file)
+    if result.std is None or result.directions is None:
+        raise InputError(f"'{file}' holds no uncertainty (method {result.method}); reconstruct with error bars.")
+    return result
+
+
+def _measured(result: Result, wanted: Asked, other: Result | None, level: float) -> Iterator[Quantity]:
+    for name, region in wanted.regions.items():
+        yield result.region(region, name=f"mean of {name}", level=level)
+        for limit in wanted.probabilities:
+            yield result.probability(region, **limit, name=f"probability that {name} is {_words(limit)}")
+        if other is not None:
+            yield result.difference(other, region, name=f"change of {name}", level=level)
+    for a, b in wanted.contrasts:
+        yield result.contrast(wanted.regions[a], wanted.regions[b], name=f"{a} less {b}", level=level)
+    for p, q in wanted.profiles:
+        yield from result.profile(p, q, level=level, name=f"profile {p[0]:g},{p[1]:g} to {q[0]:g},{q[1]:g}").points
+
+
+def _words(limit) -> str:
+    return " ".join(f"{side} {value:g}" for side, value in limit.items())
+
+
+def _tell(quantity: Quantity) -> None:
+    say(str(quantity))
+    total = quantity.standard_uncertainty**2
+    if quantity.budget and total > 0:
+        say("    variance: " + ", ".join(f"{100 * part / total:.0f} % {source}" for source, part in quantity.budget.items()))

@@ -1,0 +1,40 @@
+"""What can be typed after ``ctuq measure``. Nothing heavy is imported here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional, UseAppendAction, arg
+
+from ctuq.app.arguments import Command, File
+
+
+def _texts(metavar: str):
+    return arg(metavar=metavar, help_behavior_hint="(may be repeated)")
+
+
+Texts = UseAppendAction[tuple[str, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure(Command):
+    """Measure what is asked of a result: means, contrasts, profiles, probabilities and changes, each with its interval."""
+
+    results: Positional[Annotated[Path, arg(metavar="RESULTS.h5")]]
+    """Results file, or the folder that ctuq reconstruct wrote."""
+    region: Annotated[Texts, _texts("[NAME=]SHAPE:...")] = ()
+    """circle:x,y,r or rectangle:x0,y0,x1,y1 or polygon:x,y,x,y,... in mm, whose mean is measured; unnamed it is a, b, ..."""
+    regions: File = None
+    """YAML file with regions and the options below by their names, or ImageJ's regions (.roi, .zip)."""
+    contrast: Annotated[Texts, _texts("A,B")] = ()
+    """Mean of region A less that of region B, by their names."""
+    probability: Annotated[Texts, _texts("above=X|below=X")] = ()
+    """That the mean of each region lies above, or below, X in 1/mm."""
+    profile: Annotated[Texts, _texts("X0,Y0,X1,Y1")] = ()
+    """Values along a line in mm, half a pixel apart."""
+    difference: File = None
+    """Another result of the same object and grid: the mean of each region here less that in it."""
+    level: float = 0.95
+    """Probability that an interval is to hold."""
+    csv: File = None
+    """Write a table of all quantities and their variance by source into this file."""

@@ -1,0 +1,102 @@
+"""What is asked, from the command line, a YAML file and ImageJ's regions together."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ctuq.app.measure.options import Measure
+from ctuq.app.measure.texts import Asked, Shape, limit, pair, regions, segment
+from ctuq.errors import InputError
+from ctuq.files.yamlfile import read_mapping
+from ctuq.guard import reading
+from ctuq.quantities import Polygon
+from ctuq.tomo.geometry import VolumeGrid
+
+_LISTS = ("contrast", "probability", "profile")
+_IMAGEJ = (".roi", ".zip")
+
+
+def asked(command: Measure, grid: VolumeGrid) -> Asked:
+    """What a command asks for, its file first.
+
+    Raises
+    ------
+    InputError
+        If nothing is asked, or something is no region, limit or line.
+    """
+    shapes: dict[str, Shape] = {}
+    texts: dict[str, list[str]] = {name: [] for name in (*_LISTS, "region")}
+    if command.regions is not None and command.regions.suffix.lower() in _IMAGEJ:
+        shapes = _of_imagej(command.regions, grid)
+    elif command.regions is not None:
+        texts = _of_yaml(command.regions)
+    texts = {name: [*gathered, *getattr(command, name)] for name, gathered in texts.items()}
+    shapes |= _apart(shapes, regions(texts["region"]))
+    found = Asked(
+        shapes,
+        tuple(pair(text, shapes) for text in texts["contrast"]),
+        tuple(limit(text, "--probability") for text in texts["probability"]),
+        tuple(segment(text, "--profile") for text in texts["profile"]),
+    )
+    if not (found.regions or found.profiles):
+        raise InputError("Nothing is to be measured: give a --region such as circle:0,0,5, or a --profile.")
+    if not found.regions and (found.probabilities or command.difference):
+        raise InputError("--probability and --difference are of regions: give a --region such as circle:0,0,5.")
+    return found
+
+
+def _apart(known: Mapping[str, Shape], more: dict[str, Shape]) -> dict[str, Shape]:
+    twice = next((name for name in more if name in known), None)
+    if twice is not None:
+        raise InputError(f"The region {twice!r} stands both in the file and on the command line; name one of them otherwise.")
+    return more
+
+
+def _of_yaml(path: Path) -> dict[str, list[str]]:
+    entries = read_mapping(path, "file of regions")
+    unknown = [str(key) for key in entries if key not in (*_LISTS, "regions")]
+    if unknown:
+        raise InputError(
+            f"The file of regions '{path}' has the unknown key {unknown[0]!r}; known: regions, {', '.join(_LISTS)}."
+        )
+    shapes = entries.get("regions") or {}
+    if not isinstance(shapes, dict):
+        raise InputError(f"'regions' in '{path}' has lines 'NAME: circle:x,y,r', not {type(shapes).__name__}.")
+    texts = {name: _list(entries.get(name), name, path) for name in _LISTS}
+    return texts | {"region": [f"{name}={shape}" for name, shape in shapes.items()]}
+
+
+def _list(entry: Any, name: str, path: Path) -> list[str]:
+    if entry is None:
+        return []
+    parts = entry if isinstance(entry, list) else [entry]
+    if not all(isinstance(part, str) for part in parts):
+        raise InputError(f"'{name}' in '{path}' is a text or a list of texts, as on the command line.")
+    return parts
+
+
+def _of_imagej(path: Path, grid: VolumeGrid) -> dict[str, Shape]:
+    """Regions of ImageJ, drawn on mean.tif: pixels from its upper left corner, which mm are made of."""
+    try:
+        import roifile
+    except ImportError as error:
+        raise InputError("ImageJ's regions need the package roifile: pip install 'ctuq[readers]'.") from error
+    with reading(path, "regions of ImageJ"):
+        found = roifile.roiread(path)
+        parts = [(roi.name, roi.coordinates(multi=True)) for roi in (found if isinstance(found, list) else [found])]
+    left, _, _, top = grid.extent
+    shapes: dict[str, Shape] = {}
+    for index, (name, outlines) in enumerate(parts):
+        every = [o for o in (outlines if isinstance(outlines, list) else [outlines]) if len(o) >= 3]
+        mm = [np.stack([left + o[:, 0] * grid.voxel, top - o[:, 1] * grid.voxel], axis=1) for o in every]
+        if not mm:
+            raise InputError(f"Region {index + 1} in '{path}' is a line or points; only regions with an area are measured.")
+        shapes[_unique(name or f"region {index + 1}", shapes)] = Polygon(mm[0].tolist(), tuple(o.tolist() for o in mm[1:]))
+    return shapes
+
+
+def _unique(name: str, taken: Mapping[str, Shape]) -> str:
+    names = (name, *(f"{name} {n}" for n in range(2, len(taken) + 3)))
+    return next(each for each in names if each not in taken)

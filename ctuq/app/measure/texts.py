@@ -1,0 +1,108 @@
+"""How regions, limits and lines are written, on the command line and in a YAML file alike."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from string import ascii_lowercase
+
+from ctuq.errors import InputError
+from ctuq.quantities import Circle, Polygon, Rectangle
+from ctuq.quantities.lines import Point
+
+Shape = Circle | Rectangle | Polygon
+Limit = Mapping[str, float]
+_SHAPES = "circle:x,y,r or rectangle:x0,y0,x1,y1 or polygon:x,y,x,y,... in mm"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be measured.
+
+    Parameters
+    ----------
+    regions : mapping of str to region
+    contrasts : tuple of pairs of names
+    probabilities : tuple of {"above": x} or {"below": x}
+    profiles : tuple of pairs of points
+    """
+
+    regions: Mapping[str, Shape] = field(default_factory=dict)
+    contrasts: tuple[tuple[str, str], ...] = ()
+    probabilities: tuple[Limit, ...] = ()
+    profiles: tuple[tuple[Point, Point], ...] = ()
+
+
+def regions(texts: list[str]) -> dict[str, Shape]:
+    """Regions by name; those without one are a, b, c, ...
+
+    Raises
+    ------
+    InputError
+        If a text is no region, or a name stands twice.
+    """
+    found: dict[str, Shape] = {}
+    for text in texts:
+        head, mark, rest = text.partition("=")
+        name = head.strip() if mark else _free(found)
+        if not name or name in found:
+            raise InputError(f"The region's name {name!r} is empty or stands twice; give each region a name of its own.")
+        found[name] = shape(rest if mark else text)
+    return found
+
+
+def shape(text: str) -> Shape:
+    """The region that a text such as ``circle:0,0,5`` names."""
+    kind, mark, numbers = text.strip().partition(":")
+    values = _numbers(numbers, text, _SHAPES) if mark else []
+    match kind.strip().lower(), len(values):
+        case "circle", 3:
+            return Circle(*values)
+        case "rectangle" | "rect", 4:
+            return Rectangle(*values)
+        case "polygon", n if n >= 6 and n % 2 == 0:
+            return Polygon(list(zip(values[::2], values[1::2], strict=True)))
+    raise InputError(f"A region is {_SHAPES}, not {text!r}.")
+
+
+def limit(text: str, option: str) -> dict[str, float]:
+    """``above=X`` or ``below=X``."""
+    side, mark, number = text.partition("=")
+    what = f"{option} takes above=X or below=X with X in 1/mm, such as above=0.02"
+    if side.strip() not in ("above", "below") or not mark:
+        raise InputError(f"{what}, not {text!r}.")
+    values = _numbers(number, text, what, subject="")
+    if len(values) != 1:
+        raise InputError(f"{what}, not {text!r}.")
+    return {side.strip(): values[0]}
+
+
+def segment(text: str, option: str) -> tuple[Point, Point]:
+    """Two points of ``X0,Y0,X1,Y1``."""
+    what = f"{option} takes a line of two points x0,y0,x1,y1 in mm, such as -5,0,5,0"
+    values = _numbers(text, text, what, subject="")
+    if len(values) != 4:
+        raise InputError(f"{what}, not {text!r}.")
+    return (values[0], values[1]), (values[2], values[3])
+
+
+def pair(text: str, known: Mapping[str, Shape]) -> tuple[str, str]:
+    """Two names of regions, ``A,B``."""
+    names = [part.strip() for part in text.split(",")]
+    if len(names) != 2 or not set(names) <= set(known):
+        told = ", ".join(known) or "none"
+        raise InputError(f"--contrast takes the names of two regions such as a,b, not {text!r}; the regions are: {told}.")
+    return names[0], names[1]
+
+
+def _free(taken: Mapping[str, Shape]) -> str:
+    return next(name for n in range(len(taken) + 1) if (name := _letters(n)) not in taken)
+
+
+def _letters(n: int) -> str:
+    return (_letters(n // 26 - 1) if n >= 26 else "") + ascii_lowercase[n % 26]
+
+
+def _numbers(text: str, whole: str, what: str, subject: str = "A region is ") -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"{subject}{what}, not {whole!r}.") from None

@@ -1,0 +1,6 @@
+"""Quantities of an image with intervals: regions in mm, means, contrasts, profiles, and functions of draws."""
+
+from ctuq.quantities.quantity import Quantity
+from ctuq.quantities.regions import Circle, Polygon, Rectangle
+
+__all__ = ["Circle", "Polygon", "Quantity", "Rectangle"]

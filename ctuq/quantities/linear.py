@@ -1,0 +1,148 @@
+"""Linear quantities, exactly from the covariance that a result keeps: means over regions, contrasts, profiles, differences."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq.errors import InputError
+from ctuq.quantities.lines import Point, line
+from ctuq.quantities.quantity import LEVEL, Quantity, checked_level, gaussian_quantity, normal_share
+from ctuq.quantities.regions import Region, shares_of
+from ctuq.tomo.geometry import VolumeGrid
+
+UNIT = "1/mm"
+
+
+class _Measurable(Protocol):
+    """What linear quantities need of a result."""
+
+    @property
+    def mean(self) -> NDArray[np.float32]: ...
+    @property
+    def grid(self) -> VolumeGrid: ...
+    def pushed(self, functionals: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
+    def split(self, resolved: NDArray[np.float64], variances: tuple[float, float]) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Values along a line.
+
+    Parameters
+    ----------
+    positions : array, shape (n,)
+        Distance from the line's first point, mm.
+    points : tuple of Quantity
+        At each of them.
+    covariance : array, shape (n, n)
+        Joint, (1/mm)^2.
+    """
+
+    positions: NDArray[np.float64]
+    points: tuple[Quantity, ...]
+    covariance: NDArray[np.float64]
+
+    @property
+    def values(self) -> NDArray[np.float64]:
+        """Of every point."""
+        return np.array([point.value for point in self.points])
+
+    @property
+    def band(self) -> NDArray[np.float64]:
+        """Lower and upper end of every point's interval, (2, n)."""
+        return np.array([point.interval for point in self.points]).T
+
+
+def mean_of(result: _Measurable, region: Region, *, name: str = "mean", level: float = LEVEL) -> Quantity:
+    """Mean attenuation of a region."""
+    return _quantity(result, _weights(result, region), name, level)
+
+
+def contrast(result: _Measurable, a: Region, b: Region, *, name: str = "contrast", level: float = LEVEL) -> Quantity:
+    """Mean of region ``a`` less that of region ``b``."""
+    return _quantity(result, _weights(result, a) - _weights(result, b), name, level)
+
+
+def profile(
+    result: _Measurable, p: Point, q: Point, *, step: float | None = None, name: str = "profile", level: float = LEVEL
+) -> Profile:
+    """Attenuation along the line from p to q, by bilinear interpolation."""
+    along = line(result.grid, p, q, step=step)
+    functionals = along.functionals(result.grid.shape)
+    names = [f"{name} at {place:.4g} mm" for place in along.positions]
+    points, covariance = _quantities(result, functionals, names, level)
+    return Profile(along.positions, points, covariance)
+
+
+def difference(
+    result: _Measurable, other: _Measurable, region: Region, *, name: str = "difference", level: float = LEVEL
+) -> Quantity:
+    """Mean of a region in ``result`` less that in ``other``, as if the two scans erred independently.
+
+    What both scans get wrong alike cancels in the value and is counted twice in its uncertainty, which is then too large.
+    """
+    if not result.grid == other.grid:
+        raise InputError(
+            f"The two results are on different grids ({result.grid} and {other.grid}); reconstruct both with the same --size "
+            "and --field."
+        )
+    one, two = (mean_of(each, region, name=name, level=level) for each in (result, other))
+    budget = {source: one.budget[source] + two.budget[source] for source in one.budget}
+    variance = one.standard_uncertainty**2 + two.standard_uncertainty**2
+    return gaussian_quantity(name, one.value - two.value, variance, level=level, unit=UNIT, budget=budget)
+
+
+def probability_of_mean(
+    result: _Measurable, region: Region, *, above: float | None = None, below: float | None = None, name: str = "probability"
+) -> Quantity:
+    """Probability that the mean of a region lies above, or below, a number."""
+    limit = _one_limit(above, below)
+    mean = mean_of(result, region)
+    z = (mean.value - limit) / max(mean.standard_uncertainty, 1e-300)
+    value = normal_share(z if above is not None else -z)
+    return Quantity(name, value, math.sqrt(value * (1 - value)), math.nan, (math.nan, math.nan), math.nan)
+
+
+def _one_limit(above: float | None, below: float | None) -> float:
+    """The one that is given.
+
+    Raises
+    ------
+    InputError
+        If none or both are, or it is not finite.
+    """
+    limit = above if above is not None else below
+    if limit is None or (above is not None and below is not None):
+        raise InputError("Give one of above and below, in 1/mm.")
+    if not np.isfinite(limit):
+        raise InputError(f"The limit is a finite attenuation in 1/mm, got {limit}.")
+    return float(limit)
+
+
+def _weights(result: _Measurable, region: Region) -> NDArray[np.float64]:
+    shares = shares_of(region, result.grid)
+    return shares / shares.sum()
+
+
+def _quantity(result: _Measurable, weights: NDArray[np.float64], name: str, level: float) -> Quantity:
+    return _quantities(result, weights[None], [name], level)[0][0]
+
+
+def _quantities(
+    result: _Measurable, functionals: NDArray[np.float64], names: Sequence[str], level: float
+) -> tuple[tuple[Quantity, ...], NDArray[np.float64]]:
+    """Of every functional (n, y, x), and their joint covariance (n, n)."""
+    level, flat = checked_level(level), functionals.reshape(len(functionals), -1)
+    pushed, resolved = result.pushed(functionals)
+    covariance = flat @ pushed.reshape(len(pushed), -1).T
+    values = flat @ result.mean.ravel().astype(np.float64)
+    told = []
+    for i, name in enumerate(names):
+        variances = (float(covariance[i, i]), float(np.sum(functionals[i] * resolved[i])))
+        budget = result.split(resolved[i], variances)
+        told.append(gaussian_quantity(name, float(values[i]), variances[0], level=level, unit=UNIT, budget=budget))
+    return tuple(told), covariance

@@ -1,0 +1,105 @@
+"""One measured quantity: its value, how sure it is, and where the uncertainty comes from, as metrology writes it (GUM)."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import scipy.special
+
+from ctuq.errors import InputError
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A value with its uncertainty.
+
+    Parameters
+    ----------
+    name : str
+        What was measured, such as "mean of circle:0,0,5".
+    value : float
+    standard_uncertainty : float
+        One standard deviation, in the unit of the value.
+    coverage_factor : float
+        Half the interval over the standard uncertainty; NaN where the interval is not symmetric.
+    interval : tuple of float
+    level : float
+        Probability that the interval is meant to hold, such as 0.95.
+    unit : str
+        "" for pure numbers.
+    draws : int
+        How many images were drawn from the posterior; 0 where none is needed.
+    monte_carlo_error : float
+        Relative error of the standard uncertainty by these draws; 0 where it follows exactly from the covariance kept.
+    budget : mapping of str to float
+        Variance by its source; sums to the square of the standard uncertainty.
+    notes : tuple of str
+        One sentence each: what to know before trusting it.
+    """
+
+    name: str
+    value: float
+    standard_uncertainty: float
+    coverage_factor: float
+    interval: tuple[float, float]
+    level: float = LEVEL
+    unit: str = ""
+    draws: int = 0
+    monte_carlo_error: float = 0.0
+    budget: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        if math.isnan(low):
+            return f"{self.name}: {self.value:.4g}"
+        unit = f" {self.unit}" if self.unit else ""
+        return (
+            f"{self.name}: {self.value:.4g} ± {self.standard_uncertainty:.2g}{unit} "
+            f"({100 * self.level:g} %: {low:.4g} to {high:.4g})"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+
+def checked_level(level: float) -> float:
+    """A probability between 0.5 and 1.
+
+    Raises
+    ------
+    InputError
+    """
+    if not 0.5 <= level < 1:
+        raise InputError(f"The level of an interval is a probability from 0.5 to below 1, such as 0.95, got {level}.")
+    return float(level)
+
+
+def _normal_factor(level: float) -> float:
+    """Standard deviations on each side of a Gaussian's mean that hold the probability ``level``."""
+    return math.sqrt(2) * float(scipy.special.erfinv(level))
+
+
+def normal_share(z: float) -> float:
+    """Probability that a standard normal value lies below ``z``."""
+    return float(scipy.special.ndtr(z))
+
+
+def gaussian_quantity(
+    name: str,
+    value: float,
+    variance: float,
+    *,
+    level: float,
+    unit: str,
+    budget: Mapping[str, float],
+    **rest: Any,
+) -> Quantity:
+    """A quantity whose error is Gaussian."""
+    sd, factor = math.sqrt(max(variance, 0.0)), _normal_factor(level)
+    interval = (value - factor * sd, value + factor * sd)
+    return Quantity(name, value, sd, factor, interval, level, unit, budget=dict(budget), **rest)

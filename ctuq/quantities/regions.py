@@ -1,0 +1,186 @@
+"""Regions of an image in mm, as the share of each pixel that lies in them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ctuq.errors import InputError
+from ctuq.tomo.geometry import VolumeGrid
+
+_CORNERS = 256
+_OUTSIDE = 1e-6
+
+
+@runtime_checkable
+class _Shape(Protocol):
+    """What has an outline of corners in mm, (n, 2) of x and y."""
+
+    @property
+    def outlines(self) -> list[NDArray[np.float64]]: ...
+
+
+@dataclass(frozen=True)
+class Circle:
+    """A disc.
+
+    Parameters
+    ----------
+    x, y, radius : float
+        mm.
+    """
+
+    x: float
+    y: float
+    radius: float
+
+    def __post_init__(self):
+        _require_finite("circle", (self.x, self.y, self.radius))
+        if not self.radius > 0:
+            raise InputError(f"A circle has a positive radius in mm, got {self.radius}.")
+
+    @property
+    def outlines(self) -> list[NDArray[np.float64]]:
+        """A polygon of the same area."""
+        turn = np.arange(_CORNERS) * 2 * np.pi / _CORNERS
+        radius = self.radius * math.sqrt(2 * np.pi / _CORNERS / math.sin(2 * np.pi / _CORNERS))
+        return [np.stack([self.x + radius * np.cos(turn), self.y + radius * np.sin(turn)], axis=1)]
+
+
+@dataclass(frozen=True)
+class Rectangle:
+    """A rectangle along the axes.
+
+    Parameters
+    ----------
+    x0, y0, x1, y1 : float
+        Two opposite corners, mm.
+    """
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+    def __post_init__(self):
+        _require_finite("rectangle", (self.x0, self.y0, self.x1, self.y1))
+        if self.x0 == self.x1 or self.y0 == self.y1:
+            raise InputError(f"The rectangle from ({self.x0}, {self.y0}) to ({self.x1}, {self.y1}) mm has no area.")
+
+    @property
+    def outlines(self) -> list[NDArray[np.float64]]:
+        """Its four corners."""
+        return [np.array([(self.x0, self.y0), (self.x1, self.y0), (self.x1, self.y1), (self.x0, self.y1)], np.float64)]
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """Polygons whose areas count where an odd number of them lies over one another.
+
+    Parameters
+    ----------
+    corners : sequence of (x, y)
+        mm.
+    holes : sequence of such sequences
+        Further outlines, such as a hole or a second part.
+    """
+
+    corners: Sequence[Sequence[float]]
+    holes: Sequence[Sequence[Sequence[float]]] = ()
+
+    def __post_init__(self):
+        for outline in (self.corners, *self.holes):
+            points = np.asarray(outline, np.float64)
+            if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
+                raise InputError(f"A polygon has three corners (x, y) in mm or more, got an array of shape {points.shape}.")
+            _require_finite("polygon", points.ravel().tolist())
+
+    @property
+    def outlines(self) -> list[NDArray[np.float64]]:
+        """Corners of each part."""
+        return [np.asarray(outline, np.float64) for outline in (self.corners, *self.holes)]
+
+
+Region = Circle | Rectangle | Polygon | NDArray
+"""A shape in mm, or a mask (y, x): true, or the share of each pixel that counts."""
+
+
+def shares_of(region: Region | ArrayLike, grid: VolumeGrid) -> NDArray[np.float64]:
+    """The share of each pixel, (y, x), that lies in a region.
+
+    Raises
+    ------
+    InputError
+        If a shape reaches out of the image, a mask has another shape or values beyond 0 to 1, or nothing is inside.
+    """
+    shares = _rasterised(region, grid) if isinstance(region, _Shape) else _of_mask(np.asarray(region), grid)
+    if not shares.sum() > 0:
+        raise InputError("The region holds no part of any pixel; choose a larger one.")
+    return shares
+
+
+def _of_mask(mask: NDArray, grid: VolumeGrid) -> NDArray[np.float64]:
+    if mask.shape != grid.shape:
+        raise InputError(f"The mask has shape {mask.shape}; give one of the image's {grid.shape}, or a region in mm.")
+    shares = mask.astype(np.float64)
+    if not (np.isfinite(shares).all() and shares.min() >= 0 and shares.max() <= 1):
+        raise InputError("A mask holds true and false, or the share of each pixel from 0 to 1; this one has other values.")
+    return shares
+
+
+def _rasterised(shape: _Shape, grid: VolumeGrid) -> NDArray[np.float64]:
+    left, right, bottom, top = grid.extent
+    outlines = shape.outlines
+    points = np.concatenate(outlines)
+    reach = max(left - points[:, 0].min(), points[:, 0].max() - right, bottom - points[:, 1].min(), points[:, 1].max() - top)
+    # A polygon that stands for a circle lies a little outside of it.
+    if reach > 1e-3 * grid.voxel + _OUTSIDE * (right - left):
+        raise InputError(
+            f"The region reaches {reach:.4g} mm out of the image, which goes from {left:.4g} to {right:.4g} mm along x and "
+            f"from {bottom:.4g} to {top:.4g} mm along y; move it or make it smaller."
+        )
+    covers = [_cover((points[:, 0] - left) / grid.voxel, (top - points[:, 1]) / grid.voxel, grid.shape) for points in outlines]
+    if len(covers) == 1:
+        return np.abs(covers[0]).clip(0, 1).astype(np.float64)
+    odd = np.zeros(grid.shape)
+    for cover in covers:
+        part = np.abs(cover).clip(0, 1)
+        odd = odd + part - 2.0 * odd * part
+    return odd.astype(np.float64)
+
+
+def _cover(x: NDArray, y: NDArray, shape: Sequence[int]) -> NDArray[np.float64]:
+    """Signed area of a polygon in each pixel, exactly; corners in pixels, y downwards.
+
+    Green's theorem pixel by pixel: a piece of an edge of height dy in one pixel adds dy to all pixels right of it, and to its
+    own pixel the part of dy that lies right of the piece.
+    """
+    rows, columns = shape
+    x, y = x.clip(0, columns), y.clip(0, rows)
+    own, beyond = np.zeros((rows, columns + 1)), np.zeros((rows, columns + 1))
+    for x0, y0, x1, y1 in zip(x, y, np.roll(x, -1), np.roll(y, -1), strict=True):
+        cuts = np.concatenate([[0.0, 1.0], _crossings(x0, x1), _crossings(y0, y1)])
+        t = np.sort(cuts)
+        xs, ys = x0 + t * (x1 - x0), y0 + t * (y1 - y0)
+        height, middle = np.diff(ys), (xs[1:] + xs[:-1]) / 2
+        row = np.floor((ys[1:] + ys[:-1]) / 2).astype(int).clip(0, rows - 1)
+        column = np.floor(middle).astype(int).clip(0, columns - 1)
+        np.add.at(own, (row, column), height * (column + 1 - middle))
+        np.add.at(beyond, (row, column + 1), height)
+    return (own + np.cumsum(beyond, axis=1))[:, :columns].astype(np.float64)
+
+
+def _crossings(a: float, b: float) -> NDArray[np.float64]:
+    """Where a line from a to b meets whole numbers, as shares of it."""
+    if a == b:
+        return np.zeros(0)
+    low, high = min(a, b), max(a, b)
+    return (np.arange(math.floor(low) + 1, math.ceil(high)) - a) / (b - a)
+
+
+def _require_finite(kind: str, numbers: Sequence[float]) -> None:
+    if not np.isfinite(numbers).all():
+        raise InputError(f"A {kind} is given by finite numbers of mm, got {', '.join(f'{n:g}' for n in numbers[:4])}.")

@@ -1,0 +1,151 @@
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ctuq.app.cli import main
+from ctuq.app.measure.options import Measure
+from ctuq.app.measure.sources import asked
+from ctuq.app.measure.texts import limit, pair, regions, segment, shape
+from ctuq.errors import InputError
+from ctuq.quantities import Circle, Polygon, Rectangle
+
+
+@pytest.fixture(scope="module")
+def kept(result):
+    """The small result with a covariance of few directions."""
+    rng = np.random.default_rng(5)
+    directions = (0.3 * result.std * rng.standard_normal((6, *result.mean.shape))).astype(np.float32)
+    return replace(result, directions=directions, waves=0, sigma2=1e-3)
+
+
+@pytest.fixture
+def file(kept, tmp_path):
+    kept.save(tmp_path / "results.h5")
+    return tmp_path / "results.h5"
+
+
+def rows(path):
+    with path.open(newline="") as table:
+        return list(csv.DictReader(table))
+
+
+def test_the_table_holds_what_python_gives(kept, file, tmp_path, capsys):
+    out = tmp_path / "out.csv"
+    typed = ["--region", "circle:2,1,5", "--region", "hole=rectangle:-6,-6,-1,-2", "--contrast", "a,hole", "--csv", str(out)]
+    assert main(["measure", str(file), *typed, "--profile=-5,0,5,0", "--probability", "above=0.04"]) == 0
+    told = {row["name"]: row for row in rows(out)}
+    mean = kept.region(Circle(2, 1, 5))
+    assert float(told["mean of a"]["value"]) == pytest.approx(mean.value)
+    assert float(told["mean of a"]["standard_uncertainty"]) == pytest.approx(mean.standard_uncertainty)
+    sources = [float(value) for name, value in told["mean of a"].items() if name.startswith("variance of")]
+    assert sum(sources) == pytest.approx(mean.standard_uncertainty**2, rel=1e-4)
+    contrast = kept.contrast(Circle(2, 1, 5), Rectangle(-6, -6, -1, -2))
+    assert float(told["a less hole"]["lower"]) == pytest.approx(contrast.interval[0])
+    assert float(told["probability that a is above 0.04"]["value"]) == pytest.approx(
+        kept.probability(Circle(2, 1, 5), above=0.04).value
+    )
+    assert len([name for name in told if name.startswith("profile")]) == len(kept.profile((-5, 0), (5, 0)).points)
+    assert "mean of hole" in capsys.readouterr().out
+
+
+def test_a_folder_may_be_named(file, capsys):
+    assert main(["measure", str(file.parent), "--region", "circle:0,0,5"]) == 0
+    assert "1/mm" in capsys.readouterr().out
+
+
+def test_a_yaml_file_asks_as_the_command_line_does(kept, file, tmp_path):
+    plan = tmp_path / "plan.yaml"
+    named = "regions:\n  grain: circle:2,1,5\n  hole: 'rectangle:-6,-6,-1,-2'\n"
+    plan.write_text(named + "contrast: ['grain,hole']\nprofile: -5,0,5,0\n")
+    out = [tmp_path / "one.csv", tmp_path / "two.csv"]
+    typed = ["--region", "grain=circle:2,1,5", "--region", "hole=rectangle:-6,-6,-1,-2", "--contrast", "grain,hole"]
+    assert main(["measure", str(file), "--regions", str(plan), "--csv", str(out[0])]) == 0
+    assert main(["measure", str(file), *typed, "--profile=-5,0,5,0", "--csv", str(out[1])]) == 0
+    assert out[0].read_text() == out[1].read_text()
+
+
+def test_regions_of_imagej_lie_where_they_were_drawn(kept, file, tmp_path):
+    roifile = pytest.importorskip("roifile")
+    corners = np.array([[10, 4], [20, 4], [20, 12], [10, 12]], np.float32)
+    square = roifile.ImagejRoi.frompoints(corners, name="grain")
+    square.tofile(tmp_path / "one.roi")
+    roifile.roiwrite(tmp_path / "two.zip", [square, roifile.ImagejRoi.frompoints(corners + 3, name="wall")])
+    left, _, _, top = kept.grid.extent
+    v = kept.grid.voxel
+    (found,) = asked(Measure(results=file, regions=tmp_path / "one.roi"), kept.grid).regions.items()
+    exact = Rectangle(left + 10 * v, top - 4 * v, left + 20 * v, top - 12 * v)
+    assert found[0] == "grain"
+    assert kept.region(found[1]).value == pytest.approx(kept.region(exact).value, rel=1e-5)
+    both = asked(Measure(results=file, regions=tmp_path / "two.zip"), kept.grid).regions
+    assert list(both) == ["grain", "wall"]
+
+
+def test_a_change_between_two_results_is_measured(kept, file, tmp_path):
+    replace(kept, mean=kept.mean + np.float32(0.002)).save(tmp_path / "later.h5")
+    out = tmp_path / "out.csv"
+    typed = ["--region", "circle:0,0,5", "--difference", str(tmp_path / "later.h5"), "--csv", str(out)]
+    assert main(["measure", str(file), *typed]) == 0
+    assert float(rows(out)[1]["value"]) == pytest.approx(-0.002, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "typed, words",
+    [
+        ([], "Nothing is to be measured"),
+        (["--region", "circle:0,0"], "A region is"),
+        (["--region", "blob:0,0,1"], "A region is"),
+        (["--region", "circle:0,0,one"], "A region is"),
+        (["--region", "circle:0,0,-1"], "positive radius"),
+        (["--region", "circle:0,0,500"], "reaches"),
+        (["--region", "x=circle:0,0,5", "--region", "x=circle:0,0,4"], "twice"),
+        (["--region", "circle:0,0,5", "--contrast", "a,z"], "regions are: a"),
+        (["--region", "circle:0,0,5", "--probability", "over=1"], "above=X or below=X"),
+        (["--region", "circle:0,0,5", "--level", "95"], "probability from 0.5"),
+        (["--profile", "0,0,5"], "two points"),
+        (["--profile=0,0,0,0"], "one point"),
+        (["--profile=0,0,500,0"], "leaves the image"),
+        (["--probability", "above=1", "--profile=0,0,5,0"], "are of regions"),
+        (["--regions", "nowhere.yaml"], "Cannot read"),
+        (["--difference", "nowhere.h5", "--region", "circle:0,0,5"], "no results file"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_one_sentence(file, typed, words, capsys):
+    assert main(["measure", str(file), *typed]) == 2
+    told = capsys.readouterr().err.strip()
+    assert words in told and "\n" not in told
+
+
+def test_results_without_uncertainty_are_refused(result, tmp_path, capsys):
+    replace(result, std=None, std_raw=None, samples=None, method="fbp").save(tmp_path / "plain.h5")
+    assert main(["measure", str(tmp_path / "plain.h5"), "--region", "circle:0,0,5"]) == 2
+    assert "method fbp" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["regions: [a]\n", "region: circle:0,0,1\n", "regions: {a: 5}\n", "profile: [3]\n", "a: &b 1\nc: *b\n", "x\n", ""]
+)
+def test_yaml_that_asks_for_nothing_known_is_refused(file, tmp_path, text, capsys):
+    (tmp_path / "plan.yaml").write_text(text)
+    assert main(["measure", str(file), "--regions", str(tmp_path / "plan.yaml")]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["x.roi", "x.zip"])
+def test_damaged_regions_of_imagej_are_refused(file, tmp_path, name, capsys):
+    pytest.importorskip("roifile")
+    (tmp_path / name).write_bytes(b"Iout" + bytes(100))
+    assert main(["measure", str(file), "--regions", str(tmp_path / name)]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_texts_of_shapes_limits_and_lines():
+    assert shape("circle: 1, 2.5 ,3e0") == Circle(1, 2.5, 3)
+    assert shape("rect:0,0,1,1") == Rectangle(0, 0, 1, 1)
+    assert shape("polygon:0,0,1,0,1,1") == Polygon([(0, 0), (1, 0), (1, 1)])
+    assert list(regions(["circle:0,0,1", "b=circle:0,0,2", "circle:0,0,3", "circle:0,0,4"])) == ["a", "b", "c", "d"]
+    assert limit("above=2e-2", "--probability") == {"above": 0.02}
+    assert segment("0,1,2,3", "--profile") == ((0, 1), (2, 3))
+    with pytest.raises(InputError):
+        pair("a", {})

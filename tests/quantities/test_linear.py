@@ -1,0 +1,130 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ctuq.errors import InputError
+from ctuq.quantities import Circle, Rectangle
+from ctuq.quantities.budget import CALIBRATION, FINE, MISSING, NOISE
+from ctuq.quantities.regions import shares_of
+from ctuq.tomo import VolumeGrid
+
+DISC, BOX = Circle(1.5, -1.0, 3.0), Rectangle(-4.0, -6.0, 1.0, -3.0)
+
+
+def weights(region, grid):
+    shares = shares_of(region, grid).ravel()
+    return shares / shares.sum()
+
+
+def test_a_mean_has_the_variance_of_the_posterior(known):
+    w = weights(DISC, known.grid)
+    found = known.result.region(DISC)
+    assert found.value == pytest.approx(w @ known.result.mean.ravel())
+    assert found.standard_uncertainty**2 == pytest.approx(1.7 * w @ known.P @ w, rel=1e-3)
+    assert found.interval[1] - found.value == pytest.approx(1.959964 * found.standard_uncertainty)
+    assert (found.draws, found.monte_carlo_error, found.unit) == (0, 0.0, "1/mm")
+
+
+def test_a_contrast_knows_that_its_regions_err_together(known):
+    w = weights(DISC, known.grid) - weights(BOX, known.grid)
+    found = known.result.contrast(DISC, BOX)
+    assert found.value == pytest.approx(w @ known.result.mean.ravel())
+    assert found.standard_uncertainty**2 == pytest.approx(1.7 * w @ known.P @ w, rel=1e-3)
+    assert known.result.contrast(DISC, DISC).standard_uncertainty == pytest.approx(0, abs=1e-9)
+
+
+def test_the_budget_splits_the_variance_as_closed_forms_do(known):
+    w = weights(DISC, known.grid)
+    found = known.result.region(DISC)
+    whole, noise = w @ known.P @ w, 1e-4 * np.sum((w @ known.gain) ** 2)
+    assert sum(found.budget.values()) == pytest.approx(found.standard_uncertainty**2)
+    assert found.budget[NOISE] == pytest.approx(noise, rel=2e-3)
+    assert found.budget[MISSING] == pytest.approx(whole - noise, rel=5e-3)
+    assert found.budget[FINE] == pytest.approx(0, abs=1e-3 * whole)
+    assert found.budget[CALIBRATION] == pytest.approx(0.7 * whole, rel=2e-3)
+
+
+def test_rays_count_by_their_weights_in_the_budget(known):
+    shape = known.result.scan.projections.shape
+    first = np.zeros(shape, np.float32)
+    first[0] = 1
+    few = replace(known.result, scan=replace(known.result.scan, weights=first)).region(DISC).budget[NOISE]
+    seen = (known.A @ known.P @ weights(DISC, known.grid)).reshape(shape)[0]
+    assert few == pytest.approx(np.sum(seen**2) / 1e-4, rel=2e-3)
+    doubled = replace(known.result, scan=replace(known.result.scan, weights=np.full(shape, 2, np.float32)), sigma2=1.6e-4)
+    assert doubled.region(DISC).budget[NOISE] == pytest.approx(known.result.region(DISC).budget[NOISE], rel=1e-6)
+
+
+def test_a_profile_has_the_joint_covariance_of_its_points(known):
+    found = known.result.profile((-3.0, -5.0), (6.0, 2.0), step=1.0)
+    assert found.positions[-1] == pytest.approx(np.hypot(9, 7))
+    assert np.diff(found.positions).max() <= 1.0 + 1e-9
+    sd = np.array([point.standard_uncertainty for point in found.points])
+    np.testing.assert_allclose(sd**2, found.covariance.diagonal())
+    assert np.linalg.eigvalsh(found.covariance).min() > -1e-9 * found.covariance.max()
+    assert (found.band[0] < found.values).all() and (found.values < found.band[1]).all()
+
+
+def test_a_difference_adds_the_variances_of_two_scans(known):
+    other = replace(known.result, mean=known.result.mean + np.float32(0.01))
+    found = known.result.difference(other, DISC)
+    assert found.value == pytest.approx(-0.01, rel=1e-4)
+    assert found.standard_uncertainty == pytest.approx(np.sqrt(2) * known.result.region(DISC).standard_uncertainty)
+    assert sum(found.budget.values()) == pytest.approx(found.standard_uncertainty**2)
+
+
+def test_a_probability_is_that_of_the_gaussian(known):
+    mean = known.result.region(DISC)
+    limit = mean.value + mean.standard_uncertainty
+    assert known.result.probability(DISC, above=limit).value == pytest.approx(0.158655, rel=1e-4)
+    assert known.result.probability(DISC, below=limit).value == pytest.approx(0.841345, rel=1e-4)
+    for limits in ({}, {"above": 1, "below": 2}, {"above": float("nan")}):
+        with pytest.raises(InputError):
+            known.result.probability(DISC, **limits)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 95, -1, float("nan")])
+def test_levels_that_are_no_probability_are_refused(known, level):
+    with pytest.raises(InputError, match="level"):
+        known.result.region(DISC, level=level)
+
+
+def test_results_without_a_covariance_are_refused_in_one_sentence(known):
+    for bare in (replace(known.result, directions=None), replace(known.result, std=None, method="fbp")):
+        for ask in (lambda r: r.region(DISC), lambda r: r.profile((0, 0), (1, 1)), lambda r: r.measure(np.max)):
+            with pytest.raises(InputError, match="no covariance"):
+                ask(bare)
+
+
+def test_results_on_other_grids_have_no_difference(known):
+    other = replace(known.result, grid=VolumeGrid(known.grid.shape, 1.0))
+    with pytest.raises(InputError, match="different grids"):
+        known.result.difference(other, DISC)
+
+
+def test_draws_of_a_linear_function_are_the_linear_quantity(known):
+    w = weights(DISC, known.grid)
+    exact = known.result.region(DISC)
+    function = lambda image: float(w @ image.ravel())  # noqa: E731
+    drawn, rough = (known.result.measure(function, tolerance=tolerance) for tolerance in (0.03, 0.2))
+    assert drawn.monte_carlo_error <= 0.03 < rough.monte_carlo_error <= 0.2
+    assert drawn.standard_uncertainty == pytest.approx(exact.standard_uncertainty, rel=0.12)
+    assert drawn.value == pytest.approx(exact.value, abs=4 * exact.standard_uncertainty / np.sqrt(drawn.draws))
+    assert drawn.interval == pytest.approx(exact.interval, abs=0.4 * exact.standard_uncertainty)
+
+
+def test_a_function_that_answers_to_roughness_is_told(known):
+    rough = known.result.measure(lambda image: float(np.abs(np.diff(image, 2)).sum()))
+    assert "roughness" in rough.notes[0]
+    assert known.result.measure(lambda image: float(image[4, 4])).notes == ()
+
+
+@pytest.mark.parametrize("function", [lambda image: np.nan, lambda image: image, lambda image: "x"])
+def test_functions_that_give_no_number_are_refused(known, function):
+    with pytest.raises((InputError, ValueError, TypeError)):
+        known.result.measure(function)
+
+
+def test_a_constant_has_no_uncertainty(known):
+    assert known.result.measure(lambda image: 3.0).standard_uncertainty == 0
