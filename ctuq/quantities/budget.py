@@ -9,7 +9,6 @@ views ask for.
 """
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from ctuq.tomo.geometry import VolumeGrid
@@ -32,7 +31,9 @@ class VarianceBudget:
     """
 
     def __init__(self, scan: Scan, grid: VolumeGrid, *, sigma2: float, image_scale: float):
-        # It takes torch, which results are read without.
+        # They take seconds and torch, which results are read without.
+        import scipy.sparse as sp
+
         from ctuq.tomo.rays.matrix import build_matrix
 
         matrix = sp.csr_array(build_matrix(grid, scan.geometry))

@@ -3,9 +3,8 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from statistics import NormalDist
 from typing import Any
-
-import scipy.special
 
 from ctuq.errors import InputError
 
@@ -81,12 +80,12 @@ def checked_level(level: float) -> float:
 
 def _normal_factor(level: float) -> float:
     """Standard deviations on each side of a Gaussian's mean that hold the probability ``level``."""
-    return math.sqrt(2) * float(scipy.special.erfinv(level))
+    return NormalDist().inv_cdf((1 + level) / 2)
 
 
 def normal_share(z: float) -> float:
     """Probability that a standard normal value lies below ``z``."""
-    return float(scipy.special.ndtr(z))
+    return math.erfc(-z / math.sqrt(2)) / 2
 
 
 def gaussian_quantity(

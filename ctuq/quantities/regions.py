@@ -178,7 +178,7 @@ def _crossings(a: float, b: float) -> NDArray[np.float64]:
     if a == b:
         return np.zeros(0)
     low, high = min(a, b), max(a, b)
-    return (np.arange(math.floor(low) + 1, math.ceil(high)) - a) / (b - a)
+    return ((np.arange(math.floor(low) + 1, math.ceil(high)) - a) / (b - a)).astype(np.float64)
 
 
 def _require_finite(kind: str, numbers: Sequence[float]) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.special
 from numpy.typing import ArrayLike, NDArray
 
 from ctuq.errors import InputError
@@ -29,6 +28,8 @@ def of_samples(
     function : callable
         Takes a sample (z, y, x) in 1/mm, gives a number.
     """
+    from scipy.special import stdtrit
+
     level, n = checked_level(level), 0 if samples is None else len(samples)
     if samples is None or n < _FEWEST:
         raise InputError(f"The volume's result holds {n} samples, and {_FEWEST} are the fewest to measure by.")
@@ -36,7 +37,7 @@ def of_samples(
     if not np.isfinite(values).all():
         raise InputError("The function must give one finite number for a volume; of a sample it does not.")
     mean, sd = float(values.mean()), float(values.std(ddof=1))
-    factor = float(scipy.special.stdtrit(n - 1, (1 + level) / 2))
+    factor = float(stdtrit(n - 1, (1 + level) / 2))
     interval = (mean - factor * sd, mean + factor * sd)
     return Quantity(name, mean, sd, factor, interval, level, unit, n, 1 / math.sqrt(2 * (n - 1)), budget={POSTERIOR: sd**2})
 
