@@ -11,7 +11,7 @@ from torch import Tensor
 from ctuq.pipeline.bars import UNCALIBRATED
 from ctuq.pipeline.options import ReconstructOptions
 from ctuq.recon.dip import Data
-from ctuq.recon.holdout import views_to_hold
+from ctuq.recon.holdout import too_few, views_to_hold
 from ctuq.recon.outside import outside_rays
 from ctuq.stages import Stages
 from ctuq.tomo.field import outline_of, reaches_beyond
@@ -38,7 +38,7 @@ def split_views(options: ReconstructOptions, scan: Scan) -> Views:
         return Views(every, nobody)
     if not (options.calibrate and len(held)):
         asked = options.calibrate and options.calibration_views is None
-        few = f" {n} view{' is' if n == 1 else 's are'} too few to hold any out." if asked else ""
+        few = f" {too_few(n)}." if asked else ""
         return Views(every, nobody, (UNCALIBRATED + few,))
     return Views(np.setdiff1d(every, held), held)
 

@@ -26,7 +26,7 @@ from ctuq.pipeline.volume_options import ITERATIONS, VolumeOptions
 from ctuq.recon import VOLUMES
 from ctuq.recon.dip import Data
 from ctuq.recon.fdk import require_circle
-from ctuq.recon.holdout import views_to_hold
+from ctuq.recon.holdout import too_few, views_to_hold
 from ctuq.tomo.field import choose_grid
 from ctuq.tomo.footprint import require_shadow, volume_grid
 from ctuq.tomo.geometry import VolumeGrid
@@ -288,7 +288,7 @@ def _held(scan: VolumeScan, options: VolumeOptions) -> NDArray[np.int64]:
 
 def _stopped_by_rays(useful: int, options: VolumeOptions) -> str:
     asked = options.calibrate and options.calibration_views is None
-    why = f"{useful} view{' is' if useful == 1 else 's are'} too few to hold any out" if asked else "No view was held out"
+    why = too_few(useful) if asked else "No view was held out"
     return f"{why}: the fit was stopped by single rays beside fitted ones, which see over-fitting late."
 
 

@@ -26,6 +26,11 @@ def default_views(n: int) -> int:
     return max(3, n // 13)
 
 
+def too_few(n: int) -> str:
+    """Why none of so many views stays out."""
+    return f"{n} view{' is' if n == 1 else 's are'} too few to hold any out"
+
+
 def choose_views(angles: NDArray[np.float64], k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices of the views to fit, and of ``k`` views to hold out: spread evenly over the angles, or from end to end of an arc.
 

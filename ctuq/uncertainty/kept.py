@@ -10,7 +10,6 @@ independent pixels given that they have nothing of U,
 with the variances D that make up each pixel's own variance.
 """
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,13 +21,16 @@ _ROUNDS, _STRIDE = 12, 5.0
 
 def waves_of(directions: int, shape: Sequence[int]) -> int:
     """Waves along each axis for so many directions: half of these, or fewer."""
-    return min(_MOST_WAVES, math.isqrt(max(directions, 0) // 2), min(shape) // 2)
+    half, most = max(directions, 0) // 2, min(_MOST_WAVES, min(shape) // 2)
+    return max(n for n in range(max(most, 0) + 1) if n ** len(shape) <= half)
 
 
 def cosine_waves(shape: Sequence[int], waves: int) -> NDArray[np.float64]:
-    """The ``waves`` lowest cosines along y times those along x, orthonormal rows (waves^2, y * x)."""
-    along = [_cosines(n, waves) for n in shape]
-    return np.einsum("ay,bx->abyx", *along).reshape(waves**2, math.prod(shape))
+    """The ``waves`` lowest cosines along each axis times those along the others, orthonormal rows (waves^axes, pixels)."""
+    rows = np.ones((1, 1))
+    for n in shape:
+        rows = np.einsum("ap,bn->abpn", rows, _cosines(n, waves)).reshape(len(rows) * waves, rows.shape[1] * n)
+    return rows
 
 
 class KeptCovariance:
@@ -36,9 +38,9 @@ class KeptCovariance:
 
     Parameters
     ----------
-    directions : array, shape (k, y, x)
+    directions : array, shape (k, y, x) or (k, z, y, x)
         From `ctuq.uncertainty.posterior.ImagePosterior.directions`.
-    std : array, shape (y, x)
+    std : array, shape (y, x) or (z, y, x)
     waves : int
         Along each axis.
     """
