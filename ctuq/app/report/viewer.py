@@ -64,7 +64,7 @@ def _covariance(result: Result, block: int) -> dict | None:
         "shape" of the blocks, "covers" (how many viewer pixels they span, the last block whole), "full" (pixels of the image),
         "block" (pixels in one), "waves", "directions" (int8) with "steps" (float32), "own" (D, packed) and "inverse" (float32).
     """
-    if result.std is None or result.directions is None:
+    if result.std is None or result.directions is None or len(result.directions) == 0:
         return None
     side = block * -(-max(result.mean.shape) // (block * _COVARIANCE_ACROSS))
     blocks = np.prod([-(-n // side) for n in result.mean.shape])

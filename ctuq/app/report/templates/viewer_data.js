@@ -81,9 +81,15 @@ const covariance = page.covariance && (() => {
   };
 })();
 
-const minus = (text) => text.replace("-", "−");
+const minus = (text) => text.replaceAll("-", "−");
 const digits = (value) => minus(Number(value.toPrecision(3)).toString());
 const place = (value) => minus(value.toFixed(1));
-function decimalsFor(spread) {
-  return Math.min(9, Math.max(0, 1 - Math.floor(Math.log10(spread > 0 ? spread : Math.abs(page.window[1]) / 100 || 1))));
+
+/* Numbers to the second digit of their error bar; tiny ones with an exponent. */
+function writerFor(spread) {
+  const finest = spread > 0 ? spread : Math.abs(page.window[1]) / 100 || 1;
+  const decimals = Math.max(0, 1 - Math.floor(Math.log10(finest)));
+  if (decimals <= 8) return (value) => minus(value.toFixed(decimals));
+  const digitsOf = (value) => Math.floor(Math.log10(Math.max(Math.abs(value), finest))) + decimals;
+  return (value) => minus(value.toExponential(Math.min(12, Math.max(0, digitsOf(value)))));
 }

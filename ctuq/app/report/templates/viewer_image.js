@@ -174,8 +174,7 @@ function show(layer) {
 function readOut(x, y) {
   const i = y * width + x;
   const [mx, my] = toMillimetres(x + 0.5, y + 0.5);
-  const decimals = decimalsFor(std && std[i]);
-  const number = (value) => minus(value.toFixed(decimals));
+  const number = writerFor(std && std[i]);
   let text = `x ${place(mx)} mm, y ${place(my)} mm: ${number(mean[i])}`;
   if (std) text += ` ± ${number(std[i])} 1/mm (95 %: ${number(layers.lower[i])} to ${number(layers.upper[i])})`;
   else text += " 1/mm";

@@ -70,8 +70,7 @@ function measured(shape) {
   const { area, pixels, weights } = weightsOf(kind, points);
   const value = sum(weights, mean);
   const spread = covariance ? Math.sqrt(covariance(weights)) : null;
-  const decimals = decimalsFor(spread || largest / 1000);
-  const number = (x) => minus(x.toFixed(decimals));
+  const number = writerFor(spread || largest / 1000);
   const xs = corners[kind](points);
   const [cx, cy] = toMillimetres(xs.reduce((s, p) => s + p[0], 0) / xs.length, xs.reduce((s, p) => s + p[1], 0) / xs.length);
   return {
