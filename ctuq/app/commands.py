@@ -161,6 +161,8 @@ def _reconstruct(command: Reconstruct) -> int:
 def _refuse_mixed(command: Reconstruct) -> None:
     if command.stack and command.volume:
         raise InputError("--stack makes each slice by itself, --volume all of them as one; give one of them.")
+    if (command.stack or command.volume) and command.systematics != "none":
+        raise InputError("--systematics is of single slices so far: leave it out of stacks and volumes.")
     for option in ("slices", "workers", "scheduler"):
         if getattr(command, option) is not None and not command.stack:
             raise InputError(f"--{option} is of stacks: add --stack, or leave it out.")
@@ -190,6 +192,7 @@ def _options(command: Reconstruct) -> pipeline.ReconstructOptions:
         samples=64 if command.samples is None else command.samples,
         calibrate=command.calibrate,
         calibration_views=command.calibration_views,
+        systematics=command.systematics,
         dip=DIPOptions(start=command.start),
         threads=_threads(command.threads),
         device=command.device,

@@ -126,6 +126,8 @@ class Reconstruct(Command):
     """Use the views at these angles in degrees, such as 0,12,40."""
     uncertainty: On = True
     """Leave out the standard deviation of each pixel."""
+    systematics: Annotated[str, arg(metavar="none|default|all|NAMES", help_behavior_hint="")] = "none"
+    """What the scanner may do wrong, as a part of the error bars: names such as axis,flux,hardening=0.1 (a width)."""
     samples: Number = None
     """Posterior samples to keep; 64 by default, of volumes 32."""
     roi: Annotated[str | None, arg(metavar="Z0:Z1,Y0:Y1,X0:X1", help_behavior_hint="")] = None

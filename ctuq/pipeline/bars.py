@@ -1,6 +1,6 @@
 """What error bars of images, slices and volumes have in common: the linear model, and what to know of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -8,6 +8,9 @@ from torch import Tensor
 from ctuq.linops.jacobian.network import ProductChoice, jacobian_of
 from ctuq.recon.dip import Data, Generator
 from ctuq.stages import Stages
+from ctuq.systematics.build import blocks_of
+from ctuq.systematics.catalogue import Wish
+from ctuq.tomo.rays.transform import RayTransform
 from ctuq.uncertainty.estimate import Evidence
 from ctuq.uncertainty.model import ImageModel, image_model
 
@@ -26,6 +29,7 @@ def linear_model(
     choice: ProductChoice | None = None,
     progress: Callable[[int, int], None] | None = None,
     stages: Stages | None = None,
+    systematics: Sequence[Wish] = (),
 ) -> ImageModel:
     """The linear model at fitted weights, with every product with the network that it takes.
 
@@ -40,12 +44,19 @@ def linear_model(
         As of `image_model`.
     choice : ProductChoice, optional
         How products are made.
+    systematics : sequence of Wish
+        Systematic errors of a slice's scan that are asked for.
     """
     with torch.no_grad():
         image = generate(best)[0].detach()
+    # Refused, if they are, before the products are made.
+    blocks = ()
+    if systematics:
+        assert isinstance(data.A, RayTransform), "of slices"
+        blocks = blocks_of(systematics, data.A, image, data.weights)
     network, inputs = generate.module(best)
     _, jacobian = jacobian_of(network, inputs, choice=choice)
-    return image_model(
+    model = image_model(
         data.A,
         data.y,
         data.weights,
@@ -58,6 +69,7 @@ def linear_model(
         progress=progress,
         stages=stages,
     )
+    return model.with_errors(blocks) if blocks else model
 
 
 def doubts_of_bars(model: ImageModel, evidence: Evidence, error: float) -> tuple[str, ...]:

@@ -30,6 +30,8 @@ from ctuq.scores.gaussian import (
     patch_scores,
     truth_scores,
 )
+from ctuq.systematics.build import possible
+from ctuq.systematics.catalogue import wishes
 from ctuq.tomo import ray_transform
 from ctuq.tomo.field import choose_grid, doubts_of_field
 from ctuq.tomo.geometry import VolumeGrid
@@ -41,6 +43,7 @@ from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.route import Route
+from ctuq.uncertainty.systematics import systematics_of
 from ctuq.uncertainty.unseen import UnseenDirections, WidenedPosterior
 
 _DENSE_PIXELS = 4096
@@ -136,6 +139,7 @@ def _reconstructed(run: Run[ReconstructOptions], scan: Scan, grid: VolumeGrid, v
     with run.clock("ray transform"):
         dense = run.options.method == "dip" and run.options.uncertainty
         A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix" if dense else "auto")
+    possible(wishes(run.options.systematics), scan.geometry)  # refused before the fit
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
     data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
     comparisons = _classical(run, data, scan)
@@ -240,6 +244,7 @@ def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Vie
     way, choice = checkpoint.way
     with run.clock("jacobian"):
         given = {"prior": run.options.prior, "rank": way.rank, "rng": run.rng, "stages": stages}
+        given |= {"systematics": wishes(run.options.systematics)}
         model = linear_model(data, generate, state.best, choice=choice, progress=run.products, **given)
     with run.clock("evidence"):
         run.tell("Evidence", 0, 1)
@@ -289,8 +294,9 @@ def _assembled(run: Run[ReconstructOptions], base: Result, model: ImageModel, fo
         run.tell("Samples", 0, 1)
         raw = found.posterior.std().cpu().numpy().astype(np.float32)
         std = raw if posterior is found.posterior else posterior.std().cpu().numpy()
-        draws = run.stages.once("samples", lambda: posterior.deviations(run.options.samples, rng=run.rng), rng=run.rng)
-        deviations = (scale * draws).cpu().numpy().astype(np.float32)
+        count = run.options.samples
+        drawn = run.stages.once("drawn", lambda: posterior.joint_deviations(count, rng=run.rng), rng=run.rng)
+        deviations, errors = ((scale * draws).cpu().numpy().astype(np.float32) for draws in drawn)
         kept = min(run.options.directions, max(1, _KEPT // (4 * raw.size)))
         waves, directions = waves_of(kept, raw.shape), None
         if kept:
@@ -324,6 +330,7 @@ def _assembled(run: Run[ReconstructOptions], base: Result, model: ImageModel, fo
         calibration=found.calibration,
         scores=scores,
         warnings=base.warnings + notes + doubts_of_bars(model, evidence, posterior.error),
+        systematics=systematics_of(found.posterior, evidence, found.scales.image, errors),
     )
 
 

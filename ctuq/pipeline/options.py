@@ -10,6 +10,7 @@ from typing import Any
 from ctuq.errors import InputError
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import DIPOptions
+from ctuq.systematics.catalogue import wishes
 from ctuq.tomo.field import FIELDS, checked_field
 from ctuq.tomo.geometry import MOST_PIXELS
 from ctuq.uncertainty.factor import PRIORS
@@ -48,6 +49,9 @@ class ReconstructOptions:
         "isotropic", "layerwise", "filter" or "g".
     variation : float
         Strength of the TV hyperprior; 0 leaves it out.
+    systematics : str
+        What the scanner may do wrong: "none", "default", "all" or names with or without a prior width, such as
+        "axis,hardening=0.1" (`ctuq.systematics.catalogue`).
     device : str
         "auto" takes a GPU if there is one.
     seed : int
@@ -66,6 +70,7 @@ class ReconstructOptions:
     calibration_views: int | None = None
     prior: str = "isotropic"
     variation: float = 0.0
+    systematics: str = "none"
     device: str = "auto"
     seed: int = 0
     threads: int | None = None
@@ -76,6 +81,7 @@ class ReconstructOptions:
             raise InputError(f"There is no method {self.method!r}; choose one of {', '.join(METHODS)}.")
         if self.prior not in PRIORS:
             raise InputError(f"There is no prior {self.prior!r}; choose one of {', '.join(PRIORS)}.")
+        _refuse_without_bars(self)
         for name in _WHOLE:
             number = getattr(self, name)
             if number is not None and not isinstance(number, Integral):
@@ -94,6 +100,11 @@ class ReconstructOptions:
             raise InputError(f"The strength of the TV hyperprior must be 0 or a positive number, got {self.variation}.")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"The seed must be between 0 and 2^63 - 1, got {self.seed}.")
+
+
+def _refuse_without_bars(options: ReconstructOptions) -> None:
+    if wishes(options.systematics) and not (options.method == "dip" and options.uncertainty):
+        raise InputError("Systematic errors are a part of the error bars of the method dip; leave --systematics out.")
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,8 @@ def reconstruct_stack(
         If no slice can be made, or as `ctuq.reconstruct`.
     """
     options = options or options_from(method, settings)
+    if options.systematics != "none":
+        raise InputError("Systematic errors are of single slices so far; leave the option systematics out.")
     stack = Stack.of(scan, rows, options, judge)
     views = [part for part in (stack.scan, stack.judge) if part is not None]
     digest = "+".join(map(digest_of, views)) if checkpoint else ""

@@ -43,6 +43,40 @@ class Calibration:
     cover_95: tuple[float, float] = (float("nan"), float("nan"))
 
 
+@dataclass(frozen=True)
+class Systematic:
+    """A systematic error of the scan, as the posterior has it.
+
+    Parameters
+    ----------
+    unit : str
+    of : str
+        "scan", "view" or "column": what ``values`` has a number for.
+    values, std : array of float64, shape (n,)
+        Mean and standard deviation, in the unit.
+    width : float
+        Prior standard deviation of each number before its smooth part is taken out.
+    learned : bool
+        Whether the evidence learned the width from the scan; else it is what was given.
+    hidden : bool
+        Whether an image can hold the error as well.
+    share : float
+        Of the image's variance inside the object, what would be gone if this error were known.
+    samples : array of float32, shape (sample, n)
+        Drawn together with the image's.
+    """
+
+    unit: str
+    of: str
+    values: NDArray[np.float64]
+    std: NDArray[np.float64]
+    width: float
+    learned: bool
+    hidden: bool
+    share: float
+    samples: NDArray[np.float32]
+
+
 @dataclass(frozen=True, eq=False)
 class Contents:
     """The fields of a `ctuq.Result`, which says what each of them is."""
@@ -71,3 +105,4 @@ class Contents:
     settings: Mapping[str, str | float | int | bool | None] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    systematics: Mapping[str, Systematic] = field(default_factory=dict)

@@ -158,7 +158,10 @@ def estimate(
         most = way.held_out
         found = calibrate(without, model, y, held_out, evidence.sigma2, most=most, correct=correct)
         scales, calibration, correction = found
-    posterior = ImagePosterior(given, rng=rng, stages=stages, region=region, tolerance=_drawn_to(way, scales))
+    # What is known of an error's size is not scaled: the whole posterior is multiplied by the image's scale.
+    scaled = given.with_errors_over(scales.image)
+    drawn_to, a = _drawn_to(way, scales), scales.image
+    posterior = ImagePosterior(scaled, rng=rng, stages=stages, region=region, tolerance=drawn_to, hidden_over=a)
 
     def scored() -> dict[str, float]:
         return leave_one_out(without, model, evidence.sigma2, rays=way.left_out, each=way.left_out_each)
@@ -233,7 +236,7 @@ def _first_point(model: ImageModel, noise: float) -> Point:
 
 
 def log_hyperprior(model: ImageModel, variation: float, floor_shape: float = _FLOOR_SHAPE) -> Hyperprior:
-    """The TV hyperprior of the weights, and what keeps each floor off zero.
+    """The TV hyperprior of the weights, and what keeps each floor, and each learned size of a systematic error, off zero.
 
     The evidence is flat below the misfit that the data can detect, so that its maximum may lie at no misfit at all. The density
     ``p(log floor) = floor_shape * log floor`` (the boundary-avoiding prior of Chung, Rabe-Hesketh, Dorie, Gelman and Liu,
@@ -242,9 +245,10 @@ def log_hyperprior(model: ImageModel, variation: float, floor_shape: float = _FL
     """
     tv = model.prior.variation(model.image, variation) if variation else None
     count = len(model.factor.prior.members)
+    kept_off = len(FLOORS) + sum(e.variance is None for e in model.prior.errors)
 
     def log_density(psi: Tensor) -> Tensor:
-        value = floor_shape * psi[count : count + len(FLOORS)].sum()
+        value = floor_shape * psi[count : count + kept_off].sum()
         return value if tv is None else value + tv(model.prior.of_weights(psi))
 
     return log_density

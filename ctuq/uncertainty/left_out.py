@@ -137,9 +137,8 @@ class Beside:
         """Of some of the left-out rays given the others, in units of the noise, and with it."""
         out = []
         for part in index.split(_BATCH):
-            rays = self._rows(part)
-            images = rays.dense(0, len(part))
-            out.append((images * self._posterior.times(images)).sum(1))
+            images = self._rows(part).dense(0, len(part))
+            out.append(self._posterior.joint_squares(images, self._errors(part)))
         return 1 + torch.cat(out) / self._root.square()
 
     def joint(self, index: Tensor) -> None:
@@ -147,7 +146,7 @@ class Beside:
 
     def innovations(self, index: Tensor) -> Tensor:
         """What some of them measured less what is expected of them, in units of the noise."""
-        expected = self._rows(index)(self.given.mean().reshape(1, -1))[0]
+        expected = self._rows(index)(self.given.mean().reshape(1, -1))[0] + self._errors(index) @ self.given.errors()[0]
         return (self.every.model.target[self.index[index]] - expected) / self._root
 
     def correction(self, residual: Tensor, image_scale: float, noise_scale: float) -> Tensor:
@@ -175,6 +174,11 @@ class Beside:
     def _rows(self, index: Tensor) -> RayRows:
         """Some of the left-out rays, whitened."""
         return self.every.model.features.matrix.rows(self.index[index])
+
+    def _errors(self, index: Tensor) -> Tensor:
+        """What systematic errors add to them, whitened, (k, e)."""
+        model = self.every.model
+        return model.features.basis[self.index[index], model.factor.rank :]
 
     @cached_property
     def _posterior(self) -> ImagePosterior:

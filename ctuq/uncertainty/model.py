@@ -1,11 +1,12 @@
 """A scan's Gaussian-linear model of its image, as a problem of the general engine.
 
-``t = A F c + A u_1 + A u_2 + e``: the network's factor and the two floors of `ctuq.uncertainty.prior`, seen by every ray of
-positive weight. Rays are whitened by the square root of their weights, so that one noise variance serves all.
+``t = A F c + N eta + A u_1 + A u_2 + e``: the network's factor, the scan's systematic errors (where some are given) and the two
+floors of `ctuq.uncertainty.prior`, seen by every ray of positive weight. Rays are whitened by the square root of their weights,
+so that one noise variance serves all.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,25 +16,26 @@ from ctuq.laplace.system.problem import Problem
 from ctuq.linops.jacobian.network import Jacobian
 from ctuq.linops.operator import LinearOperator, Space
 from ctuq.stages import Stages
+from ctuq.systematics.block import Block
 from ctuq.tomo.rays.rows import RayRows, ray_rows
 from ctuq.tomo.rays.transform import RayTransform, require_exact_transpose
 from ctuq.tomo.rays.volume import VolumeTransform
 from ctuq.uncertainty.factor import NetworkFactor, factorise
-from ctuq.uncertainty.prior import FLOORS, ImagePrior
+from ctuq.uncertainty.prior import FLOORS, ErrorPrior, ImagePrior
 
 _NOTHING = 1e-3
 """What floors and noise explain at the start of a search, over what the network does."""
 
 
 class RayFeatures(LinearOperator):
-    """From latent vectors ``[c, u_1, u_2]`` to whitened rays, float64.
+    """From latent vectors ``[c, eta, u_1, u_2]`` to whitened rays, float64.
 
     In float32 the evidence of the walnut's 4,920 rays did not converge: rays are a million times their noise.
 
     Parameters
     ----------
     basis : Tensor, float64, shape (m, r)
-        The rays of F's columns.
+        The rays of F's columns, and those of the systematic errors.
     matrix : SparseRows or FreeRows, shape (m, d)
         Whitened.
     slopes : Tensor, float64, shape (2 or 3, d)
@@ -77,6 +79,10 @@ class ImageModel:
         Flat index of each used ray among all, and its view.
     shape : tuple of int
         Of all rays, (angle, column) or (row, angle, column).
+    blocks : tuple of Block
+        Systematic errors that are unknowns, in the order of their entries; their columns are of all rays.
+    hidden : tuple of Block
+        Those that rays do not tell from the image.
     """
 
     image: Tensor
@@ -88,6 +94,26 @@ class ImageModel:
     rays: Tensor
     views: Tensor
     shape: tuple[int, ...]
+    blocks: tuple[Block, ...] = ()
+    hidden: tuple[Block, ...] = ()
+
+    def with_errors(self, blocks: Sequence[Block]) -> "ImageModel":
+        """The model with systematic errors of the scan, in place of those that it has."""
+        root, rank = self.precision.sqrt()[:, None], self.factor.rank
+        unknown = tuple(sorted((b for b in blocks if not b.hidden), key=lambda block: not block.learned))
+        columns = [block.columns[self.rays] * root for block in unknown]
+        errors = tuple(ErrorPrior(b.name, b.columns.shape[1], None if b.learned else b.width**2) for b in unknown)
+        # As the floors, each explains a thousandth of what the network does where the search starts.
+        sizes = [_NOTHING / float(N.square().sum(1).mean()) for N, b in zip(columns, unknown, strict=True) if b.learned]
+        basis = torch.cat([self.features.basis[:, :rank], *columns], 1)
+        features = RayFeatures(basis, self.features.matrix, self.features.slopes)
+        hidden = tuple(block for block in blocks if block.hidden)
+        return replace(self, features=features, prior=self.prior.with_errors(errors, sizes), blocks=unknown, hidden=hidden)
+
+    def hidden_columns(self) -> Tensor:
+        """What a prior standard deviation of each number of ``hidden`` does to the used rays, whitened: (m, k), float64."""
+        root = self.precision.sqrt()[:, None]
+        return torch.cat([b.width * b.columns[self.rays] * root for b in self.hidden], 1)
 
     @property
     def factor(self) -> NetworkFactor:
@@ -117,12 +143,13 @@ class ImageModel:
 
     def components(self) -> Tensor:
         """``prior.components`` of the rays, (c, m, m), float64, from the sparse matrix."""
-        features, mixed = self.features, self.factor.components
-        weights = torch.stack([features.basis @ C @ features.basis.T for C in mixed])
+        features, mixed, network = self.features, self.factor.components, self.features.basis[:, : self.factor.rank]
+        weights = torch.stack([network @ C @ network.T for C in mixed])
         floors = torch.stack([features.matrix.gram(s.square()) for s in features.slopes])
         if self.factor.rest is not None:
             weights += self.factor.shares[:, None, None] * floors[-1]
-        return torch.cat([weights, floors[: len(FLOORS)]])
+        errors = [features.basis[:, s] @ features.basis[:, s].T for s in self.prior.error_slices]
+        return torch.cat([weights, floors[: len(FLOORS)], *(K[None] for K in errors)])
 
     def misfit(self, psi: Tensor) -> Tensor:
         """Variance of each pixel, (d,) float64, that no weights explain."""
@@ -130,13 +157,13 @@ class ImageModel:
 
     def push(self, latent: Tensor) -> Tensor:
         """Images (k, *shape), float64, of latent vectors."""
-        rank = self.factor.rank
+        rank = self.prior.rank
         pixels = (latent[:, rank:].reshape(len(latent), *self.features.slopes.shape) * self.features.slopes).sum(1)
         return self.images(latent[:, :rank]) + pixels.reshape(len(latent), *self.image.shape)
 
     def images(self, c: Tensor) -> Tensor:
-        """Images (k, *shape), float64, of the network's coefficients (k, r) alone: ``F c``."""
-        basis = self.factor.basis
+        """Images (k, *shape), float64, of the network's coefficients alone: ``F c``; entries that follow c have none."""
+        basis, c = self.factor.basis, c[:, : self.factor.rank]
         return (c.double() if basis is None else (c.to(basis) @ basis.T).double()).reshape(len(c), *self.image.shape)
 
 

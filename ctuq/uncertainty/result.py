@@ -71,6 +71,8 @@ class Result(Measured):
         Of ctuq and the libraries.
     warnings : tuple of str
         One sentence each: what the user should know before trusting the figures, beginning with those of the scan.
+    systematics : mapping of str to Systematic
+        What the scanner does wrong, by name (`ctuq.systematics.catalogue`): those that were a part of the model.
     """
 
     def __repr__(self) -> str:

@@ -7,7 +7,7 @@
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -54,15 +54,30 @@ class SolvedRays:
         v = model.misfit(point.psi)
         matrix = model.features.matrix
         noise = NoiseSolve(matrix, root, v, noise_by or noise_route(min(matrix.shape)), stages or Stages())
-        seen = model.features.basis / root
-        W = noise(seen.T).T
-        L = stable_cholesky(model.prior.mixing(point.psi))
+        W = noise((model.features.basis / root).T).T
+        return cls._mixed(model, system, noise, W)
+
+    @classmethod
+    def _mixed(cls, model: ImageModel, system: System, noise: "NoiseSolve", W: Tensor) -> "SolvedRays":
+        seen = model.features.basis / system.noise_root()
+        L = stable_cholesky(model.prior.mixing(system.point.psi))
         # 2 W^T bF - W^T N W: of second order in the residual of W, which L multiplies by up to 1e6.
         mixed = W.T @ seen
         inner = L.T @ (mixed + mixed.T - W.T @ noise.times(W.T).T) @ L
         inner.diagonal().add_(1)
         R = torch.linalg.cholesky(inner)
         return cls(model, system, noise, W, covariance_by(L, R), (L, R))
+
+    def with_errors_over(self, factor: float) -> "SolvedRays":
+        """The same where known variances of systematic errors are smaller by a factor; noise and floors stay solved.
+
+        A posterior whose covariance is multiplied by that factor then has them as they were.
+        """
+        errors = tuple(e if e.variance is None else replace(e, variance=e.variance / factor) for e in self.model.prior.errors)
+        if errors == self.model.prior.errors:
+            return self
+        model = replace(self.model, prior=replace(self.model.prior, errors=errors))
+        return self._mixed(model, System(model.problem(), model.prior, self.system.point), self.noise, self.W)
 
     def floors(self, n: int, *, rng: torch.Generator) -> Tensor:
         """``n`` draws of the floors given the coefficients, and what the rays tell of each draw's floors: (2, n, d), float32.
@@ -83,8 +98,8 @@ class SolvedRays:
         u = v.sqrt() * u
         return u, self.noise(self.model.features.matrix(u) / noise + e)
 
-    def draws(self, n: int, *, rng: torch.Generator) -> Tensor:
-        """``n`` draws of the image's deviation given the rays, (n, d), float64.
+    def draws(self, n: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """``n`` draws of the image's deviation given the rays, (n, d), and of the systematic errors', (n, e); float64.
 
         The coefficients c are drawn given the rays, from Z, and not from their prior: at 17,360 rays of HTC ta a prior draw's
         rays are 10^5 times what the rays leave of them, and solves to 1e-6 made such draws 2 to 4 times too wide. With
@@ -99,7 +114,7 @@ class SolvedRays:
         inner = z - (s @ self._seen) @ L
         c = torch.cholesky_solve(inner.T, R).T @ L.T
         pulled = self.model.features.matrix.transposed((s + c @ self.W.T) / noise)
-        return self.model.images(c).flatten(1) + u - v * pulled
+        return self.model.images(c).flatten(1) + u - v * pulled, c[:, self.model.factor.rank :]
 
     @cached_property
     def weighted(self) -> Tensor:
@@ -108,11 +123,22 @@ class SolvedRays:
 
     def mean(self) -> Tensor:
         """What the rays make of the image's deviation from its prior mean, float64: ``S b^T K^-1 t``."""
+        return self._made_of(self.weighted[None])[0][0].reshape(self.model.image.shape)
+
+    def response(self, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """What image (k, d) and systematic errors (k, e) make of whitened rays (m, k), float64: ``S b^T K^-1 n``."""
+        return self._made_of(self.solve((columns / _column(self.system.noise_root())).T))
+
+    def _made_of(self, solved: Tensor) -> tuple[Tensor, Tensor]:
         model, point = self.model, self.system.point
-        c = (self.weighted @ self._seen) @ model.prior.mixing(point.psi)
-        pulled = model.features.matrix.transposed((self.weighted / self.system.noise_root())[None])
-        own = (model.misfit(point.psi) * pulled).reshape(-1, *model.image.shape)
-        return (model.images(c[None]) + own)[0]
+        c = (solved @ self._seen) @ model.prior.mixing(point.psi)
+        own = model.misfit(point.psi) * model.features.matrix.transposed(solved / self.system.noise_root())
+        return model.images(c).flatten(1) + own, c[:, model.factor.rank :]
+
+    def errors(self) -> tuple[Tensor, Tensor]:
+        """Mean (e,) and covariance (e, e) of the systematic errors given the rays, float64."""
+        rank = self.model.factor.rank
+        return self._made_of(self.weighted[None])[1][0], self.Z[rank:, rank:]
 
     def solve(self, b: Tensor) -> Tensor:
         """``K^-1 b`` for each row of (k, m); without an exact factor improved by what the difference of two terms has lost."""
@@ -131,6 +157,10 @@ class SolvedRays:
     @cached_property
     def _seen(self) -> Tensor:
         return self.model.features.basis / self.system.noise_root()
+
+
+def _column(root: Tensor) -> Tensor:
+    return root[:, None] if root.ndim else root
 
 
 def covariance_by(L: Tensor, R: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from ctuq.files.formats.ownscan import grid_tree, scan_from_tree, scan_tree
 from ctuq.guard import reading
 from ctuq.text import shortened
 from ctuq.tomo.geometry import VolumeGrid
-from ctuq.uncertainty.contents import Calibration, Contents
+from ctuq.uncertainty.contents import Calibration, Contents, Systematic
 from ctuq.uncertainty.tiff import write_attenuation
 
 _Kind = TypeVar("_Kind", bound=Contents)
@@ -53,6 +53,7 @@ def save(result: Contents, path: str | os.PathLike) -> None:
         "scan": scan_tree(scan),
         "grid": grid_tree(result.grid),
         "calibration": None if calibration is None else {f.name: getattr(calibration, f.name) for f in fields(Calibration)},
+        "systematics": {name: asdict(found) for name, found in result.systematics.items()},
     }
     entry = {
         "title": f"{result.method} reconstruction of {told.source}",
@@ -97,6 +98,7 @@ def _result(tree: Mapping[str, Any], kind: type[_Kind]) -> _Kind:
         "scan": scan_from_tree(_group(rest, "scan")),
         "grid": records.made(VolumeGrid, rest["grid"]),
         "calibration": None if calibration is None else records.made(Calibration, calibration),
+        "systematics": {name: records.made(Systematic, found) for name, found in rest.get("systematics", {}).items()},
     }
     images = {"mean": data["data"], **{name: data.get(name) for name in _IMAGES}}
     result = records.made(kind, {**rest, **parts, **images})

@@ -107,7 +107,12 @@ class WidenedPosterior(ImagePosterior):
 
     def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:
         """``n`` draws of the image minus its mean, (n, y, x), float32."""
-        return self._unseen(self._plain.deviations(n, rng=rng))
+        return self.joint_deviations(n, rng=rng)[0]
+
+    def joint_deviations(self, n: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """As `deviations`, and beside each draw that of the systematic errors."""
+        images, errors = self._plain.joint_deviations(n, rng=rng)
+        return self._unseen(images), errors
 
     def std(self) -> Tensor:
         """Standard deviation of each pixel, (y, x), float64: exact where the whole covariance is small, else by draws."""
@@ -129,7 +134,7 @@ class WidenedPosterior(ImagePosterior):
             return self.covariance().diagonal().clamp(min=0).sqrt().reshape(shape)
         before, after = (torch.zeros(shape, dtype=torch.float64, device=self._v.device) for _ in range(2))
         for _ in range(_DRAWS // _BATCH):
-            drawn = self.given.draws(_BATCH, rng=self._rng).reshape(-1, *shape)
+            drawn = self.given.draws(_BATCH, rng=self._rng)[0].reshape(-1, *shape)
             before += drawn.square().sum(0)
             after += self._unseen(drawn).square().sum(0)
         return self._plain.std() * (after / before.clamp(min=torch.finfo(before.dtype).tiny)).sqrt()

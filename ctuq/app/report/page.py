@@ -14,6 +14,7 @@ from markupsafe import Markup
 from ctuq.app.png import png_bytes
 from ctuq.app.report import summary, tables
 from ctuq.app.report.catalogue import PICTURES, Picture, pictures_of
+from ctuq.app.report.systematics import error_rows
 from ctuq.app.report.viewer import viewer_data
 from ctuq.errors import InputError
 from ctuq.records import write_whole
@@ -79,6 +80,7 @@ def render_report(result: Result, images: Mapping[str, bytes]) -> str:
         result=result,
         summary=summary,
         tables=tables,
+        error_rows=error_rows,
         pictures={picture.name: _shown(picture, images[picture.name]) for picture in PICTURES if picture.name in images},
         viewer=viewer_data(result),
         data=_as_json,

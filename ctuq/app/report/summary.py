@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.app.report.figures import method_name
+from ctuq.app.report.systematics import errors_told
 from ctuq.tomo.geometry import FanBeam
 from ctuq.uncertainty.contents import Calibration
 from ctuq.uncertainty.result import Result
@@ -82,7 +83,8 @@ def _left_open(calibration: Calibration) -> str:
 
 def sentences(result: Result) -> list[str]:
     """The summary at the head of a report."""
-    return [text for text in (_what_was_done(result), how_sure(result), how_trustworthy(result)) if text]
+    told = (_what_was_done(result), how_sure(result), how_trustworthy(result), *errors_told(result))
+    return [text for text in told if text]
 
 
 def _rms_z(calibration: Calibration, raw: bool) -> float:

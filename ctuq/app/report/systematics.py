@@ -1,0 +1,71 @@
+"""What a result says of the scan's systematic errors, in sentences and as a table."""
+
+import numpy as np
+
+from ctuq.scores.gaussian import Z95
+from ctuq.systematics.catalogue import KINDS
+from ctuq.uncertainty.contents import Systematic
+from ctuq.uncertainty.result import Result
+
+_LEARNT = 0.5
+"""Of the prior's standard deviation: an error that is less sure after the scan was not told by it."""
+_SHARE = 0.01
+
+
+def errors_told(result: Result) -> list[str]:
+    """A sentence for each systematic error that was a part of the model."""
+    return [_told(name, found) for name, found in result.systematics.items()]
+
+
+def error_rows(result: Result) -> list[tuple[str, ...]]:
+    """Name, estimate with its 95 % interval or spread, prior width, and share of the image's variance inside the object."""
+    rows = []
+    for name, found in result.systematics.items():
+        width = f"± {_number(found.width)}{', learned' if found.learned else ''}"
+        rows.append((f"{name} ({found.unit})", _estimate(found), width, f"{100 * found.share:.1f} %"))
+    return rows
+
+
+def _told(name: str, found: Systematic) -> str:
+    what = KINDS[name].what
+    told = _one(found) if len(found.values) == 1 else _many(found)
+    share = f" Knowing it would take {100 * found.share:.0f} % of the image's variance inside the object." * (
+        found.share >= _SHARE
+    )
+    return f"{what[0].upper()}{what[1:]}: {told}.{share}"
+
+
+def _one(found: Systematic) -> str:
+    value, sd = float(found.values[0]), float(found.std[0])
+    low, high = value - Z95 * sd, value + Z95 * sd
+    text = f"{_number(value, sd)} ± {_number(sd)} {found.unit} (95 % interval {_number(low, sd)} to {_number(high, sd)})"
+    if sd > _LEARNT * found.width:
+        return f"{text}; ± {_number(found.width)} was known before, and the scan cannot tell it from the image"
+    return f"{text}, {'a significant error' if low * high > 0 else 'not significant'}"
+
+
+def _many(found: Systematic) -> str:
+    z = np.abs(found.values) / np.maximum(found.std, 1e-300)
+    most = int(z.argmax())
+    spread = float(np.sqrt(np.mean(found.values**2)))
+    value, sd = float(found.values[most]), float(found.std[most])
+    count = int(np.sum(z > Z95))
+    return (
+        f"off by {_number(spread)} {found.unit} (rms), {count} of {len(z)} {found.of}s significantly, most of all {found.of} "
+        f"{most} (from 0) with {_number(value, sd)} ± {_number(sd)} {found.unit}"
+    )
+
+
+def _estimate(found: Systematic) -> str:
+    if len(found.values) > 1:
+        return f"{_number(float(np.sqrt(np.mean(found.values**2))))} rms of {len(found.values)} {found.of}s"
+    value, sd = float(found.values[0]), float(found.std[0])
+    return f"{_number(value, sd)} ± {_number(sd)}"
+
+
+def _number(value: float, error: float | None = None) -> str:
+    """To two digits; beside an error to as many places as it has."""
+    if error is None or error <= 0:
+        return f"{value:.2g}"
+    places = max(0, 1 - int(np.floor(np.log10(error))))
+    return f"{value:.{places}f}"

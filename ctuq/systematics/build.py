@@ -1,0 +1,148 @@
+"""The blocks of a scan, from what is asked for."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ctuq.errors import InputError
+from ctuq.systematics import detector, pose, shapes
+from ctuq.systematics.block import Block
+from ctuq.systematics.catalogue import KINDS, Wish
+from ctuq.tomo.geometry import FanBeam, Geometry
+from ctuq.tomo.rays.transform import RayTransform
+
+_ALIKE = 1e-6
+"""Smallest eigenvalue of the normalised columns' Gram matrix: below, one is a sum of the others to a thousandth."""
+_INSIDE = {"%": 0.01, "deg": torch.pi / 180, "mm": 1.0, "per unit of line integral": 1.0}
+_CURVES = {"hardening": shapes.hardening, "scatter": shapes.scatter, "scale": shapes.scale}
+
+
+def blocks_of(wanted: Sequence[Wish], A: RayTransform, image: Tensor, weights: Tensor) -> tuple[Block, ...]:
+    """The blocks that are asked for, linearised at an image.
+
+    Parameters
+    ----------
+    wanted : sequence of Wish
+    A : RayTransform
+        Of all used views, whose geometry is known.
+    image : Tensor, shape (y, x)
+        The reconstruction, in 1/mm.
+    weights : Tensor, shape (angle, column)
+        Of the rays; those of weight 0 say nothing.
+
+    Raises
+    ------
+    InputError
+        If a block that was named changes no ray of this scan, or does what the others do as well.
+    """
+    at = _At(A, image)
+    made = [_block(wish, at) for wish in possible(wanted, A.geometry)]
+    used = weights.reshape(-1) > 0
+    _refuse_alike([b for b in made if b.columns.shape[1] == 1], used)
+    for block in made:
+        if not bool((block.columns[used] != 0).any()):
+            raise InputError(f"The systematic error {block.name} changes no ray of this scan; leave it out.")
+    return tuple(made)
+
+
+def possible(wanted: Sequence[Wish], geometry: Geometry) -> tuple[Wish, ...]:
+    """Those that a scan of this geometry can have.
+
+    Raises
+    ------
+    InputError
+        If it cannot have one that was named.
+    """
+    for wish in wanted:
+        why = _missing(wish.name, geometry)
+        if why and wish.needed:
+            raise InputError(f"This scan cannot tell of the systematic error {wish.name}: {why}; leave it out.")
+    return tuple(wish for wish in wanted if not _missing(wish.name, geometry))
+
+
+def told_in(name: str) -> float:
+    """What numbers inside (mm, radians, shares) are divided by to be told in the unit of their kind."""
+    return _INSIDE[KINDS[name].unit]
+
+
+class _At:
+    """What blocks are made from; derivatives that two of them share are made once."""
+
+    def __init__(self, A: RayTransform, image: Tensor):
+        self.A, self.image = A, image
+
+    @cached_property
+    def rays(self) -> Tensor:
+        return self.A(self.image.float()).double()
+
+    @cached_property
+    def by_axis(self) -> Tensor:
+        return pose.by_axis(self.A, self.image)
+
+    @property
+    def angles(self) -> Tensor:
+        return torch.tensor(self.A.geometry.angles, dtype=torch.float64)
+
+
+def _missing(name: str, geometry: Geometry) -> str:
+    """Why a scan has no such block; empty if it has."""
+    views, columns = geometry.shape
+    if name == "distance" and not isinstance(geometry, FanBeam):
+        return "its rays are parallel, and have no distances"
+    if name in ("shift", "jitter") and pose.without_frame(torch.tensor(geometry.angles)).shape[1] == 0:
+        return f"{views} views move with the object as a whole"
+    if name == "gain" and (views < 2 or detector.rough(columns).shape[1] == 0):
+        return f"{views} views of {columns} columns show no ring"
+    return ""
+
+
+def _block(wish: Wish, at: _At) -> Block:
+    kind = KINDS[wish.name]
+    columns, spread = _columns(wish.name, at)
+    unit = _INSIDE[kind.unit]
+    if wish.width is not None:
+        return Block(wish.name, columns, wish.width * unit, False, kind.hidden, spread)
+    width = kind.width * unit
+    if wish.name == "axis":
+        width = kind.width * at.A.geometry.pixel_at_axis
+    if wish.name == "distance":
+        assert isinstance(at.A.geometry, FanBeam)
+        width = 0.01 * kind.width * at.A.geometry.source_to_axis
+    return Block(wish.name, columns, width, kind.learned, kind.hidden, spread)
+
+
+def _columns(name: str, at: _At) -> tuple[Tensor, Tensor | None]:
+    """N, and from eta to what is told."""
+    if name in _CURVES:
+        return _CURVES[name](at.rays).reshape(-1, 1), None
+    if name == "axis":
+        return at.by_axis.reshape(-1, 1), None
+    if name == "distance":
+        return pose.by_distance(at.A, at.image).reshape(-1, 1), None
+    if name == "flux":
+        return detector.of_views(-torch.ones_like(at.rays)), None
+    if name == "gain":
+        basis = detector.rough(at.A.geometry.columns).to(at.rays)
+        return detector.of_columns(at.A.geometry.shape, -basis), basis
+    if name == "shift":
+        basis, rays = pose.without_frame(at.angles), at.by_axis
+    else:
+        basis, rays = pose.complement(torch.ones(len(at.angles), 1)), pose.by_angle(at.A, at.image)
+    return detector.of_views(rays, basis), basis.to(rays)
+
+
+def _refuse_alike(single: Sequence[Block], used: Tensor) -> None:
+    """Refuse errors of one number that change the rays as others together do."""
+    if len(single) < 2:
+        return
+    columns = torch.cat([b.columns[used] for b in single], 1)
+    columns = columns / columns.norm(dim=0).clamp(min=torch.finfo(columns.dtype).tiny)
+    values, vectors = torch.linalg.eigh(columns.T @ columns)
+    if float(values[0]) < _ALIKE and bool((columns != 0).any(0).all()):
+        alike = [b.name for b, share in zip(single, vectors[:, 0].tolist(), strict=True) if abs(share) > 0.1]
+        raise InputError(
+            f"The systematic errors {' and '.join(alike)} change the rays of this scan alike, so that nothing tells "
+            "them apart; leave one out."
+        )

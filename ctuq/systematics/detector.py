@@ -1,0 +1,34 @@
+"""Errors of single views and single columns: which rays each of them moves, and which of them an image can hold as well."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ctuq.systematics.pose import complement
+
+_SMOOTH, _FEWEST = 16, 4
+
+
+def of_views(rays: Tensor, basis: Tensor | None = None) -> Tensor:
+    """Columns (views * columns, k) of factors of every view's own rays (views, columns), or of a basis (views, k) of views."""
+    views, columns = rays.shape
+    basis = torch.eye(views, dtype=torch.float64, device=rays.device) if basis is None else basis.to(rays)
+    return (rays[:, :, None] * basis[:, None]).reshape(views * columns, -1)
+
+
+def of_columns(shape: tuple[int, int], basis: Tensor) -> Tensor:
+    """Columns (views * columns, k) of offsets of each detector column, by a basis (columns, k)."""
+    return basis.expand(shape[0], *basis.shape).reshape(math.prod(shape), -1)
+
+
+def rough(columns: int) -> Tensor:
+    """Offsets of columns without their smooth part, orthonormal (columns, k).
+
+    What is smooth along a detector makes broad rings, which an image of a round object has as well: the first cosines, a
+    sixteenth of them, stay the image's.
+    """
+    smooth = max(_FEWEST, columns // _SMOOTH)
+    places = (torch.arange(columns, dtype=torch.float64) + 0.5) / columns
+    waves = torch.cos(math.pi * places[:, None] * torch.arange(min(smooth, columns), dtype=torch.float64))
+    return complement(waves)

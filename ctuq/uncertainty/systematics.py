@@ -1,0 +1,72 @@
+"""What the posterior says of a scan's systematic errors, in the units that people know."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ctuq.systematics.build import told_in
+from ctuq.systematics.catalogue import KINDS
+from ctuq.uncertainty.contents import Systematic
+from ctuq.uncertainty.estimate import Evidence
+from ctuq.uncertainty.posterior import ImagePosterior
+
+_OBJECT = 0.5
+"""Of the image's 99th percentile: what lies above is the object."""
+
+
+def systematics_of(
+    posterior: ImagePosterior, evidence: Evidence, scale: float, draws: NDArray[np.float32]
+) -> dict[str, Systematic]:
+    """Each block of the model.
+
+    Parameters
+    ----------
+    posterior : ImagePosterior
+        Raw; its covariance is to be multiplied by ``scale``.
+    evidence : Evidence
+    scale : float
+        Of the image's covariance.
+    draws : array, shape (samples, e)
+        Deviations of all errors, scaled.
+    """
+    model = posterior.model
+    blocks = (*model.blocks, *model.hidden)
+    if not blocks:
+        return {}
+    mean, covariance, cross = (values.cpu() for values in posterior.errors())
+    variances = [*model.prior.error_variances(evidence.psi).tolist(), *(block.width**2 for block in model.hidden)]
+    told, start = {}, 0
+    for block, variance in zip(blocks, variances, strict=True):
+        part = slice(start, start + block.columns.shape[1])
+        start = part.stop
+        unit, kind = told_in(block.name), KINDS[block.name]
+        width = (scale * variance) ** 0.5 if block.learned else block.width
+        own = block.told(torch.linalg.cholesky(_raised(covariance[part, part])).T).square().sum(0).sqrt()
+        told[block.name] = Systematic(
+            unit=kind.unit,
+            of=kind.of,
+            values=(block.told(mean[part]) / unit).numpy(),
+            std=(scale**0.5 * own / unit).numpy(),
+            width=width / unit,
+            learned=block.learned,
+            hidden=kind.hidden,
+            share=_share(posterior, covariance[part, part], cross[part]),
+            samples=((block.told(mean[part] + torch.from_numpy(draws[:, part]).double())) / unit).float().numpy(),
+        )
+    return told
+
+
+def _raised(covariance: Tensor) -> Tensor:
+    """With a diagonal that rounding cannot make negative."""
+    return covariance + 1e-12 * torch.diag(covariance.diagonal())
+
+
+def _share(posterior: ImagePosterior, covariance: Tensor, cross: Tensor) -> float:
+    """Of the image's variance inside the object, what errors of this covariance would take away if they were known."""
+    image = posterior.model.image
+    inside = (image > _OBJECT * torch.quantile(image.flatten().float(), 0.99)).flatten().cpu()
+    inside = inside if bool(inside.any()) else torch.ones_like(inside)
+    whole = float(posterior.std().square().flatten().cpu()[inside].sum())
+    half = torch.linalg.solve_triangular(torch.linalg.cholesky(_raised(covariance)), cross[:, inside], upper=False)
+    return min(1.0, float(half.square().sum()) / max(whole, 1e-300))

@@ -1,0 +1,212 @@
+"""Systematic errors as a part of the linear model, against dense algebra."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from images import prior_covariance, rays_matrix, some_point
+
+from ctuq.laplace.evidence.dense import ExactExpectation
+from ctuq.laplace.priors.sensitivity import derivatives
+from ctuq.systematics.block import Block
+from ctuq.uncertainty.estimate import fit_evidence
+from ctuq.uncertainty.left_out import Beside, LeftOut
+from ctuq.uncertainty.model import image_model
+from ctuq.uncertainty.posterior import ImagePosterior
+from ctuq.uncertainty.solved import SolvedRays
+
+SCALE = 0.04
+
+
+def close(a, b, tolerance=1e-5):
+    return float((a - b).norm()) <= tolerance * float(b.norm())
+
+
+@pytest.fixture
+def blocks(tiny):
+    """One number of known size, and one of each view whose size is learned."""
+    A, y, _, image, _ = tiny
+    p = A(image).double()
+    views = torch.eye(len(y), dtype=torch.float64).repeat_interleave(y.shape[1], 0)
+    return Block("axis", -p.square().reshape(-1, 1) / p.max(), 0.1, False), Block("flux", -views, 0.01, True)
+
+
+@pytest.fixture
+def build(tiny, blocks):
+    def made(chosen=blocks, rank=64, y=None):
+        A, measured, weights, image, jacobian = tiny
+        rng = torch.Generator().manual_seed(0)
+        given = {"image": image, "jacobian": jacobian, "scale": SCALE, "prior": "isotropic", "rank": rank, "rng": rng}
+        return image_model(A, measured if y is None else y, weights, **given).with_errors(chosen)
+
+    return made
+
+
+def written_out(model, point):
+    """Rays of image and errors (m, d + e), and the prior covariance of both."""
+    root, d = model.precision.sqrt(), model.image.numel()
+    N = model.features.basis[:, model.factor.rank :] / root[:, None]
+    H = torch.cat([rays_matrix(model), N], 1)
+    C = model.prior.mixing(point.psi)
+    rank = model.factor.rank
+    assert float(C[:rank, rank:].abs().max()) == 0
+    small = replace(model, prior=replace(model.prior, errors=()))
+    S = prior_covariance(small, torch.cat([point.psi[:3], point.psi[4:]]))
+    return H, torch.block_diag(S, C[rank:, rank:]), point.sigma2[0] / model.precision, d
+
+
+def dense_posterior(model, point, rows=None):
+    H, S, noise, _ = written_out(model, point)
+    if rows is not None:
+        H, noise = H[rows], noise[rows]
+    K = H @ S @ H.T + torch.diag(noise)
+    return S - S @ H.T @ torch.linalg.solve(K, H @ S)
+
+
+@pytest.mark.parametrize("rank", [64, 20])
+def test_joint_posterior_of_image_and_errors_is_the_textbook_formula(rank, build, rng):
+    model = build(rank=rank)
+    point = some_point(model, floors=(1e-5, 0.05))
+    found, d = ImagePosterior(SolvedRays.on(model, point), rng=rng), model.image.numel()
+    P = dense_posterior(model, point)
+    assert close(found.covariance(), P[:d, :d], 1e-4)
+    assert close(found.std().flatten(), P.diagonal()[:d].sqrt(), 1e-4)
+    assert close(found.given.errors()[1], P[d:, d:], 1e-4)
+    assert close(found.errors()[2], P[d:, :d], 1e-4)
+
+
+def test_means_of_the_errors_are_the_textbook_formula(build):
+    model = build()
+    point = some_point(model)
+    H, S, noise, d = written_out(model, point)
+    K = H @ S @ H.T + torch.diag(noise)
+    mean = S @ H.T @ torch.linalg.solve(K, model.target / model.precision.sqrt())
+    given = SolvedRays.on(model, point)
+    assert close(given.errors()[0], mean[d:], 1e-4)
+    assert close(given.mean().flatten(), mean[:d], 1e-4)
+
+
+def test_components_derivatives_and_evidence_are_brute_force_s(build, rng):
+    model = build()
+    point = some_point(model)
+    H, S, noise, _ = written_out(model, point)
+    root = model.precision.sqrt()
+    K = H @ S @ H.T * root[:, None] * root
+    own = torch.tensordot(model.prior.coefficients(point.psi), model.components(), 1)
+    assert close(own, K)
+    latent = model.features.dense()
+    assert close(torch.stack(list(model.prior.components(latent))), model.components())
+    value = ExactExpectation(model.problem(), model.prior, components=model.components())(point).log_evidence
+    t = model.target / root
+    exact = torch.distributions.MultivariateNormal(torch.zeros_like(t), H @ S @ H.T + torch.diag(noise)).log_prob(t)
+    assert value == pytest.approx(float(exact), rel=1e-8)
+    vectors = torch.randn(2, model.features.domain.size, generator=rng, dtype=torch.float64)
+    assert model.prior.names[3] == "flux"
+    move = torch.zeros_like(point.psi)
+    move[3] = 1e-4
+    change = model.prior.covariance(vectors, point.psi + move) - model.prior.covariance(vectors, point.psi - move)
+    assert close(list(derivatives(model.prior, point.psi, vectors))[3], change / 2e-4, 1e-6)
+
+
+@pytest.mark.parametrize("kind", ["one by one", "beside"])
+def test_left_out_rays_are_predicted_with_their_errors(kind, build):
+    model = build(rank=20)
+    point = some_point(model, floors=(1e-5, 0.05))
+    rows = (model.views == 4).nonzero()[:, 0]
+    others = (model.views != 4).nonzero()[:, 0]
+    given = SolvedRays.on(model, point)
+    left = LeftOut.of(given, rows) if kind == "one by one" else Beside.of(given, rows, noise_by="float64")
+    H, S, noise, _ = written_out(model, point)
+    P = dense_posterior(model, point, others)
+    T = H[rows] @ P @ H[rows].T + torch.diag(noise[rows])
+    assert close(left.variances(torch.arange(len(rows))), T.diagonal() / noise[rows], 1e-4)
+    t, K = model.target / model.precision.sqrt(), H[others] @ S @ H[others].T + torch.diag(noise[others])
+    innovation = t[rows] - H[rows] @ S @ H[others].T @ torch.linalg.solve(K, t[others])
+    assert close(left.innovations(torch.arange(len(rows))), innovation / noise[rows].sqrt(), 1e-4)
+
+
+def test_joint_samples_have_the_joint_covariance(build, rng):
+    model = build()
+    point = some_point(model, floors=(1e-5, 0.05))
+    images, errors = ImagePosterior(SolvedRays.on(model, point), rng=rng).joint_deviations(20000, rng=rng)
+    P, both = dense_posterior(model, point), torch.cat([images.flatten(1), errors], 1).double()
+    size = P.diagonal().sqrt()
+    found = both.T @ both / len(both) / size / size[:, None]
+    assert float((found - P / size / size[:, None]).abs().max()) < 0.05
+
+
+def test_the_image_is_as_unsure_as_an_error_that_hides_in_it(build, tiny, rng):
+    A, _, _, image, _ = tiny
+    pattern = image.double() - image.double().mean()
+    before = None
+    for width in (1e-3, 1.0, 3.0):
+        hidden = Block("axis", A(pattern.float()).double().reshape(-1, 1), width, False)
+        model = build([hidden])
+        found = ImagePosterior(SolvedRays.on(model, some_point(model)), rng=rng)
+        if before is None:
+            before = found.covariance()
+            continue
+        sd = float(found.given.errors()[1].sqrt())
+        assert 0.5 * width < sd <= width  # the rays hardly tell it from the image
+        share = pattern.flatten() @ (found.covariance() - before) @ pattern.flatten() / pattern.square().sum() ** 2
+        assert float(share.sqrt()) == pytest.approx(sd, rel=0.3)  # and the image moves along it, the other way
+        assert float(found.errors()[2] @ pattern.flatten()) < 0
+
+
+@pytest.mark.parametrize("rank", [64, 20])
+def test_a_hidden_error_moves_the_image_as_the_estimator_moves_with_the_rays(rank, build, blocks, rng):
+    """By brute force: an error's rays, given to the linear estimator, whose image is then wrong by that much."""
+    hidden, a = replace(blocks[0], name="hardening", hidden=True), 4.0
+    model = build([hidden, blocks[1]], rank=rank)
+    point = some_point(model, floors=(1e-5, 0.05))
+    plain = build([blocks[1]], rank=rank)
+    H, S, noise, d = written_out(plain, point)
+    P, N = dense_posterior(plain, point), hidden.columns[model.rays]
+    moved = hidden.width * (S @ H.T @ torch.linalg.solve(H @ S @ H.T + torch.diag(noise), N))
+    expected = P + moved @ moved.T / a
+    found = ImagePosterior(SolvedRays.on(model, point), rng=rng, hidden_over=a)
+    assert close(found.covariance(), expected[:d, :d], 1e-4)
+    assert close(found.std().flatten(), expected.diagonal()[:d].sqrt(), 1e-4)
+    mean, covariance, cross = found.errors()
+    assert float(mean[-1]) == 0 and float(covariance[-1, -1]) == pytest.approx(hidden.width**2 / a)
+    assert close(covariance[:-1, :-1], expected[d:, d:], 1e-4)
+    assert close(cross[-1:], -hidden.width * moved[:d].T / a, 1e-4)
+    images, errors = found.joint_deviations(20000, rng=rng)
+    both = torch.cat([images.flatten(1), errors], 1).double()
+    exact = torch.cat([torch.cat([expected[:d, :d], cross.T], 1), torch.cat([cross, covariance], 1)])
+    size = exact.diagonal().sqrt()
+    assert float(((both.T @ both / len(both) - exact) / size / size[:, None]).abs().max()) < 0.05
+
+
+def test_what_is_known_of_an_error_is_not_scaled_with_the_image(build, rng):
+    model, a = build(), 7.0
+    point = some_point(model)
+    scaled = ImagePosterior(SolvedRays.on(model, point).with_errors_over(a), rng=rng)
+    H, S, noise, d = written_out(model, point)
+    S = a * S
+    S[d:, d:] = torch.diag(torch.cat([S[d:, d:].diagonal()[:-1], S[d:, d:].diagonal()[-1:] / a]))
+    K = H @ S @ H.T + a * torch.diag(noise)
+    P = S - S @ H.T @ torch.linalg.solve(K, H @ S)
+    assert close(a * scaled.covariance(), P[:d, :d], 1e-4)
+    assert close(a * scaled.given.errors()[1], P[d:, d:], 1e-4)
+
+
+def test_a_block_never_lowers_the_largest_evidence(build, blocks, rng):
+    every = torch.ones(len(build(()).target), dtype=torch.bool)
+    best = {}
+    for name, chosen in (("none", ()), ("flux", blocks[1:])):
+        best[name] = fit_evidence(build(chosen), every, rng=rng, floor_shape=0.0).value
+    assert best["flux"] >= best["none"] - 1e-3
+
+
+def test_the_evidence_finds_the_size_of_an_error_of_each_view(build, blocks, tiny, rng):
+    y = tiny[1]
+    flux = 0.5 * torch.randn(len(y), generator=rng)
+    model = build(blocks[1:], y=y - flux[:, None])
+    found = fit_evidence(model, torch.ones(len(model.target), dtype=torch.bool), rng=rng)
+    mean, covariance = SolvedRays.on(model, found.point).errors()
+    assert float(found.psi[3].exp()) == pytest.approx(float(flux.square().mean()), rel=0.6)
+    used = [v for v in range(len(y)) if v in model.views.tolist()]
+    z = (mean - flux)[used] / covariance.diagonal().sqrt()[used]
+    assert float(z.square().mean().sqrt()) < 2
+    assert float((mean - flux)[used].norm()) < 0.3 * float(flux[used].norm())
