@@ -23,7 +23,7 @@ class Block:
         Whether an image holds the error as well: it is then no unknown of the model, but its width is carried into the error
         bars.
     spread : Tensor, float64, shape (n, k), optional
-        From eta to what is told, one number a view or column; None where eta is told itself.
+        On the CPU. From eta to what is told, one number a view or column; None where eta is told itself.
     """
 
     name: str
@@ -34,5 +34,5 @@ class Block:
     spread: Tensor | None = None
 
     def told(self, eta: Tensor) -> Tensor:
-        """Of factors (..., k) the numbers that are told, (..., n)."""
+        """Of factors (..., k), on the CPU, the numbers that are told, (..., n)."""
         return eta if self.spread is None else eta @ self.spread.T

@@ -124,13 +124,13 @@ def _columns(name: str, at: _At) -> tuple[Tensor, Tensor | None]:
     if name == "flux":
         return detector.of_views(-torch.ones_like(at.rays)), None
     if name == "gain":
-        basis = detector.rough(at.A.geometry.columns).to(at.rays)
-        return detector.of_columns(at.A.geometry.shape, -basis), basis
+        basis = detector.rough(at.A.geometry.columns)
+        return detector.of_columns(at.A.geometry.shape, -basis.to(at.rays)), basis
     if name == "shift":
         basis, rays = pose.without_frame(at.angles), at.by_axis
     else:
         basis, rays = pose.complement(torch.ones(len(at.angles), 1)), pose.by_angle(at.A, at.image)
-    return detector.of_views(rays, basis), basis.to(rays)
+    return detector.of_views(rays, basis), basis
 
 
 def _refuse_alike(single: Sequence[Block], used: Tensor) -> None:

@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctuq.linops.gaussian import stable_cholesky
 from ctuq.systematics.build import told_in
 from ctuq.systematics.catalogue import KINDS
 from ctuq.uncertainty.contents import Systematic
@@ -42,7 +43,7 @@ def systematics_of(
         start = part.stop
         unit, kind = told_in(block.name), KINDS[block.name]
         width = (scale * variance) ** 0.5 if block.learned else block.width
-        own = block.told(torch.linalg.cholesky(_raised(covariance[part, part])).T).square().sum(0).sqrt()
+        own = block.told(block.told(covariance[part, part]).T).diagonal().clamp(min=0).sqrt()
         told[block.name] = Systematic(
             unit=kind.unit,
             of=kind.of,
@@ -57,16 +58,11 @@ def systematics_of(
     return told
 
 
-def _raised(covariance: Tensor) -> Tensor:
-    """With a diagonal that rounding cannot make negative."""
-    return covariance + 1e-12 * torch.diag(covariance.diagonal())
-
-
 def _share(posterior: ImagePosterior, covariance: Tensor, cross: Tensor) -> float:
     """Of the image's variance inside the object, what errors of this covariance would take away if they were known."""
-    image = posterior.model.image
-    inside = (image > _OBJECT * torch.quantile(image.flatten().float(), 0.99)).flatten().cpu()
+    image = posterior.model.image.flatten().cpu()
+    inside = image > _OBJECT * float(np.percentile(image.numpy(), 99))
     inside = inside if bool(inside.any()) else torch.ones_like(inside)
     whole = float(posterior.std().square().flatten().cpu()[inside].sum())
-    half = torch.linalg.solve_triangular(torch.linalg.cholesky(_raised(covariance)), cross[:, inside], upper=False)
+    half = torch.linalg.solve_triangular(stable_cholesky(covariance), cross[:, inside], upper=False)
     return min(1.0, float(half.square().sum()) / max(whole, 1e-300))

@@ -1,0 +1,91 @@
+"""Systematic errors of a scan from the option to the sentence."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import ctuq
+from ctuq.app.report.page import render_report
+from ctuq.app.report.systematics import error_rows, errors_told
+from ctuq.errors import InputError
+from ctuq.pipeline import ReconstructOptions
+from ctuq.recon.dip import DIPOptions
+
+SETTINGS = {"size": 16, "field": "all", "samples": 200, "dip": DIPOptions(iterations=120)}
+
+
+@pytest.fixture(scope="module")
+def made(noisy_scan):
+    """Views of wrong flux, by a model without errors and with several."""
+    flux = 0.03 * np.random.default_rng(3).standard_normal(noisy_scan.n_angles)
+    scan = replace(noisy_scan, projections=noisy_scan.projections - flux[:, None].astype(np.float32))
+    plain = ctuq.reconstruct(scan, **SETTINGS)
+    return flux, plain, ctuq.reconstruct(scan, systematics="axis,flux,hardening=0.3", **SETTINGS)
+
+
+def test_wrong_flux_is_told_view_by_view(made):
+    flux, plain, result = made
+    found = result.systematics["flux"]
+    assert not plain.systematics and list(result.systematics) == ["flux", "axis", "hardening"]
+    assert (found.unit, found.of, found.learned, found.hidden) == ("%", "view", True, False)
+    assert np.abs(found.values - 100 * flux).max() < 5 * found.std.max()
+    assert np.corrcoef(found.values, flux)[0, 1] > 0.9
+    assert result.log_evidence > plain.log_evidence + 5
+    assert found.samples.shape == (200, len(flux))
+    np.testing.assert_allclose(found.samples.std(0), found.std, rtol=0.4)
+
+
+def test_what_hides_in_the_image_keeps_its_width_and_makes_the_object_less_sure(made):
+    _, _, result = made
+    hidden = result.systematics["hardening"]
+    assert hidden.values[0] == 0 and hidden.std[0] == pytest.approx(0.3) and 0.1 < hidden.share <= 1
+    core = result.mean > 0.8 * result.mean.max()
+    np.testing.assert_allclose(result.samples.std(0)[core], result.std[core], rtol=0.3)
+    # Of the mean over the object, where pixels' own errors cancel, it is most of what is not known.
+    whole = core[None].astype(float) / core.sum()
+    deviations = (result.samples - result.mean)[:, core].mean(1)
+    assert result.covariance(whole)[0, 0] == pytest.approx(float(np.mean(deviations**2)), rel=0.4)
+    along = np.corrcoef(hidden.samples[:, 0], deviations)[0, 1]
+    assert along > 0.7  # rays that hardening lowers are those of more attenuation
+
+
+def test_each_error_is_a_sentence_and_a_row(made):
+    _, plain, result = made
+    flux, axis, hardening = errors_told(result)
+    assert errors_told(plain) == [] and error_rows(plain) == []
+    assert "significantly" in flux and "%" in flux
+    assert "95 % interval" in axis and "mm" in axis
+    assert "cannot tell it from the image" in hardening and "0.3" in hardening
+    assert [len(row) for row in error_rows(result)] == [4, 4, 4]
+    page = render_report(result, {})
+    assert "Systematic errors of the scan" in page and "Beam hardening" in page
+    assert "Systematic errors of the scan" not in render_report(plain, {})
+
+
+def test_results_with_errors_read_back_equal(made, tmp_path):
+    _, _, result = made
+    result.save(tmp_path / "r.h5")
+    again = ctuq.Result.load(tmp_path / "r.h5")
+    for name, found in result.systematics.items():
+        for key, value in vars(found).items():
+            np.testing.assert_array_equal(getattr(again.systematics[name], key), value)
+    assert again.settings["systematics"] == "axis,flux,hardening=0.3"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"method": "fbp", "systematics": "axis"}, "error bars of the method dip"),
+        ({"uncertainty": False, "systematics": "default"}, "error bars of the method dip"),
+        ({"systematics": "rings"}, "no systematic error 'rings'"),
+    ],
+)
+def test_errors_without_error_bars_and_unknown_ones_are_refused(settings, told):
+    with pytest.raises(InputError, match=told):
+        ReconstructOptions(**settings)
+
+
+def test_an_error_that_the_scan_cannot_have_is_refused_before_the_fit(noisy_scan):
+    with pytest.raises(InputError, match="rays are parallel"):
+        ctuq.reconstruct(noisy_scan, systematics="distance", size=16, progress=lambda _: pytest.fail("the fit began"))
