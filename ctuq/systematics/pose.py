@@ -16,7 +16,7 @@ _STEP = 0.5
 spots in a fan the derivative by the axis is 8 % off over a tenth of a pixel, 0.8 % over a half, 1.2 % over one."""
 
 
-def reach(A: RayTransform) -> float:
+def _reach(A: RayTransform) -> float:
     """Half the image's width in mm."""
     return 0.5 * max(A.grid.shape) * A.grid.voxel
 
@@ -36,13 +36,13 @@ def by_angle(A: RayTransform, image: Tensor) -> Tensor:
     def turned(geometry: Geometry, step: float) -> Geometry:
         return replace(geometry, angles=geometry.angles + step)
 
-    return _difference(A, image, turned, _STEP * A.grid.voxel / reach(A))
+    return _difference(A, image, turned, _STEP * A.grid.voxel / _reach(A))
 
 
 def by_distance(A: RayTransform, image: Tensor) -> Tensor:
     """What a mm of a fan's source to axis changes, the detector's distance from the source staying."""
     assert isinstance(A.geometry, FanBeam)
-    share = _STEP * A.grid.voxel / reach(A)
+    share = _STEP * A.grid.voxel / _reach(A)
 
     def farther(geometry: Geometry, step: float) -> Geometry:
         assert isinstance(geometry, FanBeam)

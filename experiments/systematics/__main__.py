@@ -14,12 +14,12 @@ import torch
 import tyro
 from tyro.conf import Positional
 
+from experiments import FIGURES
 from experiments.systematics import measure
 from experiments.systematics.fits import KEPT, fitted
 from experiments.systematics.scans import DEFECTS, LEVELS, real, simulated
-from experiments.unseen_views import HERE
 
-OUTPUT = HERE / "figures" / "systematics.csv"
+OUTPUT = FIGURES / "systematics.csv"
 _HELD = ("values", "held", "z", "true_rms", "error_rms", "sd_rms")
 _TRUTH = ("cover_68", "cover_95", "rms_z", "log_likelihood", "std", "rmse")
 _FIELDS = (
