@@ -117,7 +117,7 @@ def test_the_command_writes_what_it_tells(scan, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run"
     assert main([*command, "-o", str(folder)]) == 0
     told = capsys.readouterr()
-    assert "Only the voxels 2:4,0:8,3:7" in told.out and "held-out views that the network never saw" in told.out
+    assert "Only the voxels 2:4,0:8,3:7" in told.out and "held-out views that the fit never saw" in told.out
     assert "voxel's standard deviation may differ" in told.out + told.err
     result = VolumeResult.load(folder / "results.h5")
     np.testing.assert_array_equal(tifffile.imread(folder / "std.tif"), result.std)

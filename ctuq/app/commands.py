@@ -188,7 +188,7 @@ def _options(command: Reconstruct) -> pipeline.ReconstructOptions:
         method=command.method,
         size=command.size,
         field=field(command.field),
-        uncertainty=command.uncertainty,
+        uncertainty=_kind(command),
         samples=64 if command.samples is None else command.samples,
         calibrate=command.calibrate,
         calibration_views=command.calibration_views,
@@ -198,6 +198,14 @@ def _options(command: Reconstruct) -> pipeline.ReconstructOptions:
         device=command.device,
         seed=command.seed,
     )
+
+
+def _kind(command: Reconstruct) -> bool | str:
+    if command.bars is None:
+        return command.uncertainty
+    if not command.uncertainty:
+        raise InputError(f"--uncertainty {command.bars} asks for error bars, --no-uncertainty for none; give one of them.")
+    return command.bars
 
 
 def _report(command: Report) -> int:

@@ -105,7 +105,7 @@ class Reconstruct(Command):
     plan: On = False
     """Say which way is taken, and the memory and minutes it needs, and stop."""
     method: Literal["dip", "fbp", "sirt", "cgls", "tv", "fdk"] = "dip"
-    """Deep image prior, or a classical method (without uncertainty); of volumes fdk, sirt or cgls."""
+    """Deep image prior; tv, with error bars in seconds; or a method without; of volumes dip, fdk, sirt, cgls or tv."""
     volume: On = False
     """Reconstruct all detector rows as one volume; else one row as a slice, or with --stack each row."""
     stack: On = False
@@ -128,6 +128,8 @@ class Reconstruct(Command):
     """Leave out the standard deviation of each pixel."""
     systematics: Annotated[str, arg(metavar="none|default|all|NAMES", help_behavior_hint="")] = "none"
     """What the scanner may do wrong, as a part of the error bars: names such as axis,flux,hardening=0.1 (a width)."""
+    bars: Annotated[str | None, arg(name="uncertainty", metavar="KIND", help_behavior_hint="")] = None
+    """How error bars are made: by default laplace of the method dip, edges of tv; README.md lists the others."""
     samples: Number = None
     """Posterior samples to keep; 64 by default, of volumes 32."""
     roi: Annotated[str | None, arg(metavar="Z0:Z1,Y0:Y1,X0:X1", help_behavior_hint="")] = None

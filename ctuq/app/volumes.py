@@ -138,6 +138,8 @@ def _chosen(command: Reconstruct) -> VolumeScan:
 def _options(command: Reconstruct) -> VolumeOptions:
     if command.method == "fbp":
         raise InputError("The method fbp is for slices; choose --method fdk with --volume.")
+    if command.bars not in (None, "laplace") or (command.bars and command.method != "dip"):
+        raise InputError(f"Error bars {command.bars!r} are of slices; of volumes the method dip alone has some, laplace.")
     if command.roi is not None and (command.method != "dip" or not command.uncertainty):
         raise InputError("--roi asks for error bars, which only --method dip with its uncertainty has; leave it out.")
     return VolumeOptions(

@@ -1,7 +1,7 @@
 """The stages of a reconstruction, in their order."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from ctuq.linops.memory import available_memory, require_memory
 from ctuq.pipeline.bar import shown
 from ctuq.pipeline.bars import doubts_of_bars, linear_model
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
+from ctuq.pipeline.edge_bars import EdgePlan, edge_bars, plan_of_edges
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.outlook import Outlook
@@ -35,11 +36,12 @@ from ctuq.systematics.catalogue import wishes
 from ctuq.tomo import ray_transform
 from ctuq.tomo.field import choose_grid, doubts_of_field
 from ctuq.tomo.geometry import VolumeGrid
+from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
+from ctuq.uncertainty.covariance import ImageCovariance
 from ctuq.uncertainty.estimate import ErrorBars, estimate, named
 from ctuq.uncertainty.kept import waves_of
-from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.route import Route
@@ -62,7 +64,7 @@ def reconstruct(
     *,
     size: int = _DEFAULT.size,
     field: float | str | None = _DEFAULT.field,
-    uncertainty: bool = _DEFAULT.uncertainty,
+    uncertainty: bool | str = _DEFAULT.uncertainty,
     samples: int = _DEFAULT.samples,
     directions: int = _DEFAULT.directions,
     calibrate: bool = _DEFAULT.calibrate,
@@ -114,7 +116,7 @@ def reconstruct(
     listed = dict(size=size, field=field, uncertainty=uncertainty, samples=samples, directions=directions, calibrate=calibrate)
     listed |= dict(calibration_views=calibration_views, prior=prior, variation=variation, device=device, seed=seed)
     chosen = options_from(method, {**listed, "threads": threads, "dip": dip, **unknown})
-    if options is not None and replace(chosen, method="dip") != _DEFAULT:
+    if options is not None and chosen != replace(_DEFAULT, method=method):
         raise InputError("Give the settings by name or all of them as options, not both.")
     with shown(progress) as tell:
         return _reconstruct(scan, Run(chosen if options is None else options, tell), checkpoint)
@@ -137,7 +139,7 @@ def _reconstruct(scan: Scan, run: Run[ReconstructOptions], checkpoint: Path | No
 
 def _reconstructed(run: Run[ReconstructOptions], scan: Scan, grid: VolumeGrid, views: Views) -> Result:
     with run.clock("ray transform"):
-        dense = run.options.method == "dip" and run.options.uncertainty
+        dense = run.options.bars is not None
         A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix" if dense else "auto")
     possible(wishes(run.options.systematics), scan.geometry)  # refused before the fit
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
@@ -149,34 +151,38 @@ def _reconstructed(run: Run[ReconstructOptions], scan: Scan, grid: VolumeGrid, v
         scan=scan,
         grid=grid,
         method=method_name,
-        comparisons={name: image for name, image in comparisons.items() if name != method_name},
+        comparisons={name: image for name, image in comparisons.items() if name != method_name or run.options.bars},
         truth=truth,
         timings=run.timings,
         settings=flat_settings(run.options),
         versions=library_versions(),
         warnings=scan.warnings + views.told,
     )
+    if run.options.bars == "edges":
+        return _with_edges(run, base, data, views)
     if method_name != "dip":
         return replace(base, scores={} if truth is None else {"truth": image_scores(base.mean, truth)})
     return _with_dip(run, base, data, views)
 
 
-def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -> Plan:
+def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -> Plan | EdgePlan:
     """What a reconstruction with uncertainty would take, without making it: a few seconds of measurement.
 
     Parameters
     ----------
     scan, options, **settings
-        As for `reconstruct`, with the method "dip".
+        As for `reconstruct`, by default with the method "dip".
     """
-    run = Run(options or options_from("dip", settings), None)
-    if run.options.method != "dip" or not run.options.uncertainty:
-        raise InputError("Only the method dip with uncertainty has a plan: the other methods take seconds.")
+    run = Run(options or options_from(str(settings.pop("method", "dip")), settings), None)
+    if run.options.bars is None:
+        raise InputError("Only the methods dip and tv with uncertainty have a plan: the others take seconds.")
     grid = choose_grid(scan, run.options.size, run.options.field)
     scan = match_detector(scan, grid)
     views = split_views(run.options, scan)
     A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix")
     data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
+    if run.options.bars == "edges":
+        return plan_of_edges(A, int((data.weights > 0).sum()))
     fit, _ = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     return _plan(run, data, views, fit, generate=generate, start=start)
@@ -218,9 +224,21 @@ def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
 def _require_memory(run: Run[ReconstructOptions], grid: VolumeGrid) -> None:
     """Refuse what cannot fit, before anything is begun: the fit's activations, and the samples."""
     dip = run.options.method == "dip"
-    samples = 16 * run.options.samples if dip and run.options.uncertainty else 0
+    samples = 16 * run.options.samples if run.options.bars else 0
     needed = grid.size * ((FIT_BYTES if dip else 64) + samples)
     require_memory(needed, f"An image of {run.options.size} x {run.options.size} pixels", _LESS, run.device)
+
+
+def _with_edges(run: Run[ReconstructOptions], base: Result, data: Data, views: Views) -> Result:
+    A = data.A
+    assert isinstance(A, RayTransform)
+    plan = plan_of_edges(A, int((data.weights > 0).sum()))
+    _log.info("Plan: %s", plan)
+    run.checkpoint.begin()
+    found, rays = edge_bars(run, data, views, plan)
+    base = replace(base, plan=plan.record(), warnings=base.warnings + views.notes)
+    names = ("variance", "softness (1/mm)")
+    return _assembled(run, base, rays.image, found, dict(zip(names, found.evidence.psi.exp().tolist(), strict=True)))
 
 
 def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Views) -> Result:
@@ -228,7 +246,7 @@ def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Vie
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     checkpoint, stages = run.checkpoint, run.stages
     checkpoint.threads = take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
-    if run.options.uncertainty:
+    if run.options.bars:
         kept_route = None if checkpoint.way is None else checkpoint.way[0]
         plan = _plan(run, data, views, fit, generate=generate, start=start, chosen=kept_route)
         checkpoint.way = (plan.route, plan.products) if checkpoint.way is None else checkpoint.way
@@ -250,7 +268,9 @@ def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Vie
         run.tell("Evidence", 0, 1)
         found = estimate(model, data.y, views.held, variation=run.options.variation, rng=run.rng, way=way, stages=stages)
         run.tell("Evidence", 1, 1, f"log evidence {found.evidence.value:.1f}")
-    return _assembled(run, base, model, found)
+    doubts = doubts_of_bars(model, found.evidence, found.posterior.error)
+    base = replace(base, warnings=base.warnings + doubts)
+    return _assembled(run, base, model.image, found, named(model.prior, found.evidence.psi))
 
 
 def _plan(
@@ -276,18 +296,20 @@ def _route(run: Run[ReconstructOptions], data: Data, views: Views, network: nn.M
 
 
 def _of_all_directions(
-    run: Run[ReconstructOptions], base: Result, posterior: ImagePosterior
-) -> tuple[ImagePosterior, tuple[str, ...]]:
+    run: Run[ReconstructOptions], base: Result, posterior: ImageCovariance
+) -> tuple[ImageCovariance, tuple[str, ...]]:
     """The posterior, of a limited arc with longer error bars where no view sees; and what the user should know of that."""
-    y, x = posterior.model.image.shape
-    unseen = UnseenDirections.of(base.scan.geometry, (y, x), posterior.model.image.device)
+    y, x = posterior.shape
+    unseen = UnseenDirections.of(base.scan.geometry, (y, x), posterior.device)
     if unseen is None:
         return posterior, ()
     return WidenedPosterior(posterior, unseen, rng=run.rng, stages=run.stages), (unseen.told,)
 
 
-def _assembled(run: Run[ReconstructOptions], base: Result, model: ImageModel, found: ErrorBars) -> Result:
-    """The result with its error bars, samples and scores."""
+def _assembled(
+    run: Run[ReconstructOptions], base: Result, image: Tensor, found: ErrorBars, prior: Mapping[str, float]
+) -> Result:
+    """The result with its error bars, samples and scores; ``prior`` are its hyperparameters by name."""
     scale = found.scales.image**0.5
     posterior, notes = _of_all_directions(run, base, found.posterior)
     with run.clock("samples"):
@@ -303,7 +325,7 @@ def _assembled(run: Run[ReconstructOptions], base: Result, model: ImageModel, fo
             leading = run.stages.once("directions", lambda: posterior.directions(kept, waves=waves, rng=run.rng), rng=run.rng)
             directions = (scale * leading).cpu().numpy().astype(np.float32)
         run.tell("Samples", 1, 1)
-    mean = (model.image.double() + found.correction).cpu().numpy().astype(np.float32)
+    mean = (image.double() + found.correction).cpu().numpy().astype(np.float32)
     std = (scale * std).astype(np.float32)
     scores = {"leave_one_angle_out": found.leave_one_out}
     if found.calibration is not None:
@@ -313,7 +335,8 @@ def _assembled(run: Run[ReconstructOptions], base: Result, model: ImageModel, fo
         covariance = scale**2 * posterior.covariance().cpu().numpy() if small else None
         scores["truth"] = truth_scores(mean, std, base.truth) | patch_scores(base.truth - mean, covariance, deviations)
         scores["truth_raw"] = truth_scores(mean, raw, base.truth)
-    evidence = found.evidence
+    evidence, whole = found.evidence, found.posterior
+    told = systematics_of(whole, evidence, found.scales.image, errors) if isinstance(whole, ImagePosterior) else {}
     return replace(
         base,
         mean=mean,
@@ -324,13 +347,13 @@ def _assembled(run: Run[ReconstructOptions], base: Result, model: ImageModel, fo
         directions=directions,
         waves=waves,
         sigma2=found.scales.noise * evidence.sigma2,
-        prior=named(model.prior, evidence.psi),
+        prior=prior,
         log_evidence=evidence.value,
         log_evidence_error=evidence.error,
         calibration=found.calibration,
         scores=scores,
-        warnings=base.warnings + notes + doubts_of_bars(model, evidence, posterior.error),
-        systematics=systematics_of(found.posterior, evidence, found.scales.image, errors),
+        warnings=base.warnings + notes,
+        systematics=told,
     )
 
 
@@ -339,7 +362,7 @@ def _classical(run: Run[ReconstructOptions], data: Data, scan: Scan) -> dict[str
 
     FBP takes the rays as they were measured: it makes each pixel of them by itself, and needs no account of what lies outside.
     """
-    names = ("fbp", "tv") if run.options.method == "dip" else (run.options.method,)
+    names = ("fbp", "tv") if run.options.bars or run.options.method == "dip" else (run.options.method,)
     images = {}
     with run.clock("classical"):
         for i, name in enumerate(names):

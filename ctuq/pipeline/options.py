@@ -17,6 +17,8 @@ from ctuq.uncertainty.factor import PRIORS
 from ctuq.versions import versions_of
 
 METHODS = ("dip", *CLASSICAL)
+KINDS: dict[str, tuple[str, ...]] = {"dip": ("laplace",), "tv": ("edges",)}
+"""Kinds of error bars by method, the default first."""
 _WHOLE = ("size", "samples", "directions", "calibration_views", "seed", "threads")
 _MOST = {"size": MOST_PIXELS, "samples": 100_000, "directions": 100_000, "threads": 4096}
 """Beyond any machine: such numbers are typing errors, and the system may not survive the attempt."""
@@ -30,13 +32,15 @@ class ReconstructOptions:
     Parameters
     ----------
     method : str
-        "dip", "fbp", "sirt", "cgls" or "tv"; only "dip" gives uncertainty.
+        "dip", "fbp", "sirt", "cgls" or "tv"; "dip" and "tv" have error bars.
     size : int
         Pixels along x and y.
     field : float, "all" or "common", optional
         Width of the image in mm; or that of all rays; or of the circle about the axis that every view sees. By default the
         scan's own grid, or that circle with as much around it as the object's shadow reaches (`ctuq.tomo.field`).
-    uncertainty : bool
+    uncertainty : bool or str
+        False leaves error bars out; a name takes that kind of them, of those that the method has (`KINDS`); True the first of
+        these: the network's linearised Laplace of "dip", a Gaussian edge prior of "tv", none of the others.
     samples : int
         Posterior samples to keep.
     directions : int
@@ -63,7 +67,7 @@ class ReconstructOptions:
     method: str = "dip"
     size: int = 128
     field: float | str | None = None
-    uncertainty: bool = True
+    uncertainty: bool | str = True
     samples: int = 64
     directions: int = 192
     calibrate: bool = True
@@ -79,6 +83,7 @@ class ReconstructOptions:
     def __post_init__(self):
         if self.method not in METHODS:
             raise InputError(f"There is no method {self.method!r}; choose one of {', '.join(METHODS)}.")
+        _refuse_other_bars(self.method, self.uncertainty)
         if self.prior not in PRIORS:
             raise InputError(f"There is no prior {self.prior!r}; choose one of {', '.join(PRIORS)}.")
         _refuse_without_bars(self)
@@ -101,9 +106,24 @@ class ReconstructOptions:
         if not 0 <= self.seed < 2**63:
             raise InputError(f"The seed must be between 0 and 2^63 - 1, got {self.seed}.")
 
+    @property
+    def bars(self) -> str | None:
+        """Which of `KINDS` of error bars are made; None for none."""
+        kinds = KINDS.get(self.method, ())
+        if not self.uncertainty or not kinds:
+            return None
+        return self.uncertainty if isinstance(self.uncertainty, str) else kinds[0]
+
+
+def _refuse_other_bars(method: str, kind: bool | str) -> None:
+    kinds = KINDS.get(method, ())
+    if isinstance(kind, str) and kind not in kinds:
+        have = f"has {', '.join(kinds)}" if kinds else f"has none; choose the method {' or '.join(KINDS)}"
+        raise InputError(f"There are no error bars {kind!r} of the method {method}, which {have}.")
+
 
 def _refuse_without_bars(options: ReconstructOptions) -> None:
-    if wishes(options.systematics) and not (options.method == "dip" and options.uncertainty):
+    if wishes(options.systematics) and options.bars != "laplace":
         raise InputError("Systematic errors are a part of the error bars of the method dip; leave --systematics out.")
 
 

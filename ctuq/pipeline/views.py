@@ -34,7 +34,7 @@ def split_views(options: ReconstructOptions, scan: Scan) -> Views:
     """Which views are fitted, and which calibrate the error bars."""
     every, nobody = np.arange(scan.n_angles), np.zeros(0, np.int64)
     held, n = views_to_hold(scan, options.calibration_views)
-    if not options.uncertainty:
+    if options.bars is None:
         return Views(every, nobody)
     if not (options.calibrate and len(held)):
         asked = options.calibrate and options.calibration_views is None

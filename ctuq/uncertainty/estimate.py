@@ -16,6 +16,7 @@ from ctuq.laplace.system.problem import Point
 from ctuq.stages import Stages
 from ctuq.uncertainty.calibration import Scales
 from ctuq.uncertainty.contents import Calibration
+from ctuq.uncertainty.covariance import ImageCovariance
 from ctuq.uncertainty.held_out import Unseen, calibrate, leave_one_out
 from ctuq.uncertainty.left_out import Beside, LeftOut
 from ctuq.uncertainty.model import ImageModel
@@ -74,7 +75,7 @@ class ErrorBars:
     Parameters
     ----------
     evidence : Evidence
-    posterior : ImagePosterior
+    posterior : ImageCovariance
         Given all views, raw: multiply its covariance by ``scales.image``.
     scales : Scales
         (1, 1) without calibration.
@@ -86,7 +87,7 @@ class ErrorBars:
     """
 
     evidence: Evidence
-    posterior: ImagePosterior
+    posterior: ImageCovariance
     scales: Scales
     calibration: Calibration | None
     correction: Tensor

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctuq.scores.gaussian import gaussian_scores
+from ctuq.tomo.rays.rows import RayRows
 from ctuq.uncertainty.calibration import Scales, learn_scales
 from ctuq.uncertainty.contents import Calibration
-from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.turns import Turns, in_turn
 
 _SEVERAL = 2
@@ -42,13 +42,47 @@ class Unseen(Protocol):
         ...
 
 
+class Measured(Protocol):
+    """An image and the used rays of its scan, as `ctuq.uncertainty.model.ImageModel` has them."""
+
+    @property
+    def image(self) -> Tensor:
+        """Attenuation, 1/mm."""
+        ...
+
+    @property
+    def matrix(self) -> RayRows:
+        """Rays, whitened by the roots of their weights, (m, d)."""
+        ...
+
+    @property
+    def precision(self) -> Tensor:
+        """Weight of each used ray."""
+        ...
+
+    @property
+    def rays(self) -> Tensor:
+        """Flat index of each used ray among all."""
+        ...
+
+    @property
+    def views(self) -> Tensor:
+        """View of each used ray."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all rays."""
+        ...
+
+
 Without = Callable[[Tensor], Unseen]
 """Leaves some of the used rays out."""
 
 
 def calibrate(
     without: Without,
-    model: ImageModel,
+    model: Measured,
     y: Tensor,
     held_out: NDArray[np.int64],
     sigma2: float,
@@ -61,7 +95,7 @@ def calibrate(
     Parameters
     ----------
     without : callable
-    model : ImageModel
+    model : Measured
         Of all views.
     y : Tensor
         All projections.
@@ -75,7 +109,7 @@ def calibrate(
     """
     held = HeldOut.of(without, model, y, held_out, sigma2, most=most)
     scales = learn_scales(*held.facts())
-    correction = held.correction(scales) if correct else torch.zeros_like(model.mean)
+    correction = held.correction(scales) if correct else torch.zeros_like(model.image, dtype=torch.float64)
     return scales, held.calibration(scales), correction
 
 
@@ -110,13 +144,13 @@ class HeldOut:
 
     @classmethod
     def of(
-        cls, without: Without, model: ImageModel, y: Tensor, views: NDArray[np.int64], sigma2: float, *, most: int
+        cls, without: Without, model: Measured, y: Tensor, views: NDArray[np.int64], sigma2: float, *, most: int
     ) -> "HeldOut":
         """Leave the rays of these views out; arguments as of `calibrate`."""
         new = torch.isin(model.views, torch.as_tensor(views, device=model.views.device)).nonzero()[:, 0]
         left, some = without(new), spread(model, new, most)
         measured = y.reshape(-1)[model.rays[new]].double()
-        predicted = model.features.matrix.rows(new)(model.image.reshape(1, -1).double())[0] / model.precision[new].sqrt()
+        predicted = model.matrix.rows(new)(model.image.reshape(1, -1).double())[0] / model.precision[new].sqrt()
         noise = sigma2 / model.precision[new]
         signal = (left.variances(some) - 1).clamp(min=0) * noise[some]
         place, off = _OnDetector(model, new[some], views), (measured - predicted) / noise.sqrt()
@@ -181,9 +215,7 @@ def _turns(joint: Tensor | None, off: Tensor, noise: Tensor, views: Tensor, plac
     return Turns(*(np.stack([place(row) for row in rows]) for rows in (residual * noise.sqrt(), variance * noise)))
 
 
-def leave_one_out(
-    without: Without, model: ImageModel, sigma2: float, *, rays: int, each: int | None = None
-) -> dict[str, float]:
+def leave_one_out(without: Without, model: Measured, sigma2: float, *, rays: int, each: int | None = None) -> dict[str, float]:
     """Each view predicted from all others; of more than so many rays, views spread over the scan.
 
     Parameters
@@ -210,7 +242,7 @@ def leave_one_out(
     return gaussian_scores(torch.cat(residuals).cpu(), torch.cat(variances).cpu())
 
 
-def spread(model: ImageModel, rows: Tensor, most: int) -> Tensor:
+def spread(model: Measured, rows: Tensor, most: int) -> Tensor:
     """Which of these used rays to predict, (k,): all, or those on a lattice of the detector, the same in each view."""
     if len(rows) <= most:
         return torch.arange(len(rows), device=rows.device)
@@ -227,7 +259,7 @@ def spread(model: ImageModel, rows: Tensor, most: int) -> Tensor:
     return found if len(found) else torch.arange(0, len(rows), -(-len(rows) // most), device=rows.device)
 
 
-def _places(model: ImageModel, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _places(model: Measured, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """View, row (0 of an image's detector) and column of used rays."""
     rays, (views, columns) = model.rays[rows], model.shape[-2:]
     return rays // columns % views, rays // (columns * views), rays % columns
@@ -236,7 +268,7 @@ def _places(model: ImageModel, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class _OnDetector:
     """Values of some used rays as (view, column) or (view, row, column); rays that are left out repeat their neighbours."""
 
-    def __init__(self, model: ImageModel, rows: Tensor, views: NDArray[np.int64]):
+    def __init__(self, model: Measured, rows: Tensor, views: NDArray[np.int64]):
         view, row, column = (values.cpu().numpy() for values in _places(model, rows))
         order = {int(v): i for i, v in enumerate(views)}
         lines = np.arange(model.shape[-1]) if len(model.shape) == 2 else np.unique(column)

@@ -120,6 +120,11 @@ class ImageModel:
         """The network's share of the prior."""
         return self.prior.factor
 
+    @property
+    def matrix(self) -> RayRows:
+        """The used rays, whitened."""
+        return self.features.matrix
+
     def problem(self) -> Problem:
         """The engine's problem of the used rays.
 

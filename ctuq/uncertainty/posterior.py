@@ -26,13 +26,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from ctuq.linops.basic import Symmetric
-from ctuq.linops.gaussian import stable_cholesky
-from ctuq.linops.operator import Space
-from ctuq.linops.precondition import nystrom
 from ctuq.linops.sparse import SparseRows
 from ctuq.stages import Stages
-from ctuq.uncertainty.kept import cosine_waves
+from ctuq.uncertainty.covariance import ImageCovariance
 from ctuq.uncertainty.route import DRAWS, EXACT_WORK, images_together
 from ctuq.uncertainty.solved import SolvedRays
 
@@ -40,7 +36,7 @@ _BATCH = 64
 _MISSED, _MISSED_3D = 0.4, 0.08
 
 
-class ImagePosterior:
+class ImagePosterior(ImageCovariance):
     """``N(mean, P)`` of the image given rays; deviations from the mean do not depend on what was measured.
 
     Parameters
@@ -72,6 +68,14 @@ class ImagePosterior:
         self._stages, self._region, self._tolerance = stages or Stages(), region, tolerance
         self._v = self.model.misfit(given.system.point.psi)
         self._drawn: list[Tensor] = []
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.model.image.shape)
+
+    @property
+    def device(self) -> torch.device:
+        return self._v.device
 
     @property
     def exact(self) -> bool:
@@ -164,12 +168,6 @@ class ImagePosterior:
         network = self._of_network(rows)
         return (network + self._own(rows, network)[0]).clamp(min=0) + rows(self._hidden[0]).square().sum(0)
 
-    def covariance(self) -> Tensor:
-        """The whole matrix (d, d), float64: for small images."""
-        d = len(self._v)
-        eye = torch.eye(d, dtype=torch.float64, device=self._v.device)
-        return torch.cat([self.times(part) for part in eye.split(1024)])
-
     def times(self, images: Tensor) -> Tensor:
         """``P x`` for each row of images (k, d), float64; without the network."""
         return torch.cat([self._times(part) for part in images.split(self._together)])
@@ -251,27 +249,9 @@ class ImagePosterior:
         images, errors = zip(*parts, strict=True)
         return torch.cat(images), torch.cat(errors)
 
-    def directions(self, rank: int, *, waves: int = 0, rng: torch.Generator) -> Tensor:
-        """``rank`` images l_i with ``sum l_i l_i^T <= P``, (rank, *shape), float64, or fewer where P has no more.
-
-        First what P does to the `cosine_waves`, ``waves`` along each axis, exactly; then the leading directions of what is
-        left: the first half of twice as many, whose spectrum is flat.
-        """
-        shape, d = self.model.image.shape, len(self._v)
-        smooth = torch.from_numpy(cosine_waves(shape, waves)).to(self._v)
-        pushed = self.times(smooth)
-        inner = pushed @ smooth.T
-        first = torch.linalg.solve_triangular(stable_cholesky((inner + inner.T) / 2), pushed, upper=False) if waves else pushed
-        more = min(rank, d) - len(first)
-        if more <= 0:
-            return first[:rank].reshape(-1, *shape)
-
-        def left(x: Tensor) -> Tensor:
-            return self.times(x) - (x @ first.T) @ first
-
-        found = nystrom(Symmetric(left, Space((d,), torch.float64, self._v.device)), min(2 * more, d), rng=rng)
-        second = found.values[:more].sqrt()[:, None] * found.vectors[:more]
-        return torch.cat([first, second]).reshape(-1, *shape)
+    def draws(self, n: int, *, rng: torch.Generator) -> Tensor:
+        """``n`` draws of the image minus its mean, (n, d), float64."""
+        return self.given.draws(n, rng=rng)[0]
 
     def _rays(self, images: Tensor) -> Tensor:
         return self.model.features.matrix(images) / self.given.system.noise_root()

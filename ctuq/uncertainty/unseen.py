@@ -16,7 +16,7 @@ from torch import Tensor
 from ctuq.recon.holdout import missing_arc
 from ctuq.stages import Stages
 from ctuq.tomo.geometry import FanBeam, Geometry
-from ctuq.uncertainty.posterior import ImagePosterior
+from ctuq.uncertainty.covariance import ImageCovariance
 
 LONGER = 2.0
 """Factor of the variance in the missing directions. Of ellipses and rectangles over 60 and 90 degrees, the rms of error over
@@ -83,30 +83,41 @@ def _half_fan(geometry: Geometry) -> float:
     return math.atan2(geometry.columns * geometry.pixel / 2, geometry.source_to_detector)
 
 
-class WidenedPosterior(ImagePosterior):
-    """``N(mean, T P T)`` with the P of an `ImagePosterior` of a slice.
+class WidenedPosterior(ImageCovariance):
+    """``N(mean, T P T)`` with the P of a slice.
 
     Parameters
     ----------
-    posterior : ImagePosterior
+    posterior : ImageCovariance
         Of all pixels.
     unseen : UnseenDirections
-    rng, stages
-        As of `ImagePosterior`.
+    rng : torch.Generator
+        For the draws of `std`, where that is not exact.
+    stages : Stages, optional
+        Keeps `std`.
     """
 
     def __init__(
-        self, posterior: ImagePosterior, unseen: UnseenDirections, *, rng: torch.Generator, stages: Stages | None = None
+        self, posterior: ImageCovariance, unseen: UnseenDirections, *, rng: torch.Generator, stages: Stages | None = None
     ):
-        super().__init__(posterior.given, rng=rng, stages=stages)
-        self._plain, self._unseen = posterior, unseen
+        self._plain, self._unseen, self._rng, self._stages = posterior, unseen, rng, stages or Stages()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._plain.shape
+
+    @property
+    def device(self) -> torch.device:
+        return self._plain.device
 
     def times(self, images: Tensor) -> Tensor:
         """``T P T x`` for each row of images (k, d), float64."""
         return self._of_rows(self._plain.times(self._of_rows(images.double())))
 
+    def draws(self, n: int, *, rng: torch.Generator) -> Tensor:
+        return self._of_rows(self._plain.draws(n, rng=rng))
+
     def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:
-        """``n`` draws of the image minus its mean, (n, y, x), float32."""
         return self.joint_deviations(n, rng=rng)[0]
 
     def joint_deviations(self, n: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -116,7 +127,7 @@ class WidenedPosterior(ImagePosterior):
 
     def std(self) -> Tensor:
         """Standard deviation of each pixel, (y, x), float64: exact where the whole covariance is small, else by draws."""
-        return self._stages.once("std of unseen directions", self._std, rng=self._rng).to(self._v.device)
+        return self._stages.once("std of unseen directions", self._std, rng=self._rng).to(self.device)
 
     @property
     def error(self) -> float:
@@ -126,18 +137,18 @@ class WidenedPosterior(ImagePosterior):
 
     @property
     def _is_small(self) -> bool:
-        return len(self._v) <= _DENSE
+        return self.size <= _DENSE
 
     def _std(self) -> Tensor:
-        shape = self.model.image.shape
+        shape = self.shape
         if self._is_small:
             return self.covariance().diagonal().clamp(min=0).sqrt().reshape(shape)
-        before, after = (torch.zeros(shape, dtype=torch.float64, device=self._v.device) for _ in range(2))
+        before, after = (torch.zeros(shape, dtype=torch.float64, device=self.device) for _ in range(2))
         for _ in range(_DRAWS // _BATCH):
-            drawn = self.given.draws(_BATCH, rng=self._rng)[0].reshape(-1, *shape)
+            drawn = self._plain.draws(_BATCH, rng=self._rng).reshape(-1, *shape)
             before += drawn.square().sum(0)
             after += self._unseen(drawn).square().sum(0)
         return self._plain.std() * (after / before.clamp(min=torch.finfo(before.dtype).tiny)).sqrt()
 
     def _of_rows(self, rows: Tensor) -> Tensor:
-        return self._unseen(rows.reshape(-1, *self.model.image.shape)).flatten(1)
+        return self._unseen(rows.reshape(-1, *self.shape)).flatten(1)

@@ -75,7 +75,7 @@ PICTURES: tuple[Picture, ...] = (
     Picture(
         "calibration",
         "Calibration on held-out views",
-        "Share of the rays of views that the network never saw that fall inside their predicted interval, against the share "
+        "Share of the rays of views that the fit never saw that fall inside their predicted interval, against the share "
         "that should; below the diagonal is over-confident.",
         draw_coverage,
         lambda result: result.calibration is not None,

@@ -62,7 +62,7 @@ def how_trustworthy(result: Result | VolumeResult) -> str:
     before, after = (_rms_z(result.calibration, raw) for raw in (True, False))
     views = len(result.calibration.views)
     return (
-        f"On {views} held-out view{'s' * (views != 1)} that the network never saw, the rays missed their prediction by "
+        f"On {views} held-out view{'s' * (views != 1)} that the fit never saw, the rays missed their prediction by "
         f"{after:.2f} predicted standard deviations (rms; 1 is ideal): the uncertainty {_verdict(after)}. "
         f"Before calibration it was {before:.2f}.{_left_open(result.calibration)}"
     )

@@ -8,8 +8,8 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from ctuq.baselines.variances import Variances, learn_variance
 from ctuq.design.algebra.covariance import FactorCovariance, Hold
-from ctuq.design.models.evidence import Variances, learn_variance
 from ctuq.design.models.model import GaussianModel, Measurements
 from ctuq.design.models.pixels import PixelMatern
 

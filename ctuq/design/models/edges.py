@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctuq.baselines.markov import differences
+from ctuq.baselines.variances import Variances, learn_variance
 from ctuq.design.algebra.covariance import Hold
 from ctuq.design.models.classical import dense, project
-from ctuq.design.models.evidence import Variances, learn_variance
 from ctuq.design.models.model import GaussianModel, Measurements
 from ctuq.recon import tv
 
@@ -36,7 +37,7 @@ class EdgePrecision:
     """
 
     def __init__(self, image: NDArray[np.float64], softness: float):
-        slopes = [_along(image.shape, axis) for axis in range(image.ndim)]
+        slopes = [differences(image.shape, axis) for axis in range(image.ndim)]
         squares = [(D @ image.ravel()) ** 2 for D in slopes]
         W = sp.diags_array(1 / np.sqrt(np.sum(squares, axis=0) + softness**2))
         self.matrix = sp.csc_array(sum((D.T @ W @ D for D in slopes), sp.csr_array((image.size, image.size))))
@@ -88,17 +89,3 @@ class Edges:
             K = project(M, precision.times(dense(M)))
             fits.append((precision, softness, learn_variance(K, t, noise)))
         return image, *max(fits, key=lambda fit: fit[2].value)
-
-
-def _along(shape: tuple[int, ...], axis: int) -> sp.csr_array:
-    """Forward differences along an axis, at the places that all axes share: one more than pixels along each."""
-    out = sp.csr_array(sp.eye_array(1))
-    for other, n in enumerate(shape):
-        part = _differences(n) if other == axis else sp.vstack([sp.eye_array(n), sp.csr_array((1, n))])
-        out = sp.csr_array(sp.kron(out, part, format="csr"))
-    return out
-
-
-def _differences(n: int) -> sp.csr_array:
-    """Forward differences of n values between two zeros: (n + 1, n)."""
-    return sp.csr_array(sp.eye_array(n + 1, n) - sp.eye_array(n + 1, n, k=-1))

@@ -1,0 +1,121 @@
+"""Error bars of the method tv: a Gaussian edge prior about the total-variation image."""
+
+import numpy as np
+import pytest
+
+import ctuq
+from ctuq.app import cli
+from ctuq.errors import InputError
+from ctuq.pipeline import ReconstructOptions, plan, reconstruct
+from ctuq.pipeline import edge_bars as module
+from ctuq.tomo import radians
+from ctuq.tomo.simulate import phantom_scan
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return phantom_scan("ellipses", 24, radians(np.arange(15) * 12.0), noise=0.05, seed=2)
+
+
+@pytest.fixture(scope="module")
+def result(scan):
+    return reconstruct(scan, "tv", size=24)
+
+
+def test_tv_has_calibrated_error_bars_by_default(result):
+    assert result.method == "tv"
+    assert result.std.shape == (24, 24) and (result.std > 0).all()
+    assert result.samples.shape == (64, 24, 24)
+    assert len(result.calibration.views) == 3
+    np.testing.assert_allclose(result.std, np.sqrt(result.calibration.image_scale) * result.std_raw, rtol=1e-5)
+    assert set(result.comparisons) == {"fbp", "tv"}
+    assert set(result.prior) == {"variance", "softness (1/mm)"}
+    assert np.isfinite(result.log_evidence) and result.sigma2 > 0
+    assert {"truth", "truth_raw", "leave_one_angle_out", "held_out", "held_out_raw"} == set(result.scores)
+
+
+def test_intervals_cover_what_they_should(result):
+    truth = result.scores["truth"]
+    assert truth["cover_95_object"] > 0.85
+    assert 0.6 < truth["rms_z_object"] < 1.4
+    assert truth["psnr"] > 22
+
+
+def test_samples_and_regions_have_the_std_of_the_map(scan, result):
+    many = reconstruct(scan, "tv", size=24, samples=800)
+    spread = np.sqrt(np.mean((many.samples - many.mean) ** 2, axis=0))
+    np.testing.assert_allclose(spread, result.std, rtol=6 / np.sqrt(2 * 800))
+    region = np.zeros((1, 24, 24))
+    region[0, 8:16, 8:16] = 1 / 64
+    kept = float(np.sqrt(result.covariance(region)[0, 0]))
+    assert kept == pytest.approx(float(np.std((many.samples - many.mean)[:, 8:16, 8:16].mean((1, 2)))), rel=0.15)
+
+
+def test_without_uncertainty_the_image_is_plain_total_variation_of_all_views(scan, result):
+    plain = reconstruct(scan, "tv", size=24, uncertainty=False)
+    assert plain.std is None and plain.calibration is None
+    np.testing.assert_allclose(plain.mean, result.comparisons["tv"], rtol=1e-5, atol=1e-7)
+
+
+def test_the_truth_changes_nothing(scan, result):
+    from dataclasses import replace
+
+    blind = reconstruct(replace(scan, truth=None), "tv", size=24)
+    np.testing.assert_array_equal(blind.std, result.std)
+    np.testing.assert_array_equal(blind.mean, result.mean)
+
+
+def test_every_route_gives_about_the_same_bars(scan, result, monkeypatch):
+    for route in ("pixels", "cg"):
+        made = module.plan_of_edges
+        with monkeypatch.context() as patched:
+            patched.setattr(
+                "ctuq.pipeline.job.plan_of_edges", lambda *a, r=route, m=made: module.EdgePlan(r, m(*a).reason, 1, 1)
+            )
+            other = reconstruct(scan, "tv", size=24)
+        np.testing.assert_allclose(other.mean, result.mean, atol=2e-3 * result.mean.max())
+        ratio = other.std / result.std
+        assert np.sqrt(np.mean((ratio - 1) ** 2)) < (1e-3 if route == "pixels" else 0.1)
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(scan, result, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    path = tmp_path / "checkpoint.h5"
+    with monkeypatch.context() as patched:
+        patched.setattr("ctuq.pipeline.job._assembled", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            reconstruct(scan, "tv", size=24, checkpoint=path)
+    again = reconstruct(scan, "tv", size=24, checkpoint=path)
+    np.testing.assert_array_equal(again.samples, result.samples)
+
+
+def test_a_plan_says_the_way_and_its_price(scan):
+    told = str(plan(scan, options=ReconstructOptions(method="tv", size=24)))
+    assert "edge prior" in told and "GiB" in told and "exact" in told
+    with pytest.raises(InputError, match="have a plan"):
+        plan(scan, options=ReconstructOptions(method="fbp", size=24))
+
+
+@pytest.mark.parametrize(("method", "kind"), [("tv", "laplace"), ("dip", "edges"), ("fbp", "edges"), ("tv", "nonsense")])
+def test_bars_that_a_method_has_not_are_refused(method, kind):
+    with pytest.raises(InputError, match=f"no error bars '{kind}' of the method {method}"):
+        ReconstructOptions(method=method, uncertainty=kind)
+
+
+def test_few_views_are_told(scan):
+    few = reconstruct(scan.select([0, 4, 8, 12]), "tv", size=16)
+    assert few.calibration is None and any("too few" in text for text in few.warnings)
+    assert (few.std > 0).all()
+
+
+def test_the_command_takes_a_kind(scan, tmp_path, capsys):
+    ctuq.files.write_scan(scan, tmp_path / "scan.h5")
+    words = ["reconstruct", str(tmp_path / "scan.h5"), "--method", "tv", "--size", "24"]
+    assert cli.main([*words, "-o", str(tmp_path / "run"), "--uncertainty", "edges", "--samples", "4"]) == 0
+    assert (tmp_path / "run" / "std.tif").is_file() and (tmp_path / "run" / "report.html").is_file()
+    assert cli.main([*words, "--plan"]) == 0
+    assert cli.main([*words, "-o", str(tmp_path / "no"), "--uncertainty", "edges", "--no-uncertainty"]) == 2
+    assert cli.main([*words, "-o", str(tmp_path / "no"), "--uncertainty", "what"]) == 2
+    assert "give one of them" in (text := capsys.readouterr().err) and "'what'" in text

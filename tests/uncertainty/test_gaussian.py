@@ -1,0 +1,110 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ctuq.baselines.markov import edge_field, smooth_field
+from ctuq.baselines.variances import learn_variance
+from ctuq.uncertainty import gaussian as module
+from ctuq.uncertainty.gaussian import ROUTES, OmittedRays, PixelRays
+from ctuq.uncertainty.gaussian_bars import SOFTNESS, best_of, gaussian_bars, learn_edges
+
+SIGNAL, SIGMA2 = 3e-4, 2e-4
+
+
+@pytest.fixture(scope="module")
+def rays(tiny):
+    A, y, weights, image, _ = tiny
+    return PixelRays.of(A, y, weights, image)
+
+
+@pytest.fixture(scope="module")
+def exact(rays):
+    """Posterior mean and covariance of all rays by brute force, and a field."""
+    field = smooth_field(tuple(rays.image.shape), 4.0, torch.device("cpu"))
+    M = rays.matrix.dense(0, len(rays.target))
+    P = torch.linalg.inv(M.T @ M / SIGMA2 + field.dense_precision() / SIGNAL)
+    return field, M, P, P @ (M.T @ rays.target) / SIGMA2
+
+
+@pytest.fixture(params=list(ROUTES))
+def posterior(request, rays, exact, rng):
+    return ROUTES[request.param](rays, exact[0], signal=SIGNAL, sigma2=SIGMA2, rng=rng)
+
+
+def test_every_route_has_the_posterior_of_the_formula(posterior, exact, rng):
+    _, _, P, mean = exact
+    torch.testing.assert_close(posterior.covariance(), P, rtol=1e-4, atol=1e-5 * float(P.max()))
+    torch.testing.assert_close(posterior.mean, mean, rtol=1e-4, atol=1e-5 * float(mean.abs().max()))
+    rtol = 6 * posterior.error or 1e-6
+    torch.testing.assert_close(posterior.std().flatten(), P.diagonal().sqrt(), rtol=rtol, atol=0)
+    n = 4000
+    drawn = posterior.draws(n, rng=rng)
+    scale = P.diagonal().sqrt()
+    assert float(((drawn.T @ drawn / n - P) / torch.outer(scale, scale)).abs().max()) < 6 / n**0.5
+    assert posterior.draws(0, rng=rng).shape == (0, 64)
+    assert posterior.deviations(3, rng=rng).shape == (3, 8, 8)
+
+
+def test_standard_deviations_by_draws_say_how_far_off_they_are(rays, exact, rng, monkeypatch):
+    monkeypatch.setattr(module, "_EXACT_STD", 0)
+    found = ROUTES["rays"](rays, exact[0], signal=SIGNAL, sigma2=SIGMA2, rng=rng)
+    off = found.std().flatten() / exact[2].diagonal().sqrt() - 1
+    assert 0.01 < float(off.square().mean().sqrt()) < 2 * found.error < 0.1
+
+
+def test_omitted_rays_are_what_the_others_say_of_them(posterior, rays, exact):
+    field, M, _, _ = exact
+    rows = torch.tensor([3, 10, 11, 40])
+    others = torch.ones(len(M), dtype=torch.bool)
+    others[rows] = False
+    left, h = M[others], M[rows]
+    P = torch.linalg.inv(left.T @ left / SIGMA2 + field.dense_precision() / SIGNAL)
+    mean = P @ left.T @ rays.target[others] / SIGMA2
+    T = h @ P @ h.T / SIGMA2 + torch.eye(4, dtype=torch.float64)
+    found, index = OmittedRays(posterior, rows), torch.tensor([0, 2, 3])
+    torch.testing.assert_close(found.variances(index), T.diagonal()[index], rtol=1e-4, atol=0)
+    torch.testing.assert_close(found.joint(index), T[index][:, index], rtol=1e-3, atol=1e-4)
+    off = (rays.target[rows] - h @ mean) / SIGMA2**0.5
+    torch.testing.assert_close(found.innovations(index), off[index], rtol=1e-3, atol=1e-3)
+    a, b = 1.7, 0.4
+    expected = a * P @ h.T @ torch.linalg.solve(a * h @ P @ h.T + b * SIGMA2 * torch.eye(4).double(), off * SIGMA2**0.5)
+    torch.testing.assert_close(
+        found.correction(off, a, b).flatten(), expected, rtol=2e-3, atol=1e-3 * float(expected.abs().max())
+    )
+
+
+def test_the_field_of_the_largest_evidence_is_taken_with_its_variances(rays):
+    fields = [({"softness (1/mm)": e}, edge_field(rays.image, e)) for e in (1e-4, 1e-2)]
+    found = best_of(rays, fields)
+    M, one = rays.matrix.dense(0, len(rays.target)), torch.ones_like(rays.target)
+    each = [learn_variance(M @ torch.linalg.inv(f.dense_precision()) @ M.T, rays.target, one) for _, f in fields]
+    assert found.found.value == pytest.approx(max(v.value for v in each), rel=1e-6)
+    assert found.named["variance"] == found.found.signal
+    largest = float(rays.image.max())
+    assert learn_edges(rays, rays.image).named["softness (1/mm)"] in [pytest.approx(s * largest) for s in SOFTNESS]
+
+
+@pytest.mark.parametrize("held", [[], [1, 4]])
+def test_the_image_is_of_the_fitted_rays_and_the_posterior_of_all(held, tiny, rays, exact, rng):
+    y, held_out = tiny[1], np.array(held, dtype=int)
+    learned = replace(learn_edges(rays, rays.image), field=exact[0])
+    learned = replace(learned, found=replace(learned.found, signal=SIGNAL, noise=SIGMA2))
+    found, made = gaussian_bars(rays, learned, y, held_out, route="pixels", rng=rng)
+    fitted = ~torch.isin(rays.views, torch.tensor(held_out))
+    M = exact[1][fitted]
+    P = torch.linalg.inv(M.T @ M / SIGMA2 + exact[0].dense_precision() / SIGNAL)
+    expected = (P @ M.T @ rays.target[fitted] / SIGMA2).float()
+    torch.testing.assert_close(made.image.flatten(), expected, rtol=1e-3, atol=1e-4 * float(expected.max()))
+    torch.testing.assert_close(found.posterior.covariance(), exact[2], rtol=1e-6, atol=1e-9)
+    assert (found.calibration is None) == (not held)
+    if held:
+        assert found.calibration.views == (1, 4) and found.scales.image >= 1
+        # At scales of 1 image and correction are the mean of all rays.
+        rows = (~fitted).nonzero()[:, 0]
+        off = (rays.target[rows] - exact[1][rows] @ expected.double()) / SIGMA2**0.5
+        whole = made.image.double() + OmittedRays(found.posterior, rows).correction(off, 1.0, 1.0)
+        torch.testing.assert_close(whole.flatten(), exact[3], rtol=1e-3, atol=1e-4 * float(exact[3].max()))
+    assert math.isfinite(found.leave_one_out["log_likelihood"])
