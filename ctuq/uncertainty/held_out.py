@@ -33,8 +33,8 @@ class Unseen(Protocol):
         """What some of the left-out rays measured, less what the linear model expects of them, (k,), float64."""
         ...
 
-    def joint(self, index: Tensor) -> Tensor | None:
-        """Covariance of some of the left-out rays, noise included, (k, k), float64; None where it would take long."""
+    def joint(self, index: Tensor) -> Tensor:
+        """Covariance of some of the left-out rays, noise included, (k, k), float64."""
         ...
 
     def correction(self, residual: Tensor, image_scale: float, noise_scale: float) -> Tensor:
@@ -129,7 +129,7 @@ class HeldOut:
         Their values as (view, column) or (view, row, column).
     views : array of int
     turns : Turns, optional
-        Each view given the others, where there are several and their joint covariance is at hand.
+        Each view given the others, where there are several.
     """
 
     left: Unseen
@@ -152,9 +152,10 @@ class HeldOut:
         measured = y.reshape(-1)[model.rays[new]].double()
         predicted = model.matrix.rows(new)(model.image.reshape(1, -1).double())[0] / model.precision[new].sqrt()
         noise = sigma2 / model.precision[new]
-        signal = (left.variances(some) - 1).clamp(min=0) * noise[some]
+        joint = left.joint(some)
+        signal = (joint.diagonal() - 1).clamp(min=0) * noise[some]
         place, off = _OnDetector(model, new[some], views), (measured - predicted) / noise.sqrt()
-        turns = _turns(left.joint(some), off[some], noise[some], model.views[new[some]], place)
+        turns = _turns(joint, off[some], noise[some], model.views[new[some]], place)
         return cls(left, off, measured[some], predicted[some], signal, noise[some], place, views, turns)
 
     def facts(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], Turns | None]:
@@ -208,8 +209,8 @@ def record_of(
     )
 
 
-def _turns(joint: Tensor | None, off: Tensor, noise: Tensor, views: Tensor, place: "_OnDetector") -> Turns | None:
-    if joint is None or len(views.unique()) < _SEVERAL:
+def _turns(joint: Tensor, off: Tensor, noise: Tensor, views: Tensor, place: "_OnDetector") -> Turns | None:
+    if len(views.unique()) < _SEVERAL:
         return None
     residual, variance = in_turn(joint, off, views)
     return Turns(*(np.stack([place(row) for row in rows]) for rows in (residual * noise.sqrt(), variance * noise)))

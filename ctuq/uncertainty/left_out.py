@@ -135,14 +135,17 @@ class Beside:
 
     def variances(self, index: Tensor) -> Tensor:
         """Of some of the left-out rays given the others, in units of the noise, and with it."""
-        out = []
-        for part in index.split(_BATCH):
-            images = self._rows(part).dense(0, len(part))
-            out.append(self._posterior.joint_squares(images, self._errors(part)))
-        return 1 + torch.cat(out) / self._root.square()
+        return self.joint(index).diagonal()
 
-    def joint(self, index: Tensor) -> None:
-        """Not worked out: of so many held-out rays each view has fitted ones beside it, which tell more than the others do."""
+    def joint(self, index: Tensor) -> Tensor:
+        """Covariance of some of the left-out rays given the others, in units of the noise, and with it, (k, k)."""
+        rays, errors, out = self._rows(index), self._errors(index), []
+        for start in range(0, len(index), _BATCH):
+            stop = min(start + _BATCH, len(index))
+            images, beside = self._posterior.jointly(rays.dense(start, stop), errors[start:stop])
+            out.append(rays(images) + beside @ errors.T)
+        found = torch.cat(out) / self._root.square()
+        return (found + found.T) / 2 + torch.eye(len(found)).to(found)
 
     def innovations(self, index: Tensor) -> Tensor:
         """What some of them measured less what is expected of them, in units of the noise."""

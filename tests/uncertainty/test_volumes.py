@@ -192,6 +192,7 @@ def test_rays_given_the_others_are_the_same_with_and_without_a_dense_matrix(mode
     given = SolvedRays.on(model, point)
     dense, beside = LeftOut.of(given, rows), Beside.of(given, rows, noise_by="cg")
     assert close(beside.variances(some), dense.variances(some), 1e-4)
+    assert close(beside.joint(some), dense.joint(some), 1e-4)
     assert close(beside.innovations(some), dense.innovations(some), 1e-3)
     residual = torch.linspace(-1, 2, len(rows), dtype=torch.float64)
     assert close(beside.correction(residual, 2.0, 0.7), dense.correction(residual, 2.0, 0.7), 1e-3)
