@@ -150,3 +150,9 @@ def test_every_experiment_is_listed_and_every_listed_one_is_there() -> None:
     }
     assert named - scripts == set()
     assert scripts - named == set()
+
+
+def test_every_page_has_its_place_on_the_site() -> None:
+    site = (ROOT / "mkdocs.yml").read_text()
+    pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
+    assert [page for page in pages if not re.search(rf"^ *- {re.escape(page)}$", site, re.MULTILINE)] == []
