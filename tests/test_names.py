@@ -11,9 +11,8 @@ import pytest
 
 import ctuq
 from ctuq.errors import InputError
-from ctuq.pipeline.bar import ProgressBar, shown
-from ctuq.pipeline.options import Progress
 from ctuq.pipeline.outlook import Outlook
+from ctuq.progress import Progress, ProgressBar, shown
 
 
 def test_the_package_lists_what_a_user_needs_and_each_name_is_there():

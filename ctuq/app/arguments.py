@@ -13,9 +13,19 @@ Name = Annotated[str | None, arg(metavar="NAME", help_behavior_hint="")]
 Amount = Annotated[float | None, arg(metavar="X", help_behavior_hint="")]
 
 
+ENOUGH, BUDGET_SPENT = 10, 11
+"""Exit codes of ``ctuq design suggest``: the advice is to stop, and there is no dose left."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Command:
     """A command of the command line, with its options as fields."""
 
     debug: On = False
     """Show the traceback of an error."""
+    json: On = False
+    """Print one JSON document in place of lines (docs/json.md)."""
+    quiet: On = False
+    """Print warnings and errors only."""
+    verbose: On = False
+    """Tell every step."""

@@ -14,13 +14,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import tyro
 
-from ctuq.app.arguments import Command
+from ctuq.app.arguments import BUDGET_SPENT, Command
 from ctuq.app.design.options import Design
 from ctuq.app.folder import run_folder
 from ctuq.app.measure.options import Measure
 from ctuq.app.options import Convert, Demo, Doctor, Export, Info, Reconstruct, Report, Simulate
-from ctuq.app.terminal import say
-from ctuq.errors import CtuqError, InputError, ResourceError
+from ctuq.app.terminal import Speech, say, speaking
+from ctuq.errors import BudgetExhausted, CtuqError, InputError, ResourceError
 from ctuq.text import visible
 from ctuq.versions import version_of
 
@@ -31,7 +31,8 @@ _NO_MEMORY = ("out of memory", "not enough memory", "t allocate memory", "cannot
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return the exit code.
 
-    0 done, 1 a defect of ctuq, 2 wrong input, 3 interrupted, 4 not enough memory or disk.
+    0 done, 1 a defect of ctuq, 2 wrong input, 3 interrupted, 4 not enough memory or disk; of ``ctuq design suggest`` 0 to go
+    on, 10 where it advises to stop, 11 when the dose budget is spent.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments == ["--version"]:
@@ -40,21 +41,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = tyro.cli(
         Demo | Info | Simulate | Convert | Reconstruct | Measure | Design | Report | Export | Doctor,
         prog="ctuq",
-        description="X-ray CT that says how sure it is.",
+        description="X-ray CT that says how sure it is. --version prints the version, COMMAND --help explains one.",
         args=arguments or ["--help"],
         config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
     )
     _let_threads_sleep()
+    typed: Command = command.step if isinstance(command, Design) else command
+    with speaking(Speech(typed.json, typed.quiet, typed.verbose)) as speech:
+        code, error = _done(command, debug=typed.debug)
+        if speech.as_json:
+            print(speech.document(_name_of(command), code, error), flush=True)
+    return code
+
+
+def _done(command: Command | Design, *, debug: bool) -> tuple[int, str]:
+    """The exit code of a command, and the sentence that was told of its error."""
     try:
         with _ended_by_signals():
-            return _run(command)
+            return _run(command), ""
     except (Exception, KeyboardInterrupt) as error:
-        if command.debug:
+        if debug:
             traceback.print_exc()
         sentence, code = _told(error)
         notes = [note.rstrip(".") for note in getattr(error, "__notes__", [])]
-        say(f"ctuq: {visible('; '.join([sentence.rstrip('.'), *notes]))}.", stream=sys.stderr)
-        return code
+        told = f"{visible('; '.join([sentence.rstrip('.'), *notes]))}."
+        say(f"ctuq: {told}", stream=sys.stderr)
+        return code, told
+
+
+def _name_of(command: Command | Design) -> str:
+    """As it is typed."""
+    step = command.step if isinstance(command, Design) else None
+    return f"design {type(step).__name__.lower()}" if step is not None else type(command).__name__.lower()
 
 
 def _run(command: Command | Design) -> int:
@@ -116,6 +134,8 @@ def _told(error: BaseException) -> tuple[str, int]:
     text = " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt):
         return text or "Interrupted; nothing was written.", 3
+    if isinstance(error, BudgetExhausted):
+        return text, BUDGET_SPENT
     if isinstance(error, CtuqError):
         return text, 4 if isinstance(error, ResourceError) else 2
     if isinstance(error, MemoryError) or _is_allocation_failure(error, text):

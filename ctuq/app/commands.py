@@ -13,6 +13,7 @@ from ctuq.app.arguments import Command
 from ctuq.app.conversion import convert
 from ctuq.app.doctor import examine, usable
 from ctuq.app.export import export
+from ctuq.app.facts import facts_of_result, facts_of_scan, facts_of_volume
 from ctuq.app.folder import CHECKPOINT, RESULTS, held_folder
 from ctuq.app.measure.command import measure
 from ctuq.app.measure.options import Measure
@@ -25,7 +26,7 @@ from ctuq.app.report.summary import sentences
 from ctuq.app.runs import REPORT, is_left, told_how_to_go_on
 from ctuq.app.selection import selected
 from ctuq.app.stacks import plan_of_stack, reconstruct_stack_into
-from ctuq.app.terminal import say, warn
+from ctuq.app.terminal import give, say, warn
 from ctuq.app.typed import field, simulated_angles
 from ctuq.app.volumes import is_solid, plan_of_volume, reconstruct_volume_into, simulate_solid, tell_of_volume
 from ctuq.app.volumes import write_report as write_volume
@@ -55,7 +56,7 @@ def run(command: Command) -> int:
 def _demo(command: Demo) -> int:
     """Reconstruct every fourth view of the shipped walnut into the folder that is held, and open the report."""
     scan = files.read(files.demo_scan()).every(_DEMO_STEP)
-    options = pipeline.ReconstructOptions(size=command.size, threads=_threads())
+    options = pipeline.ReconstructOptions(size=command.size, threads=_threads(command.threads))
     with told_about(command.debug):
         report_file = _run(scan, command.output, options, resume=command.resume)
     if command.open and _has_display():
@@ -71,6 +72,7 @@ def _info(command: Info) -> int:
         _named(command.scan), geometry=command.geometry, entry=command.entry, follow_links=command.follow_links
     )
     described = [files.description_of(raw, path) for path, raw in found]
+    give(files=described)
     for description in described:
         _print_lines(_description_lines(description))
     if command.draw is None and any(description.missing for description in described):
@@ -78,6 +80,7 @@ def _info(command: Info) -> int:
     # The scan itself tells what its correction repairs, searches and leaves out, and is refused here as everywhere.
     scan = files.scan_of(found)
     told = {text for description in described for text in description.warnings}
+    give(scan=facts_of_scan(scan))
     _print_lines([("warning", text) for text in scan.warnings if text not in told])
     if command.draw is not None:
         data = png_bytes(draw_geometry(scan.geometry, scan.grid))
@@ -124,6 +127,7 @@ def _simulate(command: Simulate) -> int:
         raise InputError(f"--cone is of volumes, and {command.phantom} is a slice; choose --phantom ball or shells.")
     scan = phantom_scan(command.phantom, command.size, angles, noise=noise, seed=command.seed)
     files.write_scan(scan, command.output)
+    give(output=command.output, scan=facts_of_scan(scan))
     say(f"Written: {command.output}, {len(angles)} views of {command.phantom} with {100 * noise:g} % noise.")
     return 0
 
@@ -138,7 +142,9 @@ def _plan(command: Reconstruct) -> int:
     grid = pipeline.choose_grid(chosen, options.size, options.field)
     warn(chosen.warnings + doubts_of_field(chosen, grid))
     rows, columns = grid.shape
-    say(f"Plan: {pipeline.plan(chosen, options=options)}")
+    plan = pipeline.plan(chosen, options=options)
+    give(plan=plan.record(), grid=grid)
+    say(f"Plan: {plan}")
     say(f"Image: {columns} x {rows} pixels of {grid.voxel:.3g} mm, {columns * grid.voxel:.4g} mm wide.")
     return 0
 
@@ -193,7 +199,9 @@ def _options(command: Reconstruct) -> pipeline.ReconstructOptions:
         calibrate=command.calibrate,
         calibration_views=command.calibration_views,
         systematics=command.systematics,
-        dip=DIPOptions(start=command.start),
+        dip=DIPOptions(start=command.start, iterations=command.iterations),
+        prior=command.prior,
+        variation=command.variation,
         threads=_threads(command.threads),
         device=command.device,
         seed=command.seed,
@@ -215,10 +223,12 @@ def _report(command: Report) -> int:
         raise InputError(f"There is no {RESULTS} in {command.folder}; name the folder that ctuq reconstruct wrote.")
     if kind_of(path) == VOLUME:
         with VolumeResult.open(path) as volume, held_folder(command.folder):
+            give(report=command.folder / REPORT, result=facts_of_volume(volume))
             say(f"Report: {write_volume(volume, command.folder)}")
         return 0
     result = Result.load(path)
     with held_folder(command.folder):
+        give(report=command.folder / REPORT, result=facts_of_result(result))
         say(f"Report: {_write_report(result, command.folder)}")
     return 0
 
@@ -228,6 +238,7 @@ def _doctor(_: Doctor) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         checks = examine()
+    give(checks=checks, usable=usable(checks))
     for check in checks:
         say(f"[{check.status:^4}] {check.name}: {check.text}")
     say("ctuq can be used here." if usable(checks) else "ctuq cannot be used here until what failed is mended.")
@@ -253,6 +264,7 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resu
         write_tiff(result, folder)
         _write_report(result, folder)
         remove(checkpoint)
+    give(folder=folder, report=report_file, result=facts_of_result(result))
     for sentence in sentences(result):
         say(sentence)
     warn(tuple(text for text in result.warnings if text not in told))

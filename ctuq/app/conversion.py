@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ctuq import files
+from ctuq.app.facts import facts_of_scan
 from ctuq.app.options import Convert
 from ctuq.app.selection import selected
-from ctuq.app.terminal import say, warn
+from ctuq.app.terminal import give, say, warn
 from ctuq.app.typed import span
 from ctuq.errors import InputError
 from ctuq.tomo import Scan
@@ -31,6 +32,7 @@ def convert(command: Convert) -> int:
         files.write_scan(chosen[0], out)
     middle = chosen[len(chosen) // 2]
     warn(middle.warnings)
+    give(output=out, scan=facts_of_scan(middle), rows=len(chosen))
     many = f" of {len(chosen)} rows" if len(chosen) > 1 else ""
     say(f"Written: {out}, {middle.n_angles} views{many} of {middle.geometry.columns} columns.")
     return 0

@@ -2,7 +2,7 @@
 
 from ctuq.app.folder import RESULTS, held_folder
 from ctuq.app.options import Export
-from ctuq.app.terminal import say
+from ctuq.app.terminal import give, say
 from ctuq.app.volumes import write_tiffs
 from ctuq.errors import InputError
 from ctuq.records import kind_of
@@ -29,5 +29,6 @@ def export(command: Export) -> int:
                 write_tiffs(result, out)
         kinds = " and ".join(name for name in ("mean", "std") if name in result.images)
         sizes = " x ".join(f"{pitch:.4g}" for pitch in result.pitches[::-1])
+    give(output=out)
     say(f"Written: {out}, {kinds} of voxels of {sizes} mm (x, y, z) in 1/mm.")
     return 0

@@ -20,6 +20,8 @@ class Demo(Command):
     """Folder for the results."""
     size: int = 96
     """Pixels along x and y."""
+    threads: Number = None
+    """Processor threads; by default one or all, whichever is quicker, unless OMP_NUM_THREADS is set."""
     open: On = True
     """Do not open the report in a browser."""
     resume: On = False
@@ -150,6 +152,12 @@ class Reconstruct(Command):
     """Entry of an NXtomo file that holds several."""
     truth: File = None
     """Known image to score against; never used to reconstruct."""
+    iterations: Number = None
+    """Most iterations of the network's fit; by default it stops by itself, by rays that it is not fitted to."""
+    prior: Literal["isotropic", "layerwise", "filter", "g"] = "isotropic"
+    """Of the network's weights: one variance, one a layer, one a group of filters, or g."""
+    variation: float = 0.0
+    """Strength of the hyperprior that favours images of little total variation; 0 leaves it out."""
     start: Literal["educated", "random"] = "educated"
     """Of the network: weights trained on simulated scans, or drawn by --seed."""
     device: str = "auto"

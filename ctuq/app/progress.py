@@ -8,10 +8,19 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from ctuq.pipeline.bar import ProgressBar
+from ctuq import progress
+from ctuq.app.terminal import current
 from ctuq.text import visible
 
 __all__ = ["BarSafeHandler", "ProgressBar", "told_about"]
+
+
+class ProgressBar(progress.ProgressBar):
+    """`ctuq.progress.ProgressBar`, which is not shown to those who want it quiet."""
+
+    def __call__(self, record: progress.Progress) -> None:
+        if not current().quiet:
+            super().__call__(record)
 
 
 class BarSafeHandler(logging.Handler):
@@ -27,7 +36,8 @@ def told_about(debug: bool) -> Iterator[None]:
     handler, log = BarSafeHandler(), logging.getLogger("ctuq")
     level = log.level
     log.addHandler(handler)
-    log.setLevel(logging.DEBUG if debug else logging.INFO)
+    speech = current()
+    log.setLevel(logging.DEBUG if debug or speech.verbose else logging.WARNING if speech.quiet else logging.INFO)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default" if debug else "ignore")

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq import files
+from ctuq.app.facts import facts_of_scan, facts_of_volume
 from ctuq.app.folder import CHECKPOINT, RESULTS
 from ctuq.app.options import Info, Reconstruct, Simulate
 from ctuq.app.png import png_bytes
@@ -14,7 +15,7 @@ from ctuq.app.report.space import draw_space, geometry_lines
 from ctuq.app.report.volume import sentences, slice_pictures, write_volume_report
 from ctuq.app.runs import REPORT, is_left, told_how_to_go_on
 from ctuq.app.selection import chosen_views
-from ctuq.app.terminal import say, warn
+from ctuq.app.terminal import give, say, warn
 from ctuq.app.typed import distances, field, voxels
 from ctuq.errors import InputError
 from ctuq.linops.memory import keep_freed_memory
@@ -47,6 +48,7 @@ def simulate_solid(command: Simulate, angles: NDArray, noise: float) -> int:
     scan = solid_scan(command.phantom, command.size, angles, noise=noise, seed=command.seed, distances=to)
     files.write_volume_scan(scan, command.output)
     rows, views, columns = scan.geometry.shape
+    give(output=command.output, scan=facts_of_scan(scan))
     beam = "parallel rays" if to is None else f"a cone of {to[0]:g} and {to[1]:g} mm"
     say(
         f"Written: {command.output}, {views} views of {command.phantom} by {beam} onto {rows} x {columns} pixels with "
@@ -61,6 +63,7 @@ def plan_of_volume(command: Reconstruct) -> int:
     scan = _chosen(command)
     plan = plan_volume(scan, options)
     warn(scan.warnings + doubts_of_volume(scan, plan.grid))
+    give(plan={"seconds": plan.seconds, "bytes": plan.bytes}, grid=plan.grid)
     say(f"Plan: {plan}")
     say(f"Volume: {_sizes(plan.grid)}.")
     return 0
@@ -85,6 +88,7 @@ def reconstruct_volume_into(command: Reconstruct, folder: Path) -> int:
         write_tiffs(result, folder)
         report = write_report(result, folder)
         remove(checkpoint)
+    give(folder=folder, report=report, result=facts_of_volume(result))
     for sentence in sentences(result):
         say(sentence)
     seconds = sum(result.timings.values())
@@ -97,6 +101,7 @@ def reconstruct_volume_into(command: Reconstruct, folder: Path) -> int:
 def tell_of_volume(command: Info) -> int:
     """Print the geometry of a volume's scan and its warnings, and draw it from three sides on request."""
     scan = files.read_volume(command.scan, geometry=command.geometry, entry=command.entry, follow_links=command.follow_links)
+    give(scan=facts_of_scan(scan))
     truth = [] if scan.truth is None else [("truth", f"{scan.truth.shape} voxels")]
     told = [("source", scan.provenance.source), *geometry_lines(scan.geometry), *truth]
     told += [("history", step) for step in scan.provenance.steps if step not in scan.warnings]
@@ -154,7 +159,7 @@ def _options(command: Reconstruct) -> VolumeOptions:
         uncertainty=command.uncertainty,
         samples=32 if command.samples is None else command.samples,
         roi=voxels(command.roi),
-        dip=DIPOptions(network=UNetOptions(dims=3), start=command.start),
+        dip=DIPOptions(network=UNetOptions(dims=3), start=command.start, iterations=command.iterations),
     )
 
 

@@ -11,7 +11,7 @@ from ctuq.design.measurements import condition_on_all, condition_on_new, measure
 from ctuq.design.models.model import GaussianModel, Learn, Measurements
 from ctuq.design.problem import DesignProblem
 from ctuq.design.state import Decision, DesignState, Suggestion, learned
-from ctuq.errors import InputError
+from ctuq.errors import BudgetExhausted, InputError
 
 
 class Designer:
@@ -102,8 +102,10 @@ class Designer:
 
         Raises
         ------
+        BudgetExhausted
+            If there is no dose left.
         InputError
-            If the budget is spent, no candidate is left, or nothing was told yet.
+            If no candidate is left, or nothing was told yet.
         """
         if n < 1:
             raise InputError(f"At least one angle must be asked for, got {n}.")
@@ -118,7 +120,7 @@ class Designer:
 
         first = available(spent, [])
         if not first.any():
-            raise InputError(self._why_none(len(waiting)))
+            raise self._why_none(len(waiting))
         picks = greedy(given, problem, n, available=available, spent=spent, position=position)
         angles, error = problem.angles[picks.views], self._error(given)
         stop, reason = problem.stopping.advice(float(angles[0]), float(picks.gains[0]), problem.criterion.unit, error)
@@ -126,10 +128,21 @@ class Designer:
             Decision("ask", angles, picks.scores, picks.gains, error, self.state.spent, stop, reason)
         )
         return Suggestion(
-            angles, picks.views, picks.scores, first, picks.gains, problem.criterion.unit, error=error, stop=stop, reason=reason
+            angles,
+            picks.views,
+            picks.scores,
+            first,
+            picks.gains,
+            problem.criterion.unit,
+            error=error,
+            stop=stop,
+            reason=reason,
+            free=picks.free,
         )
 
-    def tell(self, angles: ArrayLike, projections: ArrayLike, weights: ArrayLike | None = None) -> None:
+    def tell(
+        self, angles: ArrayLike, projections: ArrayLike, weights: ArrayLike | None = None, *, anyway: bool = False
+    ) -> None:
         """Take in projections, condition on them, and learn the model again if that is due.
 
         Parameters
@@ -139,13 +152,16 @@ class Designer:
             Line integrals.
         weights : array, same shape, optional
             Relative precision of each ray, on one scale for all views; by default what the exposure predicts.
+        anyway : bool
+            Take in views inside of forbidden arcs, too.
 
         Raises
         ------
         InputError
-            If an angle is no candidate or was told before, or an array has the wrong shape or holds NaN. Nothing is changed.
+            If an angle is no candidate, lies in a forbidden arc or was told before, or an array has the wrong shape or holds
+            NaN. Nothing is changed.
         """
-        self._take(taken_in(self.problem, self.state, angles, projections, weights, model=self.model))
+        self._take(taken_in(self.problem, self.state, angles, projections, weights, model=self.model, anyway=anyway))
 
     def reject(self, angles: ArrayLike, reason: str = "", *, retry: bool = True) -> None:
         """Take back measured projections that turned out bad, or note exposures that failed; their dose stays spent.
@@ -181,11 +197,13 @@ class Designer:
             return condition_on_all(self.problem, state, model)
         return condition_on_new(self.problem, given, state, model)
 
-    def _why_none(self, waiting: int) -> str:
+    def _why_none(self, waiting: int) -> InputError:
         budget, spent = self.problem.budget, self.state.spent
         if budget is not None and self.problem.free(self.state, spent=-np.inf).any():
-            return f"The dose budget of {budget:g} is exhausted ({spent:g} spent, {waiting} views pending); raise it to go on."
-        return f"No candidate is left: all {int(self.problem.allowed.sum())} allowed angles were asked for, told or rejected."
+            told = f"The dose budget of {budget:g} is exhausted ({spent:g} spent, {waiting} views pending); raise it to go on."
+            return BudgetExhausted(told)
+        count = int(self.problem.allowed.sum())
+        return InputError(f"No candidate is left: all {count} allowed angles were asked for, told or rejected.")
 
     def _error(self, given: GivenViews) -> float:
         region = self.problem.region_weights

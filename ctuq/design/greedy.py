@@ -15,10 +15,11 @@ _TIE = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Picks:
-    """Views in the order they were chosen, and the scores of all views before each choice, (n, V)."""
+    """Views in the order they were chosen; the scores of all views before each choice, and which could be chosen, (n, V)."""
 
     views: NDArray[np.int64]
     scores: NDArray[np.float64]
+    free: NDArray[np.bool_]
 
     @property
     def gains(self) -> NDArray[np.float64]:
@@ -52,6 +53,7 @@ def greedy(
     """
     picked: list[int] = []
     scores: list[NDArray[np.float64]] = []
+    frees: list[NDArray[np.bool_]] = []
     for _ in range(n):
         free = available(spent, picked)
         if not free.any():
@@ -62,9 +64,10 @@ def greedy(
         cost = problem.doses + problem.turning.between(position, problem.angles)
         best = best_view(scores[-1] / cost, free, problem.angles)
         picked.append(best)
+        frees.append(free)
         spent, position = spent + problem.doses[best], float(problem.angles[best])
     table = np.stack(scores) if scores else np.zeros((0, problem.views))
-    return Picks(np.array(picked, np.int64), table)
+    return Picks(np.array(picked, np.int64), table, np.stack(frees) if frees else np.zeros((0, problem.views), bool))
 
 
 def best_view(values: NDArray[np.float64], available: NDArray[np.bool_], angles: NDArray[np.float64]) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.design.models.model import GaussianModel, Measurements
 from ctuq.design.problem import DesignProblem
-from ctuq.design.state import DesignState
+from ctuq.design.state import DesignState, degrees_of
 from ctuq.errors import InputError
 
 
@@ -87,6 +87,7 @@ def taken_in(
     *,
     model: GaussianModel | None = None,
     sense: int = 1,
+    anyway: bool = False,
 ) -> DesignState:
     """What a design has come to with new projections.
 
@@ -100,11 +101,13 @@ def taken_in(
     model : GaussianModel, optional
     sense : int
         -1 where the scanner counts its angles clockwise.
+    anyway : bool
+        Take in views inside of forbidden arcs, too.
 
     Raises
     ------
     InputError
-        If an angle is no candidate or was told before, or an array has the wrong shape or holds NaN.
+        If an angle is no candidate, lies in a forbidden arc or was told before, or an array has the wrong shape or holds NaN.
     """
     views, columns = problem.index(angles), problem.A.geometry.columns
     y = checked_rays(projections, len(views), columns, "projections")
@@ -112,6 +115,8 @@ def taken_in(
         weights = _expected_weights(problem, model, measurements_of(problem, state))[torch.from_numpy(views)].numpy()
     w = checked_weights(weights, len(views), columns)
     _refuse_repeats(problem, state, views, sense)
+    if not anyway:
+        _refuse_forbidden(problem, views, sense)
     told = replace(
         state,
         views=np.concatenate([state.views, views]),
@@ -179,3 +184,16 @@ def _refuse_repeats(problem: DesignProblem, state: DesignState, views: NDArray[n
             raise InputError(f"The angle {degrees:.6g}° was told before; reject it first to replace its projection.")
         if not problem.repeat:
             seen.add(view)
+
+
+def _refuse_forbidden(problem: DesignProblem, views: NDArray[np.int64], sense: int) -> None:
+    """Refuse a view that the scanner was said not to take: an angle may be mistyped, or its projection spoilt."""
+    angles = problem.angles[views]
+    inside = np.zeros(len(views), bool)
+    for arc in problem.forbidden:
+        inside |= arc.contains(angles)
+    if inside.any():
+        first = float(degrees_of(angles[inside][0], sense))
+        raise InputError(
+            f"The angle {first:.6g}° lies in a forbidden arc; check it, or take its view in anyway (--anyway, anyway=True)."
+        )

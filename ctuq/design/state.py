@@ -1,7 +1,8 @@
 """What a design has come to: plain values that can be written to a file and taken up again."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,6 +29,8 @@ class Decision:
         For "ask", whether the advice is to stop.
     reason : str
         One sentence.
+    time : str
+        When a session's file got it, in UTC as ISO 8601; empty of a designer in memory.
     """
 
     kind: str
@@ -38,6 +41,7 @@ class Decision:
     spent: float
     stop: bool
     reason: str
+    time: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +51,7 @@ class Suggestion:
     Parameters
     ----------
     angles : array of float64, shape (n,), radians
-        In the order they were picked.
+        In the order they were picked; in the scanner's degrees where ``degrees`` says so.
     views : array of int, shape (n,)
     scores : array of float64, shape (n, V)
         Of every view before each pick, forbidden and measured ones included.
@@ -62,6 +66,10 @@ class Suggestion:
     stop : bool
     reason : str
         Why to go on or stop, with the figures.
+    free : array of bool, shape (n, V)
+        The views that could be picked at each pick; without rows for pilot views, and of an older file.
+    degrees : bool
+        Whether the angles are in degrees, as the scanner counts them.
     """
 
     angles: NDArray[np.float64]
@@ -73,6 +81,68 @@ class Suggestion:
     error: float
     stop: bool
     reason: str
+    free: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
+    degrees: bool = False
+
+    def free_at(self, pick: int) -> NDArray[np.bool_]:
+        """The views that could be picked at this pick, (V,)."""
+        if pick < len(self.free):
+            return self.free[pick]
+        left = self.available.copy()
+        left[self.views[:pick]] = False
+        return left
+
+    def first(self, count: int) -> "Suggestion":
+        """The first so many of its picks."""
+        parts = {name: getattr(self, name)[:count] for name in ("angles", "views", "scores", "gains", "free")}
+        return replace(self, **parts)
+
+    def in_degrees(self, sense: int = 1) -> "Suggestion":
+        """The same as a scanner counts its angles that turns in this sense: 1, or -1 for clockwise."""
+        if self.degrees:
+            return self
+        return replace(
+            self, angles=degrees_of(self.angles, sense), reason=reworded(self.reason, self.angles, sense), degrees=True
+        )
+
+    def to_dict(self, sense: int = 1) -> dict[str, Any]:
+        """Plain values for JSON and other programs.
+
+        Parameters
+        ----------
+        sense : int
+            -1 where the scanner counts its angles clockwise.
+
+        Returns
+        -------
+        dict
+            "angles_deg", "gains" and "free" (how many views could be picked) by pick, "unit" of the gains, "predicted_error" in
+            1/mm (None where unknown), "stop" and "reason".
+        """
+        told = self.in_degrees(sense)
+        return {
+            "angles_deg": told.angles.tolist(),
+            "gains": self.gains.tolist(),
+            "free": [int(self.free_at(pick).sum()) for pick in range(len(self.views))],
+            "unit": self.unit,
+            "predicted_error": float(self.error) if np.isfinite(self.error) else None,
+            "stop": bool(self.stop),
+            "reason": told.reason,
+        }
+
+
+def degrees_of(angles: ArrayLike, sense: int = 1) -> NDArray[np.float64]:
+    """Radians in degrees as a scanner counts them that turns in this sense."""
+    # Adding 0 makes the -0 of a clockwise scanner 0.
+    return np.asarray(sense * np.round(np.rad2deg(np.asarray(angles, np.float64)), 9) + 0.0, np.float64)
+
+
+def reworded(sentence: str, angles: ArrayLike, sense: int) -> str:
+    """A sentence about these angles (radians), with their degrees as the scanner counts them."""
+    if sense < 0:
+        for angle in np.asarray(angles, np.float64):
+            sentence = sentence.replace(f"{np.rad2deg(angle):g} degrees", f"{float(degrees_of(angle, sense)):g} degrees")
+    return sentence
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ctuq.errors import CtuqError, InputError
 from ctuq.linops.memory import available_memory, require_memory
-from ctuq.pipeline.bar import shown
 from ctuq.pipeline.bars import doubts_of_bars, linear_model
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.edge_bars import EdgePlan, edge_bars, plan_of_edges
@@ -23,6 +22,7 @@ from ctuq.pipeline.plan import FIT_BYTES, Plan, measure, priced, route_of
 from ctuq.pipeline.run import Run
 from ctuq.pipeline.threads import take_threads
 from ctuq.pipeline.views import Views, rays_inside, split_views, tensors
+from ctuq.progress import shown
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import Data, DIPOptions, Generator, generator, trial_step
 from ctuq.recon.holdout import split

@@ -8,6 +8,7 @@ from numbers import Integral
 from typing import Any
 
 from ctuq.errors import InputError
+from ctuq.progress import Progress
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import DIPOptions
 from ctuq.systematics.catalogue import wishes
@@ -15,6 +16,8 @@ from ctuq.tomo.field import FIELDS, checked_field
 from ctuq.tomo.geometry import MOST_PIXELS
 from ctuq.uncertainty.factor import PRIORS
 from ctuq.versions import versions_of
+
+__all__ = ["METHODS", "Progress", "ReconstructOptions", "flat_settings", "library_versions", "options_from"]
 
 METHODS = ("dip", *CLASSICAL)
 KINDS: dict[str, tuple[str, ...]] = {"dip": ("laplace",), "tv": ("edges",)}
@@ -125,31 +128,6 @@ def _refuse_other_bars(method: str, kind: bool | str) -> None:
 def _refuse_without_bars(options: ReconstructOptions) -> None:
     if wishes(options.systematics) and options.bars != "laplace":
         raise InputError("Systematic errors are a part of the error bars of the method dip; leave --systematics out.")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a stage is.
-
-    Parameters
-    ----------
-    stage : str
-        Its name.
-    done, total : int
-        Steps that are done, and all of them.
-    message : str
-        What there is to say.
-    share, left : float
-        Share of the whole run that is done, and the seconds that are left of it, by its plan and by its pace so far; NaN where
-        nothing was planned.
-    """
-
-    stage: str
-    done: int
-    total: int
-    message: str = ""
-    share: float = math.nan
-    left: float = math.nan
 
 
 def options_from(method: str, settings: Mapping) -> ReconstructOptions:

@@ -52,10 +52,3 @@ class Outlook:
         left = rest * (new * rate + (1 - new) * self._planned[name]) + later
         spent = now - self._began
         return spent / max(spent + left, 1e-9), left
-
-
-def told_time(seconds: float) -> str:
-    """Seconds, minutes or hours in few characters."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 
 from ctuq.errors import CtuqError, InputError
-from ctuq.pipeline.bar import shown
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.products import Products
 from ctuq.pipeline.slices import HOLDS, Lesson, Setting, Slice, learn_slice, make_slice
 from ctuq.pipeline.stack_scan import Stack
+from ctuq.progress import shown
 from ctuq.scale import chained
 from ctuq.tomo.slices import slice_pitch, stack_grid
 from ctuq.tomo.volume_scan import VolumeScan

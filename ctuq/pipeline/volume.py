@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ctuq.errors import CtuqError, GeometryError
 from ctuq.linops.memory import require_memory
-from ctuq.pipeline.bar import shown
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.devices import device_of
 from ctuq.pipeline.options import Progress, flat_settings, library_versions
@@ -23,6 +22,7 @@ from ctuq.pipeline.volume_bars import plan_of_bars, with_bars
 from ctuq.pipeline.volume_dip import FitCost, fit_cost, fit_volume
 from ctuq.pipeline.volume_doubts import doubts_of_volume, left_outside, middle_row
 from ctuq.pipeline.volume_options import ITERATIONS, VolumeOptions
+from ctuq.progress import shown
 from ctuq.recon import VOLUMES
 from ctuq.recon.dip import Data
 from ctuq.recon.fdk import require_circle

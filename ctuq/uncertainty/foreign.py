@@ -22,8 +22,13 @@ from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.spread import Spread
 from ctuq.versions import versions_of
 
-TWO_SIDED = ScalePrior(lowest=-np.inf, image_sd=2.0)
-"""Of bars of which nothing is known: they may as well be too long, and by any factor."""
+TWO_SIDED = ScalePrior(lowest=-np.inf)
+"""Of bars of which nothing is known: they may as well be too long.
+
+On simulated scans of three phantoms over 90 and 180 degrees (24 pixels, TV, one or three held-out views) error bars that are
+far too long, a constant of 0.3 of the maximum, gain 0.5 to 0.7 nats a ray of unseen views over the one-sided prior, and 1.0 to
+1.3 a pixel of the truth. Those of a bootstrap are too short; they lose 0.1 a ray, and 95 % intervals of pixels hold 35 and 54 %
+in place of 50 and 66: there ``cautious`` is better. A prior twice as wide differs by 0.13 a ray at most, either way."""
 _DIRECTIONS, _BATCH = 192, 256
 _RATHER, _OFF = 0.5, 1.5
 _LEAST_NOISE = 1e-3
@@ -69,7 +74,8 @@ def calibrate(
     sigma2 : float, optional
         Noise variance of a ray of weight 1, if it is known; by default it is read from the projections.
     cautious : bool
-        Let the image's scale not fall below 1, as for ctuq's own images.
+        Let the image's scale not fall below 1, as for ctuq's own images: for error bars that are known to be rather too short,
+        such as those of a bootstrap.
     method : str
         What to call the program in reports.
 

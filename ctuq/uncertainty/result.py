@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.pictures import as_html, in_words
 from ctuq.uncertainty import storage
+from ctuq.uncertainty.elsewhere import LayerData, as_dataset, as_layers, axes_of
 from ctuq.uncertainty.measured import Measured
 from ctuq.uncertainty.shown import plot_result, rows_of
 
@@ -84,6 +85,34 @@ class Result(Measured):
     def plot(self) -> "Figure":
         """Mean and standard deviation as a matplotlib figure: a notebook shows it, ``.savefig(path)`` keeps it."""
         return plot_result(self)
+
+    def to_napari(self) -> list[LayerData]:
+        """Layer data tuples for napari, in mm: ``viewer.add_layer(napari.layers.Layer.create(*layer))`` for each.
+
+        Samples are a stack to flip through. napari's y runs downwards: its positions are those of -y.
+        """
+        return as_layers(self._images(), axes_of(self.grid, (self.grid.voxel,) * len(self.grid.shape)), self._about())
+
+    def to_xarray(self) -> Any:
+        """An ``xarray.Dataset``: mean, std, truth and samples in 1/mm along coordinates in mm; y falls with the row.
+
+        Raises
+        ------
+        BackendError
+            If xarray is not installed.
+        """
+        return as_dataset(self._images(), axes_of(self.grid, (self.grid.voxel,) * len(self.grid.shape)), self._about())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
+        """The mean, for NumPy."""
+        return np.array(self.mean, dtype=dtype, copy=copy)
+
+    def _images(self) -> dict[str, NDArray]:
+        given = {name: getattr(self, name) for name in ("mean", "std", "truth", "samples")}
+        return {name: values for name, values in given.items() if values is not None}
+
+    def _about(self) -> dict[str, Any]:
+        return {"method": self.method, "source": self.scan.provenance.source, "ctuq": self.versions.get("ctuq")}
 
     def covariance(self, functionals: NDArray) -> NDArray[np.float64]:
         """Joint covariance of linear functionals of the image, such as means over regions or profiles, without the network.

@@ -25,6 +25,7 @@ from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Provenance
 from ctuq.tomo.space import VolumeGeometry
 from ctuq.uncertainty.contents import Calibration
+from ctuq.uncertainty.elsewhere import LayerData, as_dataset, as_layers, axes_of
 from ctuq.uncertainty.shown import plot_result, rows_of
 
 if TYPE_CHECKING:
@@ -140,6 +141,34 @@ class VolumeResult:
     def plot(self) -> "Figure":
         """The middle slice of mean and std as a matplotlib figure: a notebook shows it, ``.savefig(path)`` keeps it."""
         return plot_result(self)
+
+    def to_napari(self) -> list[LayerData]:
+        """Layer data tuples for napari, in mm: ``viewer.add_layer(napari.layers.Layer.create(*layer))`` for each.
+
+        Samples are a stack to flip through. napari's y runs downwards: its positions are those of -y.
+        """
+        return as_layers(self._whole_images(), axes_of(self.grid, self.pitches), self._about())
+
+    def to_xarray(self) -> Any:
+        """An ``xarray.Dataset``: mean, std, truth and samples in 1/mm along coordinates in mm; y falls with the row.
+
+        Raises
+        ------
+        BackendError
+            If xarray is not installed.
+        """
+        return as_dataset(self._whole_images(), axes_of(self.grid, self.pitches), self._about())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
+        """The mean, for NumPy."""
+        return np.array(self.mean, dtype=dtype, copy=copy)
+
+    def _whole_images(self) -> dict[str, NDArray]:
+        """Those on the whole grid: samples of a region are not."""
+        return {name: values for name, values in self.images.items() if name != "samples" or self.roi is None}
+
+    def _about(self) -> dict[str, Any]:
+        return {"method": self.method, "source": self.provenance.source, "ctuq": self.versions.get("ctuq")}
 
     @property
     def held_out_misfit(self) -> float | None:

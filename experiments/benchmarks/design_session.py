@@ -1,23 +1,28 @@
 """Latency of a live session at a scanner: ``python -m experiments.benchmarks.design_session``.
 
 Once the model is learned: seconds of wall clock and of CPU, and the largest memory. "told and asked" is a running Python
-process that tells one batch and asks for the next; the others are commands as an operator types them, each a new process.
-"suggest" reads what "tell" worked out ahead; "suggest, one more" must condition on the batch first; "cold" has lost its
-cache. With other programs running the CPU seconds are the ones to read.
+process that tells one batch and asks for the next; "served" are calls of a client to `ctuq design serve`, counted with the
+client and its JSON; the others are commands as an operator types them, each a new process. "suggest" reads what "tell" worked
+out ahead; "suggest, one more" must condition on the batch first; "cold" has lost its cache. With other programs running the CPU
+seconds are the ones to read.
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ctuq.app.design.serve import Resident, server_of
+from ctuq.design.client import Client
 from ctuq.design.session.file import Settings
 from ctuq.design.session.session import Session
 from ctuq.files import write_scan
@@ -80,9 +85,31 @@ def report(options: argparse.Namespace, folder: Path) -> None:
         row(views, "suggest", *timed(["suggest", str(path)], options.threads))
         row(views, "suggest, one more", *timed(more, options.threads))
         row(views, "tell", *timed(["tell", str(path), str(new)], options.threads))
+        served(path, scan, views)
         if options.cold:
             shutil.rmtree(folder / "session.h5.cache")
             row(views, "cold, one more", *timed(more, options.threads))
+
+
+def served(path: Path, scan: Scan, views: int) -> None:
+    """Calls of a client to ``ctuq design serve`` in this process, on a copy of the session."""
+    copy = path.with_name("served.h5")
+    shutil.copy(path, copy)
+    shutil.copytree(path.with_name("session.h5.cache"), path.with_name("served.h5.cache"), dirs_exist_ok=True)
+    resident = Resident(copy)
+    with server_of(resident, 0) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        where = path.with_name("server.json")
+        where.write_text(json.dumps({"url": f"http://127.0.0.1:{server.server_port}", "token": resident.token}))
+        scanner = Client(where)
+        asked = scanner.ask()["angles_deg"]
+        rays = scan.projections[places(scan, np.deg2rad(asked))].tolist()
+        tell = ("served tell", lambda: scanner.tell(asked, rays))
+        for name, call in (tell, ("served ask", scanner.ask)):
+            wall, cpu = time.perf_counter(), time.process_time()
+            call()
+            row(views, name, time.perf_counter() - wall, time.process_time() - cpu, float("nan"))
+        server.shutdown()
 
 
 def row(views: int, name: str, wall: float, cpu: float, memory: float) -> None:

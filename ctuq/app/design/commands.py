@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from ctuq.app.arguments import Command
-from ctuq.app.design.options import Next, Retrain, Start, Status, Suggest, Tell
-from ctuq.app.design.text import angle_list, log_lines, status_lines, suggestion_lines
+from ctuq.app.arguments import ENOUGH, Command
+from ctuq.app.design.options import Next, Retrain, Serve, Start, Status, Suggest, Tell
+from ctuq.app.design.text import angle_list, facts_of, log_facts, log_lines, status_lines, suggestion_lines
 from ctuq.app.progress import told_about
-from ctuq.app.terminal import say
+from ctuq.app.terminal import give, say, warn
 from ctuq.app.trials.options import Compare, Simulate
 from ctuq.design.session import file as sessionfile
 from ctuq.design.session.file import Record, Settings
@@ -23,7 +23,6 @@ from ctuq.design.state import Suggestion
 from ctuq.errors import InputError
 from ctuq.locks import locked
 from ctuq.records import write_whole
-from ctuq.text import visible
 
 _PATIENCE = 2.0
 
@@ -63,6 +62,7 @@ def _start(command: Start) -> int:
         session = Session.start(command.session, geometry, settings, doses=doses, intake=intake)
     plan = session.record.plan
     assert plan is not None
+    give(session=facts_of(session.record))
     views = len(geometry.angles)
     say(f"{command.session}: {views} candidate angles, {views - int(plan.available.sum())} of them forbidden.")
     say(f"Next: ctuq design suggest {command.session}")
@@ -81,8 +81,9 @@ def _suggest(command: Suggest) -> int:
         with _working(command.debug):
             suggestion = session.ask(command.n, pending=session.record.sense * np.deg2rad(waiting))
         found = suggestion, session.record
+    give(suggestion=found[0].to_dict(found[1].sense), session=facts_of(found[1]))
     say("\n".join(suggestion_lines(found[1].sense, found[0])))
-    return 0
+    return ENOUGH if found[0].stop else 0
 
 
 def _tell(command: Tell) -> int:
@@ -110,12 +111,10 @@ def _tell(command: Tell) -> int:
         known = geometry_from_tree(record.geometry)
         new = new_views(command.projections, known, record.intake, geometry=command.geometry, angles=typed)
         with _working(command.debug):
-            session.tell(new.angles, new.projections, new.weights, unit=new.unit, learning=command.retrain)
-        say(
-            "\n".join(
-                [*(f"Warning: {visible(text)}" for text in new.warnings), f"Taken in: {angle_list(record.sense, new.angles)}"]
-            )
-        )
+            taken = {"unit": new.unit, "learning": command.retrain, "anyway": command.anyway}
+            session.tell(new.angles, new.projections, new.weights, **taken)
+        warn(new.warnings)
+        say(f"Taken in: {angle_list(record.sense, new.angles)}")
     _print_state(session.record, command.session)
     return 0
 
@@ -123,6 +122,7 @@ def _tell(command: Tell) -> int:
 def _status(command: Status) -> int:
     """Print where a session stands, and draw its angles on request."""
     record = sessionfile.read(command.session)
+    give(session=facts_of(record), log=log_facts(record))
     say("\n".join([*status_lines(record), "", "Log:", *log_lines(record)]))
     if command.draw is not None:
         from ctuq.app.design.figures import draw_session
@@ -155,11 +155,12 @@ def _at_once(path: Path, n: int | None) -> tuple[Suggestion, Record] | None:
     with locked(path, "lock"):
         found = take_planned(sessionfile.read(path), n)
         if found is not None:
-            sessionfile.write(path, found[1])
+            found = found[0], sessionfile.write(path, found[1])
     return found
 
 
 def _print_state(record: Record, path: Path) -> None:
+    give(session=facts_of(record))
     budget = "" if record.settings.budget is None else f" of {record.settings.budget:g}"
     say(f"{len(record.state.views)} views are measured, dose {record.state.spent:g}{budget} is spent.")
     if reason := learning_due(record):
@@ -214,6 +215,14 @@ def _next(command: Next) -> int:
     return 0
 
 
+def _serve(command: Serve) -> int:
+    """Answer a scanner's control program until it is interrupted."""
+    from ctuq.app.design.serve import serve
+
+    with told_about(command.debug):
+        return serve(command)
+
+
 def _simulate(command: Simulate) -> int:
     from ctuq.app.trials.commands import simulate
 
@@ -233,6 +242,7 @@ _DOES: dict[type[Command], Callable[[Any], int]] = {
     Status: _status,
     Retrain: _retrain,
     Next: _next,
+    Serve: _serve,
     Simulate: _simulate,
     Compare: _compare,
 }

@@ -9,7 +9,7 @@ from ctuq.design.session.file import Record
 from ctuq.design.session.plan import in_pilot
 from ctuq.design.state import Suggestion
 
-_PILOT, _CHOSEN, _NEXT, _SCORE, _FORBIDDEN = "#6b7280", "#1d4ed8", "#c2410c", "#047857", "#e5e7eb"
+_PILOT, _CHOSEN, _NEXT, _SCORE, _FORBIDDEN, _BAD = "#6b7280", "#1d4ed8", "#c2410c", "#047857", "#e5e7eb", "#b91c1c"
 _RING, _LABELS, _EDGE = 1.06, 1.16, 1.28
 _MOST_LABELS = 60
 
@@ -123,9 +123,21 @@ def _draw_measured(axes: PolarAxes, record: Record, angles: NDArray[np.float64])
         axes.plot(angles[views[mask]], np.full(mask.sum(), _RING), "o", ms=6, color=colour, label=name, zorder=4, clip_on=False)
         for angle in angles[views[mask]]:
             axes.plot([angle, angle], [0, _RING], color=colour, lw=0.9, alpha=0.6, zorder=2)
+    _draw_rejected(axes, record)
     if len(views) <= _MOST_LABELS:
         for number, (angle, is_chosen) in enumerate(zip(angles[views], chosen, strict=True), 1):
             axes.text(angle, _LABELS, str(number), ha="center", va="center", fontsize=7, color=_CHOSEN if is_chosen else _PILOT)
+
+
+def _draw_rejected(axes: PolarAxes, record: Record) -> None:
+    """Angles whose projections were rejected, and are not measured again."""
+    told = [entry.angles for entry in record.state.log if entry.kind == "reject"]
+    rejected = np.unique(np.concatenate([np.zeros(0), *told, record.angles[list(record.state.banned)]]))
+    again = record.angles[record.state.views]
+    left = rejected[~np.isclose(rejected[:, None], again, atol=1e-9).any(axis=1)]
+    if len(left):
+        at = record.sense * left
+        axes.plot(at, np.full(len(at), _RING), "x", ms=9, mew=2, color=_BAD, label="rejected", zorder=6, clip_on=False)
 
 
 def _title(record: Record) -> str:

@@ -87,6 +87,8 @@ class Tell(Command):
     """Angles in degrees whose projections are bad, or whose exposure failed."""
     final: On = False
     """Rejected angles are not suggested again."""
+    anyway: On = False
+    """Take in projections inside of forbidden arcs, too."""
     because: Annotated[str | None, arg(metavar="TEXT", help_behavior_hint="")] = None
     """Why they are rejected, for the log."""
     dose_budget: Amount = None
@@ -139,11 +141,23 @@ class Next(Command):
     """Draw the angles and their scores into this PNG file."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Serve(Command):
+    """Stay resident and answer a scanner's control program over HTTP on this machine, in a fraction of a second."""
+
+    session: _Session
+    """A session's file."""
+    port: int = 0
+    """Port on 127.0.0.1; 0 takes a free one, which the token's file tells."""
+    token_file: File = None
+    """Where address and token are written, readable by this user only; by default SESSION.h5.server.json."""
+
+
 @dataclass(frozen=True)
 class Design:
     """Choose the next angles from what was measured so far."""
 
-    step: Start | Suggest | Tell | Status | Retrain | Next | Simulate | Compare
+    step: Start | Suggest | Tell | Status | Retrain | Next | Serve | Simulate | Compare
 
     @property
     def debug(self) -> bool:

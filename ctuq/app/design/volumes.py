@@ -9,13 +9,13 @@ from ctuq.app.design.figures import draw_scores
 from ctuq.app.design.options import Next
 from ctuq.app.design.text import suggestion_lines
 from ctuq.app.png import png_bytes
+from ctuq.app.terminal import give, warn
 from ctuq.app.typed import arcs, grid
 from ctuq.design import CRITERIA, Designer, Turning
 from ctuq.design.constraints import Arc
 from ctuq.design.volumes import coarse_scan, volume_learner
 from ctuq.errors import InputError
 from ctuq.records import write_whole
-from ctuq.text import visible
 
 # Rays along the voxels' axes promise information that no object holds (docs/angle_design.md).
 _CANDIDATES = "2.5:360:5"
@@ -36,11 +36,13 @@ def print_next(command: Next) -> list[str]:
         forbidden=() if command.forbid is None else tuple(Arc(*ends) for ends in arcs(command.forbid, False)),
         turning=Turning(float(np.rad2deg(command.rotation_cost))),
     )
+    warn(scan.warnings)
     designer = Designer(coarse.problem, volume_learner(command.prior))
     designer.tell(coarse.measured, coarse.projections, coarse.weights)
     learned = time.perf_counter()
     suggestion = designer.ask(command.n)
     asked = time.perf_counter()
+    give(suggestion=suggestion.to_dict(), measured_deg=np.rad2deg(coarse.measured))
     model, shape = designer.model, " x ".join(str(n) for n in coarse.problem.A.grid.shape)
     assert model is not None
     if command.draw is not None:
@@ -48,7 +50,6 @@ def print_next(command: Next) -> list[str]:
         data = png_bytes(figure, dpi=150)
         write_whole(command.draw, lambda target: target.write(data))
     return [
-        *(f"Warning: {visible(text)}" for text in scan.warnings),
         f"Measured: {len(coarse.measured)} views; {int(suggestion.available.sum())} angles are free.",
         f"Model ({command.prior}): {shape} voxels of {coarse.problem.A.grid.voxel:.4g} mm, detector averaged over "
         f"{coarse.bins[0]} x {coarse.bins[1]} pixels; {model.note}.",

@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,8 @@ class Record:
         The next angles, worked out as soon as this state was reached.
     refusal : str
         Why there are none, if that was found out.
+    exhausted : bool
+        Whether the reason is that there is no dose left.
     versions : mapping of str to str
         Of the libraries that wrote the file.
     """
@@ -132,6 +135,7 @@ class Record:
     learnt: Learnt | None = None
     plan: Suggestion | None = None
     refusal: str = ""
+    exhausted: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -179,20 +183,29 @@ def identity(path: Path) -> tuple[int, ...] | None:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def write(path: str | os.PathLike, record: Record) -> None:
-    """Write a session, whole or not at all.
+def write(path: str | os.PathLike, record: Record) -> Record:
+    """Write a session, whole or not at all; what is new in its log gets the time. Returns what was written.
 
     Raises
     ------
     InputError, ResourceError
         If the file cannot be written.
     """
+    record = _stamped(record)
     tree = {"layout": LAYOUT, **_tree(replace(record, versions=versions_of(*_LIBRARIES)))}
     path = Path(path)
     # Whoever writes holds the session's lock, so these are what killed processes left.
     for left in path.parent.glob(f".{path.name}.*.partial"):
         left.unlink(missing_ok=True)
     records.write(path, {**tree, "digest": digest(tree)}, kind=KIND)
+    return record
+
+
+def _stamped(record: Record) -> Record:
+    """The session with the time at the entries of its log that have none yet."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    log = tuple(entry if entry.time else replace(entry, time=now) for entry in record.state.log)
+    return replace(record, state=replace(record.state, log=log))
 
 
 def digest(value: Any) -> str:
@@ -244,11 +257,16 @@ def _record(tree: Mapping[str, Any]) -> Record:
     known = {f.name for f in fields(Record)}
     entries = {key: value for key, value in tree.items() if key in known} | {
         "settings": records.made(Settings, tree["settings"]),
-        "state": records.made(DesignState, state | {"log": tuple(records.made(Decision, entry) for entry in state["log"])}),
+        "state": records.made(DesignState, state | {"log": tuple(_entry(entry) for entry in state["log"])}),
         "learnt": None if learnt is None else records.made(Learnt, learnt),
         "plan": None if plan is None else records.made(Suggestion, plan),
     }
     return records.made(Record, entries)
+
+
+def _entry(entry: Mapping[str, Any]) -> Decision:
+    """An entry of the log; one of an older ctuq has no time."""
+    return records.made(Decision, {"time": "unknown", **entry})
 
 
 def _plain(value: Any) -> dict[str, Any]:

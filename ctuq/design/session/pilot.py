@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from ctuq.design.problem import DesignProblem
 from ctuq.design.state import DesignState, Suggestion
 from ctuq.design.strategies import equidistant, nested
-from ctuq.errors import InputError
+from ctuq.errors import BudgetExhausted, InputError
 from ctuq.tomo.geometry import ParallelBeam
 
 
@@ -39,9 +39,11 @@ def pilot_suggestion(problem: DesignProblem, state: DesignState, available: NDAr
         spent = state.spent + np.cumsum(problem.doses[views])
         views = views[: int((spent <= problem.budget * (1 + 1e-9)).sum())]
     if not views:
-        raise InputError(
+        left = int(available.sum())
+        kind = InputError if problem.budget is None else BudgetExhausted
+        raise kind(
             f"None of the {need} pilot views that are missing can be measured: {state.spent:g} of the dose budget are spent, "
-            f"and {int(available.sum())} angles are left."
+            f"and {left} angles are left."
         )
     chosen = np.array(views, np.int64)
     return Suggestion(

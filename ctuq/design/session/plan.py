@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ctuq.design.session.file import Learnt, Record, marks_of
 from ctuq.design.state import Decision, DesignState, Suggestion
-from ctuq.errors import InputError
+from ctuq.errors import BudgetExhausted, InputError
 
 ANEW = ("edges", "displaced", "lindip+edges")
 """Priors that are made anew about the reconstruction after every view."""
@@ -25,11 +25,13 @@ def take_planned(record: Record, n: int | None = None) -> tuple[Suggestion, Reco
 
     Raises
     ------
+    BudgetExhausted
+        If there is no dose left.
     InputError
-        If there is none to suggest.
+        If there is none to suggest for another reason.
     """
     if record.refusal:
-        raise InputError(record.refusal)
+        raise (BudgetExhausted if record.exhausted else InputError)(record.refusal)
     plan = record.plan
     if plan is None:
         return None
@@ -38,9 +40,7 @@ def take_planned(record: Record, n: int | None = None) -> tuple[Suggestion, Reco
     if n is not None and n > ready and not pilot and ready == record.settings.batch:
         return None
     count = ready if n is None else min(n, ready)
-    suggestion = replace(
-        plan, angles=plan.angles[:count], views=plan.views[:count], scores=plan.scores[:count], gains=plan.gains[:count]
-    )
+    suggestion = plan.first(count)
     return suggestion, noted(record, suggestion)
 
 

@@ -20,7 +20,7 @@ from ctuq.design.session.pilot import pilot_suggestion
 from ctuq.design.session.plan import covers, in_pilot, learning_due, noted, take_planned
 from ctuq.design.session.problem import binned, candidates_at, counted, new_record
 from ctuq.design.state import DesignState, Suggestion, learned
-from ctuq.errors import InputError
+from ctuq.errors import BudgetExhausted, InputError
 from ctuq.locks import BusyError, locked
 from ctuq.tomo.geometry import Geometry
 
@@ -37,12 +37,23 @@ class Session:
     ----------
     path : path
         Of a session that `start` made.
+    degrees : bool
+        Whether angles are in degrees as the scanner counts them, in all that is given and in all that comes back; else in
+        radians, counter-clockwise.
 
     Attributes
     ----------
     path : Path
+    degrees : bool
     record : Record
-        What was in the file after the last call.
+        What was in the file after the last call; angles in radians.
+
+    Examples
+    --------
+    >>> session = Session("session.h5", degrees=True)  # doctest: +SKIP
+    >>> suggestion = session.ask()  # doctest: +SKIP
+    >>> projection = measure(suggestion.angles[0])  # doctest: +SKIP
+    >>> session.tell(suggestion.angles[0], projection)  # doctest: +SKIP
 
     Raises
     ------
@@ -50,8 +61,8 @@ class Session:
         If the file is missing, damaged, or of a newer ctuq.
     """
 
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
+    def __init__(self, path: str | os.PathLike, *, degrees: bool = False):
+        self.path, self.degrees = Path(path), degrees
         self._seen: tuple[int, ...] = ()
         self.record: Record
         self._look()
@@ -108,16 +119,26 @@ class Session:
         ----------
         n : int, optional
             How many; the session's batch by default.
-        pending : array, radians
+        pending : array
             Angles asked for earlier that are being measured: they count as measured. Those that were told are passed over.
 
         Raises
         ------
+        BudgetExhausted
+            If there is no dose left.
         InputError
-            If the budget is spent or no candidate is left.
+            If no candidate is left.
         """
         if n is not None and n < 1:
             raise InputError(f"At least one angle must be asked for, got {n}.")
+        suggestion = self._ask(n, self._radians(pending))
+        return suggestion.in_degrees(self.record.sense) if self.degrees else suggestion
+
+    def _radians(self, angles: ArrayLike) -> NDArray[np.float64]:
+        given = np.asarray(angles, np.float64)
+        return self.record.sense * np.deg2rad(given) if self.degrees else given
+
+    def _ask(self, n: int | None, pending: NDArray[np.float64]) -> Suggestion:
         while True:
             self._learn_what_is_needed()
             with self._changing() as record:
@@ -142,13 +163,15 @@ class Session:
         *,
         unit: Literal["exposure", "weight", "counts"] = "weight",
         learning: bool = True,
+        anyway: bool = False,
+        ahead: bool = True,
     ) -> None:
         """Take in projections. They are in the file before anything slow begins.
 
         Parameters
         ----------
-        angles : array, shape (k,), radians
-        projections : array, shape (k, columns)
+        angles : array, shape (k,), or one number
+        projections : array, shape (k, columns), or of one angle (columns,)
             Line integrals.
         weights : array, same shape, optional
             What each ray is worth; by default what the exposure predicts.
@@ -158,14 +181,19 @@ class Session:
             pass.
         learning : bool
             Whether the model is learned (again) at once where that is due.
+        anyway : bool
+            Take in views inside of forbidden arcs, too.
+        ahead : bool
+            Work out the next angles at once; else `update` or the next `ask` does.
 
         Raises
         ------
         InputError
-            If an angle is no candidate or was told before, or an array has the wrong shape or holds NaN.
+            If an angle is no candidate, lies in a forbidden arc or was told before, or an array has the wrong shape or holds
+            NaN.
         """
         with self._changing() as record:
-            views = candidates_at(record, angles)
+            views = candidates_at(record, self._radians(angles))
             problem = self._builder.problem(record)
             y, w = binned(record, problem, len(views), projections, weights)
             scaled = record
@@ -174,16 +202,18 @@ class Session:
             elif w is not None and unit == "counts":
                 scaled = counted(record, problem, views, w)
                 w = w / (scaled.counted or 1.0)
-            state = taken_in(self._builder.problem(scaled), record.state, views, y, w, sense=record.sense)
+            problem, given = self._builder.problem(scaled), {"sense": record.sense, "anyway": anyway}
+            state = taken_in(problem, record.state, views, y, w, **given)
             self._write(replace(scaled, state=state, plan=None, refusal=""))
-        self.update(learning=learning)
+        if ahead:
+            self.update(learning=learning)
 
     def reject(self, angles: ArrayLike, reason: str = "", *, retry: bool = True, learning: bool = True) -> None:
         """Take back projections that turned out bad, or note exposures that failed; their dose stays spent.
 
         Parameters
         ----------
-        angles : array, radians
+        angles : array
         reason : str
             For the log.
         retry : bool
@@ -192,7 +222,7 @@ class Session:
             Whether a model that had learned from them is learned again at once.
         """
         with self._changing() as record:
-            bad = candidates_at(record, angles)
+            bad = candidates_at(record, self._radians(angles))
             state = taken_back(self._builder.problem(record), record.state, bad, reason, retry=retry)
             self._write(replace(record, state=state, plan=None, refusal=""))
         self.update(learning=learning)
@@ -224,6 +254,16 @@ class Session:
         with self._changing() as record:
             if record.plan is None and not record.refusal:
                 self._write(self._planned(record))
+
+    def refreshed(self) -> Record:
+        """What is in the file now: another process may have changed it since the last call."""
+        return self._look()
+
+    def warm(self) -> None:
+        """Have the model in memory, so that the next call does not wait for it."""
+        record = self._look()
+        if record.learnt is not None:
+            self._builder.designer(record)
 
     def _learn_what_is_needed(self) -> None:
         """Learn the first model; and what somebody was killed at, so that it is not left to the next projections."""
@@ -286,7 +326,7 @@ class Session:
         try:
             return replace(record, plan=self._worked_out(record, None, np.zeros(0)), refusal="")
         except InputError as error:
-            return replace(record, plan=None, refusal=str(error))
+            return replace(record, plan=None, refusal=str(error), exhausted=isinstance(error, BudgetExhausted))
 
     def _worked_out(self, record: Record, n: int | None, pending: NDArray[np.float64]) -> Suggestion:
         if not in_pilot(record):
@@ -315,5 +355,5 @@ class Session:
 
     def _write(self, record: Record) -> None:
         if record is not self.record:
-            sessionfile.write(self.path, record)
-            self.record, self._seen = record, sessionfile.identity(self.path) or ()
+            self.record = sessionfile.write(self.path, record)
+            self._seen = sessionfile.identity(self.path) or ()

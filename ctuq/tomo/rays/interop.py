@@ -70,6 +70,30 @@ def as_odl_operator(A: RayTransform) -> Any:
     return Projection()
 
 
+def as_deepinv(A: RayTransform) -> Any:
+    """The ray transform as a ``deepinv.physics.LinearPhysics``, for images (batch, 1, y, x) in 1/mm.
+
+    Parameters
+    ----------
+    A : RayTransform
+
+    Returns
+    -------
+    deepinv.physics.LinearPhysics
+        To sinograms (batch, 1, angle, column); its ``A_adjoint`` is the exact transpose.
+
+    Raises
+    ------
+    BackendError
+        If deepinv is not installed.
+    """
+    try:
+        from deepinv.physics import LinearPhysics  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise BackendError("deepinv is not installed; install it: pip install deepinv.") from error
+    return LinearPhysics(A=lambda x, **_: A(x), A_adjoint=lambda y, **_: A.T(y), img_size=(1, *A.grid.shape))
+
+
 def to_tomosipo(grid: VolumeGrid, geometry: Geometry) -> tuple[Any, Any]:
     """A tomosipo volume of one slice and a vector projection geometry of one detector row, in mm.
 

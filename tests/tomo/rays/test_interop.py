@@ -70,3 +70,13 @@ def test_a_tomosipo_stack_of_slices_is_refused():
     ts = pytest.importorskip("tomosipo")
     with pytest.raises(GeometryError, match="4"):
         from_tomosipo(ts.volume(shape=(4, 8, 8)), ts.parallel(angles=3, shape=(4, 8)))
+
+
+def test_deepinvs_physics_is_our_pair():
+    pytest.importorskip("deepinv", exc_type=ImportError)
+    from ctuq.tomo.rays.interop import as_deepinv
+
+    A = ray_transform(VolumeGrid((8, 10), 2.0), ParallelBeam(angles=np.linspace(0, 3, 5), columns=15, pixel=2.0))
+    physics, x = as_deepinv(A), torch.rand(2, 1, 8, 10, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(physics(x)[:, 0], A(x[:, 0]))
+    assert abs(float(physics.adjointness_test(x))) < 1e-4

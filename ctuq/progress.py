@@ -1,18 +1,48 @@
-"""Progress on a terminal or in a notebook: one bar a stage, with how far the whole run is and what is left of it."""
+"""Progress of long work, and its bar on a terminal or in a notebook: one a stage, with what is left of the whole run."""
 
 import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TextIO
 
 from tqdm import tqdm
 
-from ctuq.pipeline.options import Progress
-from ctuq.pipeline.outlook import told_time
-
 _QUIET_INTERVAL = 30.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is.
+
+    Parameters
+    ----------
+    stage : str
+        Its name.
+    done, total : int
+        Steps that are done, and all of them.
+    message : str
+        What there is to say.
+    share, left : float
+        Share of the whole run that is done, and the seconds that are left of it, by its plan and by its pace so far; NaN where
+        nothing was planned.
+    """
+
+    stage: str
+    done: int
+    total: int
+    message: str = ""
+    share: float = math.nan
+    left: float = math.nan
+
+
+def told_time(seconds: float) -> str:
+    """Seconds, minutes or hours in few characters."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 class ProgressBar:

@@ -1,0 +1,79 @@
+"""Scans and results as facts for ``--json``: what a program asks for, without the images, which are in the files."""
+
+from typing import Any
+
+import numpy as np
+
+from ctuq.tomo.scan import Scan
+from ctuq.tomo.volume_scan import VolumeScan
+from ctuq.uncertainty.contents import Calibration
+from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.volume_result import VolumeResult
+
+
+def facts_of_scan(scan: Scan | VolumeScan) -> dict[str, Any]:
+    """Source, geometry in degrees and mm, what is known beside the projections, and warnings."""
+    geometry, told = scan.geometry, scan.provenance
+    lengths = ("pixel", "source_to_axis", "source_to_detector", "detector_offset", "axis_offset")
+    return {
+        "source": told.source,
+        "sha256": told.sha256,
+        "beam": type(geometry).__name__,
+        "views": scan.n_angles,
+        "shape": geometry.shape,
+        "angles_deg": np.round(np.rad2deg(geometry.angles), 9),
+        "lengths_mm": {name: getattr(geometry, name) for name in lengths if hasattr(geometry, name)},
+        "has_weights": scan.weights is not None,
+        "has_truth": scan.truth is not None,
+        "steps": told.steps,
+        "warnings": scan.warnings,
+    }
+
+
+def facts_of_result(result: Result) -> dict[str, Any]:
+    """Grid, scores, scales, timings, settings and warnings of an image."""
+    return {
+        "method": result.method,
+        "grid": _grid(result),
+        "views": result.scan.n_angles,
+        "has_uncertainty": result.std is not None,
+        "sigma2": result.sigma2,
+        "log_evidence": result.log_evidence,
+        "scores": result.scores,
+        **_shared(result),
+    }
+
+
+def facts_of_volume(result: VolumeResult) -> dict[str, Any]:
+    """As `facts_of_result`, of a volume or a stack."""
+    return {
+        "method": result.method,
+        "grid": _grid(result),
+        "views": len(result.geometry.angles),
+        "has_uncertainty": result.std is not None,
+        "sigma2": result.sigma2,
+        "log_evidence": result.log_evidence,
+        "scores": {**result.trust, "volume": result.scores},
+        **_shared(result),
+    }
+
+
+def _shared(result: Result | VolumeResult) -> dict[str, Any]:
+    return {
+        "calibration": _scales(result.calibration),
+        "seconds": result.timings,
+        "settings": result.settings,
+        "versions": result.versions,
+        "warnings": result.warnings,
+    }
+
+
+def _grid(result: Result | VolumeResult) -> dict[str, Any]:
+    return {"shape": result.grid.shape, "voxel_mm": result.grid.voxel, "centre_mm": result.grid.centre}
+
+
+def _scales(found: Calibration | None) -> dict[str, Any] | None:
+    """All but the rays."""
+    if found is None:
+        return None
+    return {name: getattr(found, name) for name in Calibration.__dataclass_fields__ if name != "predictions"}
