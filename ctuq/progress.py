@@ -38,7 +38,7 @@ class Progress:
     left: float = math.nan
 
 
-def told_time(seconds: float) -> str:
+def _told_time(seconds: float) -> str:
     """Seconds, minutes or hours in few characters."""
     if seconds < 100:
         return f"{seconds:.0f} s"
@@ -99,7 +99,7 @@ def shown(progress: bool | Callable[[Progress], None] | None) -> Iterator[Callab
 def _whole(record: Progress) -> str:
     if math.isnan(record.left):
         return ""
-    return f"all {100 * record.share:.0f} %, {told_time(record.left)} left"
+    return f"all {100 * record.share:.0f} %, {_told_time(record.left)} left"
 
 
 def _bar_here() -> type[tqdm]:

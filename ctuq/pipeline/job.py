@@ -71,6 +71,7 @@ def reconstruct(
     calibration_views: int | None = _DEFAULT.calibration_views,
     prior: str = _DEFAULT.prior,
     variation: float = _DEFAULT.variation,
+    systematics: str = _DEFAULT.systematics,
     device: str = _DEFAULT.device,
     seed: int = _DEFAULT.seed,
     threads: int | None = _DEFAULT.threads,
@@ -86,7 +87,8 @@ def reconstruct(
     ----------
     scan : Scan
     method : str
-    size, field, uncertainty, samples, directions, calibrate, calibration_views, prior, variation, device, seed, threads, dip
+    size, field, uncertainty, samples, directions, calibrate, calibration_views : optional
+    prior, variation, systematics, device, seed, threads, dip : optional
         As the fields of `ReconstructOptions`, which says what each is.
     options : ReconstructOptions, optional
         All of these at once, in their place.
@@ -114,8 +116,8 @@ def reconstruct(
     >>> result.mean, result.std  # doctest: +SKIP
     """
     listed = dict(size=size, field=field, uncertainty=uncertainty, samples=samples, directions=directions, calibrate=calibrate)
-    listed |= dict(calibration_views=calibration_views, prior=prior, variation=variation, device=device, seed=seed)
-    chosen = options_from(method, {**listed, "threads": threads, "dip": dip, **unknown})
+    listed |= dict(calibration_views=calibration_views, prior=prior, variation=variation, systematics=systematics, seed=seed)
+    chosen = options_from(method, {**listed, "device": device, "threads": threads, "dip": dip, **unknown})
     if options is not None and chosen != replace(_DEFAULT, method=method):
         raise InputError("Give the settings by name or all of them as options, not both.")
     with shown(progress) as tell:

@@ -1,6 +1,6 @@
 """Calibrated error bars for the image of any program, from views that it was not given."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.calibration import ScalePrior, learn_scales
+from ctuq.uncertainty.contents import Calibration
 from ctuq.uncertainty.held_out import fill_gaps, record_of
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.spread import Spread
@@ -102,36 +103,58 @@ def calibrate(
     place = _grid_of(mean, scan, grid)
     spread = Spread.of(samples_or_covariance, mean.shape)
     A = ray_transform(place, scan.geometry.subset(views))
-    weights = np.ones(A.geometry.shape) if scan.weights is None else scan.weights[views].astype(np.float64)
-    used, measured = weights > 0, scan.projections[views].astype(np.float64)
-    predicted = _projected(A, mean[None])[0]
-    noise = _noise(scan, sigma2, (measured - predicted)[used]) / weights[used]
-    rays = (measured[used], predicted[used], _variances(A, spread)[used], noise)
-
-    def on_detector(values: NDArray) -> NDArray[np.float64]:
-        out = np.full(used.shape, np.nan)
-        out[used] = values
-        fill_gaps(out)
-        return out
-
-    residual, signal, others = (on_detector(values) for values in (rays[0] - rays[1], rays[2], rays[3]))
-    scales = learn_scales(residual, signal, others, prior=ScalePrior() if cautious else TWO_SIDED)
-    found = record_of(rays, views, scales, on_detector=on_detector)
-    doubts = _doubts(A, mean, measured, used)
+    held = _Held.of(scan, views)
+    found, noise = _calibrated(A, mean, spread, held, sigma2=sigma2, prior=ScalePrior() if cautious else TWO_SIDED)
     base = Result(
         mean=mean.astype(np.float32),
         scan=scan,
         grid=place,
         method=method,
-        sigma2=scales.noise * float(noise[0] * weights[used][0]),
+        sigma2=found.noise_scale * noise,
         calibration=found,
         scores={"held_out": found.calibrated, "held_out_raw": found.raw},
         truth=None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, place),
         settings={"error_bars": spread.kind, "cautious": cautious, "method": method},
         versions=versions_of(*_LIBRARIES),
-        warnings=scan.warnings + doubts_of_field(scan, place) + spread.doubts + doubts,
+        warnings=scan.warnings + doubts_of_field(scan, place) + spread.doubts + _doubts(A, mean, held),
     )
-    return _with_bars(base, spread, scales.image**0.5)
+    return _with_bars(base, spread, found.image_scale**0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """The held-out views: their scan and indices, what they measured, their weights, and which rays count, (view, column)."""
+
+    scan: Scan
+    views: NDArray[np.int64]
+    measured: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    used: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, scan: Scan, views: NDArray[np.int64]) -> "_Held":
+        measured = scan.projections[views].astype(np.float64)
+        weights = np.ones_like(measured) if scan.weights is None else scan.weights[views].astype(np.float64)
+        return cls(scan, views, measured, weights, weights > 0)
+
+    def on_detector(self, values: NDArray) -> NDArray[np.float64]:
+        """Values of the rays that count, in their places; the others have their neighbours'."""
+        out = np.full(self.used.shape, np.nan)
+        out[self.used] = values
+        fill_gaps(out)
+        return out
+
+
+def _calibrated(
+    A: RayTransform, mean: NDArray, spread: Spread, held: _Held, *, sigma2: float | None, prior: ScalePrior
+) -> tuple[Calibration, float]:
+    """The scales with all that the held-out rays say of them, and the noise variance of a ray of weight 1 before them."""
+    used, predicted = held.used, _projected(A, mean[None])[0]
+    noise = _noise(held.scan, sigma2, (held.measured - predicted)[used])
+    rays = (held.measured[used], predicted[used], _variances(A, spread)[used], noise / held.weights[used])
+    residual, signal, others = (held.on_detector(values) for values in (rays[0] - rays[1], rays[2], rays[3]))
+    scales = learn_scales(residual, signal, others, prior=prior)
+    return record_of(rays, held.views, scales, on_detector=held.on_detector), noise
 
 
 def _with_bars(base: Result, spread: Spread, scale: float) -> Result:
@@ -219,13 +242,13 @@ def _noise(scan: Scan, given: float | None, residual: NDArray) -> float:
     return max(found, _LEAST_NOISE * float(np.mean(residual**2)), 1e-30)
 
 
-def _doubts(A: RayTransform, mean: NDArray, measured: NDArray, used: NDArray[np.bool_]) -> tuple[str, ...]:
+def _doubts(A: RayTransform, mean: NDArray, held: _Held) -> tuple[str, ...]:
     """Whether the image is another's, turned, or in another unit: then the error bars measure that."""
     turned = {name: mean[part] for name, part in _TURNS.items()}
     if mean.shape[0] == mean.shape[1]:
         turned |= {"transposed": mean.T, "turned by 90 degrees": np.rot90(mean), "turned by 270 degrees": np.rot90(mean, 3)}
-    rays = _projected(A, np.stack([mean, *turned.values()]))[:, used]
-    misses = np.sqrt(np.mean((measured[used] - rays) ** 2, axis=1))
+    rays, measured = _projected(A, np.stack([mean, *turned.values()]))[:, held.used], held.measured[held.used]
+    misses = np.sqrt(np.mean((measured - rays) ** 2, axis=1))
     best = int(np.argmin(misses[1:]))
     notes = ()
     if misses[1 + best] < _RATHER * misses[0]:
@@ -233,7 +256,7 @@ def _doubts(A: RayTransform, mean: NDArray, measured: NDArray, used: NDArray[np.
         notes += (
             f"The image {name} explains the held-out views {ratio:.1f} times better: its row 0 must lie at the largest y.",
         )
-    slope = float(measured[used] @ rays[0] / max(float(rays[0] @ rays[0]), 1e-300))
+    slope = float(measured @ rays[0] / max(float(rays[0] @ rays[0]), 1e-300))
     if not notes and not 1 / _OFF < slope < _OFF:
         notes += (
             f"The held-out rays are {slope:.3g} times those of the image: it must be attenuation in 1/mm on a grid in mm.",

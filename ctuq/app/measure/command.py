@@ -9,7 +9,7 @@ from ctuq.app.folder import RESULTS
 from ctuq.app.measure.options import Measure
 from ctuq.app.measure.sources import asked
 from ctuq.app.measure.texts import Asked
-from ctuq.app.terminal import cell, say, warn
+from ctuq.app.terminal import cell, give, say, warn
 from ctuq.errors import InputError
 from ctuq.quantities import Quantity
 from ctuq.records import kind_of, write_whole
@@ -27,6 +27,7 @@ def measure(command: Measure) -> int:
     wanted = asked(command, result.grid)
     other = None if command.difference is None else _opened(command.difference)
     quantities = tuple(_measured(result, wanted, other, command.level))
+    give(quantities=quantities)
     warn(result.warnings)
     for quantity in quantities:
         _tell(quantity)

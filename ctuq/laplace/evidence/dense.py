@@ -7,6 +7,8 @@ Over observations the prior's fixed components ``K_c = H D_c H^T`` are computed 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -274,6 +276,13 @@ def _half_traces(changes: list[Tensor]) -> Tensor:
     return torch.stack([torch.stack([(a * b.T).sum() for b in changes]) for a in changes]).cpu() / 2
 
 
+def _minimised(objective: Callable, x: np.ndarray, **settings: Any) -> Any:
+    # Imported here: it takes a tenth of a second, and whoever imports the pipeline waits for it.
+    from scipy.optimize import minimize
+
+    return minimize(objective, x, **settings)
+
+
 def maximise_exact(
     expectation: ExactExpectation,
     start: Point,
@@ -302,10 +311,8 @@ def maximise_exact(
     """
     if not max_steps:
         return Ascent(expectation(start), (), False, ())
-    import scipy.optimize
-
     trajectory: list[Step] = []
-    best, failed = scipy.optimize.OptimizeResult(fun=np.inf, x=None), False
+    best, failed = SimpleNamespace(fun=np.inf, x=None), False
     lengths = np.append(expectation.lengthscales.numpy(), np.zeros(len(start.sigma2), dtype=bool))
     free = np.append(np.ones(len(start.psi), dtype=bool), np.full(len(start.sigma2), learn_noise))
     fixed = start.vector.cpu().numpy()
@@ -328,7 +335,7 @@ def maximise_exact(
             return best.fun + 1 + _WALL * float(away @ away), 2 * _WALL * away
         height, lean = value_and_slope(hyperprior, point.psi)
         if -(value + height) < best.fun:
-            best.update(fun=-(value + height), x=x.copy())
+            best.fun, best.x = -(value + height), x.copy()
         slope[: len(lean)] += lean.to(slope)
         slope = slope.cpu().numpy()[free]
         trajectory.append(Step(point, total, float(abs(slope).max()), 0.0, 1, value))
@@ -337,8 +344,8 @@ def maximise_exact(
     bounds = list(zip(low[free], high[free], strict=True))
     options = {"maxiter": max_steps, "ftol": 1e-10, "gtol": 1e-3}
 
-    def search(x: np.ndarray) -> scipy.optimize.OptimizeResult:
-        return scipy.optimize.minimize(objective, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    def search(x: np.ndarray) -> Any:
+        return _minimised(objective, x, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
 
     ended, before = search(fixed[free]), np.inf
     while failed and before - best.fun > _LEFT:
