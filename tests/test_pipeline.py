@@ -7,7 +7,7 @@ import torch
 import ctuq
 from ctuq.errors import BackendError, InputError, ResourceError
 from ctuq.pipeline import METHODS, ReconstructOptions, choose_grid, match_detector, reconstruct
-from ctuq.pipeline.options import KINDS
+from ctuq.pipeline.options import DEFAULT_BARS
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import Scan
@@ -101,7 +101,7 @@ def test_results_repeat_with_the_seed(scan, result):
     assert not np.allclose(other.history["loss"][:2], result.history["loss"][:2])
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m not in KINDS])
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in DEFAULT_BARS])
 def test_classical_methods_give_an_image_alone(method, scan):
     result = reconstruct(scan, method, size=16)
     assert result.method == method

@@ -8,6 +8,8 @@ from ctuq.app import cli
 from ctuq.errors import InputError
 from ctuq.pipeline import ReconstructOptions, plan, reconstruct
 from ctuq.pipeline import edge_bars as module
+from ctuq.recon.dip import DIPOptions
+from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import radians
 from ctuq.tomo.simulate import phantom_scan
 
@@ -96,6 +98,48 @@ def test_a_plan_says_the_way_and_its_price(scan):
     assert "edge prior" in told and "GiB" in told and "exact" in told
     with pytest.raises(InputError, match="have a plan"):
         plan(scan, options=ReconstructOptions(method="fbp", size=24))
+
+
+SIMPLE = [
+    ("fbp", "constant"),
+    ("sirt", "bootstrap"),
+    ("tv", "bootstrap"),
+    ("fbp", "bootstrap"),
+    ("dip", "bootstrap"),
+    ("dip", "ensemble"),
+]
+
+
+@pytest.mark.parametrize(("method", "kind"), [("tv", "gmrf"), ("tv", "matern"), *SIMPLE])
+def test_every_kind_has_the_same_result_and_calibration(method, kind, scan, result):
+    dip = DIPOptions(network=UNetOptions(channels=(4, 4), skips=(2,)), iterations=60, check_every=10)
+    other = reconstruct(scan, method, size=24, uncertainty=kind, dip=dip)
+    assert other.method == method
+    assert other.calibration.views == result.calibration.views
+    np.testing.assert_allclose(other.std, np.sqrt(other.calibration.image_scale) * other.std_raw, rtol=1e-5)
+    assert other.std.shape == other.mean.shape == (24, 24) and (other.std >= 0).all()
+    assert {"held_out", "held_out_raw", "truth", "truth_raw"} <= set(other.scores)
+    assert other.calibration.image_scale >= 0.99 and other.sigma2 > 0
+    assert other.settings["uncertainty"] == kind
+    if kind in ("gmrf", "matern"):
+        assert set(other.prior) == {"variance", "lengthscale (pixels)"}
+        assert any("not that of total variation" in text for text in other.warnings)
+    if kind in ("bootstrap", "ensemble"):
+        spread = np.std(other.samples, axis=0, ddof=1)
+        np.testing.assert_allclose(spread, other.std, rtol=1e-2, atol=1e-2 * other.std.max())
+
+
+def test_methods_of_no_error_bars_of_their_own_have_none_unless_asked(scan):
+    assert ReconstructOptions(method="fbp").bars is None
+    assert ReconstructOptions(method="fbp", uncertainty="bootstrap").bars == "bootstrap"
+    with pytest.raises(InputError, match="need held-out views"):
+        reconstruct(scan, "fbp", size=16, uncertainty="constant", calibrate=False)
+
+
+def test_a_matern_process_of_too_many_pixels_is_refused_in_one_sentence(scan, monkeypatch):
+    monkeypatch.setattr("ctuq.uncertainty.gaussian_bars._DENSE_PIXELS", 400)
+    with pytest.raises(InputError, match="up to 20 x 20 pixels, got 24 x 24; take gmrf"):
+        reconstruct(scan, "tv", size=24, uncertainty="matern")
 
 
 @pytest.mark.parametrize(("method", "kind"), [("tv", "laplace"), ("dip", "edges"), ("fbp", "edges"), ("tv", "nonsense")])

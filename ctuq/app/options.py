@@ -131,7 +131,7 @@ class Reconstruct(Command):
     systematics: Annotated[str, arg(metavar="none|default|all|NAMES", help_behavior_hint="")] = "none"
     """What the scanner may do wrong, as a part of the error bars: names such as axis,flux,hardening=0.1 (a width)."""
     bars: Annotated[str | None, arg(name="uncertainty", metavar="KIND", help_behavior_hint="")] = None
-    """How error bars are made: by default laplace of the method dip, edges of tv; README.md lists the others."""
+    """laplace or ensemble of the method dip, edges, gmrf or matern of tv, bootstrap or constant of any; else the usual one."""
     samples: Number = None
     """Posterior samples to keep; 64 by default, of volumes 32."""
     roi: Annotated[str | None, arg(metavar="Z0:Z1,Y0:Y1,X0:X1", help_behavior_hint="")] = None

@@ -15,7 +15,7 @@ from ctuq.recon.dip import Data
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.uncertainty.estimate import ErrorBars
 from ctuq.uncertainty.gaussian import PixelRays
-from ctuq.uncertainty.gaussian_bars import gaussian_bars, learn_edges
+from ctuq.uncertainty.gaussian_bars import Learned, gaussian_bars, learn_edges, learn_matern, learn_smooth
 
 _LARGEST = 16384
 """Rays or pixels of a factor: 2 GiB, and a minute of one processor."""
@@ -56,7 +56,14 @@ class EdgePlan:
         return {"reason": self.reason, "route": self.route, "seconds": self.total, "bytes": self.bytes}
 
 
-def plan_of_edges(A: RayTransform, rays: int) -> EdgePlan:
+PRIORS = {
+    "edges": "a Gaussian edge prior about the total-variation image",
+    "gmrf": "a Gaussian Markov field",
+    "matern": "a Matern process",
+}
+
+
+def plan_of_edges(A: RayTransform, rays: int, kind: str = "edges") -> EdgePlan:
     """The cheapest way for so many rays, within the memory that is left.
 
     Parameters
@@ -64,6 +71,8 @@ def plan_of_edges(A: RayTransform, rays: int) -> EdgePlan:
     A : RayTransform
     rays : int
         Of positive weight.
+    kind : str
+        One of `PRIORS`.
     """
     pixels, width, device = A.grid.size, A.grid.shape[-1], A.device
     left = available_memory(device)
@@ -85,12 +94,12 @@ def plan_of_edges(A: RayTransform, rays: int) -> EdgePlan:
     }[route]
     image = torch.ones(1, *A.domain.shape, device=device)
     seconds = flops[route] * flop_seconds(device) + _TV * timed(lambda: A.T(A(image)))
-    reason = f"{pixels} pixels and {rays} rays: a Gaussian edge prior about the total-variation image, {how}"
+    reason = f"{pixels} pixels and {rays} rays: {PRIORS[kind]}, {how}"
     return EdgePlan(route, reason, seconds, int(memory[route]) + _BASE + 40 * rays * width)
 
 
-def edge_bars(run: Run[ReconstructOptions], data: Data, views: Views, plan: EdgePlan) -> tuple[ErrorBars, PixelRays]:
-    """Error bars of an image by the edge prior, and the rays with that image.
+def edge_bars(run: Run[ReconstructOptions], data: Data, views: Views, plan: EdgePlan) -> tuple[ErrorBars, PixelRays, Learned]:
+    """Error bars of an image by a Gaussian prior, the rays with that image, and the prior.
 
     Parameters
     ----------
@@ -113,7 +122,10 @@ def edge_bars(run: Run[ReconstructOptions], data: Data, views: Views, plan: Edge
         run.tell("Error bars", 0, 4, "evidence")
         rays = PixelRays.of(A, data.y, data.weights, image)
         seen = torch.isin(rays.views, fitted).nonzero()[:, 0]
-        learned = learn_edges(rays.part(seen), image)
+        kind, part = run.options.bars, rays.part(seen)
+        learned = (
+            learn_edges(part, image) if kind == "edges" else {"gmrf": learn_smooth, "matern": learn_matern}[kind or ""](part)
+        )
         found = gaussian_bars(
             rays,
             learned,
@@ -125,4 +137,4 @@ def edge_bars(run: Run[ReconstructOptions], data: Data, views: Views, plan: Edge
             tell=lambda text: run.tell("Error bars", next(steps), 4, text),
         )
         run.tell("Error bars", 4, 4)
-    return found
+    return *found, learned

@@ -14,12 +14,13 @@ from ctuq.errors import CtuqError, InputError
 from ctuq.linops.memory import available_memory, require_memory
 from ctuq.pipeline.bars import doubts_of_bars, linear_model
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
-from ctuq.pipeline.edge_bars import EdgePlan, edge_bars, plan_of_edges
+from ctuq.pipeline.edge_bars import PRIORS, EdgePlan, edge_bars, plan_of_edges
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.outlook import Outlook
 from ctuq.pipeline.plan import FIT_BYTES, Plan, measure, priced, route_of
 from ctuq.pipeline.run import Run
+from ctuq.pipeline.spreads import SPREADS
 from ctuq.pipeline.threads import take_threads
 from ctuq.pipeline.views import Views, rays_inside, split_views, tensors
 from ctuq.progress import shown
@@ -41,6 +42,7 @@ from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.covariance import ImageCovariance
 from ctuq.uncertainty.estimate import ErrorBars, estimate, named
+from ctuq.uncertainty.foreign import calibrate
 from ctuq.uncertainty.kept import waves_of
 from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.result import Result
@@ -160,8 +162,10 @@ def _reconstructed(run: Run[ReconstructOptions], scan: Scan, grid: VolumeGrid, v
         versions=library_versions(),
         warnings=scan.warnings + views.told,
     )
-    if run.options.bars == "edges":
-        return _with_edges(run, base, data, views)
+    if run.options.bars in PRIORS:
+        return _with_prior(run, base, data, views)
+    if run.options.bars in SPREADS:
+        return _with_spread(run, base, data, views)
     if method_name != "dip":
         return replace(base, scores={} if truth is None else {"truth": image_scores(base.mean, truth)})
     return _with_dip(run, base, data, views)
@@ -176,15 +180,15 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
         As for `reconstruct`, by default with the method "dip".
     """
     run = Run(options or options_from(str(settings.pop("method", "dip")), settings), None)
-    if run.options.bars is None:
-        raise InputError("Only the methods dip and tv with uncertainty have a plan: the others take seconds.")
+    if run.options.bars != "laplace" and run.options.bars not in PRIORS:
+        raise InputError("Only error bars of the kinds laplace, edges, gmrf and matern have a plan.")
     grid = choose_grid(scan, run.options.size, run.options.field)
     scan = match_detector(scan, grid)
     views = split_views(run.options, scan)
     A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix")
     data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
-    if run.options.bars == "edges":
-        return plan_of_edges(A, int((data.weights > 0).sum()))
+    if run.options.bars in PRIORS:
+        return plan_of_edges(A, int((data.weights > 0).sum()), run.options.bars)
     fit, _ = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     return _plan(run, data, views, fit, generate=generate, start=start)
@@ -231,16 +235,34 @@ def _require_memory(run: Run[ReconstructOptions], grid: VolumeGrid) -> None:
     require_memory(needed, f"An image of {run.options.size} x {run.options.size} pixels", _LESS, run.device)
 
 
-def _with_edges(run: Run[ReconstructOptions], base: Result, data: Data, views: Views) -> Result:
-    A = data.A
+def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: Views) -> Result:
+    """Error bars by a Gaussian prior over the pixels."""
+    A, kind = data.A, run.options.bars or ""
     assert isinstance(A, RayTransform)
-    plan = plan_of_edges(A, int((data.weights > 0).sum()))
+    plan = plan_of_edges(A, int((data.weights > 0).sum()), kind)
     _log.info("Plan: %s", plan)
     run.checkpoint.begin()
-    found, rays = edge_bars(run, data, views, plan)
-    base = replace(base, plan=plan.record(), warnings=base.warnings + views.notes)
-    names = ("variance", "softness (1/mm)")
-    return _assembled(run, base, rays.image, found, dict(zip(names, found.evidence.psi.exp().tolist(), strict=True)))
+    found, rays, learned = edge_bars(run, data, views, plan)
+    notes = () if kind == "edges" else (f"The image is the mean of {PRIORS[kind]}, and not that of total variation.",)
+    base = replace(base, plan=plan.record(), warnings=base.warnings + views.notes + notes)
+    return _assembled(run, base, rays.image, found, learned.named)
+
+
+def _with_spread(run: Run[ReconstructOptions], base: Result, data: Data, views: Views) -> Result:
+    """Error bars by images that differ, or one number, scaled on held-out views; without these there are none."""
+    if not len(views.held):
+        raise InputError(
+            f"Error bars of the kind {run.options.bars} need held-out views; give more views, or --calibration-views."
+        )
+    run.checkpoint.begin()
+    with run.clock(run.options.bars or ""):
+        image, spread = SPREADS[run.options.bars or ""](run, data, views)
+    scan = replace(base.scan, projections=data.y.cpu().numpy())
+    with run.clock("calibration"):
+        found = calibrate(image, spread, scan, views.held, grid=base.grid, cautious=True, method=base.method)
+    names = ("mean", "std", "std_raw", "std_error", "samples", "directions", "waves", "sigma2", "calibration", "scores")
+    doubts = tuple(text for text in found.warnings if text not in base.warnings)
+    return replace(base, **{name: getattr(found, name) for name in names}, warnings=base.warnings + doubts)
 
 
 def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Views) -> Result:

@@ -20,8 +20,15 @@ from ctuq.versions import versions_of
 __all__ = ["METHODS", "Progress", "ReconstructOptions", "flat_settings", "library_versions", "options_from"]
 
 METHODS = ("dip", *CLASSICAL)
-KINDS: dict[str, tuple[str, ...]] = {"dip": ("laplace",), "tv": ("edges",)}
-"""Kinds of error bars by method, the default first."""
+_SIMPLE = ("constant", "bootstrap")
+KINDS: dict[str, tuple[str, ...]] = {
+    "dip": ("laplace", "ensemble", *_SIMPLE),
+    "tv": ("edges", "gmrf", "matern", *_SIMPLE),
+    **dict.fromkeys(("fbp", "sirt", "cgls"), _SIMPLE),
+}
+"""Kinds of error bars by method."""
+DEFAULT_BARS = {"dip": "laplace", "tv": "edges"}
+"""Which of them is made where none is named; the other methods then have none."""
 _WHOLE = ("size", "samples", "directions", "calibration_views", "seed", "threads")
 _MOST = {"size": MOST_PIXELS, "samples": 100_000, "directions": 100_000, "threads": 4096}
 """Beyond any machine: such numbers are typing errors, and the system may not survive the attempt."""
@@ -42,8 +49,8 @@ class ReconstructOptions:
         Width of the image in mm; or that of all rays; or of the circle about the axis that every view sees. By default the
         scan's own grid, or that circle with as much around it as the object's shadow reaches (`ctuq.tomo.field`).
     uncertainty : bool or str
-        False leaves error bars out; a name takes that kind of them, of those that the method has (`KINDS`); True the first of
-        these: the network's linearised Laplace of "dip", a Gaussian edge prior of "tv", none of the others.
+        False leaves error bars out; a name takes that kind of them, of those that the method has (`KINDS`); True the usual one:
+        the network's linearised Laplace of "dip", a Gaussian edge prior of "tv", none of the others.
     samples : int
         Posterior samples to keep.
     directions : int
@@ -112,17 +119,14 @@ class ReconstructOptions:
     @property
     def bars(self) -> str | None:
         """Which of `KINDS` of error bars are made; None for none."""
-        kinds = KINDS.get(self.method, ())
-        if not self.uncertainty or not kinds:
+        if not self.uncertainty:
             return None
-        return self.uncertainty if isinstance(self.uncertainty, str) else kinds[0]
+        return self.uncertainty if isinstance(self.uncertainty, str) else DEFAULT_BARS.get(self.method)
 
 
 def _refuse_other_bars(method: str, kind: bool | str) -> None:
-    kinds = KINDS.get(method, ())
-    if isinstance(kind, str) and kind not in kinds:
-        have = f"has {', '.join(kinds)}" if kinds else f"has none; choose the method {' or '.join(KINDS)}"
-        raise InputError(f"There are no error bars {kind!r} of the method {method}, which {have}.")
+    if isinstance(kind, str) and kind not in KINDS[method]:
+        raise InputError(f"There are no error bars {kind!r} of the method {method}, which has {', '.join(KINDS[method])}.")
 
 
 def _refuse_without_bars(options: ReconstructOptions) -> None:

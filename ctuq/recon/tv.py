@@ -64,7 +64,8 @@ def tv(
     x = torch.zeros(*batch, *A.domain.shape, dtype=y.dtype, device=y.device)
     ahead, p, q = x, torch.zeros_like(y), _gradient(x, axes)
     for _ in range(iterations):
-        p = w * (p + dual_step * (A(ahead) - y)) / (w + dual_step)
+        # A ray of no weight that misses the image has no step either.
+        p = w * (p + dual_step * (A(ahead) - y)) / (w + dual_step).clamp_min(torch.finfo(y.dtype).tiny)
         q = q + slope_step * balance * _gradient(ahead, axes)
         q = q / (q.norm(dim=-axes - 1, keepdim=True) * balance / penalty).clamp_min(1)
         new = x - step * (A.T(p) + balance * _gradient_transpose(q, axes))

@@ -10,8 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctuq.baselines.markov import edge_field
+from ctuq.baselines.markov import edge_field, smooth_field
+from ctuq.baselines.pixels import KernelField, PixelMatern
 from ctuq.baselines.variances import Variances, learn_variance
+from ctuq.errors import InputError
 from ctuq.stages import Stages
 from ctuq.uncertainty.calibration import Scales
 from ctuq.uncertainty.estimate import ErrorBars, Evidence
@@ -23,6 +25,8 @@ _EVIDENCE_RAYS = 1024
 SOFTNESS = (0.001, 0.003, 0.01, 0.03)
 """Candidates for e over the image's largest value. Larger ones were worse on each of four scans: of the walnut, e of 0.003,
 0.03 and 0.1 leave unseen rays an rms error of 0.031, 0.033 and 0.041."""
+_LENGTHS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
+_DENSE_PIXELS = 8192
 _LEFT_OUT = 512
 
 
@@ -44,6 +48,38 @@ def learn_edges(rays: PixelRays, image: Tensor) -> Learned:
     largest = max(float(image.max()), 1e-12)
     made = ((share * largest, edge_field(image, share * largest)) for share in SOFTNESS)
     return best_of(rays, (({"softness (1/mm)": e}, field) for e, field in made))
+
+
+def learn_smooth(rays: PixelRays) -> Learned:
+    """A Gaussian Markov field, its lengthscale, variance and noise by evidence."""
+    shape = _plane(rays)
+    fields = ((length, smooth_field(shape, length, rays.target.device)) for length in _lengths(shape))
+    return best_of(rays, (({"lengthscale (pixels)": length}, field) for length, field in fields))
+
+
+def learn_matern(rays: PixelRays) -> Learned:
+    """A Matern-1/2 process, its lengthscale, variance and noise by evidence.
+
+    Raises
+    ------
+    InputError
+        If the image has more pixels than a dense matrix holds.
+    """
+    shape = _plane(rays)
+    if shape[0] * shape[1] > _DENSE_PIXELS:
+        most = math.isqrt(_DENSE_PIXELS)
+        raise InputError(f"A Matern process takes up to {most} x {most} pixels, got {shape[1]} x {shape[0]}; take gmrf.")
+    fields = ((length, KernelField(PixelMatern(shape, length), rays.target.device)) for length in _lengths(shape))
+    return best_of(rays, (({"lengthscale (pixels)": length}, field) for length, field in fields))
+
+
+def _plane(rays: PixelRays) -> tuple[int, int]:
+    height, width = rays.image.shape
+    return height, width
+
+
+def _lengths(shape: tuple[int, int]) -> list[float]:
+    return [length for length in _LENGTHS if length <= 2 * max(shape)]
 
 
 def best_of(rays: PixelRays, fields: Iterable[tuple[Mapping[str, float], PixelField]]) -> Learned:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tyro.conf import Positional
 
+from ctuq.baselines.pixels import PixelMatern
 from ctuq.design import (
     CRITERIA,
     EIG,
@@ -33,7 +34,6 @@ from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.design.algebra.covariance import Covariance, low_rank, sampled
 from ctuq.design.algebra.rows import ViewRows
 from ctuq.design.models.lindip import linear_of, model_of, retrain
-from ctuq.design.models.pixels import PixelMatern
 from ctuq.recon.dip import DIPOptions
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
 from ctuq.tomo.phantoms import rectangles

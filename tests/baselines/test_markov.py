@@ -3,11 +3,14 @@ import pytest
 import torch
 
 from ctuq.baselines.markov import differences, edge_field, smooth_field
+from ctuq.baselines.pixels import KernelField, PixelMatern
 
 
-@pytest.fixture(params=["edges", "smooth", "one row"])
+@pytest.fixture(params=["edges", "smooth", "one row", "kernel"])
 def field(request):
     rng = torch.Generator().manual_seed(3)
+    if request.param == "kernel":
+        return KernelField(PixelMatern((6, 4), 2.0), torch.device("cpu"))
     if request.param == "smooth":
         return smooth_field((5, 7), 3.0, torch.device("cpu"))
     return edge_field(torch.rand(1 if request.param == "one row" else 6, 5, generator=rng), 0.1)
@@ -15,11 +18,11 @@ def field(request):
 
 def test_products_with_the_covariance_are_those_of_the_inverse(field, rng):
     S = torch.linalg.inv(field.dense_precision())
-    x = torch.randn(3, field.size, generator=rng, dtype=torch.float64)
+    x = torch.randn(3, len(S), generator=rng, dtype=torch.float64)
     torch.testing.assert_close(field.times(x), x @ S)
     torch.testing.assert_close(field.precision_times(field.times(x)), x)
     torch.testing.assert_close(field.diagonal(), S.diagonal())
-    assert field.times(x[:0]).shape == (0, field.size)
+    assert field.times(x[:0]).shape == (0, len(S))
 
 
 def test_draws_have_the_covariance_and_the_precision(field, rng):

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ctuq.app.cli import main
+from ctuq.baselines.pixels import PixelMatern
 from ctuq.design import DIAGONAL_EIG, Arc, Designer, Isotropic, LinDIPOptions, Matern, learner
-from ctuq.design.models.pixels import PixelMatern
 from ctuq.design.volumes import coarse_scan
 from ctuq.errors import GeometryError, InputError
 from ctuq.files import write_volume_scan

@@ -103,3 +103,13 @@ def test_rays_of_weight_zero_do_not_matter(problem):
     spoiled[:, 20] = 10 * y.max()
     found = tv(A, spoiled, weights=w)
     torch.testing.assert_close(found, tv(A, y, weights=w))
+
+
+def test_a_view_of_no_weight_is_as_if_it_were_not_there_even_where_its_rays_miss_the_image(problem):
+    A, y, _ = problem
+    weights = torch.ones_like(y)
+    weights[::3] = 0
+    kept = np.flatnonzero(np.arange(len(y)) % 3)
+    found, alone = tv(A, y, weights=weights), tv(A.subset(kept), y[torch.from_numpy(kept)])
+    assert bool(torch.isfinite(found).all())
+    torch.testing.assert_close(found, alone, rtol=0, atol=0.1 * float(alone.max()))

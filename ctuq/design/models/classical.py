@@ -8,10 +8,10 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from ctuq.baselines.pixels import PixelMatern
 from ctuq.baselines.variances import Variances, learn_variance
 from ctuq.design.algebra.covariance import FactorCovariance, Hold
 from ctuq.design.models.model import GaussianModel, Measurements
-from ctuq.design.models.pixels import PixelMatern
 
 _SHORTEST = 0.3
 _HOLD = Hold(2000, 16384)

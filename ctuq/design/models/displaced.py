@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ctuq.baselines.pixels import PixelMatern
 from ctuq.design.algebra.covariance import Hold
 from ctuq.design.models.model import GaussianModel, Measurements
-from ctuq.design.models.pixels import PixelMatern
 from ctuq.recon import tv
 from ctuq.recon.noise import noise_std
 

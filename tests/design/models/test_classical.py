@@ -4,12 +4,12 @@ import scipy.sparse as sp
 import torch
 from scipy.stats import multivariate_normal
 
+from ctuq.baselines.pixels import PixelMatern
 from ctuq.baselines.variances import learn_variance
 from ctuq.design import Edges, Every, Isotropic, Matern, Measurements, learner
 from ctuq.design.algebra.covariance import FactorCovariance, Hold
 from ctuq.design.models.edges import EdgePrecision
 from ctuq.design.models.evidence import learn_variances
-from ctuq.design.models.pixels import PixelMatern
 from ctuq.errors import InputError
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
 

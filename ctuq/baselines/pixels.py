@@ -1,9 +1,12 @@
 """The Matern-1/2 process over the pixels of an image: ``s exp(-r / l)``, by fast Fourier transforms or dense."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from ctuq.linops.gaussian import stable_cholesky
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,48 @@ def _toeplitz(table: Tensor) -> Tensor:
     for i in rows.tolist():
         out[i] = blocks[(rows - i).abs()].transpose(0, 1)
     return out.reshape(table.numel(), table.numel())
+
+
+class KernelField:
+    """The process as a prior over pixels with all that `ctuq.uncertainty.gaussian.PixelField` asks, dense but for products.
+
+    Parameters
+    ----------
+    kernel : PixelMatern
+    device : torch.device
+    """
+
+    def __init__(self, kernel: PixelMatern, device: torch.device):
+        self.kernel, self.device = kernel, device
+
+    def times(self, x: Tensor) -> Tensor:
+        """``x S`` for rows (k, d), float64; MKL's transform refuses no rows at all."""
+        return self.kernel.times(x.double()) if len(x) else x.double()
+
+    def diagonal(self) -> Tensor:
+        """Variance of each pixel, (d,): 1."""
+        return torch.ones(torch.Size(self.kernel.shape).numel(), dtype=torch.float64, device=self.device)
+
+    def draws(self, n: int, *, rng: torch.Generator) -> Tensor:
+        """``n`` draws (n, d), float64."""
+        return self._white(n, rng) @ self._factor.T
+
+    def noise(self, n: int, *, rng: torch.Generator) -> Tensor:
+        """``n`` draws (n, d) of covariance ``S^-1``."""
+        return torch.linalg.solve_triangular(self._factor.T, self._white(n, rng).T, upper=True).T
+
+    def precision_times(self, x: Tensor) -> Tensor:
+        """``x S^-1`` for rows (k, d)."""
+        return torch.cholesky_solve(x.double().T, self._factor).T
+
+    def dense_precision(self) -> Tensor:
+        """``S^-1``, (d, d)."""
+        return torch.cholesky_inverse(self._factor)
+
+    @cached_property
+    def _factor(self) -> Tensor:
+        return stable_cholesky(self.kernel.dense().to(self.device))
+
+    def _white(self, n: int, rng: torch.Generator) -> Tensor:
+        size = torch.Size(self.kernel.shape).numel()
+        return torch.randn(n, size, generator=rng, dtype=torch.float64, device=rng.device).to(self.device)
