@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 import ctuq
 from ctuq.app.report.page import render_report
@@ -11,6 +12,7 @@ from ctuq.app.report.systematics import error_rows, errors_told
 from ctuq.errors import InputError
 from ctuq.pipeline import ReconstructOptions
 from ctuq.recon.dip import DIPOptions
+from ctuq.uncertainty.predict import predict_views
 
 SETTINGS = {"size": 16, "field": "all", "samples": 200, "dip": DIPOptions(iterations=120)}
 
@@ -89,3 +91,18 @@ def test_errors_without_error_bars_and_unknown_ones_are_refused(settings, told):
 def test_an_error_that_the_scan_cannot_have_is_refused_before_the_fit(noisy_scan):
     with pytest.raises(InputError, match="rays are parallel"):
         ctuq.reconstruct(noisy_scan, systematics="distance", size=16, progress=lambda _: pytest.fail("the fit began"))
+
+
+def test_unseen_rays_are_foretold_with_errors_and_image_together(made, disc_scan):
+    _, _, result = made
+    others = disc_scan.select(np.arange(1, disc_scan.n_angles, 4))
+    others = others.binned(others.geometry.columns // result.scan.geometry.columns)
+    A = ctuq.ray_transform(result.grid, others.geometry, backend="matrix")
+    mean, variance = predict_views(result, A)
+    z = (others.projections - mean) / np.sqrt(variance)
+    assert np.sqrt(np.mean(z**2)) < 1.5
+    # An image that is unsure for hardening alone would foretell the rays worse than they are known.
+    own = A(torch.from_numpy(result.samples - result.mean)).square().mean(0).numpy()
+    flux = (0.01 * result.systematics["flux"].width) ** 2
+    through = mean > 0.5 * mean.max()
+    assert np.median((own / (variance - flux - result.sigma2))[through]) > 2

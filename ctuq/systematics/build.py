@@ -1,6 +1,6 @@
 """The blocks of a scan, from what is asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import torch
@@ -37,13 +37,14 @@ def blocks_of(wanted: Sequence[Wish], A: RayTransform, image: Tensor, weights: T
     InputError
         If a block that was named changes no ray of this scan, or does what the others do as well.
     """
-    at = _At(A, image)
-    made = [_block(wish, at) for wish in possible(wanted, A.geometry)]
-    used = weights.reshape(-1) > 0
-    _refuse_alike([b for b in made if b.columns.shape[1] == 1], used)
-    for block in made:
-        if not bool((block.columns[used] != 0).any()):
+    at, used, made = _At(A, image), weights.reshape(-1) > 0, []
+    for wish in possible(wanted, A.geometry):
+        block = _block(wish, at)
+        if bool((block.columns[used] != 0).any()):
+            made.append(block)
+        elif wish.needed:
             raise InputError(f"The systematic error {block.name} changes no ray of this scan; leave it out.")
+    _refuse_alike([b for b in made if b.columns.shape[1] == 1], used)
     return tuple(made)
 
 
@@ -60,6 +61,12 @@ def possible(wanted: Sequence[Wish], geometry: Geometry) -> tuple[Wish, ...]:
         if why and wish.needed:
             raise InputError(f"This scan cannot tell of the systematic error {wish.name}: {why}; leave it out.")
     return tuple(wish for wish in wanted if not _missing(wish.name, geometry))
+
+
+def effects_of(names: Iterable[str], A: RayTransform, image: Tensor) -> dict[str, Tensor]:
+    """What a unit of each error does to the rays of any views, (angle, column) float64, of views and columns to their own."""
+    at = _At(A, image)
+    return {name: _effect(name, at) for name in names}
 
 
 def told_in(name: str) -> float:
@@ -113,23 +120,28 @@ def _block(wish: Wish, at: _At) -> Block:
     return Block(wish.name, columns, width, kind.learned, kind.hidden, spread)
 
 
+def _effect(name: str, at: _At) -> Tensor:
+    """What a unit of the error does to each ray, of views and columns to those that are the error's: (angle, column)."""
+    if name in _CURVES:
+        return _CURVES[name](at.rays)
+    if name in ("axis", "shift"):
+        return at.by_axis
+    if name == "jitter":
+        return pose.by_angle(at.A, at.image)
+    return pose.by_distance(at.A, at.image) if name == "distance" else -torch.ones_like(at.rays)
+
+
 def _columns(name: str, at: _At) -> tuple[Tensor, Tensor | None]:
     """N, and from eta to what is told."""
-    if name in _CURVES:
-        return _CURVES[name](at.rays).reshape(-1, 1), None
-    if name == "axis":
-        return at.by_axis.reshape(-1, 1), None
-    if name == "distance":
-        return pose.by_distance(at.A, at.image).reshape(-1, 1), None
+    rays = _effect(name, at)
+    if KINDS[name].of == "scan":
+        return rays.reshape(-1, 1), None
     if name == "flux":
-        return detector.of_views(-torch.ones_like(at.rays)), None
+        return detector.of_views(rays), None
     if name == "gain":
-        basis = detector.rough(at.A.geometry.columns)
-        return detector.of_columns(at.A.geometry.shape, -basis.to(at.rays)), basis
-    if name == "shift":
-        basis, rays = pose.without_frame(at.angles), at.by_axis
-    else:
-        basis, rays = pose.complement(torch.ones(len(at.angles), 1)), pose.by_angle(at.A, at.image)
+        basis = detector.rough(rays.shape[1])
+        return detector.of_columns(rays, basis), basis
+    basis = pose.without_frame(at.angles) if name == "shift" else pose.complement(torch.ones(len(at.angles), 1))
     return detector.of_views(rays, basis), basis
 
 
@@ -140,7 +152,7 @@ def _refuse_alike(single: Sequence[Block], used: Tensor) -> None:
     columns = torch.cat([b.columns[used] for b in single], 1)
     columns = columns / columns.norm(dim=0).clamp(min=torch.finfo(columns.dtype).tiny)
     values, vectors = torch.linalg.eigh(columns.T @ columns)
-    if float(values[0]) < _ALIKE and bool((columns != 0).any(0).all()):
+    if float(values[0]) < _ALIKE:
         alike = [b.name for b, share in zip(single, vectors[:, 0].tolist(), strict=True) if abs(share) > 0.1]
         raise InputError(
             f"The systematic errors {' and '.join(alike)} change the rays of this scan alike, so that nothing tells "

@@ -17,9 +17,9 @@ def of_views(rays: Tensor, basis: Tensor | None = None) -> Tensor:
     return (rays[:, :, None] * basis[:, None]).reshape(views * columns, -1)
 
 
-def of_columns(shape: tuple[int, int], basis: Tensor) -> Tensor:
-    """Columns (views * columns, k) of offsets of each detector column, by a basis (columns, k)."""
-    return basis.expand(shape[0], *basis.shape).reshape(math.prod(shape), -1)
+def of_columns(rays: Tensor, basis: Tensor) -> Tensor:
+    """Columns (views * columns, k) of factors of every detector column's own rays (views, columns), by a basis (columns, k)."""
+    return (rays[:, :, None] * basis.to(rays)).reshape(rays.numel(), -1)
 
 
 def rough(columns: int) -> Tensor:

@@ -81,7 +81,7 @@ class ErrorBars:
         (1, 1) without calibration.
     calibration : Calibration, optional
     correction : Tensor, float64
-        What the held-out views add to the network's image.
+        What the held-out views add to the network's image, and systematic errors take from it.
     leave_one_out : dict of str to float
         Scores of closed-form leave-one-angle-out predictions by the raw linear model.
     """
@@ -159,6 +159,8 @@ def estimate(
         most = way.held_out
         found = calibrate(without, model, y, held_out, evidence.sigma2, most=most, correct=correct)
         scales, calibration, correction = found
+    elif model.blocks and correct:
+        correction = -given.absorbed(given.errors()[0]).reshape(correction.shape)
     # What is known of an error's size is not scaled: the whole posterior is multiplied by the image's scale.
     scaled = given.with_errors_over(scales.image)
     drawn_to, a = _drawn_to(way, scales), scales.image

@@ -307,6 +307,9 @@ class OmittedRays:
         """Of some of the left-out rays, noise included, (k,)."""
         return self._covariance.diagonal()[index]
 
+    def systematic(self) -> None:
+        """Not in this model."""
+
     def joint(self, index: Tensor) -> Tensor:
         """Covariance of some of them, noise included."""
         return self._covariance[index][:, index]

@@ -37,6 +37,13 @@ class Unseen(Protocol):
         """Covariance of some of the left-out rays, noise included, (k, k), float64."""
         ...
 
+    def systematic(self) -> tuple[Tensor, Tensor] | None:
+        """What the image holds of systematic errors, (d,), and these errors' rays, whitened (k,), by all others; None without.
+
+        Both float64. Rays are then predicted by an image without it, and with these.
+        """
+        ...
+
     def correction(self, residual: Tensor, image_scale: float, noise_scale: float) -> Tensor:
         """Conditional mean of the image's error, float64, given how far all left-out rays are off the image."""
         ...
@@ -130,6 +137,8 @@ class HeldOut:
     views : array of int
     turns : Turns, optional
         Each view given the others, where there are several.
+    absorbed : Tensor, float64, shape (d,), optional
+        What the fitted image holds of systematic errors, by all other rays; predictions are those of an image without it.
     """
 
     left: Unseen
@@ -141,6 +150,7 @@ class HeldOut:
     on_detector: "_OnDetector"
     views: NDArray[np.int64]
     turns: Turns | None = None
+    absorbed: Tensor | None = None
 
     @classmethod
     def of(
@@ -150,13 +160,15 @@ class HeldOut:
         new = torch.isin(model.views, torch.as_tensor(views, device=model.views.device)).nonzero()[:, 0]
         left, some = without(new), spread(model, new, most)
         measured = y.reshape(-1)[model.rays[new]].double()
-        predicted = model.matrix.rows(new)(model.image.reshape(1, -1).double())[0] / model.precision[new].sqrt()
+        absorbed, errors = left.systematic() or (None, 0.0)
+        image = model.image.flatten().double() - (0.0 if absorbed is None else absorbed)
+        predicted = (model.matrix.rows(new)(image[None])[0] + errors) / model.precision[new].sqrt()
         noise = sigma2 / model.precision[new]
         joint = left.joint(some)
         signal = (joint.diagonal() - 1).clamp(min=0) * noise[some]
         place, off = _OnDetector(model, new[some], views), (measured - predicted) / noise.sqrt()
         turns = _turns(joint, off[some], noise[some], model.views[new[some]], place)
-        return cls(left, off, measured[some], predicted[some], signal, noise[some], place, views, turns)
+        return cls(left, off, measured[some], predicted[some], signal, noise[some], place, views, turns, absorbed)
 
     def facts(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], Turns | None]:
         """Residual, the image's variance and the noise's, on the detector, and the views in turn: what `learn_scales` takes."""
@@ -164,8 +176,9 @@ class HeldOut:
         return residual, signal, noise, self.turns
 
     def correction(self, scales: Scales) -> Tensor:
-        """What these rays add to the image by these scales."""
-        return self.left.correction(self.off, scales.image, scales.noise)
+        """What these rays add to the image by these scales, less what it holds of systematic errors."""
+        added = self.left.correction(self.off, scales.image, scales.noise)
+        return added if self.absorbed is None else added - self.absorbed.reshape(added.shape)
 
     def calibration(self, scales: Scales) -> Calibration:
         """The record of what these scales make of the rays."""

@@ -97,6 +97,15 @@ class LeftOut:
         total.diagonal().add_(noise_scale - image_scale)
         return image_scale * self.images_of(torch.linalg.solve(total, residual)[None])[0]
 
+    def systematic(self) -> tuple[Tensor, Tensor] | None:
+        """What the image holds of systematic errors by the others, and these errors' rays."""
+        return _systematic(self.given, self.errors(), self.rows)
+
+    def errors(self) -> Tensor:
+        """Mean of the systematic errors given the others, (e,), float64."""
+        told = self.given.weighted[self.rows] @ self.seen @ self.Z
+        return self.given.errors()[0] - told[self.given.model.factor.rank :]
+
     def images_of(self, q: Tensor) -> Tensor:
         """The covariance of the image and the left-out rays, given the others, times each row of ``q`` (n, k): (n, *shape)."""
         given, model = self.given, self.given.model
@@ -174,6 +183,14 @@ class Beside:
         pulled = matrix.transposed(noise(y - c @ seen.T) / root)
         return model.images(c)[0] + (v * pulled).reshape(model.image.shape)
 
+    def systematic(self) -> tuple[Tensor, Tensor] | None:
+        """As `LeftOut.systematic`."""
+        return _systematic(self.every, self.errors(), self.index)
+
+    def errors(self) -> Tensor:
+        """As `LeftOut.errors`."""
+        return self.given.errors()[0]
+
     def _rows(self, index: Tensor) -> RayRows:
         """Some of the left-out rays, whitened."""
         return self.every.model.features.matrix.rows(self.index[index])
@@ -190,6 +207,12 @@ class Beside:
     @property
     def _root(self) -> Tensor:
         return self.given.system.point.sigma2[0].to(self.given.W).sqrt()
+
+
+def _systematic(every: SolvedRays, errors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor] | None:
+    if not len(errors):
+        return None
+    return every.absorbed(errors), every.model.features.basis[rows, every.model.factor.rank :] @ errors
 
 
 def _embedded(values: Tensor, rows: Tensor, size: int) -> Tensor:

@@ -108,6 +108,10 @@ class ImagePrior:
         """The entries that are the weights' own."""
         return torch.cat([psi[: self._variances], psi[self._tail :]])
 
+    def without_errors(self, psi: Tensor) -> Tensor:
+        """The entries of a prior without systematic errors."""
+        return torch.cat([psi[: self._variances + len(FLOORS)], psi[self._tail :]])
+
     def floors(self, psi: Tensor) -> Tensor:
         """Variance of each floor, and of what the factor leaves out."""
         own = psi[self._variances : self._variances + len(FLOORS)].exp()

@@ -129,6 +129,24 @@ class SolvedRays:
         """What image (k, d) and systematic errors (k, e) make of whitened rays (m, k), float64: ``S b^T K^-1 n``."""
         return self._made_of(self.solve((columns / _column(self.system.noise_root())).T))
 
+    def absorbed(self, errors: Tensor) -> Tensor:
+        """What an image that is fitted to the rays as they are holds of systematic errors (e,): (d,), float64.
+
+        An image that is to be right beside these errors is the fitted one less this: how the linear model's image moves when
+        their rays are taken from what was measured, which is what a network fitted anew would do.
+        """
+        rank = self.model.factor.rank
+        rays = self.model.features.basis[:, rank:] @ errors.to(self.W)
+        return self._without_errors.response(rays[:, None])[0][0]
+
+    @cached_property
+    def _without_errors(self) -> "SolvedRays":
+        """Given that there are none; noise and floors stay solved."""
+        model, point = self.model.with_errors(()), self.system.point
+        plain = replace(point, psi=self.model.prior.without_errors(point.psi))
+        system = System(model.problem(), model.prior, plain)
+        return self._mixed(model, system, self.noise, self.W[:, : self.model.factor.rank])
+
     def _made_of(self, solved: Tensor) -> tuple[Tensor, Tensor]:
         model, point = self.model, self.system.point
         c = (solved @ self._seen) @ model.prior.mixing(point.psi)

@@ -1,7 +1,7 @@
 """``python -m experiments.systematics``: one defect at a time, no defect, and real scans; run again, it goes on.
 
 Fits are kept in ``runs/systematics``; a row of ``figures/systematics.csv`` is a scan with a choice of blocks.
-``python -m experiments.systematics real`` takes walnut, ta and tb.
+``python -m experiments.systematics real`` takes walnut, ta and tb, ``figure`` draws the table.
 """
 
 import csv
@@ -16,6 +16,7 @@ from tyro.conf import Positional
 
 from experiments import FIGURES
 from experiments.systematics import measure
+from experiments.systematics.drawing import draw
 from experiments.systematics.fits import KEPT, fitted
 from experiments.systematics.scans import DEFECTS, LEVELS, real, simulated
 
@@ -88,7 +89,7 @@ def of_real(name: str, size: int, text: str, folder: Path) -> measure.Row:
 
 
 def main(
-    what: Positional[Literal["simulated", "real"]] = "simulated",
+    what: Positional[Literal["simulated", "real", "figure"]] = "simulated",
     phantoms: tuple[str, ...] = ("ellipses",),
     seeds: int = 3,
     size: int = 64,
@@ -97,7 +98,10 @@ def main(
     output: Path = OUTPUT,
     folder: Path = KEPT,
 ) -> None:
-    """Measure what is not yet in the table."""
+    """Measure what is not yet in the table, or draw it."""
+    if what == "figure":
+        draw(rows_of(output)).savefig(output.with_suffix(".png"), dpi=120)
+        return
     done = {(row["scan"], row["blocks"]) for row in rows_of(output)}
     if what == "real":
         for name in scans:

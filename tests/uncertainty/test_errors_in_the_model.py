@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from images import prior_covariance, rays_matrix, some_point
@@ -10,6 +11,7 @@ from ctuq.laplace.evidence.dense import ExactExpectation
 from ctuq.laplace.priors.sensitivity import derivatives
 from ctuq.systematics.block import Block
 from ctuq.uncertainty.estimate import fit_evidence
+from ctuq.uncertainty.held_out import HeldOut
 from ctuq.uncertainty.left_out import Beside, LeftOut
 from ctuq.uncertainty.model import image_model
 from ctuq.uncertainty.posterior import ImagePosterior
@@ -210,3 +212,35 @@ def test_the_evidence_finds_the_size_of_an_error_of_each_view(build, blocks, tin
     z = (mean - flux)[used] / covariance.diagonal().sqrt()[used]
     assert float(z.square().mean().sqrt()) < 2
     assert float((mean - flux)[used].norm()) < 0.3 * float(flux[used].norm())
+
+
+def test_evidence_from_samples_learns_the_size_that_the_exact_one_learns(build, blocks, tiny, rng):
+    y = tiny[1] - 0.3 * torch.randn(len(tiny[1]), 1, generator=rng)
+    model = build([*blocks, replace(blocks[0], name="hardening", hidden=True)], y=y)
+    every = torch.ones(len(model.target), dtype=torch.bool)
+    exact, sampled = (fit_evidence(model, every, rng=rng, method=name) for name in ("dense", "em"))
+    assert float(sampled.psi[3] - exact.psi[3]) == pytest.approx(0, abs=0.5)
+    assert sampled.value == pytest.approx(exact.value, abs=3 + 3 * sampled.error)
+
+
+@pytest.mark.parametrize("kind", ["one by one", "beside"])
+def test_held_out_rays_are_predicted_as_by_a_fit_to_rays_without_the_errors(kind, build, tiny):
+    """The errors that the others tell; of the image, what the plain linear estimator makes of their rays."""
+    model = build(rank=20)
+    point = some_point(model, floors=(1e-5, 0.05))
+    given = SolvedRays.on(model, point)
+
+    def without(rows):
+        return LeftOut.of(given, rows) if kind == "one by one" else Beside.of(given, rows, noise_by="float64")
+
+    held = HeldOut.of(without, model, tiny[1], np.array([4, 7]), float(point.sigma2[0]), most=1000)
+    rows, others = ((torch.isin(model.views, torch.tensor([4, 7])) == wanted).nonzero()[:, 0] for wanted in (True, False))
+    H, S, noise, d = written_out(model, point)
+    t = model.target / model.precision.sqrt()
+    errors = (S @ H[others].T @ torch.linalg.solve(H[others] @ S @ H[others].T + torch.diag(noise[others]), t[others]))[d:]
+    A, Sx, N = H[:, :d], S[:d, :d], H[:, d:]
+    absorbed = Sx @ A.T @ torch.linalg.solve(A @ Sx @ A.T + torch.diag(noise), N @ errors)
+    assert close(held.left.errors(), errors, 1e-4)
+    assert close(held.absorbed, absorbed, 1e-4)
+    predicted = A[rows] @ (model.image.double().flatten() - absorbed) + N[rows] @ errors
+    assert close(held.predicted, predicted, 1e-4)
