@@ -46,14 +46,16 @@ def measured(
     tolerance : float
         Relative error of the standard deviation by the draws at which these end.
     """
-    values = _values_at_draws(result, lambda images: np.array([function(image) for image in images]), tolerance, seed)
+    values, _ = values_at_draws(result, lambda images: np.array([function(image) for image in images]), tolerance, seed)
     return _of_values(values, float(function(result.mean)), name=name, unit=unit, level=level)
 
 
-def _values_at_draws(
+def values_at_draws(
     result: _Drawable, function: Callable[[NDArray[np.float32]], NDArray], tolerance: float = TOLERANCE, seed: int = 0
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], float]:
     """Values (n,) of a function of images (k, y, x) at draws, until their standard deviation is known to ``tolerance``.
+
+    Also the relative error of that.
 
     Raises
     ------
@@ -71,7 +73,7 @@ def _values_at_draws(
         values = np.concatenate([values, drawn])
         if len(values) >= _FEWEST and _relative_error(values) <= tolerance:
             break
-    return values
+    return values, _relative_error(values)
 
 
 def _relative_error(values: NDArray[np.float64]) -> float:

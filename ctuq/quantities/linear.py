@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.quantities.discrepancy import PLACE, slope
 from ctuq.quantities.lines import Point, line
 from ctuq.quantities.quantity import LEVEL, Quantity, checked_level, gaussian_quantity, normal_share
 from ctuq.quantities.regions import Region, shares_of
 from ctuq.tomo.geometry import VolumeGrid
 
 UNIT = "1/mm"
+BETWEEN = "edges between pixels"
 
 
 class _Measurable(Protocol):
@@ -100,14 +102,14 @@ def probability_of_mean(
     result: _Measurable, region: Region, *, above: float | None = None, below: float | None = None, name: str = "probability"
 ) -> Quantity:
     """Probability that the mean of a region lies above, or below, a number."""
-    limit = _one_limit(above, below)
+    limit = one_limit(above, below)
     mean = mean_of(result, region)
     z = (mean.value - limit) / max(mean.standard_uncertainty, 1e-300)
     value = normal_share(z if above is not None else -z)
     return Quantity(name, value, math.sqrt(value * (1 - value)), math.nan, (math.nan, math.nan), math.nan)
 
 
-def _one_limit(above: float | None, below: float | None) -> float:
+def one_limit(above: float | None, below: float | None) -> float:
     """The one that is given.
 
     Raises
@@ -138,11 +140,15 @@ def _quantities(
     """Of every functional (n, y, x), and their joint covariance (n, n)."""
     level, flat = checked_level(level), functionals.reshape(len(functionals), -1)
     pushed, resolved = result.pushed(functionals)
+    place = (PLACE * slope(result.mean).ravel()) ** 2
+    between = (flat * place) @ flat.T
     covariance = flat @ pushed.reshape(len(pushed), -1).T
     values = flat @ result.mean.ravel().astype(np.float64)
     told = []
     for i, name in enumerate(names):
         variances = (float(covariance[i, i]), float(np.sum(functionals[i] * resolved[i])))
         budget = result.split(resolved[i], variances)
-        told.append(gaussian_quantity(name, float(values[i]), variances[0], level=level, unit=UNIT, budget=budget))
-    return tuple(told), covariance
+        budget[BETWEEN] = float(between[i, i])
+        variance = variances[0] + budget[BETWEEN]
+        told.append(gaussian_quantity(name, float(values[i]), variance, level=level, unit=UNIT, budget=budget))
+    return tuple(told), covariance + between

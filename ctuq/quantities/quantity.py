@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -59,6 +59,17 @@ class Quantity:
         return (
             f"{self.name}: {self.value:.4g} ± {self.standard_uncertainty:.2g}{unit} "
             f"({100 * self.level:g} %: {low:.4g} to {high:.4g})"
+        )
+
+    def scaled(self, factor: float, unit: str) -> "Quantity":
+        """The same times a positive number that is known exactly, in another unit."""
+        return replace(
+            self,
+            value=factor * self.value,
+            standard_uncertainty=factor * self.standard_uncertainty,
+            interval=(factor * self.interval[0], factor * self.interval[1]),
+            unit=unit,
+            budget={source: factor**2 * part for source, part in self.budget.items()},
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,14 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.quantities import drawn, linear
+from ctuq.quantities import drawn, edges, linear, thresholds
 from ctuq.quantities.budget import VarianceBudget
 from ctuq.quantities.linear import Profile
 from ctuq.quantities.lines import Point
 from ctuq.quantities.quantity import LEVEL, Quantity
-from ctuq.quantities.regions import Region
+from ctuq.quantities.regions import Region, shares_of
 from ctuq.uncertainty.contents import Contents
 from ctuq.uncertainty.kept import KeptCovariance
+
+_REMEMBERED = 2**23
+"""Values of draws to keep, 32 MiB."""
 
 
 class Measured(Contents):
@@ -74,6 +77,83 @@ class Measured(Contents):
         """
         return linear.probability_of_mean(self, region, above=above, below=below, name=name)
 
+    def fraction(
+        self,
+        region: Region,
+        *,
+        above: float | None = None,
+        below: float | None = None,
+        name: str = "fraction",
+        level: float = LEVEL,
+        tolerance: float = drawn.TOLERANCE,
+        seed: int = 0,
+    ) -> Quantity:
+        """Share of a region's area that lies above, or below, an attenuation in 1/mm, such as its porosity.
+
+        Parameters
+        ----------
+        region : Circle, Rectangle, Polygon or mask
+        above, below : float
+            One of them, 1/mm. Half way between two materials is where blur moves edges least.
+        tolerance : float
+            Relative error of the standard deviation by draws at which these end.
+        """
+        limits = {"above": above, "below": below}
+        return thresholds.fraction(self, region, **limits, name=name, level=level, tolerance=tolerance, seed=seed)
+
+    def area(
+        self,
+        region: Region,
+        *,
+        above: float | None = None,
+        below: float | None = None,
+        name: str = "area",
+        level: float = LEVEL,
+        tolerance: float = drawn.TOLERANCE,
+        seed: int = 0,
+    ) -> Quantity:
+        """Area in mm^2 of what lies above, or below, an attenuation in a region; parameters as of `fraction`."""
+        limits = {"above": above, "below": below}
+        found = thresholds.fraction(self, region, **limits, name=name, level=level, tolerance=tolerance, seed=seed)
+        return found.scaled(float(shares_of(region, self.grid).sum()) * self.grid.voxel**2, "mm^2")
+
+    def centre(
+        self,
+        region: Region,
+        *,
+        above: float | None = None,
+        below: float | None = None,
+        name: str = "centre",
+        level: float = LEVEL,
+        tolerance: float = drawn.TOLERANCE,
+        seed: int = 0,
+    ) -> tuple[Quantity, Quantity]:
+        """Centre (x, y) in mm of what lies above, or below, an attenuation in a region; parameters as of `fraction`."""
+        limits = {"above": above, "below": below}
+        return thresholds.centre(self, region, **limits, name=name, level=level, tolerance=tolerance, seed=seed)
+
+    def thickness(
+        self,
+        p: Point,
+        q: Point,
+        at: float | None = None,
+        *,
+        name: str = "thickness",
+        level: float = LEVEL,
+        tolerance: float = drawn.TOLERANCE,
+        seed: int = 0,
+    ) -> Quantity:
+        """Width in mm of the wall, gap or hole that the line from p to q crosses: between its edges at the attenuation ``at``.
+
+        Parameters
+        ----------
+        p, q : tuple of float
+            mm; the line has exactly two edges.
+        at : float, optional
+            1/mm, near half way between what is inside and outside; exactly there by default.
+        """
+        return edges.thickness(self, p, q, at, name=name, level=level, tolerance=tolerance, seed=seed)
+
     def measure(
         self,
         function: Callable[[NDArray[np.float32]], float],
@@ -99,7 +179,17 @@ class Measured(Contents):
         """``n`` further draws of the image, (n, y, x), from the covariance that `Result.covariance` uses."""
         if n < 0 or seed < 0:
             raise InputError(f"Neither the number of draws nor the seed can be negative, got {n} and {seed}.")
-        return (self.mean + self._kept.draw(n, np.random.default_rng(seed))).astype(np.float32)
+        if (n, seed) not in self._draws:
+            made = (self.mean + self._kept.draw(n, np.random.default_rng(seed))).astype(np.float32)
+            if sum(each.size for each in self._draws.values()) + made.size > _REMEMBERED:
+                return made
+            self._draws[n, seed] = made
+        return self._draws[n, seed].copy()
+
+    @cached_property
+    def _draws(self) -> dict[tuple[int, int], NDArray[np.float32]]:
+        """Draws that were made before: many quantities of one result ask for the same."""
+        return {}
 
     def pushed(self, functionals: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The image's covariance with linear functionals (n, y, x), and the part that the kept directions hold; same shape."""

@@ -1,7 +1,7 @@
 """The objects that are measured: simulated ones whose edges are known far below a pixel, and two real discs."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -9,14 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 import ctuq
+from ctuq.quantities import Circle
 from ctuq.tomo.phantoms import PHANTOMS
 from ctuq.tomo.simulate import RelativeNoise, simulate
-from experiments.unseen_views import HERE, load
+from experiments import ROOT
+from experiments.unseen_views import load
 
-KEPT = HERE / "runs" / "quantities"
+KEPT = ROOT / "runs" / "quantities"
 FINER = 4
 """The projected object's pixels along one of the image's."""
 FIELD, ATTENUATION = 40.0, 0.05
+CHANGE = Circle(4.0, 2.0, 3.0)
+"""A disc that attenuates a fifth of the object's largest value more, in second scans."""
 HALVES = ("chosen", "tested")
 _NOISES, _SIZES = (0.01, 0.03, 0.08), ((32, 32, 32, 32), (40, 32, 48, 32), (32, 64, 32, 48), (40, 32, 32, 40))
 _VIEWS = {
@@ -36,23 +40,29 @@ class Subject:
     views: str
     seed: int
     half: str
+    changed: bool = False
 
     @property
     def name(self) -> str:
         """Of its file and row."""
-        return f"{self.phantom} {self.seed}, {self.size}, {self.noise:.0%}, {self.views}"
+        return f"{self.phantom} {self.seed}, {self.size}, {self.noise:.0%}, {self.views}" + ", changed" * self.changed
 
     def fine(self) -> NDArray[np.float64]:
         """The object in 1/mm, `FINER` times finer than its image."""
-        return ATTENUATION * PHANTOMS[self.phantom](self.size * FINER, np.random.default_rng(self.seed)).astype(np.float64)
+        image = ATTENUATION * PHANTOMS[self.phantom](self.size * FINER, np.random.default_rng(self.seed)).astype(np.float64)
+        if self.changed:
+            line = (np.arange(len(image)) + 0.5) * FIELD / len(image) - FIELD / 2
+            disc = np.hypot(line[None] - CHANGE.x, -line[:, None] - CHANGE.y) <= CHANGE.radius
+            image += 0.2 * ATTENUATION * disc
+        return image
 
     def scan(self) -> ctuq.Scan:
-        """Noise of its own beside an object of the same seed."""
+        """Noise of its own, of a changed object too."""
         voxel = FIELD / self.size
         columns = int(np.ceil(np.sqrt(2) * self.size)) + 2
         beam = ctuq.ParallelBeam(angles=ctuq.radians(_VIEWS[self.views]), columns=columns, pixel=voxel)
         grid = ctuq.VolumeGrid((self.size, self.size), voxel)
-        rng = np.random.default_rng([self.seed, round(1000 * self.noise), len(self.views)])
+        rng = np.random.default_rng([self.seed, round(1000 * self.noise), len(self.views), *([1] * self.changed)])
         return simulate(self.fine(), beam, grid, RelativeNoise(self.noise), rng=rng, finer=FINER)
 
 
@@ -67,8 +77,15 @@ def subjects() -> Iterator[Subject]:
             noise,
             kinds[turn % 3],
             100 * block + 10 * n + p,
-            HALVES[turn % 2],
+            HALVES[(block + n) % 2],
         )
+
+
+def again() -> Iterator[tuple[Subject, Subject]]:
+    """Pairs of scans of one object, the second with a change."""
+    for subject in subjects():
+        if subject.seed in (10, 11, 12, 13):
+            yield subject, replace(subject, changed=True)
 
 
 def fitted(subject: Subject) -> ctuq.Result:
@@ -76,15 +93,20 @@ def fitted(subject: Subject) -> ctuq.Result:
     return _kept(subject.name, lambda: (subject.scan(), subject.size))
 
 
-def discs(size: int = 64) -> Iterator[tuple[str, ctuq.Result, NDArray[np.float64], ctuq.VolumeGrid]]:
-    """HTC 2022 ta and tb: name, result, and the segmentation times its attenuation on its own grid."""
-    for name in ("ta", "tb"):
-        scan = load(name)
-        assert scan.truth is not None and scan.grid is not None
-        yield name, _kept(f"{name}, {size}", lambda s=scan: (s.every(6), size)), scan.truth.astype(np.float64), scan.grid
+def discs(name: str, size: int = 64) -> tuple[ctuq.Result, NDArray[np.float64], ctuq.VolumeGrid]:
+    """HTC 2022 ta or tb, every sixth view: result, and the segmentation times its attenuation on its own grid."""
+    scan = load(name)
+    assert scan.truth is not None and scan.grid is not None
+    result = _kept(f"{name}, {size}", lambda: (scan.every(6), size))
+    return result, scan.truth.astype(np.float64), scan.grid
 
 
-def _kept(name: str, make) -> ctuq.Result:
+def is_kept(name: str) -> bool:
+    """Whether a scan has been fitted."""
+    return (KEPT / f"{name}.h5").is_file()
+
+
+def _kept(name: str, make: Callable[[], tuple[ctuq.Scan, int]]) -> ctuq.Result:
     path: Path = KEPT / f"{name}.h5"
     if not path.is_file():
         KEPT.mkdir(parents=True, exist_ok=True)

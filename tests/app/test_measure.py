@@ -90,9 +90,29 @@ def test_a_change_between_two_results_is_measured(kept, file, tmp_path):
     assert float(rows(out)[1]["value"]) == pytest.approx(-0.002, rel=1e-3)
 
 
+def test_areas_centres_and_thicknesses_are_what_python_gives(kept, file, tmp_path):
+    out = tmp_path / "out.csv"
+    sure = replace(kept, directions=0.01 * kept.directions, std=0.01 * kept.std, mean=kept.truth)
+    sure.save(file)
+    typed = ["--region", "circle:0,0,15", "--porosity", "below=0.02", "--fraction", "above=0.02", "--centre", "above=0.02"]
+    assert main(["measure", str(file), *typed, "--thickness=-16,-8,16,-8,0.025", "--csv", str(out)]) == 0
+    told = {row["name"]: row for row in rows(out)}
+    below, above = (float(told[f"share of a {side} 0.02"]["value"]) for side in ("below", "above"))
+    assert below + above == pytest.approx(1)
+    assert above == pytest.approx(sure.fraction(Circle(0, 0, 15), above=0.02).value)
+    assert float(told["area of a above 0.02"]["value"]) == pytest.approx(above * np.pi * 15**2, rel=1e-6)
+    assert told["area of a above 0.02"]["unit"] == "mm^2"
+    assert {"centre of a above 0.02, x", "centre of a above 0.02, y"} <= set(told)
+    wall = sure.thickness((-16, -8), (16, -8), 0.025)
+    assert float(told["thickness -16,-8 to 16,-8"]["value"]) == pytest.approx(wall.value)
+
+
 @pytest.mark.parametrize(
     "typed, words",
     [
+        (["--thickness", "0,0,5"], "--thickness takes"),
+        (["--porosity", "below=0.02"], "Nothing is to be measured"),
+        (["--region", "circle:0,0,5", "--centre", "0.02"], "--centre takes"),
         ([], "Nothing is to be measured"),
         (["--region", "circle:0,0"], "A region is"),
         (["--region", "blob:0,0,1"], "A region is"),

@@ -6,10 +6,16 @@ import pytest
 from ctuq.errors import InputError
 from ctuq.quantities import Circle, Rectangle
 from ctuq.quantities.budget import CALIBRATION, FINE, MISSING, NOISE
+from ctuq.quantities.discrepancy import PLACE, slope
 from ctuq.quantities.regions import shares_of
 from ctuq.tomo import VolumeGrid
 
 DISC, BOX = Circle(1.5, -1.0, 3.0), Rectangle(-4.0, -6.0, 1.0, -3.0)
+
+
+def between(known, w):
+    """What the discrepancy of edges adds."""
+    return np.sum((PLACE * slope(known.result.mean).ravel() * w) ** 2)
 
 
 def weights(region, grid):
@@ -21,7 +27,7 @@ def test_a_mean_has_the_variance_of_the_posterior(known):
     w = weights(DISC, known.grid)
     found = known.result.region(DISC)
     assert found.value == pytest.approx(w @ known.result.mean.ravel())
-    assert found.standard_uncertainty**2 == pytest.approx(1.7 * w @ known.P @ w, rel=1e-3)
+    assert found.standard_uncertainty**2 == pytest.approx(1.7 * w @ known.P @ w + between(known, w), rel=1e-3)
     assert found.interval[1] - found.value == pytest.approx(1.959964 * found.standard_uncertainty)
     assert (found.draws, found.monte_carlo_error, found.unit) == (0, 0.0, "1/mm")
 
@@ -30,7 +36,7 @@ def test_a_contrast_knows_that_its_regions_err_together(known):
     w = weights(DISC, known.grid) - weights(BOX, known.grid)
     found = known.result.contrast(DISC, BOX)
     assert found.value == pytest.approx(w @ known.result.mean.ravel())
-    assert found.standard_uncertainty**2 == pytest.approx(1.7 * w @ known.P @ w, rel=1e-3)
+    assert found.standard_uncertainty**2 == pytest.approx(1.7 * w @ known.P @ w + between(known, w), rel=1e-3)
     assert known.result.contrast(DISC, DISC).standard_uncertainty == pytest.approx(0, abs=1e-9)
 
 

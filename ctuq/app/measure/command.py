@@ -3,15 +3,18 @@
 import csv
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ctuq.app.folder import RESULTS
 from ctuq.app.measure.options import Measure
 from ctuq.app.measure.sources import asked
-from ctuq.app.measure.texts import Asked
+from ctuq.app.measure.texts import Asked, Limit
 from ctuq.app.terminal import cell, give, say, warn
 from ctuq.errors import InputError
 from ctuq.quantities import Quantity
+from ctuq.quantities.lines import Point
+from ctuq.quantities.regions import shares_of
 from ctuq.records import kind_of, write_whole
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.volume_result import KIND as VOLUME
@@ -73,15 +76,31 @@ def _measured(result: Result, wanted: Asked, other: Result | None, level: float)
         yield result.region(region, name=f"mean of {name}", level=level)
         for limit in wanted.probabilities:
             yield result.probability(region, **limit, name=f"probability that {name} is {_words(limit)}")
+        for limit in wanted.fractions:
+            words = f"of {name} {_words(limit)}"
+            above, below = limit.get("above"), limit.get("below")
+            share = result.fraction(region, above=above, below=below, name=f"share {words}", level=level)
+            yield share
+            area = float(shares_of(region, result.grid).sum()) * result.grid.voxel**2
+            yield replace(share.scaled(area, "mm^2"), name=f"area {words}")
+        for limit in wanted.centres:
+            above, below, words = limit.get("above"), limit.get("below"), f"{name} {_words(limit)}"
+            yield from result.centre(region, above=above, below=below, name=f"centre of {words},", level=level)
         if other is not None:
             yield result.difference(other, region, name=f"change of {name}", level=level)
     for a, b in wanted.contrasts:
         yield result.contrast(wanted.regions[a], wanted.regions[b], name=f"{a} less {b}", level=level)
+    for p, q, at in wanted.walls:
+        yield result.thickness(p, q, at, name=f"thickness {_ends(p, q)}", level=level)
     for p, q in wanted.profiles:
-        yield from result.profile(p, q, level=level, name=f"profile {p[0]:g},{p[1]:g} to {q[0]:g},{q[1]:g}").points
+        yield from result.profile(p, q, level=level, name=f"profile {_ends(p, q)}").points
 
 
-def _words(limit) -> str:
+def _ends(p: Point, q: Point) -> str:
+    return f"{p[0]:g},{p[1]:g} to {q[0]:g},{q[1]:g}"
+
+
+def _words(limit: Limit) -> str:
     return " ".join(f"{side} {value:g}" for side, value in limit.items())
 
 

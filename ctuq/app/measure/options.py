@@ -18,7 +18,7 @@ Texts = UseAppendAction[tuple[str, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class Measure(Command):
-    """Measure what is asked of a result: means, contrasts, profiles, probabilities and changes, each with its interval."""
+    """Measure a result: means, contrasts, areas, thicknesses, profiles, probabilities and changes, each with its interval."""
 
     results: Positional[Annotated[Path, arg(metavar="RESULTS.h5")]]
     """Results file, or the folder that ctuq reconstruct wrote."""
@@ -30,6 +30,14 @@ class Measure(Command):
     """Mean of region A less that of region B, by their names."""
     probability: Annotated[Texts, _texts("above=X|below=X")] = ()
     """That the mean of each region lies above, or below, X in 1/mm."""
+    fraction: Annotated[Texts, _texts("above=X|below=X")] = ()
+    """Share of each region's area above, or below, X in 1/mm, and that area."""
+    porosity: Annotated[Texts, _texts("below=X")] = ()
+    """The same as --fraction, by another name."""
+    centre: Annotated[Texts, _texts("above=X|below=X")] = ()
+    """Centre of what lies above, or below, X in each region."""
+    thickness: Annotated[Texts, _texts("X0,Y0,X1,Y1[,X]")] = ()
+    """Width of the wall or hole that a line in mm crosses, at X in 1/mm; half way between inside and outside by default."""
     profile: Annotated[Texts, _texts("X0,Y0,X1,Y1")] = ()
     """Values along a line in mm, half a pixel apart."""
     difference: File = None

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from ctuq.app.measure.options import Measure
-from ctuq.app.measure.texts import Asked, Shape, limit, pair, regions, segment
+from ctuq.app.measure.texts import Asked, Shape, limit, pair, regions, segment, wall
 from ctuq.errors import InputError
 from ctuq.files.yamlfile import read_mapping
 from ctuq.guard import reading
 from ctuq.quantities import Polygon
 from ctuq.tomo.geometry import VolumeGrid
 
-_LISTS = ("contrast", "probability", "profile")
+_LISTS = ("contrast", "probability", "fraction", "porosity", "centre", "profile", "thickness")
 _IMAGEJ = (".roi", ".zip")
 
 
@@ -38,12 +38,15 @@ def asked(command: Measure, grid: VolumeGrid) -> Asked:
         shapes,
         tuple(pair(text, shapes) for text in texts["contrast"]),
         tuple(limit(text, "--probability") for text in texts["probability"]),
+        tuple(limit(text, f"--{name}") for name in ("fraction", "porosity") for text in texts[name]),
+        tuple(limit(text, "--centre") for text in texts["centre"]),
         tuple(segment(text, "--profile") for text in texts["profile"]),
+        tuple(wall(text) for text in texts["thickness"]),
     )
-    if not (found.regions or found.profiles):
-        raise InputError("Nothing is to be measured: give a --region such as circle:0,0,5, or a --profile.")
-    if not found.regions and (found.probabilities or command.difference):
-        raise InputError("--probability and --difference are of regions: give a --region such as circle:0,0,5.")
+    if not (found.regions or found.profiles or found.walls):
+        raise InputError("Nothing is to be measured: give a --region such as circle:0,0,5, a --thickness or a --profile.")
+    if not found.regions and (found.probabilities or found.fractions or found.centres or command.difference):
+        raise InputError("Fractions, centres, probabilities and changes are of regions: give a --region such as circle:0,0,5.")
     return found
 
 

@@ -22,13 +22,18 @@ class Asked:
     regions : mapping of str to region
     contrasts : tuple of pairs of names
     probabilities : tuple of {"above": x} or {"below": x}
+    fractions, centres : as probabilities
     profiles : tuple of pairs of points
+    walls : tuple of two points and a level or None
     """
 
     regions: Mapping[str, Shape] = field(default_factory=dict)
     contrasts: tuple[tuple[str, str], ...] = ()
     probabilities: tuple[Limit, ...] = ()
+    fractions: tuple[Limit, ...] = ()
+    centres: tuple[Limit, ...] = ()
     profiles: tuple[tuple[Point, Point], ...] = ()
+    walls: tuple[tuple[Point, Point, float | None], ...] = ()
 
 
 def regions(texts: list[str]) -> dict[str, Shape]:
@@ -82,6 +87,15 @@ def segment(text: str, option: str) -> tuple[Point, Point]:
     if len(values) != 4:
         raise InputError(f"{what}, not {text!r}.")
     return (values[0], values[1]), (values[2], values[3])
+
+
+def wall(text: str) -> tuple[Point, Point, float | None]:
+    """Two points and, maybe, a level of ``X0,Y0,X1,Y1[,X]``."""
+    what = "--thickness takes a line x0,y0,x1,y1 in mm, and after a comma the level in 1/mm if it is not to be half way"
+    values = _numbers(text, text, what, subject="")
+    if len(values) not in (4, 5):
+        raise InputError(f"{what}, not {text!r}.")
+    return (values[0], values[1]), (values[2], values[3]), values[4] if len(values) == 5 else None
 
 
 def pair(text: str, known: Mapping[str, Shape]) -> tuple[str, str]:
