@@ -1,6 +1,6 @@
 """Fit the scans, in an hour or two, ask each for all quantities, and print how often 95 % intervals hold the truth.
 
-``python -m experiments.quantities``; ``--no-fit`` takes the scans that were fitted, ``--anew`` asks them again after a change
+``python -m experiments.quantities``; ``--no-fit`` takes the scans that were fitted, ``--anew`` asks them again after changes
 of quantities. Fits and answers are kept in ``runs/quantities``: run again, the command goes on. Half of the
 simulated objects sized what `ctuq.quantities.discrepancy` holds, the other half tests it; ``figures/quantities.csv`` has both.
 """
