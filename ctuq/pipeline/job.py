@@ -22,7 +22,7 @@ from ctuq.pipeline.plan import FIT_BYTES, Plan, measure, priced, route_of
 from ctuq.pipeline.run import Run
 from ctuq.pipeline.spreads import SPREADS
 from ctuq.pipeline.threads import take_threads
-from ctuq.pipeline.views import Views, rays_inside, split_views, tensors
+from ctuq.pipeline.views import Views, grid_of, rays_inside, split_views, tensors
 from ctuq.progress import shown
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import Data, DIPOptions, Generator, generator, trial_step
@@ -78,6 +78,8 @@ def reconstruct(
     seed: int = _DEFAULT.seed,
     threads: int | None = _DEFAULT.threads,
     dip: DIPOptions = _DEFAULT.dip,
+    network: nn.Module | None = None,
+    ray_transform: RayTransform | None = None,
     options: ReconstructOptions | None = None,
     progress: bool | Callable[[Progress], None] | None = None,
     checkpoint: Path | None = None,
@@ -92,8 +94,13 @@ def reconstruct(
     size, field, uncertainty, samples, directions, calibrate, calibration_views : optional
     prior, variation, systematics, device, seed, threads, dip : optional
         As the fields of `ReconstructOptions`, which says what each is.
+    network : nn.Module, optional
+        One's own in place of the U-Net: an image (1, 1, y, x) from an input of the same size. Its fit begins at its weights.
+    ray_transform : RayTransform, optional
+        One's own, of all views, such as `ctuq.tomo.matrix_transform` makes of any projector; ``size`` and ``field`` are then
+        those of its grid.
     options : ReconstructOptions, optional
-        All of these at once, in their place.
+        All settings at once, in their place.
     progress : bool or callable, optional
         True shows a bar, in a terminal or a notebook; a callable is given a `Progress` now and then.
     checkpoint : path, optional
@@ -119,32 +126,47 @@ def reconstruct(
     """
     listed = dict(size=size, field=field, uncertainty=uncertainty, samples=samples, directions=directions, calibrate=calibrate)
     listed |= dict(calibration_views=calibration_views, prior=prior, variation=variation, systematics=systematics, seed=seed)
-    chosen = options_from(method, {**listed, "device": device, "threads": threads, "dip": dip, **unknown})
+    chosen = options_from(
+        method,
+        {
+            **listed,
+            "device": device,
+            "threads": threads,
+            "dip": dip if network is None else replace(dip, module=network),
+            **unknown,
+        },
+    )
     if options is not None and chosen != replace(_DEFAULT, method=method):
         raise InputError("Give the settings by name or all of them as options, not both.")
     with shown(progress) as tell:
-        return _reconstruct(scan, Run(chosen if options is None else options, tell), checkpoint)
+        return _reconstruct(scan, Run(chosen if options is None else options, tell), checkpoint, ray_transform)
 
 
-def _reconstruct(scan: Scan, run: Run[ReconstructOptions], checkpoint: Path | None) -> Result:
-    grid = choose_grid(scan, run.options.size, run.options.field)
+def _reconstruct(scan: Scan, run: Run[ReconstructOptions], checkpoint: Path | None, own: RayTransform | None = None) -> Result:
+    grid = choose_grid(scan, run.options.size, run.options.field) if own is None else grid_of(own, scan, checkpoint)
     doubts = doubts_of_field(scan, grid)
-    scan = match_detector(scan, grid)
+    scan = match_detector(scan, grid) if own is None else scan
     views = replace(split_views(run.options, scan), told=told_of_rays(scan) + doubts)
     _require_memory(run, grid)
     run.checkpoint = Checkpoint.of(checkpoint, scan, run.options)
     run.checkpoint.begin()
     try:
-        return _reconstructed(run, scan, grid, views)
+        return _reconstructed(run, scan, grid, views, own=own)
     except CtuqError:
         run.checkpoint.clear_if_new()
         raise
 
 
-def _reconstructed(run: Run[ReconstructOptions], scan: Scan, grid: VolumeGrid, views: Views) -> Result:
+def _reconstructed(
+    run: Run[ReconstructOptions], scan: Scan, grid: VolumeGrid, views: Views, *, own: RayTransform | None = None
+) -> Result:
     with run.clock("ray transform"):
         dense = run.options.bars is not None
-        A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix" if dense else "auto")
+        A = (
+            own
+            if own is not None
+            else ray_transform(grid, scan.geometry, device=run.device, backend="matrix" if dense else "auto")
+        )
     possible(wishes(run.options.systematics), scan.geometry)  # refused before the fit
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
     data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
