@@ -3,17 +3,16 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctuq.errors import CtuqError, InputError
 from ctuq.linops.memory import available_memory, require_memory
 from ctuq.pipeline.bars import doubts_of_bars, linear_model
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
+from ctuq.pipeline.classical import classical
 from ctuq.pipeline.edge_bars import PRIORS, EdgePlan, edge_bars, plan_of_edges
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
@@ -22,9 +21,8 @@ from ctuq.pipeline.plan import FIT_BYTES, Plan, measure, priced, route_of
 from ctuq.pipeline.run import Run
 from ctuq.pipeline.spreads import SPREADS
 from ctuq.pipeline.threads import take_threads
-from ctuq.pipeline.views import Views, grid_of, rays_inside, split_views, tensors
+from ctuq.pipeline.views import Views, grid_of, match_detector, rays_inside, split_views
 from ctuq.progress import shown
-from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import Data, DIPOptions, Generator, generator, trial_step
 from ctuq.recon.holdout import split
 from ctuq.scores.gaussian import (
@@ -170,7 +168,7 @@ def _reconstructed(
     possible(wishes(run.options.systematics), scan.geometry)  # refused before the fit
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
     data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
-    comparisons = _classical(run, data, scan)
+    comparisons = classical(run, data, scan)
     method_name = run.options.method
     base = Result(
         mean=comparisons.get(method_name, np.zeros(grid.shape, np.float32)),
@@ -214,23 +212,6 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
     fit, _ = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     return _plan(run, data, views, fit, generate=generate, start=start)
-
-
-def match_detector(scan: Scan, grid: VolumeGrid) -> Scan:
-    """Average neighbouring columns while their rays stay closer than a pixel's width at the axis.
-
-    Parameters
-    ----------
-    scan : Scan
-    grid : VolumeGrid
-        Whose pixels count.
-
-    Returns
-    -------
-    Scan
-        Itself where no columns can be averaged.
-    """
-    return scan.binned(scan.geometry.binning(grid))
 
 
 def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
@@ -401,20 +382,3 @@ def _assembled(
         warnings=base.warnings + notes,
         systematics=told,
     )
-
-
-def _classical(run: Run[ReconstructOptions], data: Data, scan: Scan) -> dict[str, NDArray[np.float32]]:
-    """The method that was asked for; beside a DIP, FBP and TV to compare with.
-
-    FBP takes the rays as they were measured: it makes each pixel of them by itself, and needs no account of what lies outside.
-    """
-    names = ("fbp", "tv") if run.options.bars or run.options.method == "dip" else (run.options.method,)
-    images = {}
-    with run.clock("classical"):
-        for i, name in enumerate(names):
-            run.tell("Classical reconstructions", i, len(names), name)
-            y = tensors(scan, run.device)[0] if name == "fbp" else data.y
-            image = run.stages.once(name, partial(CLASSICAL[name], data.A, y, weights=data.weights))
-            images[name] = image.cpu().numpy().astype(np.float32)
-        run.tell("Classical reconstructions", len(names), len(names))
-    return images

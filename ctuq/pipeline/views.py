@@ -72,3 +72,20 @@ def grid_of(own: RayTransform, scan: Scan, checkpoint: Path | None) -> VolumeGri
     if checkpoint is not None:
         raise InputError("A run with a ray transform of one's own cannot be gone on with; leave the checkpoint out.")
     return own.grid
+
+
+def match_detector(scan: Scan, grid: VolumeGrid) -> Scan:
+    """Average neighbouring columns while their rays stay closer than a pixel's width at the axis.
+
+    Parameters
+    ----------
+    scan : Scan
+    grid : VolumeGrid
+        Whose pixels count.
+
+    Returns
+    -------
+    Scan
+        Itself where no columns can be averaged.
+    """
+    return scan.binned(scan.geometry.binning(grid))
