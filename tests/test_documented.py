@@ -156,3 +156,22 @@ def test_every_page_has_its_place_on_the_site() -> None:
     site = (ROOT / "mkdocs.yml").read_text()
     pages = [path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")]
     assert [page for page in pages if not re.search(rf"^ *- {re.escape(page)}$", site, re.MULTILINE)] == []
+
+
+def test_rows_of_other_programs_are_those_of_the_experiment() -> None:
+    kept = written("peers.csv")
+    rows = table_of("docs/peers.md", "image and error bars")
+    assert {row[0] for row in rows} == {row["method"] for row in kept}
+    for method, likelihood, covered, error, seconds, glyph, rectangles in rows:
+        (walnut,) = [row for row in kept if (row["method"], row["problem"]) == (method, "walnut")]
+        check(likelihood, float(walnut["log_likelihood"]))
+        check(covered, 100 * float(walnut["cover_68"]), 100 * float(walnut["cover_95"]))
+        check(error, float(walnut["rmse"]))
+        check(seconds, float(walnut["seconds"]))
+        for cell, name in ((glyph, "glyph"), (rectangles, "rectangles")):
+            found = [row for row in kept if (row["method"], row["problem"]) == (method, name)]
+            if not found:
+                assert cell == "not run"
+                continue
+            means = [np.mean([float(row[f"truth_{what}"]) for row in found]) for what in ("crps_object", "psnr")]
+            check(cell, 1000 * means[0], means[1])

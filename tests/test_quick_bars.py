@@ -129,6 +129,13 @@ def test_every_kind_has_the_same_result_and_calibration(method, kind, scan, resu
         np.testing.assert_allclose(spread, other.std, rtol=1e-2, atol=1e-2 * other.std.max())
 
 
+@pytest.mark.parametrize("kind", ["edges", "bootstrap"])
+def test_a_limited_arc_is_told_by_every_kind(kind):
+    arc = phantom_scan("ellipses", 16, radians(np.arange(12) * 4.0), noise=0.05, seed=2)
+    found = reconstruct(arc, "tv", size=16, uncertainty=kind)
+    assert any("No view lies within" in text for text in found.warnings)
+
+
 def test_methods_of_no_error_bars_of_their_own_have_none_unless_asked(scan):
     assert ReconstructOptions(method="fbp").bars is None
     assert ReconstructOptions(method="fbp", uncertainty="bootstrap").bars == "bootstrap"

@@ -14,7 +14,7 @@ from ctuq.tomo.rays.transform import RayTransform
 from ctuq.uncertainty.estimate import Evidence
 from ctuq.uncertainty.model import ImageModel, image_model
 
-UNCALIBRATED = "Not calibrated: the error bars are the tangent model's own, which are too short on real scans."
+UNCALIBRATED = "Not calibrated: the error bars are the model's own, which are too short on real scans."
 _WORTH_TELLING = 0.1
 
 

@@ -16,7 +16,6 @@ from ctuq.recon.educated import educated_weights
 from ctuq.recon.fbp import fbp
 from ctuq.recon.fdk import fdk, is_circle
 from ctuq.recon.iterative import sirt
-from ctuq.recon.own import OwnNetwork, own_network, own_weights
 from ctuq.recon.unet import UNet, UNetOptions, inverse_activation
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.rays.volume import VolumeTransform
@@ -60,8 +59,6 @@ class DIPOptions:
         Share of the iterations without a better held-out misfit after which the fit stops.
     noise_input : bool
         Random input in place of a first image.
-    module : nn.Module, optional
-        A network of one's own in place of ``network``, see `ctuq.recon.own`: of slices only. Its fit begins at its own weights.
     """
 
     network: UNetOptions = field(default_factory=UNetOptions)
@@ -73,7 +70,6 @@ class DIPOptions:
     check_every: int = 25
     patience: float = 0.35
     noise_input: bool = False
-    module: nn.Module | None = None
 
     def __post_init__(self):
         if self.start not in ("educated", "random"):
@@ -94,12 +90,7 @@ class DIPOptions:
     @property
     def educated(self) -> bool:
         """Whether the fit starts from the shipped weights."""
-        return (
-            self.module is None
-            and self.start == "educated"
-            and self.network == UNetOptions(dims=self.network.dims)
-            and not self.noise_input
-        )
+        return self.start == "educated" and self.network == UNetOptions(dims=self.network.dims) and not self.noise_input
 
     @property
     def length(self) -> int:
@@ -160,7 +151,7 @@ class Generator:
 
     Parameters
     ----------
-    network : UNet or OwnNetwork
+    network : UNet
         Layout only; weights are passed in.
     inputs : Tensor, shape (batch, 1, 1, y, x) or (batch, 1, 1, z, y, x)
     scale : Tensor, shape (batch,)
@@ -169,7 +160,7 @@ class Generator:
         Whether a single image's activations are made twice rather than kept: less memory, more time, the same numbers.
     """
 
-    network: UNet | OwnNetwork
+    network: UNet
     inputs: Tensor
     scale: Tensor
     sparing: bool = False
@@ -182,7 +173,7 @@ class Generator:
         images = vmap(lambda p, z: functional_call(self.network, p, (z,))[0, 0])(parameters, self.inputs)
         return _spread(self.scale, images) * images
 
-    def module(self, parameters: dict[str, Tensor], which: int = 0) -> tuple[UNet | OwnNetwork, Tensor]:
+    def module(self, parameters: dict[str, Tensor], which: int = 0) -> tuple[UNet, Tensor]:
         """The network of one image with these weights, and its input, ready to be linearised (without ``scale``)."""
         self.network.load_state_dict({name: value[which] for name, value in parameters.items()})
         return self.network, self.inputs[which]
@@ -204,9 +195,6 @@ def generator(fit: Data, options: DIPOptions, *, rng: torch.Generator) -> tuple[
     inputs = inputs[:, None, None]
     if options.noise_input:
         inputs = torch.randn(inputs.shape, generator=rng, device=rng.device).to(inputs)
-    if options.module is not None:
-        own = own_network(options.module, inputs[0])
-        return Generator(own, inputs, scale), own_weights(own, len(scale))
     generate = Generator(UNet(options.network, rng).to(fit.y.device), inputs, scale)
     if options.educated:
         weights = educated_weights(options.network.dims)
@@ -222,8 +210,6 @@ def random_weights(
     generate: Generator, fit: Data, options: UNetOptions, *, rng: torch.Generator, level: float = 1.0
 ) -> dict[str, Tensor]:
     """Weights ``(batch, ...)`` drawn at random, whose image is nearly flat: ``level`` times the flat image that fits best."""
-    if isinstance(generate.network, OwnNetwork):
-        return own_weights(generate.network, len(generate.scale), rng=rng)
     levels = level * _mean_attenuation(fit) / generate.scale
     networks = [UNet(options, rng).to(fit.y.device) for _ in levels]
     for network, value in zip(networks, levels, strict=True):

@@ -144,8 +144,9 @@ def gaussian_bars(
 
     def imaged() -> Tensor:
         part = rays if len(held_out) == 0 else rays.part(fitted.nonzero()[:, 0])
-        # One right-hand side: a factor of the fitted rays would serve for nothing else.
-        return learned.given(part, "cg", rng=rng).mean.reshape(rays.image.shape)
+        # One right-hand side: a factor of the fitted rays would serve for nothing else, but where products are dense anyway.
+        by = route if isinstance(learned.field, KernelField) else "cg"
+        return learned.given(part, by, rng=rng).mean.reshape(rays.image.shape)
 
     image = stages.once("gaussian image", imaged, rng=rng).to(rays.image.device)
     rays = replace(rays, image=image.float())

@@ -1,0 +1,50 @@
+"""The figure of the peers, from their table alone."""
+
+import csv
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+_COLUMNS = {
+    "log_likelihood": "log-likelihood of an unseen ray (nats)",
+    "truth_crps_object": "CRPS of an object's pixel (1/mm)",
+}
+
+
+def draw(table: Path) -> None:
+    """Draw ``peers.png`` and ``.pdf`` beside the table: one point a method, means over seeds with their standard errors.
+
+    Parameters
+    ----------
+    table : path
+    """
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    problems = list(dict.fromkeys(row["problem"] for row in rows))
+    panels = [(problem, "log_likelihood" if problem == "walnut" else "truth_crps_object") for problem in problems]
+    mpl.rcParams["pdf.fonttype"] = 42
+    figure = Figure(figsize=(3.6 * len(panels), 3.4), layout="constrained")
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    for axes, (problem, column) in zip(np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), panels, strict=True):
+        for place, method in enumerate(methods):
+            found = [row for row in rows if row["problem"] == problem and row["method"] == method]
+            values = np.array([float(row[column]) for row in found])
+            if not values.size:
+                continue
+            error = values.std(ddof=1) / values.size**0.5 if values.size > 1 else 0.0
+            colour = "C1" if "CUQIpy" in method or "svmbir" in method else "C0"
+            axes.errorbar(values.mean(), place, xerr=error, fmt="o", color=colour, capsize=2, markersize=4)
+            seconds = np.mean([float(row["seconds"]) for row in found])
+            axes.annotate(
+                f"{seconds:.0f} s", (values.mean(), place), xytext=(0, 5), textcoords="offset points", fontsize=7, ha="center"
+            )
+        axes.set_title(problem, fontsize=9)
+        axes.set_xlabel(_COLUMNS[column], fontsize=8)
+        axes.set_yticks(range(len(methods)), methods, fontsize=8)
+        axes.tick_params(axis="x", labelsize=8)
+        axes.grid(axis="x", linewidth=0.3)
+        axes.margins(x=0.15, y=0.1)
+    for ending in ("png", "pdf"):
+        figure.savefig(table.with_suffix(f".{ending}"), dpi=200)
