@@ -60,6 +60,17 @@ def test_the_flags_of_reconstruct(monkeypatch):
     assert (command.uncertainty, command.calibrate, command.resume, command.debug) == (True, True, False, False)
 
 
+def test_every_command_speaks_as_it_is_asked(monkeypatch):
+    for words in ("info s.h5", "doctor", "design status s.h5", "export run out.zarr"):
+        command = parsed(monkeypatch, *words.split(), "--quiet", "--verbose")
+        step = getattr(command, "step", command)
+        assert (step.json, step.quiet, step.verbose) == (False, True, True)
+    more = "--iterations 30 --prior g --variation 0.5"
+    command = parsed(monkeypatch, "reconstruct", "s.h5", "-o", "run", *more.split())
+    assert (command.iterations, command.prior, command.variation) == (30, "g", 0.5)
+    assert parsed(monkeypatch, "demo", "--threads", "1").threads == 1
+
+
 def test_the_flags_of_the_other_commands(monkeypatch):
     words = "simulate --phantom rectangles --size 128 --angles 20 --noise 5% -o scan.h5"
     command = parsed(monkeypatch, *words.split())
