@@ -50,7 +50,7 @@ def test_rows_are_kept_made_once_and_drawn(monkeypatch, tmp_path):
     peers.main(only="tv, edge prior;dip, laplace", runs=2)
     peers.main(only="tv, edge prior;dip, laplace", runs=4)
     assert len(made) == len(set(made)) == 8
-    peers.main(draw_only=True)
+    peers.main(draw=True)
     assert len(made) == 8
     with (tmp_path / "peers.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 8

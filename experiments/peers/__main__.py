@@ -21,7 +21,7 @@ from ctuq.recon.noise import noise_std
 from ctuq.scores.gaussian import gaussian_scores
 from ctuq.tomo import ray_transform
 from experiments import FIGURES
-from experiments.peers.drawing import draw
+from experiments.peers.drawing import draw as drawn
 from experiments.peers.problems import Problem, problem_of
 
 TABLE = FIGURES / "peers.csv"
@@ -43,7 +43,7 @@ NOISES = (0.25, 0.5, 1.0)
 """Of CUQIpy, over the noise read from the projections: the held-out views choose. Larger ones were worse on the walnut."""
 
 
-def main(python: Path | None = None, only: str | None = None, runs: int = len(RUNS), draw_only: bool = False) -> None:
+def main(python: Path | None = None, only: str | None = None, runs: int = len(RUNS), draw: bool = False) -> None:
     """Make the rows that are missing, and draw the figure.
 
     Parameters
@@ -54,19 +54,19 @@ def main(python: Path | None = None, only: str | None = None, runs: int = len(RU
         Names of methods with semicolons between them; by default all.
     runs : int
         How many of the problems, the walnut first.
-    draw_only : bool
-        Make none.
+    draw : bool
+        Make none: draw the figure from the table alone.
     """
     done = _rows()
     methods = [*OURS, *(PEERS if python else ())] if only is None else only.split(";")
-    for method in () if draw_only else methods:
+    for method in () if draw else methods:
         for name, seed in RUNS[:runs]:
             if (name, method, str(seed)) in done:
                 continue
             row = _measured(problem_of(name, seed), method, seed, python)
             _add({"problem": name, "method": method, "seed": seed, **row})
             print(name, seed, method, f"{row['seconds']:.1f} s, unseen {row['log_likelihood']:.3f}", flush=True)
-    draw(TABLE)
+    drawn(TABLE)
 
 
 def _measured(problem: Problem, method: str, seed: int, python: Path | None) -> dict[str, float]:
@@ -132,8 +132,8 @@ def _scored(problem: Problem, result: ctuq.Result) -> dict[str, float]:
     """Of unseen rays, raw and calibrated; of the object's pixels where they are known."""
     _, unseen = problem.split()
     A = ray_transform(result.grid, unseen.geometry, backend="matrix")
-    drawn = result.samples if result.samples is not None else result.draw(SAMPLES)
-    mean, deviations = (A(_tensor(images)).double().numpy() for images in (result.mean, drawn - result.mean))
+    images = result.samples if result.samples is not None else result.draw(SAMPLES)
+    mean, deviations = (A(_tensor(each)).double().numpy() for each in (result.mean, images - result.mean))
     weights = np.ones(unseen.projections.shape) if unseen.weights is None else unseen.weights
     used = weights > 0
     c = result.calibration
