@@ -37,7 +37,7 @@ def python_blocks():
 
 def commands() -> list[str]:
     """Every command line of ctuq in the pages, comments cut."""
-    text = "\n".join(body for page in PAGES for body in blocks(page, ""))
+    text = "\n".join(body for page in PAGES for body in blocks(page, "")).replace("\\\n", " ")
     shown = re.findall(r"^(?:.*&& )?(ctuq [a-z][^\n]*)$", text, re.MULTILINE)
     inline = [c for page in PAGES for c in re.findall(r"`(ctuq [a-z]+(?: [^`\n]*)?)`", page.read_text(encoding="utf-8"))]
     return sorted({line.split("#")[0].strip() for line in shown + inline})
