@@ -22,6 +22,7 @@ FIELD, ATTENUATION = 40.0, 0.05
 CHANGE = Circle(4.0, 2.0, 3.0)
 """A disc that attenuates a fifth of the object's largest value more, in second scans."""
 HALVES = ("chosen", "tested")
+"""The first two blocks of objects, and the last two, which nobody looked at before the sizes were settled."""
 _NOISES, _SIZES = (0.01, 0.03, 0.08), ((32, 32, 32, 32), (40, 32, 48, 32), (32, 64, 32, 48), (40, 32, 32, 40))
 _VIEWS = {
     "20 views": np.arange(20) * 9.0,
@@ -32,7 +33,7 @@ _VIEWS = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A simulated scan. Half "chosen" sizes what is learned, half "tested" says whether it holds."""
+    """A simulated scan. Half "chosen" sized what `ctuq.quantities.discrepancy` holds, half "tested" says whether it holds."""
 
     phantom: str
     size: int
@@ -67,7 +68,7 @@ class Subject:
 
 
 def subjects() -> Iterator[Subject]:
-    """48 scans of 40 objects in blocks of twelve, each block of all phantoms and noises."""
+    """48 scans in blocks of twelve, each block of all phantoms and noises; only the Shepp-Logan head is always the same."""
     kinds = tuple(_VIEWS)
     for block, (n, noise), (p, phantom) in product(range(len(_SIZES)), enumerate(_NOISES), enumerate(PHANTOMS)):
         turn = block + n + p
@@ -77,7 +78,7 @@ def subjects() -> Iterator[Subject]:
             noise,
             kinds[turn % 3],
             100 * block + 10 * n + p,
-            HALVES[(block + n) % 2],
+            HALVES[block > 1],
         )
 
 

@@ -95,6 +95,14 @@ def test_thin_structures_below_the_level_are_not_taken_to_be_nothing():
     assert thin_contrast(image_of(disc))[SIZE // 2, SIZE // 2] == 0
 
 
+def test_an_area_of_nothing_says_what_can_hide():
+    result = result_of(image_of(disc))
+    (note,) = result.fraction(Circle(1.7, 1.1, 4.0), above=0.06, name="share").notes
+    assert note.startswith("share: the image shows nothing above 0.06")
+    assert "all above 0.01" in result.fraction(Circle(1.7, 1.1, 4.0), above=0.01).notes[0]
+    assert result.fraction(Circle(1.7, 1.1, 7.0), above=0.025).notes == ()
+
+
 def test_shares_never_leave_zero_to_one():
     for level in (-1.0, 0.001, 0.049, 1.0):
         low, high = result_of(image_of(disc), sd=5e-3).fraction(Circle(1.7, 1.1, 4.0), above=level).interval
