@@ -175,3 +175,19 @@ def test_rows_of_other_programs_are_those_of_the_experiment() -> None:
                 continue
             means = [np.mean([float(row[f"truth_{what}"]) for row in found]) for what in ("crps_object", "psnr")]
             check(cell, 1000 * means[0], means[1])
+
+
+def test_coverage_of_quantities_is_that_of_the_experiment() -> None:
+    rows = written("quantities.csv")
+    kept = {row["quantity"]: row for row in rows if row["group"] == "all"}
+    real = {row["quantity"]: row for row in rows if row["group"] == "real discs"}
+    told_of = table_of("docs/quantities.md", "quantity")
+    assert {row[0] for row in told_of} == set(kept)
+    for name, *cells in told_of:
+        row, disc = kept[name], real.get(name, {})
+        names = ("chosen_asked", "chosen_cover_95", "tested_asked", "tested_cover_95", "tested_rms_z")
+        values = [row[each] for each in (*names, "tested_cover_95_posterior_alone")]
+        values += [disc.get(each, "") for each in ("tested_asked", "tested_cover_95")]
+        for cell, value in zip(cells, values, strict=True):
+            if cell:
+                check(cell, float(value) * (100 if cell.endswith("%") else 1))

@@ -209,5 +209,5 @@ class Measured(Contents):
     @cached_property
     def _kept(self) -> KeptCovariance:
         if self.std is None or self.directions is None:
-            raise InputError("The result holds no covariance; reconstruct by dip, with uncertainty and directions.")
+            raise InputError("The result holds no covariance; reconstruct with error bars and directions.")
         return KeptCovariance(self.directions, self.std, self.waves)

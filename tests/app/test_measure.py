@@ -137,6 +137,12 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(file, typed, words, 
     assert words in told and "\n" not in told
 
 
+def test_other_methods_are_told_that_their_edges_were_not_tried(kept, tmp_path, capsys):
+    replace(kept, method="tv").save(tmp_path / "tv.h5")
+    assert main(["measure", str(tmp_path / "tv.h5"), "--region", "circle:0,0,5"]) == 0
+    assert "of tv nobody has" in capsys.readouterr().out
+
+
 def test_results_without_uncertainty_are_refused(result, tmp_path, capsys):
     replace(result, std=None, std_raw=None, samples=None, method="fbp").save(tmp_path / "plain.h5")
     assert main(["measure", str(tmp_path / "plain.h5"), "--region", "circle:0,0,5"]) == 2

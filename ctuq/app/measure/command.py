@@ -19,6 +19,10 @@ from ctuq.records import kind_of, write_whole
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.volume_result import KIND as VOLUME
 
+_OTHER = (
+    "The coverage of quantities was measured on images of the deep image prior; of {method} nobody has, and its edges may be "
+    "blurred otherwise."
+)
 _COLUMNS = (
     "name", "value", "standard_uncertainty", "coverage_factor", "lower", "upper", "level", "unit", "draws", "monte_carlo_error"
 )  # fmt: skip
@@ -32,6 +36,8 @@ def measure(command: Measure) -> int:
     quantities = tuple(_measured(result, wanted, other, command.level))
     give(quantities=quantities)
     warn(result.warnings)
+    if result.method != "dip":
+        warn((_OTHER.format(method=result.method),))
     for quantity in quantities:
         _tell(quantity)
     warn(dict.fromkeys(note for quantity in quantities for note in quantity.notes))
