@@ -48,7 +48,7 @@ from ctuq.uncertainty.kept import waves_of
 from ctuq.uncertainty.posterior import ImagePosterior
 from ctuq.uncertainty.result import Result
 from ctuq.uncertainty.route import Route
-from ctuq.uncertainty.systematics import systematics_of
+from ctuq.uncertainty.systematics import doubts_of_errors, systematics_of
 from ctuq.uncertainty.unseen import UnseenDirections, WidenedPosterior
 
 _DENSE_PIXELS = 4096
@@ -301,7 +301,7 @@ def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Vie
         run.tell("Evidence", 0, 1)
         found = estimate(model, data.y, views.held, variation=run.options.variation, rng=run.rng, way=way, stages=stages)
         run.tell("Evidence", 1, 1, f"log evidence {found.evidence.value:.1f}")
-    doubts = doubts_of_bars(model, found.evidence, found.posterior.error)
+    doubts = doubts_of_bars(model, found.evidence, found.posterior.error) + doubts_of_errors(model)
     base = replace(base, warnings=base.warnings + doubts)
     return _assembled(run, base, model.image, found, named(model.prior, found.evidence.psi))
 

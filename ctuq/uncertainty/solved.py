@@ -130,14 +130,20 @@ class SolvedRays:
         return self._made_of(self.solve((columns / _column(self.system.noise_root())).T))
 
     def absorbed(self, errors: Tensor) -> Tensor:
-        """What an image that is fitted to the rays as they are holds of systematic errors (e,): (d,), float64.
+        """What the fitted image holds of systematic errors (e,): (d,), float64.
 
         An image that is to be right beside these errors is the fitted one less this: how the linear model's image moves when
-        their rays are taken from what was measured, which is what a network fitted anew would do.
+        their rays are taken from what was measured. Of each block that is what the fit has taken: a network takes little of
+        the flux of single views, whose rays are then left in its residual, and most of what a wrong axis does.
         """
-        rank = self.model.factor.rank
-        rays = self.model.features.basis[:, rank:] @ errors.to(self.W)
-        return self._without_errors.response(rays[:, None])[0][0]
+        model, start = self.model, self.model.factor.rank
+        left = model.target - model.features.matrix((model.image.double() - model.mean).reshape(1, -1))[0]
+        taken = torch.zeros_like(left)
+        for s in model.prior.error_slices:
+            rays = model.features.basis[:, s] @ errors[s.start - start : s.stop - start].to(left)
+            share = 1 - (rays @ left) / (rays @ rays).clamp(min=torch.finfo(rays.dtype).tiny)
+            taken += share.clamp(0, 1) * rays
+        return self._without_errors.response(taken[:, None])[0][0]
 
     @cached_property
     def _without_errors(self) -> "SolvedRays":

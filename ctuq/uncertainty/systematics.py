@@ -7,9 +7,10 @@ from torch import Tensor
 
 from ctuq.linops.gaussian import stable_cholesky
 from ctuq.systematics.build import told_in
-from ctuq.systematics.catalogue import KINDS
+from ctuq.systematics.catalogue import KINDS, UNSURE
 from ctuq.uncertainty.contents import Systematic
 from ctuq.uncertainty.estimate import Evidence
+from ctuq.uncertainty.model import ImageModel
 from ctuq.uncertainty.posterior import ImagePosterior
 
 _OBJECT = 0.5
@@ -56,6 +57,11 @@ def systematics_of(
             samples=((block.told(mean[part] + torch.from_numpy(draws[:, part]).double())) / unit).float().numpy(),
         )
     return told
+
+
+def doubts_of_errors(model: ImageModel) -> tuple[str, ...]:
+    """What to know of the errors before they are trusted."""
+    return tuple(UNSURE[block.name] for block in model.blocks if block.name in UNSURE)
 
 
 def _share(posterior: ImagePosterior, covariance: Tensor, cross: Tensor) -> float:

@@ -239,7 +239,11 @@ def test_held_out_rays_are_predicted_as_by_a_fit_to_rays_without_the_errors(kind
     t = model.target / model.precision.sqrt()
     errors = (S @ H[others].T @ torch.linalg.solve(H[others] @ S @ H[others].T + torch.diag(noise[others]), t[others]))[d:]
     A, Sx, N = H[:, :d], S[:d, :d], H[:, d:]
-    absorbed = Sx @ A.T @ torch.linalg.solve(A @ Sx @ A.T + torch.diag(noise), N @ errors)
+    left, taken = tiny[1].flatten()[model.rays].double() - A @ model.image.double().flatten(), torch.zeros(len(A)).double()
+    for s in (slice(0, len(errors) - 1), slice(len(errors) - 1, len(errors))):
+        rays = N[:, s] @ errors[s]
+        taken += (1 - (model.precision * rays * left).sum() / (model.precision * rays * rays).sum()).clamp(0, 1) * rays
+    absorbed = Sx @ A.T @ torch.linalg.solve(A @ Sx @ A.T + torch.diag(noise), taken)
     assert close(held.left.errors(), errors, 1e-4)
     assert close(held.absorbed, absorbed, 1e-4)
     predicted = A[rows] @ (model.image.double().flatten() - absorbed) + N[rows] @ errors
