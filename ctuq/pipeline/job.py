@@ -4,17 +4,16 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctuq.errors import CtuqError, InputError
 from ctuq.linops.memory import available_memory, require_memory
 from ctuq.pipeline.bars import doubts_of_bars, linear_model
 from ctuq.pipeline.checkpoint import Checkpoint, digest_of
+from ctuq.pipeline.classical import classical
 from ctuq.pipeline.edge_bars import PRIORS, EdgePlan, edge_bars, plan_of_edges
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
@@ -23,9 +22,8 @@ from ctuq.pipeline.plan import FIT_BYTES, Plan, measure, priced, route_of
 from ctuq.pipeline.run import Run
 from ctuq.pipeline.spreads import SPREADS
 from ctuq.pipeline.threads import take_threads
-from ctuq.pipeline.views import Views, rays_inside, split_views, tensors
+from ctuq.pipeline.views import Views, grid_of, match_detector, rays_inside, split_views
 from ctuq.progress import shown
-from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import Data, DIPOptions, Generator, generator, trial_step
 from ctuq.recon.holdout import split
 from ctuq.scores.gaussian import (
@@ -84,6 +82,8 @@ def reconstruct(
     seed: int = _DEFAULT.seed,
     threads: int | None = _DEFAULT.threads,
     dip: DIPOptions = _DEFAULT.dip,
+    network: nn.Module | None = None,
+    ray_transform: RayTransform | None = None,
     options: ReconstructOptions | None = None,
     progress: bool | Callable[[Progress], None] | None = None,
     checkpoint: Path | None = None,
@@ -98,8 +98,13 @@ def reconstruct(
     size, field, uncertainty, samples, directions, calibrate, calibration_views : optional
     prior, variation, systematics, device, seed, threads, dip : optional
         As the fields of `ReconstructOptions`, which says what each is.
+    network : nn.Module, optional
+        One's own in place of the U-Net: an image (1, 1, y, x) from an input of the same size. Its fit begins at its weights.
+    ray_transform : RayTransform, optional
+        One's own, of all views, such as `ctuq.tomo.matrix_transform` makes of any projector; ``size`` and ``field`` are then
+        those of its grid.
     options : ReconstructOptions, optional
-        All of these at once, in their place.
+        All settings at once, in their place.
     progress : bool or callable, optional
         True shows a bar, in a terminal or a notebook; a callable is given a `Progress` now and then.
     checkpoint : path, optional
@@ -125,36 +130,51 @@ def reconstruct(
     """
     listed = dict(size=size, field=field, uncertainty=uncertainty, samples=samples, directions=directions, calibrate=calibrate)
     listed |= dict(calibration_views=calibration_views, prior=prior, variation=variation, systematics=systematics, seed=seed)
-    chosen = options_from(method, {**listed, "device": device, "threads": threads, "dip": dip, **unknown})
+    chosen = options_from(
+        method,
+        {
+            **listed,
+            "device": device,
+            "threads": threads,
+            "dip": dip if network is None else replace(dip, module=network),
+            **unknown,
+        },
+    )
     if options is not None and chosen != replace(_DEFAULT, method=method):
         raise InputError("Give the settings by name or all of them as options, not both.")
     with shown(progress) as tell:
-        return _reconstruct(scan, Run(chosen if options is None else options, tell), checkpoint)
+        return _reconstruct(scan, Run(chosen if options is None else options, tell), checkpoint, ray_transform)
 
 
-def _reconstruct(scan: Scan, run: Run[ReconstructOptions], checkpoint: Path | None) -> Result:
-    grid = choose_grid(scan, run.options.size, run.options.field)
+def _reconstruct(scan: Scan, run: Run[ReconstructOptions], checkpoint: Path | None, own: RayTransform | None = None) -> Result:
+    grid = choose_grid(scan, run.options.size, run.options.field) if own is None else grid_of(own, scan, checkpoint)
     doubts = doubts_of_field(scan, grid)
-    scan = match_detector(scan, grid)
+    scan = match_detector(scan, grid) if own is None else scan
     views = replace(split_views(run.options, scan), told=told_of_rays(scan) + doubts)
     _require_memory(run, grid)
     run.checkpoint = Checkpoint.of(checkpoint, scan, run.options)
     run.checkpoint.begin()
     try:
-        return _reconstructed(run, scan, grid, views)
+        return _reconstructed(run, scan, grid, views, own=own)
     except CtuqError:
         run.checkpoint.clear_if_new()
         raise
 
 
-def _reconstructed(run: Run[ReconstructOptions], scan: Scan, grid: VolumeGrid, views: Views) -> Result:
+def _reconstructed(
+    run: Run[ReconstructOptions], scan: Scan, grid: VolumeGrid, views: Views, *, own: RayTransform | None = None
+) -> Result:
     with run.clock("ray transform"):
         dense = run.options.bars is not None
-        A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix" if dense else "auto")
+        A = (
+            own
+            if own is not None
+            else ray_transform(grid, scan.geometry, device=run.device, backend="matrix" if dense else "auto")
+        )
     possible(wishes(run.options.systematics), scan.geometry)  # refused before the fit
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
     data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
-    comparisons = _classical(run, data, scan)
+    comparisons = classical(run, data, scan)
     method_name = run.options.method
     base = Result(
         mean=comparisons.get(method_name, np.zeros(grid.shape, np.float32)),
@@ -198,23 +218,6 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
     fit, _ = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     return _plan(run, data, views, fit, generate=generate, start=start)
-
-
-def match_detector(scan: Scan, grid: VolumeGrid) -> Scan:
-    """Average neighbouring columns while their rays stay closer than a pixel's width at the axis.
-
-    Parameters
-    ----------
-    scan : Scan
-    grid : VolumeGrid
-        Whose pixels count.
-
-    Returns
-    -------
-    Scan
-        Itself where no columns can be averaged.
-    """
-    return scan.binned(scan.geometry.binning(grid))
 
 
 def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
@@ -388,20 +391,3 @@ def _assembled(
         warnings=base.warnings + notes,
         systematics=told,
     )
-
-
-def _classical(run: Run[ReconstructOptions], data: Data, scan: Scan) -> dict[str, NDArray[np.float32]]:
-    """The method that was asked for; beside a DIP, FBP and TV to compare with.
-
-    FBP takes the rays as they were measured: it makes each pixel of them by itself, and needs no account of what lies outside.
-    """
-    names = ("fbp", "tv") if run.options.bars or run.options.method == "dip" else (run.options.method,)
-    images = {}
-    with run.clock("classical"):
-        for i, name in enumerate(names):
-            run.tell("Classical reconstructions", i, len(names), name)
-            y = tensors(scan, run.device)[0] if name == "fbp" else data.y
-            image = run.stages.once(name, partial(CLASSICAL[name], data.A, y, weights=data.weights))
-            images[name] = image.cpu().numpy().astype(np.float32)
-        run.tell("Classical reconstructions", len(names), len(names))
-    return images

@@ -89,6 +89,8 @@ def reconstruct_stack(
     options = options or options_from(method, settings)
     if options.systematics != "none":
         raise InputError("Systematic errors are of single slices so far; leave the option systematics out.")
+    if options.dip.module is not None:
+        raise InputError("A network of one's own is for single slices; leave it out of stacks.")
     stack = Stack.of(scan, rows, options, judge)
     views = [part for part in (stack.scan, stack.judge) if part is not None]
     digest = "+".join(map(digest_of, views)) if checkpoint else ""

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctuq.errors import InputError
 from ctuq.pipeline.bars import UNCALIBRATED
 from ctuq.pipeline.options import ReconstructOptions
 from ctuq.recon.dip import Data
@@ -15,6 +17,7 @@ from ctuq.recon.holdout import too_few, views_to_hold
 from ctuq.recon.outside import outside_rays
 from ctuq.stages import Stages
 from ctuq.tomo.field import outline_of, reaches_beyond
+from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.volume_scan import VolumeScan
@@ -59,3 +62,30 @@ def tensors(scan: Scan | VolumeScan, device: torch.device) -> tuple[Tensor, Tens
     """Projections and weights on a device."""
     weights = np.ones_like(scan.projections) if scan.weights is None else scan.weights
     return torch.tensor(scan.projections, device=device), torch.tensor(weights, device=device)
+
+
+def grid_of(own: RayTransform, scan: Scan, checkpoint: Path | None) -> VolumeGrid:
+    """The grid of a ray transform of one's own, which must be of these views."""
+    same = own.range.shape == scan.projections.shape and np.allclose(own.geometry.angles, scan.geometry.angles, atol=1e-6)
+    if not same:
+        raise InputError(f"The ray transform is of {own.range.shape} rays at its angles, the scan of {scan.projections.shape}.")
+    if checkpoint is not None:
+        raise InputError("A run with a ray transform of one's own cannot be gone on with; leave the checkpoint out.")
+    return own.grid
+
+
+def match_detector(scan: Scan, grid: VolumeGrid) -> Scan:
+    """Average neighbouring columns while their rays stay closer than a pixel's width at the axis.
+
+    Parameters
+    ----------
+    scan : Scan
+    grid : VolumeGrid
+        Whose pixels count.
+
+    Returns
+    -------
+    Scan
+        Itself where no columns can be averaged.
+    """
+    return scan.binned(scan.geometry.binning(grid))

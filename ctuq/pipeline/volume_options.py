@@ -74,5 +74,7 @@ class VolumeOptions:
             raise InputError(f"The seed must be between 0 and 2^63 - 1, got {self.seed}.")
         if not 0 <= self.samples <= _MOST_SAMPLES:
             raise InputError(f"The number of samples must be 0 to {_MOST_SAMPLES}, got {self.samples}.")
+        if self.dip.module is not None:
+            raise InputError("A network of one's own is for slices; leave it out of volumes.")
         if self.dip.network.dims != 3:
             raise InputError("The network of a volume has three axes; give DIPOptions(network=UNetOptions(dims=3, ...)).")

@@ -16,6 +16,7 @@ from ctuq.recon.educated import educated_weights
 from ctuq.recon.fbp import fbp
 from ctuq.recon.fdk import fdk, is_circle
 from ctuq.recon.iterative import sirt
+from ctuq.recon.own import OwnNetwork, own_network, own_weights
 from ctuq.recon.unet import UNet, UNetOptions, inverse_activation
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.rays.volume import VolumeTransform
@@ -59,6 +60,8 @@ class DIPOptions:
         Share of the iterations without a better held-out misfit after which the fit stops.
     noise_input : bool
         Random input in place of a first image.
+    module : nn.Module, optional
+        A network of one's own in place of ``network``, see `ctuq.recon.own`: of slices only. Its fit begins at its own weights.
     """
 
     network: UNetOptions = field(default_factory=UNetOptions)
@@ -70,6 +73,7 @@ class DIPOptions:
     check_every: int = 25
     patience: float = 0.35
     noise_input: bool = False
+    module: nn.Module | None = None
 
     def __post_init__(self):
         if self.start not in ("educated", "random"):
@@ -90,7 +94,12 @@ class DIPOptions:
     @property
     def educated(self) -> bool:
         """Whether the fit starts from the shipped weights."""
-        return self.start == "educated" and self.network == UNetOptions(dims=self.network.dims) and not self.noise_input
+        return (
+            self.module is None
+            and self.start == "educated"
+            and self.network == UNetOptions(dims=self.network.dims)
+            and not self.noise_input
+        )
 
     @property
     def length(self) -> int:
@@ -151,7 +160,7 @@ class Generator:
 
     Parameters
     ----------
-    network : UNet
+    network : UNet or OwnNetwork
         Layout only; weights are passed in.
     inputs : Tensor, shape (batch, 1, 1, y, x) or (batch, 1, 1, z, y, x)
     scale : Tensor, shape (batch,)
@@ -160,7 +169,7 @@ class Generator:
         Whether a single image's activations are made twice rather than kept: less memory, more time, the same numbers.
     """
 
-    network: UNet
+    network: UNet | OwnNetwork
     inputs: Tensor
     scale: Tensor
     sparing: bool = False
@@ -173,7 +182,7 @@ class Generator:
         images = vmap(lambda p, z: functional_call(self.network, p, (z,))[0, 0])(parameters, self.inputs)
         return _spread(self.scale, images) * images
 
-    def module(self, parameters: dict[str, Tensor], which: int = 0) -> tuple[UNet, Tensor]:
+    def module(self, parameters: dict[str, Tensor], which: int = 0) -> tuple[UNet | OwnNetwork, Tensor]:
         """The network of one image with these weights, and its input, ready to be linearised (without ``scale``)."""
         self.network.load_state_dict({name: value[which] for name, value in parameters.items()})
         return self.network, self.inputs[which]
@@ -195,6 +204,9 @@ def generator(fit: Data, options: DIPOptions, *, rng: torch.Generator) -> tuple[
     inputs = inputs[:, None, None]
     if options.noise_input:
         inputs = torch.randn(inputs.shape, generator=rng, device=rng.device).to(inputs)
+    if options.module is not None:
+        own = own_network(options.module, inputs[0])
+        return Generator(own, inputs, scale), own_weights(own, len(scale))
     generate = Generator(UNet(options.network, rng).to(fit.y.device), inputs, scale)
     if options.educated:
         weights = educated_weights(options.network.dims)
@@ -210,6 +222,8 @@ def random_weights(
     generate: Generator, fit: Data, options: UNetOptions, *, rng: torch.Generator, level: float = 1.0
 ) -> dict[str, Tensor]:
     """Weights ``(batch, ...)`` drawn at random, whose image is nearly flat: ``level`` times the flat image that fits best."""
+    if isinstance(generate.network, OwnNetwork):
+        return own_weights(generate.network, len(generate.scale), rng=rng)
     levels = level * _mean_attenuation(fit) / generate.scale
     networks = [UNet(options, rng).to(fit.y.device) for _ in levels]
     for network, value in zip(networks, levels, strict=True):

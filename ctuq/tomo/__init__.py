@@ -7,6 +7,7 @@ from ctuq.late import attach
 if TYPE_CHECKING:
     from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam, VolumeGrid, default_grid, radians
     from ctuq.tomo.rays.backends import ray_transform
+    from ctuq.tomo.rays.own import matrix_transform
     from ctuq.tomo.rays.transform import RayTransform, adjoint_mismatch, require_exact_transpose
     from ctuq.tomo.scan import Provenance, Scan
     from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D
@@ -26,6 +27,7 @@ __all__ = [
     "VolumeScan",
     "adjoint_mismatch",
     "default_grid",
+    "matrix_transform",
     "radians",
     "ray_transform",
     "require_exact_transpose",
@@ -34,6 +36,7 @@ __all__ = [
 _HOMES = {
     "ctuq.tomo.geometry": ("FanBeam", "Geometry", "ParallelBeam", "VolumeGrid", "default_grid", "radians"),
     "ctuq.tomo.rays.backends": ("ray_transform",),
+    "ctuq.tomo.rays.own": ("matrix_transform",),
     "ctuq.tomo.rays.transform": ("RayTransform", "adjoint_mismatch", "require_exact_transpose"),
     "ctuq.tomo.scan": ("Provenance", "Scan"),
     "ctuq.tomo.space": ("ConeBeam", "FreeBeam", "Parallel3D"),

@@ -99,7 +99,7 @@ def test_an_interruption_keeps_the_state_and_resume_uses_it(pipeline, bare, scan
 
 def test_an_interrupted_fit_goes_on_to_what_it_would_have_been(scan_file, tmp_path, capsys, monkeypatch):
     short = DIPOptions(iterations=24, check_every=2, network=UNetOptions(channels=(4, 4), skips=(2,)))
-    monkeypatch.setattr(commands, "DIPOptions", lambda start: short)
+    monkeypatch.setattr(commands, "DIPOptions", lambda **_: short)
     monkeypatch.setattr(commands, "draw_all", lambda result: {})
     words = ["reconstruct", str(scan_file), "--size", "16", "--no-uncertainty"]
     assert cli.main([*words, "-o", str(tmp_path / "whole")]) == 0

@@ -38,7 +38,8 @@ def print_next(command: Next) -> list[str]:
     )
     warn(scan.warnings)
     designer = Designer(coarse.problem, volume_learner(command.prior))
-    designer.tell(coarse.measured, coarse.projections, coarse.weights)
+    # They are measured, wherever they lie: what is forbidden is to ask for more there.
+    designer.tell(coarse.measured, coarse.projections, coarse.weights, anyway=True)
     learned = time.perf_counter()
     suggestion = designer.ask(command.n)
     asked = time.perf_counter()
