@@ -13,6 +13,7 @@ _FEWEST = 5
 _WIDE = np.deg2rad(60.0)
 """Directions missing side by side that make an arc limited. HTC 2022 tb lacks 57 degrees: held out inside its arcs, views size
 the error bars of unseen ones beside them well (rms z 0.99); held out at the gap, too long (0.65)."""
+_RIM, _SPARE = 2.5, 2
 # Of the rays: enough to see the misfit turn (820 rays leave 41), few enough that the image does not miss them.
 _RAYS = 0.05
 
@@ -46,9 +47,28 @@ def choose_views(angles: NDArray[np.float64], k: int) -> tuple[NDArray[np.int64]
     """
     order, limited = _from_gap(angles)
     n = len(angles)
-    inside, ends = (np.arange(k) + 0.5) * n / max(k, 1), np.linspace(n - 1, 0, k).round()
+    if not limited:
+        within = order[_between(angles)[order]]
+        order = within if len(within) >= _SPARE * k else order
+    inside, ends = (np.arange(k) + 0.5) * len(order) / max(k, 1), np.linspace(n - 1, 0, k).round()
     held = np.sort(order[(ends if limited else inside).astype(int)])
     return np.setdiff1d(np.arange(n), held), held
+
+
+def _between(angles: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether a view's direction has others about as near as views usually lie, on both sides.
+
+    A view at the rim of a gap is guessed, as few of those are that error bars are asked for: of 31 views of HTC 2022 ta, with
+    gaps of 32 degrees, the middle one lay at a rim. Without such views the log-likelihood of a ray of unseen views of ta,
+    tb of 31 and 16 views rose by 0.006 to 0.073 nats (`experiments.calibration`).
+    """
+    directions = angles % np.pi
+    order = np.argsort(directions, kind="stable")
+    after = np.diff(np.append(directions[order], directions[order[:1]] + np.pi))
+    wide = after > _RIM * np.median(after[after > 1e-6]) if (after > 1e-6).any() else np.zeros(len(angles), bool)
+    out = np.ones(len(angles), bool)
+    out[order[wide | np.roll(wide, 1)]] = False
+    return out
 
 
 def _from_gap(angles: NDArray[np.float64]) -> tuple[NDArray[np.int64], bool]:

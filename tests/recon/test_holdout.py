@@ -67,6 +67,21 @@ def test_few_views_and_a_narrow_gap_are_no_limited_arc(degrees):
     assert 0 not in held and len(angles) - 1 not in held
 
 
+@pytest.mark.parametrize("turned", [0.0, 71.0])
+def test_a_view_at_the_rim_of_a_gap_does_not_stay_out(turned):
+    """As HTC 2022 ta has them: arcs of 60 degrees with gaps of 30 between them."""
+    degrees = np.concatenate([np.arange(0, 61, 4.0), np.arange(272, 329, 4.0)]) + turned
+    held = choose_views(np.deg2rad(degrees), 3)[1]
+    rims = np.array([0.0, 60.0, 272.0, 328.0]) + turned
+    assert len(held) == 3 and not set(degrees[held]) & set(rims)
+    assert np.ptp(degrees[held]) > 180
+
+
+def test_where_nearly_all_views_lie_at_rims_they_stay_out_all_the_same():
+    degrees = np.array([0.0, 1.0, 45.0, 46.0, 90.0, 91.0, 135.0, 136.0])
+    assert len(choose_views(np.deg2rad(degrees), 2)[1]) == 2
+
+
 def test_no_views_held_out_leaves_all_to_the_fit():
     fitted, held = choose_views(np.linspace(0, 1, 6), 0)
     assert len(held) == 0
