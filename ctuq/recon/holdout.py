@@ -59,8 +59,8 @@ def _between(angles: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Whether a view's direction has others about as near as views usually lie, on both sides.
 
     A view at the rim of a gap is guessed, as few of those are that error bars are asked for: of 31 views of HTC 2022 ta, with
-    gaps of 32 degrees, the middle one lay at a rim. Without such views the log-likelihood of a ray of unseen views of ta,
-    tb of 31 and 16 views rose by 0.006 to 0.073 nats (`experiments.calibration`).
+    gaps of 32 degrees, the middle one lay at a rim. Without such views the log-likelihood of a ray of unseen views of
+    ta and tb, of 31 and 16 views, rose by 0.006 to 0.073 nats (`experiments.calibration`).
     """
     directions = angles % np.pi
     order = np.argsort(directions, kind="stable")
