@@ -33,12 +33,7 @@ def facts_of_scan(scan: Scan | VolumeScan) -> dict[str, Any]:
 def facts_of_result(result: Result) -> dict[str, Any]:
     """Grid, scores, scales, timings, settings and warnings of an image."""
     return {
-        "method": result.method,
-        "grid": _grid(result),
         "views": result.scan.n_angles,
-        "has_uncertainty": result.std is not None,
-        "sigma2": result.sigma2,
-        "log_evidence": result.log_evidence,
         "scores": result.scores,
         **_shared(result),
     }
@@ -47,12 +42,7 @@ def facts_of_result(result: Result) -> dict[str, Any]:
 def facts_of_volume(result: VolumeResult) -> dict[str, Any]:
     """As `facts_of_result`, of a volume or a stack."""
     return {
-        "method": result.method,
-        "grid": _grid(result),
         "views": len(result.geometry.angles),
-        "has_uncertainty": result.std is not None,
-        "sigma2": result.sigma2,
-        "log_evidence": result.log_evidence,
         "scores": {**result.trust, "volume": result.scores},
         **_shared(result),
     }
@@ -60,6 +50,11 @@ def facts_of_volume(result: VolumeResult) -> dict[str, Any]:
 
 def _shared(result: Result | VolumeResult) -> dict[str, Any]:
     return {
+        "method": result.method,
+        "grid": _grid(result),
+        "has_uncertainty": result.std is not None,
+        "sigma2": result.sigma2,
+        "log_evidence": result.log_evidence,
         "calibration": _scales(result.calibration),
         "seconds": result.timings,
         "settings": result.settings,

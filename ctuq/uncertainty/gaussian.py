@@ -23,6 +23,7 @@ from ctuq.linops.solve import CG
 from ctuq.stages import Stages
 from ctuq.tomo.rays.rows import RayRows, ray_rows
 from ctuq.tomo.rays.transform import RayTransform, require_exact_transpose
+from ctuq.tomo.rays.volume import VolumeTransform
 from ctuq.uncertainty.covariance import ImageCovariance
 
 _BATCH = 256
@@ -87,8 +88,8 @@ class PixelRays:
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, A: RayTransform, y: Tensor, weights: Tensor, image: Tensor) -> "PixelRays":
-        """All rays of positive weight of projections (angle, column).
+    def of(cls, A: RayTransform | VolumeTransform, y: Tensor, weights: Tensor, image: Tensor) -> "PixelRays":
+        """All rays of positive weight of projections (angle, column) or (row, angle, column).
 
         Raises
         ------

@@ -17,10 +17,11 @@ from ctuq.linops.jacobian.network import Jacobian
 from ctuq.linops.operator import LinearOperator, Space
 from ctuq.stages import Stages
 from ctuq.systematics.block import Block
-from ctuq.tomo.rays.rows import RayRows, ray_rows
-from ctuq.tomo.rays.transform import RayTransform, require_exact_transpose
+from ctuq.tomo.rays.rows import RayRows
+from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.rays.volume import VolumeTransform
 from ctuq.uncertainty.factor import NetworkFactor, factorise
+from ctuq.uncertainty.gaussian import PixelRays
 from ctuq.uncertainty.prior import FLOORS, ErrorPrior, ImagePrior
 
 _NOTHING = 1e-3
@@ -215,12 +216,8 @@ def image_model(
     BackendError
         If the back-projection of ``A`` is not its exact transpose.
     """
-    require_exact_transpose(A)
-    flat = weights.reshape(-1)
-    kept = (flat > 0).nonzero()[:, 0]
-    precision = flat[kept].double()
-    root = precision.sqrt()
-    matrix = ray_rows(A, kept, root)
+    rays = PixelRays.of(A, y, weights, image)
+    matrix = rays.matrix
     factor = factorise(jacobian, scale, prior, rank, matrix=matrix, rng=rng, progress=progress, stages=stages)
     slopes = torch.stack([torch.ones_like(image).double(), _gradient(image.double())]).flatten(1)
     if factor.rest is not None:
@@ -228,10 +225,9 @@ def image_model(
     basis = _rays_of(factor.basis, matrix)
     features = RayFeatures(basis, matrix, slopes)
     mean = image.double() - scale * jacobian(jacobian.weights[None])[0].double()
-    target = y.reshape(-1)[kept].double() * root - matrix(mean.reshape(1, -1))[0]
+    target = rays.target - matrix(mean.reshape(1, -1))[0]
     latent = ImagePrior(factor, _start(factor, basis, matrix, slopes), image.numel())
-    views = kept // y.shape[-1] % y.shape[-2]
-    return ImageModel(image, mean, latent, features, target, precision, kept, views, tuple(y.shape))
+    return ImageModel(image, mean, latent, features, target, rays.precision, rays.rays, rays.views, rays.shape)
 
 
 def _rays_of(basis: Tensor | None, matrix: RayRows) -> Tensor:
