@@ -92,9 +92,9 @@ def test_a_plan_can_be_asked_for_alone(scan, tmp_path, monkeypatch, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["scan.h5"]
     assert main(["reconstruct", str(path)]) == 2
     assert "-o FOLDER" in capsys.readouterr().err
-    assert main(["reconstruct", str(path), "--method", "tv", "--plan"]) == 2
+    assert main(["reconstruct", str(path), "--method", "fbp", "--plan"]) == 2
 
 
 def test_only_error_bars_have_a_plan(scan):
-    with pytest.raises(InputError, match="dip"):
+    with pytest.raises(InputError, match="error bars"):
         pipeline.plan(scan, uncertainty=False)

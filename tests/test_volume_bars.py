@@ -102,7 +102,7 @@ def test_a_run_killed_among_its_samples_goes_on_to_the_same_bits(scan, whole, tm
         reconstruct_volume(scan, options=OPTIONS, checkpoint=path)
 
     assert killed(work)
-    assert {p.name for p in path.with_suffix(".stages").glob("samples*")} == {"samples_0.npz", "samples_2.npz"}
+    assert {p.name for p in path.with_suffix(".stages").glob("joint*")} == {"joint_samples_0.npz", "joint_samples_2.npz"}
     again = reconstruct_volume(scan, options=OPTIONS, checkpoint=path)
     for name in ("mean", "std", "samples"):
         np.testing.assert_array_equal(getattr(again, name), getattr(plain, name))
