@@ -14,6 +14,7 @@ _WIDE = np.deg2rad(60.0)
 """Directions missing side by side that make an arc limited. HTC 2022 tb lacks 57 degrees: held out inside its arcs, views size
 the error bars of unseen ones beside them well (rms z 0.99); held out at the gap, too long (0.65)."""
 _RIM, _SPARE = 2.5, 2
+"""A gap is so many times as wide as views usually lie apart; so many times the held-out views must lie off the rims of gaps."""
 # Of the rays: enough to see the misfit turn (820 rays leave 41), few enough that the image does not miss them.
 _RAYS = 0.05
 

@@ -2,24 +2,20 @@
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.pictures import as_html, in_words
 from ctuq.uncertainty import storage
 from ctuq.uncertainty.elsewhere import LayerData, as_dataset, as_layers, axes_of
 from ctuq.uncertainty.measured import Measured
-from ctuq.uncertainty.shown import plot_result, rows_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from ctuq.uncertainty.shown import Shown
 
 
-@dataclass(frozen=True, eq=False)
-class Result(Measured):
+@dataclass(frozen=True, eq=False, repr=False)
+class Result(Shown, Measured):
     """A reconstruction with its uncertainty.
 
     Parameters
@@ -75,16 +71,6 @@ class Result(Measured):
     systematics : mapping of str to Systematic
         What the scanner does wrong, by name (`ctuq.systematics.catalogue`): those that were a part of the model.
     """
-
-    def __repr__(self) -> str:
-        return in_words("ctuq.Result", rows_of(self))
-
-    def _repr_html_(self) -> str:
-        return as_html("ctuq.Result", rows_of(self), self.plot())
-
-    def plot(self) -> "Figure":
-        """Mean and standard deviation as a matplotlib figure: a notebook shows it, ``.savefig(path)`` keeps it."""
-        return plot_result(self)
 
     def to_napari(self) -> list[LayerData]:
         """Layer data tuples for napari, in mm: ``viewer.add_layer(napari.layers.Layer.create(*layer))`` for each.

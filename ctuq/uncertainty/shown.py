@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctuq.pictures import Panel, figure_of
+from ctuq.pictures import Panel, as_html, figure_of, in_words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,7 +13,21 @@ if TYPE_CHECKING:
 _OBJECT = 0.5
 
 
-def rows_of(result: Any) -> list[tuple[str, str]]:
+class Shown:
+    """A result that says in a line what it is, and shows a notebook a table with picture."""
+
+    def __repr__(self) -> str:
+        return in_words(f"ctuq.{type(self).__name__}", _rows_of(self))
+
+    def _repr_html_(self) -> str:
+        return as_html(f"ctuq.{type(self).__name__}", _rows_of(self), self.plot())
+
+    def plot(self) -> "Figure":
+        """Mean and standard deviation, of a volume its middle slice, as a matplotlib figure: ``.savefig(path)`` keeps it."""
+        return _plot_result(self)
+
+
+def _rows_of(result: Any) -> list[tuple[str, str]]:
     """Names and phrases: size, method, how sure it is, how that was checked, and warnings."""
     sizes, views = " x ".join(str(n) for n in reversed(result.grid.shape)), _views(result)
     what = "pixels" if len(result.grid.shape) == 2 else "voxels"
@@ -26,7 +40,7 @@ def rows_of(result: Any) -> list[tuple[str, str]]:
     return rows
 
 
-def plot_result(result: Any) -> "Figure":
+def _plot_result(result: Any) -> "Figure":
     """Mean and, where there is one, standard deviation; of a volume its middle slice."""
     title = "" if len(result.grid.shape) == 2 else f" of slice {result.grid.shape[0] // 2}"
     axes, extent = ("x (mm)", "y (mm)"), result.grid.extent

@@ -16,6 +16,7 @@ blocks)
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -46,14 +47,19 @@ class Turns:
 
         Beyond the ratios kept, all is noise (variances grow with the ratio), or none is (they stand).
         """
-        axes = tuple(range(1, self.residual.ndim))
-        squares = np.log(np.maximum((self.residual**2 / self.variance).sum(axes), 1e-300))
-        logs = np.log(self.variance).sum(axes)
+        squares, logs = self._sums
         beyond, count = np.maximum(log_ratio - LOG_RATIOS[-1], 0), math.prod(self.residual.shape[1:])
         return (
             np.exp(np.interp(log_ratio, LOG_RATIOS, squares) - beyond),
             np.interp(log_ratio, LOG_RATIOS, logs) + count * beyond,
         )
+
+    @cached_property
+    def _sums(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """At the ratios themselves; a search for the scales asks for them over a hundred times."""
+        axes = tuple(range(1, self.residual.ndim))
+        squares = (self.residual**2 / self.variance).sum(axes)
+        return np.log(np.maximum(squares, 1e-300)), np.log(self.variance).sum(axes)
 
     def at(self, log_ratio: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Residual and variance over the image's scale at the nearest ratio."""

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -17,7 +17,6 @@ from ctuq.errors import InputError
 from ctuq.files.formats.ownscan import grid_tree
 from ctuq.files.formats.ownvolume import RESULT, space_from_tree, space_tree
 from ctuq.guard import reading
-from ctuq.pictures import as_html, in_words
 from ctuq.quantities.quantity import Quantity
 from ctuq.quantities.sampled import mean_of_volume, of_samples
 from ctuq.text import shortened
@@ -26,10 +25,7 @@ from ctuq.tomo.scan import Provenance
 from ctuq.tomo.space import VolumeGeometry
 from ctuq.uncertainty.contents import Calibration
 from ctuq.uncertainty.elsewhere import LayerData, as_dataset, as_layers, axes_of
-from ctuq.uncertainty.shown import plot_result, rows_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from ctuq.uncertainty.shown import Shown
 
 KIND = RESULT
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -55,8 +51,8 @@ def require_box(box: Box, shape: tuple[int, ...]) -> None:
             raise InputError(f"The region of interest takes the voxels {first}:{last} along {name}, and there are 0:{n}.")
 
 
-@dataclass(frozen=True, eq=False)
-class VolumeResult:
+@dataclass(frozen=True, eq=False, repr=False)
+class VolumeResult(Shown):
     """A reconstructed volume.
 
     Parameters
@@ -131,16 +127,6 @@ class VolumeResult:
     calibration: Calibration | None = None
     trust: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     plan: Mapping[str, str | float | int | bool] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return in_words("ctuq.VolumeResult", rows_of(self))
-
-    def _repr_html_(self) -> str:
-        return as_html("ctuq.VolumeResult", rows_of(self), self.plot())
-
-    def plot(self) -> "Figure":
-        """The middle slice of mean and std as a matplotlib figure: a notebook shows it, ``.savefig(path)`` keeps it."""
-        return plot_result(self)
 
     def to_napari(self) -> list[LayerData]:
         """Layer data tuples for napari, in mm: ``viewer.add_layer(napari.layers.Layer.create(*layer))`` for each.
