@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from ctuq.pipeline import ReconstructOptions, reconstruct, reconstruct_stack, reconstruct_volume
     from ctuq.pipeline.everyday import convert, simulate
     from ctuq.tomo import ConeBeam, FanBeam, Parallel3D, ParallelBeam, Scan, VolumeGrid, VolumeScan, radians, ray_transform
-    from ctuq.uncertainty.foreign import calibrate
-    from ctuq.uncertainty.result import Result
-    from ctuq.uncertainty.volume_result import VolumeResult
+    from ctuq.uncertainty.calibration.foreign import calibrate
+    from ctuq.uncertainty.results.image import Result
+    from ctuq.uncertainty.results.volume import VolumeResult
 
 __version__ = version_of("ctuq") or "unknown"
 
@@ -75,9 +75,9 @@ _HOMES = {
         "radians",
         "ray_transform",
     ),
-    "ctuq.uncertainty.foreign": ("calibrate",),
-    "ctuq.uncertainty.result": ("Result",),
-    "ctuq.uncertainty.volume_result": ("VolumeResult",),
+    "ctuq.uncertainty.calibration.foreign": ("calibrate",),
+    "ctuq.uncertainty.results.image": ("Result",),
+    "ctuq.uncertainty.results.volume": ("VolumeResult",),
 }
 _PARTS = ("baselines", "design", "files", "gp", "laplace", "linops", "pipeline", "recon", "tomo")
 

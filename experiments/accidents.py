@@ -21,7 +21,7 @@ import numpy as np
 
 from ctuq import files
 from ctuq.app import commands
-from ctuq.pipeline import job
+from ctuq.pipeline.image import job
 from ctuq.recon.dip import DIPOptions
 from ctuq.tomo import radians
 from ctuq.tomo.simulate import phantom_scan

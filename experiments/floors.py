@@ -21,8 +21,8 @@ from ctuq.scores.gaussian import gaussian_scores
 from ctuq.tomo.phantoms import ellipses, rectangles
 from ctuq.tomo.simulate import RelativeNoise, simulate
 from ctuq.uncertainty.estimate import estimate
-from ctuq.uncertainty.factor import rank_of
-from ctuq.uncertainty.model import image_model
+from ctuq.uncertainty.model.factor import rank_of
+from ctuq.uncertainty.model.linear import image_model
 from experiments import FIGURES
 from experiments.unseen_views import STEPS, load
 

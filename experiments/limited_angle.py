@@ -3,7 +3,7 @@
 ``python -m experiments.limited_angle``: simulated objects seen over arcs of 60 and 90 degrees, and HTC 2022 ta and tb over
 60 degrees; ``figures/limited_angle.csv`` has a row for each. A pixel's edge is seen if some view's detector axis lies within 5
 degrees of the truth's slope there: only then does a ray run along the edge. "Plain" are the error bars without what
-`ctuq.uncertainty.unseen` adds.
+`ctuq.uncertainty.calibration.unseen` adds.
 """
 
 import csv

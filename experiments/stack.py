@@ -19,7 +19,7 @@ from ctuq.app.progress import ProgressBar, told_about
 from ctuq.app.typed import steps
 from ctuq.pipeline import reconstruct_stack
 from ctuq.scale import cluster
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.results.volume import VolumeResult
 from experiments import FIGURES
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 import tyro
 
-from ctuq.pipeline.volume import reconstruct_volume
-from ctuq.pipeline.volume_options import VolumeOptions
+from ctuq.pipeline.running.volume_options import VolumeOptions
+from ctuq.pipeline.volume.job import reconstruct_volume
 from ctuq.recon.holdout import views_to_hold
 from ctuq.tomo.rays.volume import volume_transform
 from ctuq.tomo.solids import solid_scan

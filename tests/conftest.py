@@ -1,4 +1,3 @@
-import importlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1]))
 def plans_are_quick():
     """A plan's minutes are nobody's concern here, and to measure them was a sixth of a small reconstruction."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importlib.import_module("ctuq.pipeline.plan"), "_MATRIX", 64)  # `ctuq.pipeline.plan` is its function
+        patch.setattr("ctuq.pipeline.running.plan._MATRIX", 64)
         yield
 
 

@@ -16,10 +16,10 @@ from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNet, UNetOptions
 from ctuq.tomo import ParallelBeam, VolumeGrid, radians, ray_transform
 from ctuq.uncertainty.estimate import estimate
-from ctuq.uncertainty.left_out import LeftOut
-from ctuq.uncertainty.model import image_model
-from ctuq.uncertainty.route import NOISE_BY, route
-from ctuq.uncertainty.solved import SolvedRays
+from ctuq.uncertainty.model.left_out import LeftOut
+from ctuq.uncertainty.model.linear import image_model
+from ctuq.uncertainty.model.route import NOISE_BY, route
+from ctuq.uncertainty.model.solved import SolvedRays
 
 NETWORK = UNetOptions(channels=(4, 4), skips=(2,))
 SIZE, VIEWS, COLUMNS = 8, 9, 10

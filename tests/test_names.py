@@ -11,7 +11,7 @@ import pytest
 
 import ctuq
 from ctuq.errors import InputError
-from ctuq.pipeline.outlook import Outlook
+from ctuq.pipeline.running.outlook import Outlook
 from ctuq.progress import Progress, ProgressBar, shown
 
 

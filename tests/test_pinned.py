@@ -18,7 +18,7 @@ from ctuq.recon.unet import UNetOptions
 from ctuq.tomo.phantoms import ellipses, rectangles
 from ctuq.tomo.simulate import RelativeNoise, simulate
 from ctuq.uncertainty.estimate import estimate, named
-from ctuq.uncertainty.model import image_model
+from ctuq.uncertainty.model.linear import image_model
 
 FILE = Path(__file__).parent / "pinned.json"
 SMALL = UNetOptions(channels=(8, 8), skips=(2,))

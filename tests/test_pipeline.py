@@ -7,11 +7,11 @@ import torch
 import ctuq
 from ctuq.errors import BackendError, InputError, ResourceError
 from ctuq.pipeline import METHODS, ReconstructOptions, choose_grid, match_detector, reconstruct
-from ctuq.pipeline.options import DEFAULT_BARS
+from ctuq.pipeline.running.options import DEFAULT_BARS
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import Scan
-from ctuq.uncertainty.unseen import LONGER
+from ctuq.uncertainty.calibration.unseen import LONGER
 
 DIP = DIPOptions(network=UNetOptions(channels=(4, 4), skips=(2,)), iterations=60, check_every=10)
 OPTIONS = ReconstructOptions(size=16, samples=20, dip=DIP, device="cpu")

@@ -9,12 +9,12 @@ from ctuq.app.cli import main
 from ctuq.errors import InputError
 from ctuq.linops.jacobian.cost import ProductCost
 from ctuq.linops.jacobian.network import Jacobian, ProductChoice
-from ctuq.pipeline.plan import Speeds, priced
+from ctuq.pipeline.running.plan import Speeds, priced
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo.phantoms import rectangles
 from ctuq.tomo.simulate import RelativeNoise, simulate
-from ctuq.uncertainty.route import route
+from ctuq.uncertainty.model.route import route
 
 SMALL = DIPOptions(network=UNetOptions(channels=(4, 4), skips=(2,)), iterations=4, check_every=2)
 
@@ -48,7 +48,7 @@ def test_products_are_as_many_as_planned(size, scan, monkeypatch):
 
         return count
 
-    from ctuq.pipeline import job
+    from ctuq.pipeline.image import job
 
     monkeypatch.setattr(job, "measure", lambda *_: SPEEDS)
     monkeypatch.setattr(Jacobian, "_apply", counted("jvps", Jacobian._apply))

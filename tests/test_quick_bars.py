@@ -7,7 +7,7 @@ import ctuq
 from ctuq.app import cli
 from ctuq.errors import InputError
 from ctuq.pipeline import ReconstructOptions, plan, reconstruct
-from ctuq.pipeline import edge_bars as module
+from ctuq.pipeline.image import edges as module
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import radians
@@ -72,7 +72,7 @@ def test_every_route_gives_about_the_same_bars(scan, result, monkeypatch):
         made = module.plan_of_edges
         with monkeypatch.context() as patched:
             patched.setattr(
-                "ctuq.pipeline.job.plan_of_edges", lambda *a, r=route, m=made: module.EdgePlan(r, m(*a).reason, 1, 1)
+                "ctuq.pipeline.image.job.plan_of_edges", lambda *a, r=route, m=made: module.EdgePlan(r, m(*a).reason, 1, 1)
             )
             other = reconstruct(scan, "tv", size=24)
         np.testing.assert_allclose(other.mean, result.mean, atol=2e-3 * result.mean.max())
@@ -86,7 +86,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(scan, result, tmp_path,
 
     path = tmp_path / "checkpoint.h5"
     with monkeypatch.context() as patched:
-        patched.setattr("ctuq.pipeline.job._assembled", stopped)
+        patched.setattr("ctuq.pipeline.image.job._assembled", stopped)
         with pytest.raises(KeyboardInterrupt):
             reconstruct(scan, "tv", size=24, checkpoint=path)
     again = reconstruct(scan, "tv", size=24, checkpoint=path)

@@ -14,12 +14,14 @@ from ctuq import stages
 from ctuq.errors import InputError
 from ctuq.laplace.evidence import dense
 from ctuq.laplace.evidence.sampled import SampledExpectation
-from ctuq.pipeline import ReconstructOptions, checkpoint, job, reconstruct
-from ctuq.pipeline.checkpoint import Checkpoint, remove
+from ctuq.pipeline import ReconstructOptions, reconstruct
+from ctuq.pipeline.image import job
+from ctuq.pipeline.running import checkpoint
+from ctuq.pipeline.running.checkpoint import Checkpoint, remove
 from ctuq.recon import dip as dip_module
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
-from ctuq.uncertainty import factor
+from ctuq.uncertainty.model import factor
 
 DIP = DIPOptions(network=UNetOptions(channels=(4, 4), skips=(2,)), iterations=60, check_every=10)
 OPTIONS = ReconstructOptions(size=12, samples=8, dip=DIP, device="cpu", threads=1)
@@ -128,10 +130,10 @@ def test_what_is_kept_is_not_made_again_and_its_time_counts(scan, whole, done, c
     def never(*_, **__):
         raise AssertionError("made again")
 
-    monkeypatch.setattr("ctuq.pipeline.checkpoint.dip", never)
+    monkeypatch.setattr("ctuq.pipeline.running.checkpoint.dip", never)
     monkeypatch.setattr("ctuq.uncertainty.estimate.fit_evidence", never)
     monkeypatch.setattr(factor._Work, "images", never)
-    monkeypatch.setattr("ctuq.uncertainty.posterior.ImagePosterior.deviations", never)
+    monkeypatch.setattr("ctuq.uncertainty.model.posterior.ImagePosterior.deviations", never)
     again = reconstruct(scan, options=OPTIONS, checkpoint=copy)
     same(again, whole)
     assert again.timings["dip"] >= 0.5 * done[1].timings["dip"]

@@ -12,15 +12,17 @@ from killing import at_call, killed
 
 from ctuq import stages
 from ctuq.errors import GeometryError, InputError, ResourceError
-from ctuq.pipeline import ReconstructOptions, reconstruct, reconstruct_stack, slices, stack_scan
-from ctuq.pipeline.products import Products
-from ctuq.pipeline.stack_plan import plan_stack
+from ctuq.pipeline import ReconstructOptions, reconstruct, reconstruct_stack
+from ctuq.pipeline.stack import scan as stack_scan
+from ctuq.pipeline.stack import slices
+from ctuq.pipeline.stack.plan import plan_stack
+from ctuq.pipeline.stack.products import Products
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.scale import cluster
 from ctuq.tomo import ConeBeam, Parallel3D, ParallelBeam, VolumeGrid, VolumeScan, radians, ray_transform
 from ctuq.tomo.slices import chosen_rows, row_beam, row_of_stack
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.results.volume import VolumeResult
 
 DIP = DIPOptions(network=UNetOptions(channels=(4, 4), skips=(2,)), iterations=60, check_every=10)
 OPTIONS = ReconstructOptions(size=12, dip=DIP, device="cpu")

@@ -15,16 +15,17 @@ import ctuq
 from ctuq import files
 from ctuq.errors import InputError
 from ctuq.linops.jacobian.network import jacobian_of
-from ctuq.pipeline import ReconstructOptions, job, reconstruct
+from ctuq.pipeline import ReconstructOptions, reconstruct
+from ctuq.pipeline.image import job
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
 from ctuq.recon.holdout import split
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import ParallelBeam, Scan, radians, ray_transform
 from ctuq.tomo.simulate import phantom_scan
 from ctuq.uncertainty.estimate import fit_evidence
-from ctuq.uncertainty.model import image_model
-from ctuq.uncertainty.posterior import ImagePosterior
-from ctuq.uncertainty.solved import SolvedRays
+from ctuq.uncertainty.model.linear import image_model
+from ctuq.uncertainty.model.posterior import ImagePosterior
+from ctuq.uncertainty.model.solved import SolvedRays
 
 DIP = DIPOptions(network=UNetOptions(channels=(8, 8), skips=(4,)), iterations=80, check_every=20)
 OPTIONS = ReconstructOptions(size=16, samples=64, dip=DIP, device="cpu")
@@ -161,7 +162,8 @@ def test_a_killed_run_goes_on_to_the_same_result(when, whole, tmp_path):
     files.write_scan(seen(), file)
     code = (
         "import os, signal, sys, pathlib, torch, ctuq\n"
-        "from ctuq.pipeline import ReconstructOptions, job, reconstruct\n"
+        "from ctuq.pipeline import ReconstructOptions, reconstruct\n"
+        "from ctuq.pipeline.image import job\n"
         "from ctuq.recon.dip import DIPOptions\n"
         "from ctuq.recon.unet import UNetOptions\n"
         "torch.set_num_threads(1)\n"

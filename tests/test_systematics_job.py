@@ -12,7 +12,7 @@ from ctuq.app.report.systematics import error_rows, errors_told
 from ctuq.errors import InputError
 from ctuq.pipeline import ReconstructOptions
 from ctuq.recon.dip import DIPOptions
-from ctuq.uncertainty.predict import predict_views
+from ctuq.uncertainty.results.predict import predict_views
 
 SETTINGS = {"size": 16, "field": "all", "samples": 200, "dip": DIPOptions(iterations=120)}
 

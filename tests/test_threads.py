@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from ctuq.pipeline import threads
+from ctuq.pipeline.running import threads
 
 
 @pytest.fixture(autouse=True)

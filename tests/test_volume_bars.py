@@ -12,15 +12,15 @@ from ctuq import stages
 from ctuq.app.cli import main
 from ctuq.errors import InputError
 from ctuq.files import write_volume_scan
-from ctuq.pipeline.volume import plan_volume, reconstruct_volume
-from ctuq.pipeline.volume_options import VolumeOptions
+from ctuq.pipeline.running.volume_options import VolumeOptions
+from ctuq.pipeline.volume.job import plan_volume, reconstruct_volume
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import Parallel3D, VolumeGrid, VolumeScan, radians
 from ctuq.tomo.solids import solid_scan
 from ctuq.tomo.space import FreeBeam
-from ctuq.uncertainty import route as routes
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.model import route as routes
+from ctuq.uncertainty.results.volume import VolumeResult
 
 DIP = DIPOptions(network=UNetOptions(channels=(8, 8), skips=(4,), dims=3), iterations=20, check_every=10)
 OPTIONS = VolumeOptions("dip", 8, samples=6, dip=DIP)
@@ -84,12 +84,12 @@ def test_a_region_of_interest_alone_has_error_bars_and_samples(scan, whole, tmp_
 
 def test_a_run_killed_among_its_samples_goes_on_to_the_same_bits(scan, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(stages, "_WORTH", 0.0)
-    monkeypatch.setattr("ctuq.uncertainty.posterior.images_together", lambda _: 2)
+    monkeypatch.setattr("ctuq.uncertainty.model.posterior.images_together", lambda _: 2)
     path = tmp_path / "checkpoint.h5"
     plain = reconstruct_volume(scan, options=OPTIONS)
 
     def work():
-        from ctuq.uncertainty.solved import SolvedRays
+        from ctuq.uncertainty.model.solved import SolvedRays
 
         draws = SolvedRays.draws
         made = []

@@ -12,16 +12,16 @@ from ctuq import stages
 from ctuq.app.cli import main
 from ctuq.errors import InputError
 from ctuq.files import write_volume_scan
-from ctuq.pipeline import volume_dip
-from ctuq.pipeline.checkpoint import CheckpointError
-from ctuq.pipeline.volume import plan_volume, reconstruct_volume, volume_made_by
-from ctuq.pipeline.volume_options import VolumeOptions
+from ctuq.pipeline.running.checkpoint import CheckpointError
+from ctuq.pipeline.running.volume_options import VolumeOptions
+from ctuq.pipeline.volume import dip as volume_dip
+from ctuq.pipeline.volume.job import plan_volume, reconstruct_volume, volume_made_by
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import Parallel3D, VolumeGrid, VolumeScan
 from ctuq.tomo.rays.volume import volume_transform
 from ctuq.tomo.solids import solid_scan
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.results.volume import VolumeResult
 
 NETWORK = UNetOptions(channels=(8, 8), skips=(4,), dims=3)
 OPTIONS = VolumeOptions("dip", 10, uncertainty=False, dip=DIPOptions(network=NETWORK, iterations=40, check_every=10))
@@ -82,7 +82,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(scan, whole, tmp_path, monkeypatc
             die()
 
     def work():
-        monkeypatch.setattr("ctuq.pipeline.checkpoint._EVERY", 1)
+        monkeypatch.setattr("ctuq.pipeline.running.checkpoint._EVERY", 1)
         reconstruct_volume(scan, options=OPTIONS, checkpoint=path, progress=stop)
 
     assert killed(work)

@@ -32,17 +32,17 @@ from ctuq.app.volumes import is_solid, plan_of_volume, reconstruct_volume_into, 
 from ctuq.app.volumes import write_report as write_volume
 from ctuq.errors import InputError
 from ctuq.linops.memory import keep_freed_memory
-from ctuq.pipeline.checkpoint import remove
+from ctuq.pipeline.running.checkpoint import remove
 from ctuq.recon.dip import DIPOptions
 from ctuq.records import kind_of, write_whole
 from ctuq.text import visible
 from ctuq.tomo import Scan
 from ctuq.tomo.field import doubts_of_field
 from ctuq.tomo.simulate import phantom_scan
-from ctuq.uncertainty.result import Result
-from ctuq.uncertainty.storage import write_tiff
-from ctuq.uncertainty.volume_result import KIND as VOLUME
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.results.image import Result
+from ctuq.uncertainty.results.storage import write_tiff
+from ctuq.uncertainty.results.volume import KIND as VOLUME
+from ctuq.uncertainty.results.volume import VolumeResult
 
 _DEMO_STEP = 4
 _PHRASES = ("source", "format", "data", "values", "beam", "angles", "detector", "weights", "truth")

@@ -6,8 +6,8 @@ from ctuq.app.terminal import give, say
 from ctuq.app.volumes import write_tiffs
 from ctuq.errors import InputError
 from ctuq.records import kind_of
-from ctuq.uncertainty.omezarr import write_ome_zarr
-from ctuq.uncertainty.volume_result import KIND, VolumeResult
+from ctuq.uncertainty.results.omezarr import write_ome_zarr
+from ctuq.uncertainty.results.volume import KIND, VolumeResult
 
 
 def export(command: Export) -> int:

@@ -6,9 +6,9 @@ import numpy as np
 
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.volume_scan import VolumeScan
-from ctuq.uncertainty.contents import Calibration
-from ctuq.uncertainty.result import Result
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.results.contents import Calibration
+from ctuq.uncertainty.results.image import Result
+from ctuq.uncertainty.results.volume import VolumeResult
 
 
 def facts_of_scan(scan: Scan | VolumeScan) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ctuq.app.folder import CHECKPOINT, RESULTS
 from ctuq.app.terminal import say
 from ctuq.errors import InputError
-from ctuq.pipeline.checkpoint import CheckpointError
+from ctuq.pipeline.running.checkpoint import CheckpointError
 
 REPORT = "report.html"
 _log = logging.getLogger(__name__)

@@ -17,12 +17,12 @@ from ctuq.app.volumes import write_report, write_tiffs
 from ctuq.errors import InputError
 from ctuq.linops.memory import require_memory
 from ctuq.pipeline import ReconstructOptions
-from ctuq.pipeline.checkpoint import remove
-from ctuq.pipeline.stack import made_by, reconstruct_stack
-from ctuq.pipeline.stack_plan import StackPlan, plan_stack
+from ctuq.pipeline.running.checkpoint import remove
+from ctuq.pipeline.stack.job import made_by, reconstruct_stack
+from ctuq.pipeline.stack.plan import StackPlan, plan_stack
 from ctuq.scale import cluster
 from ctuq.tomo.volume_scan import VolumeScan
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.results.volume import VolumeResult
 
 _ROOM = 1.5
 """Memory that a worker may take, over what was planned."""

@@ -19,10 +19,10 @@ from ctuq.app.terminal import give, say, warn
 from ctuq.app.typed import distances, field, voxels
 from ctuq.errors import InputError
 from ctuq.linops.memory import keep_freed_memory
-from ctuq.pipeline.checkpoint import remove
-from ctuq.pipeline.volume import plan_volume, reconstruct_volume, volume_made_by
-from ctuq.pipeline.volume_doubts import doubts_of_volume
-from ctuq.pipeline.volume_options import VolumeOptions
+from ctuq.pipeline.running.checkpoint import remove
+from ctuq.pipeline.running.volume_options import VolumeOptions
+from ctuq.pipeline.volume.doubts import doubts_of_volume
+from ctuq.pipeline.volume.job import plan_volume, reconstruct_volume, volume_made_by
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.records import write_whole
@@ -30,8 +30,8 @@ from ctuq.text import visible
 from ctuq.tomo.geometry import VolumeGrid, radians
 from ctuq.tomo.solids import SOLIDS, solid_scan
 from ctuq.tomo.volume_scan import VolumeScan
-from ctuq.uncertainty.tiff import write_volume_tiff
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.results.tiff import write_volume_tiff
+from ctuq.uncertainty.results.volume import VolumeResult
 
 
 def is_solid(phantom: str) -> bool:

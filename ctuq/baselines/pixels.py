@@ -59,7 +59,7 @@ def _toeplitz(table: Tensor) -> Tensor:
 
 
 class KernelField:
-    """The process as a prior over pixels with all that `ctuq.uncertainty.gaussian.PixelField` asks, dense but for products.
+    """The process as a prior over pixels with all that `ctuq.uncertainty.model.gaussian` asks, dense but for products.
 
     Parameters
     ----------

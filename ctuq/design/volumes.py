@@ -17,7 +17,7 @@ from ctuq.design.models.model import Learn
 from ctuq.design.problem import DesignProblem
 from ctuq.errors import GeometryError, InputError
 from ctuq.linops.memory import require_memory
-from ctuq.pipeline.volume import VolumeOptions, volume_of
+from ctuq.pipeline.volume.job import VolumeOptions, volume_of
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo.footprint import pitches, require_shadow

@@ -1,10 +1,10 @@
 """The main job: from a scan to an image with calibrated error bars."""
 
-from ctuq.pipeline.job import made_by, plan, reconstruct
-from ctuq.pipeline.options import METHODS, Progress, ReconstructOptions
-from ctuq.pipeline.stack import reconstruct_stack
+from ctuq.pipeline.image.job import made_by, plan, reconstruct
+from ctuq.pipeline.running.options import METHODS, Progress, ReconstructOptions
+from ctuq.pipeline.stack.job import reconstruct_stack
 from ctuq.pipeline.views import match_detector
-from ctuq.pipeline.volume import reconstruct_volume
+from ctuq.pipeline.volume.job import reconstruct_volume
 from ctuq.tomo.field import choose_grid
 
 __all__ = [

@@ -12,7 +12,7 @@ from ctuq.systematics.build import blocks_of
 from ctuq.systematics.catalogue import Wish
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.uncertainty.estimate import Evidence
-from ctuq.uncertainty.model import ImageModel, image_model
+from ctuq.uncertainty.model.linear import ImageModel, image_model
 
 UNCALIBRATED = "Not calibrated: the error bars are the model's own, which are too short on real scans."
 _WORTH_TELLING = 0.1

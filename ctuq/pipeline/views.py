@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ctuq.errors import InputError
 from ctuq.pipeline.bars import UNCALIBRATED
-from ctuq.pipeline.options import ReconstructOptions
+from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.recon.dip import Data
 from ctuq.recon.holdout import too_few, views_to_hold
 from ctuq.recon.outside import outside_rays

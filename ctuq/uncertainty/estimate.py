@@ -14,16 +14,16 @@ from ctuq.laplace.evidence.hyperprior import Hyperprior
 from ctuq.laplace.fit import maximise
 from ctuq.laplace.system.problem import Point
 from ctuq.stages import Stages
-from ctuq.uncertainty.calibration import Scales
-from ctuq.uncertainty.contents import Calibration
-from ctuq.uncertainty.covariance import ImageCovariance
-from ctuq.uncertainty.held_out import Unseen, calibrate, leave_one_out
-from ctuq.uncertainty.left_out import Beside, LeftOut
-from ctuq.uncertainty.model import ImageModel
-from ctuq.uncertainty.posterior import ImagePosterior
-from ctuq.uncertainty.prior import FLOORS, ImagePrior
-from ctuq.uncertainty.route import EVIDENCE_RAYS, Route, route
-from ctuq.uncertainty.solved import SolvedRays
+from ctuq.uncertainty.calibration.held_out import Unseen, calibrate, leave_one_out
+from ctuq.uncertainty.calibration.scales import Scales
+from ctuq.uncertainty.model.covariance import ImageCovariance
+from ctuq.uncertainty.model.left_out import Beside, LeftOut
+from ctuq.uncertainty.model.linear import ImageModel
+from ctuq.uncertainty.model.posterior import ImagePosterior
+from ctuq.uncertainty.model.prior import FLOORS, ImagePrior
+from ctuq.uncertainty.model.route import EVIDENCE_RAYS, Route, route
+from ctuq.uncertainty.model.solved import SolvedRays
+from ctuq.uncertainty.results.contents import Calibration
 
 _FLOOR_SHAPE = 0.5
 # Over the target's variance. Of several variances the exact search finds the better maxima from little noise; samples at a

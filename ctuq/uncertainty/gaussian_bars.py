@@ -15,10 +15,10 @@ from ctuq.baselines.pixels import KernelField, PixelMatern
 from ctuq.baselines.variances import Variances, learn_variance
 from ctuq.errors import InputError
 from ctuq.stages import Stages
-from ctuq.uncertainty.calibration import Scales
+from ctuq.uncertainty.calibration.held_out import calibrate, leave_one_out
+from ctuq.uncertainty.calibration.scales import Scales
 from ctuq.uncertainty.estimate import ErrorBars, Evidence
-from ctuq.uncertainty.gaussian import ROUTES, GaussianPosterior, OmittedRays, PixelField, PixelRays
-from ctuq.uncertainty.held_out import calibrate, leave_one_out
+from ctuq.uncertainty.model.gaussian import ROUTES, GaussianPosterior, OmittedRays, PixelField, PixelRays
 
 _EVIDENCE_RAYS = 1024
 """A few hyperparameters are learned from so many fitted rays at most, spread evenly: an eigendecomposition of a second."""

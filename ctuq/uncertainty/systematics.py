@@ -8,10 +8,10 @@ from torch import Tensor
 from ctuq.linops.gaussian import stable_cholesky
 from ctuq.systematics.build import told_in
 from ctuq.systematics.catalogue import KINDS, UNSURE
-from ctuq.uncertainty.contents import Systematic
 from ctuq.uncertainty.estimate import Evidence
-from ctuq.uncertainty.model import ImageModel
-from ctuq.uncertainty.posterior import ImagePosterior
+from ctuq.uncertainty.model.linear import ImageModel
+from ctuq.uncertainty.model.posterior import ImagePosterior
+from ctuq.uncertainty.results.contents import Systematic
 
 _OBJECT = 0.5
 """Of the image's 99th percentile: what lies above is the object."""

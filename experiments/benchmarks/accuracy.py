@@ -22,8 +22,8 @@ from ctuq.recon.holdout import choose_views, default_views, split
 from ctuq.tomo.phantoms import ellipses
 from ctuq.tomo.simulate import PhotonNoise, phantom_scan, simulate
 from ctuq.uncertainty.estimate import estimate
-from ctuq.uncertainty.factor import products_of, rank_of
-from ctuq.uncertainty.model import image_model
+from ctuq.uncertainty.model.factor import products_of, rank_of
+from ctuq.uncertainty.model.linear import image_model
 from experiments.unseen_views import STEPS, load
 
 _WIDE = 40.0

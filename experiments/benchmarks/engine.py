@@ -19,10 +19,10 @@ from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
 from ctuq.scores.gaussian import image_scores
 from ctuq.uncertainty.estimate import Evidence, fit_evidence
-from ctuq.uncertainty.factor import rank_of
-from ctuq.uncertainty.model import ImageModel, image_model
-from ctuq.uncertainty.posterior import ImagePosterior
-from ctuq.uncertainty.solved import SolvedRays
+from ctuq.uncertainty.model.factor import rank_of
+from ctuq.uncertainty.model.linear import ImageModel, image_model
+from ctuq.uncertainty.model.posterior import ImagePosterior
+from ctuq.uncertainty.model.solved import SolvedRays
 
 _SAMPLES = 256
 

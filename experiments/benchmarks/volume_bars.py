@@ -21,12 +21,12 @@ import tyro
 from numpy.typing import NDArray
 
 from ctuq.linops.memory import keep_freed_memory
-from ctuq.pipeline.volume import reconstruct_volume
-from ctuq.pipeline.volume_options import VolumeOptions
+from ctuq.pipeline.running.volume_options import VolumeOptions
+from ctuq.pipeline.volume.job import reconstruct_volume
 from ctuq.scores.gaussian import gaussian_scores
 from ctuq.tomo.solids import solid_scan
-from ctuq.uncertainty import route as routes
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.model import route as routes
+from ctuq.uncertainty.results.volume import VolumeResult
 from experiments import FIGURES
 
 OUTPUT = FIGURES / "volumes.csv"

@@ -14,8 +14,8 @@ import time
 import numpy as np
 import tyro
 
-from ctuq.pipeline.options import ReconstructOptions
-from ctuq.pipeline.stack import reconstruct_stack
+from ctuq.pipeline.running.options import ReconstructOptions
+from ctuq.pipeline.stack.job import reconstruct_stack
 from ctuq.scale import cluster
 from ctuq.tomo import radians
 from ctuq.tomo.solids import solid_scan

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from ctuq.uncertainty.calibration import ScalePrior
+from ctuq.uncertainty.calibration.scales import ScalePrior
 from experiments import FIGURES, ROOT
 from experiments.calibration.choices import Choice, scored, together, view_scatter
 from experiments.calibration.drawing import draw

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from ctuq.scores.gaussian import Z95, gaussian_scores
-from ctuq.uncertainty.calibration import (
+from ctuq.uncertainty.calibration.scales import (
     FEWER,
     Range,
     ScalePosterior,
@@ -16,7 +16,7 @@ from ctuq.uncertainty.calibration import (
     scale_posterior,
     told_coverage,
 )
-from ctuq.uncertainty.turns import Turns, in_turn
+from ctuq.uncertainty.calibration.turns import Turns, in_turn
 from experiments.calibration.fits import Fitted
 
 Held = tuple[NDArray, NDArray, NDArray]
@@ -31,7 +31,7 @@ class Choice:
     prior : ScalePrior, optional
         None leaves both scales at 1.
     fewer : float
-        As in `ctuq.uncertainty.calibration.scale_posterior`.
+        As in `ctuq.uncertainty.calibration.scales.scale_posterior`.
     mean : bool
         Take the posterior means of the scales, so that variances are those of the mixture, in place of the medians.
     turns : bool

@@ -17,11 +17,11 @@ from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip, generator
 from ctuq.recon.holdout import split
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.uncertainty.estimate import fit_evidence
-from ctuq.uncertainty.factor import rank_of
-from ctuq.uncertainty.left_out import LeftOut
-from ctuq.uncertainty.model import ImageModel, image_model
-from ctuq.uncertainty.posterior import ImagePosterior
-from ctuq.uncertainty.solved import SolvedRays
+from ctuq.uncertainty.model.factor import rank_of
+from ctuq.uncertainty.model.left_out import LeftOut
+from ctuq.uncertainty.model.linear import ImageModel, image_model
+from ctuq.uncertainty.model.posterior import ImagePosterior
+from ctuq.uncertainty.model.solved import SolvedRays
 from experiments.calibration.places import PLACES
 from experiments.calibration.scans import Subject
 

@@ -20,7 +20,7 @@ from ctuq.recon import fbp
 from ctuq.tomo import Scan, VolumeGrid, ray_transform
 from ctuq.tomo.axis import with_axis_column
 from ctuq.tomo.geometry import ParallelBeam
-from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.results.image import Result
 from experiments.field.scanned import AXIS, COLUMNS, DEGREES, DISCS, PIXEL, Discs, Make, integrals
 
 SIZE, SIDE = 32, 19.2

@@ -14,10 +14,10 @@ from ctuq.app.report.summary import sentences
 from ctuq.app.report.tables import hyperparameters, input_rows, score_tables, timing_rows
 from ctuq.design.session import file as sessionfile
 from ctuq.errors import InputError
-from ctuq.pipeline.checkpoint import Checkpoint
+from ctuq.pipeline.running.checkpoint import Checkpoint
 from ctuq.stages import KeptStages
-from ctuq.uncertainty.result import Result
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.results.image import Result
+from ctuq.uncertainty.results.volume import VolumeResult
 
 Seen = tuple[str, set[str]]
 

@@ -16,16 +16,16 @@ from ctuq.design.session.file import Settings
 from ctuq.design.session.session import Session
 from ctuq.files import write_scan, write_volume_scan
 from ctuq.files.formats.hdf5.nxfile import write_nxtomo
-from ctuq.pipeline.checkpoint import Checkpoint
+from ctuq.pipeline.running.checkpoint import Checkpoint
 from ctuq.stages import write_tree
 from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
 from ctuq.tomo.rays.matrix import build_matrix
 from ctuq.tomo.scan import Provenance, Scan
 from ctuq.tomo.space import ConeBeam
 from ctuq.tomo.volume_scan import VolumeScan
-from ctuq.uncertainty.contents import Calibration
-from ctuq.uncertainty.result import Result
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.results.contents import Calibration
+from ctuq.uncertainty.results.image import Result
+from ctuq.uncertainty.results.volume import VolumeResult
 from experiments.fuzz import probe
 from experiments.fuzz.compound import write_compound
 

@@ -7,7 +7,7 @@ import numpy as np
 import ctuq
 from ctuq import files
 from ctuq.pipeline import match_detector
-from ctuq.pipeline.job import choose_grid
+from ctuq.pipeline.image.job import choose_grid
 from ctuq.recon.holdout import views_to_hold
 from ctuq.tomo.simulate import phantom_scan
 

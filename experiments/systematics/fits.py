@@ -13,8 +13,8 @@ from ctuq.pipeline.bars import linear_model
 from ctuq.recon.dip import Data, dip, generator
 from ctuq.recon.holdout import split, views_to_hold
 from ctuq.recon.start import DIPOptions
-from ctuq.uncertainty.factor import rank_of
-from ctuq.uncertainty.model import ImageModel
+from ctuq.uncertainty.model.factor import rank_of
+from ctuq.uncertainty.model.linear import ImageModel
 from experiments.systematics.scans import Subject
 
 KEPT = Path("runs") / "systematics"

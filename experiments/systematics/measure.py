@@ -11,7 +11,7 @@ from ctuq.scores.gaussian import Z95, gaussian_scores
 from ctuq.systematics.build import blocks_of
 from ctuq.systematics.catalogue import wishes
 from ctuq.uncertainty.estimate import ErrorBars, estimate
-from ctuq.uncertainty.model import ImageModel
+from ctuq.uncertainty.model.linear import ImageModel
 from experiments.systematics.fits import Kept
 from experiments.systematics.scans import Subject
 

@@ -8,8 +8,8 @@ from scipy.ndimage import gaussian_filter
 
 from ctuq.tomo.geometry import FanBeam, VolumeGrid, radians
 from ctuq.tomo.scan import Provenance, Scan
-from ctuq.uncertainty.contents import Calibration
-from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.results.contents import Calibration
+from ctuq.uncertainty.results.image import Result
 
 SIZE = 48
 

@@ -11,7 +11,7 @@ from ctuq.errors import ResourceError
 from ctuq.pipeline import Progress
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
-from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.results.image import Result
 
 
 @pytest.fixture(scope="module")

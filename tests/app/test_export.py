@@ -10,9 +10,9 @@ import tifffile
 from ctuq.app.cli import main
 from ctuq.errors import ResourceError
 from ctuq.tomo import Parallel3D, VolumeGrid
-from ctuq.uncertainty import omezarr
-from ctuq.uncertainty.omezarr import write_ome_zarr
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.results import omezarr
+from ctuq.uncertainty.results.omezarr import write_ome_zarr
+from ctuq.uncertainty.results.volume import VolumeResult
 
 zarr = pytest.importorskip("zarr")
 SHAPE = (20, 70, 66)

@@ -13,7 +13,7 @@ from ctuq.app import cli, commands
 from ctuq.app.folder import held_folder
 from ctuq.errors import InputError
 from ctuq.locks import locked
-from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.results.image import Result
 
 
 @pytest.fixture(autouse=True)

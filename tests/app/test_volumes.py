@@ -10,14 +10,14 @@ from ctuq.app.cli import main
 from ctuq.app.report.space import draw_space
 from ctuq.errors import GeometryError
 from ctuq.files import read_volume, write_volume_scan
-from ctuq.pipeline.volume import plan_volume, reconstruct_volume
-from ctuq.pipeline.volume_doubts import doubts_of_volume
-from ctuq.pipeline.volume_options import VolumeOptions
+from ctuq.pipeline.running.volume_options import VolumeOptions
+from ctuq.pipeline.volume.doubts import doubts_of_volume
+from ctuq.pipeline.volume.job import plan_volume, reconstruct_volume
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import ConeBeam, Parallel3D, VolumeGrid, VolumeScan, radians
 from ctuq.tomo.solids import solid_scan
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.results.volume import VolumeResult
 
 
 @pytest.fixture(scope="module")

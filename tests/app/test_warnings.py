@@ -8,7 +8,7 @@ import pytest
 from ctuq.app import cli
 from ctuq.files import read, write_scan
 from ctuq.tomo.scan import Provenance
-from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.results.image import Result
 
 
 @pytest.fixture

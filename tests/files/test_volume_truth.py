@@ -7,10 +7,10 @@ import tifffile
 from ctuq.app.cli import main
 from ctuq.errors import InputError
 from ctuq.files import read_volume, write_volume_scan
-from ctuq.pipeline.volume import reconstruct_volume
+from ctuq.pipeline.volume.job import reconstruct_volume
 from ctuq.tomo import VolumeScan
 from ctuq.tomo.solids import solid_scan
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.results.volume import VolumeResult
 
 TURN = np.arange(20) * 2 * np.pi / 20
 

@@ -7,8 +7,8 @@ import pytest
 
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid
 from ctuq.tomo.rays.matrix import build_matrix
-from ctuq.uncertainty.contents import Calibration
-from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.results.contents import Calibration
+from ctuq.uncertainty.results.image import Result
 
 SIZE, NOISE, SCALE = 12, 1e-4, 1.7
 

@@ -5,7 +5,7 @@ import pytest
 
 from ctuq.errors import InputError
 from ctuq.tomo import ConeBeam, VolumeGrid
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.results.volume import VolumeResult
 
 SHAPE = (3, 4, 5)
 

@@ -9,7 +9,7 @@ from ctuq.quantities import Circle, Rectangle
 from ctuq.quantities.discrepancy import ALONE, FADES, SHIFT, SHIFTED, SLACKED, alternatives, thin_contrast
 from ctuq.quantities.thresholds import shares_above
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid
-from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.results.image import Result
 
 SIZE, VOXEL = 40, 0.5
 GRID = VolumeGrid((SIZE, SIZE), VOXEL, (1.0, 2.0))

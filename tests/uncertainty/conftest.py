@@ -5,7 +5,7 @@ import torch
 from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.recon.unet import UNet, UNetOptions
 from ctuq.tomo import ParallelBeam, VolumeGrid, radians, ray_transform
-from ctuq.uncertainty.model import image_model
+from ctuq.uncertainty.model.linear import image_model
 
 SIZE, VIEWS, COLUMNS, SCALE = 8, 9, 10, 0.04
 

@@ -3,7 +3,7 @@ import pytest
 import scipy.signal
 import scipy.stats
 
-from ctuq.uncertainty.calibration import FEWER, correlation_time, learn_scales, scale_posterior
+from ctuq.uncertainty.calibration.scales import FEWER, correlation_time, learn_scales, scale_posterior
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ctuq
-from ctuq.uncertainty.elsewhere import axes_of
+from ctuq.uncertainty.results.elsewhere import axes_of
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ from images import prior_covariance, rays_matrix, some_point
 from ctuq.laplace.evidence.dense import ExactExpectation
 from ctuq.laplace.priors.sensitivity import derivatives
 from ctuq.systematics.block import Block
+from ctuq.uncertainty.calibration.held_out import HeldOut
 from ctuq.uncertainty.estimate import fit_evidence
-from ctuq.uncertainty.held_out import HeldOut
-from ctuq.uncertainty.left_out import Beside, LeftOut
-from ctuq.uncertainty.model import image_model
-from ctuq.uncertainty.posterior import ImagePosterior
-from ctuq.uncertainty.solved import SolvedRays
+from ctuq.uncertainty.model.left_out import Beside, LeftOut
+from ctuq.uncertainty.model.linear import image_model
+from ctuq.uncertainty.model.posterior import ImagePosterior
+from ctuq.uncertainty.model.solved import SolvedRays
 
 SCALE = 0.04
 

@@ -4,10 +4,10 @@ import torch
 from images import posterior_covariance, prior_covariance, rays_matrix, some_point
 
 from ctuq.laplace.evidence.hyperprior import value_and_slope
-from ctuq.uncertainty import held_out as module
-from ctuq.uncertainty.calibration import Scales
+from ctuq.uncertainty.calibration import held_out as module
+from ctuq.uncertainty.calibration.scales import Scales
 from ctuq.uncertainty.estimate import estimate, fit_evidence, log_hyperprior
-from ctuq.uncertainty.route import Route, route
+from ctuq.uncertainty.model.route import Route, route
 
 HELD = np.array([1, 4, 7])
 

@@ -3,7 +3,7 @@ import torch
 from images import prior_covariance, rays_matrix, some_point
 
 from ctuq.errors import InputError
-from ctuq.uncertainty.factor import PRIORS, products_of, rank_of
+from ctuq.uncertainty.model.factor import PRIORS, products_of, rank_of
 
 SCALE = 0.04
 

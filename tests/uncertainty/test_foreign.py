@@ -5,8 +5,8 @@ import torch
 from ctuq.errors import InputError
 from ctuq.scores.gaussian import gaussian_scores
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians, ray_transform
-from ctuq.uncertainty.foreign import calibrate
-from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.calibration.foreign import calibrate
+from ctuq.uncertainty.results.image import Result
 
 N, VOXEL, NOISE = 12, 2.0, 0.02
 GRID = VolumeGrid((N, N), VOXEL)

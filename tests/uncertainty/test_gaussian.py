@@ -7,9 +7,9 @@ import torch
 
 from ctuq.baselines.markov import edge_field, smooth_field
 from ctuq.baselines.variances import learn_variance
-from ctuq.uncertainty import gaussian as module
-from ctuq.uncertainty.gaussian import ROUTES, OmittedRays, PixelRays
 from ctuq.uncertainty.gaussian_bars import SOFTNESS, best_of, gaussian_bars, learn_edges
+from ctuq.uncertainty.model import gaussian as module
+from ctuq.uncertainty.model.gaussian import ROUTES, OmittedRays, PixelRays
 
 SIGNAL, SIGMA2 = 3e-4, 2e-4
 

@@ -7,9 +7,9 @@ from images import posterior_covariance, some_point
 import ctuq
 from ctuq.errors import InputError
 from ctuq.tomo import VolumeGrid
-from ctuq.uncertainty.kept import KeptCovariance, cosine_waves, waves_of
-from ctuq.uncertainty.posterior import ImagePosterior
-from ctuq.uncertainty.solved import SolvedRays
+from ctuq.uncertainty.model.posterior import ImagePosterior
+from ctuq.uncertainty.model.solved import SolvedRays
+from ctuq.uncertainty.results.kept import KeptCovariance, cosine_waves, waves_of
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import torch
 from images import prior_covariance, rays_matrix, some_point
 
 from ctuq.laplace.priors.sensitivity import derivatives, pair_products
-from ctuq.uncertainty.factor import PRIORS
+from ctuq.uncertainty.model.factor import PRIORS
 
 SCALE = 0.04
 

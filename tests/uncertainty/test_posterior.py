@@ -8,13 +8,13 @@ from images import posterior_covariance, rays_matrix, some_point
 from ctuq.laplace.system.problem import plus_identity
 from ctuq.linops.solve import relative
 from ctuq.linops.sparse import SparseRows
-from ctuq.uncertainty import posterior as module
-from ctuq.uncertainty.factor import PRIORS
-from ctuq.uncertainty.kept import cosine_waves
-from ctuq.uncertainty.left_out import LeftOut
-from ctuq.uncertainty.posterior import ImagePosterior
-from ctuq.uncertainty.route import NOISE_BY
-from ctuq.uncertainty.solved import SolvedRays
+from ctuq.uncertainty.model import posterior as module
+from ctuq.uncertainty.model.factor import PRIORS
+from ctuq.uncertainty.model.left_out import LeftOut
+from ctuq.uncertainty.model.posterior import ImagePosterior
+from ctuq.uncertainty.model.route import NOISE_BY
+from ctuq.uncertainty.model.solved import SolvedRays
+from ctuq.uncertainty.results.kept import cosine_waves
 
 
 def close(a, b, tolerance=1e-5):

@@ -9,9 +9,9 @@ import tifffile
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import FanBeam, VolumeGrid
 from ctuq.tomo.scan import Provenance, Scan
-from ctuq.uncertainty.contents import Calibration
-from ctuq.uncertainty.result import Result
-from ctuq.uncertainty.storage import write_tiff
+from ctuq.uncertainty.results.contents import Calibration
+from ctuq.uncertainty.results.image import Result
+from ctuq.uncertainty.results.storage import write_tiff
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from ctuq.uncertainty.calibration import learn_scales
-from ctuq.uncertainty.turns import LOG_RATIOS, Turns, in_turn
+from ctuq.uncertainty.calibration.scales import learn_scales
+from ctuq.uncertainty.calibration.turns import LOG_RATIOS, Turns, in_turn
 
 
 def rays(views: int = 3, columns: int = 7, *, shared: float = 4.0) -> tuple[torch.Tensor, torch.Tensor]:

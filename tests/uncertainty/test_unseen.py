@@ -6,10 +6,10 @@ import torch
 from images import some_point
 
 from ctuq.tomo import FanBeam, ParallelBeam, VolumeGrid, ray_transform
-from ctuq.uncertainty import unseen as module
-from ctuq.uncertainty.posterior import ImagePosterior
-from ctuq.uncertainty.solved import SolvedRays
-from ctuq.uncertainty.unseen import LONGER, UnseenDirections, WidenedPosterior
+from ctuq.uncertainty.calibration import unseen as module
+from ctuq.uncertainty.calibration.unseen import LONGER, UnseenDirections, WidenedPosterior
+from ctuq.uncertainty.model.posterior import ImagePosterior
+from ctuq.uncertainty.model.solved import SolvedRays
 
 SIZE = 48
 CPU = torch.device("cpu")

@@ -13,15 +13,15 @@ from ctuq.tomo import VolumeGrid, radians
 from ctuq.tomo.rays.rows import FreeRows, ray_rows
 from ctuq.tomo.rays.volume import volume_transform
 from ctuq.tomo.space import ConeBeam, Parallel3D
-from ctuq.uncertainty import held_out as module
-from ctuq.uncertainty.calibration import Scales, correlation_time
+from ctuq.uncertainty.calibration import held_out as module
+from ctuq.uncertainty.calibration.held_out import spread
+from ctuq.uncertainty.calibration.scales import Scales, correlation_time
 from ctuq.uncertainty.estimate import estimate
-from ctuq.uncertainty.held_out import spread
-from ctuq.uncertainty.left_out import Beside, LeftOut
-from ctuq.uncertainty.model import image_model
-from ctuq.uncertainty.posterior import ImagePosterior
-from ctuq.uncertainty.route import NOISE_BY, Route
-from ctuq.uncertainty.solved import SolvedRays
+from ctuq.uncertainty.model.left_out import Beside, LeftOut
+from ctuq.uncertainty.model.linear import image_model
+from ctuq.uncertainty.model.posterior import ImagePosterior
+from ctuq.uncertainty.model.route import NOISE_BY, Route
+from ctuq.uncertainty.model.solved import SolvedRays
 
 SHAPE, SCALE, VIEWS = (6, 5, 7), 0.04, 7
 HELD = np.array([1, 4])
@@ -240,7 +240,7 @@ def test_a_region_s_error_bars_are_those_of_the_whole_volume(model, scan):
 
 
 def test_draws_end_where_calibration_is_less_sure_than_they(model, rng, monkeypatch):
-    from ctuq.uncertainty import posterior
+    from ctuq.uncertainty.model import posterior
 
     monkeypatch.setattr(posterior, "images_together", lambda _: 4)
     given = SolvedRays.on(model, some_point(model, floors=(1e-4, 0.5)), noise_by="cg")

@@ -16,8 +16,8 @@ from ctuq.quantities import Quantity
 from ctuq.quantities.lines import Point
 from ctuq.quantities.regions import shares_of
 from ctuq.records import kind_of, write_whole
-from ctuq.uncertainty.result import Result
-from ctuq.uncertainty.volume_result import KIND as VOLUME
+from ctuq.uncertainty.results.image import Result
+from ctuq.uncertainty.results.volume import KIND as VOLUME
 
 _OTHER = (
     "The coverage of quantities was measured on images of the deep image prior; of {method} nobody has, and its edges may be "

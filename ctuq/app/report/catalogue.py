@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from ctuq.app.report import figures
 from ctuq.app.report.geometry import draw_geometry
 from ctuq.app.report.heldout import draw_coverage, draw_held_out
-from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.results.image import Result
 
 
 @dataclass(frozen=True)

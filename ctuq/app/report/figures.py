@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ctuq.scores.gaussian import Z95
 from ctuq.tomo.geometry import VolumeGrid
-from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.results.image import Result
 
 UNIT = "attenuation (1/mm)"
 _GREY, SPREAD, _SIGNED = "gray", "inferno", "RdBu_r"

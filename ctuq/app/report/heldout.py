@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ctuq.scores.gaussian import Z95, calibration_curve
-from ctuq.uncertainty.contents import Calibration
-from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.results.contents import Calibration
+from ctuq.uncertainty.results.image import Result
 
 _RAW, _CALIBRATED, _MEASURED = "#9ca3af", "#1d4ed8", "#111827"
 _MOST_VIEWS = 4

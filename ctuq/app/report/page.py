@@ -19,7 +19,7 @@ from ctuq.app.report.viewer import viewer_data
 from ctuq.errors import InputError
 from ctuq.records import write_whole
 from ctuq.text import visible
-from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.results.image import Result
 
 _SCRIPTS = ("viewer_data.js", "viewer_image.js", "viewer_measure.js", "viewer_controls.js")
 

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from ctuq.app.report.figures import method_name
 from ctuq.app.report.systematics import errors_told
 from ctuq.tomo.geometry import FanBeam
-from ctuq.uncertainty.contents import Calibration
-from ctuq.uncertainty.result import Result
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.results.contents import Calibration
+from ctuq.uncertainty.results.image import Result
+from ctuq.uncertainty.results.volume import VolumeResult
 
 _FAIR_RMS_Z = (0.85, 1.18)
 

@@ -4,8 +4,8 @@ import numpy as np
 
 from ctuq.scores.gaussian import Z95
 from ctuq.systematics.catalogue import KINDS
-from ctuq.uncertainty.contents import Systematic
-from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.results.contents import Systematic
+from ctuq.uncertainty.results.image import Result
 
 _LEARNT = 0.5
 """Of the prior's standard deviation: an error that is less sure after the scan was not told by it."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.results.image import Result
 
 _LABELS = {
     "psnr": "PSNR (dB)",

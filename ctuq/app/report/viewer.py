@@ -7,8 +7,8 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 
 from ctuq.app.report.figures import grey_window, method_name
-from ctuq.uncertainty.kept import KeptCovariance
-from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.results.image import Result
+from ctuq.uncertainty.results.kept import KeptCovariance
 
 _MOST_PIXELS_ACROSS = 512
 _MOST_SAMPLES = 24
@@ -56,7 +56,7 @@ def _colours(known: str) -> NDArray[np.uint8]:
 
 
 def _covariance(result: Result, block: int) -> dict | None:
-    """What gives the variance of a sum over pixels, as `ctuq.uncertainty.kept` has it, averaged over blocks of large images.
+    """What gives the variance of a sum over pixels, as `ctuq.uncertainty.results.kept` has it, by blocks of large images.
 
     Returns
     -------

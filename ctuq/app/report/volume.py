@@ -18,7 +18,7 @@ from ctuq.app.report.summary import how_trustworthy, spread_told
 from ctuq.app.report.volume_viewer import volume_data
 from ctuq.errors import InputError
 from ctuq.records import write_whole
-from ctuq.uncertainty.volume_result import VolumeResult, slices_of
+from ctuq.uncertainty.results.volume import VolumeResult, slices_of
 
 _NAMES = {"fdk": "FDK", "sirt": "SIRT", "cgls": "CGLS", "tv": "TV", "dip": "deep image prior"}
 _ROWS = {"mean": "mean", "std": "standard deviation"}

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.results.volume import VolumeResult
 
 MOST_ACROSS = 96
 """Voxels along an axis: a page with mean and std then takes 2.4 MB."""

@@ -15,14 +15,14 @@ from ctuq.errors import InputError
 from ctuq.linops.gaussian import stable_cholesky
 from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.linops.memory import require_memory
-from ctuq.pipeline.checkpoint import Checkpoint
+from ctuq.pipeline.running.checkpoint import Checkpoint
 from ctuq.recon.dip import DIPOptions, Generator, generator
 from ctuq.recon.holdout import default_views, held_views, split, useful_views
 from ctuq.recon.unet import UNet
 from ctuq.stages import Stages, name_of
-from ctuq.uncertainty.calibration import Scales
+from ctuq.uncertainty.calibration.scales import Scales
 from ctuq.uncertainty.estimate import Evidence, estimate, named
-from ctuq.uncertainty.model import ImageModel, image_model
+from ctuq.uncertainty.model.linear import ImageModel, image_model
 
 _ENOUGH_VIEWS = 12
 

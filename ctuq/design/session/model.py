@@ -18,7 +18,7 @@ from ctuq.design.problem import DesignProblem
 from ctuq.design.session.file import Learnt, Record, Settings, marks_of
 from ctuq.design.session.plan import network_due
 from ctuq.errors import InputError
-from ctuq.uncertainty.calibration import Scales
+from ctuq.uncertainty.calibration.scales import Scales
 from ctuq.uncertainty.estimate import Evidence
 
 _NETWORK_PRIORS = ("lindip", "gprior", "lindip+edges")

@@ -20,7 +20,7 @@ from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D, VolumeGeometry
 from ctuq.tomo.volume_scan import VolumeScan
 
 KIND, RESULT = "volume scan", "volume result"
-"""Of our files: a scan of a volume, and what `ctuq.uncertainty.volume_result` writes."""
+"""Of our files: a scan of a volume, and what `ctuq.uncertainty.results.volume` writes."""
 _KINDS = {"cone": ConeBeam, "parallel3d": Parallel3D, "free": FreeBeam}
 _RADIANS = {"angles", "roll", "tilt", "yaw", "axis_tilt"}
 

@@ -17,7 +17,7 @@ from ctuq.app.report.viewer import viewer_data
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Provenance
-from ctuq.uncertainty.result import Result
+from ctuq.uncertainty.results.image import Result
 
 HALF_STEP = 0.500001
 

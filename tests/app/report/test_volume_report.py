@@ -15,7 +15,7 @@ from ctuq.app.report.volume import sentences, slice_pictures, write_volume_repor
 from ctuq.app.report.volume_viewer import volume_data
 from ctuq.tomo import Parallel3D, VolumeGrid
 from ctuq.tomo.scan import Provenance
-from ctuq.uncertainty.volume_result import VolumeResult
+from ctuq.uncertainty.results.volume import VolumeResult
 
 SHAPE = (5, 8, 7)
 

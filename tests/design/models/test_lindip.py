@@ -12,8 +12,8 @@ from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
-from ctuq.uncertainty.posterior import ImagePosterior
-from ctuq.uncertainty.solved import SolvedRays
+from ctuq.uncertainty.model.posterior import ImagePosterior
+from ctuq.uncertainty.model.solved import SolvedRays
 
 SIZE = 12
 NETWORK = UNetOptions(channels=(4, 4), skips=(2,))

@@ -14,7 +14,7 @@ from scanner import measure, piloted, places, start
 from ctuq.design.session import file as sessionfile
 from ctuq.design.session.plan import learning_due
 from ctuq.design.session.session import Session
-from ctuq.pipeline import checkpoint
+from ctuq.pipeline.running import checkpoint
 from ctuq.records import files as records
 
 
@@ -162,7 +162,7 @@ def test_learning_that_is_killed_is_gone_on_with_by_whoever_asks_next(network, t
     session, expected = network
     shutil.copytree(session.path.parent, tmp_path / "s", ignore=shutil.ignore_patterns("whole"))
     path = tmp_path / "s" / "s.h5"
-    monkeypatch.setattr("ctuq.pipeline.checkpoint._EVERY", 1)
+    monkeypatch.setattr("ctuq.pipeline.running.checkpoint._EVERY", 1)
     number = 3 if name == "_look" else 1
     assert killed(lambda: at_call(importlib.import_module(where), name, number), lambda: Session(path).update())
     assert Session(path).record.learnt is None and (tmp_path / "s" / "s.h5.cache" / "learning").is_dir()

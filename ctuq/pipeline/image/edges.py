@@ -1,0 +1,140 @@
+"""Error bars of a total-variation image: what they take, and a Gaussian edge prior about it, calibrated on held-out views."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from ctuq.linops.memory import available_memory
+from ctuq.pipeline.running.options import ReconstructOptions
+from ctuq.pipeline.running.plan import flop_seconds, timed
+from ctuq.pipeline.running.run import Run
+from ctuq.pipeline.views import Views
+from ctuq.recon import tv
+from ctuq.recon.dip import Data
+from ctuq.tomo.rays.transform import RayTransform
+from ctuq.uncertainty.estimate import ErrorBars
+from ctuq.uncertainty.gaussian_bars import Learned, gaussian_bars, learn_edges, learn_matern, learn_smooth
+from ctuq.uncertainty.model.gaussian import PixelRays
+
+_LARGEST = 16384
+"""Rays or pixels of a factor: 2 GiB, and a minute of one processor."""
+_SHARE, _BASE = 0.4, 800 * 2**20
+_ITERATIONS, _SOLVES, _TV = 150, 1000, 400
+_FIELD = 16
+_SLOW = 8
+"""A product of the sparse matrix with one image of a batch, over a multiplication of a dense one."""
+
+
+@dataclass(frozen=True)
+class EdgePlan:
+    """Which way error bars of an image take, and its price.
+
+    Parameters
+    ----------
+    route : str
+        One of `ctuq.uncertainty.model.gaussian.ROUTES`.
+    reason : str
+        One sentence.
+    total : float
+        Seconds.
+    bytes : int
+        Estimated peak memory of the process.
+    """
+
+    route: str
+    reason: str
+    total: float
+    bytes: int
+
+    def __str__(self) -> str:
+        time = f"{self.total:.0f} s" if self.total < 100 else f"{self.total / 60:.1f} min"
+        return f"{self.reason}. About {time} and {self.bytes / 2**30:.1f} GiB."
+
+    def record(self) -> dict[str, str | float | int]:
+        """Flat, for a results file."""
+        return {"reason": self.reason, "route": self.route, "seconds": self.total, "bytes": self.bytes}
+
+
+PRIORS = {
+    "edges": "a Gaussian edge prior about the total-variation image",
+    "gmrf": "a Gaussian Markov field",
+    "matern": "a Matern process",
+}
+
+
+def plan_of_edges(A: RayTransform, rays: int, kind: str = "edges") -> EdgePlan:
+    """The cheapest way for so many rays, within the memory that is left.
+
+    Parameters
+    ----------
+    A : RayTransform
+    rays : int
+        Of positive weight.
+    kind : str
+        One of `PRIORS`.
+    """
+    pixels, width, device = A.grid.size, A.grid.shape[-1], A.device
+    left = available_memory(device)
+    budget = float("inf") if left is None else _SHARE * left
+    d, m = float(pixels), float(rays)
+    field, entries = _FIELD * d * width, _SLOW * 2 * m * width
+    flops = {
+        "rays": m * (field + entries) + m**3 / 3 + min(m * m * d, 256 * (m * m + field)) + _SOLVES * (m * m + 2 * field),
+        "pixels": d**3 + m * width**2 * 8 + _SOLVES * d * d,
+        "cg": (2 * _SOLVES + 256) * _ITERATIONS * (field + 2 * entries),
+    }
+    memory = {"rays": 16 * m * m + 8 * min(m, 6e4) * d, "pixels": 24 * d * d, "cg": 8 * 256 * (8 * d + 3 * m)}
+    fits = [name for name, n in (("rays", m), ("pixels", d)) if n <= _LARGEST and memory[name] <= budget]
+    route = min([*fits, "cg"], key=lambda name: flops[name])
+    how = {
+        "rays": f"exact, by a factor over {rays} rays",
+        "pixels": f"exact, by a factor over {pixels} pixels",
+        "cg": "by conjugate gradients, with the standard deviation from 256 draws",
+    }[route]
+    image = torch.ones(1, *A.domain.shape, device=device)
+    seconds = flops[route] * flop_seconds(device) + _TV * timed(lambda: A.T(A(image)))
+    reason = f"{pixels} pixels and {rays} rays: {PRIORS[kind]}, {how}"
+    return EdgePlan(route, reason, seconds, int(memory[route]) + _BASE + 40 * rays * width)
+
+
+def edge_bars(run: Run[ReconstructOptions], data: Data, views: Views, plan: EdgePlan) -> tuple[ErrorBars, PixelRays, Learned]:
+    """Error bars of an image by a Gaussian prior, the rays with that image, and the prior.
+
+    Parameters
+    ----------
+    run : Run
+    data : Data
+        All views.
+    views : Views
+    plan : EdgePlan
+    """
+    A, stages = data.A, run.stages
+    assert isinstance(A, RayTransform)
+    fitted = torch.as_tensor(views.fitted, device=data.y.device)
+    with run.clock("tv"):
+        run.tell("Total variation", 0, 1)
+        make = partial(tv, A.subset(views.fitted), data.y[fitted], weights=data.weights[fitted])
+        image = stages.once("fitted tv", make).to(data.y.device)
+        run.tell("Total variation", 1, 1)
+    steps = iter(range(1, 5))
+    with run.clock("evidence"):
+        run.tell("Error bars", 0, 4, "evidence")
+        rays = PixelRays.of(A, data.y, data.weights, image)
+        seen = torch.isin(rays.views, fitted).nonzero()[:, 0]
+        kind, part = run.options.bars, rays.part(seen)
+        learned = (
+            learn_edges(part, image) if kind == "edges" else {"gmrf": learn_smooth, "matern": learn_matern}[kind or ""](part)
+        )
+        found = gaussian_bars(
+            rays,
+            learned,
+            data.y,
+            views.held,
+            route=plan.route,
+            rng=run.rng,
+            stages=stages,
+            tell=lambda text: run.tell("Error bars", next(steps), 4, text),
+        )
+        run.tell("Error bars", 4, 4)
+    return *found, learned

@@ -1,0 +1,393 @@
+"""The stages of a reconstruction, in their order."""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from ctuq.errors import CtuqError, InputError
+from ctuq.linops.memory import available_memory, require_memory
+from ctuq.pipeline.bars import doubts_of_bars, linear_model
+from ctuq.pipeline.enough import told_of_rays
+from ctuq.pipeline.image.classical import classical
+from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
+from ctuq.pipeline.image.spreads import SPREADS
+from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
+from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
+from ctuq.pipeline.running.outlook import Outlook
+from ctuq.pipeline.running.plan import FIT_BYTES, Plan, measure, priced, route_of
+from ctuq.pipeline.running.run import Run
+from ctuq.pipeline.running.threads import take_threads
+from ctuq.pipeline.views import Views, grid_of, match_detector, rays_inside, split_views
+from ctuq.progress import shown
+from ctuq.recon.dip import Data, DIPOptions, Generator, generator, trial_step
+from ctuq.recon.holdout import split
+from ctuq.scores.gaussian import (
+    image_scores,
+    patch_scores,
+    truth_scores,
+)
+from ctuq.systematics.build import possible
+from ctuq.systematics.catalogue import wishes
+from ctuq.tomo import ray_transform
+from ctuq.tomo.field import choose_grid, doubts_of_field
+from ctuq.tomo.geometry import VolumeGrid
+from ctuq.tomo.rays.transform import RayTransform
+from ctuq.tomo.resample import resample
+from ctuq.tomo.scan import Scan
+from ctuq.uncertainty.calibration.foreign import calibrate
+from ctuq.uncertainty.calibration.unseen import UnseenDirections, WidenedPosterior
+from ctuq.uncertainty.estimate import ErrorBars, estimate, named
+from ctuq.uncertainty.model.covariance import ImageCovariance
+from ctuq.uncertainty.model.posterior import ImagePosterior
+from ctuq.uncertainty.model.route import Route
+from ctuq.uncertainty.results.image import Result
+from ctuq.uncertainty.results.kept import waves_of
+from ctuq.uncertainty.systematics import doubts_of_errors, systematics_of
+
+_DENSE_PIXELS = 4096
+"""Up to so many pixels a truth is scored against the whole covariance, above against samples."""
+_KEPT = 2**26
+_LESS = "choose a smaller --size or fewer --samples"
+
+_NOT_SEEN = (
+    "No view lies within {:.0f} degrees of directions, and error bars of the kind {} know nothing of edges across these: they "
+    "are far too short there; take edges or gmrf of the method tv, or laplace of dip."
+)
+
+_DEFAULT = ReconstructOptions()
+
+_log = logging.getLogger(__name__)
+
+
+def reconstruct(
+    scan: Scan,
+    method: str = "dip",
+    *,
+    size: int = _DEFAULT.size,
+    field: float | str | None = _DEFAULT.field,
+    uncertainty: bool | str = _DEFAULT.uncertainty,
+    samples: int = _DEFAULT.samples,
+    directions: int = _DEFAULT.directions,
+    calibrate: bool = _DEFAULT.calibrate,
+    calibration_views: int | None = _DEFAULT.calibration_views,
+    prior: str = _DEFAULT.prior,
+    variation: float = _DEFAULT.variation,
+    systematics: str = _DEFAULT.systematics,
+    device: str = _DEFAULT.device,
+    seed: int = _DEFAULT.seed,
+    threads: int | None = _DEFAULT.threads,
+    dip: DIPOptions = _DEFAULT.dip,
+    network: nn.Module | None = None,
+    ray_transform: RayTransform | None = None,
+    options: ReconstructOptions | None = None,
+    progress: bool | Callable[[Progress], None] | None = None,
+    checkpoint: Path | None = None,
+    **unknown,
+) -> Result:
+    """Reconstruct a scan, by default with a Deep Image Prior and calibrated uncertainty.
+
+    Parameters
+    ----------
+    scan : Scan
+    method : str
+    size, field, uncertainty, samples, directions, calibrate, calibration_views : optional
+    prior, variation, systematics, device, seed, threads, dip : optional
+        As the fields of `ReconstructOptions`, which says what each is.
+    network : nn.Module, optional
+        One's own in place of the U-Net: an image (1, 1, y, x) from an input of the same size. Its fit begins at its weights.
+    ray_transform : RayTransform, optional
+        One's own, of all views, such as `ctuq.tomo.matrix_transform` makes of any projector; ``size`` and ``field`` are then
+        those of its grid.
+    options : ReconstructOptions, optional
+        All settings at once, in their place.
+    progress : bool or callable, optional
+        True shows a bar, in a terminal or a notebook; a callable is given a `Progress` now and then.
+    checkpoint : path, optional
+        HDF5 file that keeps what is done; if it exists, the run goes on from there. Beside it there is a folder
+        ``NAME.stages``; both can be removed when the result is in a file.
+    **unknown
+        Refused: there is no such option.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    CtuqError
+        One sentence: what is wrong, and what to do.
+
+    Examples
+    --------
+    >>> scan = ctuq.read("scan.h5")  # doctest: +SKIP
+    >>> result = ctuq.reconstruct(scan, size=96)  # doctest: +SKIP
+    >>> result.mean, result.std  # doctest: +SKIP
+    """
+    listed = dict(size=size, field=field, uncertainty=uncertainty, samples=samples, directions=directions, calibrate=calibrate)
+    listed |= dict(calibration_views=calibration_views, prior=prior, variation=variation, systematics=systematics, seed=seed)
+    chosen = options_from(
+        method,
+        {
+            **listed,
+            "device": device,
+            "threads": threads,
+            "dip": dip if network is None else replace(dip, module=network),
+            **unknown,
+        },
+    )
+    if options is not None and chosen != replace(_DEFAULT, method=method):
+        raise InputError("Give the settings by name or all of them as options, not both.")
+    with shown(progress) as tell:
+        return _reconstruct(scan, Run(chosen if options is None else options, tell), checkpoint, ray_transform)
+
+
+def _reconstruct(scan: Scan, run: Run[ReconstructOptions], checkpoint: Path | None, own: RayTransform | None = None) -> Result:
+    grid = choose_grid(scan, run.options.size, run.options.field) if own is None else grid_of(own, scan, checkpoint)
+    doubts = doubts_of_field(scan, grid)
+    scan = match_detector(scan, grid) if own is None else scan
+    views = replace(split_views(run.options, scan), told=told_of_rays(scan) + doubts)
+    _require_memory(run, grid)
+    run.checkpoint = Checkpoint.of(checkpoint, scan, run.options)
+    run.checkpoint.begin()
+    try:
+        return _reconstructed(run, scan, grid, views, own=own)
+    except CtuqError:
+        run.checkpoint.clear_if_new()
+        raise
+
+
+def _reconstructed(
+    run: Run[ReconstructOptions], scan: Scan, grid: VolumeGrid, views: Views, *, own: RayTransform | None = None
+) -> Result:
+    with run.clock("ray transform"):
+        dense = run.options.bars is not None
+        A = (
+            own
+            if own is not None
+            else ray_transform(grid, scan.geometry, device=run.device, backend="matrix" if dense else "auto")
+        )
+    possible(wishes(run.options.systematics), scan.geometry)  # refused before the fit
+    truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
+    data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
+    comparisons = classical(run, data, scan)
+    method_name = run.options.method
+    base = Result(
+        mean=comparisons.get(method_name, np.zeros(grid.shape, np.float32)),
+        scan=scan,
+        grid=grid,
+        method=method_name,
+        comparisons={name: image for name, image in comparisons.items() if name != method_name or run.options.bars},
+        truth=truth,
+        timings=run.timings,
+        settings=flat_settings(run.options),
+        versions=library_versions(),
+        warnings=scan.warnings + views.told,
+    )
+    if run.options.bars in PRIORS:
+        return _with_prior(run, base, data, views)
+    if run.options.bars in SPREADS:
+        return _with_spread(run, base, data, views)
+    if method_name != "dip":
+        return replace(base, scores={} if truth is None else {"truth": image_scores(base.mean, truth)})
+    return _with_dip(run, base, data, views)
+
+
+def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -> Plan | EdgePlan:
+    """What a reconstruction with uncertainty would take, without making it: a few seconds of measurement.
+
+    Parameters
+    ----------
+    scan, options, **settings
+        As for `reconstruct`, by default with the method "dip".
+    """
+    run = Run(options or options_from(str(settings.pop("method", "dip")), settings), None)
+    if run.options.bars != "laplace" and run.options.bars not in PRIORS:
+        raise InputError("Only error bars of the kinds laplace, edges, gmrf and matern have a plan.")
+    grid = choose_grid(scan, run.options.size, run.options.field)
+    scan = match_detector(scan, grid)
+    views = split_views(run.options, scan)
+    A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix")
+    data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
+    if run.options.bars in PRIORS:
+        return plan_of_edges(A, int((data.weights > 0).sum()), run.options.bars)
+    fit, _ = split(data, views.held, rng=run.rng)
+    generate, start = generator(fit, run.options.dip, rng=run.rng)
+    return _plan(run, data, views, fit, generate=generate, start=start)
+
+
+def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
+    """Whether a result is what `reconstruct` makes of a scan with these options; the number of threads is let pass.
+
+    Parameters
+    ----------
+    result : Result
+    scan : Scan
+        As it was read, before its columns are averaged for the grid.
+    options : ReconstructOptions
+    """
+    used = match_detector(scan, choose_grid(scan, options.size, options.field))
+    settings = flat_settings(replace(options, threads=None))
+    same = {name: result.settings.get(name) == value for name, value in settings.items() if name != "threads"}
+    return all(same.values()) and digest_of(result.scan) == digest_of(used)
+
+
+def _require_memory(run: Run[ReconstructOptions], grid: VolumeGrid) -> None:
+    """Refuse what cannot fit, before anything is begun: the fit's activations, and the samples."""
+    dip = run.options.method == "dip"
+    samples = 16 * run.options.samples if run.options.bars else 0
+    needed = grid.size * ((FIT_BYTES if dip else 64) + samples)
+    require_memory(needed, f"An image of {run.options.size} x {run.options.size} pixels", _LESS, run.device)
+
+
+def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: Views) -> Result:
+    """Error bars by a Gaussian prior over the pixels."""
+    A, kind = data.A, run.options.bars or ""
+    assert isinstance(A, RayTransform)
+    plan = plan_of_edges(A, int((data.weights > 0).sum()), kind)
+    _log.info("Plan: %s", plan)
+    run.checkpoint.begin()
+    found, rays, learned = edge_bars(run, data, views, plan)
+    notes = () if kind == "edges" else (f"The image is the mean of {PRIORS[kind]}, and not that of total variation.",)
+    base = replace(base, plan=plan.record(), warnings=base.warnings + views.notes + notes)
+    return _assembled(run, base, rays.image, found, learned.named)
+
+
+def _with_spread(run: Run[ReconstructOptions], base: Result, data: Data, views: Views) -> Result:
+    """Error bars by images that differ, or one number, scaled on held-out views; without these there are none."""
+    if not len(views.held):
+        raise InputError(
+            f"Error bars of the kind {run.options.bars} need held-out views; give more views, or --calibration-views."
+        )
+    run.checkpoint.begin()
+    with run.clock(run.options.bars or ""):
+        image, spread = SPREADS[run.options.bars or ""](run, data, views)
+    scan = replace(base.scan, projections=data.y.cpu().numpy())
+    with run.clock("calibration"):
+        found = calibrate(image, spread, scan, views.held, grid=base.grid, cautious=True, method=base.method)
+    names = ("mean", "std", "std_raw", "std_error", "samples", "directions", "waves", "sigma2", "calibration", "scores")
+    doubts = tuple(text for text in found.warnings if text not in base.warnings)
+    unseen = UnseenDirections.of(base.scan.geometry, base.mean.shape, data.y.device)
+    if unseen is not None:
+        doubts += (_NOT_SEEN.format(math.degrees(unseen.width), run.options.bars),)
+    return replace(base, **{name: getattr(found, name) for name in names}, warnings=base.warnings + doubts)
+
+
+def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Views) -> Result:
+    fit, stop = split(data, views.held, rng=run.rng)
+    generate, start = generator(fit, run.options.dip, rng=run.rng)
+    checkpoint, stages = run.checkpoint, run.stages
+    checkpoint.threads = take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
+    if run.options.bars:
+        kept_route = None if checkpoint.way is None else checkpoint.way[0]
+        plan = _plan(run, data, views, fit, generate=generate, start=start, chosen=kept_route)
+        checkpoint.way = (plan.route, plan.products) if checkpoint.way is None else checkpoint.way
+        base, run.outlook = replace(base, plan=plan.record()), Outlook(plan.seconds)
+    checkpoint.begin()
+    with run.clock("dip"):
+        state = run.fit(generate, start, (fit, stop))
+        image = generate(state.best)[0].detach()
+    history = {name: state.history[:, i].numpy() for i, name in enumerate(("iteration", "loss", "held_out_loss"))}
+    base = replace(base, mean=image.cpu().numpy(), history=history, warnings=base.warnings + views.notes)
+    if checkpoint.way is None:
+        return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
+    way, choice = checkpoint.way
+    with run.clock("jacobian"):
+        given = {"prior": run.options.prior, "rank": way.rank, "rng": run.rng, "stages": stages}
+        given |= {"systematics": wishes(run.options.systematics)}
+        model = linear_model(data, generate, state.best, choice=choice, progress=run.products, **given)
+    with run.clock("evidence"):
+        run.tell("Evidence", 0, 1)
+        found = estimate(model, data.y, views.held, variation=run.options.variation, rng=run.rng, way=way, stages=stages)
+        run.tell("Evidence", 1, 1, f"log evidence {found.evidence.value:.1f}")
+    doubts = doubts_of_bars(model, found.evidence, found.posterior.error) + doubts_of_errors(model)
+    base = replace(base, warnings=base.warnings + doubts)
+    return _assembled(run, base, model.image, found, named(model.prior, found.evidence.psi))
+
+
+def _plan(
+    run: Run[ReconstructOptions],
+    data: Data,
+    views: Views,
+    fit: Data,
+    *,
+    generate: Generator,
+    start: dict[str, Tensor],
+    chosen: Route | None = None,
+) -> Plan:
+    """What the error bars will take, told before the fit; by the route that a run began with, if it is resumed."""
+    chosen = _route(run, data, views, generate.module(start)[0]) if chosen is None else chosen
+    made = priced(chosen, measure(fit, generate, start), run.options.dip.expected, fit_bytes=FIT_BYTES * chosen.pixels)
+    _log.info("Plan: %s", made)
+    return made
+
+
+def _route(run: Run[ReconstructOptions], data: Data, views: Views, network: nn.Module) -> Route:
+    memory = available_memory(run.device)
+    return route_of(data.weights, views.fitted, data.A.grid.size, network, prior=run.options.prior, memory=memory)
+
+
+def _of_all_directions(
+    run: Run[ReconstructOptions], base: Result, posterior: ImageCovariance
+) -> tuple[ImageCovariance, tuple[str, ...]]:
+    """The posterior, of a limited arc with longer error bars where no view sees; and what the user should know of that."""
+    y, x = posterior.shape
+    unseen = UnseenDirections.of(base.scan.geometry, (y, x), posterior.device)
+    if unseen is None:
+        return posterior, ()
+    return WidenedPosterior(posterior, unseen, rng=run.rng, stages=run.stages), (unseen.told,)
+
+
+def _assembled(
+    run: Run[ReconstructOptions], base: Result, image: Tensor, found: ErrorBars, prior: Mapping[str, float]
+) -> Result:
+    """The result with its error bars, samples and scores; ``prior`` are its hyperparameters by name."""
+    scale = found.scales.image**0.5
+    posterior, notes = _of_all_directions(run, base, found.posterior)
+    with run.clock("samples"):
+        run.tell("Samples", 0, 1)
+        raw = found.posterior.std().cpu().numpy().astype(np.float32)
+        std = raw if posterior is found.posterior else posterior.std().cpu().numpy()
+        count = run.options.samples
+        drawn = run.stages.once("drawn", lambda: posterior.joint_deviations(count, rng=run.rng), rng=run.rng)
+        deviations, errors = ((scale * draws).cpu().numpy().astype(np.float32) for draws in drawn)
+        kept = min(run.options.directions, max(1, _KEPT // (4 * raw.size)))
+        waves, directions = waves_of(kept, raw.shape), None
+        if kept:
+            leading = run.stages.once("directions", lambda: posterior.directions(kept, waves=waves, rng=run.rng), rng=run.rng)
+            directions = (scale * leading).cpu().numpy().astype(np.float32)
+        run.tell("Samples", 1, 1)
+    mean = (image.double() + found.correction).cpu().numpy().astype(np.float32)
+    std = (scale * std).astype(np.float32)
+    scores = {"leave_one_angle_out": found.leave_one_out}
+    if found.calibration is not None:
+        scores |= {"held_out": dict(found.calibration.calibrated), "held_out_raw": dict(found.calibration.raw)}
+    if base.truth is not None:
+        small = raw.size <= _DENSE_PIXELS
+        covariance = scale**2 * posterior.covariance().cpu().numpy() if small else None
+        scores["truth"] = truth_scores(mean, std, base.truth) | patch_scores(base.truth - mean, covariance, deviations)
+        scores["truth_raw"] = truth_scores(mean, raw, base.truth)
+    evidence, whole = found.evidence, found.posterior
+    told = systematics_of(whole, evidence, found.scales.image, errors) if isinstance(whole, ImagePosterior) else {}
+    return replace(
+        base,
+        mean=mean,
+        std=std,
+        std_raw=raw,
+        std_error=posterior.error,
+        samples=mean + deviations,
+        directions=directions,
+        waves=waves,
+        sigma2=found.scales.noise * evidence.sigma2,
+        prior=prior,
+        log_evidence=evidence.value,
+        log_evidence_error=evidence.error,
+        calibration=found.calibration,
+        scores=scores,
+        warnings=base.warnings + notes,
+        systematics=told,
+    )

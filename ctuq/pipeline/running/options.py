@@ -1,0 +1,163 @@
+"""What a user can choose, how it is recorded, and who is told of progress."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from dataclasses import field as of_default
+from numbers import Integral
+from typing import Any
+
+from ctuq.errors import InputError
+from ctuq.progress import Progress
+from ctuq.recon import CLASSICAL
+from ctuq.recon.dip import DIPOptions
+from ctuq.systematics.catalogue import wishes
+from ctuq.tomo.field import FIELDS, checked_field
+from ctuq.tomo.geometry import MOST_PIXELS
+from ctuq.uncertainty.model.factor import PRIORS
+from ctuq.versions import versions_of
+
+__all__ = ["METHODS", "Progress", "ReconstructOptions", "flat_settings", "library_versions", "options_from"]
+
+METHODS = ("dip", *CLASSICAL)
+_SIMPLE = ("constant", "bootstrap")
+KINDS: dict[str, tuple[str, ...]] = {
+    "dip": ("laplace", "ensemble", *_SIMPLE),
+    "tv": ("edges", "gmrf", "matern", *_SIMPLE),
+    **dict.fromkeys(("fbp", "sirt", "cgls"), _SIMPLE),
+}
+"""Kinds of error bars by method."""
+DEFAULT_BARS = {"dip": "laplace", "tv": "edges"}
+"""Which of them is made where none is named; the other methods then have none."""
+_WHOLE = ("size", "samples", "directions", "calibration_views", "seed", "threads")
+_MOST = {"size": MOST_PIXELS, "samples": 100_000, "directions": 100_000, "threads": 4096}
+"""Beyond any machine: such numbers are typing errors, and the system may not survive the attempt."""
+_LIBRARIES = ("ctuq", "torch", "numpy", "scipy", "astra-toolbox", "odl", "h5py", "scikit-image")
+
+
+@dataclass(frozen=True)
+class ReconstructOptions:
+    """Options of a reconstruction; the defaults are meant for every scan.
+
+    Parameters
+    ----------
+    method : str
+        "dip", "fbp", "sirt", "cgls" or "tv"; "dip" and "tv" have error bars.
+    size : int
+        Pixels along x and y.
+    field : float, "all" or "common", optional
+        Width of the image in mm; or that of all rays; or of the circle about the axis that every view sees. By default the
+        scan's own grid, or that circle with as much around it as the object's shadow reaches (`ctuq.tomo.field`).
+    uncertainty : bool or str
+        False leaves error bars out; a name takes that kind of them, of those that the method has (`KINDS`); True the usual one:
+        the network's linearised Laplace of "dip", a Gaussian edge prior of "tv", none of the others.
+    samples : int
+        Posterior samples to keep.
+    directions : int
+        Most images to keep the covariance in for later questions (`Result.covariance`), in 64 MiB at most; 0 keeps none.
+    calibrate : bool
+        Hold views out of the fit and learn the scales of the error bars from them.
+    calibration_views : int, optional
+        How many; by default `ctuq.recon.holdout.default_views`.
+    prior : str
+        "isotropic", "layerwise", "filter" or "g".
+    variation : float
+        Strength of the TV hyperprior; 0 leaves it out.
+    systematics : str
+        What the scanner may do wrong: "none", "default", "all" or names with or without a prior width, such as
+        "axis,hardening=0.1" (`ctuq.systematics.catalogue`).
+    device : str
+        "auto" takes a GPU if there is one.
+    seed : int
+    threads : int, optional
+        Processor threads of the fit and what follows; 0 measures whether one or all are quicker. By default as torch is set.
+    dip : DIPOptions
+    """
+
+    method: str = "dip"
+    size: int = 128
+    field: float | str | None = None
+    uncertainty: bool | str = True
+    samples: int = 64
+    directions: int = 192
+    calibrate: bool = True
+    calibration_views: int | None = None
+    prior: str = "isotropic"
+    variation: float = 0.0
+    systematics: str = "none"
+    device: str = "auto"
+    seed: int = 0
+    threads: int | None = None
+    dip: DIPOptions = of_default(default_factory=DIPOptions)
+
+    def __post_init__(self):
+        if self.method not in METHODS:
+            raise InputError(f"There is no method {self.method!r}; choose one of {', '.join(METHODS)}.")
+        _refuse_other_bars(self.method, self.uncertainty)
+        if self.prior not in PRIORS:
+            raise InputError(f"There is no prior {self.prior!r}; choose one of {', '.join(PRIORS)}.")
+        _refuse_without_bars(self)
+        for name in _WHOLE:
+            number = getattr(self, name)
+            if number is not None and not isinstance(number, Integral):
+                raise InputError(f"The option {name} takes a whole number, not {number!r}.")
+        if self.size < 8:
+            raise InputError(f"The image size must be at least 8 pixels, got {self.size}.")
+        for name, most in _MOST.items():
+            if (getattr(self, name) or 0) > most:
+                raise InputError(f"The option {name} can be {most} at most, got {getattr(self, name)}.")
+        if self.field is not None and self.field not in FIELDS:
+            checked_field(self.field)
+        for name, number in (("threads", self.threads or 0), ("samples", self.samples), ("directions", self.directions)):
+            if number < 0:
+                raise InputError(f"The number of {name} cannot be negative, got {number}.")
+        if not 0 <= self.variation < math.inf:
+            raise InputError(f"The strength of the TV hyperprior must be 0 or a positive number, got {self.variation}.")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"The seed must be between 0 and 2^63 - 1, got {self.seed}.")
+
+    @property
+    def bars(self) -> str | None:
+        """Which of `KINDS` of error bars are made; None for none."""
+        if not self.uncertainty:
+            return None
+        return self.uncertainty if isinstance(self.uncertainty, str) else DEFAULT_BARS.get(self.method)
+
+
+def _refuse_other_bars(method: str, kind: bool | str) -> None:
+    if isinstance(kind, str) and kind not in KINDS[method]:
+        raise InputError(f"There are no error bars {kind!r} of the method {method}, which has {', '.join(KINDS[method])}.")
+
+
+def _refuse_without_bars(options: ReconstructOptions) -> None:
+    if wishes(options.systematics) and options.bars != "laplace":
+        raise InputError("Systematic errors are a part of the error bars of the method dip; leave --systematics out.")
+
+
+def options_from(method: str, settings: Mapping) -> ReconstructOptions:
+    """Options from keyword arguments; unknown names are refused."""
+    known = {f.name for f in fields(ReconstructOptions)}
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise InputError(f"There is no option {unknown[0]!r}; there are {', '.join(sorted(known))}.")
+    return ReconstructOptions(method=method, **settings)
+
+
+def flat_settings(options: Any) -> dict[str, str | float | int]:
+    """Every option of a dataclass by its dotted name, for the record."""
+    flat: dict[str, str | float | int] = {}
+
+    def put(prefix: str, values: dict) -> None:
+        for name, value in values.items():
+            if isinstance(value, dict):
+                put(f"{prefix}{name}.", value)
+            else:
+                flat[prefix + name] = value if isinstance(value, str | float | int) else str(value)
+
+    put("", asdict(options))
+    return flat
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of ctuq and of what it computes with."""
+    return versions_of(*_LIBRARIES)

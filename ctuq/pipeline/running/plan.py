@@ -1,0 +1,221 @@
+"""What a reconstruction will take, before its fit: the route, memory, products with the network, and minutes.
+
+The minutes come from a few iterations and products at the size of the work, measured for two or three seconds; machines differ
+by a factor of four, and one kind of product against another by two.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ctuq.linops.jacobian import cost
+from ctuq.linops.jacobian.cost import ProductCost
+from ctuq.linops.jacobian.network import ProductChoice, weight_names
+from ctuq.recon.dip import Data, Generator, trial_step
+from ctuq.uncertainty.model.route import DRAWS, EVIDENCE_RAYS, Route, route
+
+FIT_BYTES = 4096
+"""A pixel, of the activations of an image's fit and their gradients."""
+_ROWS = 32
+# Beside its gradient a step has the total variation, Adam and the running average; float64 doubles the bytes of a ray.
+_STEP, _WIDE = 1.15, 2.0
+_EVALUATIONS = 28
+_EM_PRODUCTS = 17 * 1600
+# Of block CG to 1e-6, with the algebra of its blocks.
+_CG_STEPS = {2: 110, 3: 40}
+"""Of images (ta at 256 x 256); of volumes (a nut of 40^3 voxels, 58,080 rays: 0.29 s a right-hand side)."""
+# Seconds of a factorisation over one in float64, and rounds of refinement of one in float32.
+_FACTOR = {"float64": 1.0, "float32": 0.5, "cg": 0.0}
+_ROUNDS = 3
+_MATRIX = 1536
+_BASE = 800 * 2**20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A route with its price.
+
+    Parameters
+    ----------
+    route : Route
+    products : ProductChoice
+        How products with the network are made.
+    seconds : mapping of str to float
+        Of each stage, by its name in a result's ``timings``.
+    bytes : int
+        Estimated peak memory of the process.
+    """
+
+    route: Route
+    products: ProductChoice
+    seconds: Mapping[str, float]
+    bytes: int
+
+    @property
+    def total(self) -> float:
+        """Seconds of all stages."""
+        return sum(self.seconds.values())
+
+    def __str__(self) -> str:
+        stages = ", ".join(f"{name} {_time(value)}" for name, value in self.seconds.items() if value >= 0.5)
+        told = f": {stages}" if stages else ""
+        return f"{self.route.reason}. About {_time(self.total)} and {self.bytes / 2**30:.1f} GiB{told}."
+
+    def record(self) -> dict[str, str | float | int]:
+        """Flat, for a results file."""
+        forward, backward = self.route.products
+        route = {"reason": self.route.reason, "rank": self.route.rank, "jvps": forward, "vjps": backward}
+        return route | {"bytes": self.bytes, "seconds": self.total} | {f"seconds {k}": v for k, v in self.seconds.items()}
+
+
+def route_of(
+    weights: Tensor, fitted: NDArray[np.int64], pixels: int, network: nn.Module, *, prior: str, memory: int | None
+) -> Route:
+    """The route of a scan's image or volume.
+
+    Parameters
+    ----------
+    weights : Tensor, shape (angle, column) or (row, angle, column)
+        Of the rays.
+    fitted : array of int
+        Views that are fitted.
+    pixels : int
+    network : Module
+    prior : str
+        Of its weights.
+    memory : int, optional
+        Bytes that may be used; None chooses by size alone.
+    """
+    used = weights > 0
+    seen = int(used[..., torch.as_tensor(fitted, device=used.device), :].sum())
+    names = set(weight_names(network))
+    blocks = [value for name, value in network.named_parameters() if name in names]
+    count = {"isotropic": 1, "g": 1, "layerwise": len(blocks), "filter": 6 * len(blocks)}[prior]
+    size = sum(value.numel() for value in blocks)
+    return route(pixels, int(used.sum()), seen, size, components=count, memory=memory, dims=weights.ndim)
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Seconds of one step of each kind of work at the size of a scan, on this machine.
+
+    Parameters
+    ----------
+    iteration : float
+        Of the fit.
+    products : ProductCost
+        With the network's Jacobian.
+    rays : float
+        The sparse matrix times one image, in float64.
+    flop : float
+        One multiplication and addition of a factorisation in float64.
+    """
+
+    iteration: float
+    products: ProductCost
+    rays: float
+    flop: float
+
+
+def measure(fit: Data, generate: Generator, start: dict[str, Tensor]) -> Speeds:
+    """A few iterations and products with the network as it starts: their time does not depend on the weights."""
+    iteration = timed(lambda: trial_step(generate, start, fit))
+    products = cost.measure(*generate.module(start))
+    batch = torch.ones(_ROWS, *fit.A.domain.shape, device=fit.y.device)
+    rays = timed(lambda: fit.A(batch)) / _ROWS
+    return Speeds(_STEP * iteration, products, _WIDE * rays, flop_seconds(fit.y.device))
+
+
+def flop_seconds(device: torch.device) -> float:
+    """Seconds of one multiplication and addition of a factorisation in float64."""
+    matrix = torch.eye(_MATRIX, dtype=torch.float64, device=device).mul_(2)
+    # Matrices of several thousand run at twice the speed of this one (walnut at 64 to 128 pixels, figures/jobs.csv).
+    return 0.5 * timed(lambda: torch.linalg.cholesky(matrix)) / (_MATRIX**3 / 3)
+
+
+def priced(route: Route, speeds: Speeds, iterations: float, *, fit_bytes: int, matrix: float | None = None) -> Plan:
+    """The plan of a route at these speeds.
+
+    Parameters
+    ----------
+    route : Route
+    speeds : Speeds
+    iterations : float
+        Of the fit, at full size.
+    fit_bytes : int
+        What the fit's activations take.
+    matrix : float, optional
+        What the rays' matrix takes; by default as that of an image.
+    """
+    d, m = route.pixels, route.rays
+    r = route.rank
+    forward, backward = route.products
+    products = speeds.products.seconds(jvps=forward, vjps=backward)
+    # An exact Jacobian's products of rows; of directions, three orthonormal bases of half of them each.
+    flops = (1.0 if r == d else 2.0) * r * r * route.weights
+    seconds = {
+        "dip": iterations * speeds.iteration,
+        "jacobian": products + 0.5 * flops * speeds.flop + r * speeds.rays,
+        "evidence": _evidence(route, speeds, r) + _conditioned(r, route, speeds) + _held(route, speeds, r),
+        "samples": _std(route, speeds, r),
+    }
+    matrix = 40 * m * int(d**0.5) if matrix is None else matrix
+    return Plan(route, speeds.products.choice, seconds, max(route.bytes, fit_bytes) + _BASE + int(matrix))
+
+
+def _evidence(route: Route, speeds: Speeds, r: int) -> float:
+    f = min(route.fitted, EVIDENCE_RAYS)
+    if route.exact_evidence:
+        return 4 * f * speeds.rays + _EVALUATIONS * 1.6 * float(f) ** 3 * speeds.flop + 2.0 * f * f * r * speeds.flop
+    return _EM_PRODUCTS * (4 * speeds.rays + 4.0 * f * r * speeds.flop)
+
+
+def _conditioned(r: int, route: Route, speeds: Speeds) -> float:
+    n = min(route.rays, route.pixels)
+    made = _FACTOR[route.noise_by] * n**3 / 3 * speeds.flop
+    return made + r * _solve(route, speeds) + 2.0 * route.rays * r * r * speeds.flop
+
+
+def _solve(route: Route, speeds: Speeds) -> float:
+    """Seconds for one right-hand side of noise and floors."""
+    n = min(route.rays, route.pixels)
+    if route.noise_by == "cg":
+        return _CG_STEPS[route.dims] * speeds.rays
+    if route.noise_by == "float32":
+        return _ROUNDS * (2 * speeds.rays + n * n * speeds.flop)
+    return 2 * speeds.rays + 2.0 * n * n * speeds.flop
+
+
+def _held(route: Route, speeds: Speeds, r: int) -> float:
+    """Leave-one-angle-out, and the held-out rays' variances."""
+    return route.solves * (_solve(route, speeds) + 4.0 * route.rays * r * speeds.flop)
+
+
+def _std(route: Route, speeds: Speeds, r: int) -> float:
+    m, d = route.rays, route.pixels
+    pixels = (2.0 * d * r * r + 2.0 * m * r * r) * speeds.flop + 2 * r * speeds.rays
+    # Samples, and directions of an image; a volume's draws end early.
+    few = route.dims == 3
+    draws = (32 if few else 64 + 256) + (0 if route.exact_std else DRAWS // 4 if few else DRAWS)
+    one = _solve(route, speeds) + 4 * speeds.rays + 8.0 * m * r * speeds.flop
+    exact = (1.0 * m * m * d + 2.0 * m * r * d) * speeds.flop if route.exact_std else 0.0
+    return pixels + draws * one + exact
+
+
+def timed(work: Callable[[], object], runs: int = 2) -> float:
+    """Seconds of the fastest of some runs: the first one also prepares."""
+    found = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - begin)
+    return min(found)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"

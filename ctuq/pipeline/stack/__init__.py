@@ -1,0 +1,1 @@
+"""The job of a stack of slices."""

@@ -1,0 +1,283 @@
+"""Stacks: the detector rows of a parallel scan as independent slices, each with calibrated error bars.
+
+A few slices, spread over those that show something, are fitted first and teach hyperparameters and scales. Then all slices are
+made in blocks of eight neighbours, one after the other inside a block, blocks side by side. Blocks are fixed by the stack, not
+by who works on it, so one worker and a hundred give the same bits. Every slice is kept when it is done; the results file is
+written from these, slice by slice, so that a stack may be larger than memory.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ctuq.errors import CtuqError, InputError
+from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
+from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
+from ctuq.pipeline.stack.products import Products
+from ctuq.pipeline.stack.scan import Stack
+from ctuq.pipeline.stack.slices import HOLDS, Lesson, Setting, Slice, learn_slice, make_slice
+from ctuq.progress import shown
+from ctuq.scale import chained
+from ctuq.tomo.slices import slice_pitch, stack_grid
+from ctuq.tomo.volume_scan import VolumeScan
+from ctuq.uncertainty.calibration.scales import Scales, learn_scales
+from ctuq.uncertainty.calibration.turns import Turns
+from ctuq.uncertainty.results.volume import VolumeResult
+
+_MOST_TOLD = 3
+_log = logging.getLogger(__name__)
+
+
+def reconstruct_stack(
+    scan: VolumeScan,
+    method: str = "dip",
+    *,
+    rows: range | None = None,
+    judge: VolumeScan | None = None,
+    options: ReconstructOptions | None = None,
+    executor: Executor | None = None,
+    progress: bool | Callable[[Progress], None] | None = None,
+    checkpoint: Path | None = None,
+    output: Path | None = None,
+    **settings,
+) -> VolumeResult:
+    """The slices of a parallel scan, each reconstructed by itself with calibrated error bars.
+
+    Parameters
+    ----------
+    scan : VolumeScan
+        Of parallel rays square to the axis, or of a cone that hardly opens.
+    method : str
+        Of `ctuq.pipeline.ReconstructOptions`; ignored if ``options`` are given.
+    rows : range, optional
+        Slices to make, counted from the lowest; by default all.
+    judge : VolumeScan, optional
+        Other views of all rows, used for nothing but scores of each slice: "judged_rms_z" and others in its ``slices``.
+    options : ReconstructOptions, optional
+        Of every slice; ``samples``, ``directions`` and ``threads`` are of single images.
+    executor : concurrent.futures.Executor, optional
+        Who works on blocks of slices side by side, such as `ctuq.scale.cluster` gives; by default this process.
+    progress : bool or callable, optional
+        True shows a bar; a callable is given a `Progress` after each slice.
+    checkpoint : path, optional
+        As of `ctuq.reconstruct`: every slice is kept when it is done.
+    output : path, optional
+        Results file that is written slice by slice; the result then is the file's, whose volumes are `ctuq.records.Blocks`.
+    **settings
+        Fields of `ReconstructOptions`, for example ``size=96``.
+
+    Returns
+    -------
+    VolumeResult
+        NaN in slices that failed, with a warning each; ``slices`` tells of every one.
+
+    Raises
+    ------
+    GeometryError
+        If the rows are no slices.
+    CtuqError
+        If no slice can be made, or as `ctuq.reconstruct`.
+    """
+    options = options or options_from(method, settings)
+    if options.systematics != "none":
+        raise InputError("Systematic errors are of single slices so far; leave the option systematics out.")
+    if options.dip.module is not None:
+        raise InputError("A network of one's own is for single slices; leave it out of stacks.")
+    stack = Stack.of(scan, rows, options, judge)
+    views = [part for part in (stack.scan, stack.judge) if part is not None]
+    digest = "+".join(map(digest_of, views)) if checkpoint else ""
+    kept = Checkpoint(checkpoint, digest, flat_settings(replace(options, threads=None)))
+    kept.begin()
+    products = Products(kept.stages)
+    began = time.perf_counter()
+    try:
+        with shown(progress) as tell:
+            return _Run(stack, products, executor, tell, began).result(output)
+    except CtuqError:
+        if not products.any:
+            kept.clear_if_new()
+        raise
+
+
+def made_by(result: VolumeResult, scan: VolumeScan, options: ReconstructOptions) -> bool:
+    """Whether a result is what `reconstruct_stack` makes of all slices of a scan with these options."""
+    settings = flat_settings(replace(options, threads=None))
+    same = all(result.settings.get(name) == value for name, value in settings.items() if name != "threads")
+    return same and result.rays == digest_of(scan)
+
+
+class _Run:
+    """The stages of a stack in their order."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        products: "Products",
+        executor: Executor | None,
+        progress: Callable[[Progress], None] | None,
+        began: float,
+    ):
+        self.stack, self.products, self._executor, self._progress = stack, products, executor, progress
+        self._began, self._timings = began, dict[str, float]()
+
+    def result(self, output: Path | None) -> VolumeResult:
+        setting = self.stack.setting()
+        if self.stack.options.method == "dip" and self.stack.options.uncertainty:
+            setting = replace(setting, route=self.stack.route())
+            setting = replace(setting, lesson=self._lesson(setting))
+        self._slices(setting)
+        return self._written(setting, output)
+
+    def _lesson(self, setting: Setting) -> Lesson:
+        """Hyperparameters in the middle of those of the teachers, scales of all their held-out rays together."""
+        began = time.perf_counter()
+        numbers = self.stack.teachers
+        self._do(learn_slice, setting, [[number] for number in numbers], "teacher", "Slices that teach")
+        self._timings["teachers"] = time.perf_counter() - began
+        found = [self.products[f"teacher {number}"] for number in numbers]
+        good = [product for product in found if "failed" not in product]
+        if not good:
+            raise InputError(f"None of the slices {', '.join(map(str, numbers))} can be fitted: {found[0]['failed']}")
+        psi = torch.stack([product["psi"] for product in good]).quantile(0.5, dim=0)
+        sigma2 = float(np.exp(np.median(np.log([product["sigma2"] for product in good]))))
+        image, noise = 1.0, 1.0
+        if "residual" in good[0]:
+            scales = _scales_of(good)
+            image, noise = scales.image, scales.noise
+        _log.info("Slices %s teach the others: scales %.2f and %.2f.", ", ".join(map(str, numbers)), image, noise)
+        return Lesson(tuple(psi.tolist()), sigma2, image, noise)
+
+    def _slices(self, setting: Setting) -> None:
+        began = time.perf_counter()
+        self._do(make_slice, setting, self.stack.blocks, "slice", "Slices")
+        self._timings["slices"] = time.perf_counter() - began
+
+    def _do(self, work: Callable, setting: Setting, blocks: list[list[int]], name: str, stage: str) -> None:
+        """What is not there yet of every block, from where it stands."""
+        total, left, first = sum(map(len, blocks)), [], []
+        for block in blocks:
+            done = next((i for i, number in enumerate(block) if f"{name} {number}" not in self.products), len(block))
+            left.append(_Items(self, block[done:]))
+            first.append(self.products[f"{name} {block[done - 1]}"] if 0 < done < len(block) else None)
+        count = total - sum(map(len, left))
+        self._tell(stage, count, total)
+        for _, item, product in chained(work, left, setting, self._executor, first=first):
+            self.products[f"{name} {item.number}"] = product
+            count += 1
+            self._tell(stage, count, total, product.get("failed", ""))
+
+    def item(self, number: int) -> Slice:
+        """A slice with the fit that it taught by, if it did."""
+        name = f"teacher {number}"
+        if name not in self.products:
+            return self.stack.slice(number)
+        taught = self.products[name]
+        return self.stack.slice(number, None if "failed" in taught else taught)
+
+    def _written(self, setting: Setting, output: Path | None) -> VolumeResult:
+        stack, count = self.stack, len(self.stack)
+        told = [self.products.facts(number) for number in range(count)]
+        failed = [(number, text) for number, (_, text) in enumerate(told) if text]
+        if len(failed) == count:
+            raise InputError(f"None of the {count} slices can be made; the first one says: {failed[0][1]}")
+        names = list(dict.fromkeys(name for facts, _ in told for name in facts))
+        table = {name: np.array([facts.get(name, np.nan) for facts, _ in told]) for name in names}
+        table["failed"] = np.array([float(bool(text)) for _, text in told])
+        bars = stack.options.method == "dip" and stack.options.uncertainty
+        grid, pitch = stack_grid(stack.plane, stack.scan.geometry), slice_pitch(stack.scan.geometry)  # pyright: ignore[reportArgumentType]
+        timings = {**self._timings, "all": time.perf_counter() - self._began}
+        truth = stack.scan.truth if stack.scan.grid is not None and stack.scan.grid.shape == grid.shape else None
+        result = VolumeResult(
+            mean=self.products.volume("mean", grid),  # pyright: ignore[reportArgumentType]
+            std=self.products.volume("std", grid) if bars else None,  # pyright: ignore[reportArgumentType]
+            grid=grid,
+            geometry=stack.scan.geometry,
+            method=stack.options.method,
+            provenance=stack.scan.provenance,
+            slice_pitch=None if np.isclose(pitch, grid.voxel, rtol=1e-9) else pitch,
+            truth=truth,
+            scores=_scores(table),
+            slices=table,
+            timings=timings,
+            settings={**flat_settings(stack.options), "stack": 1, **_lesson_settings(setting.lesson)},
+            versions=library_versions(),
+            rays=digest_of(stack.scan),
+            warnings=tuple(dict.fromkeys((*stack.scan.warnings, *stack.told, *_doubts(table, failed)))),
+        )
+        if output is not None:
+            result.save(output)
+            return result
+        whole = {name: np.stack([volume[z] for z in range(count)]) for name, volume in result.images.items()}
+        return replace(result, **whole)
+
+    def _tell(self, stage: str, done: int, total: int, message: str = "") -> None:
+        if self._progress is not None:
+            self._progress(Progress(stage, done, total, message))
+
+
+class _Items(Sequence[Slice]):
+    """The slices of a block, each taken from the scan when its turn comes."""
+
+    def __init__(self, run: _Run, numbers: list[int]):
+        self._run, self._numbers = run, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._run.item(self._numbers[place])
+
+
+def _scales_of(teachers: list[dict[str, Any]]) -> Scales:
+    """From the held-out rays of several slices together."""
+
+    def together(name: str, axis: int) -> NDArray:
+        return np.concatenate([np.asarray(teacher[name]) for teacher in teachers], axis)
+
+    turns = None
+    if all("turn_residual" in teacher for teacher in teachers):
+        turns = Turns(together("turn_residual", 1), together("turn_variance", 1))
+    return learn_scales(together("residual", 0), together("signal", 0), together("noise", 0), turns)
+
+
+def _scores(table: dict[str, NDArray]) -> dict[str, float]:
+    """How well the held-out views of slices that neither taught nor learned anew were predicted."""
+    if "held_out_rms_z" not in table:
+        return {}
+    z, others = table["held_out_rms_z"], (table["learned_anew"] == 0) & (table["teacher"] == 0)
+    z = z[others & np.isfinite(z)]
+    if not z.size:
+        return {}
+    rms = float(np.sqrt(np.mean(z**2)))
+    return {"held_out_rms_z": rms, "held_out_rms_z_min": float(z.min()), "held_out_rms_z_max": float(z.max())}
+
+
+def _lesson_settings(lesson: Lesson | None) -> dict[str, float]:
+    if lesson is None:
+        return {}
+    values = {name: value for name, value in asdict(lesson).items() if name != "psi"}
+    return {f"lesson.{name}": value for name, value in values.items()}
+
+
+def _doubts(table: dict[str, NDArray], failed: list[tuple[int, str]]) -> list[str]:
+    """What to know of single slices, one sentence a kind."""
+    told = [f"Slice {number} could not be made and holds no numbers: {text}" for number, text in failed[:_MOST_TOLD]]
+    if len(failed) > _MOST_TOLD:
+        told.append(f"{len(failed)} slices in all could not be made; 'slices/failed' in the results names them.")
+    anew = np.flatnonzero(table.get("learned_anew", np.zeros(0)) > 0)
+    if len(anew):
+        shown = ", ".join(map(str, anew[:20])) + (" and more" if len(anew) > 20 else "")
+        which = f"In slice {shown}" if len(anew) == 1 else f"In {len(anew)} slices ({shown})"
+        told.append(
+            f"{which} the error bars that others taught did not fit the held-out views (rms z outside of {1 / HOLDS:.2f} to "
+            f"{HOLDS:.2f}), and were learned anew there."
+        )
+    return told

@@ -1,0 +1,94 @@
+"""What a stack takes, before it is made."""
+
+from dataclasses import dataclass
+
+import torch
+
+from ctuq.pipeline.running.options import ReconstructOptions
+from ctuq.pipeline.running.plan import FIT_BYTES, Plan, measure, priced
+from ctuq.pipeline.stack.scan import BLOCK, Stack
+from ctuq.pipeline.views import rays_inside, split_views
+from ctuq.recon.dip import generator
+from ctuq.recon.holdout import split
+from ctuq.stages import Stages
+from ctuq.tomo import ray_transform
+from ctuq.tomo.volume_scan import VolumeScan
+
+_FEW_ITERATIONS = 100
+_WEIGHTS = 3.5e5
+"""Bytes of a network's weights."""
+_WORKER = 700 * 2**20
+"""Of a worker with torch and ctuq, and no slice."""
+
+
+@dataclass(frozen=True)
+class StackPlan:
+    """What a stack takes.
+
+    Parameters
+    ----------
+    slices, teachers : int
+    one : Plan, optional
+        Of one slice by itself alone; None without error bars.
+    seconds : float
+        Of all slices, on one processor.
+    bytes : float
+        Memory of a worker.
+    disk : float
+        Bytes of the results and of what is kept until they are written.
+    """
+
+    slices: int
+    teachers: int
+    one: Plan | None
+    seconds: float
+    bytes: float
+    disk: float
+
+    def __str__(self) -> str:
+        took = f"{self.seconds / 60:.0f} min" if self.seconds >= 90 else f"{max(self.seconds, 1):.0f} s"
+        way = "" if self.one is None else f", each: {self.one.route.reason}. {self.teachers} of them teach the others"
+        return (
+            f"{self.slices} slices{way}. About {took} of one processor in all, {self.bytes / 2**30:.1f} GiB of memory a "
+            f"worker and {self.disk / 2**30:.2g} GiB of disk."
+        )
+
+
+def plan_stack(scan: VolumeScan, *, rows: range | None = None, options: ReconstructOptions | None = None) -> StackPlan:
+    """What a stack will take, from a few seconds of measurement on one of its slices.
+
+    Parameters
+    ----------
+    scan, rows, options
+        As of `reconstruct_stack`.
+    """
+    return _planned(Stack.of(scan, rows, options or ReconstructOptions()))
+
+
+def _planned(stack: Stack) -> StackPlan:
+    count, pixels, options = len(stack), stack.plane.size, stack.options
+    disk = count * (8.0 * pixels * 2 + _WEIGHTS)
+    if options.method != "dip":
+        return StackPlan(count, 0, None, 0.01 * count, _WORKER + 64.0 * pixels, disk)
+    scan = stack.row(stack.teachers[0])
+    device, rng = torch.device("cpu"), torch.Generator().manual_seed(options.seed)
+    A = ray_transform(stack.plane, scan.geometry, backend="matrix")
+    views = split_views(options, scan)
+    data = rays_inside(A, scan, views.held, device=device, stages=Stages())
+    fit, _ = split(data, views.held, rng=rng)
+    generate, start = generator(fit, options.dip, rng=rng)
+    one = priced(stack.route(), measure(fit, generate, start), options.dip.expected, fit_bytes=FIT_BYTES * pixels)
+    cold = one.seconds["dip"]
+    if not options.uncertainty:
+        return StackPlan(count, 0, None, cold * _share_of_fit(stack), _WORKER + float(FIT_BYTES * pixels), disk)
+    own = sum(one.seconds[name] for name in ("dip", "jacobian", "evidence"))
+    following = one.seconds["jacobian"] + one.seconds["samples"] + 0.2 * one.seconds["evidence"]
+    teachers = len(stack.teachers)
+    seconds = teachers * own + cold * _share_of_fit(stack) + count * following
+    return StackPlan(count, teachers, one, seconds, one.bytes, disk)
+
+
+def _share_of_fit(stack: Stack) -> float:
+    """Whole fits that a stack takes: one a block, and the others' few iterations."""
+    blocks = -(-len(stack) // BLOCK)
+    return blocks + (len(stack) - blocks) * min(1.0, _FEW_ITERATIONS / stack.options.dip.expected)

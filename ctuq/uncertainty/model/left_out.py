@@ -1,0 +1,221 @@
+"""Some rays of a scan given all others: what they should measure, and what they tell of the image.
+
+With ``N^-1`` and ``W = N^-1 b F`` of all rays, those of the others alone follow for left-out rays h without another factor
+(`LeftOut`):
+
+    S = ((N^-1)_hh)^-1                   of noise and floors, h given the others
+    Z_f = (C^-1 + X - W_h^T S W_h)^-1    of the coefficients, given the others
+    T = S + S W_h Z_f W_h^T S            of the rays h given the others, noise included
+
+T is also the inverse of ``(K^-1)_hh``. But of a prior whose rays are 10^4 times the noise, ``K^-1`` is a difference of numbers
+10^8 times as large, and a solve to 1e-6 left T off by 76 %; these sums lose nothing.
+
+That is a solve and a row of a dense matrix for each left-out ray. Where these are very many, the others are solved by
+themselves (`Beside`): as many solves as there are directions, and one for each ray whose variance is asked for.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ctuq.linops.basic import Symmetric
+from ctuq.linops.gaussian import stable_cholesky
+from ctuq.linops.operator import Space
+from ctuq.linops.solve import CG
+from ctuq.stages import Stages
+from ctuq.tomo.rays.rows import RayRows
+from ctuq.uncertainty.model.posterior import ImagePosterior
+from ctuq.uncertainty.model.solved import NoiseSolve, SolvedRays, covariance_by
+
+_BATCH = 64
+_RTOL, _STEPS = 1e-5, 100
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """Rays given all others.
+
+    Parameters
+    ----------
+    given : SolvedRays
+        All rays, solved.
+    rows : Tensor of int, shape (k,)
+        Those that are left out.
+    S : Tensor, float64, shape (k, k)
+    seen : Tensor, float64, shape (k, r)
+        ``S W_h``.
+    Z : Tensor, float64, shape (r, r)
+        Of the coefficients given the others.
+    """
+
+    given: SolvedRays
+    rows: Tensor
+    S: Tensor
+    seen: Tensor
+    Z: Tensor
+
+    @classmethod
+    def of(cls, given: SolvedRays, rows: Tensor) -> "LeftOut":
+        """Leave these rays out of a solved scan; one solve of noise and floors for each."""
+        block = torch.empty(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+        for part in torch.arange(len(rows), device=rows.device).split(_BATCH):
+            block[part] = given.noise(_embedded(torch.eye(len(rows)).to(given.W)[part], rows, len(given.W)))[:, rows]
+        S = torch.linalg.inv((block + block.T) / 2)
+        (L, R), W = given.roots, given.W[rows]
+        taken = W @ L
+        return cls(given, rows, S, S @ W, covariance_by(L, stable_cholesky(R @ R.T - taken.T @ S @ taken)))
+
+    def covariance(self) -> Tensor:
+        """T, (k, k): of the left-out rays given the others, in units of the noise, and with it."""
+        return self._covariance.clone()
+
+    @cached_property
+    def _covariance(self) -> Tensor:
+        return self.S + self.seen @ self.Z @ self.seen.T
+
+    def variances(self, index: Tensor) -> Tensor:
+        """Of some of the left-out rays given the others, in units of the noise, and with it."""
+        return self._covariance.diagonal()[index]
+
+    def joint(self, index: Tensor) -> Tensor:
+        """As `covariance`, of some of them."""
+        return self._covariance[index][:, index]
+
+    def innovations(self, index: Tensor) -> Tensor:
+        """What some of them measured less what is expected of them, in units of the noise."""
+        return (self._covariance @ self.given.weighted[self.rows])[index]
+
+    def correction(self, residual: Tensor, image_scale: float, noise_scale: float) -> Tensor:
+        """Conditional mean of the image's error given the left-out rays' residuals in units of their noise, float64.
+
+        With the image's covariance P given the others scaled by a, and the noise by b, it is
+        ``a P b_h^T q`` with ``q = (a (T - I) + b I)^-1 r``.
+        """
+        total = image_scale * self._covariance
+        total.diagonal().add_(noise_scale - image_scale)
+        return image_scale * self.images_of(torch.linalg.solve(total, residual)[None])[0]
+
+    def systematic(self) -> tuple[Tensor, Tensor] | None:
+        """What the image holds of systematic errors by the others, and these errors' rays."""
+        return _systematic(self.given, self.errors(), self.rows)
+
+    def errors(self) -> Tensor:
+        """Mean of the systematic errors given the others, (e,), float64."""
+        told = self.given.weighted[self.rows] @ self.seen @ self.Z
+        return self.given.errors()[0] - told[self.given.model.factor.rank :]
+
+    def images_of(self, q: Tensor) -> Tensor:
+        """The covariance of the image and the left-out rays, given the others, times each row of ``q`` (n, k): (n, *shape)."""
+        given, model = self.given, self.given.model
+        c = q @ self.seen @ self.Z
+        h = _embedded(q @ self.S + c @ self.seen.T, self.rows, len(given.W))
+        pulled = model.features.matrix.transposed((given.noise(h) - c @ given.W.T) / given.system.noise_root())
+        return model.images(c) + (model.misfit(given.system.point.psi) * pulled).reshape(-1, *model.image.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """Rays given all others, which are solved by themselves; methods as of `LeftOut`.
+
+    Parameters
+    ----------
+    every : SolvedRays
+        All rays.
+    index : Tensor of int, shape (k,)
+        Those that are left out.
+    given : SolvedRays
+        The others.
+    """
+
+    every: SolvedRays
+    index: Tensor
+    given: SolvedRays
+
+    @classmethod
+    def of(cls, every: SolvedRays, rows: Tensor, *, noise_by: str, stages: Stages | None = None) -> "Beside":
+        """Leave these rays of a solved scan out."""
+        model = every.model
+        others = torch.ones(len(model.target), dtype=torch.bool, device=rows.device)
+        others[rows] = False
+        part, point = model.part(others.nonzero()[:, 0]), every.system.point
+        return cls(every, rows, SolvedRays.on(part, point, noise_by=noise_by, stages=stages))
+
+    def variances(self, index: Tensor) -> Tensor:
+        """Of some of the left-out rays given the others, in units of the noise, and with it."""
+        return self.joint(index).diagonal()
+
+    def joint(self, index: Tensor) -> Tensor:
+        """Covariance of some of the left-out rays given the others, in units of the noise, and with it, (k, k)."""
+        rays, errors, out = self._rows(index), self._errors(index), []
+        for start in range(0, len(index), _BATCH):
+            stop = min(start + _BATCH, len(index))
+            images, beside = self._posterior.jointly(rays.dense(start, stop), errors[start:stop])
+            out.append(rays(images) + beside @ errors.T)
+        found = torch.cat(out) / self._root.square()
+        return (found + found.T) / 2 + torch.eye(len(found)).to(found)
+
+    def innovations(self, index: Tensor) -> Tensor:
+        """What some of them measured less what is expected of them, in units of the noise."""
+        expected = self._rows(index)(self.given.mean().reshape(1, -1))[0] + self._errors(index) @ self.given.errors()[0]
+        return (self.every.model.target[self.index[index]] - expected) / self._root
+
+    def correction(self, residual: Tensor, image_scale: float, noise_scale: float) -> Tensor:
+        """As `LeftOut.correction`: the mean given zeros of the others, and these residuals with noise of another variance.
+
+        With ``b'`` the rays in units of that noise and ``N' = I + b' V b'^T``, the coefficients c solve
+        ``(C^-1 + (b' F)^T N'^-1 b' F) c = (b' F)^T N'^-1 y``. The same matrix of all rays alike is known, and so near that
+        conjugate gradients take a few steps, each a solve: at 67,760 rays of HTC ta, of which 5,320 are left out, three.
+        """
+        every, ratio = self.every, noise_scale / image_scale
+        model, (L, R) = every.model, every.roots
+        root = every.system.noise_root().expand(len(every.W)).clone()
+        root[self.index] *= ratio**0.5
+        v, matrix = model.misfit(every.system.point.psi), model.features.matrix
+        noise, seen = NoiseSolve(matrix, root, v, "cg", Stages()), model.features.basis / root[:, None]
+        y = torch.zeros(1, len(root), dtype=torch.float64, device=root.device)
+        y[0, self.index] = residual.double() / ratio**0.5
+        space = Space((len(L),), torch.float64, root.device)
+        near = Symmetric(lambda z: torch.cholesky_solve(z.T, R).T, space)
+        whole = Symmetric(lambda z: z + (noise((z @ L.T) @ seen.T) @ seen) @ L, space)
+        c = CG(_RTOL, _STEPS, near)(whole, (noise(y) @ seen) @ L).value @ L.T
+        pulled = matrix.transposed(noise(y - c @ seen.T) / root)
+        return model.images(c)[0] + (v * pulled).reshape(model.image.shape)
+
+    def systematic(self) -> tuple[Tensor, Tensor] | None:
+        """As `LeftOut.systematic`."""
+        return _systematic(self.every, self.errors(), self.index)
+
+    def errors(self) -> Tensor:
+        """As `LeftOut.errors`."""
+        return self.given.errors()[0]
+
+    def _rows(self, index: Tensor) -> RayRows:
+        """Some of the left-out rays, whitened."""
+        return self.every.model.features.matrix.rows(self.index[index])
+
+    def _errors(self, index: Tensor) -> Tensor:
+        """What systematic errors add to them, whitened, (k, e)."""
+        model = self.every.model
+        return model.features.basis[self.index[index], model.factor.rank :]
+
+    @cached_property
+    def _posterior(self) -> ImagePosterior:
+        return ImagePosterior(self.given, rng=torch.Generator())
+
+    @property
+    def _root(self) -> Tensor:
+        return self.given.system.point.sigma2[0].to(self.given.W).sqrt()
+
+
+def _systematic(every: SolvedRays, errors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor] | None:
+    if not len(errors):
+        return None
+    return every.absorbed(errors), every.model.features.basis[rows, every.model.factor.rank :] @ errors
+
+
+def _embedded(values: Tensor, rows: Tensor, size: int) -> Tensor:
+    out = torch.zeros(len(values), size, dtype=torch.float64, device=values.device)
+    out[:, rows] = values
+    return out

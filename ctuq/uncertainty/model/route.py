@@ -1,0 +1,180 @@
+"""Which way through the linear model the sizes allow: how many directions of the network, what is exact, what is sampled."""
+
+from dataclasses import dataclass
+
+from ctuq.uncertainty.model.factor import products_of, rank_of
+
+EVIDENCE_RAYS = 3072
+"""Of so many fitted rays at most, spread evenly, hyperparameters are learned, and exactly: they are a handful, and 25
+factorisations of so large a matrix take 20 seconds on one core. From posterior samples of 8,192 rays they took minutes."""
+NOISE_BY = ("float64", "float32", "cg")
+"""How noise and floors are solved: a Cholesky factor, one in float32 that residuals refine, or conjugate gradients."""
+_FLOAT64, _FLOAT32 = 12288, 46080
+"""Up to so many rays or pixels, whichever are fewer: half a minute and 2.4 GiB; ten minutes and 8 GiB."""
+EXACT_WORK = 6e11
+"""Up to so many multiplications every pixel's own reduction is exact: 20 seconds."""
+_SHARE = 0.4
+_FEWEST = 32
+DRAWS = 256
+_LEFT_OUT = 2048
+_HELD_OUT, _FEW_VIEWS, _SOME = 768, 2, 128
+"""Of a volume's held-out views, at most so many rays on a lattice of the detector; of two views left out, so many of each."""
+_CORRECTION = 100
+"""What five solves of one right-hand side cost, in right-hand sides of a block (HTC ta at 256 x 256)."""
+_TOGETHER, _FEWEST_TOGETHER, _PIXELS = 64, 8, 2**21
+
+
+@dataclass(frozen=True)
+class Route:
+    """What is computed exactly, and with how many directions.
+
+    Parameters
+    ----------
+    pixels, rays, fitted, weights : int
+        Of the image, of all used views, of those that are not held out, of the network.
+    rank : int
+        Directions of the network's factor; the number of pixels for its exact Jacobian.
+    exact_evidence : bool
+        Else from posterior samples.
+    noise_by : str
+        One of `NOISE_BY`.
+    exact_std : bool
+        Each pixel's own reduction by solves, else by draws.
+    bytes : int
+        Estimated peak memory of the largest stage, beside the fit's.
+    together : bool
+        Left-out rays are predicted all together, by a dense matrix over them; else some of each view.
+    dims : int
+        Axes of the image.
+    """
+
+    pixels: int
+    rays: int
+    fitted: int
+    weights: int
+    rank: int
+    exact_evidence: bool
+    noise_by: str
+    exact_std: bool
+    bytes: int
+    together: bool = True
+    dims: int = 2
+
+    @property
+    def products(self) -> tuple[int, int]:
+        """Jacobian-vector and vector-Jacobian products to come."""
+        return products_of(self.pixels, self.rank)
+
+    @property
+    def left_out(self) -> int:
+        """How many rays, at most but for one view's, are predicted from all others for a score."""
+        if not self.together:
+            return _FEW_VIEWS * _SOME
+        return _LEFT_OUT if self.noise_by == "float64" else _LEFT_OUT // 4
+
+    @property
+    def left_out_each(self) -> int | None:
+        """How many of these are of one view; None for all."""
+        return None if self.together else _SOME
+
+    @property
+    def held_out(self) -> int:
+        """How many held-out rays the scales are learned from, at most."""
+        return self.rays if self.together else _HELD_OUT
+
+    @property
+    def solves(self) -> int:
+        """How many right-hand sides, at most, held-out rays and left-out views take after those of all rays."""
+        if self.together:
+            return self.rays - self.fitted + min(self.rays, self.left_out)
+        return self.rank + _HELD_OUT + _CORRECTION + _FEW_VIEWS * (self.rank + _SOME)
+
+    def leaves_out(self, rays: int) -> bool:
+        """Whether so many left-out rays follow from the solution of all, a solve each, or the others are solved anew."""
+        return self.together or rays <= _few(self.rank)
+
+    @property
+    def reason(self) -> str:
+        """One sentence."""
+        forward, backward = self.products
+        network = (
+            f"the network's exact Jacobian ({backward} products)"
+            if self.rank == self.pixels
+            else f"{self.rank} directions of the network ({forward + backward} products)"
+        )
+        evidence = "exact evidence" if self.exact_evidence else "evidence from posterior samples"
+        evidence += f" of {EVIDENCE_RAYS} rays" if self.fitted > EVIDENCE_RAYS else ""
+        std = "exact standard deviation given these" if self.exact_std else f"{DRAWS} draws for the floors' share of it"
+        pixels = "pixels" if self.dims == 2 else "voxels"
+        return f"{self.pixels} {pixels} and {self.rays} rays: {network}, {evidence}, {std}"
+
+
+def route(
+    pixels: int, rays: int, fitted: int, weights: int, *, components: int = 1, memory: int | None = None, dims: int = 2
+) -> Route:
+    """Choose by size, and by memory where that is short: blocks are bounded, and nothing is refused for its size.
+
+    Parameters
+    ----------
+    pixels, rays, fitted, weights : int
+    components : int
+        Of the weights' prior.
+    memory : int, optional
+        Bytes that may be used; None where that is not known.
+    dims : int
+        Axes of the image.
+    """
+    budget = float("inf") if memory is None else _SHARE * memory
+    rank = rank_of(pixels, rays, dims)
+    while rank > _FEWEST and _factor_bytes(pixels, rays, weights, rank, components) > budget:
+        rank //= 2
+    evidence = 8 * (components + 14) * min(fitted, EVIDENCE_RAYS) ** 2
+    exact_evidence = evidence <= budget
+    unknowns = min(rays, pixels)
+    noise_by = noise_route(unknowns, budget)
+    exact_std = noise_by == "float64" and float(unknowns) ** 2 * pixels <= EXACT_WORK
+    peak = max(
+        _factor_bytes(pixels, rays, weights, rank, components), _evidence_bytes(pixels, fitted, rank, evidence, exact_evidence)
+    )
+    posterior = _noise_bytes(unknowns, noise_by) + 8 * 4 * rays * rank + 8 * 1024 * (rays + rank)
+    posterior += 8 * images_together(pixels) * (3 * pixels + rank) * 10 + 8 * 512 * pixels + 4 * pixels * rank * (rank < pixels)
+    together = (noise_by == "float64" and dims == 2) or rays - fitted <= _few(rank)
+    most = int(max(peak, posterior))
+    return Route(pixels, rays, fitted, weights, rank, exact_evidence, noise_by, exact_std, most, together, dims)
+
+
+def _few(rank: int) -> int:
+    """So many left-out rays take no more solves than the others by themselves, one for each direction, and some of the rays."""
+    return rank + _HELD_OUT
+
+
+def images_together(pixels: int) -> int:
+    """Images in a batch: of 512 x 512 pixels, 64 latent vectors in float64 take half a GiB, and there are ten of them."""
+    return min(_TOGETHER, max(_FEWEST_TOGETHER, _PIXELS // pixels))
+
+
+def noise_route(unknowns: int, budget: float = float("inf")) -> str:
+    """Which of `NOISE_BY` so many rays or pixels, whichever are fewer, take within so many bytes."""
+    for name, most in zip(NOISE_BY, (_FLOAT64, _FLOAT32), strict=False):
+        if unknowns <= most and _noise_bytes(unknowns, name) <= budget:
+            return name
+    return "cg"
+
+
+def _noise_bytes(unknowns: int, noise_by: str) -> float:
+    return {"float64": 16, "float32": 4, "cg": 0}[noise_by] * float(unknowns) ** 2 + 2**28
+
+
+def _factor_bytes(pixels: int, rays: int, weights: int, rank: int, components: int) -> float:
+    """Rows of weights in float32; the basis, its rays and each component of the prior in float64."""
+    kept = 8 * (components + 2) * rank**2 + 8 * rays * rank
+    if rank == pixels:
+        return 4 * rank * weights + kept
+    return 4 * rank * weights + 8 * pixels * rank + kept
+
+
+def _evidence_bytes(pixels: int, fitted: int, rank: int, dense: int, exact: bool) -> float:
+    basis = 4 * pixels * rank * (rank < pixels) + 8 * fitted * rank
+    if exact:
+        return basis + dense
+    return basis + 8 * 6 * 17 * (3 * pixels + rank) + 8 * 3 * min(512, fitted // 2) * fitted

@@ -1,0 +1,1 @@
+"""What a reconstruction leaves behind: images, volumes, their files, and what they answer."""

@@ -1,0 +1,70 @@
+"""The predictive distribution of views that were never measured."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ctuq.errors import InputError
+from ctuq.systematics.build import effects_of, told_in
+from ctuq.tomo.rays.transform import RayTransform
+from ctuq.uncertainty.results.image import Result
+
+
+def predict_views(
+    result: Result, A: RayTransform, weights: NDArray[np.float32] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and variance of each ray of other views, noise included.
+
+    Parameters
+    ----------
+    result : Result
+        With samples; the relative Monte Carlo error of the image's part of the variance is ``sqrt(2 / samples)``.
+    A : RayTransform
+        Of the other views, on the result's grid.
+    weights : array, shape (angle, column), optional
+        Relative precision of each ray; None means ones.
+
+    Returns
+    -------
+    mean, variance : array of float64, shape (angle, column)
+
+    Raises
+    ------
+    InputError
+        If the result holds no samples, or the grids differ.
+    """
+    if result.samples is None or len(result.samples) == 0:
+        raise InputError("The result holds no samples; reconstruct with --samples 64 or more to predict other views.")
+    if A.grid != result.grid:
+        raise InputError(f"The ray transform is on {A.grid}, the result on {result.grid}; build it with result.grid.")
+    mean = A(torch.from_numpy(result.mean).to(A.device)).double()
+    deviations = A(torch.from_numpy(result.samples - result.mean).to(A.device)).double()
+    own = torch.zeros_like(mean)
+    if result.systematics:
+        mean, deviations, own = _with_errors(result, A, (mean, deviations))
+    noise = np.float64(result.sigma2) / (1.0 if weights is None else weights.astype(np.float64))
+    variance: NDArray[np.float64] = (deviations.square().mean(0) + own).cpu().numpy() + noise
+    return mean.cpu().numpy(), variance
+
+
+def _with_errors(result: Result, A: RayTransform, image: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Rays of mean and samples with the systematic errors, and the variance of those that are new in each view.
+
+    Those of the scan and of its columns are drawn together with the image, which holds the other way what an error may have
+    done to it: without them an image that is unsure for hardening foretells rays that are unsure, too, and they are not.
+    """
+    mean, deviations = image
+    own = torch.zeros_like(mean)
+    for name, effect in effects_of(result.systematics, A, torch.from_numpy(result.mean).to(A.device)).items():
+        found, unit = result.systematics[name], told_in(name)
+        if found.of == "view":
+            own = own + (found.width * unit * effect).square()
+            continue
+        if found.of == "column" and len(found.values) != mean.shape[1]:
+            raise InputError(f"The views have {mean.shape[1]} columns, the result's {len(found.values)}; bin them alike.")
+        values = torch.from_numpy(found.values).to(mean)
+        mean = mean + unit * values * effect
+        off = torch.from_numpy(found.samples).to(mean) - values
+        deviations = deviations + unit * off[:, None] * effect
+    return mean, deviations, own
