@@ -104,6 +104,7 @@ class KeptStages(Stages):
         self._begun: dict[str, tuple[float, float]] = {}
 
     def once(self, name: str, make: Callable[[], T], *, rng: torch.Generator | None = None) -> T:
+        """The kept product if there is one, else `make` it; ``rng`` goes on from where the making left it."""
         path = self._path(name)
         found = self._read(path)
         if found is not None:
@@ -127,6 +128,7 @@ class KeptStages(Stages):
         return self._write(self._path(name), {"identity": self._identity, "seconds": 0.0, "value": value})
 
     def latest(self, name: str) -> Any | None:
+        """What `renew` kept last; the clock of this product starts here."""
         found = self._read(self._path(name))
         before = 0.0 if found is None else found["seconds"]
         self.spared += before
@@ -135,6 +137,7 @@ class KeptStages(Stages):
         return None if found is None else found["value"]
 
     def renew(self, name: str, value: Callable[[], Any]) -> None:
+        """Keep the product as it is now, unless that was done only just."""
         now = time.perf_counter()
         begun, written = self._begun.get(name, (now, now))
         due = now - written >= _OFTEN

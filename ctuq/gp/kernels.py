@@ -115,6 +115,7 @@ class Stationary(Kernel):
             raise InputError(f"Inputs have {x.shape[1]} columns and the kernel {len(self.lengthscales)} lengthscales.")
 
     def correlation(self, a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
+        """Of every input of ``a`` (n, p) with every one of ``b`` (m, p): (n, m)."""
         # The expansion of the square loses digits to cancellation: in float64 they are not missed, and it is one product.
         scales = self.lengthscales.to(a.device)
         centre = b.detach().double().mean(0)

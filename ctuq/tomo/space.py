@@ -171,6 +171,7 @@ class ConeBeam(_Circular):
 
     @property
     def plane(self) -> FanBeam:
+        """The fan in the plane of the source, without rows."""
         return FanBeam(
             angles=self.angles,
             columns=self.columns,
@@ -186,6 +187,7 @@ class ConeBeam(_Circular):
         return max(abs(self.roll), abs(self.tilt), abs(self.yaw)) < _FLAT
 
     def vectors(self) -> NDArray[np.float64]:
+        """Source, detector's centre, and steps of a column and of a row, for every view: (V, 12) mm."""
         along, across, up = _frame(self.angles)
         source = -self.source_to_axis * along - self.axis_offset * across
         centre = (self.source_to_detector - self.source_to_axis) * along
@@ -233,6 +235,7 @@ class Parallel3D(_Circular):
 
     @property
     def plane(self) -> ParallelBeam:
+        """The parallel rays of one row."""
         return ParallelBeam(
             angles=self.angles,
             columns=self.columns,

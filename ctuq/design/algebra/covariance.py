@@ -67,6 +67,7 @@ class DenseCovariance:
         return A @ self.matrix
 
     def blocks(self, rows: ViewRows, region: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """View by view: one product of its rays with S is the half of both."""
         own = self.matrix.new_empty(rows.views, rows.rays, rows.rays)
         squared = None if region is None else torch.empty_like(own)
         for v in range(rows.views):
@@ -110,6 +111,7 @@ class FactorCovariance:
         return (A @ self.factor.T) @ self.factor + A.to_dense() * self.white
 
     def blocks(self, rows: ViewRows, region: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """All views at once: S E S is multiplied out, so that nothing is larger than the factor."""
         X = rows.project(self.factor)
         own = X @ X.mT + rows.squares(self.white)
         if region is None:

@@ -61,6 +61,7 @@ class FilterProcess:
         return torch.zeros(len(self.names), dtype=torch.float64)
 
     def components(self, features: Tensor) -> Iterator[Tensor]:
+        """``Phi D Phi^T`` (m, m) for the covariance D of each distance between taps: group by group, the nearest first."""
         # Distances do not change when a filter is mirrored: between even and odd combinations of its taps they are zero.
         m = len(features)
         for members, distances in zip(self._groups.values(), self._distances, strict=True):

@@ -92,6 +92,7 @@ class Gaussian:
         return "taylor"
 
     def conform(self, outputs: Tensor) -> "Gaussian":
+        """The same for outputs of this shape: weights and groups spread over it. `InputError` if they do not fit."""
         if self.sigma2 is not None and not self.sigma2 > 0:
             raise InputError(f"The noise variance is {self.sigma2}: give a positive one, or None to learn it.")
         weights = _fitted(self.weights, outputs, "weights")
@@ -154,6 +155,7 @@ class Categorical:
         return self
 
     def targets(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Class indices on the device of the outputs; an `InputError` for others than there are classes."""
         shape, classes = (outputs.shape[0], *outputs.shape[2:]), outputs.shape[1]
         if y.is_floating_point() or y.is_complex() or tuple(y.shape) != shape:
             raise InputError(f"Targets are {tuple(y.shape)} of {y.dtype}: give class indices (integers) of shape {shape}.")

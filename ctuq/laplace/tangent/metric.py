@@ -34,6 +34,7 @@ class Metric:
         return "taylor"
 
     def conform(self, outputs: Tensor) -> "Metric":
+        """The same with the Cholesky factors (n, c, c) of its precisions, for outputs (n, c)."""
         Gaussian(self.sigma2).conform(outputs)
         n, c = (*outputs.shape, 0)[:2]
         if outputs.ndim != 2 or self.precision.shape not in ((c, c), (n, c, c)):

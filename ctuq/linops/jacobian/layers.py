@@ -79,6 +79,7 @@ class BatchNorm:
         self._factor = self._spread(factor)
 
     def jvp(self, tangents: Sequence[Tensor | None]) -> Tensor:
+        """Of the input, the scale and the shift, each of which may stand still (None)."""
         dx, da, db = tangents
         terms = [] if dx is None else [dx * self._factor]
         if da is not None:
@@ -147,6 +148,7 @@ class Affine:
         self._x, self._weight = x, weight
 
     def jvp(self, tangents: Sequence[Tensor | None]) -> Tensor:
+        """Of the input, the weight and the bias, each of which may stand still (None)."""
         dx, dw, db = tangents
         terms = [] if dx is None else [dx @ self._weight.mT]
         if dw is not None:

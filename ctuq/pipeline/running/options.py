@@ -4,15 +4,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from dataclasses import field as of_default
-from numbers import Integral
 from typing import Any
 
 from ctuq.errors import InputError
+from ctuq.pipeline.running.checks import MOST_SAMPLES, MOST_SEED, MOST_THREADS, check_choice, check_field, check_whole
 from ctuq.progress import Progress
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import DIPOptions
 from ctuq.systematics.catalogue import wishes
-from ctuq.tomo.field import FIELDS, checked_field
 from ctuq.tomo.geometry import MOST_PIXELS
 from ctuq.uncertainty.model.factor import PRIORS
 from ctuq.versions import versions_of
@@ -29,9 +28,14 @@ KINDS: dict[str, tuple[str, ...]] = {
 """Kinds of error bars by method."""
 DEFAULT_BARS = {"dip": "laplace", "tv": "edges"}
 """Which of them is made where none is named; the other methods then have none."""
-_WHOLE = ("size", "samples", "directions", "calibration_views", "seed", "threads")
-_MOST = {"size": MOST_PIXELS, "samples": 100_000, "directions": 100_000, "threads": 4096}
-"""Beyond any machine: such numbers are typing errors, and the system may not survive the attempt."""
+_WHOLE = {
+    "size": (8, MOST_PIXELS),
+    "samples": (0, MOST_SAMPLES),
+    "directions": (0, MOST_SAMPLES),
+    "calibration_views": None,  # the scan says how many it can spare
+    "seed": (0, MOST_SEED),
+    "threads": (0, MOST_THREADS),
+}
 _LIBRARIES = ("ctuq", "torch", "numpy", "scipy", "astra-toolbox", "odl", "h5py", "scikit-image")
 
 
@@ -91,30 +95,14 @@ class ReconstructOptions:
     dip: DIPOptions = of_default(default_factory=DIPOptions)
 
     def __post_init__(self):
-        if self.method not in METHODS:
-            raise InputError(f"There is no method {self.method!r}; choose one of {', '.join(METHODS)}.")
+        check_choice("method", self.method, METHODS)
         _refuse_other_bars(self.method, self.uncertainty)
-        if self.prior not in PRIORS:
-            raise InputError(f"There is no prior {self.prior!r}; choose one of {', '.join(PRIORS)}.")
+        check_choice("prior", self.prior, PRIORS)
         _refuse_without_bars(self)
-        for name in _WHOLE:
-            number = getattr(self, name)
-            if number is not None and not isinstance(number, Integral):
-                raise InputError(f"The option {name} takes a whole number, not {number!r}.")
-        if self.size < 8:
-            raise InputError(f"The image size must be at least 8 pixels, got {self.size}.")
-        for name, most in _MOST.items():
-            if (getattr(self, name) or 0) > most:
-                raise InputError(f"The option {name} can be {most} at most, got {getattr(self, name)}.")
-        if self.field is not None and self.field not in FIELDS:
-            checked_field(self.field)
-        for name, number in (("threads", self.threads or 0), ("samples", self.samples), ("directions", self.directions)):
-            if number < 0:
-                raise InputError(f"The number of {name} cannot be negative, got {number}.")
+        check_whole(self, _WHOLE)
+        check_field(self.field)
         if not 0 <= self.variation < math.inf:
             raise InputError(f"The strength of the TV hyperprior must be 0 or a positive number, got {self.variation}.")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"The seed must be between 0 and 2^63 - 1, got {self.seed}.")
 
     @property
     def bars(self) -> str | None:

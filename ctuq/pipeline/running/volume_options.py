@@ -4,6 +4,15 @@ from dataclasses import dataclass
 from dataclasses import field as of_default
 
 from ctuq.errors import InputError
+from ctuq.pipeline.running.checks import (
+    MOST_ITERATIONS,
+    MOST_SAMPLES,
+    MOST_SEED,
+    MOST_THREADS,
+    check_choice,
+    check_field,
+    check_whole,
+)
 from ctuq.recon import VOLUMES
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
@@ -11,8 +20,15 @@ from ctuq.tomo.geometry import MOST_PIXELS
 from ctuq.uncertainty.results.volume import Box
 
 VOLUME_METHODS = ("dip", *VOLUMES)
-_MOST_SAMPLES = 100_000
 ITERATIONS = {"fdk": 1, "sirt": 200, "cgls": 50, "tv": 200}
+_WHOLE = {
+    "size": (2, MOST_PIXELS),
+    "iterations": (1, MOST_ITERATIONS),
+    "threads": (1, MOST_THREADS),
+    "seed": (0, MOST_SEED),
+    "calibration_views": None,  # the scan says how many it can spare
+    "samples": (0, MOST_SAMPLES),
+}
 
 
 @dataclass(frozen=True)
@@ -62,18 +78,9 @@ class VolumeOptions:
     dip: DIPOptions = of_default(default_factory=lambda: DIPOptions(network=UNetOptions(dims=3)))
 
     def __post_init__(self):
-        if self.method not in VOLUME_METHODS:
-            raise InputError(f"There is no method {self.method!r} for volumes; choose one of {', '.join(VOLUME_METHODS)}.")
-        if not 2 <= self.size <= MOST_PIXELS:
-            raise InputError(f"The volume's size must be 2 to {MOST_PIXELS} voxels, got {self.size}.")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"The threads must be a positive whole number, got {self.threads}.")
-        if self.iterations is not None and not 1 <= self.iterations <= 100_000:
-            raise InputError(f"The iterations must be 1 to 100,000, got {self.iterations}.")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"The seed must be between 0 and 2^63 - 1, got {self.seed}.")
-        if not 0 <= self.samples <= _MOST_SAMPLES:
-            raise InputError(f"The number of samples must be 0 to {_MOST_SAMPLES}, got {self.samples}.")
+        check_choice("method for volumes", self.method, VOLUME_METHODS)
+        check_whole(self, _WHOLE)
+        check_field(self.field)
         if self.dip.module is not None:
             raise InputError("A network of one's own is for slices; leave it out of volumes.")
         if self.dip.network.dims != 3:

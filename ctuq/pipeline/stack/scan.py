@@ -43,6 +43,7 @@ class Stack:
 
     @classmethod
     def of(cls, scan: VolumeScan, rows: range | None, options: ReconstructOptions, judge: VolumeScan | None = None) -> "Stack":
+        """Choose the rows, and the plane that the coarsest of some occupied slices asks for."""
         if judge is not None and judge.geometry.shape[::2] != scan.geometry.shape[::2]:
             raise InputError("The views that judge are of another detector than the scan's; give views of the same scan.")
         if rows is not None:

@@ -25,6 +25,7 @@ class StackPair:
         self._rows = torch.from_numpy(_between_slices(grid, geometry)).to(device)
 
     def multiply(self, x: Tensor, transposed: bool) -> Tensor:
+        """Volumes (k, voxels) to rays (k, row, angle, column), flat, slice by slice through the 2D matrix; or back."""
         k = len(x)
         if transposed:
             slices = self._rows.T @ x.reshape(k, self._range[0], -1)

@@ -10,6 +10,7 @@ with ``b = M / sigma``, ``(K^-1)_hh = I - b_h P b_h^T`` in units of the noise, a
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -169,21 +170,17 @@ class GaussianPosterior(ImageCovariance):
 
     @property
     def error(self) -> float:
-        return 0.0 if self._is_exact else (2 * _DRAWS) ** -0.5
+        return (2 * _DRAWS) ** -0.5 if self._variance is None else 0.0
 
     @property
-    @abstractmethod
-    def _is_exact(self) -> bool:
-        """Whether the standard deviations are."""
-
-    @abstractmethod
-    def _exact_variance(self) -> Tensor:
-        """Of each pixel, (d,)."""
+    def _variance(self) -> Callable[[], Tensor] | None:
+        """What makes the exact variance of each pixel, (d,); None where draws are to tell it."""
+        return None
 
     def _std(self) -> Tensor:
-        if self._is_exact:
-            return self._exact_variance().clamp(min=0).sqrt()
-        return self.draws(_DRAWS, rng=self._rng).square().mean(0).sqrt()
+        if self._variance is None:
+            return self.draws(_DRAWS, rng=self._rng).square().mean(0).sqrt()
+        return self._variance().clamp(min=0).sqrt()
 
 
 class _OverRays(GaussianPosterior):
@@ -214,10 +211,10 @@ class _OverRays(GaussianPosterior):
         return self._given(images, self.sigma2**0.5 * noise.to(self.device))
 
     @property
-    def _is_exact(self) -> bool:
-        return float(len(self.given.target)) ** 2 * self.size <= _EXACT_STD
+    def _variance(self) -> Callable[[], Tensor] | None:
+        return self._prior_less_told if float(len(self.given.target)) ** 2 * self.size <= _EXACT_STD else None
 
-    def _exact_variance(self) -> Tensor:
+    def _prior_less_told(self) -> Tensor:
         matrix, prior = self.given.matrix, self.signal * self.field.diagonal()
         count = matrix.shape[0]
         seen = torch.cat([self.signal * self.field.times(matrix.dense(*ends)) for ends in _blocks(count)])
@@ -245,11 +242,8 @@ class _OverPixels(GaussianPosterior):
         return torch.linalg.solve_triangular(self._factor.T, z, upper=True).T
 
     @property
-    def _is_exact(self) -> bool:
-        return True
-
-    def _exact_variance(self) -> Tensor:
-        return torch.cholesky_inverse(self._factor).diagonal()
+    def _variance(self) -> Callable[[], Tensor]:
+        return lambda: torch.cholesky_inverse(self._factor).diagonal()
 
 
 class _ByConjugateGradients(GaussianPosterior):
@@ -270,13 +264,6 @@ class _ByConjugateGradients(GaussianPosterior):
         noise = torch.randn(n, len(self.given.target), generator=rng, dtype=torch.float64, device=rng.device).to(self.device)
         pulled = self.given.matrix.transposed(noise) / self.sigma2**0.5
         return self.times(pulled + self.field.noise(n, rng=rng) / self.signal**0.5)
-
-    @property
-    def _is_exact(self) -> bool:
-        return False
-
-    def _exact_variance(self) -> Tensor:
-        raise NotImplementedError("draws make the standard deviations")
 
 
 ROUTES: dict[str, type[GaussianPosterior]] = {"rays": _OverRays, "pixels": _OverPixels, "cg": _ByConjugateGradients}

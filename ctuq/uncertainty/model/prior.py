@@ -130,6 +130,7 @@ class ImagePrior:
         return torch.cat([self.factor.prior.coefficients(self.of_weights(psi)), own, self.error_variances(psi)])
 
     def components(self, features: Tensor) -> Iterator[Tensor]:
+        """As of `Prior`: the factor's components, then the floors, then what the scanner does wrong."""
         rank, floors = self.factor.rank, self.floor_slices
         rows = features.double()
         tail = [rows[:, s] @ rows[:, s].T for s in floors[len(FLOORS) :]]

@@ -1,0 +1,52 @@
+"""What the options of images and of volumes are checked for alike."""
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+from ctuq.errors import InputError
+from ctuq.tomo.field import FIELDS, checked_field
+
+MOST_SAMPLES, MOST_THREADS, MOST_ITERATIONS = 100_000, 4096, 100_000
+"""Beyond any machine: such numbers are typing errors, and the system may not survive the attempt."""
+MOST_SEED = 2**63 - 1
+"""What a generator of PyTorch takes."""
+
+
+def check_choice(kind: str, name: str, known: Sequence[str]) -> None:
+    """Refuse a name that is not known.
+
+    Raises
+    ------
+    InputError
+    """
+    if name not in known:
+        raise InputError(f"There is no {kind} {name!r}; choose one of {', '.join(known)}.")
+
+
+def check_whole(options: Any, limits: Mapping[str, tuple[int, int] | None]) -> None:
+    """Refuse options that are no whole numbers, or not from the first to the second of their limits; None is left open.
+
+    Raises
+    ------
+    InputError
+    """
+    for name, ends in limits.items():
+        number = getattr(options, name)
+        if number is None:
+            continue
+        if not isinstance(number, Integral):
+            raise InputError(f"The option {name} takes a whole number, not {number!r}.")
+        if ends is not None and not ends[0] <= int(number) <= ends[1]:
+            raise InputError(f"The option {name} must be {ends[0]} to {ends[1]}, got {number}.")
+
+
+def check_field(field: float | str | None) -> None:
+    """Refuse a width that is neither a positive number of mm nor one of `FIELDS`.
+
+    Raises
+    ------
+    InputError
+    """
+    if field is not None and field not in FIELDS:
+        checked_field(field)
