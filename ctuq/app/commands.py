@@ -16,12 +16,13 @@ from ctuq.app.export import export
 from ctuq.app.facts import facts_of_result, facts_of_scan, facts_of_volume
 from ctuq.app.folder import CHECKPOINT, RESULTS, held_folder
 from ctuq.app.measure.command import measure
+from ctuq.app.measure.kept import remembered
 from ctuq.app.measure.options import Measure
 from ctuq.app.options import Convert, Demo, Doctor, Export, Info, Reconstruct, Report, Simulate
 from ctuq.app.png import png_bytes
 from ctuq.app.progress import ProgressBar, told_about
+from ctuq.app.report.anew import image_report, volume_report
 from ctuq.app.report.geometry import draw_geometry
-from ctuq.app.report.page import draw_all, write_figures, write_report
 from ctuq.app.report.summary import sentences
 from ctuq.app.runs import REPORT, is_left, told_how_to_go_on
 from ctuq.app.selection import selected
@@ -29,7 +30,6 @@ from ctuq.app.stacks import plan_of_stack, reconstruct_stack_into
 from ctuq.app.terminal import give, say, warn
 from ctuq.app.typed import field, simulated_angles
 from ctuq.app.volumes import is_solid, plan_of_volume, reconstruct_volume_into, simulate_solid, tell_of_volume
-from ctuq.app.volumes import write_report as write_volume
 from ctuq.errors import InputError
 from ctuq.linops.memory import keep_freed_memory
 from ctuq.pipeline.running.checkpoint import remove
@@ -221,15 +221,15 @@ def _report(command: Report) -> int:
     path = command.folder / RESULTS
     if not path.is_file():
         raise InputError(f"There is no {RESULTS} in {command.folder}; name the folder that ctuq reconstruct wrote.")
-    if kind_of(path) == VOLUME:
-        with VolumeResult.open(path) as volume, held_folder(command.folder):
-            give(report=command.folder / REPORT, result=facts_of_volume(volume))
-            say(f"Report: {write_volume(volume, command.folder)}")
-        return 0
-    result = Result.load(path)
     with held_folder(command.folder):
-        give(report=command.folder / REPORT, result=facts_of_result(result))
-        say(f"Report: {_write_report(result, command.folder)}")
+        if kind_of(path) == VOLUME:
+            with VolumeResult.open(path) as volume:
+                facts, report = facts_of_volume(volume), volume_report(volume, command.folder, remembered(path))
+        else:
+            result = Result.load(path)
+            facts, report = facts_of_result(result), image_report(result, command.folder, remembered(path))
+    give(report=report, result=facts)
+    say(f"Report: {report}")
     return 0
 
 
@@ -262,7 +262,7 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resu
         if result.std is None:
             (folder / "std.tif").unlink(missing_ok=True)
         write_tiff(result, folder)
-        _write_report(result, folder)
+        image_report(result, folder)
         remove(checkpoint)
     give(folder=folder, report=report_file, result=facts_of_result(result))
     for sentence in sentences(result):
@@ -270,14 +270,6 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resu
     warn(tuple(text for text in result.warnings if text not in told))
     say(f"Report: {report_file}")
     return report_file
-
-
-def _write_report(result: Result, folder: Path) -> Path:
-    path = folder / REPORT
-    images = draw_all(result)
-    write_report(result, path, images)
-    write_figures(images, folder / "figures")
-    return path
 
 
 def _named(paths: tuple[Path, ...]) -> list[Path]:

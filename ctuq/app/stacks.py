@@ -8,12 +8,13 @@ from ctuq.app.facts import facts_of_volume
 from ctuq.app.folder import CHECKPOINT, RESULTS
 from ctuq.app.options import Reconstruct
 from ctuq.app.progress import ProgressBar, told_about
+from ctuq.app.report.anew import volume_report
 from ctuq.app.report.volume import sentences
 from ctuq.app.runs import is_left, told_how_to_go_on
 from ctuq.app.selection import chosen_views
 from ctuq.app.terminal import give, say, warn
 from ctuq.app.typed import steps
-from ctuq.app.volumes import write_report, write_tiffs
+from ctuq.app.volumes import write_tiffs
 from ctuq.errors import InputError
 from ctuq.linops.memory import require_memory
 from ctuq.pipeline import ReconstructOptions
@@ -59,7 +60,7 @@ def reconstruct_stack_into(command: Reconstruct, folder: Path, options: Reconstr
         )
     with VolumeResult.open(folder / RESULTS) as result:
         write_tiffs(result, folder)
-        report = write_report(result, folder)
+        report = volume_report(result, folder)
         warn(tuple(text for text in result.warnings if text not in scan.warnings))
         give(folder=folder, report=report, result=facts_of_volume(result))
         for sentence in sentences(result):

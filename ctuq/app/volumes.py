@@ -11,9 +11,10 @@ from ctuq.app.folder import CHECKPOINT, RESULTS
 from ctuq.app.options import Info, Reconstruct, Simulate
 from ctuq.app.png import png_bytes
 from ctuq.app.progress import ProgressBar
+from ctuq.app.report.anew import volume_report
 from ctuq.app.report.space import draw_space, geometry_lines
-from ctuq.app.report.volume import sentences, slice_pictures, write_volume_report
-from ctuq.app.runs import REPORT, is_left, told_how_to_go_on
+from ctuq.app.report.volume import sentences
+from ctuq.app.runs import is_left, told_how_to_go_on
 from ctuq.app.selection import chosen_views
 from ctuq.app.terminal import give, say, warn
 from ctuq.app.typed import distances, field, voxels
@@ -86,7 +87,7 @@ def reconstruct_volume_into(command: Reconstruct, folder: Path) -> int:
             result = reconstruct_volume(scan, options=options, plan=plan, progress=bar, checkpoint=checkpoint)
         result.save(folder / RESULTS)
         write_tiffs(result, folder)
-        report = write_report(result, folder)
+        report = volume_report(result, folder)
         remove(checkpoint)
     give(folder=folder, report=report, result=facts_of_volume(result))
     for sentence in sentences(result):
@@ -121,11 +122,6 @@ def write_tiffs(result: VolumeResult, folder: Path) -> None:
             write_volume_tiff(folder / f"{name}.tif", result, name)
         else:
             (folder / f"{name}.tif").unlink(missing_ok=True)
-
-
-def write_report(result: VolumeResult, folder: Path) -> Path:
-    """Write the report and the picture of three slices."""
-    return write_volume_report(result, folder / REPORT, slice_pictures(result, folder / "figures"))
 
 
 def _chosen(command: Reconstruct) -> VolumeScan:

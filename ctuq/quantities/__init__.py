@@ -2,5 +2,6 @@
 
 from ctuq.quantities.quantity import Quantity
 from ctuq.quantities.regions import Circle, Polygon, Rectangle
+from ctuq.quantities.solids import Box, Sphere
 
-__all__ = ["Circle", "Polygon", "Quantity", "Rectangle"]
+__all__ = ["Box", "Circle", "Polygon", "Quantity", "Rectangle", "Sphere"]

@@ -34,7 +34,7 @@ def slope(image: NDArray) -> Image:
     return np.sqrt(sum(part**2 for part in (parts if len(axes) > 1 else [parts])))
 
 
-def _top_of(image: NDArray) -> float:
+def top_of(image: NDArray) -> float:
     """The largest values, but for the last hundredth."""
     return float(np.quantile(image, 0.99))
 
@@ -51,7 +51,7 @@ def alternatives(image: NDArray, level: float) -> Iterator[tuple[str, Alternativ
     """For each way of being wrong its name and two alternatives, between which the truth is thought to lie."""
     from scipy.ndimage import grey_closing, grey_opening
 
-    x, slack = image.astype(np.float64), SLACK * _top_of(image)
+    x, slack = image.astype(np.float64), SLACK * top_of(image)
     yield SHIFTED, (x, level, SHIFT), (x, level, -SHIFT)
     yield SLACKED, (x, level - slack, 0.0), (x, level + slack, 0.0)
     yield FADES, (2 * x - grey_opening(x, (3, 3)), level, 0.0), (2 * x - grey_closing(x, (3, 3)), level, 0.0)

@@ -32,7 +32,8 @@ class Quantity:
     draws : int
         How many images were drawn from the posterior; 0 where none is needed.
     monte_carlo_error : float
-        Relative error of the standard uncertainty by these draws; 0 where it follows exactly from the covariance kept.
+        Relative error of the standard uncertainty by these draws, of a probability its own standard error; 0 where nothing is
+        drawn.
     budget : mapping of str to float
         Variance by its source; sums to the square of the standard uncertainty.
     notes : tuple of str
@@ -54,7 +55,8 @@ class Quantity:
     def __str__(self) -> str:
         low, high = self.interval
         if math.isnan(low):
-            return f"{self.name}: {self.value:.4g}"
+            by_draws = f" (± {self.monte_carlo_error:.1g} by {self.draws} draws)" if self.draws else ""
+            return f"{self.name}: {self.value:.4g}{by_draws}"
         unit = f" {self.unit}" if self.unit else ""
         return (
             f"{self.name}: {self.value:.4g} ± {self.standard_uncertainty:.2g}{unit} "
@@ -97,6 +99,17 @@ def _normal_factor(level: float) -> float:
 def normal_share(z: float) -> float:
     """Probability that a standard normal value lies below ``z``."""
     return math.erfc(-z / math.sqrt(2)) / 2
+
+
+def counted_probability(name: str, hits: int, draws: int, *, notes: tuple[str, ...] = ()) -> Quantity:
+    """A probability by the share of draws in which something is so.
+
+    Its standard error is that of two hits and two misses more (Agresti and Coull 1998), which is not 0 where all draws agree.
+    """
+    share, careful = hits / draws, (hits + 2) / (draws + 4)
+    error = math.sqrt(careful * (1 - careful) / (draws + 4))
+    sd, none = math.sqrt(share * (1 - share)), math.nan
+    return Quantity(name, share, sd, none, (none, none), none, draws=draws, monte_carlo_error=error, notes=notes)
 
 
 def gaussian_quantity(

@@ -2,16 +2,24 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.quantities.drawn import POSTERIOR
-from ctuq.quantities.quantity import LEVEL, Quantity, checked_level
+from ctuq.quantities.linear import one_limit
+from ctuq.quantities.parts import largest_parts
+from ctuq.quantities.quantity import LEVEL, Quantity, checked_level, counted_probability
 
+UNIT = "1/mm"
 _FEWEST = 8
+_DRAWS_ALONE = (
+    "It counts the volume's {n} samples alone, which know nothing of what the image does to edges: parts whose level is near "
+    "half way between two materials are told best."
+)
 
 
 def of_samples(
@@ -28,33 +36,98 @@ def of_samples(
     function : callable
         Takes a sample (z, y, x) in 1/mm, gives a number.
     """
-    from scipy.special import stdtrit
-
-    level, n = checked_level(level), 0 if samples is None else len(samples)
-    if samples is None or n < _FEWEST:
-        raise InputError(f"The volume's result holds {n} samples, and {_FEWEST} are the fewest to measure by.")
+    n = require_samples(samples)
     values = np.array([float(function(np.asarray(samples[i]))) for i in range(n)])
     if not np.isfinite(values).all():
         raise InputError("The function must give one finite number for a volume; of a sample it does not.")
-    mean, sd = float(values.mean()), float(values.std(ddof=1))
-    factor = float(stdtrit(n - 1, (1 + level) / 2))
-    interval = (mean - factor * sd, mean + factor * sd)
-    return Quantity(name, mean, sd, factor, interval, level, unit, n, 1 / math.sqrt(2 * (n - 1)), budget={POSTERIOR: sd**2})
+    return _student(values, float(values.mean()), name=name, unit=unit, level=level)
 
 
-def mean_of_volume(samples: Any, mask: ArrayLike, *, name: str, level: float = LEVEL) -> Quantity:
-    """Mean attenuation of a region of a volume, 1/mm.
+def linear_of_samples(mean: NDArray, samples: Any, weights: NDArray, *, name: str, level: float = LEVEL) -> Quantity:
+    """A linear functional: its value is the volume's own, its standard deviation that of the samples.
 
     Parameters
     ----------
+    mean : array, shape (z, y, x)
+        Of the voxels that have samples.
     samples : array or dataset, shape (n, z, y, x), optional
-    mask : array, shape (z, y, x)
-        True or false, or the share of each voxel that counts.
+    weights : array, shape (z, y, x)
     """
-    shares, shape = np.asarray(mask, np.float64), None if samples is None else samples.shape[1:]
-    if shape is not None and shares.shape != shape:
-        raise InputError(f"The mask has shape {shares.shape}; give one of the voxels that have samples, {shape}.")
-    if not (np.isfinite(shares).all() and shares.min() >= 0 and shares.max() <= 1 and shares.sum() > 0):
-        raise InputError("A mask holds true and false, or shares from 0 to 1, and some voxel that counts; this one does not.")
-    weights = shares / shares.sum()
-    return of_samples(samples, lambda volume: float(np.sum(weights * volume)), name=name, unit="1/mm", level=level)
+    values = values_of(samples, weights[None])[:, 0]
+    at = weights != 0
+    value = float(np.sum(weights[at] * mean[at], dtype=np.float64))
+    if not math.isfinite(value):
+        raise InputError("The region has voxels that could not be made and are NaN; choose one without them.")
+    return _student(values, value, name=name, unit=UNIT, level=level)
+
+
+def values_of(samples: Any, functionals: NDArray) -> NDArray[np.float64]:
+    """Values of linear functionals (k, z, y, x) at each sample, (n, k)."""
+    n, flat = require_samples(samples), np.asarray(functionals, np.float64).reshape(len(functionals), -1)
+    if flat.shape[1] != int(np.prod(samples.shape[1:])):
+        raise InputError(
+            f"The functionals have shape {np.shape(functionals)}; give (n, {', '.join(map(str, samples.shape[1:]))})."
+        )
+    if not np.isfinite(flat).all():
+        raise InputError("The functionals hold values that are NaN or infinite; give the weight of each voxel.")
+    return np.stack([flat @ np.asarray(samples[i], np.float64).ravel() for i in range(n)])
+
+
+def covariance_error(n: int) -> float:
+    """Relative standard error of each variance that n Gaussian samples give, ``sqrt(2 / (n - 1))``."""
+    return math.sqrt(2 / (n - 1))
+
+
+def probability_of_samples(
+    quantity: Quantity, *, above: float | None = None, below: float | None = None, name: str = "probability"
+) -> Quantity:
+    """Probability that a quantity by samples lies above, or below, a number, by Student's t of their number."""
+    from scipy.special import stdtr
+
+    limit, n = one_limit(above, below), quantity.draws
+    z = (quantity.value - limit) / max(quantity.standard_uncertainty, 1e-300)
+    share = float(stdtr(n - 1, z if above is not None else -z))
+    none = math.nan
+    # What the error of the standard deviation does to the probability, by the slope of Student's distribution.
+    slope = abs(float(stdtr(n - 1, z * (1 + quantity.monte_carlo_error)) - stdtr(n - 1, z)))
+    told = Quantity(name, share, math.sqrt(share * (1 - share)), none, (none, none), none)
+    return replace(told, draws=n, monte_carlo_error=slope)
+
+
+def part_of_samples(
+    samples: Any,
+    weights: NDArray[np.float64],
+    at_least: float,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    name: str = "probability",
+) -> Quantity:
+    """Share of the samples in which a connected part of at least so many voxels lies above, or below, an attenuation."""
+    limit, sign, n = one_limit(above, below), 1 if above is not None else -1, require_samples(samples)
+    inside = (sign * (np.asarray(samples[i]) - limit) > 0 for i in range(n))
+    hits = sum(float(largest_parts(each[None], weights)[0]) >= at_least for each in inside)
+    return counted_probability(name, hits, n, notes=(_DRAWS_ALONE.format(n=n),))
+
+
+def require_samples(samples: Any) -> int:
+    """How many there are.
+
+    Raises
+    ------
+    InputError
+        If they are too few to measure by.
+    """
+    n = 0 if samples is None else len(samples)
+    if n < _FEWEST:
+        raise InputError(f"The volume's result holds {n} samples, and {_FEWEST} are the fewest to measure by.")
+    return n
+
+
+def _student(values: NDArray[np.float64], value: float, *, name: str, unit: str, level: float) -> Quantity:
+    from scipy.special import stdtrit
+
+    level, n, sd = checked_level(level), len(values), float(values.std(ddof=1))
+    factor = float(stdtrit(n - 1, (1 + level) / 2))
+    interval = (value - factor * sd, value + factor * sd)
+    return Quantity(name, value, sd, factor, interval, level, unit, n, 1 / math.sqrt(2 * (n - 1)), budget={POSTERIOR: sd**2})

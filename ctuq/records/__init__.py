@@ -5,7 +5,7 @@ A tree is a dict with string keys whose values are arrays of numbers, str, float
 
 from ctuq.records.files import FORMAT, kind_of, opened, read, write, write_hdf5
 from ctuq.records.heap import refuse_endless_heap
-from ctuq.records.seal import is_sealed
+from ctuq.records.seal import checksum, is_sealed
 from ctuq.records.tree import Blocks, Tree, put_tree, tree_in
 from ctuq.records.typed import made
 from ctuq.records.whole import write_whole
@@ -14,6 +14,7 @@ __all__ = [
     "FORMAT",
     "Blocks",
     "Tree",
+    "checksum",
     "is_sealed",
     "kind_of",
     "made",

@@ -41,6 +41,17 @@ def is_sealed(path: str | os.PathLike) -> bool:
     return _sealed_with(Path(path)) is not None
 
 
+def checksum(path: str | os.PathLike) -> str | None:
+    """The checksum that a file ends in, which tells one file from another; None of a file that was edited.
+
+    Raises
+    ------
+    InputError
+        If it ends in a part of one.
+    """
+    return _sealed_with(Path(path))
+
+
 def check_seal(path: str | os.PathLike) -> None:
     """Compare a file with its checksum, if it has one.
 

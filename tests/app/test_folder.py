@@ -205,7 +205,7 @@ def test_whatever_ends_a_run_says_that_resume_goes_on(error, code, words, tmp_pa
     assert contents(tmp_path / "run") == {"checkpoint.h5": b"state"}
 
 
-@pytest.mark.parametrize("where", ["result.save", "write_tiff", "_write_report"])
+@pytest.mark.parametrize("where", ["result.save", "write_tiff", "image_report"])
 def test_a_full_disk_at_the_end_keeps_the_work(where, words, tmp_path, monkeypatch, capsys):
     full = fails(OSError(errno.ENOSPC, "No space left on device"))
     with monkeypatch.context() as patch:

@@ -3,13 +3,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 
 from ctuq.app.cli import main
 from ctuq.app.measure.options import Measure
 from ctuq.app.measure.sources import asked
 from ctuq.app.measure.texts import limit, pair, regions, segment, shape
 from ctuq.errors import InputError
-from ctuq.quantities import Circle, Polygon, Rectangle
+from ctuq.quantities import Circle, Polygon, Rectangle, Sphere
+from ctuq.tomo import ConeBeam, VolumeGrid
+from ctuq.uncertainty.results.volume import VolumeResult
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +108,144 @@ def test_areas_centres_and_thicknesses_are_what_python_gives(kept, file, tmp_pat
     assert {"centre of a above 0.02, x", "centre of a above 0.02, y"} <= set(told)
     wall = sure.thickness((-16, -8), (16, -8), 0.025)
     assert float(told["thickness -16,-8 to 16,-8"]["value"]) == pytest.approx(wall.value)
+
+
+@pytest.fixture
+def volume_file(tmp_path):
+    rng, shape = np.random.default_rng(0), (3, 4, 5)
+    beam = ConeBeam(angles=np.array([0.0, 1.0]), columns=6, pixel=1.0, rows=4, source_to_axis=50.0, source_to_detector=90.0)
+    samples = (0.02 + 0.001 * rng.standard_normal((32, *shape))).astype(np.float32)
+    volume = VolumeResult(samples.mean(0), VolumeGrid(shape, 1.0), beam, "dip", samples=samples)
+    volume.save(tmp_path / "results.h5")
+    return volume, tmp_path / "results.h5"
+
+
+def test_regions_of_a_volume_are_measured_by_its_samples(volume_file, tmp_path):
+    volume, file = volume_file
+    mask = np.zeros(volume.grid.shape)
+    mask[1, 1:3, 2:4] = 255
+    tifffile.imwrite(tmp_path / "a=b.tif", mask.astype(np.uint8), photometric="minisblack")
+    out = tmp_path / "out.csv"
+    typed = ["--region", "ball=sphere:0,0,0,1.2", "--region", "box:-2,-1,-1,1,1,1", "--region", f"mask:{tmp_path}/a=b.tif"]
+    chances = ["--probability", "above=0.02", "--probability", "below=0.019,at_least=2", "--contrast", "ball,b"]
+    assert main(["measure", str(file), *typed, *chances, "--csv", str(out)]) == 0
+    told = {row["name"]: row for row in rows(out)}
+    assert float(told["mean of ball"]["value"]) == pytest.approx(volume.region(Sphere(0, 0, 0, 1.2)).value)
+    assert float(told["mean of b"]["standard_uncertainty"]) == pytest.approx(volume.region(mask / 255).standard_uncertainty)
+    assert told["mean of a"]["draws"] == "32"
+    assert 0 <= float(told["probability that a part of at least 2 mm^3 of ball is below 0.019"]["value"]) < 1
+    for option in (
+        ["--fraction", "above=0.02"],
+        ["--centre", "above=0.02"],
+        ["--difference", str(file)],
+        ["--thickness=0,0,1,1"],
+    ):
+        assert main(["measure", str(file), "--region", "sphere:0,0,0,1", *option]) == 2
+
+
+@pytest.mark.parametrize(
+    "typed, words",
+    [
+        (["--region", "circle:0,0,1"], "is of a slice"),
+        (["--region", "sphere:0,0,0,50"], "out of the volume along x"),
+        (["--region", "sphere:0,0,0"], "A region is"),
+        (["--region", "box:0,0,0,1,1,0"], "flat"),
+        (["--region", "sphere:0,0,0,-1"], "positive radius"),
+        (["--region", "sphere:0,0,0,nan"], "finite"),
+        (["--region", "mask:nowhere.tif"], "no mask"),
+        (["--region", "mask:nowhere.txt"], "A mask is a file of"),
+        (["--region", "sphere:0,0,0,1", "--probability", "above=0.02,at_least=0.1"], "at least one voxel"),
+        (["--region", "sphere:0,0,0,1", "--probability", "above=0.02,at_least=9"], "No part of 9 mm^3"),
+        (["--region", "sphere:0,0,0,1", "--probability", "at_least=2"], "above=X or below=X"),
+        (["--region", "sphere:0,0,0,1", "--probability", "above=0.02,size=2"], "at_least=A"),
+        (["--region", "sphere:0,0,0,1", "--probability", "above=0.02,at_least=two"], "at_least=A"),
+    ],
+)
+def test_what_cannot_be_measured_of_a_volume_is_refused_in_one_sentence(volume_file, typed, words, capsys):
+    assert main(["measure", str(volume_file[1]), *typed]) == 2
+    told = capsys.readouterr().err.strip()
+    assert words in told and "\n" not in told
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        (np.zeros((3, 4, 6)), "The mask has shape"),
+        (np.zeros((3, 4, 5)), "some voxel that counts"),
+        (np.arange(60.0).reshape(3, 4, 5), "two values"),
+        (np.full((3, 4, 5), np.nan), "NaN"),
+        (np.ones(60), "2 or 3 axes"),
+        (np.ones((3, 4, 5), complex), "real numbers"),
+    ],
+)
+def test_masks_that_say_nothing_are_refused_in_one_sentence(volume_file, tmp_path, values, words, capsys):
+    np.save(tmp_path / "mask.npy", values)
+    assert main(["measure", str(volume_file[1]), "--region", f"mask:{tmp_path / 'mask.npy'}"]) == 2
+    told = capsys.readouterr().err.strip()
+    assert words in told and "\n" not in told
+
+
+def test_a_mask_of_a_slice_is_a_region_and_solids_are_not(kept, file, tmp_path, capsys):
+    mask = np.zeros(kept.grid.shape, bool)
+    mask[5:9, 6:12] = True
+    np.save(tmp_path / "mask.npy", mask)
+    assert main(["measure", str(file), "--region", f"grain=mask:{tmp_path / 'mask.npy'}"]) == 0
+    assert f"{kept.region(mask).value:.4g} ±" in capsys.readouterr().out
+    assert main(["measure", str(file), "--region", "box:0,0,0,1,1,1"]) == 2
+    assert "is of a volume" in capsys.readouterr().err
+
+
+def test_a_part_is_asked_for_on_the_command_line_and_in_yaml(kept, file, tmp_path, capsys):
+    expected = kept.probability(Circle(2, 1, 5), above=0.04, at_least=12.0)
+    name = "probability that a part of at least 12 mm^2 of grain is above 0.04"
+    (tmp_path / "plan.yaml").write_text("regions:\n  grain: circle:2,1,5\nprobability: 'above=0.04,at_least=12'\n")
+    typed = ["--region", "grain=circle:2,1,5", "--probability", "above=0.04,at_least=12"]
+    for asked_by in (typed, ["--regions", str(tmp_path / "plan.yaml")]):
+        assert main(["measure", str(file), *asked_by, "--csv", str(tmp_path / "out.csv")]) == 0
+        (told,) = [row for row in rows(tmp_path / "out.csv") if row["name"] == name]
+        assert float(told["value"]) == pytest.approx(expected.value)
+        assert float(told["monte_carlo_error"]) == pytest.approx(expected.monte_carlo_error, rel=0.01)
+    assert f"by {expected.draws} draws" in capsys.readouterr().out
+
+
+def test_the_report_has_a_table_of_all_that_was_measured(kept, file, capsys):
+    folder = file.parent
+    typed = ["measure", str(file), "--region", "grain=circle:2,1,5"]
+    assert main(typed) == 0
+    assert not (folder / "measured.json").exists()
+    assert main(["report", str(folder)]) == 0
+    assert "mean of grain" not in (folder / "report.html").read_text()
+    assert main(typed) == 0
+    assert main(["measure", str(file), "--region", "hole=circle:-4,1,3", "--level", "0.68"]) == 0
+    page = (folder / "report.html").read_text()
+    mean = kept.region(Circle(2, 1, 5))
+    assert "mean of grain" in page and "mean of hole" in page and f"{mean.value:.4g} ± {mean.standard_uncertainty:.2g}" in page
+    assert main(["report", str(folder)]) == 0
+    assert (folder / "report.html").read_text() == page
+    replace(kept, mean=2 * kept.mean).save(file)
+    assert main(["report", str(folder)]) == 0
+    assert "mean of grain" not in (folder / "report.html").read_text()
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"results": 1}', '{"results": null, "quantities": [{}]}', "\u00ff", "[" * 9999]
+)
+def test_a_damaged_table_stops_no_measurement_and_is_told(file, text, capsys):
+    folder = file.parent
+    assert main(["report", str(folder)]) == 0
+    (folder / "measured.json").write_text(text)
+    assert main(["measure", str(file), "--region", "circle:0,0,5"]) == 0
+    out = capsys.readouterr().out
+    assert "mean of a" in out and ("damaged" in out or "1 measured quantities" in out)
+
+
+def test_the_report_of_a_volume_has_its_table_too(volume_file):
+    folder = volume_file[1].parent
+    assert main(["report", str(folder)]) == 0
+    assert main(["measure", str(volume_file[1]), "--region", "<b>=sphere:0,0,0,1"]) == 0
+    page = (folder / "report.html").read_text()
+    assert "mean of &lt;b&gt;" in page and "32, 12.7 %" in page
 
 
 @pytest.mark.parametrize(

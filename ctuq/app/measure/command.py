@@ -2,22 +2,25 @@
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from ctuq.app.folder import RESULTS
+from ctuq.app.measure.kept import put_into_report
 from ctuq.app.measure.options import Measure
 from ctuq.app.measure.sources import asked
-from ctuq.app.measure.texts import Asked, Limit
+from ctuq.app.measure.texts import Asked, Limit, Shape, sides
+from ctuq.app.measure.volumes import named_chance, of_volume
 from ctuq.app.terminal import cell, give, say, warn
 from ctuq.errors import InputError
-from ctuq.quantities import Quantity
+from ctuq.quantities import Box, Quantity, Sphere
 from ctuq.quantities.lines import Point
-from ctuq.quantities.regions import shares_of
+from ctuq.quantities.regions import Region, shares_of
 from ctuq.records import kind_of, write_whole
 from ctuq.uncertainty.results.image import Result
 from ctuq.uncertainty.results.volume import KIND as VOLUME
+from ctuq.uncertainty.results.volume import VolumeResult
 
 _OTHER = (
     "The coverage of quantities was measured on images of the deep image prior; of {method} nobody has, and its edges may be "
@@ -30,14 +33,16 @@ _COLUMNS = (
 
 def measure(command: Measure) -> int:
     """Measure what is asked; the exit code."""
-    result = _opened(command.results)
-    wanted = asked(command, result.grid)
-    other = None if command.difference is None else _opened(command.difference)
-    quantities = tuple(_measured(result, wanted, other, command.level))
+    file = _file(command.results)
+    if kind_of(file) == VOLUME:
+        volume = VolumeResult.load(file)
+        quantities, warnings = tuple(of_volume(volume, command)), volume.warnings
+    else:
+        result = _opened(file)
+        quantities, warnings = _of_image(result, command), result.warnings
+        warnings += () if result.method == "dip" else (_OTHER.format(method=result.method),)
     give(quantities=quantities)
-    warn(result.warnings)
-    if result.method != "dip":
-        warn((_OTHER.format(method=result.method),))
+    warn(warnings)
     for quantity in quantities:
         _tell(quantity)
     warn(dict.fromkeys(note for quantity in quantities for note in quantity.notes))
@@ -45,6 +50,7 @@ def measure(command: Measure) -> int:
         text = table(quantities)
         write_whole(command.csv, lambda target: target.write(text.encode()))
         say(f"Written: {command.csv}, {len(quantities)} quantities.")
+    put_into_report(file, quantities)
     return 0
 
 
@@ -62,26 +68,49 @@ def table(quantities: tuple[Quantity, ...]) -> str:
     return file.getvalue()
 
 
-def _opened(path: Path) -> Result:
+def _file(path: Path) -> Path:
     file = path / RESULTS if path.is_dir() else path
     if not file.is_file():
         raise InputError(f"There is no results file '{file}'; name the results.h5 that ctuq reconstruct wrote.")
-    if kind_of(file) == VOLUME:
-        raise InputError(
-            f"'{file}' is of a volume, which keeps no covariance between its voxels; measure it by its samples in Python: "
-            "VolumeResult.load(FILE).region(mask)."
-        )
+    return file
+
+
+def _opened(file: Path) -> Result:
     result = Result.load(file)
     if result.std is None or result.directions is None:
         raise InputError(f"'{file}' holds no uncertainty (method {result.method}); reconstruct with error bars.")
     return result
 
 
+def _of_image(result: Result, command: Measure) -> tuple[Quantity, ...]:
+    wanted = asked(command, result.grid)
+    solid = next((name for name, region in wanted.regions.items() if isinstance(region, Sphere | Box)), None)
+    if solid is not None:
+        raise InputError(
+            f"The region {solid!r} is of a volume, and the result is a slice; give a circle, rectangle or polygon."
+        )
+    other = None if command.difference is None else _opened(_file(command.difference))
+    return tuple(_measured(result, wanted, other, command.level))
+
+
+def _flat(regions: Mapping[str, Shape]) -> dict[str, Region]:
+    """Regions of a slice."""
+    flat: dict[str, Region] = {}
+    for name, region in regions.items():
+        if isinstance(region, Sphere | Box):
+            raise InputError(
+                f"The region {name!r} is of a volume, and the result is a slice; give a circle, rectangle or polygon."
+            )
+        flat[name] = region
+    return flat
+
+
 def _measured(result: Result, wanted: Asked, other: Result | None, level: float) -> Iterator[Quantity]:
-    for name, region in wanted.regions.items():
+    regions = _flat(wanted.regions)
+    for name, region in regions.items():
         yield result.region(region, name=f"mean of {name}", level=level)
         for limit in wanted.probabilities:
-            yield result.probability(region, **limit, name=f"probability that {name} is {_words(limit)}")
+            yield result.probability(region, **sides(limit), name=named_chance(name, limit, "mm^2"))
         for limit in wanted.fractions:
             words = f"of {name} {_words(limit)}"
             above, below = limit.get("above"), limit.get("below")
@@ -95,7 +124,7 @@ def _measured(result: Result, wanted: Asked, other: Result | None, level: float)
         if other is not None:
             yield result.difference(other, region, name=f"change of {name}", level=level)
     for a, b in wanted.contrasts:
-        yield result.contrast(wanted.regions[a], wanted.regions[b], name=f"{a} less {b}", level=level)
+        yield result.contrast(regions[a], regions[b], name=f"{a} less {b}", level=level)
     for p, q, at in wanted.walls:
         yield result.thickness(p, q, at, name=f"thickness {_ends(p, q)}", level=level)
     for p, q in wanted.profiles:

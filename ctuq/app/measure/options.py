@@ -23,13 +23,15 @@ class Measure(Command):
     results: Positional[Annotated[Path, arg(metavar="RESULTS.h5")]]
     """Results file, or the folder that ctuq reconstruct wrote."""
     region: Annotated[Texts, _texts("[NAME=]SHAPE:...")] = ()
-    """circle:x,y,r or rectangle:x0,y0,x1,y1 or polygon:x,y,x,y,... in mm, whose mean is measured; unnamed it is a, b, ..."""
+    """circle:x,y,r or rectangle:x0,y0,x1,y1 or polygon:x,y,x,y,... in mm, of a volume sphere:x,y,z,r or box:x0,y0,z0,x1,y1,z1,
+    of either mask:FILE (TIFF, PNG, .npy), whose mean is measured; unnamed it is a, b, ..."""
     regions: File = None
     """YAML file with regions and the options below by their names, or ImageJ's regions (.roi, .zip)."""
     contrast: Annotated[Texts, _texts("A,B")] = ()
     """Mean of region A less that of region B, by their names."""
-    probability: Annotated[Texts, _texts("above=X|below=X")] = ()
-    """That the mean of each region lies above, or below, X in 1/mm."""
+    probability: Annotated[Texts, _texts("above=X|below=X[,at_least=A]")] = ()
+    """That the mean of each region lies above, or below, X in 1/mm; with at_least=A that a connected part of A mm^2 (of a
+    volume mm^3) does."""
     fraction: Annotated[Texts, _texts("above=X|below=X")] = ()
     """Share of each region's area above, or below, X in 1/mm, and that area."""
     porosity: Annotated[Texts, _texts("below=X")] = ()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ctuq.app.measure.options import Measure
-from ctuq.app.measure.texts import Asked, Shape, limit, pair, regions, segment, wall
+from ctuq.app.measure.texts import Asked, Shape, chance, limit, pair, regions, segment, wall
 from ctuq.errors import InputError
 from ctuq.files.yamlfile import read_mapping
 from ctuq.guard import reading
@@ -37,7 +37,7 @@ def asked(command: Measure, grid: VolumeGrid) -> Asked:
     found = Asked(
         shapes,
         tuple(pair(text, shapes) for text in texts["contrast"]),
-        tuple(limit(text, "--probability") for text in texts["probability"]),
+        tuple(chance(text) for text in texts["probability"]),
         tuple(limit(text, f"--{name}") for name in ("fraction", "porosity") for text in texts[name]),
         tuple(limit(text, "--centre") for text in texts["centre"]),
         tuple(segment(text, "--profile") for text in texts["profile"]),

@@ -2,15 +2,33 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from string import ascii_lowercase
+from typing import TypedDict
+
+from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.quantities import Circle, Polygon, Rectangle
+from ctuq.files.masks import read_mask
+from ctuq.quantities import Box, Circle, Polygon, Rectangle, Sphere
 from ctuq.quantities.lines import Point
 
-Shape = Circle | Rectangle | Polygon
+Shape = Circle | Rectangle | Polygon | Sphere | Box | NDArray
 Limit = Mapping[str, float]
-_SHAPES = "circle:x,y,r or rectangle:x0,y0,x1,y1 or polygon:x,y,x,y,... in mm"
+
+
+class Sides(TypedDict):
+    """Arguments of a probability."""
+
+    above: float | None
+    below: float | None
+    at_least: float | None
+
+
+_SHAPES = (
+    "circle:x,y,r or rectangle:x0,y0,x1,y1 or polygon:x,y,x,y,... of a slice, sphere:x,y,z,r or box:x0,y0,z0,x1,y1,z1 of a "
+    "volume, in mm, or mask:FILE of either"
+)
 
 
 @dataclass(frozen=True)
@@ -21,8 +39,8 @@ class Asked:
     ----------
     regions : mapping of str to region
     contrasts : tuple of pairs of names
-    probabilities : tuple of {"above": x} or {"below": x}
-    fractions, centres : as probabilities
+    probabilities : tuple of {"above": x} or {"below": x}, with "at_least" where a part is asked for
+    fractions, centres : tuple of {"above": x} or {"below": x}
     profiles : tuple of pairs of points
     walls : tuple of two points and a level or None
     """
@@ -47,6 +65,8 @@ def regions(texts: list[str]) -> dict[str, Shape]:
     found: dict[str, Shape] = {}
     for text in texts:
         head, mark, rest = text.partition("=")
+        # The name of a mask's file may have an equals sign.
+        mark = mark if ":" not in head else ""
         name = head.strip() if mark else _free(found)
         if not name or name in found:
             raise InputError(f"The region's name {name!r} is empty or stands twice; give each region a name of its own.")
@@ -57,6 +77,8 @@ def regions(texts: list[str]) -> dict[str, Shape]:
 def shape(text: str) -> Shape:
     """The region that a text such as ``circle:0,0,5`` names."""
     kind, mark, numbers = text.strip().partition(":")
+    if mark and kind.strip().lower() == "mask":
+        return read_mask(Path(numbers.strip()))
     values = _numbers(numbers, text, _SHAPES) if mark else []
     match kind.strip().lower(), len(values):
         case "circle", 3:
@@ -65,6 +87,10 @@ def shape(text: str) -> Shape:
             return Rectangle(*values)
         case "polygon", n if n >= 6 and n % 2 == 0:
             return Polygon(list(zip(values[::2], values[1::2], strict=True)))
+        case "sphere", 4:
+            return Sphere(*values)
+        case "box", 6:
+            return Box(*values)
     raise InputError(f"A region is {_SHAPES}, not {text!r}.")
 
 
@@ -78,6 +104,24 @@ def limit(text: str, option: str) -> dict[str, float]:
     if len(values) != 1:
         raise InputError(f"{what}, not {text!r}.")
     return {side.strip(): values[0]}
+
+
+def sides(limit: Limit) -> Sides:
+    """A limit as the arguments of a quantity."""
+    return {"above": limit.get("above"), "below": limit.get("below"), "at_least": limit.get("at_least")}
+
+
+def chance(text: str) -> dict[str, float]:
+    """``above=X`` or ``below=X``, and maybe ``,at_least=A``."""
+    head, mark, tail = text.partition(",")
+    what = "--probability takes above=X or below=X in 1/mm, and for a part of a size in mm^2 or mm^3 after it ,at_least=A"
+    name, equals, size = tail.partition("=")
+    if not mark:
+        return limit(head, "--probability")
+    values = _numbers(size, text, what, subject="")
+    if name.strip() != "at_least" or not equals or len(values) != 1:
+        raise InputError(f"{what}, not {text!r}.")
+    return limit(head, "--probability") | {"at_least": values[0]}
 
 
 def segment(text: str, option: str) -> tuple[Point, Point]:

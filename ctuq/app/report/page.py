@@ -17,6 +17,7 @@ from ctuq.app.report.catalogue import PICTURES, Picture, pictures_of
 from ctuq.app.report.systematics import error_rows
 from ctuq.app.report.viewer import viewer_data
 from ctuq.errors import InputError
+from ctuq.quantities import Quantity
 from ctuq.records import write_whole
 from ctuq.text import visible
 from ctuq.uncertainty.results.image import Result
@@ -29,7 +30,12 @@ def draw_all(result: Result) -> dict[str, bytes]:
     return {picture.name: png_bytes(picture.draw(result)) for picture in pictures_of(result)}
 
 
-def write_report(result: Result, path: str | os.PathLike, images: Mapping[str, bytes] | None = None) -> None:
+def write_report(
+    result: Result,
+    path: str | os.PathLike,
+    images: Mapping[str, bytes] | None = None,
+    measured: Sequence[Quantity] = (),
+) -> None:
     """Write the report of a result; the file appears under its name only when it is complete.
 
     Parameters
@@ -38,6 +44,8 @@ def write_report(result: Result, path: str | os.PathLike, images: Mapping[str, b
     path : path
     images : mapping, optional
         What `draw_all` gave, if it was called before.
+    measured : sequence of Quantity
+        What was measured of the result, for a table.
 
     Raises
     ------
@@ -46,7 +54,7 @@ def write_report(result: Result, path: str | os.PathLike, images: Mapping[str, b
     ResourceError
         If the disk is full.
     """
-    page = render_report(result, draw_all(result) if images is None else images).encode("utf-8")
+    page = render_report(result, draw_all(result) if images is None else images, measured).encode("utf-8")
     write_whole(path, lambda target: target.write(page))
 
 
@@ -72,7 +80,7 @@ def write_figures(images: Mapping[str, bytes], folder: str | os.PathLike) -> lis
     return written
 
 
-def render_report(result: Result, images: Mapping[str, bytes]) -> str:
+def render_report(result: Result, images: Mapping[str, bytes], measured: Sequence[Quantity] = ()) -> str:
     """The report as HTML text, with the pictures of `draw_all` inside."""
     template = _environment().from_string(_template("report.html.jinja"))
     css, script = _template("report.css"), _viewer_script()
@@ -82,6 +90,8 @@ def render_report(result: Result, images: Mapping[str, bytes]) -> str:
         tables=tables,
         error_rows=error_rows,
         pictures={picture.name: _shown(picture, images[picture.name]) for picture in PICTURES if picture.name in images},
+        measured=tables.measured_rows(measured),
+        measured_head=tables.MEASURED_HEAD,
         viewer=viewer_data(result),
         data=_as_json,
         css=Markup(css),

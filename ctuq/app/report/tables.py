@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ctuq.quantities import Quantity
 from ctuq.uncertainty.results.image import Result
 
 _LABELS = {
@@ -24,6 +25,7 @@ _SCORES = {
     "truth": "Against the truth",
     "leave_one_angle_out": "Leave one angle out (closed form, network fixed)",
 }
+MEASURED_HEAD = ("quantity", "value ± standard uncertainty", "unit", "interval", "draws, their error", "most of the variance")
 _INSIDE, _COVERS, _PATCH = "_object", "cover_", "log_likelihood_patch_"
 
 Rows = list[tuple[str, ...]]
@@ -139,6 +141,22 @@ def input_rows(result: Result) -> Rows:
     rows += [("detector", f"{geometry.columns} columns of {geometry.pixel:.4g} mm")]
     rows += [("offset of detector, of axis", f"{geometry.detector_offset:.4g} mm, {geometry.axis_offset:.4g} mm")]
     rows += [("weights", "one per ray" if scan.weights is not None else "all rays alike")]
+    return rows
+
+
+def measured_rows(quantities: Sequence[Quantity]) -> Rows:
+    """A row for each measured quantity, and below it what to know of it."""
+    rows: Rows = []
+    for q in quantities:
+        has_interval = np.isfinite(q.interval).all()
+        value = f"{q.value:.4g} ± {q.standard_uncertainty:.2g}" if has_interval else f"{q.value:.4g}"
+        interval = f"{q.interval[0]:.4g} to {q.interval[1]:.4g} ({100 * q.level:g} %)" if has_interval else ""
+        error = f"{100 * q.monte_carlo_error:.1f} %" if has_interval else f"± {q.monte_carlo_error:.1g}"
+        total = sum(q.budget.values())
+        most = max(q.budget.items(), key=lambda part: part[1]) if total > 0 else None
+        share = "" if most is None else f"{most[0]} ({100 * most[1] / total:.0f} %)"
+        rows.append((q.name, value, q.unit, interval, f"{q.draws}, {error}" if q.draws else "none", share))
+        rows += [("", note, "", "", "", "") for note in q.notes]
     return rows
 
 

@@ -1,5 +1,6 @@
 """The report of a volume: three slices through its middle, what it was made from, and what to know of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +16,10 @@ from ctuq.app.report.figures import UNIT
 from ctuq.app.report.page import filled
 from ctuq.app.report.space import geometry_lines
 from ctuq.app.report.summary import how_trustworthy, spread_told
+from ctuq.app.report.tables import MEASURED_HEAD, measured_rows
 from ctuq.app.report.volume_viewer import volume_data
 from ctuq.errors import InputError
+from ctuq.quantities import Quantity
 from ctuq.records import write_whole
 from ctuq.uncertainty.results.volume import VolumeResult, slices_of
 
@@ -84,8 +87,8 @@ def slice_pictures(result: VolumeResult, folder: Path) -> bytes:
     return data
 
 
-def write_volume_report(result: VolumeResult, path: Path, picture: bytes) -> Path:
-    """Write the page; it appears under its name only when it is complete.
+def write_volume_report(result: VolumeResult, path: Path, picture: bytes, measured: Sequence[Quantity] = ()) -> Path:
+    """Write the page, with a table of what was measured; it appears under its name only when it is complete.
 
     Raises
     ------
@@ -101,6 +104,8 @@ def write_volume_report(result: VolumeResult, path: Path, picture: bytes) -> Pat
         name=Path(result.provenance.source).name or result.provenance.source,
         sentences=sentences(result),
         tables=_tables(result),
+        measured=measured_rows(measured),
+        measured_head=MEASURED_HEAD,
     ).encode("utf-8")
     write_whole(path, lambda target: target.write(page))
     return path

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.quantities import drawn, edges, linear, thresholds
+from ctuq.quantities import drawn, edges, linear, parts, thresholds
 from ctuq.quantities.budget import VarianceBudget
 from ctuq.quantities.linear import Profile
 from ctuq.quantities.lines import Point
@@ -69,13 +69,37 @@ class Measured(Contents):
         return linear.difference(self, other, region, name=name, level=level)
 
     def probability(
-        self, region: Region, *, above: float | None = None, below: float | None = None, name: str = "probability"
+        self,
+        region: Region,
+        *,
+        above: float | None = None,
+        below: float | None = None,
+        at_least: float | None = None,
+        name: str = "probability",
+        tolerance: float = parts.TOLERANCE,
+        seed: int = 0,
     ) -> Quantity:
-        """Probability that the mean of a region lies above, or below, an attenuation in 1/mm.
+        """Probability that the mean of a region, or a connected part of it, lies above, or below, an attenuation in 1/mm.
 
         Its ``standard_uncertainty`` is that of the yes or no itself, ``sqrt(p (1 - p))``; it has no interval.
+
+        Parameters
+        ----------
+        at_least : float, optional
+            Size in mm^2: asks whether any connected part of the region that is as large lies there, such as a void or an
+            inclusion, in place of the mean. It is counted over draws, and ``monte_carlo_error`` is the standard error of that.
+        tolerance : float
+            Standard error of the counted probability at which the draws end.
+
+        Raises
+        ------
+        InputError
+            If the size is below one pixel or above the region's.
         """
-        return linear.probability_of_mean(self, region, above=above, below=below, name=name)
+        limits = {"above": above, "below": below}
+        if at_least is None:
+            return linear.probability_of_mean(self, region, **limits, name=name)
+        return parts.probability_of_part(self, region, at_least, **limits, name=name, tolerance=tolerance, seed=seed)
 
     def fraction(
         self,

@@ -17,14 +17,13 @@ from ctuq.errors import InputError
 from ctuq.files.formats.ownscan import grid_tree
 from ctuq.files.formats.ownvolume import RESULT, space_from_tree, space_tree
 from ctuq.guard import reading
-from ctuq.quantities.quantity import Quantity
-from ctuq.quantities.sampled import mean_of_volume, of_samples
 from ctuq.text import shortened
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Provenance
 from ctuq.tomo.space import VolumeGeometry
 from ctuq.uncertainty.results.contents import Calibration
 from ctuq.uncertainty.results.elsewhere import LayerData, as_dataset, as_layers, axes_of
+from ctuq.uncertainty.results.measured_volume import MeasuredVolume
 from ctuq.uncertainty.results.shown import Shown
 
 KIND = RESULT
@@ -52,7 +51,7 @@ def require_box(box: Box, shape: tuple[int, ...]) -> None:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class VolumeResult(Shown):
+class VolumeResult(Shown, MeasuredVolume):
     """A reconstructed volume.
 
     Parameters
@@ -170,22 +169,6 @@ class VolumeResult(Shown):
     def images(self) -> dict[str, NDArray[np.float32]]:
         """The volumes that there are, by name."""
         return {name: getattr(self, name) for name in _IMAGES if getattr(self, name) is not None}
-
-    def region(self, mask: NDArray, *, name: str = "mean", level: float = 0.95) -> Quantity:
-        """Mean attenuation of a region by the samples, whose number the interval takes into account.
-
-        Parameters
-        ----------
-        mask : array, shape of a sample
-            True or false, or the share of each voxel of ``roi`` (of all without one) that counts.
-        """
-        return mean_of_volume(self.samples, mask, name=name, level=level)
-
-    def measure(
-        self, function: Callable[[NDArray[np.float32]], float], *, name: str = "function", unit: str = "", level: float = 0.95
-    ) -> Quantity:
-        """Any function of the voxels of ``roi`` (of all without one) by the samples; see `region`."""
-        return of_samples(self.samples, function, name=name, unit=unit, level=level)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything to one HDF5 file, whole or not at all; the volume is chunked, so that slices can be read alone.

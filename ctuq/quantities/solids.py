@@ -1,0 +1,162 @@
+"""Regions of a volume in mm, as the share of each voxel that lies in them."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ctuq.errors import InputError
+from ctuq.tomo.geometry import VolumeGrid
+
+_FINER, _BATCH = 6, 4096
+_OUTSIDE = 1e-6
+Pitches = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Sphere:
+    """A ball.
+
+    Parameters
+    ----------
+    x, y, z, radius : float
+        mm.
+    """
+
+    x: float
+    y: float
+    z: float
+    radius: float
+
+    def __post_init__(self):
+        _require_finite("sphere", (self.x, self.y, self.z, self.radius))
+        if not self.radius > 0:
+            raise InputError(f"A sphere has a positive radius in mm, got {self.radius}.")
+
+    @property
+    def ends(self) -> NDArray[np.float64]:
+        """The box around it, (2, 3): lowest and highest x, y, z."""
+        return np.array([self.x, self.y, self.z]) + self.radius * np.array([[-1.0], [1.0]])
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box along the axes.
+
+    Parameters
+    ----------
+    x0, y0, z0, x1, y1, z1 : float
+        Two opposite corners, mm.
+    """
+
+    x0: float
+    y0: float
+    z0: float
+    x1: float
+    y1: float
+    z1: float
+
+    def __post_init__(self):
+        _require_finite("box", (self.x0, self.y0, self.z0, self.x1, self.y1, self.z1))
+        if (self.x0 - self.x1) * (self.y0 - self.y1) * (self.z0 - self.z1) == 0:
+            raise InputError(
+                "A box has two opposite corners x0,y0,z0,x1,y1,z1 in mm that differ in all three; this one is flat."
+            )
+
+    @property
+    def ends(self) -> NDArray[np.float64]:
+        """Lowest and highest x, y, z, (2, 3)."""
+        return np.sort([[self.x0, self.y0, self.z0], [self.x1, self.y1, self.z1]], axis=0)
+
+
+Solid = Sphere | Box | NDArray
+"""A shape in mm, or a mask (z, y, x): true, or the share of each voxel that counts."""
+
+
+def shares_of_solid(solid: Solid | ArrayLike, grid: VolumeGrid, pitches: Pitches) -> NDArray[np.float64]:
+    """The share of each voxel, (z, y, x), that lies in a region of a volume.
+
+    Of a box it is exact, of a sphere by 216 points in each voxel that its surface may cross.
+
+    Parameters
+    ----------
+    solid : Sphere, Box or mask
+    grid : VolumeGrid
+    pitches : tuple of float
+        Steps from voxel to voxel along (z, y, x), mm.
+
+    Raises
+    ------
+    InputError
+        If a shape reaches out of the volume, a mask has another shape or values beyond 0 to 1, or nothing is inside.
+    """
+    if isinstance(solid, Sphere | Box):
+        edges = _edges(grid, pitches)
+        _refuse_outside(solid, edges)
+        return _ball(solid, edges) if isinstance(solid, Sphere) else _cuboid(solid, edges)
+    if hasattr(solid, "outlines"):
+        raise InputError("Circles, rectangles and polygons are regions of a slice; of a volume give a sphere, a box or a mask.")
+    mask = np.asarray(solid)
+    if mask.shape != grid.shape:
+        raise InputError(
+            f"The mask has shape {mask.shape}; give one of the volume's {grid.shape} voxels, or a sphere or box in mm."
+        )
+    shares = mask.astype(np.float64)
+    if not (np.isfinite(shares).all() and shares.min() >= 0 and shares.max() <= 1 and shares.sum() > 0):
+        raise InputError("A mask holds true and false, or shares from 0 to 1, and some voxel that counts; this one does not.")
+    return shares
+
+
+def _edges(grid: VolumeGrid, pitches: Pitches) -> tuple[NDArray[np.float64], ...]:
+    """Where voxels end along z, y and x; along y they fall with the row."""
+    rise, up, right = (
+        (centre + (np.arange(n + 1) - n / 2) * pitch).astype(np.float64)
+        for centre, n, pitch in zip(grid.centre[::-1], grid.shape, pitches, strict=True)
+    )
+    return rise, up[::-1], right
+
+
+def _refuse_outside(solid: Sphere | Box, edges: tuple[NDArray[np.float64], ...]) -> None:
+    low, high = solid.ends
+    for name, least, most, places in zip("xyz", low, high, edges[::-1], strict=True):
+        reach, width = max(places.min() - least, most - places.max()), float(np.ptp(places))
+        if reach > _OUTSIDE * width:
+            raise InputError(
+                f"The region reaches {reach:.4g} mm out of the volume along {name}, which goes from {places.min():.4g} to "
+                f"{places.max():.4g} mm; move it or make it smaller."
+            )
+
+
+def _cuboid(box: Box, edges: tuple[NDArray[np.float64], ...]) -> NDArray[np.float64]:
+    low, high = box.ends[:, ::-1]
+    z, y, x = (_overlap(places, *ends) for places, ends in zip(edges, zip(low, high, strict=True), strict=True))
+    return z[:, None, None] * y[:, None] * x
+
+
+def _overlap(places: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
+    starts, stops = np.minimum(places[1:], places[:-1]), np.maximum(places[1:], places[:-1])
+    return np.maximum(np.minimum(stops, high) - np.maximum(starts, low), 0) / (stops - starts)
+
+
+def _ball(ball: Sphere, edges: tuple[NDArray[np.float64], ...]) -> NDArray[np.float64]:
+    middles = [(places[1:] + places[:-1]) / 2 - at for places, at in zip(edges, (ball.z, ball.y, ball.x), strict=True)]
+    z, y, x = np.ix_(*middles)
+    distance = np.sqrt(z**2 + y**2 + x**2)
+    steps = np.array([abs(places[1] - places[0]) for places in edges])
+    shares = (distance < ball.radius).astype(np.float64)
+    crossed = np.argwhere(np.abs(distance - ball.radius) <= np.linalg.norm(steps) / 2)
+    inside = (np.indices((_FINER,) * 3).reshape(3, -1).T + 0.5) / _FINER - 0.5
+    for first in range(0, len(crossed), _BATCH):
+        some = crossed[first : first + _BATCH]
+        centres = np.stack([middle[some[:, axis]] for axis, middle in enumerate(middles)], axis=1)
+        points = centres[:, None] + inside * steps
+        shares[tuple(some.T)] = np.mean(np.sum(points**2, axis=2) < ball.radius**2, axis=1)
+    if not shares.any():
+        raise InputError(f"The sphere of radius {ball.radius:g} mm is far smaller than a voxel; choose a larger one.")
+    return shares
+
+
+def _require_finite(kind: str, numbers: tuple[float, ...]) -> None:
+    if not all(map(math.isfinite, numbers)):
+        raise InputError(f"A {kind} is given by finite numbers of mm, got {', '.join(f'{n:g}' for n in numbers)}.")
