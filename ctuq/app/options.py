@@ -131,7 +131,8 @@ class Reconstruct(Command):
     systematics: Annotated[str, arg(metavar="none|default|all|NAMES", help_behavior_hint="")] = "none"
     """What the scanner may do wrong, as a part of the error bars: names such as axis,flux,hardening=0.1 (a width)."""
     bars: Annotated[str | None, arg(name="uncertainty", metavar="KIND", help_behavior_hint="")] = None
-    """laplace or ensemble of the method dip, edges, gmrf or matern of tv, bootstrap or constant of any; else the usual one."""
+    """Of dip laplace, last-layer, plug-in, diagonal, ensemble, dropout or sgld; of tv edges, gmrf or matern; of any constant,
+    noise or bootstrap."""
     samples: Number = None
     """Posterior samples to keep; 64 by default, of volumes 32."""
     roi: Annotated[str | None, arg(metavar="Z0:Z1,Y0:Y1,X0:X1", help_behavior_hint="")] = None

@@ -30,6 +30,7 @@ def linear_model(
     progress: Callable[[int, int], None] | None = None,
     stages: Stages | None = None,
     systematics: Sequence[Wish] = (),
+    parameters: Sequence[str] | None = None,
 ) -> ImageModel:
     """The linear model at fitted weights, with every product with the network that it takes.
 
@@ -46,6 +47,8 @@ def linear_model(
         How products are made.
     systematics : sequence of Wish
         Systematic errors of a slice's scan that are asked for.
+    parameters : sequence of str, optional
+        Weights that may be wrong; by default all.
     """
     with torch.no_grad():
         image = generate(best)[0].detach()
@@ -55,7 +58,7 @@ def linear_model(
         assert isinstance(data.A, RayTransform), "of slices"
         blocks = blocks_of(systematics, data.A, image, data.weights)
     network, inputs = generate.module(best)
-    _, jacobian = jacobian_of(network, inputs, choice=choice)
+    _, jacobian = jacobian_of(network, inputs, parameters=parameters, choice=choice)
     model = image_model(
         data.A,
         data.y,

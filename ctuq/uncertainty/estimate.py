@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
 from ctuq.laplace.evidence.hyperprior import Hyperprior
 from ctuq.laplace.fit import maximise
 from ctuq.laplace.system.problem import Point
@@ -33,6 +35,9 @@ _FIRST_NOISE = {"dense": 1e-3, "em": 1e-1}
 # Floors lie many decades apart from what the network explains, and a strong hyperprior moves these further.
 _CAP = 1e9
 _FAINT, _UNCALIBRATED = 0.25, 0.02
+
+EvidenceOf = Callable[[ImageModel], ExactExpectation]
+"""From a model to what its search sees."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +111,7 @@ def estimate(
     stages: Stages | None = None,
     region: tuple[slice, ...] | None = None,
     correct: bool = True,
+    evidence_by: EvidenceOf | None = None,
 ) -> ErrorBars:
     """Evidence on the fitted views, scales from the held-out ones, posterior given all.
 
@@ -131,6 +137,8 @@ def estimate(
         Pixels whose standard deviation and samples are wanted, by axis; by default all.
     correct : bool
         Whether what held-out views add to the image is wanted.
+    evidence_by : callable, optional
+        See `fit_evidence`.
     """
     rng = torch.Generator().manual_seed(0) if rng is None else rng
     stages = Stages() if stages is None else stages
@@ -140,9 +148,8 @@ def estimate(
     method = "dense" if way.exact_evidence else "em"
 
     def maximised() -> dict[str, Any]:
-        found = fit_evidence(
-            model, ~unseen, variation=variation, rng=rng, method=method, floor_shape=floor_shape, stages=stages
-        )
+        given = {"floor_shape": floor_shape, "stages": stages, "evidence_by": evidence_by}
+        found = fit_evidence(model, ~unseen, variation=variation, rng=rng, method=method, **given)
         return {f.name: getattr(found, f.name) for f in fields(found)}
 
     evidence = Evidence(**stages.once("evidence", maximised, rng=rng))
@@ -191,6 +198,7 @@ def fit_evidence(
     method: str = "dense",
     floor_shape: float = _FLOOR_SHAPE,
     stages: Stages | None = None,
+    evidence_by: EvidenceOf | None = None,
 ) -> Evidence:
     """Maximise the evidence of the fitted rays (boolean, one for each used ray), or `EVIDENCE_RAYS` of them, by the engine.
 
@@ -207,11 +215,16 @@ def fit_evidence(
         See `log_hyperprior`.
     stages : Stages, optional
         Keeps what the search found at every point: one that was killed loses one of them.
+    evidence_by : callable, optional
+        What is maximised in place of the exact evidence, of the model that it is given, such as
+        `ctuq.uncertainty.restricted.PlugIn`.
     """
     rays = fitted.nonzero()[:, 0]
     if len(rays) > EVIDENCE_RAYS:
         rays = rays[torch.arange(EVIDENCE_RAYS, device=rays.device) * len(rays) // EVIDENCE_RAYS]
     part = model if len(rays) == len(fitted) else model.part(rays)
+    if evidence_by is not None:
+        return _by(evidence_by(part), part, hyperprior=log_hyperprior(model, variation, floor_shape), stages=stages or Stages())
     with warnings.catch_warnings():
         # Its advice is for those who build a likelihood; `Evidence.noiseless` is told by the job.
         warnings.filterwarnings("ignore", "The noise fell to")
@@ -229,6 +242,21 @@ def fit_evidence(
     noiseless = any(name.startswith("noise ") for name in found.capped)
     value, error = found.log_evidence, found.log_evidence_error
     return Evidence(found.psi, float(found.sigma2), value, error, found.converged, method, noiseless)
+
+
+def _by(expectation: ExactExpectation, part: ImageModel, *, hyperprior: Hyperprior, stages: Stages) -> Evidence:
+    """Where another evidence than the exact one is largest; its value there is the exact one."""
+    ended = maximise_exact(
+        expectation,
+        _first_point(part, _FIRST_NOISE["dense"]),
+        learn_noise=True,
+        hyperprior=hyperprior,
+        keep=lambda point, evaluate: stages.once(f"evidence at {point.digest}", evaluate),
+    )
+    at = ended.expectation
+    assert at.log_evidence is not None
+    noiseless = any(name.startswith("noise ") for name in ended.capped)
+    return Evidence(at.point.psi, float(at.point.sigma2), at.log_evidence, 0.0, ended.converged, "dense", noiseless)
 
 
 def _first_point(model: ImageModel, noise: float) -> Point:

@@ -26,11 +26,7 @@ from ctuq.pipeline.views import Views, grid_of, match_detector, rays_inside, spl
 from ctuq.progress import shown
 from ctuq.recon.dip import Data, DIPOptions, Generator, generator, trial_step
 from ctuq.recon.holdout import split
-from ctuq.scores.gaussian import (
-    image_scores,
-    patch_scores,
-    truth_scores,
-)
+from ctuq.scores.gaussian import image_scores, patch_scores, truth_scores
 from ctuq.systematics.build import possible
 from ctuq.systematics.catalogue import wishes
 from ctuq.tomo import ray_transform
@@ -45,6 +41,7 @@ from ctuq.uncertainty.estimate import ErrorBars, estimate, named
 from ctuq.uncertainty.model.covariance import ImageCovariance
 from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.model.route import Route
+from ctuq.uncertainty.restricted import NOTES, OF_WEIGHTS, restricted, routed
 from ctuq.uncertainty.results.image import Result
 from ctuq.uncertainty.results.kept import waves_of
 from ctuq.uncertainty.systematics import doubts_of_errors, systematics_of
@@ -206,8 +203,8 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
         As for `reconstruct`, by default with the method "dip".
     """
     run = Run(options or options_from(str(settings.pop("method", "dip")), settings), None)
-    if run.options.bars != "laplace" and run.options.bars not in PRIORS:
-        raise InputError("Only error bars of the kinds laplace, edges, gmrf and matern have a plan.")
+    if run.options.bars not in (*OF_WEIGHTS, *PRIORS):
+        raise InputError(f"Only error bars of the kinds {', '.join((*OF_WEIGHTS, *PRIORS))} have a plan.")
     grid = choose_grid(scan, run.options.size, run.options.field)
     scan = match_detector(scan, grid)
     views = split_views(run.options, scan)
@@ -270,7 +267,7 @@ def _with_spread(run: Run[ReconstructOptions], base: Result, data: Data, views: 
     with run.clock("calibration"):
         found = calibrate(image, spread, scan, views.held, grid=base.grid, cautious=True, method=base.method)
     names = ("mean", "std", "std_raw", "std_error", "samples", "directions", "waves", "sigma2", "calibration", "scores")
-    doubts = tuple(text for text in found.warnings if text not in base.warnings)
+    doubts = tuple(text for text in found.warnings if text not in base.warnings) + NOTES.get(run.options.bars, ())
     unseen = UnseenDirections.of(base.scan.geometry, base.mean.shape, data.y.device)
     if unseen is not None:
         doubts += (_NOT_SEEN.format(math.degrees(unseen.width), run.options.bars),)
@@ -297,15 +294,18 @@ def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Vie
         return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
     way, choice = checkpoint.way
     with run.clock("jacobian"):
-        given = {"prior": run.options.prior, "rank": way.rank, "rng": run.rng, "stages": stages}
-        given |= {"systematics": wishes(run.options.systematics)}
-        model = linear_model(data, generate, state.best, choice=choice, progress=run.products, **given)
+        wished = wishes(run.options.systematics)
+        parameters, evidence_by = restricted(run.options.bars, generate.module(state.best)[0])
+        given = {"prior": run.options.prior, "rank": way.rank, "rng": run.rng, "stages": stages, "choice": choice}
+        given |= {"systematics": wished, "parameters": parameters, "progress": run.products}
+        model = linear_model(data, generate, state.best, **given)
     with run.clock("evidence"):
         run.tell("Evidence", 0, 1)
-        found = estimate(model, data.y, views.held, variation=run.options.variation, rng=run.rng, way=way, stages=stages)
+        given = {"variation": run.options.variation, "rng": run.rng, "way": way, "stages": stages}
+        found = estimate(model, data.y, views.held, evidence_by=evidence_by, **given)
         run.tell("Evidence", 1, 1, f"log evidence {found.evidence.value:.1f}")
     doubts = doubts_of_bars(model, found.evidence, found.posterior.error) + doubts_of_errors(model)
-    base = replace(base, warnings=base.warnings + doubts)
+    base = replace(base, warnings=base.warnings + doubts + NOTES.get(run.options.bars, ()))
     return _assembled(run, base, model.image, found, named(model.prior, found.evidence.psi))
 
 
@@ -328,7 +328,8 @@ def _plan(
 
 def _route(run: Run[ReconstructOptions], data: Data, views: Views, network: nn.Module) -> Route:
     memory = available_memory(run.device)
-    return route_of(data.weights, views.fitted, data.A.grid.size, network, prior=run.options.prior, memory=memory)
+    found = route_of(data.weights, views.fitted, data.A.grid.size, network, prior=run.options.prior, memory=memory)
+    return routed(found, run.options.bars, network)
 
 
 def _of_all_directions(

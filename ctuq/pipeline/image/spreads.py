@@ -1,4 +1,4 @@
-"""Simple error bars: images that differ (an ensemble of networks, a bootstrap over views), or one number for all pixels.
+"""Other error bars: images that differ (by networks, views, noise or weights that are drawn), or one number for all pixels.
 
 Each gives an image of the fitted views and how sure it is of it; held-out views then scale that as those of any program.
 """
@@ -13,14 +13,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctuq.linops.jacobian.network import jacobian_of
+from ctuq.linops.memory import available_memory
+from ctuq.pipeline.bars import linear_model
 from ctuq.pipeline.running.options import ReconstructOptions
+from ctuq.pipeline.running.plan import route_of
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.views import Views
 from ctuq.recon import CLASSICAL
-from ctuq.recon.dip import Data, DIPOptions, dip, generator
+from ctuq.recon.dip import Data, DIPOptions, Generator, dip, generator
+from ctuq.recon.dropout import dropped
 from ctuq.recon.holdout import split
+from ctuq.recon.langevin import langevin
+from ctuq.recon.noise import noise_std
+from ctuq.uncertainty.estimate import fit_evidence
+from ctuq.uncertainty.restricted import diagonal_deviations
 
 MEMBERS, NETWORKS = 32, 8
+_DROPPED, _DRAWS = 0.05, 128
+_WALK = {"steps": 1000, "skipped": 200, "every": 10}
 _ONE = 0.05
 """A constant standard deviation over the image's rms: where calibration starts from."""
 
@@ -50,17 +61,86 @@ def _ensemble(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
     return images.mean(0), images
 
 
+def _noise(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
+    """The method's image, and those of its rays with their noise added once more, each ray's by its weight."""
+    count = NETWORKS if run.options.method == "dip" else MEMBERS
+    weights = data.weights[torch.as_tensor(views.fitted, device=data.y.device)]
+    std = noise_std(data.y, data.weights) * weights.clamp_min(torch.finfo(weights.dtype).tiny).rsqrt() * (weights > 0)
+    added = torch.randn(count, *weights.shape, generator=run.rng, device=run.rng.device).to(std) * std
+    times = torch.ones(count + 1, len(views.fitted))
+    images = _images(run, data, views, times, torch.cat([torch.zeros_like(added[:1]), added]))
+    return images[0], images[1:]
+
+
+def _begun(run: Run[ReconstructOptions], data: Data, views: Views) -> tuple[Generator, dict[str, Tensor], tuple[Data, Data]]:
+    """A network with the weights that its fit starts from, and the views of the fit and those that stop it."""
+    parts = split(data, views.held, rng=run.rng)
+    return *generator(parts[0], run.options.dip, rng=run.rng), parts
+
+
+def _dropout(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
+    """The mean of a network's draws with channels left out, as in its fit, and each of them (Gal and Ghahramani 2016)."""
+    generate, start, parts = _begun(run, data, views)
+
+    def drawn() -> Tensor:
+        with dropped(generate.network, _DROPPED, rng=run.rng):
+            last = deque(dip(generate, start, *parts, run.options.dip), maxlen=1).pop()
+            return torch.stack([generate(last.best)[0].detach() for _ in range(_DRAWS)])
+
+    images = run.stages.once("dropout", drawn, rng=run.rng).cpu().numpy().astype(np.float64)
+    return images.mean(0), images
+
+
+def _sgld(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
+    """The mean of images along a walk over the weights from where the fit ended, and each of them."""
+    generate, start, parts = _begun(run, data, views)
+    state = run.fit(generate, start, parts)
+    noise = float(noise_std(data.y, data.weights)) ** 2
+    walk = partial(langevin, generate, state.best, parts[0], noise=noise, rng=run.rng, **_WALK)
+    images = run.stages.once("walk", walk, rng=run.rng).cpu().numpy().astype(np.float64)
+    return images.mean(0), images
+
+
+def _diagonal(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
+    """The network's image, and draws of a diagonal Laplace approximation at the evidence of all weights."""
+    generate, start, parts = _begun(run, data, views)
+    state = run.fit(generate, start, parts)
+    network, inputs = generate.module(state.best)
+    way = route_of(
+        data.weights, views.fitted, data.A.grid.size, network, prior=run.options.prior, memory=available_memory(run.device)
+    )
+    given = {"prior": run.options.prior, "rank": way.rank, "rng": run.rng, "stages": run.stages}
+    model = linear_model(data, generate, state.best, progress=run.products, **given)
+    fitted = ~torch.isin(model.views, torch.as_tensor(views.held, device=model.views.device))
+    method = "dense" if way.exact_evidence else "em"
+    evidence = fit_evidence(model, fitted, rng=run.rng, method=method, variation=run.options.variation, stages=run.stages)
+    part, jacobian = model.part(fitted.nonzero()[:, 0]), jacobian_of(network, inputs)[1]
+    drawn = partial(diagonal_deviations, part, evidence, jacobian, float(generate.scale[0]), count=_DRAWS, rng=run.rng)
+    draws = run.stages.once("diagonal", drawn, rng=run.rng).cpu().numpy().astype(np.float64)
+    image = model.image.cpu().numpy().astype(np.float64)
+    return image, image + draws
+
+
 SPREADS: dict[str, Callable[[Run[ReconstructOptions], Data, Views], Spread]] = {
     "constant": _constant,
     "bootstrap": _bootstrap,
+    "noise": _noise,
     "ensemble": _ensemble,
+    "dropout": _dropout,
+    "sgld": _sgld,
+    "diagonal": _diagonal,
 }
 
 
-def _images(run: Run[ReconstructOptions], data: Data, views: Views, times: Tensor) -> NDArray[np.float64]:
-    """Images (k, y, x) of the fitted views by the method of the run, views weighted ``times`` (k, view)."""
+def _images(
+    run: Run[ReconstructOptions], data: Data, views: Views, times: Tensor, added: Tensor | None = None
+) -> NDArray[np.float64]:
+    """Images (k, y, x) of the fitted views by the method of the run, views weighted ``times`` (k, view).
+
+    ``added`` (k, view, column) is what their rays have beside what was measured.
+    """
     if run.options.method == "dip":
-        return _networks(run, data, views, times, run.options.dip)
+        return _networks(run, data, views, times, run.options.dip, added=added)
     A, fitted = data.A.subset(views.fitted), torch.as_tensor(views.fitted, device=data.y.device)
     y, weights = data.y[fitted], data.weights[fitted]
     method = CLASSICAL[run.options.method]
@@ -69,17 +149,24 @@ def _images(run: Run[ReconstructOptions], data: Data, views: Views, times: Tenso
         run.tell("Images", i, len(times))
         # Filtered back-projection takes no weights: views are drawn by their number alone.
         used = A if run.options.method != "fbp" else A.subset(np.repeat(np.arange(len(each)), each.long().cpu().numpy()))
+        rays = y if added is None else y + added[i]
         if run.options.method == "fbp":
-            image = method(used, y.repeat_interleave(each.long(), 0))
+            image = method(used, rays.repeat_interleave(each.long(), 0))
         else:
-            image = method(A, y, weights=weights * each[:, None])
+            image = method(A, rays, weights=weights * each[:, None])
         out.append(image)
     run.tell("Images", len(times), len(times))
     return torch.stack(out).cpu().numpy().astype(np.float64)
 
 
 def _networks(
-    run: Run[ReconstructOptions], data: Data, views: Views, times: Tensor, options: DIPOptions
+    run: Run[ReconstructOptions],
+    data: Data,
+    views: Views,
+    times: Tensor,
+    options: DIPOptions,
+    *,
+    added: Tensor | None = None,
 ) -> NDArray[np.float64]:
     """Images (k, y, x) of networks fitted side by side, each stopped by the held-out views."""
     fit, stop = split(data, views.held, rng=run.rng)
@@ -89,7 +176,8 @@ def _networks(
         return Data(part.A, part.y.expand(count, *part.y.shape[1:]), part.weights.expand(count, *part.weights.shape[1:]))
 
     fit, stop = repeated(fit), repeated(stop)
-    fit = replace(fit, weights=fit.weights * times.to(fit.weights)[:, :, None])
+    y = fit.y if added is None else fit.y + added.to(fit.y)
+    fit = replace(fit, y=y, weights=fit.weights * times.to(fit.weights)[:, :, None])
     generate, start = generator(fit, options, rng=run.rng)
 
     def fitted() -> Tensor:

@@ -14,14 +14,15 @@ from ctuq.recon.dip import DIPOptions
 from ctuq.systematics.catalogue import wishes
 from ctuq.tomo.geometry import MOST_PIXELS
 from ctuq.uncertainty.model.factor import PRIORS
+from ctuq.uncertainty.restricted import OF_WEIGHTS
 from ctuq.versions import versions_of
 
 __all__ = ["METHODS", "Progress", "ReconstructOptions", "flat_settings", "library_versions", "options_from"]
 
 METHODS = ("dip", *CLASSICAL)
-_SIMPLE = ("constant", "bootstrap")
+_SIMPLE = ("constant", "noise", "bootstrap")
 KINDS: dict[str, tuple[str, ...]] = {
-    "dip": ("laplace", "ensemble", *_SIMPLE),
+    "dip": (*OF_WEIGHTS, "diagonal", "ensemble", "dropout", "sgld", *_SIMPLE),
     "tv": ("edges", "gmrf", "matern", *_SIMPLE),
     **dict.fromkeys(("fbp", "sirt", "cgls"), _SIMPLE),
 }

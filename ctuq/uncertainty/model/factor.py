@@ -118,6 +118,12 @@ def factorise(
     if prior not in PRIORS:
         raise InputError(f"There is no prior {prior!r}; choose one of {', '.join(PRIORS)}.")
     work = _Work(jacobian, scale, progress, sum(products_of(jacobian.range.size, rank)), stages or Stages())
+    if len(jacobian.weights) <= rank < jacobian.range.size:
+        every = torch.eye(len(jacobian.weights), device=jacobian.domain.device)
+        basis = work.images(every).T.contiguous()
+        made = _prior(prior, jacobian, every, basis, matrix)
+        components = torch.stack(list(made.components(every)))
+        return NetworkFactor(basis, components, made, None, torch.zeros(len(components), dtype=torch.float64), 0.0)
     if rank >= jacobian.range.size:
         rows = work.rows(torch.eye(jacobian.range.size, device=jacobian.domain.device))
         made = _prior(prior, jacobian, rows, None, matrix)

@@ -8,10 +8,12 @@ from ctuq.app import cli
 from ctuq.errors import InputError
 from ctuq.pipeline import ReconstructOptions, plan, reconstruct
 from ctuq.pipeline.image import edges as module
+from ctuq.pipeline.image import spreads
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import radians
 from ctuq.tomo.simulate import phantom_scan
+from ctuq.uncertainty.restricted import NOTES
 
 
 @pytest.fixture(scope="module")
@@ -107,11 +109,19 @@ SIMPLE = [
     ("fbp", "bootstrap"),
     ("dip", "bootstrap"),
     ("dip", "ensemble"),
+    ("dip", "dropout"),
+    ("dip", "sgld"),
+    ("dip", "diagonal"),
+    ("dip", "last-layer"),
+    ("dip", "plug-in"),
+    ("tv", "noise"),
+    ("fbp", "noise"),
 ]
 
 
 @pytest.mark.parametrize(("method", "kind"), [("tv", "gmrf"), ("tv", "matern"), *SIMPLE])
-def test_every_kind_has_the_same_result_and_calibration(method, kind, scan, result):
+def test_every_kind_has_the_same_result_and_calibration(method, kind, scan, result, monkeypatch):
+    monkeypatch.setattr(spreads, "_WALK", {"steps": 60, "skipped": 20, "every": 2})
     dip = DIPOptions(network=UNetOptions(channels=(4, 4), skips=(2,)), iterations=60, check_every=10)
     other = reconstruct(scan, method, size=24, uncertainty=kind, dip=dip)
     assert other.method == method
@@ -124,7 +134,9 @@ def test_every_kind_has_the_same_result_and_calibration(method, kind, scan, resu
     if kind in ("gmrf", "matern"):
         assert set(other.prior) == {"variance", "lengthscale (pixels)"}
         assert any("not that of total variation" in text for text in other.warnings)
-    if kind in ("bootstrap", "ensemble"):
+    if kind in NOTES:
+        assert NOTES[kind][0] in other.warnings
+    if kind in ("bootstrap", "ensemble", "noise", "dropout", "sgld", "diagonal"):
         spread = np.std(other.samples, axis=0, ddof=1)
         np.testing.assert_allclose(spread, other.std, rtol=1e-2, atol=1e-2 * other.std.max())
 
