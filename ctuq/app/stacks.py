@@ -15,7 +15,8 @@ from ctuq.app.selection import chosen_views
 from ctuq.app.terminal import give, say, warn
 from ctuq.app.typed import steps
 from ctuq.app.volumes import write_tiffs
-from ctuq.errors import InputError
+from ctuq.files.slices_truth import with_slices_truth
+from ctuq.guard import reading
 from ctuq.linops.memory import require_memory
 from ctuq.pipeline import ReconstructOptions
 from ctuq.pipeline.running.checkpoint import remove
@@ -82,15 +83,22 @@ def _crew(command: Reconstruct, plan: StackPlan):
 
 
 def _chosen(command: Reconstruct) -> VolumeScan:
-    if command.truth is not None:
-        raise InputError("--truth is of single slices; leave it out with --stack.")
-    wanted = command.slices
+    wanted, counted = command.slices, list[int]()
+
+    def rows(count: int) -> range:
+        counted.append(count)
+        return range(count) if wanted is None else steps(wanted, "--slices", count)
+
     scan = files.read_volume(
         command.scan,
         geometry=command.geometry,
         entry=command.entry,
         follow_links=command.follow_links,
-        rows=None if wanted is None else lambda count: steps(wanted, "--slices", count),
+        rows=None if wanted is None else rows,
     )
+    if command.truth is not None:
+        of = counted[0] if counted else scan.geometry.rows
+        with reading(command.truth, "a volume"):
+            scan = with_slices_truth(scan, command.truth, rows=rows(of), of=of)
     views = chosen_views(scan.geometry, command.every, command.angles)
     return scan if views is None else scan.select(views)

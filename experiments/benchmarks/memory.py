@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -56,7 +57,7 @@ def convolution(before: int, after: int, size: int, stride: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(before, after, size, stride, size // 2, bias=False), nn.BatchNorm2d(after))
 
 
-def resnet(depths: tuple[int, ...] = (3, 4, 6, 3), width: int = 64, classes: int = 1000) -> nn.Module:
+def resnet(depths: tuple[int, ...], width: int, classes: int) -> nn.Module:
     layers = [convolution(3, width, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     channels = width
     for stage, depth in enumerate(depths):
@@ -67,17 +68,29 @@ def resnet(depths: tuple[int, ...] = (3, 4, 6, 3), width: int = 64, classes: int
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
 
-def problem(tiny: bool, images: int) -> tuple[nn.Module, Tensor, Tensor]:
+@dataclass(frozen=True)
+class Size:
+    """Of a network and its images."""
+
+    depths: tuple[int, ...]
+    width: int
+    pixels: int
+    classes: int
+
+
+TINY, RESNET50 = Size((1, 1), 4, 32, 10), Size((3, 4, 6, 3), 64, 224, 1000)
+
+
+def problem(size: Size, images: int) -> tuple[nn.Module, Tensor, Tensor]:
     rng = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
-    size, classes = (32, 10) if tiny else (224, 1000)
-    network = resnet((1, 1), 4, classes) if tiny else resnet()
-    inputs = torch.randn(images, 3, size, size, generator=rng)
-    return network, inputs, torch.randint(classes, (images,), generator=rng)
+    network = resnet(size.depths, size.width, size.classes)
+    inputs = torch.randn(images, 3, size.pixels, size.pixels, generator=rng)
+    return network, inputs, torch.randint(size.classes, (images,), generator=rng)
 
 
-def training(tiny: bool, images: int, momentum: float, record: Callable[[str], None]) -> None:
-    network, inputs, labels = problem(tiny, images)
+def training(size: Size, images: int, momentum: float, record: Callable[[str], None]) -> None:
+    network, inputs, labels = problem(size, images)
     optimiser = torch.optim.SGD(network.parameters(), 1e-3, momentum)
     for _ in range(2):
         optimiser.zero_grad()
@@ -86,14 +99,14 @@ def training(tiny: bool, images: int, momentum: float, record: Callable[[str], N
     record("training step")
 
 
-def linear_model(tiny: bool, images: int) -> tuple[LinearModel, Tensor]:
-    network, inputs, labels = problem(tiny, images)
+def linear_model(size: Size, images: int) -> tuple[LinearModel, Tensor]:
+    network, inputs, labels = problem(size, images)
     return linearise(network.eval(), inputs, likelihood=Categorical()), labels
 
 
-def products(tiny: bool, images: int, samples: int, record: Callable[[str], None]) -> None:
+def products(size: Size, images: int, samples: int, record: Callable[[str], None]) -> None:
     """What a step of EM is made of, for all samples at once."""
-    model, labels = linear_model(tiny, images)
+    model, labels = linear_model(size, images)
     prior, curvature, rng = isotropic(model), model.gauss_newton(), torch.Generator().manual_seed(1)
     psi = prior.start()
     record("tangent model made")
@@ -110,9 +123,9 @@ def products(tiny: bool, images: int, samples: int, record: Callable[[str], None
     record("the same and the prior")
 
 
-def update(tiny: bool, images: int, samples: int, record: Callable[[str], None]) -> None:
+def update(size: Size, images: int, samples: int, record: Callable[[str], None]) -> None:
     """A step of EM by stochastic gradients: draws, two of the sampler's updates, effective dimension, new hyperparameters."""
-    model, labels = linear_model(tiny, images)
+    model, labels = linear_model(size, images)
     prior, rng = isotropic(model), torch.Generator().manual_seed(1)
     whole = problem_of(model, labels, samples)
     system = System(whole, prior, Point(prior.start(), whole.sigma2))
@@ -153,29 +166,35 @@ def status(name: str) -> int:
 
 
 JOBS = {
-    "plain": lambda tiny, images, _, record: training(tiny, images, 0.0, record),
-    "momentum": lambda tiny, images, _, record: training(tiny, images, 0.9, record),
+    "plain": lambda size, images, _, record: training(size, images, 0.0, record),
+    "momentum": lambda size, images, _, record: training(size, images, 0.9, record),
     "products": products,
     "update": update,
 }
 
 
-def peaks(job: str, images: int, samples: int = 1) -> dict[str, float]:
+def peaks(job: str, width: int, images: int, samples: int = 1) -> dict[str, float]:
     """Peaks of a job in a new process, MiB."""
-    command = [sys.executable, "-m", "experiments.benchmarks.memory", "--job", job, "--images", str(images)]
+    command = [sys.executable, "-m", "experiments.benchmarks.memory", "--job", job, "--width", str(width)]
     done = subprocess.run(
-        [*command, "--samples", str(samples)], env={**os.environ, **CHILD}, capture_output=True, text=True, check=True
+        [*command, "--images", str(images), "--samples", str(samples)],
+        env={**os.environ, **CHILD},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return {label: float(value) for label, value in (line.split(":") for line in done.stdout.splitlines())}
 
 
-def report(images: int, counts: list[int]) -> None:
-    plain, momentum = (peaks(job, images)["training step"] for job in ("plain", "momentum"))
-    print(f"ResNet-50, mini-batch of {images}: training step {plain:.0f} MiB by SGD, {momentum:.0f} MiB with momentum")
+def report(width: int, images: int, counts: list[int]) -> None:
+    plain, momentum = (peaks(job, width, images)["training step"] for job in ("plain", "momentum"))
+    print(
+        f"ResNet-50 of width {width}, {images} images: training step {plain:.0f} MiB by SGD, {momentum:.0f} MiB with momentum"
+    )
     print(f"{'MiB; over samples and training steps':40s}{'samples':>8s}{'MiB':>8s}{'SGD':>8s}{'momentum':>10s}")
     for job in ("products", "update"):
         for samples in counts:
-            for label, value in peaks(job, images, samples).items():
+            for label, value in peaks(job, width, images, samples).items():
                 each = value / samples
                 print(f"{label:40s}{samples:8d}{value:8.0f}{each / plain:8.2f}{each / momentum:10.2f}", flush=True)
     print(f"{'to reach: EM step; one update':40s}{'':16s}{'3; 1.5':>8s}")
@@ -185,14 +204,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, nargs="+", default=[1, 8], help="in a mini-batch")
     parser.add_argument("--samples", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--width", type=int, default=RESNET50.width, help="channels; fewer only try the script")
     parser.add_argument("--job", choices=JOBS)
     options = parser.parse_args()
     if options.job is None:
         for images in options.images:
-            report(images, options.samples)
+            report(options.width, images, options.samples)
         return
-    JOBS[options.job](True, options.images[0], options.samples[0], lambda label: None)
-    JOBS[options.job](False, options.images[0], options.samples[0], Gauge())
+    JOBS[options.job](TINY, options.images[0], options.samples[0], lambda label: None)
+    JOBS[options.job](replace(RESNET50, width=options.width), options.images[0], options.samples[0], Gauge())
 
 
 if __name__ == "__main__":

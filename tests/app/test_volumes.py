@@ -262,7 +262,7 @@ def test_error_bars_of_a_stack_by_the_command(parallel, tmp_path, capsys):
         (["--stack", "--workers", "0"], "--workers"),
         (["--stack", "--workers", "2", "--scheduler", "tcp://127.0.0.1:1"], "give one"),
         (["--stack", "--method", "fdk"], "FDK"),
-        (["--stack", "--truth", "x.h5"], "--truth"),
+        (["--stack", "--truth", "x.h5"], "x.h5"),
     ],
 )
 def test_what_a_stack_cannot_be_is_said_in_a_sentence(parallel, tmp_path, capsys, arguments, told):

@@ -132,6 +132,11 @@ def sentences(result: VolumeResult) -> list[str]:
         )
     if "psnr" in result.scores:
         told.append(f"Against the known truth: {result.scores['psnr']:.1f} dB, rms error {result.scores['rmse']:.3g} 1/mm.")
+    if "truth_rms_z" in result.scores:
+        told.append(
+            f"That error has an rms z of {result.scores['truth_rms_z']:.2f} (1 is right), and the 95 % intervals hold "
+            f"{100 * result.scores['truth_cover_95']:.0f} % of the true values."
+        )
     return told
 
 

@@ -23,6 +23,7 @@ from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.stack.products import Products
 from ctuq.pipeline.stack.scan import Stack
+from ctuq.pipeline.stack.scores import against_truth, scores_of
 from ctuq.pipeline.stack.slices import HOLDS, Lesson, Setting, Slice, learn_slice, make_slice
 from ctuq.progress import shown
 from ctuq.scale import chained
@@ -194,17 +195,20 @@ class _Run:
         bars = stack.options.method == "dip" and stack.options.uncertainty
         grid, pitch = stack_grid(stack.plane, stack.scan.geometry), slice_pitch(stack.scan.geometry)  # pyright: ignore[reportArgumentType]
         timings = {**self._timings, "all": time.perf_counter() - self._began}
-        truth = stack.scan.truth if stack.scan.grid is not None and stack.scan.grid.shape == grid.shape else None
+        mean, std = self.products.volume("mean", grid), self.products.volume("std", grid) if bars else None
+        truth = stack.truth()
+        if truth is not None:
+            table |= against_truth(mean, std, truth)
         result = VolumeResult(
-            mean=self.products.volume("mean", grid),  # pyright: ignore[reportArgumentType]
-            std=self.products.volume("std", grid) if bars else None,  # pyright: ignore[reportArgumentType]
+            mean=mean,  # pyright: ignore[reportArgumentType]
+            std=std,  # pyright: ignore[reportArgumentType]
             grid=grid,
             geometry=stack.scan.geometry,
             method=stack.options.method,
             provenance=stack.scan.provenance,
             slice_pitch=None if np.isclose(pitch, grid.voxel, rtol=1e-9) else pitch,
-            truth=truth,
-            scores=_scores(table),
+            truth=truth,  # pyright: ignore[reportArgumentType]
+            scores=scores_of(table),
             slices=table,
             timings=timings,
             settings={**flat_settings(stack.options), "stack": 1, **_lesson_settings(setting.lesson)},
@@ -246,18 +250,6 @@ def _scales_of(teachers: list[dict[str, Any]]) -> Scales:
     if all("turn_residual" in teacher for teacher in teachers):
         turns = Turns(together("turn_residual", 1), together("turn_variance", 1))
     return learn_scales(together("residual", 0), together("signal", 0), together("noise", 0), turns)
-
-
-def _scores(table: dict[str, NDArray]) -> dict[str, float]:
-    """How well the held-out views of slices that neither taught nor learned anew were predicted."""
-    if "held_out_rms_z" not in table:
-        return {}
-    z, others = table["held_out_rms_z"], (table["learned_anew"] == 0) & (table["teacher"] == 0)
-    z = z[others & np.isfinite(z)]
-    if not z.size:
-        return {}
-    rms = float(np.sqrt(np.mean(z**2)))
-    return {"held_out_rms_z": rms, "held_out_rms_z_min": float(z.min()), "held_out_rms_z_max": float(z.max())}
 
 
 def _lesson_settings(lesson: Lesson | None) -> dict[str, float]:

@@ -14,8 +14,11 @@ from ctuq.pipeline.running.plan import route_of
 from ctuq.pipeline.stack.slices import Product, Setting, Slice
 from ctuq.pipeline.views import split_views
 from ctuq.recon.unet import UNet
+from ctuq.records import Blocks
 from ctuq.tomo.field import choose_grid, doubts_of_field
 from ctuq.tomo.geometry import VolumeGrid
+from ctuq.tomo.rays.stack import slice_of
+from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan, binned_rays
 from ctuq.tomo.slices import chosen_rows, row_beam, row_of_stack
 from ctuq.tomo.volume_scan import VolumeScan
@@ -54,7 +57,7 @@ class Stack:
         planes = [choose_grid(part, options.size, options.field) for part in parts]
         plane = max(planes, key=lambda grid: grid.voxel)
         if scan.grid is not None and options.field is None:
-            plane = choose_grid(replace(parts[0], grid=_plane_of(scan.grid)), options.size)
+            plane = choose_grid(replace(parts[0], grid=slice_of(scan.grid)), options.size)
         told = [doubt for part in parts for doubt in doubts_of_field(part, plane)]
         if options.method == "dip" and options.uncertainty:
             unseen = UnseenDirections.of(parts[0].geometry, (plane.shape[0], plane.shape[1]), torch.device("cpu"))
@@ -78,6 +81,14 @@ class Stack:
     def setting(self) -> Setting:
         judging = None if self.judge is None else row_beam(self.judge.geometry).binned(self.factor)
         return Setting(self.options, self.plane, row_beam(self.scan.geometry).binned(self.factor), judging=judging)
+
+    def truth(self) -> Blocks | None:
+        """The known slices on the plane, if the scan has as many as rows."""
+        known, grid = self.scan.truth, self.scan.grid
+        if known is None or grid is None or len(known) != len(self):
+            return None
+        own = slice_of(grid)
+        return Blocks((len(self), self.plane.shape[0], self.plane.shape[1]), lambda z: resample(known[z], own, self.plane))
 
     @cached_property
     def teachers(self) -> list[int]:
@@ -116,10 +127,6 @@ def _spread(numbers: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """So many of them at most, the middle ones of as many equal parts."""
     count = min(count, len(numbers))
     return numbers[((np.arange(count) + 0.5) * len(numbers) / count).astype(int)]
-
-
-def _plane_of(grid: VolumeGrid) -> VolumeGrid:
-    return VolumeGrid(grid.shape[1:], grid.voxel, grid.centre[:2])
 
 
 def _rays_of(scan: VolumeScan, row: int, factor: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
