@@ -17,12 +17,16 @@ import ctuq
 from ctuq import files
 from ctuq.pipeline import match_detector
 from ctuq.scale import cluster, mapped
-from ctuq.scores.gaussian import gaussian_scores
+from ctuq.scores.gaussian import gaussian_scores, truth_scores
 from ctuq.uncertainty.results.predict import predict_views
 from experiments import FIGURES, ROOT
 
 STEPS = {"walnut": 4, "ta": 8, "tb": 12}
 _SAMPLES = 512
+
+
+_OF_OBJECT = ("cover_95_object", "log_likelihood_object")
+"""Also of the standard deviation without what no ray tells."""
 
 
 def load(name: str) -> ctuq.Scan:
@@ -62,7 +66,10 @@ def scored(name: str, result: ctuq.Result) -> dict[str, float | str]:
     row["constant_log_likelihood"] = gaussian_scores(residual, np.full_like(residual, constant))["log_likelihood"]
     row |= {"image_scale": c.image_scale, "image_scale_log_sd": c.log_image_scale_sd, "noise_scale": c.noise_scale}
     truth = result.scores.get("truth", {})
-    return row | {f"truth_{k}": truth.get(k, float("nan")) for k in ("psnr", "rank_correlation", "cover_95_object")}
+    row |= {f"truth_{k}": truth.get(k, float("nan")) for k in ("psnr", "rank_correlation", *_OF_OBJECT)}
+    known = result.truth is not None and result.std_rays is not None
+    alone = truth_scores(result.mean, result.std_rays, result.truth) if known else {}
+    return row | {f"truth_{k}_of_rays": alone.get(k, float("nan")) for k in _OF_OBJECT}
 
 
 def _used(name: str, scan: ctuq.Scan) -> NDArray[np.int64]:

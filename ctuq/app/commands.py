@@ -167,8 +167,6 @@ def _reconstruct(command: Reconstruct) -> int:
 def _refuse_mixed(command: Reconstruct) -> None:
     if command.stack and command.volume:
         raise InputError("--stack makes each slice by itself, --volume all of them as one; give one of them.")
-    if (command.stack or command.volume) and command.systematics != "none":
-        raise InputError("--systematics is of single slices so far: leave it out of stacks and volumes.")
     for option in ("slices", "workers", "scheduler"):
         if getattr(command, option) is not None and not command.stack:
             raise InputError(f"--{option} is of stacks: add --stack, or leave it out.")

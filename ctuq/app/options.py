@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ctuq.app.arguments import Command, File, Name, Number, On
+from ctuq.systematics.catalogue import DEFAULT
 
 _Output = arg(aliases=["-o"], metavar="PATH")
 _Scans = Positional[Annotated[tuple[Path, ...], arg(metavar="SCAN [SCAN ...]", help_behavior_hint="(required)")]]
@@ -128,8 +129,9 @@ class Reconstruct(Command):
     """Use the views at these angles in degrees, such as 0,12,40."""
     uncertainty: On = True
     """Leave out the standard deviation of each pixel."""
-    systematics: Annotated[str, arg(metavar="none|default|all|NAMES", help_behavior_hint="")] = "none"
-    """What the scanner may do wrong, as a part of the error bars: names such as axis,flux,hardening=0.1 (a width)."""
+    systematics: Annotated[str, arg(metavar="none|default|all|NAMES", help_behavior_hint="")] = DEFAULT
+    """What the scanner may do wrong, as a part of the error bars: names such as axis,flux,hardening=0.1 (a width). By default
+    beam hardening, unless the file says that the beam is monochromatic."""
     bars: Annotated[str | None, arg(name="uncertainty", metavar="KIND", help_behavior_hint="")] = None
     """Of dip laplace, last-layer, plug-in, diagonal, ensemble, dropout or sgld; of tv edges, gmrf or matern; of any constant,
     noise or bootstrap."""

@@ -154,6 +154,7 @@ def _options(command: Reconstruct) -> VolumeOptions:
         calibration_views=command.calibration_views,
         uncertainty=command.uncertainty,
         samples=32 if command.samples is None else command.samples,
+        systematics=command.systematics,
         roi=voxels(command.roi),
         dip=DIPOptions(network=UNetOptions(dims=3), start=command.start, iterations=command.iterations),
     )

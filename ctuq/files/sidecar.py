@@ -27,6 +27,7 @@
     row_pixel: 0.35           # volumes: pitch of the rows, if it is not that of the columns
     roll: 0.2                 # volumes, degrees: turn of the detector in its plane; and tilt, yaw, axis_tilt (laminography)
     entry: entry0001          # of an NXtomo file with several; the first one if left out
+    beam: monochromatic       # of one energy, as behind a monochromator, so that it cannot harden; or polychromatic
     sample: walnut            # and instrument, licence, citation: kept as they are
 
 HDF5 of any layout is read by the places of its parts: ``data``, ``angles``, ``image_key``, ``flats`` and ``darks``, each a path
@@ -51,10 +52,11 @@ from ctuq.files.units import millimetres
 from ctuq.files.yamlfile import read_mapping
 from ctuq.text import listed, shortened
 from ctuq.tomo.geometry import radians
+from ctuq.tomo.scan import BEAMS
 
 _LENGTHS = ("pixel", "row_pixel", "source_to_axis", "source_to_detector", "detector_offset", "axis_offset")
 _FLAGS = ("clockwise", "transpose", "reverse_columns")
-_FACTS = ("sample", "instrument", "licence", "citation")
+_FACTS = ("sample", "instrument", "beam", "licence", "citation")
 _LEVELS = ("flat", "flat_after", "dark")
 _OTHERS = (
     "kind",
@@ -131,6 +133,8 @@ def read_sidecar(path: str | Path, onto: Sidecar | None = None) -> Sidecar:
     if "kind" in entries:
         fields["kind"] = _choice(path, entries, "kind", ("parallel", "fan"))
     fields |= {key: float(radians([_number(path, entries, key)])[0]) for key in TURNS if key in entries}
+    if "beam" in entries:
+        _choice(path, entries, "beam", BEAMS)
     if "middle_row" in entries:
         fields["middle_row"] = _number(path, entries, "middle_row")
     if "columns" in entries:

@@ -9,13 +9,16 @@ from ctuq.linops.jacobian.network import ProductChoice, jacobian_of
 from ctuq.recon.dip import Data, Generator
 from ctuq.stages import Stages
 from ctuq.systematics.build import blocks_of
-from ctuq.systematics.catalogue import Wish
-from ctuq.tomo.rays.transform import RayTransform
+from ctuq.systematics.catalogue import KINDS, Wish
 from ctuq.uncertainty.estimate import Evidence
 from ctuq.uncertainty.model.linear import ImageModel, image_model
 
 UNCALIBRATED = "Not calibrated: the error bars are the model's own, which are too short on real scans."
 _WORTH_TELLING = 0.1
+_NOT_HARDENED = (
+    "These error bars do not hold what beam hardening may have done to the image, as those of a slice by the method dip do: if "
+    "the beam is not monochromatic, attenuation inside of thick parts may be lower than they say."
+)
 
 
 def linear_model(
@@ -46,17 +49,14 @@ def linear_model(
     choice : ProductChoice, optional
         How products are made.
     systematics : sequence of Wish
-        Systematic errors of a slice's scan that are asked for.
+        Systematic errors that are asked for; of a volume, hidden ones.
     parameters : sequence of str, optional
         Weights that may be wrong; by default all.
     """
     with torch.no_grad():
         image = generate(best)[0].detach()
     # Refused, if they are, before the products are made.
-    blocks = ()
-    if systematics:
-        assert isinstance(data.A, RayTransform), "of slices"
-        blocks = blocks_of(systematics, data.A, image, data.weights)
+    blocks = blocks_of(systematics, data.A, image, data.weights)
     network, inputs = generate.module(best)
     _, jacobian = jacobian_of(network, inputs, parameters=parameters, choice=choice)
     model = image_model(
@@ -73,6 +73,18 @@ def linear_model(
         stages=stages,
     )
     return model.with_errors(blocks) if blocks else model
+
+
+def considered(name: str) -> str:
+    """What is told of a hidden systematic error where results have no table of them."""
+    return (
+        f"{KINDS[name].what.capitalize()} is held possible, and is in the error bars: this scan does not tell how large it is."
+    )
+
+
+def not_in_bars(monochromatic: bool) -> tuple[str, ...]:
+    """What error bars do not hold that know nothing of systematic errors, of a scan whose beam may harden."""
+    return () if monochromatic else (_NOT_HARDENED,)
 
 
 def doubts_of_bars(model: ImageModel, evidence: Evidence, error: float) -> tuple[str, ...]:

@@ -12,6 +12,8 @@ from ctuq.systematics.block import Block
 from ctuq.systematics.catalogue import KINDS, Wish
 from ctuq.tomo.geometry import FanBeam, Geometry
 from ctuq.tomo.rays.transform import RayTransform
+from ctuq.tomo.rays.volume import VolumeTransform
+from ctuq.tomo.space import VolumeGeometry
 
 _ALIKE = 1e-6
 """Smallest eigenvalue of the normalised columns' Gram matrix: below, one is a sum of the others to a thousandth."""
@@ -19,17 +21,17 @@ _INSIDE = {"%": 0.01, "deg": torch.pi / 180, "mm": 1.0, "per unit of line integr
 _CURVES = {"hardening": shapes.hardening, "scatter": shapes.scatter, "scale": shapes.scale}
 
 
-def blocks_of(wanted: Sequence[Wish], A: RayTransform, image: Tensor, weights: Tensor) -> tuple[Block, ...]:
+def blocks_of(wanted: Sequence[Wish], A: RayTransform | VolumeTransform, image: Tensor, weights: Tensor) -> tuple[Block, ...]:
     """The blocks that are asked for, linearised at an image.
 
     Parameters
     ----------
     wanted : sequence of Wish
-    A : RayTransform
-        Of all used views, whose geometry is known.
-    image : Tensor, shape (y, x)
+    A : RayTransform or VolumeTransform
+        Of all used views, whose geometry is known; of a volume, for blocks that are a curve of the line integrals.
+    image : Tensor, shape (y, x) or (z, y, x)
         The reconstruction, in 1/mm.
-    weights : Tensor, shape (angle, column)
+    weights : Tensor, shape (angle, column) or (row, angle, column)
         Of the rays; those of weight 0 say nothing.
 
     Raises
@@ -48,7 +50,7 @@ def blocks_of(wanted: Sequence[Wish], A: RayTransform, image: Tensor, weights: T
     return tuple(made)
 
 
-def possible(wanted: Sequence[Wish], geometry: Geometry) -> tuple[Wish, ...]:
+def possible(wanted: Sequence[Wish], geometry: Geometry | VolumeGeometry) -> tuple[Wish, ...]:
     """Those that a scan of this geometry can have.
 
     Raises
@@ -77,8 +79,14 @@ def told_in(name: str) -> float:
 class _At:
     """What blocks are made from; derivatives that two of them share are made once."""
 
-    def __init__(self, A: RayTransform, image: Tensor):
+    def __init__(self, A: RayTransform | VolumeTransform, image: Tensor):
         self.A, self.image = A, image
+
+    @property
+    def flat(self) -> RayTransform:
+        """The rays of a slice: of volumes, no derivatives by their geometry are made."""
+        assert isinstance(self.A, RayTransform)
+        return self.A
 
     @cached_property
     def rays(self) -> Tensor:
@@ -86,16 +94,16 @@ class _At:
 
     @cached_property
     def by_axis(self) -> Tensor:
-        return pose.by_axis(self.A, self.image)
+        return pose.by_axis(self.flat, self.image)
 
     @property
     def angles(self) -> Tensor:
-        return torch.tensor(self.A.geometry.angles, dtype=torch.float64)
+        return torch.tensor(self.flat.geometry.angles, dtype=torch.float64)
 
 
-def _missing(name: str, geometry: Geometry) -> str:
+def _missing(name: str, geometry: Geometry | VolumeGeometry) -> str:
     """Why a scan has no such block; empty if it has."""
-    views, columns = geometry.shape
+    *_, views, columns = geometry.shape
     if name == "distance" and not isinstance(geometry, FanBeam):
         return "its rays are parallel, and have no distances"
     if name in ("shift", "jitter") and pose.without_frame(torch.tensor(geometry.angles)).shape[1] == 0:
@@ -113,10 +121,10 @@ def _block(wish: Wish, at: _At) -> Block:
         return Block(wish.name, columns, wish.width * unit, False, kind.hidden, spread)
     width = kind.width * unit
     if wish.name == "axis":
-        width = kind.width * at.A.geometry.pixel_at_axis
+        width = kind.width * at.flat.geometry.pixel_at_axis
     if wish.name == "distance":
-        assert isinstance(at.A.geometry, FanBeam)
-        width = 0.01 * kind.width * at.A.geometry.source_to_axis
+        assert isinstance(at.flat.geometry, FanBeam)
+        width = 0.01 * kind.width * at.flat.geometry.source_to_axis
     return Block(wish.name, columns, width, kind.learned, kind.hidden, spread)
 
 
@@ -127,8 +135,8 @@ def _effect(name: str, at: _At) -> Tensor:
     if name in ("axis", "shift"):
         return at.by_axis
     if name == "jitter":
-        return pose.by_angle(at.A, at.image)
-    return pose.by_distance(at.A, at.image) if name == "distance" else -torch.ones_like(at.rays)
+        return pose.by_angle(at.flat, at.image)
+    return pose.by_distance(at.flat, at.image) if name == "distance" else -torch.ones_like(at.rays)
 
 
 def _columns(name: str, at: _At) -> tuple[Tensor, Tensor | None]:

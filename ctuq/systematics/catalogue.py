@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ctuq.errors import InputError
+from ctuq.tomo.scan import Provenance
 
 NONE, DEFAULT, ALL = "none", "default", "all"
 
@@ -52,7 +53,9 @@ KINDS: Mapping[str, Kind] = {
 """Widths are knowledge of laboratory scanners. An axis is found to a column. Hardening: over plastic, water, bone and aluminium
 in beams of 45 to 150 kV with little filter, fitted to line integrals up to 2, its rms is 0.10, 0.02 the least and 0.13 the most
 (Kramers' spectrum, an integrating detector). Scatter behind a collimated fan is about 1 % of the open beam."""
-DEFAULTS = ("axis", "flux", "hardening")
+DEFAULTS = ("hardening",)
+"""What nobody's rays tell and every tube's beam does. With it 95 % intervals of the disc HTC ta at 128 x 128 hold 99 % of its
+pixels, without it 39 %: 3.92 nats a pixel, before -2.14. Unseen rays of ta are not foretold better with axis and flux."""
 UNSURE = {
     "gain": "Gains of columns are hints: on simulated half-turns their 95 % intervals held 18 to 88 % of the true values."
 }
@@ -77,8 +80,10 @@ class Wish:
     needed: bool
 
 
-def wishes(text: str) -> tuple[Wish, ...]:
+def wishes(text: str, *, of: Provenance | None = None) -> tuple[Wish, ...]:
     """What is asked for by ``none``, ``default``, ``all`` or names such as ``axis,hardening=0.05``.
+
+    Of a scan whose beam is known to be monochromatic, hardening is asked for by its name alone.
 
     Raises
     ------
@@ -98,7 +103,31 @@ def wishes(text: str) -> tuple[Wish, ...]:
                 raise InputError(f"The systematic error {wish.name} is given twice; name it once.")
             if before is None or wish.needed:
                 found[wish.name] = wish
-    return tuple(found.values())
+    return tuple(
+        wish for wish in found.values() if wish.needed or wish.name != "hardening" or of is None or not of.monochromatic
+    )
+
+
+def hidden_wishes(text: str, what: str, *, of: Provenance | None = None) -> tuple[Wish, ...]:
+    """Those that no ray tells, which error bars can hold where no others are learned.
+
+    Parameters
+    ----------
+    text, of
+        As of `wishes`.
+    what : str
+        Is reconstructed, in the plural.
+
+    Raises
+    ------
+    InputError
+        If another one is asked for by its name; or as `wishes`.
+    """
+    asked = wishes(text, of=of)
+    for wish in asked:
+        if wish.needed and not KINDS[wish.name].hidden:
+            raise InputError(f"The systematic error {wish.name} is of single slices so far; leave it out of {what}.")
+    return tuple(wish for wish in asked if KINDS[wish.name].hidden)
 
 
 def _expanded(part: str) -> list[Wish]:

@@ -17,6 +17,7 @@ from ctuq.tomo.space import VolumeGeometry
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+BEAMS = MONOCHROMATIC, _ = "monochromatic", "polychromatic"
 _Taken = TypeVar("_Taken", bound=Geometry | VolumeGeometry)
 
 
@@ -33,7 +34,8 @@ class Provenance:
     steps : tuple of str
         One sentence for each step of preprocessing or selection, in order.
     facts : mapping of str to str
-        What the file says beside the data: sample, instrument, licence, citation.
+        What the file says beside the data: sample, instrument, licence, citation; and "beam", where that is known to be
+        "monochromatic".
     warnings : tuple of str
         One sentence for everything that was assumed, repaired, searched for or left out, so that a user can object. They go on
         to the terminal, ``ctuq info``, the head of the report and `Result.warnings` by themselves. A reader adds one by
@@ -45,6 +47,11 @@ class Provenance:
     steps: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     warnings: tuple[str, ...] = ()
+
+    @property
+    def monochromatic(self) -> bool:
+        """Whether the beam is known to have one energy, and so cannot harden."""
+        return self.facts.get("beam", "").strip().lower() == MONOCHROMATIC
 
     def then(self, step: str) -> "Provenance":
         """The same with one more step."""

@@ -59,6 +59,23 @@ def systematics_of(
     return told
 
 
+def std_of_rays(std: NDArray[np.float32], scale: float, posterior: ImagePosterior) -> NDArray[np.float32] | None:
+    """The standard deviation without errors that no ray tells; None where there are none.
+
+    Parameters
+    ----------
+    std : array of float32
+        Of all, calibrated.
+    scale : float
+        Root of the factor of the posterior's covariance.
+    posterior : ImagePosterior
+    """
+    if not posterior.model.hidden:
+        return None
+    hidden = scale**2 * posterior.hidden_variance().cpu().numpy()
+    return np.sqrt(np.maximum(std.astype(np.float64) ** 2 - hidden, 0)).astype(np.float32)
+
+
 def doubts_of_errors(model: ImageModel) -> tuple[str, ...]:
     """What to know of the errors before they are trusted."""
     return tuple(UNSURE[block.name] for block in model.blocks if block.name in UNSURE)

@@ -100,7 +100,7 @@ def test_an_interruption_keeps_the_state_and_resume_uses_it(pipeline, bare, scan
 def test_an_interrupted_fit_goes_on_to_what_it_would_have_been(scan_file, tmp_path, capsys, monkeypatch):
     short = DIPOptions(iterations=24, check_every=2, network=UNetOptions(channels=(4, 4), skips=(2,)))
     monkeypatch.setattr(commands, "DIPOptions", lambda **_: short)
-    monkeypatch.setattr(commands, "draw_all", lambda result: {})
+    monkeypatch.setattr("ctuq.app.report.anew.draw_all", lambda result: {})
     words = ["reconstruct", str(scan_file), "--size", "16", "--no-uncertainty"]
     assert cli.main([*words, "-o", str(tmp_path / "whole")]) == 0
 
@@ -207,8 +207,8 @@ def test_an_impossible_selection_is_told_in_one_line(pipeline, scan_file, tmp_pa
     [
         ("--device cuda", "no GPU"),
         ("--device nonsense", "nonsense"),
-        ("--size 3", "at least 8"),
-        ("--samples=-1", "negative"),
+        ("--size 3", "must be 8 to"),
+        ("--samples=-1", "must be 0 to"),
         ("--calibration-views 20", "20 calibration views"),
     ],
 )

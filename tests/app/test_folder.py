@@ -19,7 +19,7 @@ from ctuq.uncertainty.results.image import Result
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """They take most of a run by a classical method, and are no matter here."""
-    monkeypatch.setattr(commands, "draw_all", lambda result: {"geometry": b"a picture"})
+    monkeypatch.setattr("ctuq.app.report.anew.draw_all", lambda result: {"geometry": b"a picture"})
 
 
 @pytest.fixture(scope="module")

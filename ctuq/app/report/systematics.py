@@ -28,11 +28,22 @@ def error_rows(result: Result) -> list[tuple[str, ...]]:
 
 def _told(name: str, found: Systematic) -> str:
     what = KINDS[name].what
+    if found.hidden:
+        return _held_possible(name, found)
     told = _one(found) if len(found.values) == 1 else _many(found)
     share = f" Knowing it would take {100 * found.share:.0f} % of the image's variance inside the object." * (
         found.share >= _SHARE
     )
     return f"{what[0].upper()}{what[1:]}: {told}.{share}"
+
+
+def _held_possible(name: str, found: Systematic) -> str:
+    what, share = KINDS[name].what, 100 * found.share
+    beam = " A monochromatic beam has none: --systematics none." if name == "hardening" else ""
+    return (
+        f"{what[0].upper()}{what[1:]} is held possible (± {_number(found.width)} {found.unit}), as rays do not tell it from "
+        f"the object: it makes {share:.0f} % of the image's variance inside the object.{beam}"
+    )
 
 
 def _one(found: Systematic) -> str:

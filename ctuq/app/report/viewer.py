@@ -35,6 +35,8 @@ def viewer_data(result: Result) -> dict:
     layers = {"mean": mean}
     if result.std is not None:
         layers["std"] = np.sqrt(_blocks(result.std**2, block))
+    if result.std_rays is not None:
+        layers["std_rays"] = np.sqrt(_blocks(result.std_rays**2, block))
     layers |= {name: _blocks(image, block) for name, image in result.comparisons.items()}
     if result.truth is not None:
         layers["truth"] = _blocks(result.truth, block)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ctuq.errors import CtuqError, InputError
 from ctuq.linops.memory import available_memory, require_memory
-from ctuq.pipeline.bars import doubts_of_bars, linear_model
+from ctuq.pipeline.bars import doubts_of_bars, linear_model, not_in_bars
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.classical import classical
 from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
@@ -44,7 +44,7 @@ from ctuq.uncertainty.model.route import Route
 from ctuq.uncertainty.restricted import NOTES, OF_WEIGHTS, restricted, routed
 from ctuq.uncertainty.results.image import Result
 from ctuq.uncertainty.results.kept import waves_of
-from ctuq.uncertainty.systematics import doubts_of_errors, systematics_of
+from ctuq.uncertainty.systematics import doubts_of_errors, std_of_rays, systematics_of
 
 _DENSE_PIXELS = 4096
 """Up to so many pixels a truth is scored against the whole covariance, above against samples."""
@@ -168,11 +168,12 @@ def _reconstructed(
             if own is not None
             else ray_transform(grid, scan.geometry, device=run.device, backend="matrix" if dense else "auto")
         )
-    possible(wishes(run.options.systematics), scan.geometry)  # refused before the fit
+    possible(wishes(run.options.systematics, of=scan.provenance), scan.geometry)  # refused before the fit
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
     data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
     comparisons = classical(run, data, scan)
     method_name = run.options.method
+    unheld = not_in_bars(scan.provenance.monochromatic) if run.options.bars not in (None, *OF_WEIGHTS) else ()
     base = Result(
         mean=comparisons.get(method_name, np.zeros(grid.shape, np.float32)),
         scan=scan,
@@ -183,7 +184,7 @@ def _reconstructed(
         timings=run.timings,
         settings=flat_settings(run.options),
         versions=library_versions(),
-        warnings=scan.warnings + views.told,
+        warnings=scan.warnings + views.told + unheld,
     )
     if run.options.bars in PRIORS:
         return _with_prior(run, base, data, views)
@@ -294,7 +295,7 @@ def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Vie
         return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
     way, choice = checkpoint.way
     with run.clock("jacobian"):
-        wished = wishes(run.options.systematics)
+        wished = wishes(run.options.systematics, of=base.scan.provenance)
         parameters, evidence_by = restricted(run.options.bars, generate.module(state.best)[0])
         given = {"prior": run.options.prior, "rank": way.rank, "rng": run.rng, "stages": stages, "choice": choice}
         given |= {"systematics": wished, "parameters": parameters, "progress": run.products}
@@ -379,6 +380,7 @@ def _assembled(
         mean=mean,
         std=std,
         std_raw=raw,
+        std_rays=std_of_rays(std, scale, whole) if isinstance(whole, ImagePosterior) else None,
         std_error=posterior.error,
         samples=mean + deviations,
         directions=directions,

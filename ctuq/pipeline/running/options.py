@@ -11,7 +11,7 @@ from ctuq.pipeline.running.checks import MOST_SAMPLES, MOST_SEED, MOST_THREADS, 
 from ctuq.progress import Progress
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import DIPOptions
-from ctuq.systematics.catalogue import wishes
+from ctuq.systematics.catalogue import DEFAULT, wishes
 from ctuq.tomo.geometry import MOST_PIXELS
 from ctuq.uncertainty.model.factor import PRIORS
 from ctuq.uncertainty.restricted import OF_WEIGHTS
@@ -69,8 +69,9 @@ class ReconstructOptions:
     variation : float
         Strength of the TV hyperprior; 0 leaves it out.
     systematics : str
-        What the scanner may do wrong: "none", "default", "all" or names with or without a prior width, such as
-        "axis,hardening=0.1" (`ctuq.systematics.catalogue`).
+        What the scanner may do wrong: "none", "default" (beam hardening, unless the scan's beam is known to be
+        monochromatic), "all" or names with or without a prior width, such as "axis,hardening=0.1"
+        (`ctuq.systematics.catalogue`).
     device : str
         "auto" takes a GPU if there is one.
     seed : int
@@ -89,7 +90,7 @@ class ReconstructOptions:
     calibration_views: int | None = None
     prior: str = "isotropic"
     variation: float = 0.0
-    systematics: str = "none"
+    systematics: str = DEFAULT
     device: str = "auto"
     seed: int = 0
     threads: int | None = None
@@ -119,7 +120,8 @@ def _refuse_other_bars(method: str, kind: bool | str) -> None:
 
 
 def _refuse_without_bars(options: ReconstructOptions) -> None:
-    if wishes(options.systematics) and options.bars != "laplace":
+    asked = wishes(options.systematics)
+    if options.bars not in OF_WEIGHTS and any(wish.needed for wish in asked):
         raise InputError("Systematic errors are a part of the error bars of the method dip; leave --systematics out.")
 
 

@@ -16,6 +16,7 @@ from ctuq.pipeline.running.checks import (
 from ctuq.recon import VOLUMES
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
+from ctuq.systematics.catalogue import DEFAULT, hidden_wishes
 from ctuq.tomo.geometry import MOST_PIXELS
 from ctuq.uncertainty.results.volume import Box
 
@@ -57,6 +58,8 @@ class VolumeOptions:
         Whether a deep image prior has error bars.
     samples : int
         Posterior samples to keep.
+    systematics : str
+        As in `ctuq.pipeline.ReconstructOptions`; those that no ray tells.
     roi : tuple of tuple of int, optional
         Voxels with error bars and samples along z, y and x, each from the first to one behind the last; by default all.
     dip : DIPOptions
@@ -74,6 +77,7 @@ class VolumeOptions:
     calibration_views: int | None = None
     uncertainty: bool = True
     samples: int = 32
+    systematics: str = DEFAULT
     roi: Box | None = None
     dip: DIPOptions = of_default(default_factory=lambda: DIPOptions(network=UNetOptions(dims=3)))
 
@@ -81,6 +85,10 @@ class VolumeOptions:
         check_choice("method for volumes", self.method, VOLUME_METHODS)
         check_whole(self, _WHOLE)
         check_field(self.field)
+        bars = self.method == "dip" and self.uncertainty
+        for wish in hidden_wishes(self.systematics, "volumes"):
+            if wish.needed and not bars:
+                raise InputError("Systematic errors are a part of the error bars of the method dip; leave --systematics out.")
         if self.dip.module is not None:
             raise InputError("A network of one's own is for slices; leave it out of volumes.")
         if self.dip.network.dims != 3:

@@ -88,8 +88,6 @@ def reconstruct_stack(
         If no slice can be made, or as `ctuq.reconstruct`.
     """
     options = options or options_from(method, settings)
-    if options.systematics != "none":
-        raise InputError("Systematic errors are of single slices so far; leave the option systematics out.")
     if options.dip.module is not None:
         raise InputError("A network of one's own is for single slices; leave it out of stacks.")
     stack = Stack.of(scan, rows, options, judge)

@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.linops.memory import require_memory
+from ctuq.pipeline.bars import considered
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import route_of
 from ctuq.pipeline.stack.slices import Product, Setting, Slice
 from ctuq.pipeline.views import split_views
 from ctuq.recon.unet import UNet
 from ctuq.records import Blocks
+from ctuq.systematics.catalogue import Wish, hidden_wishes
 from ctuq.tomo.field import choose_grid, doubts_of_field
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.stack import slice_of
@@ -59,6 +61,7 @@ class Stack:
         if scan.grid is not None and options.field is None:
             plane = choose_grid(replace(parts[0], grid=slice_of(scan.grid)), options.size)
         told = [doubt for part in parts for doubt in doubts_of_field(part, plane)]
+        told += [considered(wish.name) for wish in _hidden(scan, options)]
         if options.method == "dip" and options.uncertainty:
             unseen = UnseenDirections.of(parts[0].geometry, (plane.shape[0], plane.shape[1]), torch.device("cpu"))
             told += [] if unseen is None else [unseen.told]
@@ -80,7 +83,8 @@ class Stack:
 
     def setting(self) -> Setting:
         judging = None if self.judge is None else row_beam(self.judge.geometry).binned(self.factor)
-        return Setting(self.options, self.plane, row_beam(self.scan.geometry).binned(self.factor), judging=judging)
+        geometry = row_beam(self.scan.geometry).binned(self.factor)
+        return Setting(self.options, self.plane, geometry, judging=judging, hidden=_hidden(self.scan, self.options))
 
     def truth(self) -> Blocks | None:
         """The known slices on the plane, if the scan has as many as rows."""
@@ -127,6 +131,12 @@ def _spread(numbers: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """So many of them at most, the middle ones of as many equal parts."""
     count = min(count, len(numbers))
     return numbers[((np.arange(count) + 0.5) * len(numbers) / count).astype(int)]
+
+
+def _hidden(scan: VolumeScan, options: ReconstructOptions) -> tuple[Wish, ...]:
+    """The systematic errors that error bars of slices hold."""
+    asked = hidden_wishes(options.systematics, "stacks", of=scan.provenance)
+    return asked if options.bars == "laplace" else ()
 
 
 def _rays_of(scan: VolumeScan, row: int, factor: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:

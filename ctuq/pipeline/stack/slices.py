@@ -34,6 +34,8 @@ from ctuq.recon.noise import noise_std
 from ctuq.scale import seed_of
 from ctuq.scores.gaussian import gaussian_scores
 from ctuq.stages import Stages
+from ctuq.systematics.build import blocks_of
+from ctuq.systematics.catalogue import Wish
 from ctuq.tomo import ray_transform
 from ctuq.tomo.geometry import Geometry, VolumeGrid
 from ctuq.tomo.rays.rows import ray_rows
@@ -82,8 +84,8 @@ class Lesson:
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What all slices of a stack share: options, the plane and its rays, the route of the error bars, the lesson, and other
-    views that judge.
+    """What all slices of a stack share: options, the plane and its rays, the route of the error bars, the lesson, other views
+    that judge, and systematic errors that no ray tells.
     """
 
     options: ReconstructOptions
@@ -92,6 +94,7 @@ class Setting:
     route: Route | None = None
     lesson: Lesson | None = None
     judging: Geometry | None = None
+    hidden: tuple[Wish, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,11 +304,16 @@ class _Bars:
                 self.facts |= {"learned_anew": 1.0, "rms_z_anew": held.calibration(used).calibrated["rms_z"]}
             scales, self.correction = used, held.correction(used)
         scales = Scales(1, 1, float("nan"), float("nan")) if scales is None else scales
-        plain = ImagePosterior(given, rng=work.rng)
+        hidden = blocks_of(work.setting.hidden, work.A, model.image, data.weights)
+        whole = ImagePosterior(
+            replace(given, model=replace(given.model, hidden=hidden)), rng=work.rng, hidden_over=scales.image
+        )
         y, x = model.image.shape
         unseen = UnseenDirections.of(work.setting.geometry, (y, x), model.image.device)
-        posterior = plain if unseen is None else WidenedPosterior(plain, unseen, rng=work.rng)
-        self._work, self._posterior, self._scales, self._sigma2 = work, plain, scales, float(point.sigma2[0])
+        posterior = whole if unseen is None else WidenedPosterior(whole, unseen, rng=work.rng)
+        # Rays are foretold without the hidden errors: what these put into the image they take from the rays.
+        self._work, self._posterior = work, ImagePosterior(given, rng=work.rng)
+        self._scales, self._sigma2 = scales, float(point.sigma2[0])
         self.std = scales.image**0.5 * posterior.std()
         self.facts |= {
             "image_scale": scales.image,

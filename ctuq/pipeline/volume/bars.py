@@ -9,16 +9,18 @@ from numpy.typing import NDArray
 from ctuq.linops.jacobian import cost
 from ctuq.linops.jacobian.network import ProductChoice
 from ctuq.linops.memory import available_memory
-from ctuq.pipeline.bars import UNCALIBRATED, doubts_of_bars, linear_model
+from ctuq.pipeline.bars import UNCALIBRATED, considered, doubts_of_bars, linear_model
 from ctuq.pipeline.running.plan import Plan, Speeds, flop_seconds, priced, route_of, timed
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.volume_options import VolumeOptions
 from ctuq.pipeline.volume.dip import BLOCK, VolumeFit
 from ctuq.recon.unet import UNet
 from ctuq.scores.gaussian import truth_scores
+from ctuq.systematics.catalogue import Wish, hidden_wishes
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.rows import bytes_of_rows
 from ctuq.tomo.rays.volume import volume_transform
+from ctuq.tomo.scan import Provenance
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.estimate import ErrorBars, estimate, named
 from ctuq.uncertainty.model.linear import ImageModel
@@ -78,6 +80,7 @@ def with_bars(run: Run[VolumeOptions], fit: VolumeFit, base: VolumeResult, way: 
     roi = run.options.roi
     with run.clock("jacobian"):
         given = {"prior": _PRIOR, "rank": way[0].rank, "rng": run.rng, "stages": run.stages}
+        given |= {"systematics": _hidden_of(run.options, base.provenance)}
         model = linear_model(fit.data, fit.generate, fit.best, choice=way[1], progress=run.products, **given)
     with run.clock("evidence"):
         run.tell("Evidence", 0, 1)
@@ -85,6 +88,11 @@ def with_bars(run: Run[VolumeOptions], fit: VolumeFit, base: VolumeResult, way: 
         found = estimate(model, fit.data.y, fit.held, rng=run.rng, way=way[0], stages=run.stages, **wanted)
         run.tell("Evidence", 1, 1, f"log evidence {found.evidence.value:.1f}")
     return _assembled(run, base, model, found)
+
+
+def _hidden_of(options: VolumeOptions, provenance: Provenance) -> tuple[Wish, ...]:
+    """The systematic errors that a volume's error bars hold."""
+    return hidden_wishes(options.systematics, "volumes", of=provenance)
 
 
 def _assembled(run: Run[VolumeOptions], base: VolumeResult, model: ImageModel, found: ErrorBars) -> VolumeResult:
@@ -104,6 +112,7 @@ def _assembled(run: Run[VolumeOptions], base: VolumeResult, model: ImageModel, f
     if base.truth is not None:
         trust["truth"] = truth_scores(mean.cpu().numpy()[part], std[part], base.truth[part])
     notes = doubts_of_bars(model, found.evidence, posterior.error) + (() if found.calibration is not None else (UNCALIBRATED,))
+    notes += tuple(considered(block.name) for block in model.hidden)
     return replace(
         base,
         mean=mean.cpu().numpy(),

@@ -87,6 +87,7 @@ class Contents:
     method: str
     std: NDArray[np.float32] | None = None
     std_raw: NDArray[np.float32] | None = None
+    std_rays: NDArray[np.float32] | None = None
     std_error: float = 0.0
     samples: NDArray[np.float32] | None = None
     directions: NDArray[np.float32] | None = None

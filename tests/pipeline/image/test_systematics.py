@@ -22,7 +22,7 @@ def made(noisy_scan):
     """Views of wrong flux, by a model without errors and with several."""
     flux = 0.03 * np.random.default_rng(3).standard_normal(noisy_scan.n_angles)
     scan = replace(noisy_scan, projections=noisy_scan.projections - flux[:, None].astype(np.float32))
-    plain = ctuq.reconstruct(scan, **SETTINGS)
+    plain = ctuq.reconstruct(scan, systematics="none", **SETTINGS)
     return flux, plain, ctuq.reconstruct(scan, systematics="axis,flux,hardening=0.3", **SETTINGS)
 
 
@@ -58,17 +58,45 @@ def test_each_error_is_a_sentence_and_a_row(made):
     assert errors_told(plain) == [] and error_rows(plain) == []
     assert "significantly" in flux and "%" in flux
     assert "95 % interval" in axis and "mm" in axis
-    assert "cannot tell it from the image" in hardening and "0.3" in hardening
+    assert "rays do not tell it from the object" in hardening and "0.3" in hardening
     assert [len(row) for row in error_rows(result)] == [4, 4, 4]
     page = render_report(result, {})
     assert "Systematic errors of the scan" in page and "Beam hardening" in page
     assert "Systematic errors of the scan" not in render_report(plain, {})
 
 
+def monochromatic(scan):
+    return replace(scan, provenance=replace(scan.provenance, facts={"beam": "Monochromatic"}))
+
+
+def test_a_beam_may_harden_unless_it_is_known_to_have_one_energy(noisy_scan):
+    known, unknown = (ctuq.reconstruct(s, **SETTINGS) for s in (monochromatic(noisy_scan), noisy_scan))
+    assert not known.systematics and known.std_rays is None
+    assert list(unknown.systematics) == ["hardening"] and unknown.systematics["hardening"].width == pytest.approx(0.1)
+    np.testing.assert_array_equal(known.mean, unknown.mean)
+    np.testing.assert_allclose(unknown.std_rays, known.std, rtol=1e-4)
+    core = known.mean > 0.8 * known.mean.max()
+    assert np.median(unknown.std[core] / known.std[core]) > 1.3
+    assert known.sigma2 == unknown.sigma2 and known.log_evidence == unknown.log_evidence
+    (told,) = errors_told(unknown)
+    assert "held possible" in told and "--systematics none" in told
+    page = render_report(unknown, {})
+    assert 'value="std_rays"' in page and 'value="std_rays"' not in render_report(known, {})
+    named = ctuq.reconstruct(monochromatic(noisy_scan), systematics="hardening", **SETTINGS)
+    np.testing.assert_array_equal(named.std, unknown.std)
+
+
+def test_error_bars_without_hardening_say_so(noisy_scan):
+    told = [ctuq.reconstruct(s, "tv", size=16).warnings for s in (noisy_scan, monochromatic(noisy_scan))]
+    assert any("beam hardening" in text for text in told[0]) and not any("beam hardening" in text for text in told[1])
+    assert not any("hardening" in text for text in ctuq.reconstruct(noisy_scan, "fbp", size=16).warnings)
+
+
 def test_results_with_errors_read_back_equal(made, tmp_path):
     _, _, result = made
     result.save(tmp_path / "r.h5")
     again = ctuq.Result.load(tmp_path / "r.h5")
+    np.testing.assert_array_equal(again.std_rays, result.std_rays)
     for name, found in result.systematics.items():
         for key, value in vars(found).items():
             np.testing.assert_array_equal(getattr(again.systematics[name], key), value)
@@ -79,7 +107,7 @@ def test_results_with_errors_read_back_equal(made, tmp_path):
     ("settings", "told"),
     [
         ({"method": "fbp", "systematics": "axis"}, "error bars of the method dip"),
-        ({"uncertainty": False, "systematics": "default"}, "error bars of the method dip"),
+        ({"uncertainty": False, "systematics": "default,flux"}, "error bars of the method dip"),
         ({"systematics": "rings"}, "no systematic error 'rings'"),
     ],
 )

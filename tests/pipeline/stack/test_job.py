@@ -236,6 +236,21 @@ def test_a_plan_tells_slices_memory_and_disk(scan):
         assert words in str(plan)
 
 
+def test_slices_of_a_beam_that_may_harden_are_less_sure(scan, whole):
+    known = replace(scan, provenance=replace(scan.provenance, facts={"beam": "monochromatic"}))
+    sure = reconstruct_stack(known, options=OPTIONS)
+    np.testing.assert_array_equal(sure.mean, whole.mean)
+    more = [
+        reconstruct_stack(known, options=replace(OPTIONS, systematics=f"hardening={w}")).std ** 2 - sure.std**2
+        for w in (10, 20)
+    ]
+    assert bool((whole.std >= sure.std).all()) and np.median(more[0] / sure.std**2) > 0.1
+    np.testing.assert_allclose(more[1], 4 * more[0], rtol=1e-3, atol=1e-3 * more[0].max())
+    assert any("hardening" in text for text in whole.warnings) and not any("hardening" in text for text in sure.warnings)
+    with pytest.raises(InputError, match="axis is of single slices"):
+        reconstruct_stack(scan, options=replace(OPTIONS, systematics="axis"))
+
+
 def test_other_views_judge_each_slice_and_change_nothing(scan):
     even, odd = scan.select(np.arange(0, 15, 2)), scan.select(np.arange(1, 15, 2))
     found = reconstruct_stack(even, rows=range(2, 4), judge=odd, options=OPTIONS)

@@ -66,6 +66,18 @@ def test_a_volume_has_error_bars_samples_and_what_checks_them(whole, tmp_path):
         np.testing.assert_array_equal(file.samples[2], whole.samples[2])
 
 
+def test_a_volume_of_a_beam_that_may_harden_is_less_sure(scan, whole):
+    unknown = replace(scan, provenance=replace(scan.provenance, facts={}))
+    # The ball lets most of the beam through, and its nine views leave much else unknown.
+    unsure = reconstruct_volume(unknown, options=replace(OPTIONS, systematics="default,hardening=50"))
+    np.testing.assert_array_equal(unsure.mean, whole.mean)
+    core = whole.mean > 0.8 * whole.mean.max()
+    assert bool((unsure.std >= whole.std).all()) and np.median(unsure.std[core] / whole.std[core]) > 1.01
+    assert any("hardening" in text for text in unsure.warnings) and not any("hardening" in text for text in whole.warnings)
+    with pytest.raises(InputError, match="flux is of single slices"):
+        replace(OPTIONS, systematics="flux")
+
+
 def test_a_region_of_interest_alone_has_error_bars_and_samples(scan, whole, tmp_path):
     alone = reconstruct_volume(scan, options=replace(OPTIONS, roi=((3, 4), (3, 4), (3, 4))))
     np.testing.assert_allclose(alone.std[3, 3, 3], whole.std[3, 3, 3], rtol=1e-5)

@@ -9,7 +9,7 @@ const view = { x: 0, y: 0, scale: 1 };
 const state = { layer: "mean", sample: 0, cross: null, windows: {}, palettes: {}, hovered: null };
 const overlays = [];
 const SIGNED = ["error"];
-const COLOURED = ["std", "relative", "snr", "probability"];
+const COLOURED = ["std", "std_rays", "relative", "snr", "probability"];
 
 function values() {
   if (state.layer === "sample") return samples.subarray(state.sample * size, (state.sample + 1) * size);

@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.formats.hdf5 import parts
-from ctuq.files.formats.hdf5.told import Told, first_of, needed_of, number_of, raw_of, stack_of, text_of, with_gaps, words_of
+from ctuq.files.formats.hdf5.told import (
+    Told,
+    beam_of,
+    first_of,
+    needed_of,
+    number_of,
+    raw_of,
+    stack_of,
+    text_of,
+    with_gaps,
+    words_of,
+)
 from ctuq.files.formats.raw import Raw, middle_row
 from ctuq.memory import require_room
 
@@ -44,7 +55,7 @@ def read_dxchange(path: Path, row: int | None) -> Raw:
             told.angles(theta)
         _dxchange_pixel(file, told, path)
         facts = {"sample": text_of(file, "measurement/sample/name"), "instrument": text_of(file, "measurement/instrument/name")}
-        known = {key: value for key, value in facts.items() if value}
+        known = {key: value for key, value in facts.items() if value} | beam_of(file, "measurement/instrument", path)
         values = data[tuple(row if axis == rows else slice(None) for axis in range(3))]
         values = values.T if columns < views else values
         raw = raw_of("DXchange HDF5", values, told, flats, darks, row=row, rows=shape[1], facts=known)

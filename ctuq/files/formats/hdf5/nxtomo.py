@@ -19,6 +19,7 @@ from ctuq.errors import InputError
 from ctuq.files.formats.hdf5 import parts
 from ctuq.files.formats.hdf5.told import (
     Told,
+    beam_of,
     first_of,
     flag_of,
     needed_of,
@@ -80,7 +81,7 @@ def read_nxtomo(path: Path, row: int | None, entry: str | None = None) -> Raw:
             darks,
             row=row,
             rows=data.shape[1],
-            facts={"sample": name} if (name := text_of(node, "sample/name")) else {},
+            facts=({"sample": name} if (name := text_of(node, "sample/name")) else {}) | beam_of(node, "instrument", path),
             flats_after=None if flats is None else np.cumsum(sorting.views)[sorting.flats],
         )
         turned, flips = _turned_over(raw, detector, path)

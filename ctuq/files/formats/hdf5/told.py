@@ -14,6 +14,7 @@ from ctuq.files.formats.hdf5 import parts
 from ctuq.files.formats.raw import Raw
 from ctuq.files.units import millimetres
 from ctuq.memory import require_room
+from ctuq.tomo.scan import MONOCHROMATIC
 
 _METRE, _LONGEST_TEXT = 1e3, 10_000
 _PLAUSIBLE_PIXEL = (1e-6, 5.0)
@@ -175,6 +176,12 @@ def text_of(group: h5py.Group, name: str) -> str:
         return ""
     value = np.ravel(node[()])
     return words_of(value[0]) if value.size else ""
+
+
+def beam_of(group: Any, instrument: str, path: Path) -> dict[str, str]:
+    """A scan's fact of its beam, if there is a monochromator with an energy (NXmonochromator; DXchange has it alike)."""
+    energy = number_of(parts.found(group, f"{instrument}/monochromator/energy", path))
+    return {"beam": MONOCHROMATIC} if energy is not None and energy > 0 else {}
 
 
 def words_of(value: Any) -> str:

@@ -59,6 +59,18 @@ def _write_nx(path, counts, degrees, **detector):
     return path
 
 
+@pytest.mark.parametrize(("energy", "known"), [(25.0, True), (0.0, False), (np.nan, False), ("25 keV", False)])
+def test_a_monochromator_with_an_energy_makes_a_beam_that_cannot_harden(tmp_path, parallel, energy, known):
+    counts, _ = _counts(parallel)
+    degrees = np.rad2deg(parallel.angles)
+    dx, nx = _write_dx(tmp_path / "s.h5", counts, degrees), _write_nx(tmp_path / "s.nx", counts, degrees)
+    for path, place in ((dx, "measurement/instrument"), (nx, "entry0000/instrument")):
+        assert not read(path).provenance.monochromatic
+        with h5py.File(path, "a") as file:
+            file[f"{place}/monochromator/energy"] = energy
+        assert read(path).provenance.monochromatic == known
+
+
 @pytest.mark.parametrize(
     "layout",
     [
