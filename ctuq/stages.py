@@ -85,6 +85,39 @@ class Stages:
         del name, value
 
 
+class Under(Stages):
+    """Products of a part of the work that has its own of the same names: each has the part's before its own.
+
+    Parameters
+    ----------
+    whole : Stages
+    part : str
+    """
+
+    def __init__(self, whole: Stages, part: str):
+        self._whole, self._part, self.folder = whole, part, whole.folder
+
+    @property
+    def spared(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Of the whole."""
+        return self._whole.spared
+
+    def once(self, name: str, make: Callable[[], T], *, rng: torch.Generator | None = None) -> T:
+        return self._whole.once(f"{self._part} {name}", make, rng=rng)
+
+    def kept(self, name: str) -> Any | None:
+        return self._whole.kept(f"{self._part} {name}")
+
+    def keep(self, name: str, value: Any) -> bool:
+        return self._whole.keep(f"{self._part} {name}", value)
+
+    def latest(self, name: str) -> Any | None:
+        return self._whole.latest(f"{self._part} {name}")
+
+    def renew(self, name: str, value: Callable[[], Any]) -> None:
+        self._whole.renew(f"{self._part} {name}", value)
+
+
 class KeptStages(Stages):
     """Keeps products in a folder, one file each, which appears only when it is complete.
 

@@ -112,6 +112,7 @@ def estimate(
     region: tuple[slice, ...] | None = None,
     correct: bool = True,
     evidence_by: EvidenceOf | None = None,
+    evidence: Evidence | None = None,
 ) -> ErrorBars:
     """Evidence on the fitted views, scales from the held-out ones, posterior given all.
 
@@ -139,20 +140,17 @@ def estimate(
         Whether what held-out views add to the image is wanted.
     evidence_by : callable, optional
         See `fit_evidence`.
+    evidence : Evidence, optional
+        Of this model's fitted views, where it is known.
     """
     rng = torch.Generator().manual_seed(0) if rng is None else rng
     stages = Stages() if stages is None else stages
     unseen = torch.isin(model.views, torch.as_tensor(held_out, device=model.views.device))
     if way is None:
         way = route(model.image.numel(), len(unseen), int((~unseen).sum()), 0, dims=model.image.ndim)
-    method = "dense" if way.exact_evidence else "em"
-
-    def maximised() -> dict[str, Any]:
-        given = {"floor_shape": floor_shape, "stages": stages, "evidence_by": evidence_by}
-        found = fit_evidence(model, ~unseen, variation=variation, rng=rng, method=method, **given)
-        return {f.name: getattr(found, f.name) for f in fields(found)}
-
-    evidence = Evidence(**stages.once("evidence", maximised, rng=rng))
+    if evidence is None:
+        given = {"variation": variation, "floor_shape": floor_shape, "evidence_by": evidence_by}
+        evidence = kept_evidence(model, ~unseen, way=way, rng=rng, stages=stages, **given)
     scales, calibration = Scales(1, 1, float("inf"), float("inf")), None
     correction = torch.zeros_like(model.mean)
     given = SolvedRays.on(model, evidence.point, noise_by=way.noise_by, stages=stages)
@@ -187,6 +185,27 @@ def _drawn_to(way: Route, scales: Scales) -> float:
     if way.together:
         return 0.0
     return _FAINT * scales.log_image_sd / 2 if math.isfinite(scales.log_image_sd) else _UNCALIBRATED
+
+
+def kept_evidence(
+    model: ImageModel,
+    fitted: Tensor,
+    *,
+    way: Route,
+    rng: torch.Generator,
+    stages: Stages,
+    variation: float = 0.0,
+    floor_shape: float = _FLOOR_SHAPE,
+    evidence_by: EvidenceOf | None = None,
+) -> Evidence:
+    """`fit_evidence` by a route, once."""
+    given = {"variation": variation, "floor_shape": floor_shape, "evidence_by": evidence_by, "stages": stages}
+
+    def maximised() -> dict[str, Any]:
+        found = fit_evidence(model, fitted, rng=rng, method="dense" if way.exact_evidence else "em", **given)
+        return {f.name: getattr(found, f.name) for f in fields(found)}
+
+    return Evidence(**stages.once("evidence", maximised, rng=rng))
 
 
 def fit_evidence(

@@ -39,6 +39,7 @@ def systematics_of(
     mean, covariance, cross = (values.cpu() for values in posterior.errors())
     variances = [*model.prior.error_variances(evidence.psi).tolist(), *(block.width**2 for block in model.hidden)]
     told, start = {}, 0
+    taken = None if model.taken is None else torch.cat([model.taken.cpu(), mean.new_zeros(len(mean) - len(model.taken))])
     for block, variance in zip(blocks, variances, strict=True):
         part = slice(start, start + block.columns.shape[1])
         start = part.stop
@@ -54,6 +55,7 @@ def systematics_of(
             learned=block.learned,
             hidden=kind.hidden,
             share=_share(posterior, covariance[part, part], cross[part]),
+            taken=None if taken is None or not bool(taken[part].any()) else (block.told(taken[part]) / unit).numpy(),
             samples=((block.told(mean[part] + torch.from_numpy(draws[:, part]).double())) / unit).float().numpy(),
         )
     return told

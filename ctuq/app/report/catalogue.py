@@ -89,6 +89,14 @@ PICTURES: tuple[Picture, ...] = (
     ),
     Picture("sinogram", "Input sinogram", "The projections that were used, one row a view.", figures.draw_sinogram),
     Picture(
+        "removed",
+        "What was taken out of the sinogram",
+        "What systematic errors of the scanner have done to the rays by their estimates from the fitted views: network and "
+        "classical methods saw the sinogram without it. Of errors of single views, views held out keep theirs.",
+        figures.draw_removed,
+        lambda result: result.removed is not None,
+    ),
+    Picture(
         "geometry",
         "Geometry of the scan",
         "Source positions, detector and a few rays of the first view, image grid and the circle that every view sees; mm.",

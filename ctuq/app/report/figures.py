@@ -39,16 +39,31 @@ def draw_reconstructions(result: Result) -> Figure:
 
 def draw_sinogram(result: Result) -> Figure:
     """The projections that were used; views held out of the fit are marked at the left edge."""
-    geometry, values = result.scan.geometry, result.scan.projections
+    return _rays(result, result.scan.projections, "line integral of attenuation (no unit)")
+
+
+def draw_removed(result: Result) -> Figure:
+    """What systematic errors have done to the projections, as it was taken out of them."""
+    if result.removed is None:
+        raise ValueError("Nothing was taken out of the projections of this result.")
+    reach = float(np.abs(result.removed).max()) or 1.0
+    return _rays(result, result.removed, "line integral taken out (no unit)", _SIGNED, (-reach, reach))
+
+
+def _rays(
+    result: Result, values: NDArray, label: str, colours: str = _GREY, window: tuple[float | None, float | None] = (None, None)
+) -> Figure:
+    geometry = result.scan.geometry
     figure = Figure(figsize=(7.6, 4.6), layout="constrained")
     axes = figure.add_subplot()
     half = geometry.columns * geometry.pixel / 2
     edges = (geometry.detector_offset - half, geometry.detector_offset + half)
-    image = axes.imshow(values, cmap=_GREY, aspect="auto", extent=(*edges, len(values) - 0.5, -0.5), interpolation="nearest")
+    place = {"aspect": "auto", "extent": (*edges, len(values) - 0.5, -0.5), "interpolation": "nearest"}
+    image = axes.imshow(values, cmap=colours, vmin=window[0], vmax=window[1], **place)
     rows = np.unique(np.linspace(0, len(values) - 1, min(9, len(values))).round().astype(int))
     axes.set_yticks(rows, [f"{np.rad2deg(geometry.angles[row]):.4g}" for row in rows])
     axes.set(xlabel="position on the detector (mm)", ylabel="angle (°)")
-    figure.colorbar(image, label="line integral of attenuation (no unit)")
+    figure.colorbar(image, label=label)
     if result.calibration is not None:
         views = list(result.calibration.views)
         axes.plot([edges[0]] * len(views), views, ">", color="#dc2626", clip_on=False, label="held out of the fit")

@@ -34,7 +34,8 @@ def _told(name: str, found: Systematic) -> str:
     share = f" Knowing it would take {100 * found.share:.0f} % of the image's variance inside the object." * (
         found.share >= _SHARE
     )
-    return f"{what[0].upper()}{what[1:]}: {told}.{share}"
+    out = " The images are of rays without it." if found.taken is not None else ""
+    return f"{what[0].upper()}{what[1:]}: {told}.{out}{share}"
 
 
 def _held_possible(name: str, found: Systematic) -> str:

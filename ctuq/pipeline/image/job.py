@@ -7,14 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctuq.errors import CtuqError, InputError
 from ctuq.linops.memory import available_memory, require_memory
-from ctuq.pipeline.bars import doubts_of_bars, linear_model, not_in_bars
+from ctuq.pipeline.bars import doubts_of_bars, not_in_bars
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.classical import classical
 from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
+from ctuq.pipeline.image.freed import Joint
 from ctuq.pipeline.image.spreads import SPREADS
 from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
@@ -24,7 +26,7 @@ from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.threads import take_threads
 from ctuq.pipeline.views import Views, grid_of, match_detector, rays_inside, split_views
 from ctuq.progress import shown
-from ctuq.recon.dip import Data, DIPOptions, Generator, generator, trial_step
+from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, generator, trial_step
 from ctuq.recon.holdout import split
 from ctuq.scores.gaussian import image_scores, patch_scores, truth_scores
 from ctuq.systematics.build import possible
@@ -41,7 +43,7 @@ from ctuq.uncertainty.estimate import ErrorBars, estimate, named
 from ctuq.uncertainty.model.covariance import ImageCovariance
 from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.model.route import Route
-from ctuq.uncertainty.restricted import NOTES, OF_WEIGHTS, restricted, routed
+from ctuq.uncertainty.restricted import NOTES, OF_WEIGHTS, routed
 from ctuq.uncertainty.results.image import Result
 from ctuq.uncertainty.results.kept import waves_of
 from ctuq.uncertainty.systematics import doubts_of_errors, std_of_rays, systematics_of
@@ -192,7 +194,7 @@ def _reconstructed(
         return _with_spread(run, base, data, views)
     if method_name != "dip":
         return replace(base, scores={} if truth is None else {"truth": image_scores(base.mean, truth)})
-    return _with_dip(run, base, data, views)
+    return _with_dip(run, base, data, views, moves=own is None)
 
 
 def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -> Plan | EdgePlan:
@@ -275,7 +277,8 @@ def _with_spread(run: Run[ReconstructOptions], base: Result, data: Data, views: 
     return replace(base, **{name: getattr(found, name) for name in names}, warnings=base.warnings + doubts)
 
 
-def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Views) -> Result:
+def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Views, *, moves: bool) -> Result:
+    drawn = run.rng.get_state()
     fit, stop = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     checkpoint, stages = run.checkpoint, run.stages
@@ -289,25 +292,25 @@ def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Vie
     with run.clock("dip"):
         state = run.fit(generate, start, (fit, stop))
         image = generate(state.best)[0].detach()
-    history = {name: state.history[:, i].numpy() for i, name in enumerate(("iteration", "loss", "held_out_loss"))}
-    base = replace(base, mean=image.cpu().numpy(), history=history, warnings=base.warnings + views.notes)
+    base = replace(base, mean=image.cpu().numpy(), history=_history(state), warnings=base.warnings + views.notes)
     if checkpoint.way is None:
         return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
-    way, choice = checkpoint.way
-    with run.clock("jacobian"):
-        wished = wishes(run.options.systematics, of=base.scan.provenance)
-        parameters, evidence_by = restricted(run.options.bars, generate.module(state.best)[0])
-        given = {"prior": run.options.prior, "rank": way.rank, "rng": run.rng, "stages": stages, "choice": choice}
-        given |= {"systematics": wished, "parameters": parameters, "progress": run.products}
-        model = linear_model(data, generate, state.best, **given)
+    asked = wishes(run.options.systematics, of=base.scan.provenance)
+    last = Joint(run, data, views, generate, asked, drawn, moves).freed(state)
+    model, evidence = last.model, last.evidence
+    given = {"rng": run.rng, "way": checkpoint.way[0], "stages": stages, "evidence": evidence}
     with run.clock("evidence"):
-        run.tell("Evidence", 0, 1)
-        given = {"variation": run.options.variation, "rng": run.rng, "way": way, "stages": stages}
-        found = estimate(model, data.y, views.held, evidence_by=evidence_by, **given)
-        run.tell("Evidence", 1, 1, f"log evidence {found.evidence.value:.1f}")
-    doubts = doubts_of_bars(model, found.evidence, found.posterior.error) + doubts_of_errors(model)
-    base = replace(base, warnings=base.warnings + doubts + NOTES.get(run.options.bars, ()))
-    return _assembled(run, base, model.image, found, named(model.prior, found.evidence.psi))
+        found = estimate(model, last.data.y, views.held, **given)
+    doubts = doubts_of_bars(model, evidence, found.posterior.error) + doubts_of_errors(model) + NOTES.get(run.options.bars, ())
+    base = replace(base, history=_history(last.state), warnings=base.warnings + doubts + last.notes)
+    if last.removed is not None:
+        comparisons = classical(run, last.data, base.scan, less=data.y - last.data.y)
+        base = replace(base, comparisons=comparisons, removed=last.removed.cpu().numpy().astype(np.float32))
+    return _assembled(run, base, model.image, found, named(model.prior, evidence.psi))
+
+
+def _history(state: DIPState) -> dict[str, NDArray]:
+    return {name: state.history[:, i].numpy() for i, name in enumerate(("iteration", "loss", "held_out_loss"))}
 
 
 def _plan(

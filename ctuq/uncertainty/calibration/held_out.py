@@ -40,7 +40,8 @@ class Unseen(Protocol):
     def systematic(self) -> tuple[Tensor, Tensor] | None:
         """What the image holds of systematic errors, (d,), and these errors' rays, whitened (k,), by all others; None without.
 
-        Both float64. Rays are then predicted by an image without it, and with these.
+        Both float64. Rays are then predicted by an image without it, and with these. Of errors that were taken out of the rays
+        before the fit both are of what is left.
         """
         ...
 

@@ -212,7 +212,8 @@ class Beside:
 def _systematic(every: SolvedRays, errors: Tensor, rows: Tensor) -> tuple[Tensor, Tensor] | None:
     if not len(errors):
         return None
-    return every.absorbed(errors), every.model.features.basis[rows, every.model.factor.rank :] @ errors
+    rays = every.model.features.basis[rows, every.model.factor.rank :]
+    return every.absorbed(errors), rays @ every.model.left_of(errors)
 
 
 def _embedded(values: Tensor, rows: Tensor, size: int) -> Tensor:

@@ -6,7 +6,7 @@ weights, so that one noise variance serves all.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -84,6 +84,9 @@ class ImageModel:
         Systematic errors that are unknowns, in the order of their entries; their columns are of all rays.
     hidden : tuple of Block
         Those that rays do not tell from the image.
+    taken : Tensor, float64, shape (e,), optional
+        Of the errors, what was taken out of the rays to which the image was fitted; ``target`` has it again, so that what is
+        learned of them is the whole of them.
     """
 
     image: Tensor
@@ -97,9 +100,17 @@ class ImageModel:
     shape: tuple[int, ...]
     blocks: tuple[Block, ...] = ()
     hidden: tuple[Block, ...] = ()
+    taken: Tensor | None = None
 
-    def with_errors(self, blocks: Sequence[Block]) -> "ImageModel":
-        """The model with systematic errors of the scan, in place of those that it has."""
+    def with_errors(self, blocks: Sequence[Block], taken: Mapping[str, Tensor] | None = None) -> "ImageModel":
+        """The model with systematic errors of the scan, in place of those that it has.
+
+        Parameters
+        ----------
+        blocks : sequence of Block
+        taken : mapping of str to Tensor, float64, (k,)
+            Of some of them, the factors that were taken out of the rays.
+        """
         root, rank = self.precision.sqrt()[:, None], self.factor.rank
         unknown = tuple(sorted((b for b in blocks if not b.hidden), key=lambda block: not block.learned))
         columns = [block.columns[self.rays] * root for block in unknown]
@@ -109,7 +120,24 @@ class ImageModel:
         basis = torch.cat([self.features.basis[:, :rank], *columns], 1)
         features = RayFeatures(basis, self.features.matrix, self.features.slopes)
         hidden = tuple(block for block in blocks if block.hidden)
-        return replace(self, features=features, prior=self.prior.with_errors(errors, sizes), blocks=unknown, hidden=hidden)
+        prior = self.prior.with_errors(errors, sizes)
+        changed = replace(self, features=features, prior=prior, blocks=unknown, hidden=hidden, taken=None)
+        target = self.target - self.taken_rays
+        if not taken:
+            return replace(changed, target=target)
+        none = [self.target.new_zeros(b.columns.shape[1]) for b in unknown]
+        factors = torch.cat([taken.get(b.name, zero).to(zero) for b, zero in zip(unknown, none, strict=True)])
+        changed = replace(changed, taken=factors)
+        return replace(changed, target=target + changed.taken_rays)
+
+    @property
+    def taken_rays(self) -> Tensor | float:
+        """What was taken out of the rays, whitened (m,); 0 for nothing."""
+        return 0.0 if self.taken is None else self.features.basis[:, self.factor.rank :] @ self.taken
+
+    def left_of(self, errors: Tensor) -> Tensor:
+        """Of systematic errors (e,) what the rays of the fit still have, float64."""
+        return errors if self.taken is None else errors - self.taken.to(errors)
 
     def hidden_columns(self) -> Tensor:
         """What a prior standard deviation of each number of ``hidden`` does to the used rays, whitened: (m, k), float64."""

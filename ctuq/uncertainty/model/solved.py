@@ -134,10 +134,12 @@ class SolvedRays:
 
         An image that is to be right beside these errors is the fitted one less this: how the linear model's image moves when
         their rays are taken from what was measured. Of each block that is what the fit has taken: a network takes little of
-        the flux of single views, whose rays are then left in its residual, and most of what a wrong axis does.
+        the flux of single views, whose rays are then left in its residual, and most of what a wrong axis does. What was taken
+        out of the rays before the fit is not in its image.
         """
-        model, start = self.model, self.model.factor.rank
-        left = model.target - model.features.matrix((model.image.double() - model.mean).reshape(1, -1))[0]
+        model, start, errors = self.model, self.model.factor.rank, self.model.left_of(errors)
+        fitted = model.features.matrix((model.image.double() - model.mean).reshape(1, -1))[0]
+        left = model.target - model.taken_rays - fitted
         taken = torch.zeros_like(left)
         for s in model.prior.error_slices:
             rays = model.features.basis[:, s] @ errors[s.start - start : s.stop - start].to(left)

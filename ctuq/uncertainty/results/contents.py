@@ -64,6 +64,8 @@ class Systematic:
         Of the image's variance inside the object, what would be gone if this error were known.
     samples : array of float32, shape (sample, n)
         Drawn together with the image's.
+    taken : array of float64, shape (n,), optional
+        What was taken out of the rays before the image was fitted again; ``values`` are of the whole. None for nothing.
     """
 
     unit: str
@@ -75,6 +77,7 @@ class Systematic:
     hidden: bool
     share: float
     samples: NDArray[np.float32]
+    taken: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,3 +110,4 @@ class Contents:
     versions: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     systematics: Mapping[str, Systematic] = field(default_factory=dict)
+    removed: NDArray[np.float32] | None = None

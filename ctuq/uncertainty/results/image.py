@@ -73,6 +73,8 @@ class Result(Shown, Measured):
         One sentence each: what the user should know before trusting the figures, beginning with those of the scan.
     systematics : mapping of str to Systematic
         What the scanner does wrong, by name (`ctuq.systematics.catalogue`): those that were a part of the model.
+    removed : array of float32, shape (angle, column), optional
+        What systematic errors have done to the rays, as it was taken out of them before the fit; None for nothing.
     """
 
     def to_napari(self) -> list[LayerData]:

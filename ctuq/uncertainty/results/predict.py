@@ -1,5 +1,7 @@
 """The predictive distribution of views that were never measured."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -7,6 +9,8 @@ from torch import Tensor
 
 from ctuq.errors import InputError
 from ctuq.systematics.build import effects_of, told_in
+from ctuq.systematics.taken import Taken
+from ctuq.tomo import ray_transform
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.uncertainty.results.image import Result
 
@@ -21,7 +25,7 @@ def predict_views(
     result : Result
         With samples; the relative Monte Carlo error of the image's part of the variance is ``sqrt(2 / samples)``.
     A : RayTransform
-        Of the other views, on the result's grid.
+        Of the other views, on the result's grid, as the scanner is said to be: what is known to be wrong with it is put right.
     weights : array, shape (angle, column), optional
         Relative precision of each ray; None means ones.
 
@@ -38,17 +42,32 @@ def predict_views(
         raise InputError("The result holds no samples; reconstruct with --samples 64 or more to predict other views.")
     if A.grid != result.grid:
         raise InputError(f"The ray transform is on {A.grid}, the result on {result.grid}; build it with result.grid.")
+    A, rest = _scanner(result, A)
     mean = A(torch.from_numpy(result.mean).to(A.device)).double()
     deviations = A(torch.from_numpy(result.samples - result.mean).to(A.device)).double()
     own = torch.zeros_like(mean)
     if result.systematics:
-        mean, deviations, own = _with_errors(result, A, (mean, deviations))
+        mean, deviations, own = _with_errors(result, A, (mean, deviations), rest)
     noise = np.float64(result.sigma2) / (1.0 if weights is None else weights.astype(np.float64))
     variance: NDArray[np.float64] = (deviations.square().mean(0) + own).cpu().numpy() + noise
     return mean.cpu().numpy(), variance
 
 
-def _with_errors(result: Result, A: RayTransform, image: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def _scanner(result: Result, A: RayTransform) -> tuple[RayTransform, Mapping[str, Tensor]]:
+    """The transform of the scanner with the errors that were taken out, and what is left of the estimates, inside units."""
+    values = {name: told_in(name) * torch.from_numpy(found.values) for name, found in result.systematics.items()}
+    known = {name for name, found in result.systematics.items() if found.of == "scan" and found.taken is not None}
+    moved = Taken({name: values[name] for name in known})
+    geometry = moved.scanner(A.geometry)
+    if geometry == A.geometry:
+        return A, values
+    A = ray_transform(A.grid, geometry, device=A.device, backend="matrix")
+    return A, {name: torch.zeros_like(value) if moved.moved(name) else value for name, value in values.items()}
+
+
+def _with_errors(
+    result: Result, A: RayTransform, image: tuple[Tensor, Tensor], rest: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Rays of mean and samples with the systematic errors, and the variance of those that are new in each view.
 
     Those of the scan and of its columns are drawn together with the image, which holds the other way what an error may have
@@ -63,8 +82,7 @@ def _with_errors(result: Result, A: RayTransform, image: tuple[Tensor, Tensor]) 
             continue
         if found.of == "column" and len(found.values) != mean.shape[1]:
             raise InputError(f"The views have {mean.shape[1]} columns, the result's {len(found.values)}; bin them alike.")
-        values = torch.from_numpy(found.values).to(mean)
-        mean = mean + unit * values * effect
-        off = torch.from_numpy(found.samples).to(mean) - values
+        mean = mean + rest[name].to(mean) * effect
+        off = torch.from_numpy(found.samples).to(mean) - torch.from_numpy(found.values).to(mean)
         deviations = deviations + unit * off[:, None] * effect
     return mean, deviations, own

@@ -15,7 +15,7 @@ from ctuq.errors import InputError
 from ctuq.laplace.evidence import dense
 from ctuq.laplace.evidence.sampled import SampledExpectation
 from ctuq.pipeline import ReconstructOptions, reconstruct
-from ctuq.pipeline.image import job
+from ctuq.pipeline.image import freed, job
 from ctuq.pipeline.running import checkpoint
 from ctuq.pipeline.running.checkpoint import Checkpoint, remove
 from ctuq.recon import dip as dip_module
@@ -180,7 +180,9 @@ def test_a_search_by_samples_that_was_killed_goes_on_to_the_same_result(call, sc
 
 
 @pytest.mark.parametrize(
-    ("where", "error"), [("linear_model", torch.linalg.LinAlgError("singular")), ("estimate", ZeroDivisionError("oh"))]
+    ("where", "error"),
+    [((freed, "linear_model"), torch.linalg.LinAlgError("singular")), ((job, "estimate"), ZeroDivisionError("oh"))],
+    ids=["model", "estimate"],
 )
 def test_an_error_after_the_fit_does_not_lose_it(where, error, scan, whole, tmp_path, monkeypatch):
     path = tmp_path / "checkpoint.h5"
@@ -189,7 +191,7 @@ def test_an_error_after_the_fit_does_not_lose_it(where, error, scan, whole, tmp_
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(job, where, fails)
+        patch.setattr(*where, fails)
         with pytest.raises(type(error)):
             reconstruct(scan, options=OPTIONS, checkpoint=path)
     told = []

@@ -248,3 +248,25 @@ def test_held_out_rays_are_predicted_as_by_a_fit_to_rays_without_the_errors(kind
     assert close(held.absorbed, absorbed, 1e-4)
     predicted = A[rows] @ (model.image.double().flatten() - absorbed) + N[rows] @ errors
     assert close(held.predicted, predicted, 1e-4)
+
+
+def test_what_was_taken_out_of_the_rays_is_counted_once(build, blocks, tiny):
+    """Errors are those of the whole, and the image holds what is left of them alone."""
+    flux = torch.linspace(-0.02, 0.03, len(tiny[1]), dtype=torch.float64)
+    taken = (blocks[1].columns @ flux).reshape(tiny[1].shape)
+    plain = build()
+    freed = build((), y=tiny[1].double() - taken).with_errors(blocks, {"flux": flux})
+    assert close(freed.target, plain.target, 1e-6)
+    point = some_point(plain)
+    before, after = SolvedRays.on(plain, point), SolvedRays.on(freed, point)
+    assert close(after.errors()[0], before.errors()[0], 1e-6)
+    assert close(after.errors()[1], before.errors()[1], 1e-9)
+    whole = torch.cat([flux, flux.new_zeros(1)])
+    assert close(freed.taken, whole, 1e-12)
+    assert float(after.absorbed(whole).abs().max()) < 1e-12 < float(before.absorbed(whole).abs().max())
+    assert close(freed.with_errors(()).target, build((), y=tiny[1].double() - taken).target, 1e-6)
+    rows = (freed.views == 4).nonzero()[:, 0]
+    left = LeftOut.of(after, rows)
+    absorbed, rays = left.systematic()
+    assert close(rays, freed.features.basis[rows, freed.factor.rank :] @ (left.errors() - whole), 1e-9)
+    assert close(absorbed, after.absorbed(left.errors()), 1e-9)

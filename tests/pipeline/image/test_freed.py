@@ -1,0 +1,125 @@
+"""Image and systematic errors fitted together: rays are freed of what they tell, and the network is fitted again."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import ctuq
+from ctuq.app.report.catalogue import pictures_of
+from ctuq.app.report.page import render_report
+from ctuq.pipeline.image.freed import log_odds
+from ctuq.recon.dip import DIPOptions
+from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians, ray_transform
+from ctuq.tomo.phantoms import PHANTOMS
+
+SETTINGS = {"size": 16, "field": 24.0, "samples": 100, "directions": 0, "dip": DIPOptions(iterations=150)}
+OFF, NOISE = 0.75, 0.01
+ASKED = "axis,flux,hardening=0.01"
+
+
+@pytest.fixture(scope="module")
+def scan():
+    """Fifteen noisy views of ellipses, the axis half a pixel beside where it is said to be, and of drifting flux."""
+    rng = np.random.default_rng(0)
+    grid, fine = VolumeGrid((16, 16), 1.5), VolumeGrid((48, 48), 0.5)
+    image = 0.05 * PHANTOMS["ellipses"](48, rng).astype(np.float32)
+    told = ParallelBeam(angles=radians(np.arange(0, 180, 12.0)), columns=24, pixel=1.5)
+    A = ray_transform(fine, replace(told, axis_offset=OFF), backend="matrix")
+    flux = 5 * NOISE * rng.standard_normal(len(told.angles))
+    rays = A(torch.from_numpy(image)).numpy() + NOISE * rng.standard_normal(told.shape) - flux[:, None]
+    truth = image.reshape(16, 3, 16, 3).mean((1, 3))
+    return flux, Scan(rays.astype(np.float32), told, truth=truth, grid=grid)
+
+
+@pytest.fixture(scope="module")
+def made(scan):
+    return ctuq.reconstruct(scan[1], systematics="none", **SETTINGS), ctuq.reconstruct(scan[1], systematics=ASKED, **SETTINGS)
+
+
+def rms(values):
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
+def test_the_image_is_that_of_rays_without_the_errors(made):
+    plain, freed = made
+    assert rms(freed.mean - freed.truth) < 0.8 * rms(plain.mean - plain.truth)
+    for name in ("fbp", "tv"):
+        errors = [rms(r.comparisons[name] - r.truth) for r in made]
+        assert errors[1] < errors[0]
+    assert "All images are of rays without" in " ".join(freed.warnings)
+    assert "All images are of rays without" not in " ".join(plain.warnings)
+
+
+def test_intervals_are_of_the_whole_error(made, scan):
+    axis, flux = (made[1].systematics[name] for name in ("axis", "flux"))
+    assert abs(axis.values[0] - OFF) < 4 * axis.std[0] < 0.4
+    assert abs(axis.taken[0] - OFF) < 0.2
+    assert np.corrcoef(flux.values, scan[0])[0, 1] > 0.95
+    np.testing.assert_allclose(axis.samples.mean(0), axis.values, atol=0.6 * axis.std[0])
+
+
+def test_held_out_views_keep_their_own_errors_and_hidden_ones_stay(made, scan):
+    freed = made[1]
+    held = list(freed.calibration.views)
+    assert np.all(freed.systematics["flux"].taken[held] == 0)
+    fitted = np.setdiff1d(np.arange(len(scan[0])), held)
+    assert np.all(freed.systematics["flux"].taken[fitted] != 0)
+    assert freed.systematics["hardening"].taken is None
+    # What is seen of a held-out view in what was taken out is the axis, which all views have.
+    flux = freed.systematics["flux"].taken / 100
+    np.testing.assert_allclose(freed.removed.mean(1) + flux, 0, atol=0.2 * np.abs(flux).max())
+    np.testing.assert_array_equal(freed.calibration.predictions[0], freed.scan.projections[held])
+
+
+def test_what_was_taken_out_is_shown_and_kept(made, tmp_path):
+    plain, freed = made
+    assert "removed" in [p.name for p in pictures_of(freed)] and "removed" not in [p.name for p in pictures_of(plain)]
+    assert "The images are of rays without it" in render_report(freed, {})
+    freed.save(tmp_path / "r.h5")
+    again = ctuq.Result.load(tmp_path / "r.h5")
+    np.testing.assert_array_equal(again.removed, freed.removed)
+    np.testing.assert_array_equal(again.systematics["axis"].taken, freed.systematics["axis"].taken)
+    assert again.systematics["hardening"].taken is None
+    assert plain.removed is None
+
+
+def test_a_run_that_is_killed_between_fits_comes_to_the_same(made, scan, tmp_path, monkeypatch):
+    class KilledError(Exception):
+        pass
+
+    def stop(progress):
+        if "without systematic errors" in progress.message and progress.done >= 100:
+            raise KilledError
+
+    monkeypatch.setattr("ctuq.stages._WORTH", 0.0)
+    path = tmp_path / "c.h5"
+    with pytest.raises(KilledError):
+        ctuq.reconstruct(scan[1], systematics=ASKED, checkpoint=path, progress=stop, **SETTINGS)
+    again = ctuq.reconstruct(scan[1], systematics=ASKED, checkpoint=path, **SETTINGS)
+    np.testing.assert_array_equal(again.mean, made[1].mean)
+    np.testing.assert_array_equal(again.systematics["axis"].values, made[1].systematics["axis"].values)
+    np.testing.assert_array_equal(again.samples, made[1].samples)
+
+
+def test_nothing_is_taken_out_where_nothing_is_wrong(noisy_scan):
+    settings = SETTINGS | {"samples": 4}
+    found = ctuq.reconstruct(noisy_scan, systematics="axis,flux", **settings)
+    assert found.removed is None and all(e.taken is None for e in found.systematics.values())
+    assert found.history["iteration"][-1] <= SETTINGS["dip"].iterations
+
+
+def test_odds_of_an_error_are_the_ratio_of_evidences(rng):
+    N, variance, noise = torch.randn(9, 3, generator=rng, dtype=torch.float64), 0.7, 0.2
+    y = N @ torch.tensor([0.5, -1.0, 0.3]).double() + noise**0.5 * torch.randn(9, generator=rng, dtype=torch.float64)
+    covariance = torch.linalg.inv(N.T @ N / noise + torch.eye(3) / variance)
+    mean = covariance @ N.T @ y / noise
+
+    def evidence(s):
+        K = s * N @ N.T + noise * torch.eye(9)
+        return float(torch.distributions.MultivariateNormal(torch.zeros(9).double(), K).log_prob(y))
+
+    found = log_odds(mean, covariance, variance)
+    assert found == pytest.approx(evidence(variance) - evidence(0.0)) and math.isfinite(found)
