@@ -22,29 +22,24 @@ from ctuq.scores.gaussian import gaussian_scores
 from ctuq.tomo import ray_transform
 from experiments import FIGURES
 from experiments.peers.drawing import draw as drawn
-from experiments.peers.problems import Problem, problem_of
+from experiments.peers.kinds import OURS
+from experiments.peers.problems import NAMES, STEPS, Problem, problem_of
 
 TABLE = FIGURES / "peers.csv"
-RUNS = (("walnut", 0), *((name, seed) for seed in range(3) for name in ("glyph", "rectangles")))
-OURS = {
-    "tv, edge prior": ("tv", "edges"),
-    "tv, bootstrap": ("tv", "bootstrap"),
-    "tv, constant": ("tv", "constant"),
-    "Markov field": ("tv", "gmrf"),
-    "Matern process": ("tv", "matern"),
-    "dip, laplace": ("dip", "laplace"),
-    "dip, constant": ("dip", "constant"),
-    "dip, bootstrap": ("dip", "bootstrap"),
-    "dip, ensemble": ("dip", "ensemble"),
-}
 PEERS = {"CUQIpy, LMRF": "cuqipy", "svmbir, bootstrap": "svmbir"}
 SAMPLES = 256
 NOISES = (0.25, 0.5, 1.0)
 """Of CUQIpy, over the noise read from the projections: the held-out views choose. Larger ones were worse on the walnut."""
 
 
-def main(python: Path | None = None, only: str | None = None, runs: int = len(RUNS), draw: bool = False) -> None:
-    """Make the rows that are missing, and draw the figure.
+def main(
+    python: Path | None = None,
+    only: str | None = None,
+    problems: str = ";".join(NAMES),
+    seeds: int = 3,
+    draw: bool = False,
+) -> None:
+    """Make the rows that are missing, seed by seed, and draw the figure.
 
     Parameters
     ----------
@@ -52,20 +47,22 @@ def main(python: Path | None = None, only: str | None = None, runs: int = len(RU
         The interpreter of the other programs' environment.
     only : str, optional
         Names of methods with semicolons between them; by default all.
-    runs : int
-        How many of the problems, the walnut first.
+    problems : str
+        Of them likewise.
+    seeds : int
+        Of each problem: another object and noise, or other views of the real scans, of which there are as many as their steps.
     draw : bool
         Make none: draw the figure from the table alone.
     """
     done = _rows()
     methods = [*OURS, *(PEERS if python else ())] if only is None else only.split(";")
-    for method in () if draw else methods:
-        for name, seed in RUNS[:runs]:
-            if (name, method, str(seed)) in done:
-                continue
-            row = _measured(problem_of(name, seed), method, seed, python)
-            _add({"problem": name, "method": method, "seed": seed, **row})
-            print(name, seed, method, f"{row['seconds']:.1f} s, unseen {row['log_likelihood']:.3f}", flush=True)
+    wanted = [(seed, name, method) for seed in range(seeds) for name in problems.split(";") for method in methods]
+    for seed, name, method in [] if draw else wanted:
+        if (name, method, str(seed)) in done or seed >= STEPS.get(name, seeds):
+            continue
+        row = _measured(problem_of(name, seed), method, seed, python)
+        _add({"problem": name, "method": method, "seed": seed, **row})
+        print(name, seed, method, f"{row['seconds']:.1f} s, unseen {row['log_likelihood']:.3f}", flush=True)
     drawn(TABLE)
 
 

@@ -23,9 +23,9 @@ def draw(table: Path) -> None:
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     problems = list(dict.fromkeys(row["problem"] for row in rows))
-    panels = [(problem, "log_likelihood" if problem == "walnut" else "truth_crps_object") for problem in problems]
+    panels = [(problem, "log_likelihood" if problem in ("walnut", "ta") else "truth_crps_object") for problem in problems]
     mpl.rcParams["pdf.fonttype"] = 42
-    figure = Figure(figsize=(3.6 * len(panels), 3.4), layout="constrained")
+    figure = Figure(figsize=(3.6 * len(panels), 0.8 + 0.24 * len({row["method"] for row in rows})), layout="constrained")
     methods = list(dict.fromkeys(row["method"] for row in rows))
     for axes, (problem, column) in zip(np.atleast_1d(figure.subplots(1, len(panels), sharey=True)), panels, strict=True):
         for place, method in enumerate(methods):

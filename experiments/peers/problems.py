@@ -5,13 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 
 import ctuq
-from ctuq import files
 from ctuq.pipeline import match_detector
 from ctuq.pipeline.image.job import choose_grid
 from ctuq.recon.holdout import views_to_hold
 from ctuq.tomo.simulate import phantom_scan
+from experiments.unseen_views import load
 
-OBJECT_SIZE, WALNUT_SIZE, NOISE, VIEWS, STEP = 40, 64, 0.05, 60, 3
+OBJECT_SIZE, NOISE, VIEWS, STEP = 40, 0.05, 60, 3
+SIZES, STEPS = {"walnut": 64, "ta": 48}, {"walnut": 4, "ta": 8}
+"""Pixels of the real scans, and every which view of theirs is used."""
+NAMES = ("walnut", "ta", "glyph", "rectangles")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,11 +49,11 @@ class Problem:
 
 
 def problem_of(name: str, seed: int) -> Problem:
-    """A problem by name; the seed is of the object and its noise, the walnut has but one."""
-    if name == "walnut":
-        full, size, step = files.read(files.demo_scan()), WALNUT_SIZE, 4
+    """A problem by name; the seed is of the object and its noise, or of the first view of a real scan that is used."""
+    if name in SIZES:
+        full, size, step = load(name), SIZES[name], STEPS[name]
     else:
         angles = np.arange(VIEWS) * np.pi / VIEWS
         full, size, step = phantom_scan(name, OBJECT_SIZE, angles, noise=NOISE, seed=seed), OBJECT_SIZE, STEP
-    used = np.arange(0, full.n_angles, step)
+    used = np.arange(seed if name in SIZES else 0, full.n_angles, step)
     return Problem(name, size, full.select(used), full.select(np.setdiff1d(np.arange(full.n_angles), used)))
