@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ctuq.errors import InputError
+
 __all__ = ["dropped"]
 
 
@@ -23,6 +25,11 @@ def dropped(network: nn.Module, rate: float, *, rng: torch.Generator) -> Iterato
     rate : float
         Share of the channels that are left out; what stays is multiplied by ``1 / (1 - rate)``.
     rng : torch.Generator
+
+    Raises
+    ------
+    InputError
+        If the network has no such convolution.
     """
 
     def masked(_: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor | None:
@@ -31,7 +38,10 @@ def dropped(network: nn.Module, rate: float, *, rng: torch.Generator) -> Iterato
         kept = torch.rand(out.shape[:2], generator=rng, device=rng.device).to(out) >= rate
         return out * (kept / (1 - rate)).reshape(*out.shape[:2], *[1] * (out.ndim - 2))
 
-    hooks = [m.register_forward_hook(masked) for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    if not layers:
+        raise InputError("The network has no 3 x 3 convolution to leave channels out of; take other error bars than dropout.")
+    hooks = [layer.register_forward_hook(masked) for layer in layers]
     try:
         yield
     finally:

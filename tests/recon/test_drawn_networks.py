@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from ctuq.errors import InputError
 from ctuq.recon.dropout import dropped
 from ctuq.recon.langevin import langevin
 from ctuq.recon.unet import UNet, UNetOptions
@@ -40,6 +41,14 @@ def test_what_stays_makes_up_for_what_is_left_out(network, rng):
     kept = torch.stack([(out != 0).any((-1, -2)).float().mean() for out in seen]).mean()
     assert float(kept) == pytest.approx(0.7, abs=0.03)
     torch.testing.assert_close(torch.stack(seen).mean(0), first(image).detach(), rtol=0.2, atol=0.05)
+
+
+def test_a_network_without_such_convolutions_is_refused(rng):
+    with (
+        pytest.raises(InputError, match="no 3 x 3 convolution"),
+        dropped(torch.nn.Sequential(torch.nn.Conv2d(1, 1, 5)), 0.1, rng=rng),
+    ):
+        pass
 
 
 def test_one_by_one_convolutions_are_left_alone(network, rng):

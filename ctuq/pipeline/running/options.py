@@ -120,6 +120,8 @@ def _refuse_other_bars(method: str, kind: bool | str) -> None:
 
 
 def _refuse_without_bars(options: ReconstructOptions) -> None:
+    if options.bars == "diagonal" and options.prior == "filter":
+        raise InputError("Error bars of the kind diagonal take independent weights; take the prior isotropic, layerwise or g.")
     asked = wishes(options.systematics)
     if options.bars not in OF_WEIGHTS and any(wish.needed for wish in asked):
         raise InputError("Systematic errors are a part of the error bars of the method dip; leave --systematics out.")

@@ -51,6 +51,10 @@ class Stack:
         """Choose the rows, and the plane that the coarsest of some occupied slices asks for."""
         if judge is not None and judge.geometry.shape[::2] != scan.geometry.shape[::2]:
             raise InputError("The views that judge are of another detector than the scan's; give views of the same scan.")
+        if isinstance(options.uncertainty, str) and options.uncertainty != "laplace":
+            raise InputError(
+                f"Error bars {options.uncertainty!r} are of single slices; of stacks the method dip alone has some, laplace."
+            )
         if rows is not None:
             scan, judge = chosen_rows(scan, rows), None if judge is None else chosen_rows(judge, rows)
         row_beam(scan.geometry)

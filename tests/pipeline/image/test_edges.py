@@ -182,3 +182,9 @@ def test_the_command_takes_a_kind(scan, tmp_path, capsys):
     assert cli.main([*words, "-o", str(tmp_path / "no"), "--uncertainty", "edges", "--no-uncertainty"]) == 2
     assert cli.main([*words, "-o", str(tmp_path / "no"), "--uncertainty", "what"]) == 2
     assert "give one of them" in (text := capsys.readouterr().err) and "'what'" in text
+
+
+def test_a_diagonal_laplace_of_weights_that_are_not_independent_is_refused_before_the_fit():
+    with pytest.raises(InputError, match="take the prior isotropic, layerwise or g"):
+        ReconstructOptions(uncertainty="diagonal", prior="filter")
+    assert ReconstructOptions(uncertainty="diagonal", prior="g").bars == "diagonal"

@@ -178,6 +178,12 @@ def test_slices_that_fail_are_told_and_lose_no_other(scan):
     assert any("Slice 3 could" in text for text in found.warnings)
 
 
+@pytest.mark.parametrize("kind", ["ensemble", "dropout", "last-layer"])
+def test_error_bars_of_single_slices_are_not_those_of_a_stack(scan, kind):
+    with pytest.raises(InputError, match=f"Error bars '{kind}' are of single slices"):
+        reconstruct_stack(scan, options=ReconstructOptions(size=16, uncertainty=kind))
+
+
 def test_a_stack_of_which_nothing_can_be_made_is_refused(scan):
     with pytest.raises(InputError, match="None of the"):
         reconstruct_stack(VolumeScan(np.full_like(scan.projections, -1e-3), scan.geometry), options=OPTIONS)
