@@ -67,6 +67,30 @@ def test_the_metadata_are_those_of_ngff_with_places_in_mm(written):
     assert attributes["ctuq"]["warnings"] == ["Mind the gap."]
 
 
+def test_napari_opens_both_channels_where_they_are(written, result):
+    """By the plugin that napari opens OME-Zarr with; neither is needed to write one."""
+    reader = pytest.importorskip("napari_ome_zarr").napari_get_reader(str(written))
+    ((levels, told, kind),) = [layer for layer in reader(str(written)) if layer[2] == "image"]
+    assert kind == "image" and told["channel_axis"] == 0
+    assert list(told["name"]) == ["mean (1/mm)", "std (1/mm)"]
+    assert [level.shape for level in levels] == [(2, 20, 70, 66), (2, 20, 35, 33)]
+    np.testing.assert_array_equal(levels[0][0], result.mean)
+    np.testing.assert_array_equal(levels[0][1], result.std)
+    np.testing.assert_allclose(told["scale"][-3:], (2.0, 0.5, 0.5))
+    np.testing.assert_allclose(told["translate"][-3:], (3 - 19, -2 - 34.5 / 2, 1 - 32.5 / 2))
+
+
+def test_the_reference_reader_finds_a_valid_multiscale_image(written, result):
+    """By the package ome-zarr, whose reader checks the metadata."""
+    location = pytest.importorskip("ome_zarr.io").parse_url(str(written), mode="r")
+    node = next(iter(pytest.importorskip("ome_zarr.reader").Reader(location)()))
+    assert node.metadata["channel_names"] == ["mean (1/mm)", "std (1/mm)"]
+    assert [axis["name"] for axis in node.metadata["axes"]] == ["c", "z", "y", "x"]
+    scale, move = node.metadata["coordinateTransformations"][0]
+    assert scale["scale"] == [1.0, 2.0, 0.5, 0.5] and move["translation"][1:] == pytest.approx([-16, -19.25, -15.25])
+    np.testing.assert_array_equal(np.asarray(node.data[0][1]), result.std)
+
+
 def test_coarser_levels_are_means_and_root_mean_squares(written, result):
     coarse = zarr.open_group(str(written), mode="r")["1"]
     assert coarse.shape == (2, 20, 35, 33)

@@ -53,6 +53,6 @@ def test_the_word_in_measured_values_is_no_collection(tmp_path):
     path = tmp_path / "a.bin"
     for tail in (b"", bytes(8), bytes(40), (4096).to_bytes(8, "little"), b"\xff" * 60):
         path.write_bytes(b"x" * 100 + b"GCOL\x01\x00\x00\x00" + tail)
-        refuse_endless_heap(path)
+        assert refuse_endless_heap(path) is None
     path.write_bytes(b"")
-    refuse_endless_heap(path)
+    assert refuse_endless_heap(path) is None

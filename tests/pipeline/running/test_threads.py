@@ -56,8 +56,3 @@ def command(variables):
 @pytest.mark.parametrize(("variables", "expected"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")])
 def test_command_lets_waiting_threads_sleep_unless_the_user_chose(variables, expected):
     assert command(variables) == expected
-
-
-def test_importing_the_library_changes_no_setting():
-    code = "import os; before = dict(os.environ); import ctuq.pipeline; assert dict(os.environ) == before"
-    subprocess.run([sys.executable, "-c", code], check=True)
