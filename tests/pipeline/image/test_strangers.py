@@ -1,15 +1,12 @@
 """Scans as strangers bring them, and habits of theirs: a sound result or one clear sentence, never a silent wrong number."""
 
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from images import posterior_covariance
+from killing import die, killed
 
 import ctuq
 from ctuq import files
@@ -160,22 +157,17 @@ def whole():
 def test_a_killed_run_goes_on_to_the_same_result(when, whole, tmp_path):
     path, file = tmp_path / "checkpoint.h5", tmp_path / "scan.h5"
     files.write_scan(seen(), file)
-    code = (
-        "import os, signal, sys, pathlib, torch, ctuq\n"
-        "from ctuq.pipeline import ReconstructOptions, reconstruct\n"
-        "from ctuq.pipeline.image import job\n"
-        "from ctuq.recon.dip import DIPOptions\n"
-        "from ctuq.recon.unet import UNetOptions\n"
-        "torch.set_num_threads(1)\n"
-        f"options = {OPTIONS!r}\n"
-        "def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
-        "def late(told): told.stage == 'Deep Image Prior' and told.done >= 80 and die()\n"
-        f"job.estimate = die if {when!r} == 'evidence' else job.estimate\n"
-        f"reconstruct(ctuq.read({str(file)!r}), options=options, checkpoint=pathlib.Path({str(path)!r}),\n"
-        f"            progress=late if {when!r} == 'fit' else None)\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
-    assert killed.returncode == -signal.SIGKILL and path.is_file()
+
+    def late(told):
+        if told.stage == "Deep Image Prior" and told.done >= 80:
+            die()
+
+    def work():
+        if when == "evidence":
+            job.estimate = die
+        reconstruct(ctuq.read(file), options=OPTIONS, checkpoint=path, progress=late if when == "fit" else None)
+
+    assert killed(work) and path.is_file()
     resumed = reconstruct(ctuq.read(file), options=OPTIONS, checkpoint=path)
     for name in ("mean", "std", "samples", "directions"):
         np.testing.assert_allclose(getattr(resumed, name), getattr(whole, name), rtol=1e-5, atol=1e-7, err_msg=name)
