@@ -120,6 +120,8 @@ def _block(wish: Wish, at: _At) -> Block:
     if wish.width is not None:
         return Block(wish.name, columns, wish.width * unit, False, kind.hidden, spread)
     width = kind.width * unit
+    if wish.name == "hardening":
+        width /= shapes.excess(at.rays)
     if wish.name == "axis":
         width = kind.width * at.flat.geometry.pixel_at_axis
     if wish.name == "distance":

@@ -6,6 +6,8 @@ them from real shading.
 
 from torch import Tensor
 
+_USUAL, _MOST = 2.0, 12.0
+"""The usual largest line integral; and the logarithm of 160,000 counts, which few detectors tell from none."""
 _DARKEST = 7.0
 """Line integrals above are taken for this one: of a thousandth of the beam, scatter is no small error."""
 
@@ -21,6 +23,16 @@ def hardening(p: Tensor) -> Tensor:
         Line integrals.
     """
     return -p.clamp(min=0).square()
+
+
+def excess(p: Tensor) -> float:
+    """By how much line integrals are too large to be any; 1 where they are not.
+
+    No ray is counted through more than `_MOST`: above, values are in a unit of their own, and an error whose size is known for
+    integrals up to `_USUAL` has it for these, taken as ending there.
+    """
+    largest = float(p.max())
+    return largest / _USUAL if largest > _MOST else 1.0
 
 
 def scatter(p: Tensor) -> Tensor:

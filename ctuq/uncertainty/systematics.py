@@ -1,5 +1,7 @@
 """What the posterior says of a scan's systematic errors, in the units that people know."""
 
+import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,11 +10,16 @@ from torch import Tensor
 from ctuq.linops.gaussian import stable_cholesky
 from ctuq.systematics.build import told_in
 from ctuq.systematics.catalogue import KINDS, UNSURE
+from ctuq.systematics.shapes import excess
 from ctuq.uncertainty.estimate import Evidence
 from ctuq.uncertainty.model.linear import ImageModel
 from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.results.contents import Systematic
 
+_NO_UNIT = (
+    "Line integrals up to {:.3g} cannot be such: values are taken to be in a unit of their own, and what beam hardening may have "
+    "done as for integrals up to 2."
+)
 _OBJECT = 0.5
 """Of the image's 99th percentile: what lies above is the object."""
 
@@ -80,7 +87,12 @@ def std_of_rays(std: NDArray[np.float32], scale: float, posterior: ImagePosterio
 
 def doubts_of_errors(model: ImageModel) -> tuple[str, ...]:
     """What to know of the errors before they are trusted."""
-    return tuple(UNSURE[block.name] for block in model.blocks if block.name in UNSURE)
+    told = tuple(UNSURE[block.name] for block in model.blocks if block.name in UNSURE)
+    for block in model.hidden:
+        usual, p = KINDS["hardening"].width, block.columns.abs().max().sqrt()
+        if block.name == "hardening" and excess(p) > 1 and math.isclose(block.width * excess(p), usual):
+            told += (_NO_UNIT.format(float(p)),)
+    return told
 
 
 def _share(posterior: ImagePosterior, covariance: Tensor, cross: Tensor) -> float:

@@ -86,6 +86,19 @@ def test_a_beam_may_harden_unless_it_is_known_to_have_one_energy(noisy_scan):
     np.testing.assert_array_equal(named.std, unknown.std)
 
 
+def test_values_in_a_unit_of_their_own_are_told_and_make_no_difference(noisy_scan):
+    """Line integrals of a picture may be grey values, of which the square is no hardening."""
+    one, grey = (ctuq.reconstruct(replace(noisy_scan, projections=k * noisy_scan.projections), **SETTINGS) for k in (5, 5e4))
+    assert not any("unit of their own" in text for text in one.warnings)
+    assert any("unit of their own" in text for text in grey.warnings)
+    shares = [result.systematics["hardening"].share for result in (one, grey)]
+    assert 0 < shares[1] < 1
+    # Of integrals as if they ended at 2, and not of a thousand times what they are.
+    largest = 5 * float(noisy_scan.projections.max())
+    assert grey.systematics["hardening"].width == pytest.approx(0.1 * 2 / (1e4 * largest), rel=0.3)
+    assert grey.std.max() < grey.mean.max()
+
+
 def test_error_bars_without_hardening_say_so(noisy_scan):
     told = [ctuq.reconstruct(s, "tv", size=16).warnings for s in (noisy_scan, monochromatic(noisy_scan))]
     assert any("beam hardening" in text for text in told[0]) and not any("beam hardening" in text for text in told[1])
