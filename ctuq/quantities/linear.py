@@ -27,7 +27,9 @@ class _Measurable(Protocol):
     @property
     def grid(self) -> VolumeGrid: ...
     def pushed(self, functionals: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
-    def split(self, resolved: NDArray[np.float64], variances: tuple[float, float]) -> dict[str, float]: ...
+    def split(
+        self, functional: NDArray[np.float64], resolved: NDArray[np.float64], variances: tuple[float, float]
+    ) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def _quantities(
     told = []
     for i, name in enumerate(names):
         variances = (float(covariance[i, i]), float(np.sum(functionals[i] * resolved[i])))
-        budget = result.split(resolved[i], variances)
+        budget = result.split(functionals[i], resolved[i], variances)
         budget[BETWEEN] = float(between[i, i])
         variance = variances[0] + budget[BETWEEN]
         told.append(gaussian_quantity(name, float(values[i]), variance, level=level, unit=UNIT, budget=budget))

@@ -17,15 +17,15 @@ from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.results.contents import Systematic
 
 _NO_UNIT = (
-    "Line integrals up to {:.3g} cannot be such: values are taken to be in a unit of their own, and what beam hardening may have "
-    "done as for integrals up to 2."
+    "Line integrals up to {:.3g} cannot be such: values are taken to be in a unit of their own, and what beam hardening may "
+    "have done as for integrals up to 2."
 )
 _OBJECT = 0.5
 """Of the image's 99th percentile: what lies above is the object."""
 
 
 def systematics_of(
-    posterior: ImagePosterior, evidence: Evidence, scale: float, draws: NDArray[np.float32]
+    posterior: ImagePosterior, evidence: Evidence, scale: float, draws: NDArray[np.float32], effects: NDArray[np.float32]
 ) -> dict[str, Systematic]:
     """Each block of the model.
 
@@ -38,6 +38,8 @@ def systematics_of(
         Of the image's covariance.
     draws : array, shape (samples, e)
         Deviations of all errors, scaled.
+    effects : array, shape (k, y, x)
+        Of the hidden errors, scaled.
     """
     model = posterior.model
     blocks = (*model.blocks, *model.hidden)
@@ -47,7 +49,8 @@ def systematics_of(
     variances = [*model.prior.error_variances(evidence.psi).tolist(), *(block.width**2 for block in model.hidden)]
     told, start = {}, 0
     taken = None if model.taken is None else torch.cat([model.taken.cpu(), mean.new_zeros(len(mean) - len(model.taken))])
-    for block, variance in zip(blocks, variances, strict=True):
+    shown = [*(None for _ in model.blocks), *effects]
+    for block, variance, effect in zip(blocks, variances, shown, strict=True):
         part = slice(start, start + block.columns.shape[1])
         start = part.stop
         unit, kind = told_in(block.name), KINDS[block.name]
@@ -63,26 +66,10 @@ def systematics_of(
             hidden=kind.hidden,
             share=_share(posterior, covariance[part, part], cross[part]),
             taken=None if taken is None or not bool(taken[part].any()) else (block.told(taken[part]) / unit).numpy(),
+            effect=effect,
             samples=((block.told(mean[part] + torch.from_numpy(draws[:, part]).double())) / unit).float().numpy(),
         )
     return told
-
-
-def std_of_rays(std: NDArray[np.float32], scale: float, posterior: ImagePosterior) -> NDArray[np.float32] | None:
-    """The standard deviation without errors that no ray tells; None where there are none.
-
-    Parameters
-    ----------
-    std : array of float32
-        Of all, calibrated.
-    scale : float
-        Root of the factor of the posterior's covariance.
-    posterior : ImagePosterior
-    """
-    if not posterior.model.hidden:
-        return None
-    hidden = scale**2 * posterior.hidden_variance().cpu().numpy()
-    return np.sqrt(np.maximum(std.astype(np.float64) ** 2 - hidden, 0)).astype(np.float32)
 
 
 def doubts_of_errors(model: ImageModel) -> tuple[str, ...]:

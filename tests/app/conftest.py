@@ -89,6 +89,7 @@ def result(scan) -> Result:
         },
         comparisons={"fbp": truth + 0.006 * rng.standard_normal(truth.shape).astype(np.float32), "tv": truth * 0.95},
         truth=truth,
+        removed=(0.02 * np.sin(scan.projections)).astype(np.float32),
         history={"iteration": steps, "loss": np.exp(-steps / 200) + 0.01, "held_out_loss": np.exp(-steps / 250) + 0.03},
         timings={"dip": 12.5, "evidence": 3.25},
         settings={"method": "dip", "size": SIZE, "seed": 0},

@@ -46,7 +46,7 @@ from ctuq.uncertainty.model.route import Route
 from ctuq.uncertainty.restricted import NOTES, OF_WEIGHTS, routed
 from ctuq.uncertainty.results.image import Result
 from ctuq.uncertainty.results.kept import waves_of
-from ctuq.uncertainty.systematics import doubts_of_errors, std_of_rays, systematics_of
+from ctuq.uncertainty.systematics import doubts_of_errors, systematics_of
 
 _DENSE_PIXELS = 4096
 """Up to so many pixels a truth is scored against the whole covariance, above against samples."""
@@ -377,13 +377,13 @@ def _assembled(
         scores["truth"] = truth_scores(mean, std, base.truth) | patch_scores(base.truth - mean, covariance, deviations)
         scores["truth_raw"] = truth_scores(mean, raw, base.truth)
     evidence, whole = found.evidence, found.posterior
-    told = systematics_of(whole, evidence, found.scales.image, errors) if isinstance(whole, ImagePosterior) else {}
+    effects = (scale * posterior.hidden_images()).cpu().numpy().astype(np.float32)
+    known = isinstance(whole, ImagePosterior)
     return replace(
         base,
         mean=mean,
         std=std,
         std_raw=raw,
-        std_rays=std_of_rays(std, scale, whole) if isinstance(whole, ImagePosterior) else None,
         std_error=posterior.error,
         samples=mean + deviations,
         directions=directions,
@@ -395,5 +395,5 @@ def _assembled(
         calibration=found.calibration,
         scores=scores,
         warnings=base.warnings + notes,
-        systematics=told,
+        systematics=systematics_of(whole, evidence, found.scales.image, errors, effects) if known else {},
     )

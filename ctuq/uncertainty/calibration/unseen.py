@@ -117,6 +117,10 @@ class WidenedPosterior(ImageCovariance):
     def draws(self, n: int, *, rng: torch.Generator) -> Tensor:
         return self._of_rows(self._plain.draws(n, rng=rng))
 
+    def hidden_images(self) -> Tensor:
+        images = self._plain.hidden_images()
+        return self._unseen(images) if len(images) else images
+
     def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:
         return self.joint_deviations(n, rng=rng)[0]
 

@@ -56,6 +56,13 @@ class ImageCovariance(ABC):
         """``n`` draws of the image minus its mean, (n, *shape), float32."""
         return self.draws(n, rng=rng).reshape(n, *self.shape).float()
 
+    def hidden_images(self) -> Tensor:
+        """How far a standard deviation of each hidden error puts the image beside the truth, (k, *shape), float64.
+
+        Hidden errors are those of the scanner that no ray tells; most covariances know of none.
+        """
+        return torch.zeros(0, *self.shape, dtype=torch.float64, device=self.device)
+
     def joint_deviations(self, n: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """As `deviations`, and beside each draw that of the systematic errors, (n, e): here none."""
         images = self.deviations(n, rng=rng)

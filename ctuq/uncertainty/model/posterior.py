@@ -106,10 +106,8 @@ class ImagePosterior(ImageCovariance):
         image, errors = self.given.response(model.hidden_columns())
         return -image / self._hidden_over**0.5, -errors / self._hidden_over**0.5
 
-    def hidden_variance(self) -> Tensor:
-        """What hidden errors put into the variance of each pixel of the region, float64."""
-        hidden = self._hidden[0].reshape(-1, *self.model.image.shape)[(slice(None), *(self._region or ()))]
-        return hidden.square().sum(0)
+    def hidden_images(self) -> Tensor:
+        return self._hidden[0].reshape(-1, *self.model.image.shape)
 
     def _of_network(self, rows: SparseRows | None) -> Tensor:
         """``R G Z G^T R^T``'s diagonal; R the identity if None."""

@@ -66,6 +66,8 @@ class Systematic:
         Drawn together with the image's.
     taken : array of float64, shape (n,), optional
         What was taken out of the rays before the image was fitted again; ``values`` are of the whole. None for nothing.
+    effect : array of float32, shape (y, x), optional
+        Of a hidden error: how far a standard deviation of it puts the image beside the truth, 1/mm.
     """
 
     unit: str
@@ -78,6 +80,7 @@ class Systematic:
     share: float
     samples: NDArray[np.float32]
     taken: NDArray[np.float64] | None = None
+    effect: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +93,6 @@ class Contents:
     method: str
     std: NDArray[np.float32] | None = None
     std_raw: NDArray[np.float32] | None = None
-    std_rays: NDArray[np.float32] | None = None
     std_error: float = 0.0
     samples: NDArray[np.float32] | None = None
     directions: NDArray[np.float32] | None = None

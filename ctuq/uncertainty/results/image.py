@@ -32,9 +32,6 @@ class Result(Shown, Measured):
         Standard deviation of each pixel in 1/mm, calibrated where ``calibration`` is given; None without uncertainty.
     std_raw : array of float32, shape (y, x), optional
         The same before calibration.
-    std_rays : array of float32, shape (y, x), optional
-        As ``std``, but without systematic errors that no ray tells, such as beam hardening: it shows where rays are missing.
-        None where the error bars hold no such error.
     std_error : float
         Relative error of ``std`` by its draws, rms over the pixels; 0 where it is exact.
     samples : array of float32, shape (sample, y, x), optional

@@ -13,6 +13,7 @@ from ctuq.quantities.linear import Profile
 from ctuq.quantities.lines import Point
 from ctuq.quantities.quantity import LEVEL, Quantity
 from ctuq.quantities.regions import Region, shares_of
+from ctuq.systematics.catalogue import KINDS
 from ctuq.uncertainty.results.contents import Contents
 from ctuq.uncertainty.results.kept import KeptCovariance
 
@@ -221,9 +222,36 @@ class Measured(Contents):
         shape = (-1, *self.mean.shape)
         return self._kept.times(flat).reshape(shape), self._kept.resolved(flat).reshape(shape)
 
-    def split(self, resolved: NDArray[np.float64], variances: tuple[float, float]) -> dict[str, float]:
-        """Variance of a linear quantity by its source, see `ctuq.quantities.budget.VarianceBudget`."""
-        return self._budget(resolved, variances)
+    @property
+    def std_rays(self) -> NDArray[np.float32] | None:
+        """``std`` without systematic errors that no ray tells, such as beam hardening: it shows where rays are missing.
+
+        None where the error bars hold no such error.
+        """
+        if self.std is None or not self._effects:
+            return None
+        hidden = np.sum([effect**2 for effect in self._effects.values()], axis=0)
+        return np.sqrt(np.maximum(self.std.astype(np.float64) ** 2 - hidden, 0)).astype(np.float32)
+
+    def split(
+        self, functional: NDArray[np.float64], resolved: NDArray[np.float64], variances: tuple[float, float]
+    ) -> dict[str, float]:
+        """Variance of a linear quantity by its source, see `ctuq.quantities.budget.VarianceBudget`.
+
+        What errors have that no ray tells is known for itself, and the rest is split.
+        """
+        hidden = {}
+        for name, effect in self._effects.items():
+            along = float(np.sum(functional * effect))
+            hidden[name], resolved = along**2, resolved - along * effect
+        whole, known = (variance - sum(hidden.values()) for variance in variances)
+        return self._budget(resolved, (whole, known)) | hidden
+
+    @cached_property
+    def _effects(self) -> dict[str, NDArray[np.float64]]:
+        """Of each hidden error, in words, what a standard deviation of it does to the image."""
+        found = {KINDS[name].what: error.effect for name, error in self.systematics.items()}
+        return {what: effect.astype(np.float64) for what, effect in found.items() if effect is not None}
 
     @cached_property
     def _budget(self) -> VarianceBudget:

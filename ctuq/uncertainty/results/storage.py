@@ -21,7 +21,7 @@ from ctuq.uncertainty.results.tiff import write_attenuation
 
 _Kind = TypeVar("_Kind", bound=Contents)
 _UNSEALED = "The results file was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its figures."
-_IMAGES = ("std", "std_raw", "std_rays", "samples", "directions", "truth")
+_IMAGES = ("std", "std_raw", "samples", "directions", "truth")
 _CLASSES = {
     "entry": "NXentry",
     "entry/instrument": "NXinstrument",
@@ -115,7 +115,8 @@ def _group(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _refuse_other_shapes(result: Contents) -> None:
     """Refuse images that are not on the grid."""
     shape = result.grid.shape
-    alone = {name: getattr(result, name) for name in ("mean", "std", "std_raw", "std_rays", "truth")} | dict(result.comparisons)
+    alone = {name: getattr(result, name) for name in ("mean", "std", "std_raw", "truth")} | dict(result.comparisons)
+    alone |= {f"effect of {name}": found.effect for name, found in result.systematics.items()}
     for name, image in alone.items():
         if image is not None and image.shape != shape:
             raise InputError(f"'{name}' has shape {image.shape}, the grid {shape}")

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from matplotlib.image import AxesImage
 from ctuq.app.report import figures
 from ctuq.app.report.catalogue import PICTURES, pictures_of
 from ctuq.app.report.figures import grey_window
+from ctuq.uncertainty.results.contents import Systematic
 
 
 def images_of(figure):
@@ -57,6 +60,17 @@ def test_images_lie_in_mm_with_row_0_at_the_top(result):
     (image,) = images_of(figures.draw_std(result))
     assert tuple(image.get_extent()) == result.grid.extent
     assert image.origin == "upper"
+
+
+def test_what_rays_tell_stands_beside_the_whole_deviation_on_one_scale(result):
+    effect = 0.5 * result.std
+    one = np.zeros(1)
+    hidden = Systematic(
+        "per unit of line integral", "scan", one, one + 0.1, 0.1, False, True, 0.25, np.zeros((2, 1)), effect=effect
+    )
+    whole, rays = images_of(figures.draw_std(replace(result, systematics={"hardening": hidden})))
+    assert whole.get_clim() == rays.get_clim()
+    np.testing.assert_allclose(rays.get_array(), np.sqrt(0.75) * whole.get_array(), rtol=1e-5)
 
 
 def test_nothing_touches_pyplot_state(result):

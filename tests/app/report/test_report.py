@@ -120,12 +120,12 @@ def test_the_summary_tells_over_confidence_from_caution(result):
     def verdict(scale):
         predictions = np.stack([measured, predicted, raw, scale * std])
         changed = type(result.calibration)(**{**vars(result.calibration), "predictions": predictions})
-        return how_trustworthy(Result(**{**vars(result), "calibration": changed}))
+        return how_trustworthy(replace(result, calibration=changed))
 
     assert "over-confident" in verdict(0.3)
     assert "right size" in verdict(1.05)
     assert "cautious" in verdict(3.0)
-    assert "nothing has checked" in how_trustworthy(Result(**{**vars(result), "calibration": None}))
+    assert "nothing has checked" in how_trustworthy(replace(result, calibration=None))
 
 
 def test_the_report_says_what_intervals_may_cover(result, page):

@@ -11,6 +11,7 @@ from ctuq.app.report.page import render_report
 from ctuq.app.report.systematics import error_rows, errors_told
 from ctuq.errors import InputError
 from ctuq.pipeline import ReconstructOptions
+from ctuq.quantities.regions import Circle
 from ctuq.recon.dip import DIPOptions
 from ctuq.uncertainty.results.predict import predict_views
 
@@ -82,6 +83,10 @@ def test_a_beam_may_harden_unless_it_is_known_to_have_one_energy(noisy_scan):
     assert "held possible" in told and "--systematics none" in told
     page = render_report(unknown, {})
     assert 'value="std_rays"' in page and 'value="std_rays"' not in render_report(known, {})
+    disc = [result.region(Circle(0, 0, 4)).budget for result in (known, unknown)]
+    assert set(disc[1]) - set(disc[0]) == {"beam hardening"} and disc[1]["beam hardening"] > 0.1 * disc[0]["noise of the rays"]
+    for source in disc[0]:
+        assert disc[1][source] == pytest.approx(disc[0][source], rel=0.05, abs=0.02 * sum(disc[0].values()))
     named = ctuq.reconstruct(monochromatic(noisy_scan), systematics="hardening", **SETTINGS)
     np.testing.assert_array_equal(named.std, unknown.std)
 
