@@ -6,7 +6,9 @@ from ctuq.errors import InputError
 from ctuq.tomo.scan import Views
 
 _FEWEST = 10
+"""Rays: fewer are refused."""
 _MISSING = 0.5
+"""Share of the rays: where more are missing, that is told."""
 
 
 def told_of_rays(scan: Views) -> tuple[str, ...]:

@@ -14,14 +14,19 @@ _FLOAT64, _FLOAT32 = 12288, 46080
 EXACT_WORK = 6e11
 """Up to so many multiplications every pixel's own reduction is exact: 20 seconds."""
 _SHARE = 0.4
+"""Of the memory that is left, for the largest stage."""
 _FEWEST = 32
+"""Directions that are kept however little memory there is."""
 DRAWS = 256
+"""Of the posterior, where standard deviations are not exact: to 4.4 % of them then."""
 _LEFT_OUT = 2048
+"""Rays, at most, that are predicted from all others for a score."""
 _HELD_OUT, _FEW_VIEWS, _SOME = 768, 2, 128
 """Of a volume's held-out views, at most so many rays on a lattice of the detector; of two views left out, so many of each."""
 _CORRECTION = 100
 """What five solves of one right-hand side cost, in right-hand sides of a block (HTC ta at 256 x 256)."""
 _TOGETHER, _FEWEST_TOGETHER, _PIXELS = 64, 8, 2**21
+"""Images in a batch, at most and at least, and pixels of all of them."""
 
 
 @dataclass(frozen=True)

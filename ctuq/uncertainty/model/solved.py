@@ -24,16 +24,32 @@ from ctuq.uncertainty.model.linear import ImageModel
 from ctuq.uncertainty.model.route import noise_route
 
 _BATCH = 64
+"""Right-hand sides that are solved together."""
 _ROUGH, _RTOL = 1e-4, 1e-6
-_AGAIN = 3
+"""Relative residual of one correction in float32, which the next one refines, and of a whole solve."""
 _STEPS, _ROUNDS = 500, 6
+"""At most: steps of conjugate gradients in a correction, and corrections in a solve."""
+_AGAIN = 3
+"""Corrections of ``K^-1``, whose two terms nearly cancel."""
 
 
 @dataclass(frozen=True, eq=False)
 class SolvedRays:
     """The rays of a model at one point of its hyperparameters, solved: ``K^-1`` and the covariance Z of the coefficients.
 
-    ``roots`` are the Cholesky factors of their prior covariance, ``C = L L^T``, and of ``I + L^T X L``.
+    Parameters
+    ----------
+    model : ImageModel
+    system : System
+        Its problem at that point.
+    noise : NoiseSolve
+        ``N^-1``.
+    W : Tensor, float64, shape (m, r)
+        ``N^-1 b F``: the network's directions as rays see them, with noise and floors taken out.
+    Z : Tensor, float64, shape (r, r)
+        ``(C^-1 + X)^-1`` with ``X = F^T b^T N^-1 b F``.
+    roots : tuple of Tensor
+        Cholesky factors L of the coefficients' prior covariance, ``C = L L^T``, and R of ``I + L^T X L``.
     """
 
     model: ImageModel
@@ -239,10 +255,10 @@ class NoiseSolve:
     def _by_conjugate_gradients(self) -> Callable[[Tensor, float], Tensor]:
         matrix, v, root = self._matrix, self._v.float(), self._root.float()
 
-        def roughly(x: Tensor) -> Tensor:
+        def product(x: Tensor) -> Tensor:
             return x + matrix.fast(v * matrix.fast_transposed(x / root)) / root
 
-        N = Symmetric(roughly, Space((matrix.shape[0],), torch.float32, matrix.device))
+        N = Symmetric(product, Space((matrix.shape[0],), torch.float32, matrix.device))
 
         def solve(b: Tensor, rtol: float) -> Tensor:
             with warnings.catch_warnings():
