@@ -34,6 +34,9 @@ _FACTOR = {"float64": 1.0, "float32": 0.5, "cg": 0.0}
 _ROUNDS = 3
 _MATRIX = 1536
 _BASE = 800 * 2**20
+_ENTRY_BYTES = 64
+"""Of an entry of the rays' matrix, of which a ray has 1.6 times the image's side: 24 in float32 with its transpose, 40 whitened in
+both precisions. HTC ta took 8.9 GiB at 256 x 256 from all views and 7.0 at 512 x 512; with 25 they were planned as 5.2 and 4.9."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,7 @@ def priced(route: Route, speeds: Speeds, iterations: float, *, fit_bytes: int, m
         "evidence": _evidence(route, speeds, r) + _conditioned(r, route, speeds) + _held(route, speeds, r),
         "samples": _std(route, speeds, r),
     }
-    matrix = 40 * m * int(d**0.5) if matrix is None else matrix
+    matrix = _ENTRY_BYTES * 1.6 * m * d**0.5 if matrix is None else matrix
     return Plan(route, speeds.products.choice, seconds, max(route.bytes, fit_bytes) + _BASE + int(matrix))
 
 
