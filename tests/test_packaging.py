@@ -77,8 +77,9 @@ def test_the_engine_example_of_the_readme_runs():
 @pytest.mark.parametrize("text", python_blocks())
 def test_every_python_example_imports_names_that_exist(text):
     compile(text, "example", "exec")
-    if "bluesky" in text:
-        pytest.importorskip("bluesky_adaptive")
+    for word, module in {"bluesky": "bluesky_adaptive", "import cuqi": "cuqi", "import svmbir": "svmbir"}.items():
+        if word in text:
+            pytest.importorskip(module)
     imports = re.findall(r"^ *((?:from [\w.]+ )?import [\w.]+(?:, \w+)*)$", text, re.MULTILINE)
     names: dict = {}
     exec("\n".join(imports), names)

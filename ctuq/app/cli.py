@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import tyro
 
 from ctuq.app.arguments import BUDGET_SPENT, Command
+from ctuq.app.calibration.options import Calibrate
 from ctuq.app.design.options import Design
 from ctuq.app.folder import run_folder
 from ctuq.app.measure.options import Measure
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(version_of("ctuq") or "unknown (not installed, run from source)")
         return 0
     command = tyro.cli(
-        Demo | Info | Simulate | Convert | Reconstruct | Measure | Design | Report | Export | Doctor,
+        Demo | Info | Simulate | Convert | Reconstruct | Measure | Calibrate | Design | Report | Export | Doctor,
         prog="ctuq",
         description="X-ray CT that says how sure it is. --version prints the version, COMMAND --help explains one.",
         args=arguments or ["--help"],
@@ -89,7 +90,9 @@ def _run(command: Command | Design) -> int:
 
 
 def _folder_of(command: Command) -> AbstractContextManager[None]:
-    """The folder of a reconstruction, held; nothing for other commands."""
+    """The folder of a reconstruction or calibration, held; nothing for other commands."""
+    if isinstance(command, Calibrate):
+        return run_folder(command.output, resume=False, overwrite=command.overwrite)
     if not isinstance(command, Demo | Reconstruct) or (isinstance(command, Reconstruct) and command.plan):
         return nullcontext()
     if command.output is None:

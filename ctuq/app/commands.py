@@ -10,6 +10,8 @@ from typing import Any
 
 from ctuq import files, pipeline
 from ctuq.app.arguments import Command
+from ctuq.app.calibration.command import run_calibrate
+from ctuq.app.calibration.options import Calibrate
 from ctuq.app.conversion import convert
 from ctuq.app.doctor import examine, usable
 from ctuq.app.export import export
@@ -309,6 +311,7 @@ _DOES: dict[type[Command], Callable[[Any], int]] = {
     Convert: convert,
     Reconstruct: _reconstruct,
     Measure: measure,
+    Calibrate: run_calibrate,
     Report: _report,
     Export: export,
     Doctor: _doctor,

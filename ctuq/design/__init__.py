@@ -16,7 +16,8 @@ by dense algebra, without a product with a network.
   ``reject``, ``learn``; every call saves, and several processes can use one.
 * `ctuq.design.strategies`: `equidistant`, `nested`, `golden`, `random`, `exhaustive`, and `grow`, which runs a designer.
 
-Angles are in radians; views are indices into ``problem.angles``.
+Angles are in radians, or in degrees with ``degrees=True`` of `Designer` and `Session`; views are indices into
+``problem.angles``.
 """
 
 from typing import TYPE_CHECKING

@@ -29,6 +29,9 @@ class Designer:
         The model of that session, which is then not learned again at once.
     conditioned : GivenViews, optional
         That model given the first of the state's views, with the weights that they were measured with.
+    degrees : bool
+        Whether angles are in degrees, counter-clockwise, in all that is given and in what `ask` returns; else in radians.
+        ``problem`` and ``state`` are in radians always.
 
     Attributes
     ----------
@@ -47,8 +50,9 @@ class Designer:
         state: DesignState | None = None,
         resumed: GaussianModel | None = None,
         conditioned: GivenViews | None = None,
+        degrees: bool = False,
     ):
-        self.problem = problem
+        self.problem, self.degrees = problem, degrees
         self.state = DesignState.empty(problem.A.geometry.columns) if state is None else state
         self._learn: Learn | None = None if isinstance(model, GaussianModel) else model
         self.model: GaussianModel | None = model if isinstance(model, GaussianModel) else resumed
@@ -97,7 +101,7 @@ class Designer:
         ----------
         n : int
             How many; fewer are given where the budget or the candidates run out.
-        pending : array, radians
+        pending : array, radians or degrees
             Angles asked for earlier and not told yet: they count as measured.
 
         Raises
@@ -110,7 +114,7 @@ class Designer:
         if n < 1:
             raise InputError(f"At least one angle must be asked for, got {n}.")
         problem, given, position = self.problem, self.conditioned, self.state.position
-        waiting = problem.index(pending).tolist() if np.size(pending) else []
+        waiting = problem.index(self._radians(pending)).tolist() if np.size(pending) else []
         for view in waiting:
             given, position = given.given(view), float(problem.angles[view])
         spent = self.state.spent + float(problem.doses[waiting].sum())
@@ -127,7 +131,7 @@ class Designer:
         self.state = self.state.logged(
             Decision("ask", angles, picks.scores, picks.gains, error, self.state.spent, stop, reason)
         )
-        return Suggestion(
+        suggestion = Suggestion(
             angles,
             picks.views,
             picks.scores,
@@ -139,6 +143,7 @@ class Designer:
             reason=reason,
             free=picks.free,
         )
+        return suggestion.in_degrees() if self.degrees else suggestion
 
     def tell(
         self, angles: ArrayLike, projections: ArrayLike, weights: ArrayLike | None = None, *, anyway: bool = False
@@ -147,7 +152,7 @@ class Designer:
 
         Parameters
         ----------
-        angles : array, shape (k,) or one number, radians
+        angles : array, shape (k,) or one number, radians or degrees
         projections : array, shape (k, n) or (n,)
             Line integrals.
         weights : array, same shape, optional
@@ -161,20 +166,24 @@ class Designer:
             If an angle is no candidate, lies in a forbidden arc or was told before, or an array has the wrong shape or holds
             NaN. Nothing is changed.
         """
-        self._take(taken_in(self.problem, self.state, angles, projections, weights, model=self.model, anyway=anyway))
+        given = self._radians(angles)
+        self._take(taken_in(self.problem, self.state, given, projections, weights, model=self.model, anyway=anyway))
 
     def reject(self, angles: ArrayLike, reason: str = "", *, retry: bool = True) -> None:
         """Take back measured projections that turned out bad, or note exposures that failed; their dose stays spent.
 
         Parameters
         ----------
-        angles : array, radians
+        angles : array, radians or degrees
         reason : str
             For the log.
         retry : bool
             Whether these angles may be asked for again.
         """
-        self._take(taken_back(self.problem, self.state, angles, reason, retry=retry))
+        self._take(taken_back(self.problem, self.state, self._radians(angles), reason, retry=retry))
+
+    def _radians(self, angles: ArrayLike) -> ArrayLike:
+        return np.deg2rad(np.asarray(angles, np.float64)) if self.degrees else angles
 
     def _take(self, state: DesignState) -> None:
         """Learn and condition first, so that a failure leaves everything as it was."""

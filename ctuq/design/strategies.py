@@ -106,7 +106,7 @@ def grow(designer: Designer, measure: Callable[[NDArray[np.float64]], ArrayLike]
     designer : Designer
         Told of its pilot views.
     measure : callable
-        ``measure(angles)``: projections (k, n) at angles (k,) in radians.
+        ``measure(angles)``: projections (k, n) at angles (k,), in radians, or degrees of a designer with ``degrees``.
     total : int
     batch : int
         Angles asked for at once.

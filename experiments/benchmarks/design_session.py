@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, nargs="+", default=[5, 10, 20, 40], help="measured views at which to measure")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--cold", action="store_true", help="also without the cache")
+    parser.add_argument("--served", action="store_true", help="only the calls of a client")
     parser.add_argument("--folder", type=Path, help="keep the session here, and go on with one that is there")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -80,6 +81,9 @@ def report(options: argparse.Namespace, folder: Path) -> None:
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             if len(session.state.views) >= views:
                 row(views, "told and asked", wall, cpu, float("nan"))
+        if options.served:
+            served(path, scan, views)
+            continue
         new, angles, more = folder / "new.h5", session.ask().angles, ["suggest", str(path), "-n", str(options.batch + 1)]
         write_scan(scan.select(places(scan, angles)), new)
         row(views, "suggest", *timed(["suggest", str(path)], options.threads))

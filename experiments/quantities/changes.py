@@ -51,16 +51,16 @@ def regions(rng: np.random.Generator) -> Iterator[tuple[str, Circle]]:
             left -= 1
 
 
-def answers(count: int) -> Iterator[asked.Row]:
+def answers(count: int, method: str) -> Iterator[asked.Row]:
     """Of every pair and region."""
     for before, after in pairs(count):
         objects = before.fine(), after.fine()
         grid = ctuq.VolumeGrid(objects[0].shape, FIELD / len(objects[0]))
-        results = fitted(before), fitted(after)
+        results = fitted(before, method), fitted(after, method)
         for where, region in regions(np.random.default_rng(before.seed)):
             for row in asked.differences(*results, *objects, grid, [region]):
                 yield row | {"where": where, "noise": before.noise, "views": before.views, "phantom": before.phantom}
-        print(f"asked: {before.name}", flush=True)
+        print(f"asked: {before.name}, {method}", flush=True)
 
 
 def summary(rows: list[asked.Row]) -> Iterator[dict[str, object]]:
@@ -88,16 +88,20 @@ def _figures(rows: list[asked.Row]) -> dict[str, object]:
     }
 
 
-def main(count: int = 24) -> None:
-    """Fit, ask, print and record."""
-    table = list(summary(list(answers(count))))
+def main(dip: int = 12, tv: int = 24) -> None:
+    """Fit so many pairs by each method, ask, print and record."""
+    table: list[dict[str, object]] = []
+    for method, count in {"dip": dip, "tv": tv}.items():
+        if count:
+            table += [{"method": method, "pairs": count, **row} for row in summary(list(answers(count, method)))]
     with (FIGURES / "changes.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(table[0]))
         writer.writeheader()
         writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in each.items()} for each in table)
     for each in table:
         print(
-            f"{each['where']}, {each['group']} {each['value']}: {100 * each['cover_95']:.0f} % of {each['asked']} hold, "
+            f"{each['method']}, {each['where']}, {each['group']} {each['value']}: "
+            f"{100 * each['cover_95']:.0f} % of {each['asked']} hold, "
             f"rms z {each['rms_z']:.2f}, {100 * each['told_as_change']:.0f} % told as a change"
         )
 

@@ -89,9 +89,10 @@ def again() -> Iterator[tuple[Subject, Subject]]:
             yield subject, replace(subject, changed=True)
 
 
-def fitted(subject: Subject) -> ctuq.Result:
+def fitted(subject: Subject, method: str = "dip") -> ctuq.Result:
     """The result, kept in ``runs/quantities``: delete the folder after a change of what error bars are made from."""
-    return _kept(subject.name, lambda: (subject.scan(), subject.size))
+    name = subject.name + f", {method}" * (method != "dip")
+    return _kept(name, lambda: (subject.scan(), subject.size), method)
 
 
 def discs(name: str, size: int = 64) -> tuple[ctuq.Result, NDArray[np.float64], ctuq.VolumeGrid]:
@@ -107,10 +108,10 @@ def is_kept(name: str) -> bool:
     return (KEPT / f"{name}.h5").is_file()
 
 
-def _kept(name: str, make: Callable[[], tuple[ctuq.Scan, int]]) -> ctuq.Result:
+def _kept(name: str, make: Callable[[], tuple[ctuq.Scan, int]], method: str = "dip") -> ctuq.Result:
     path: Path = KEPT / f"{name}.h5"
     if not path.is_file():
         KEPT.mkdir(parents=True, exist_ok=True)
         scan, size = make()
-        ctuq.reconstruct(scan, size=size).save(path)
+        ctuq.reconstruct(scan, size=size, method=method).save(path)
     return ctuq.Result.load(path)

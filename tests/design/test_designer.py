@@ -294,3 +294,23 @@ def test_model_is_learned_again_every_so_many_views(make, A, S, y):
     ]
     exact = Designer(designer.problem, GaussianModel(DenseCovariance(S / 8), 0.2), state=designer.state)
     np.testing.assert_allclose(designer.scores, exact.scores, rtol=1e-9)
+
+
+def test_in_degrees_a_designer_does_what_it_does_in_radians(A, model, y):
+    problem = DesignProblem(A=A)
+    plain, turned = Designer(problem, model), Designer(problem, model, degrees=True)
+    pilot = A.geometry.angles[[0, 4]]
+    plain.tell(pilot, y[[0, 4]])
+    turned.tell(np.rad2deg(pilot), y[[0, 4]])
+    one, two = plain.ask(2), turned.ask(2)
+    assert two.degrees and two.views.tolist() == one.views.tolist()
+    np.testing.assert_allclose(two.angles, np.rad2deg(one.angles))
+    assert two.to_dict()["angles_deg"] == pytest.approx(np.rad2deg(one.angles).tolist())
+    pending = [plain.ask(pending=one.angles[:1]).views, turned.ask(pending=two.angles[:1]).views]
+    assert pending[0].tolist() == pending[1].tolist()
+    grow(turned, lambda degrees: y[problem.index(np.deg2rad(degrees))], 4)
+    turned.reject(two.angles[:1], "blurred")
+    assert turned.state.views.tolist()[:2] == [0, 4]
+    assert len(turned.state.views) == 3
+    with pytest.raises(InputError):
+        turned.tell(one.angles[1] + 1e-3, y[0])

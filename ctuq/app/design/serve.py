@@ -19,30 +19,39 @@ from ctuq.app.terminal import give, plain, say
 from ctuq.design.session.plan import learning_due
 from ctuq.design.session.session import Session
 from ctuq.errors import BudgetExhausted, CtuqError, InputError
-from ctuq.locks import BusyError
+from ctuq.locks import BusyError, locked
 
 LOOPBACK = "127.0.0.1"
-_MOST_BYTES = 2**28
+_MOST_BYTES, _DIGITS = 2**28, 18
+_PATIENCE = 60.0
+"""Seconds."""
 _log = logging.getLogger(__name__)
 
 
 def serve(command: Serve) -> int:
     """Answer until interrupted; where to ask is told on the terminal and in the token's file, which is removed at the end."""
-    resident = Resident(command.session)
-    with server_of(resident, command.port) as server:
-        where = command.token_file or command.session.with_name(command.session.name + ".server.json")
-        address = {"url": f"http://{LOOPBACK}:{server.server_port}", "token": resident.token}
-        _write_secret(where, address)
-        give(url=address["url"], token_file=where)
-        say(f"{command.session} is answered at {address['url']}; the token is in {where}. Ctrl-C ends it.")
-        try:
-            server.serve_forever(poll_interval=0.2)
-        except KeyboardInterrupt:
-            say("Ended; what was told is kept.")
-        finally:
-            where.unlink(missing_ok=True)
-            resident.close()
+    where = command.token_file or command.session.with_name(command.session.name + ".server.json")
+    busy = f"{command.session} is answered already; its address and token are in {where}."
+    # The server's file names one of them, and the first to end would take it away from the other.
+    with locked(where, "serve", busy=busy, tidy=True):
+        resident = Resident(command.session)
+        with server_of(resident, command.port) as server:
+            _until_interrupted(server, resident, command.session, where)
     return 0
+
+
+def _until_interrupted(server: ThreadingHTTPServer, resident: "Resident", session: Path, where: Path) -> None:
+    address = {"url": f"http://{LOOPBACK}:{server.server_port}", "token": resident.token}
+    _write_secret(where, address)
+    give(url=address["url"], token_file=where)
+    say(f"{session} is answered at {address['url']}; the token is in {where}. Ctrl-C ends it.")
+    try:
+        server.serve_forever(poll_interval=0.2)
+    except KeyboardInterrupt:
+        say("Ended; what was told is kept.")
+    finally:
+        where.unlink(missing_ok=True)
+        resident.close()
 
 
 class Resident:
@@ -180,29 +189,40 @@ def server_of(resident: Resident, port: int) -> ThreadingHTTPServer:
         # Small answers are not to wait for more of them: that takes 40 ms.
         disable_nagle_algorithm = True
 
+        # A body that never comes is not waited for.
+        timeout = _PATIENCE
+
         def do_GET(self) -> None:
-            self._respond({})
+            if self._is_known():
+                self._send(*_answered(resident, self.path.strip("/"), {}))
 
         def do_POST(self) -> None:
-            size = int(self.headers.get("Content-Length") or 0)
-            if not 0 <= size <= _MOST_BYTES:
-                self.close_connection = True
-                self._send(413, {"error": f"A call has {_MOST_BYTES} bytes at most."})
+            if not self._is_known():
                 return
-            body = self.rfile.read(size)
-            try:
-                given = json.loads(body or b"{}")
-            except ValueError:
-                given = None
-            self._respond(given)
-
-        def _respond(self, given: Any) -> None:
-            if not hmac.compare_digest(self.headers.get("Authorization", "").encode(), f"Bearer {resident.token}".encode()):
-                self._send(401, {"error": "The token is missing or wrong; it stands in the file that ctuq design serve names."})
-            elif not isinstance(given, dict):
-                self._send(400, {"error": "A call's values are one JSON object."})
+            told = self.headers.get("Content-Length", "")
+            if not told.isdecimal() or len(told) > _DIGITS or self.headers.get("Transfer-Encoding"):
+                self._refuse(411, "A call says its length in bytes, Content-Length, and comes in one piece.")
+            elif int(told) > _MOST_BYTES:
+                self._refuse(413, f"A call has {_MOST_BYTES} bytes at most.")
             else:
-                self._send(*_answered(resident, self.path.strip("/"), given))
+                given = _values_of(self.rfile.read(int(told)))
+                if given is None:
+                    self._send(400, {"error": "A call's values are one JSON object."})
+                else:
+                    self._send(*_answered(resident, self.path.strip("/"), given))
+
+        def _is_known(self) -> bool:
+            """Whether the token is right; else nothing of the call is read."""
+            given, wanted = self.headers.get("Authorization", "").encode(), f"Bearer {resident.token}".encode()
+            if hmac.compare_digest(given, wanted):
+                return True
+            self._refuse(401, "The token is missing or wrong; it stands in the file that ctuq design serve names.")
+            return False
+
+        def _refuse(self, code: int, sentence: str) -> None:
+            """Without having read the call, so that what follows of it is no call of its own."""
+            self.close_connection = True
+            self._send(code, {"error": sentence})
 
         def _send(self, code: int, values: dict[str, Any]) -> None:
             body = json.dumps(plain(values)).encode("ascii")
@@ -221,6 +241,15 @@ def server_of(resident: Resident, port: int) -> ThreadingHTTPServer:
         raise InputError(f"Port {port} of this machine cannot be had ({error}); choose another --port, or 0.") from error
     server.daemon_threads = True
     return server
+
+
+def _values_of(body: bytes) -> dict[str, Any] | None:
+    """A call's values; None if they are no JSON object."""
+    try:
+        given = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        return None
+    return given if isinstance(given, dict) else None
 
 
 def _answered(resident: Resident, name: str, given: dict[str, Any]) -> tuple[int, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from string import ascii_lowercase
 from typing import TypedDict
 
@@ -78,7 +77,7 @@ def shape(text: str) -> Shape:
     """The region that a text such as ``circle:0,0,5`` names."""
     kind, mark, numbers = text.strip().partition(":")
     if mark and kind.strip().lower() == "mask":
-        return read_mask(Path(numbers.strip()))
+        return read_mask(numbers.strip())
     values = _numbers(numbers, text, _SHAPES) if mark else []
     match kind.strip().lower(), len(values):
         case "circle", 3:

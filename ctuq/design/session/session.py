@@ -25,6 +25,7 @@ from ctuq.locks import BusyError, locked
 from ctuq.tomo.geometry import Geometry
 
 _log = logging.getLogger(__name__)
+_UNITS = ("exposure", "weight", "counts")
 
 
 class Session:
@@ -189,9 +190,11 @@ class Session:
         Raises
         ------
         InputError
-            If an angle is no candidate, lies in a forbidden arc or was told before, or an array has the wrong shape or holds
-            NaN.
+            If an angle is no candidate, lies in a forbidden arc or was told before, an array has the wrong shape or holds NaN,
+            or there is no such unit.
         """
+        if unit not in _UNITS:
+            raise InputError(f"The unit of weights is one of {', '.join(_UNITS)}, not {unit!r}.")
         with self._changing() as record:
             views = candidates_at(record, self._radians(angles))
             problem = self._builder.problem(record)

@@ -152,6 +152,7 @@ def _deviations(samples: NDArray[np.float64]) -> NDArray[np.float64]:
     if n < 2:
         raise InputError(f"{n} sample{'' if n == 1 else 's'} cannot tell a spread; give 2 or more, better {_FEW}.")
     deviations = samples - samples.mean(axis=0)
-    if not deviations.any():
+    # The mean of equal numbers is off by rounding.
+    if np.abs(deviations).max() <= _ROUNDING * np.abs(samples).max():
         raise InputError(f"All {n} samples are the same image, which would be known exactly; give draws that differ.")
     return deviations / np.sqrt(n - 1)

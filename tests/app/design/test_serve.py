@@ -1,6 +1,7 @@
 """A session that stays resident, asked over HTTP on this machine by the client that is shipped."""
 
 import json
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -99,6 +100,19 @@ def test_angles_are_those_of_the_scanner(served_clockwise):
         ("tell", {"angles": "here", "projections": [[0.0] * 18]}, "wrong kind"),
         ("ask", {"n": 0}, "At least one"),
         ("budget", {"dose": -1}, "positive"),
+        ("budget", {"dose": float("nan")}, "positive"),
+        ("budget", {}, "lacks a value"),
+        ("ask", {"n": "two"}, "wrong kind|At least"),
+        ("ask", {"n": -3}, "At least one"),
+        ("ask", {"pending": [1.5]}, "not among the candidates"),
+        ("ask", {"pending": "x"}, "wrong kind"),
+        ("tell", {"angles": [0], "projections": [[float("nan")] * 18]}, "NaN|finite"),
+        ("tell", {"angles": [0], "projections": [["x"] * 18]}, "wrong kind"),
+        ("tell", {"angles": [0, 0], "projections": [[0.0] * 18] * 2}, "told before"),
+        ("tell", {"angles": [], "projections": []}, "."),
+        ("tell", {"angles": [0], "projections": [[0.0] * 18], "weights": [[-1.0] * 18]}, "weight"),
+        ("tell", {"angles": [0], "projections": [[0.0] * 18], "unit": "furlong"}, "."),
+        ("../../etc/passwd", {}, "no call"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_sentence_and_changes_nothing(served, name, values, told):
@@ -130,6 +144,56 @@ def post(url, headers, body):
         return urllib.request.urlopen(urllib.request.Request(f"{url}/ask", body, headers)).read()
     except urllib.error.HTTPError as error:
         return error.read()
+
+
+@pytest.mark.parametrize(
+    "head, body, code",
+    [
+        ("Content-Length: 5", b"[1]  ", 400),
+        ("Content-Length: 9", b"not json!", 400),
+        ("Content-Length: 4", b"\xff\xfe\x00\x01", 400),
+        ("Content-Length: 40000", b"[" * 40000, 400),
+        ("Content-Length: 999999999999", b"", 413),
+        ("Content-Length: -5", b"", 411),
+        ("Content-Length: many", b"", 411),
+        ("Transfer-Encoding: chunked", b"0\r\n\r\n", 411),
+    ],
+)
+def test_calls_that_are_none_are_refused_and_the_server_lives_on(served, head, body, code):
+    _, scanner, where = served
+    told = json.loads(where.read_text())
+    port = int(told["url"].rsplit(":", 1)[1])
+    for token, expected in ((told["token"], code), ("wrong", 401)):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as line:
+            call = f"POST /ask HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n{head}\r\n\r\n".encode()
+            line.sendall(call + (body if expected == 400 else b""))
+            answer = ""
+            while '"error"' not in answer and (more := line.recv(65536).decode()):
+                answer += more
+        assert answer.startswith(f"HTTP/1.1 {expected} ") and '"error"' in answer
+    assert scanner.call("status")["session"]["measured_deg"] == []
+
+
+def test_a_session_is_answered_once_and_a_port_that_is_taken_is_told(tmp_path, monkeypatch, capsys):
+    from ctuq.app import cli
+
+    path = piloted(tmp_path).path
+    codes = []
+
+    def ended(self, poll_interval):
+        if not codes:
+            codes.append(None)
+            codes.append(cli.main(["design", "serve", str(path)]))
+            codes.append(
+                cli.main(["design", "serve", str(path), "--token-file", str(tmp_path / "t"), "--port", str(self.server_port)])
+            )
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serve.ThreadingHTTPServer, "serve_forever", ended)
+    assert cli.main(["design", "serve", str(path)]) == 0
+    assert codes[1:] == [2, 2]
+    told = capsys.readouterr().err.strip().splitlines()
+    assert "answered already" in told[0] and "cannot be had" in told[1] and len(told) == 2
 
 
 def test_address_and_token_are_for_this_user_alone_and_gone_when_the_server_is(tmp_path, monkeypatch, capsys):
