@@ -65,7 +65,8 @@ class Measured(Contents):
         """Mean of a region here less that in another result on the same grid, to say whether a change is real.
 
         The two scans are taken to err independently. What both get wrong alike cancels in the value and not in its
-        uncertainty, which is too large then.
+        uncertainty, which is too large then: three times, where nothing changed. A region that ends where the change ends is
+        told too small a one, as the image is blurred there.
         """
         return linear.difference(self, other, region, name=name, level=level)
 
