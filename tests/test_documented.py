@@ -191,3 +191,21 @@ def test_coverage_of_quantities_is_that_of_the_experiment() -> None:
         for cell, value in zip(cells, values, strict=True):
             if cell:
                 check(cell, float(value) * (100 if cell.endswith("%") else 1))
+
+
+def test_what_taking_errors_out_is_worth_is_that_of_the_experiment() -> None:
+    kept: dict[tuple[str, float], list[Row]] = {}
+    for row in written("systematics.csv"):
+        if row["blocks"].endswith(" taken out"):
+            kept.setdefault((row["defect"], float(row["level"])), []).append(row)
+    rows = table_of("docs/systematics.md", "defect")
+    assert {(name, float(level)) for name, level, *_ in rows} == set(kept)
+    for name, level, *cells in rows:
+        found = kept[name, float(level)]
+        scans, before, after, held, covered = cells
+        means = {key: np.mean([float(row[key]) for row in found]) for key in ("fit_rmse", "corrected_rmse", "held", "cover_95")}
+        check(scans, len(found))
+        check(before, 1000 * means["fit_rmse"])
+        check(after, 1000 * means["corrected_rmse"])
+        check(held, 100 * means["held"])
+        check(covered, 100 * means["cover_95"])

@@ -1,10 +1,12 @@
 """``python -m experiments.systematics``: one defect at a time, no defect, and real scans; run again, it goes on.
 
 Fits are kept in ``runs/systematics``; a row of ``figures/systematics.csv`` is a scan with a choice of blocks.
-``python -m experiments.systematics real`` takes walnut, ta and tb, ``figure`` draws the table.
+``python -m experiments.systematics freed`` takes the defects out and fits again, ``real`` takes walnut, ta and tb, ``figure``
+draws the table.
 """
 
 import csv
+import itertools
 import time
 from pathlib import Path
 from typing import Literal
@@ -18,8 +20,10 @@ from experiments import FIGURES
 from experiments.systematics import measure
 from experiments.systematics.drawing import draw
 from experiments.systematics.fits import KEPT, fitted
+from experiments.systematics.freed import freed_row
 from experiments.systematics.scans import DEFECTS, LEVELS, real, simulated
 
+FREED, ORDER = ("axis", "flux", "gain"), (3, 10, 1)
 OUTPUT = FIGURES / "systematics.csv"
 _HELD = ("values", "held", "z", "true_rms", "error_rms", "sd_rms")
 _TRUTH = ("cover_68", "cover_95", "rms_z", "log_likelihood", "std", "rmse")
@@ -89,7 +93,7 @@ def of_real(name: str, size: int, text: str, folder: Path) -> measure.Row:
 
 
 def main(
-    what: Positional[Literal["simulated", "real", "figure"]] = "simulated",
+    what: Positional[Literal["simulated", "freed", "real", "figure"]] = "simulated",
     phantoms: tuple[str, ...] = ("ellipses",),
     seeds: int = 3,
     size: int = 64,
@@ -108,6 +112,12 @@ def main(
             for text in blocks:
                 if (f"{name} {size}", text) not in done:
                     kept(output, of_real(name, size, text, folder))
+        return
+    if what == "freed":
+        every = itertools.product(range(seeds), phantoms, ORDER, FREED)
+        for seed, phantom, level, defect in every:
+            if (f"{phantom} {seed} {defect} {level}", f"{defect} taken out") not in done:
+                kept(output, freed_row(simulated(phantom, seed, defect, float(level))))
         return
     for seed in range(seeds):
         for phantom in phantoms:
