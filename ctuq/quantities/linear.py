@@ -26,6 +26,9 @@ class _Measurable(Protocol):
     def mean(self) -> NDArray[np.float32]: ...
     @property
     def grid(self) -> VolumeGrid: ...
+    @property
+    def instrument(self) -> str: ...
+    def hidden_along(self, functional: NDArray[np.float64]) -> dict[str, float]: ...
     def pushed(self, functionals: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
     def split(
         self, functional: NDArray[np.float64], resolved: NDArray[np.float64], variances: tuple[float, float]
@@ -85,9 +88,10 @@ def profile(
 def difference(
     result: _Measurable, other: _Measurable, region: Region, *, name: str = "difference", level: float = LEVEL
 ) -> Quantity:
-    """Mean of a region in ``result`` less that in ``other``, as if the two scans erred independently.
+    """Mean of a region in ``result`` less that in ``other``.
 
-    What both scans get wrong alike cancels in the value and is counted twice in its uncertainty, which is then too large.
+    An error that no ray tells, such as beam hardening, is the same in two scans by one scanner, and its parts cancel. Else the
+    scans are taken to err independently: what both get wrong alike is counted twice, and the uncertainty is then too large.
     """
     if not result.grid == other.grid:
         raise InputError(
@@ -95,8 +99,12 @@ def difference(
             "and --field."
         )
     one, two = (mean_of(each, region, name=name, level=level) for each in (result, other))
-    budget = {source: one.budget[source] + two.budget[source] for source in one.budget}
+    budget = {source: one.budget.get(source, 0.0) + two.budget.get(source, 0.0) for source in {**one.budget, **two.budget}}
     variance = one.standard_uncertainty**2 + two.standard_uncertainty**2
+    here, there = (each.hidden_along(_weights(each, region)) for each in (result, other))
+    for source in here.keys() & there.keys() if result.instrument == other.instrument else ():
+        common = 2 * here[source] * there[source]
+        budget[source], variance = budget[source] - common, variance - common
     return gaussian_quantity(name, one.value - two.value, variance, level=level, unit=UNIT, budget=budget)
 
 

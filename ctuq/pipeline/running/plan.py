@@ -35,8 +35,8 @@ _ROUNDS = 3
 _MATRIX = 1536
 _BASE = 800 * 2**20
 _ENTRY_BYTES = 64
-"""Of an entry of the rays' matrix, of which a ray has 1.6 times the image's side: 24 in float32 with its transpose, 40 whitened in
-both precisions. HTC ta took 8.9 GiB at 256 x 256 from all views and 7.0 at 512 x 512; with 25 they were planned as 5.2 and 4.9."""
+"""Of an entry of the rays' matrix, of which a ray has 1.6 times the image's side: 24 in float32 with its transpose, 40 whitened
+in both precisions. HTC ta took 8.9 GiB at 256 x 256 from all views, 7.0 at 512 x 512; by 25 bytes 5.2 and 4.9 were planned."""
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,8 @@ def priced(route: Route, speeds: Speeds, iterations: float, *, fit_bytes: int, m
         "evidence": _evidence(route, speeds, r) + _conditioned(r, route, speeds) + _held(route, speeds, r),
         "samples": _std(route, speeds, r),
     }
-    matrix = _ENTRY_BYTES * 1.6 * m * d**0.5 if matrix is None else matrix
-    return Plan(route, speeds.products.choice, seconds, max(route.bytes, fit_bytes) + _BASE + int(matrix))
+    rays = _ENTRY_BYTES * 1.6 * m * d**0.5 if matrix is None else matrix
+    return Plan(route, speeds.products.choice, seconds, max(route.bytes, fit_bytes) + _BASE + int(rays))
 
 
 def _evidence(route: Route, speeds: Speeds, r: int) -> float:

@@ -64,7 +64,8 @@ class Measured(Contents):
     def difference(self, other: "Measured", region: Region, *, name: str = "difference", level: float = LEVEL) -> Quantity:
         """Mean of a region here less that in another result on the same grid, to say whether a change is real.
 
-        The two scans are taken to err independently. What both get wrong alike cancels in the value and not in its
+        Errors that no ray tells, such as beam hardening, are taken to be the same where both scans are of one instrument (by
+        its name, or unnamed). Else the two err independently: what both get wrong alike cancels in the value and not in its
         uncertainty, which is too large then: three times, where nothing changed. A region that ends where the change ends is
         told too small a one, as the image is blurred there.
         """
@@ -242,11 +243,19 @@ class Measured(Contents):
         What errors have that no ray tells is known for itself, and the rest is split.
         """
         hidden = {}
-        for name, effect in self._effects.items():
-            along = float(np.sum(functional * effect))
-            hidden[name], resolved = along**2, resolved - along * effect
+        for name, along in self.hidden_along(functional).items():
+            hidden[name], resolved = along**2, resolved - along * self._effects[name]
         whole, known = (variance - sum(hidden.values()) for variance in variances)
         return self._budget(resolved, (whole, known)) | hidden
+
+    def hidden_along(self, functional: NDArray[np.float64]) -> dict[str, float]:
+        """What a standard deviation of each error that no ray tells adds to a linear functional (y, x), by its name."""
+        return {name: float(np.sum(functional * effect)) for name, effect in self._effects.items()}
+
+    @property
+    def instrument(self) -> str:
+        """Name of the scanner; empty where it is not told."""
+        return self.scan.provenance.facts.get("instrument", "")
 
     @cached_property
     def _effects(self) -> dict[str, NDArray[np.float64]]:

@@ -13,6 +13,7 @@ from ctuq.errors import InputError
 from ctuq.pipeline import ReconstructOptions
 from ctuq.quantities.regions import Circle
 from ctuq.recon.dip import DIPOptions
+from ctuq.tomo import Provenance
 from ctuq.uncertainty.results.predict import predict_views
 
 SETTINGS = {"size": 16, "field": "all", "samples": 200, "dip": DIPOptions(iterations=120)}
@@ -87,6 +88,12 @@ def test_a_beam_may_harden_unless_it_is_known_to_have_one_energy(noisy_scan):
     assert set(disc[1]) - set(disc[0]) == {"beam hardening"} and disc[1]["beam hardening"] > 0.1 * disc[0]["noise of the rays"]
     for source in disc[0]:
         assert disc[1][source] == pytest.approx(disc[0][source], rel=0.05, abs=0.02 * sum(disc[0].values()))
+    # Of two scans by one scanner it cancels; of two it does not; and where one beam has none, it is the other's.
+    here, away = Circle(0, 0, 4), replace(unknown, scan=replace(unknown.scan, provenance=Provenance(facts={"instrument": "b"})))
+    alone = [unknown.difference(other, here).budget["beam hardening"] for other in (unknown, away, known)]
+    assert alone[0] == pytest.approx(0, abs=1e-12) and alone[1:] == pytest.approx(
+        [2 * disc[1]["beam hardening"], disc[1]["beam hardening"]]
+    )
     named = ctuq.reconstruct(monochromatic(noisy_scan), systematics="hardening", **SETTINGS)
     np.testing.assert_array_equal(named.std, unknown.std)
 
