@@ -3,9 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ctuq.errors import InputError
-from ctuq.tomo.scan import Provenance
+
+if TYPE_CHECKING:  # the command's help waits for no NumPy
+    from ctuq.tomo.scan import Provenance
 
 NONE, DEFAULT, ALL = "none", "default", "all"
 
@@ -59,8 +62,8 @@ pixels, without it 40 %: 3.88 nats a pixel, before -1.93. Unseen rays of ta are 
 UNSURE = {
     "gain": "Gains of columns are hints: on simulated half-turns their 95 % intervals held 18 to 88 % of the true values.",
     "distance": (
-        "The distance of the source is a hint: on three simulated fans of 150 mm it came out 1 % too long, where it was right and "
-        "where it was wrong, by an interval of 0.5 %."
+        "The distance of the source is a hint: on three simulated fans of 150 mm it came out 1 % too long, right or wrong, "
+        "by intervals of 0.5 %."
     ),
 }
 """What to know of an error that was measured to be told worse than its interval says."""
@@ -84,7 +87,7 @@ class Wish:
     needed: bool
 
 
-def wishes(text: str, *, of: Provenance | None = None) -> tuple[Wish, ...]:
+def wishes(text: str, *, of: "Provenance | None" = None) -> tuple[Wish, ...]:
     """What is asked for by ``none``, ``default``, ``all`` or names such as ``axis,hardening=0.05``.
 
     Of a scan whose beam is known to be monochromatic, hardening is asked for by its name alone.
@@ -112,7 +115,7 @@ def wishes(text: str, *, of: Provenance | None = None) -> tuple[Wish, ...]:
     )
 
 
-def hidden_wishes(text: str, what: str, *, of: Provenance | None = None) -> tuple[Wish, ...]:
+def hidden_wishes(text: str, what: str, *, of: "Provenance | None" = None) -> tuple[Wish, ...]:
     """Those that no ray tells, which error bars can hold where no others are learned.
 
     Parameters
