@@ -209,3 +209,20 @@ def test_what_taking_errors_out_is_worth_is_that_of_the_experiment() -> None:
         check(after, 1000 * means["corrected_rmse"])
         check(held, 100 * means["held"])
         check(covered, 100 * means["cover_95"])
+
+
+def test_what_an_axis_beside_its_place_does_is_that_of_the_experiment() -> None:
+    rows = written("axis.csv")
+    for beam, *cells in table_of("docs/systematics.md", "beam"):
+        mean = {
+            (off, asked, key): np.mean(
+                [float(r[key]) for r in rows if (r["beam"], float(r["columns_off"]), r["asked"]) == (beam, off, asked)]
+            )
+            for off in (0.0, 0.5)
+            for asked in ("none", "axis")
+            for key in ("psnr", "cover_95_object")
+        }
+        for cell, (off, asked) in zip(cells[:4], ((0.0, "none"), (0.0, "axis"), (0.5, "none"), (0.5, "axis")), strict=True):
+            check(cell, mean[off, asked, "psnr"])
+        for cell, asked in zip(cells[4:], ("none", "axis"), strict=True):
+            check(cell, 100 * mean[0.5, asked, "cover_95_object"])

@@ -131,7 +131,7 @@ class Reconstruct(Command):
     """Leave out the standard deviation of each pixel."""
     systematics: Annotated[str, arg(metavar="none|default|all|NAMES", help_behavior_hint="")] = DEFAULT
     """What the scanner may do wrong, as a part of the error bars: names such as axis,flux,hardening=0.1 (a width). By default
-    beam hardening, unless the file says that the beam is monochromatic."""
+    beam hardening, unless the file says that the beam is monochromatic, and the rotation axis, but of arcs."""
     bars: Annotated[str | None, arg(name="uncertainty", metavar="KIND", help_behavior_hint="")] = None
     """Of dip laplace, last-layer, plug-in, diagonal, ensemble, dropout or sgld; of tv edges, gmrf or matern; of any constant,
     noise or bootstrap."""

@@ -7,14 +7,16 @@ from torch import Tensor
 
 from ctuq.linops.jacobian.network import ProductChoice, jacobian_of
 from ctuq.recon.dip import Data, Generator
+from ctuq.recon.holdout import missing_arc
 from ctuq.stages import Stages
 from ctuq.systematics.build import blocks_of
-from ctuq.systematics.catalogue import KINDS, Wish
+from ctuq.systematics.catalogue import KINDS, Wish, wishes
+from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.estimate import Evidence
 from ctuq.uncertainty.model.linear import ImageModel, image_model
 
 UNCALIBRATED = "Not calibrated: the error bars are the model's own, which are too short on real scans."
-_WORTH_TELLING = 0.1
+_WORTH_TELLING, _FEW = 0.1, 8
 _NOT_HARDENED = (
     "These error bars do not hold what beam hardening may have done to the image, as those of a slice by the method dip do: if "
     "the beam is not monochromatic, attenuation inside of thick parts may be lower than they say."
@@ -73,6 +75,16 @@ def linear_model(
         stages=stages,
     )
     return model.with_errors(blocks) if blocks else model
+
+
+def asked_errors(text: str, scan: Scan) -> tuple[Wish, ...]:
+    """The systematic errors that a slice's error bars hold; by default without the axis where views are few or of an arc.
+
+    There an axis beside its place is almost an object beside its: of rectangles over 90 degrees one that was right was told as
+    off by 0.08 +- 0.04 columns, and the image lost 1.5 dB.
+    """
+    unsure = scan.n_angles < _FEW or missing_arc(scan.geometry.angles) is not None
+    return tuple(w for w in wishes(text, of=scan.provenance) if w.needed or not (unsure and w.name == "axis"))
 
 
 def considered(name: str) -> str:

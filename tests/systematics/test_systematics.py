@@ -154,8 +154,8 @@ def test_widths_are_in_the_units_that_are_told(image):
 
 
 def test_a_named_error_changes_the_width_of_the_default(image):
-    chosen = {wish.name: wish for wish in wishes("default,axis,hardening=0.3")}
-    assert set(chosen) == {*DEFAULTS, "axis"} and chosen["hardening"].width == 0.3 and chosen["axis"].width is None
+    chosen = {wish.name: wish for wish in wishes("default,flux,hardening=0.3")}
+    assert set(chosen) == {*DEFAULTS, "flux"} and chosen["hardening"].width == 0.3 and chosen["axis"].width is None
     assert wishes("hardening=0.3,default") and wishes("none") == ()
     assert len(wishes(ALL)) == len(KINDS)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ctuq.errors import CtuqError, InputError
 from ctuq.linops.memory import available_memory, require_memory
-from ctuq.pipeline.bars import doubts_of_bars, not_in_bars
+from ctuq.pipeline.bars import asked_errors, doubts_of_bars, not_in_bars
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.classical import classical
 from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
@@ -30,7 +30,6 @@ from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, generator, tri
 from ctuq.recon.holdout import split
 from ctuq.scores.gaussian import image_scores, patch_scores, truth_scores
 from ctuq.systematics.build import possible
-from ctuq.systematics.catalogue import wishes
 from ctuq.tomo import ray_transform
 from ctuq.tomo.field import choose_grid, doubts_of_field
 from ctuq.tomo.geometry import VolumeGrid
@@ -170,7 +169,7 @@ def _reconstructed(
             if own is not None
             else ray_transform(grid, scan.geometry, device=run.device, backend="matrix" if dense else "auto")
         )
-    possible(wishes(run.options.systematics, of=scan.provenance), scan.geometry)  # refused before the fit
+    possible(asked_errors(run.options.systematics, scan), scan.geometry)  # refused before the fit
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
     data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
     comparisons = classical(run, data, scan)
@@ -295,7 +294,7 @@ def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Vie
     base = replace(base, mean=image.cpu().numpy(), history=_history(state), warnings=base.warnings + views.notes)
     if checkpoint.way is None:
         return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
-    asked = wishes(run.options.systematics, of=base.scan.provenance)
+    asked = asked_errors(run.options.systematics, base.scan)
     last = Joint(run, data, views, generate, asked, drawn, moves).freed(state)
     model, evidence = last.model, last.evidence
     given = {"rng": run.rng, "way": checkpoint.way[0], "stages": stages, "evidence": evidence}

@@ -70,8 +70,8 @@ class ReconstructOptions:
         Strength of the TV hyperprior; 0 leaves it out.
     systematics : str
         What the scanner may do wrong: "none", "default" (beam hardening, unless the scan's beam is known to be
-        monochromatic), "all" or names with or without a prior width, such as "axis,hardening=0.1"
-        (`ctuq.systematics.catalogue`).
+        monochromatic, and the rotation axis, but of arcs), "all" or names with or without a prior width, such as
+        "axis,hardening=0.1" (`ctuq.systematics.catalogue`).
     device : str
         "auto" takes a GPU if there is one.
     seed : int

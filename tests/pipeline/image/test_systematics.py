@@ -11,6 +11,7 @@ from ctuq.app.report.page import render_report
 from ctuq.app.report.systematics import error_rows, errors_told
 from ctuq.errors import InputError
 from ctuq.pipeline import ReconstructOptions
+from ctuq.pipeline.bars import asked_errors
 from ctuq.quantities.regions import Circle
 from ctuq.recon.dip import DIPOptions
 from ctuq.tomo import Provenance
@@ -73,14 +74,14 @@ def monochromatic(scan):
 
 def test_a_beam_may_harden_unless_it_is_known_to_have_one_energy(noisy_scan):
     known, unknown = (ctuq.reconstruct(s, **SETTINGS) for s in (monochromatic(noisy_scan), noisy_scan))
-    assert not known.systematics and known.std_rays is None
-    assert list(unknown.systematics) == ["hardening"] and unknown.systematics["hardening"].width == pytest.approx(0.1)
+    assert list(known.systematics) == ["axis"] and known.std_rays is None
+    assert list(unknown.systematics) == ["axis", "hardening"] and unknown.systematics["hardening"].width == pytest.approx(0.1)
     np.testing.assert_array_equal(known.mean, unknown.mean)
     np.testing.assert_allclose(unknown.std_rays, known.std, rtol=1e-4)
     core = known.mean > 0.8 * known.mean.max()
     assert np.median(unknown.std[core] / known.std[core]) > 1.3
     assert known.sigma2 == unknown.sigma2 and known.log_evidence == unknown.log_evidence
-    (told,) = errors_told(unknown)
+    _, told = errors_told(unknown)
     assert "held possible" in told and "--systematics none" in told
     page = render_report(unknown, {})
     assert 'value="std_rays"' in page and 'value="std_rays"' not in render_report(known, {})
@@ -94,7 +95,7 @@ def test_a_beam_may_harden_unless_it_is_known_to_have_one_energy(noisy_scan):
     assert alone[0] == pytest.approx(0, abs=1e-12) and alone[1:] == pytest.approx(
         [2 * disc[1]["beam hardening"], disc[1]["beam hardening"]]
     )
-    named = ctuq.reconstruct(monochromatic(noisy_scan), systematics="hardening", **SETTINGS)
+    named = ctuq.reconstruct(monochromatic(noisy_scan), systematics="axis,hardening", **SETTINGS)
     np.testing.assert_array_equal(named.std, unknown.std)
 
 
@@ -109,6 +110,14 @@ def test_values_in_a_unit_of_their_own_are_told_and_make_no_difference(noisy_sca
     largest = 5 * float(noisy_scan.projections.max())
     assert grey.systematics["hardening"].width == pytest.approx(0.1 * 2 / (1e4 * largest), rel=0.3)
     assert grey.std.max() < grey.mean.max()
+
+
+def test_the_axis_is_looked_for_by_default_where_views_tell_it(disc_scan):
+    half, arc, few = disc_scan.every(2), disc_scan.select(np.arange(disc_scan.n_angles // 2)), disc_scan.every(5)
+    assert [w.name for w in asked_errors("default", half)] == ["axis", "hardening"]
+    for scan in (arc, few):
+        assert [w.name for w in asked_errors("default", scan)] == ["hardening"]
+        assert [w.name for w in asked_errors("default,axis", scan)] == ["axis", "hardening"]
 
 
 def test_error_bars_without_hardening_say_so(noisy_scan):
