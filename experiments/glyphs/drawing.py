@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from experiments.engine.rows import Row, Rows
 
@@ -45,9 +46,11 @@ def draw(table: Path) -> None:
                     axes.errorbar(counts, *zip(*points, strict=True), capsize=2, **look)
             full = [row for row in own if row["angles"] == most]
             if full:
-                line[-1].plot(_PATCHES, [mean_of(full, f"log_likelihood_{p}")[0] for p in _PATCHES], **look)
+                names = [p.removeprefix("patch_") for p in _PATCHES]
+                line[-1].plot(names, [mean_of(full, f"log_likelihood_{p}")[0] for p in _PATCHES], **look)
         for axes, (_, label) in zip(line, _PANELS, strict=False):
             axes.set(xlabel="angles", ylabel=label)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         line[-1].set(xlabel=f"patch (pixels), {most} angles", ylabel="log-likelihood (nats a pixel)")
         line[0].set_title(f"{name}, {noise:.0%} noise", fontsize=9)
     grid[0, -1].legend(fontsize=6)
