@@ -9,7 +9,6 @@ from ctuq.linops.jacobian.network import ProductChoice, jacobian_of
 from ctuq.recon.dip import Data, Generator
 from ctuq.recon.holdout import missing_arc
 from ctuq.stages import Stages
-from ctuq.systematics.build import blocks_of
 from ctuq.systematics.catalogue import KINDS, Wish, wishes
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.estimate import Evidence
@@ -34,7 +33,6 @@ def linear_model(
     choice: ProductChoice | None = None,
     progress: Callable[[int, int], None] | None = None,
     stages: Stages | None = None,
-    systematics: Sequence[Wish] = (),
     parameters: Sequence[str] | None = None,
 ) -> ImageModel:
     """The linear model at fitted weights, with every product with the network that it takes.
@@ -50,18 +48,14 @@ def linear_model(
         As of `image_model`.
     choice : ProductChoice, optional
         How products are made.
-    systematics : sequence of Wish
-        Systematic errors that are asked for; of a volume, hidden ones.
     parameters : sequence of str, optional
         Weights that may be wrong; by default all.
     """
     with torch.no_grad():
         image = generate(best)[0].detach()
-    # Refused, if they are, before the products are made.
-    blocks = blocks_of(systematics, data.A, image, data.weights)
     network, inputs = generate.module(best)
     _, jacobian = jacobian_of(network, inputs, parameters=parameters, choice=choice)
-    model = image_model(
+    return image_model(
         data.A,
         data.y,
         data.weights,
@@ -74,7 +68,6 @@ def linear_model(
         progress=progress,
         stages=stages,
     )
-    return model.with_errors(blocks) if blocks else model
 
 
 def asked_errors(text: str, scan: Scan) -> tuple[Wish, ...]:

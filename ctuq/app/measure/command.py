@@ -84,13 +84,9 @@ def _opened(file: Path) -> Result:
 
 def _of_image(result: Result, command: Measure) -> tuple[Quantity, ...]:
     wanted = asked(command, result.grid)
-    solid = next((name for name, region in wanted.regions.items() if isinstance(region, Sphere | Box)), None)
-    if solid is not None:
-        raise InputError(
-            f"The region {solid!r} is of a volume, and the result is a slice; give a circle, rectangle or polygon."
-        )
+    regions = _flat(wanted.regions)
     other = None if command.difference is None else _opened(_file(command.difference))
-    return tuple(_measured(result, wanted, other, command.level))
+    return tuple(_measured(result, wanted, regions, other, command.level))
 
 
 def _flat(regions: Mapping[str, Shape]) -> dict[str, Region]:
@@ -105,8 +101,9 @@ def _flat(regions: Mapping[str, Shape]) -> dict[str, Region]:
     return flat
 
 
-def _measured(result: Result, wanted: Asked, other: Result | None, level: float) -> Iterator[Quantity]:
-    regions = _flat(wanted.regions)
+def _measured(
+    result: Result, wanted: Asked, regions: Mapping[str, Region], other: Result | None, level: float
+) -> Iterator[Quantity]:
     for name, region in regions.items():
         yield result.region(region, name=f"mean of {name}", level=level)
         for limit in wanted.probabilities:

@@ -26,7 +26,7 @@ from ctuq.recon.dropout import dropped
 from ctuq.recon.holdout import split
 from ctuq.recon.langevin import langevin
 from ctuq.recon.noise import noise_std
-from ctuq.uncertainty.estimate import fit_evidence
+from ctuq.uncertainty.estimate import kept_evidence
 from ctuq.uncertainty.restricted import diagonal_deviations
 
 MEMBERS, NETWORKS = 32, 8
@@ -112,8 +112,7 @@ def _diagonal(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
     given = {"prior": run.options.prior, "rank": way.rank, "rng": run.rng, "stages": run.stages}
     model = linear_model(data, generate, state.best, progress=run.products, **given)
     fitted = ~torch.isin(model.views, torch.as_tensor(views.held, device=model.views.device))
-    method = "dense" if way.exact_evidence else "em"
-    evidence = fit_evidence(model, fitted, rng=run.rng, method=method, variation=run.options.variation, stages=run.stages)
+    evidence = kept_evidence(model, fitted, way=way, rng=run.rng, stages=run.stages, variation=run.options.variation)
     part, jacobian = model.part(fitted.nonzero()[:, 0]), jacobian_of(network, inputs)[1]
     drawn = partial(diagonal_deviations, part, evidence, jacobian, float(generate.scale[0]), count=_DRAWS, rng=run.rng)
     draws = run.stages.once("diagonal", drawn, rng=run.rng).cpu().numpy().astype(np.float64)

@@ -5,6 +5,7 @@ from numbers import Integral
 from typing import Any
 
 from ctuq.errors import InputError
+from ctuq.systematics.catalogue import Wish
 from ctuq.tomo.field import FIELDS, checked_field
 
 MOST_SAMPLES, MOST_THREADS, MOST_ITERATIONS = 100_000, 4096, 100_000
@@ -50,3 +51,14 @@ def check_field(field: float | str | None) -> None:
     """
     if field is not None and field not in FIELDS:
         checked_field(field)
+
+
+def check_errors(asked: Sequence[Wish], held: bool) -> None:
+    """Refuse systematic errors that are named where error bars do not hold any.
+
+    Raises
+    ------
+    InputError
+    """
+    if not held and any(wish.needed for wish in asked):
+        raise InputError("Systematic errors are a part of the error bars of the method dip; leave --systematics out.")

@@ -7,7 +7,15 @@ from dataclasses import field as of_default
 from typing import Any
 
 from ctuq.errors import InputError
-from ctuq.pipeline.running.checks import MOST_SAMPLES, MOST_SEED, MOST_THREADS, check_choice, check_field, check_whole
+from ctuq.pipeline.running.checks import (
+    MOST_SAMPLES,
+    MOST_SEED,
+    MOST_THREADS,
+    check_choice,
+    check_errors,
+    check_field,
+    check_whole,
+)
 from ctuq.progress import Progress
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import DIPOptions
@@ -122,9 +130,7 @@ def _refuse_other_bars(method: str, kind: bool | str) -> None:
 def _refuse_without_bars(options: ReconstructOptions) -> None:
     if options.bars == "diagonal" and options.prior == "filter":
         raise InputError("Error bars of the kind diagonal take independent weights; take the prior isotropic, layerwise or g.")
-    asked = wishes(options.systematics)
-    if options.bars not in OF_WEIGHTS and any(wish.needed for wish in asked):
-        raise InputError("Systematic errors are a part of the error bars of the method dip; leave --systematics out.")
+    check_errors(wishes(options.systematics), options.bars in OF_WEIGHTS)
 
 
 def options_from(method: str, settings: Mapping) -> ReconstructOptions:

@@ -10,6 +10,7 @@ from ctuq.pipeline.running.checks import (
     MOST_SEED,
     MOST_THREADS,
     check_choice,
+    check_errors,
     check_field,
     check_whole,
 )
@@ -85,10 +86,7 @@ class VolumeOptions:
         check_choice("method for volumes", self.method, VOLUME_METHODS)
         check_whole(self, _WHOLE)
         check_field(self.field)
-        bars = self.method == "dip" and self.uncertainty
-        for wish in hidden_wishes(self.systematics, "volumes"):
-            if wish.needed and not bars:
-                raise InputError("Systematic errors are a part of the error bars of the method dip; leave --systematics out.")
+        check_errors(hidden_wishes(self.systematics, "volumes"), self.method == "dip" and self.uncertainty)
         if self.dip.module is not None:
             raise InputError("A network of one's own is for slices; leave it out of volumes.")
         if self.dip.network.dims != 3:

@@ -16,11 +16,11 @@ from ctuq.pipeline.running.volume_options import VolumeOptions
 from ctuq.pipeline.volume.dip import BLOCK, VolumeFit
 from ctuq.recon.unet import UNet
 from ctuq.scores.gaussian import truth_scores
-from ctuq.systematics.catalogue import Wish, hidden_wishes
+from ctuq.systematics.build import blocks_of
+from ctuq.systematics.catalogue import hidden_wishes
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.rows import bytes_of_rows
 from ctuq.tomo.rays.volume import volume_transform
-from ctuq.tomo.scan import Provenance
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.estimate import ErrorBars, estimate, named
 from ctuq.uncertainty.model.linear import ImageModel
@@ -80,19 +80,15 @@ def with_bars(run: Run[VolumeOptions], fit: VolumeFit, base: VolumeResult, way: 
     roi = run.options.roi
     with run.clock("jacobian"):
         given = {"prior": _PRIOR, "rank": way[0].rank, "rng": run.rng, "stages": run.stages}
-        given |= {"systematics": _hidden_of(run.options, base.provenance)}
         model = linear_model(fit.data, fit.generate, fit.best, choice=way[1], progress=run.products, **given)
+        hidden = hidden_wishes(run.options.systematics, "volumes", of=base.provenance)
+        model = model.with_errors(blocks_of(hidden, fit.data.A, model.image, fit.data.weights))
     with run.clock("evidence"):
         run.tell("Evidence", 0, 1)
         wanted = {"region": None if roi is None else slices_of(roi), "correct": False}
         found = estimate(model, fit.data.y, fit.held, rng=run.rng, way=way[0], stages=run.stages, **wanted)
         run.tell("Evidence", 1, 1, f"log evidence {found.evidence.value:.1f}")
     return _assembled(run, base, model, found)
-
-
-def _hidden_of(options: VolumeOptions, provenance: Provenance) -> tuple[Wish, ...]:
-    """The systematic errors that a volume's error bars hold."""
-    return hidden_wishes(options.systematics, "volumes", of=provenance)
 
 
 def _assembled(run: Run[VolumeOptions], base: VolumeResult, model: ImageModel, found: ErrorBars) -> VolumeResult:

@@ -26,13 +26,14 @@ class MeasuredVolume:
 
     mean: NDArray[np.float32]
     grid: VolumeGrid
+    slice_pitch: float | None
     samples: NDArray[np.float32] | None
     roi: Ends | None
 
     @property
     def pitches(self) -> Pitches:
         """Steps from voxel to voxel along (z, y, x), mm."""
-        raise NotImplementedError
+        return (self.slice_pitch or self.grid.voxel, self.grid.voxel, self.grid.voxel)
 
     def region(self, region: Solid | ArrayLike, *, name: str = "mean", level: float = LEVEL) -> Quantity:
         """Mean attenuation of a region, 1/mm: the volume's own, with the standard deviation of the samples.

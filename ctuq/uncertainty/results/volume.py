@@ -161,11 +161,6 @@ class VolumeResult(Shown, MeasuredVolume):
         return float(self.history["held_out_loss"].min()) if "held_out_loss" in self.history else None
 
     @property
-    def pitches(self) -> tuple[float, float, float]:
-        """Steps from voxel to voxel along (z, y, x), mm."""
-        return (self.slice_pitch or self.grid.voxel, self.grid.voxel, self.grid.voxel)
-
-    @property
     def images(self) -> dict[str, NDArray[np.float32]]:
         """The volumes that there are, by name."""
         return {name: getattr(self, name) for name in _IMAGES if getattr(self, name) is not None}
