@@ -15,20 +15,23 @@ from ctuq.files.assemble import Assembled
 from ctuq.files.formats.detect import file_hash
 from ctuq.files.formats.ownvolume import KIND, read_volume_scan
 from ctuq.files.formats.raw import TURNS, Raw
+from ctuq.files.formats.scanners.series import lines_in_blocks
 from ctuq.files.reading import PathLike, opened, resolve, row_of, scan_of
 from ctuq.files.volume_truth import with_volume_truth
 from ctuq.guard import reading
 from ctuq.memory import require_room
 from ctuq.tomo.axis import axis_column as column_of_axis
-from ctuq.tomo.geometry import FanBeam
+from ctuq.tomo.footprint import volume_grid
+from ctuq.tomo.geometry import FanBeam, VolumeGrid
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.slices import chosen_rows, of_rows
-from ctuq.tomo.space import ConeBeam, Parallel3D
+from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D
 from ctuq.tomo.volume_scan import VolumeScan
 
 # Sentences of a row that do not hold for all of them.
 _OF_ONE_ROW = ("--volume", " is read as a fan", " bad rays of ")
 _MOST_TOLD = 3
+_VOXELS = 128
 _UNSEALED = "The file was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its values."
 
 
@@ -103,7 +106,7 @@ def _read(
     def raw_of(row: int | None) -> Raw:
         return opened(file, geometry=geometry, row=row, entry=entry, follow_links=follow_links)[0][1]
 
-    with reading(file, "a scan"):
+    with reading(file, "a scan"), lines_in_blocks():
         return _stacked(raw_of, file, axis_column, rows)
 
 
@@ -125,6 +128,8 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
     views, columns = middle.geometry.shape
     upwards = bool(middle_raw.fields.get("rows_upwards", False))
     some = range(first.rows) if chosen is None else chosen(first.rows)
+    if middle_raw.vectors is not None and len(some) < first.rows:
+        raise InputError(f"The vectors of '{path}' are free, so its rows are no slices: leave --stack and --slices out.")
     stored = [row if upwards else first.rows - 1 - row for row in some]
     require_room((len(some), views, columns), 8, f"The rows of '{path}'", "save fewer views or bin the detector", copies=3)
     sha = middle.provenance.sha256 or file_hash(path)
@@ -143,6 +148,10 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
     apart = tuple(text for text in told.warnings if not any(words in text for words in _OF_ONE_ROW))
     told = replace(told, warnings=apart)
     projections = np.stack([row.scan.projections for row in rows])[:, kept]
+    if middle_raw.vectors is not None:
+        free = _free(middle_raw, scans[0].geometry.angles, kept, upwards)
+        grid = _seen(_in_space(beam, middle_raw, first.rows, upwards), float(free.table[:, 2].mean()))
+        return VolumeScan(projections, free, _weights(rows, kept), grid=grid, provenance=told)
     geometry = _in_space(beam, middle_raw, first.rows, upwards)
     geometry = geometry if chosen is None else of_rows(geometry, some)
     return VolumeScan(projections, geometry, _weights(rows, kept), provenance=told)
@@ -190,6 +199,23 @@ def _kept_views(scans: Sequence[Scan], path: Path) -> NDArray[np.bool_]:
         )
     seen = [np.ones(scan.n_angles, bool) if scan.weights is None else scan.weights.max(axis=1) > 0 for scan in scans]
     return np.any(seen, axis=0)
+
+
+def _free(raw: Raw, angles: NDArray, kept: NDArray[np.bool_], upwards: bool) -> FreeBeam:
+    """The geometry of vectors that the file has for every view, rows from the lowest."""
+    table = np.array(raw.vectors, dtype=np.float64)
+    if len(angles) != len(table) or not np.allclose(np.exp(1j * angles), np.exp(1j * np.arctan2(table[:, 7], table[:, 6]))):
+        raise InputError("A geometry file changes the views of a scan that has vectors for each; leave its angles out.")
+    if not upwards:
+        table[:, 9:] *= -1
+    return FreeBeam(table=table[kept], rows=raw.rows, columns=raw.values.shape[1])
+
+
+def _seen(circle: ConeBeam | Parallel3D, height: float) -> VolumeGrid:
+    """What a circular scan of the mean distances sees, its source at this height."""
+    grid = volume_grid(circle, _VOXELS)
+    x, y, z = grid.centre
+    return replace(grid, centre=(x, y, z + height))
 
 
 def _in_space(beam: Any, raw: Raw, rows: int, upwards: bool) -> ConeBeam | Parallel3D:

@@ -91,9 +91,10 @@ def by_bytes(content: bytes, rng: Rng) -> tuple[bytes, str]:
 def by_lines(content: bytes, rng: Rng) -> tuple[bytes, str]:
     """Values of a text file in place of others, lines left out or twice."""
     lines = content.decode("latin-1").split("\n")
-    named = [i for i, line in enumerate(lines) if "=" in line or ":" in line]
+    # A table of numbers has no names: its lines are parted at a blank.
+    named = [i for i, line in enumerate(lines) if "=" in line or ":" in line] or [i for i, line in enumerate(lines) if line]
     at, way = named[int(rng.integers(len(named)))], int(rng.integers(8))
-    mark = "=" if "=" in lines[at] else ":"
+    mark = next((sign for sign in "=:" if sign in lines[at]), " ")
     name, _, value = lines[at].partition(mark)
     word = _WORDS[int(rng.integers(len(_WORDS)))]
     if way == 0:

@@ -329,6 +329,16 @@ def _nikon(folder: Path) -> str:
     return "A.xtekct"
 
 
+def _walnuts(folder: Path) -> str:
+    for number, picture in enumerate(_counts()):
+        tifffile.imwrite(folder / f"scan_{VIEWS - 1 - number:06d}.tif", np.asarray(picture).T[::-1])
+        tifffile.imwrite(folder / "io000000.tif", np.full_like(np.asarray(picture).T, BEAM))
+    angles = np.deg2rad(DEGREES)
+    beam = ConeBeam(angles=angles, rows=ROWS, columns=COLUMNS, pixel=0.5, source_to_axis=80.0, source_to_detector=200.0)
+    np.savetxt(folder / "scan.geom", beam.vectors())
+    return "scan.geom"
+
+
 def _skyscan(folder: Path) -> str:
     _folder_of_tiff(folder, "A{:04d}.tif")
     keys = {"Scanner": "SkyScan1173", "Filename Prefix": "A", "Number of Files": VIEWS, "Number of Rows": ROWS}
@@ -380,6 +390,7 @@ FORMATS: dict[str, Format] = {
     "EDF": Format(_edf, "text"),
     "Nikon": Format(_nikon, "text"),
     "SkyScan": Format(_skyscan, "text"),
+    "walnut collection": Format(_walnuts, "text"),
     "Zeiss": Format(_zeiss, "bytes"),
     "geometry file": Format(_yaml, "text", damaged="a.yaml"),
 }

@@ -19,7 +19,7 @@ from ctuq.files.formats.ownvolume import KIND as VOLUME
 from ctuq.files.formats.ownvolume import read_own_row
 from ctuq.files.formats.pictures import read_pictures
 from ctuq.files.formats.raw import Pictures, Raw
-from ctuq.files.formats.scanners import nikon, skyscan, zeiss
+from ctuq.files.formats.scanners import nikon, skyscan, walnuts, zeiss
 from ctuq.files.formats.scanners.edf import edf_files, is_edf, read_edf
 from ctuq.files.formats.sidefile import beside
 from ctuq.files.formats.sound import checked
@@ -43,8 +43,8 @@ _UNSEALED = "The file was edited after ctuq wrote it, or is of an older ctuq: no
 _HDF5_NAMES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx")
 _DICOM_NAMES = (".dcm", ".ima", ".dicom")
 _KNOWN = (
-    "HDF5 of ctuq, DXchange, NXtomo and CIL, Nikon .xtekct, Zeiss .txrm, SkyScan .log, TIFF, PNG, MRC, EDF, HTC and FIPS .mat, "
-    ".npz"
+    "HDF5 of ctuq, DXchange, NXtomo and CIL, Nikon .xtekct, Zeiss .txrm, SkyScan .log, the walnut collection's .geom, TIFF, "
+    "PNG, MRC, EDF, HTC and FIPS .mat, .npz"
 )
 
 
@@ -108,7 +108,7 @@ def is_own_scan(path: Path) -> bool:
 
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes, or of the names and bytes of the files in a folder, as that of a scanner's side file."""
-    path = path.parent if path.suffix.lower() in (nikon.SUFFIX, skyscan.SUFFIX) else path
+    path = path.parent if path.suffix.lower() in (nikon.SUFFIX, skyscan.SUFFIX, walnuts.SUFFIX) else path
     total = hashlib.sha256()
     for part in sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]:
         if path.is_dir():
@@ -150,6 +150,8 @@ def _other_reader(path: Path, start: bytes) -> Reader:
         return nikon.read_nikon
     if skyscan.is_skyscan_log(path):
         return skyscan.read_skyscan
+    if walnuts.is_walnut(path):
+        return walnuts.read_walnut
     raise InputError(f"'{path}' is of no type that ctuq reads ({_KNOWN}).")
 
 
@@ -159,6 +161,8 @@ def _folder_reader(path: Path) -> Reader:
         return nikon.read_nikon
     if skyscan.skyscan_logs(path):
         return skyscan.read_skyscan
+    if walnuts.is_walnut(path):
+        return walnuts.read_walnut
     if edf_files(path):
         return read_edf
     if any(beside(path, suffix) for suffix in _DICOM_NAMES):

@@ -90,6 +90,9 @@ class Raw:
         Fields that the format leaves out and is usually right about: they hold where nobody says otherwise.
     stated : bool
         Whether the file itself says what its values are; else that is a guess, which a scanner's habits overrule.
+    vectors : array, shape (angle, 12), optional
+        Of a volume's scan whose every view has a source and a detector of its own: what `ctuq.tomo.FreeBeam` takes, rows in the
+        order of ``rows_upwards``.
     whole : Scan, optional
         The scan itself where the file holds one that ctuq wrote; nothing is to be made of it.
 
@@ -120,6 +123,7 @@ class Raw:
     doubts: Mapping[str, str] = field(default_factory=dict)
     assumed: Mapping[str, object] = field(default_factory=dict)
     stated: bool = False
+    vectors: NDArray | None = None
     whole: Scan | None = None
 
     def __post_init__(self):

@@ -2,7 +2,9 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import count as count_from
 from itertools import islice
 from pathlib import Path
@@ -63,15 +65,56 @@ def picture_rows(files: Sequence[Path], row: int, shape: tuple[int, int]) -> NDA
     InputError
         If a picture is damaged, or of another shape.
     """
-    rows, types = [], []
+    return _lines(files, row, shape, 0)
+
+
+def picture_columns(files: Sequence[Path], column: int, shape: tuple[int, int]) -> NDArray:
+    """One column of each picture, which is a row of a detector that stood upright: (view, picture's row); as `picture_rows`."""
+    return _lines(files, column, shape, 1)
+
+
+_BLOCK = 32
+_blocks: ContextVar[dict[object, NDArray] | None] = ContextVar("blocks", default=None)
+
+
+@contextmanager
+def lines_in_blocks() -> Iterator[None]:
+    """Here pictures are read some lines at a time, as all of them are asked for, one after the other.
+
+    Without it every picture is opened once for each of its rows: a thousand times.
+    """
+    token = _blocks.set({})
+    try:
+        yield
+    finally:
+        _blocks.reset(token)
+
+
+def _lines(files: Sequence[Path], line: int, shape: tuple[int, int], axis: int) -> NDArray:
+    kept = _blocks.get()
+    if kept is None:
+        return _block(files, range(line, line + 1), shape, axis)[:, 0]
+    start = line - line % _BLOCK
+    key = (tuple(files), start, axis)
+    if key not in kept:
+        # One of each series: flats and darks are asked for in turn with the views.
+        for other in [other for other in kept if isinstance(other, tuple) and other[0] == key[0]]:
+            del kept[other]
+        kept[key] = _block(files, range(start, min(start + _BLOCK, shape[axis])), shape, axis)
+    return kept[key][:, line - start]
+
+
+def _block(files: Sequence[Path], lines: range, shape: tuple[int, int], axis: int) -> NDArray:
+    """Some lines of each picture, (view, line, along the line)."""
+    found, types = [], []
     for file in files:
         picture = load_picture(file)
         types.append((file, picture.dtype))
         if picture.shape != shape:
             raise InputError(f"'{file}' is {picture.shape}, but {shape} (rows, columns) is expected; all must have one size.")
-        rows.append(picture[row])
+        found.append((picture if axis == 0 else picture.T)[lines.start : lines.stop].copy())
     refuse_other_types(types)
-    return np.stack(rows)
+    return np.stack(found)
 
 
 def picture_shape(file: Path) -> tuple[int, int]:
