@@ -94,7 +94,8 @@ def _side_by_side(
         for number in islice(waiting, _TOGETHER):
             begin(number, 0, before[number])
         while running:
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            # What is done comes before what is lost, which ends it all.
+            for future in sorted(wait(running, return_when=FIRST_COMPLETED).done, key=_has_failed):
                 number, place = running.pop(future)
                 latest = future.result()
                 if place + 1 < len(chains[number]):
@@ -218,6 +219,10 @@ class _Cluster(Executor):
 def _unpacked(packed: bytes, *first: Any) -> Any:
     work, rest, named = pickle.loads(packed)
     return work(*first, *rest, **named)
+
+
+def _has_failed(future: Future) -> bool:
+    return future.cancelled() or future.exception() is not None
 
 
 def _is_loss(error: Exception) -> bool:

@@ -25,6 +25,7 @@ _EVIDENCE_RAYS = 1024
 SOFTNESS = (0.001, 0.003, 0.01, 0.03)
 """Candidates for e over the image's largest value. Larger ones were worse on each of four scans: of the walnut, e of 0.003,
 0.03 and 0.1 leave unseen rays an rms error of 0.031, 0.033 and 0.041."""
+SOFT = "softness (1/mm)"
 _LENGTHS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _DENSE_PIXELS = 8192
 _LEFT_OUT = 512
@@ -47,7 +48,22 @@ def learn_edges(rays: PixelRays, image: Tensor) -> Learned:
     """The edge prior about an image (total variation's, of the same rays), its softness, variance and noise by evidence."""
     largest = max(float(image.max()), 1e-12)
     made = ((share * largest, edge_field(image, share * largest)) for share in SOFTNESS)
-    return best_of(rays, (({"softness (1/mm)": e}, field) for e, field in made))
+    return best_of(rays, (({SOFT: e}, field) for e, field in made))
+
+
+def edges_at(image: Tensor, softness: float, *, signal: float, noise: float) -> Learned:
+    """The edge prior about an image at hyperparameters that were learned elsewhere; its evidence is not known.
+
+    Parameters
+    ----------
+    image : Tensor, shape (y, x)
+    softness : float
+        1/mm.
+    signal, noise : float
+        Variance, and that of a ray of weight 1.
+    """
+    named = {"variance": signal, SOFT: softness}
+    return Learned(edge_field(image, softness), Variances(signal, noise, math.nan), named)
 
 
 def learn_smooth(rays: PixelRays) -> Learned:
@@ -139,20 +155,11 @@ def gaussian_bars(
         With that image.
     """
     stages = stages or Stages()
-    fitted = ~torch.isin(rays.views, torch.as_tensor(held_out, device=rays.views.device))
     tell("image")
-
-    def imaged() -> Tensor:
-        part = rays if len(held_out) == 0 else rays.part(fitted.nonzero()[:, 0])
-        # One right-hand side: a factor of the fitted rays would serve for nothing else, but where products are dense anyway.
-        by = route if isinstance(learned.field, KernelField) else "cg"
-        return learned.given(part, by, rng=rng).mean.reshape(rays.image.shape)
-
-    image = stages.once("gaussian image", imaged, rng=rng).to(rays.image.device)
-    rays = replace(rays, image=image.float())
+    rays = with_image(rays, learned, held_out, route=route, rng=rng, stages=stages)
     posterior = learned.given(rays, route, rng=rng, stages=stages)
     sigma2, without = learned.found.noise, partial(OmittedRays, posterior)
-    scales, calibration, correction = Scales(1, 1, math.inf, math.inf), None, torch.zeros_like(image)
+    scales, calibration, correction = Scales(1, 1, math.inf, math.inf), None, torch.zeros_like(rays.image)
     tell("held-out views")
     if len(held_out):
         found = calibrate(without, rays, y, held_out, sigma2, most=len(rays.target))
@@ -162,6 +169,28 @@ def gaussian_bars(
     values = torch.tensor(list(learned.named.values()), dtype=torch.float64)
     evidence = Evidence(values.log(), sigma2, learned.found.value, 0.0, True, "dense")
     return ErrorBars(evidence, posterior, scales, calibration, correction, single), rays
+
+
+def with_image(
+    rays: PixelRays,
+    learned: Learned,
+    held_out: NDArray[np.int64],
+    *,
+    route: str,
+    rng: torch.Generator,
+    stages: Stages | None = None,
+) -> PixelRays:
+    """The rays with the mean by the learned field given those that are not held out; parameters as of `gaussian_bars`."""
+    fitted = ~torch.isin(rays.views, torch.as_tensor(held_out, device=rays.views.device))
+
+    def imaged() -> Tensor:
+        part = rays if len(held_out) == 0 else rays.part(fitted.nonzero()[:, 0])
+        # One right-hand side: a factor of the fitted rays would serve for nothing else, but where products are dense anyway.
+        by = route if isinstance(learned.field, KernelField) else "cg"
+        return learned.given(part, by, rng=rng).mean.reshape(rays.image.shape)
+
+    image = (stages or Stages()).once("gaussian image", imaged, rng=rng).to(rays.image.device)
+    return replace(rays, image=image.float())
 
 
 def _thinned(rays: PixelRays) -> PixelRays:

@@ -213,7 +213,7 @@ def test_a_stack_by_the_command_leaves_every_file(parallel, tmp_path, capsys):
         "--slices",
         "4:9:2",
         "--method",
-        "tv",
+        "sirt",
         "--size",
         "12",
         "-o",

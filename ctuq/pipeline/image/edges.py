@@ -63,8 +63,8 @@ PRIORS = {
 }
 
 
-def plan_of_edges(A: RayTransform, rays: int, kind: str = "edges") -> EdgePlan:
-    """The cheapest way for so many rays, within the memory that is left.
+def plan_of_edges(A: RayTransform, rays: int, kind: str = "edges", *, way: "EdgeWay | None" = None) -> EdgePlan:
+    """What error bars of so many rays take.
 
     Parameters
     ----------
@@ -73,9 +73,42 @@ def plan_of_edges(A: RayTransform, rays: int, kind: str = "edges") -> EdgePlan:
         Of positive weight.
     kind : str
         One of `PRIORS`.
+    way : EdgeWay, optional
+        By default the cheapest within the memory that is left.
     """
     pixels, width, device = A.grid.size, A.grid.shape[-1], A.device
-    left = available_memory(device)
+    way = way or way_of_edges(pixels, width, rays, available_memory(device))
+    how = {
+        "rays": f"exact, by a factor over {rays} rays",
+        "pixels": f"exact, by a factor over {pixels} pixels",
+        "cg": "by conjugate gradients, with the standard deviation from 256 draws",
+    }[way.route]
+    image = torch.ones(1, *A.domain.shape, device=device)
+    seconds = way.flops * flop_seconds(device) + _TV * timed(lambda: A.T(A(image)))
+    return EdgePlan(way.route, f"{pixels} pixels and {rays} rays: {PRIORS[kind]}, {how}", seconds, way.bytes)
+
+
+@dataclass(frozen=True)
+class EdgeWay:
+    """A route of `ctuq.uncertainty.model.gaussian.ROUTES` with its multiplications and the peak memory of the process."""
+
+    route: str
+    flops: float
+    bytes: int
+
+
+def way_of_edges(pixels: int, width: int, rays: int, left: int | None = None) -> EdgeWay:
+    """The cheapest way for so many pixels and rays.
+
+    Parameters
+    ----------
+    pixels, width : int
+        Of the image, and along x.
+    rays : int
+        Of positive weight.
+    left : int, optional
+        Bytes of memory, of which a share may be used; None chooses by size alone.
+    """
     budget = float("inf") if left is None else _SHARE * left
     d, m = float(pixels), float(rays)
     field, entries = _FIELD * d * width, _SLOW * 2 * m * width
@@ -87,15 +120,7 @@ def plan_of_edges(A: RayTransform, rays: int, kind: str = "edges") -> EdgePlan:
     memory = {"rays": 16 * m * m + 8 * min(m, 6e4) * d, "pixels": 24 * d * d, "cg": 8 * 256 * (8 * d + 3 * m)}
     fits = [name for name, n in (("rays", m), ("pixels", d)) if n <= _LARGEST and memory[name] <= budget]
     route = min([*fits, "cg"], key=lambda name: flops[name])
-    how = {
-        "rays": f"exact, by a factor over {rays} rays",
-        "pixels": f"exact, by a factor over {pixels} pixels",
-        "cg": "by conjugate gradients, with the standard deviation from 256 draws",
-    }[route]
-    image = torch.ones(1, *A.domain.shape, device=device)
-    seconds = flops[route] * flop_seconds(device) + _TV * timed(lambda: A.T(A(image)))
-    reason = f"{pixels} pixels and {rays} rays: {PRIORS[kind]}, {how}"
-    return EdgePlan(route, reason, seconds, int(memory[route]) + _BASE + 40 * rays * width)
+    return EdgeWay(route, flops[route], int(memory[route]) + _BASE + 40 * rays * width)
 
 
 def edge_bars(run: Run[ReconstructOptions], data: Data, views: Views, plan: EdgePlan) -> tuple[ErrorBars, PixelRays, Learned]:

@@ -24,7 +24,9 @@ from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_set
 from ctuq.pipeline.stack.products import Products
 from ctuq.pipeline.stack.scan import Stack
 from ctuq.pipeline.stack.scores import against_truth, scores_of
-from ctuq.pipeline.stack.slices import HOLDS, Lesson, Setting, Slice, learn_slice, make_slice
+from ctuq.pipeline.stack.slices import learn_slice, make_slice
+from ctuq.pipeline.stack.taught import HOLDS
+from ctuq.pipeline.stack.work import Lesson, Setting, Slice
 from ctuq.progress import shown
 from ctuq.scale import chained
 from ctuq.tomo.slices import slice_pitch, stack_grid
@@ -129,8 +131,8 @@ class _Run:
 
     def result(self, output: Path | None) -> VolumeResult:
         setting = self.stack.setting()
-        if self.stack.options.method == "dip" and self.stack.options.uncertainty:
-            setting = replace(setting, route=self.stack.route())
+        if self.stack.options.bars:
+            setting = replace(setting, way=self.stack.way())
             setting = replace(setting, lesson=self._lesson(setting))
         self._slices(setting)
         return self._written(setting, output)
@@ -190,10 +192,9 @@ class _Run:
         names = list(dict.fromkeys(name for facts, _ in told for name in facts))
         table = {name: np.array([facts.get(name, np.nan) for facts, _ in told]) for name in names}
         table["failed"] = np.array([float(bool(text)) for _, text in told])
-        bars = stack.options.method == "dip" and stack.options.uncertainty
         grid, pitch = stack_grid(stack.plane, stack.scan.geometry), slice_pitch(stack.scan.geometry)  # pyright: ignore[reportArgumentType]
         timings = {**self._timings, "all": time.perf_counter() - self._began}
-        mean, std = self.products.volume("mean", grid), self.products.volume("std", grid) if bars else None
+        mean, std = self.products.volume("mean", grid), self.products.volume("std", grid) if stack.options.bars else None
         truth = stack.truth()
         if truth is not None:
             table |= against_truth(mean, std, truth)

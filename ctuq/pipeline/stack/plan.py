@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
+from ctuq.pipeline.image.edges import plan_of_edges
 from ctuq.pipeline.running.options import ReconstructOptions
-from ctuq.pipeline.running.plan import FIT_BYTES, Plan, measure, priced
-from ctuq.pipeline.stack.scan import BLOCK, Stack
+from ctuq.pipeline.running.plan import FIT_BYTES, measure, priced
+from ctuq.pipeline.stack.scan import BLOCK, Stack, rays_used
 from ctuq.pipeline.views import rays_inside, split_views
 from ctuq.recon.dip import generator
 from ctuq.recon.holdout import split
@@ -28,8 +29,8 @@ class StackPlan:
     Parameters
     ----------
     slices, teachers : int
-    one : Plan, optional
-        Of one slice by itself alone; None without error bars.
+    way : str
+        Of the error bars of each, in words; empty without any.
     seconds : float
         Of all slices, on one processor.
     bytes : float
@@ -40,14 +41,14 @@ class StackPlan:
 
     slices: int
     teachers: int
-    one: Plan | None
+    way: str
     seconds: float
     bytes: float
     disk: float
 
     def __str__(self) -> str:
         took = f"{self.seconds / 60:.0f} min" if self.seconds >= 90 else f"{max(self.seconds, 1):.0f} s"
-        way = "" if self.one is None else f", each: {self.one.route.reason}. {self.teachers} of them teach the others"
+        way = f", each: {self.way}. {self.teachers} of them teach the others" if self.way else ""
         return (
             f"{self.slices} slices{way}. About {took} of one processor in all, {self.bytes / 2**30:.1f} GiB of memory a "
             f"worker and {self.disk / 2**30:.2g} GiB of disk."
@@ -67,12 +68,16 @@ def plan_stack(scan: VolumeScan, *, rows: range | None = None, options: Reconstr
 
 def _planned(stack: Stack) -> StackPlan:
     count, pixels, options = len(stack), stack.plane.size, stack.options
-    disk = count * (8.0 * pixels * 2 + _WEIGHTS)
-    if options.method != "dip":
-        return StackPlan(count, 0, None, 0.01 * count, _WORKER + 64.0 * pixels, disk)
+    disk = count * (8.0 * pixels * 2 + (_WEIGHTS if options.method == "dip" else 0.0))
+    if options.method != "dip" and not options.bars:
+        return StackPlan(count, 0, "", 0.01 * count, _WORKER + 64.0 * pixels, disk)
     scan = stack.row(stack.teachers[0])
     device, rng = torch.device("cpu"), torch.Generator().manual_seed(options.seed)
     A = ray_transform(stack.plane, scan.geometry, backend="matrix")
+    if options.method != "dip":
+        edges = plan_of_edges(A, rays_used(scan), way=stack.edges())
+        teachers = len(stack.teachers)
+        return StackPlan(count, teachers, edges.reason, (count + teachers) * edges.total, edges.bytes, disk)
     views = split_views(options, scan)
     data = rays_inside(A, scan, views.held, device=device, stages=Stages())
     fit, _ = split(data, views.held, rng=rng)
@@ -80,12 +85,12 @@ def _planned(stack: Stack) -> StackPlan:
     one = priced(stack.route(), measure(fit, generate, start), options.dip.expected, fit_bytes=FIT_BYTES * pixels)
     cold = one.seconds["dip"]
     if not options.uncertainty:
-        return StackPlan(count, 0, None, cold * _share_of_fit(stack), _WORKER + float(FIT_BYTES * pixels), disk)
+        return StackPlan(count, 0, "", cold * _share_of_fit(stack), _WORKER + float(FIT_BYTES * pixels), disk)
     own = sum(one.seconds[name] for name in ("dip", "jacobian", "evidence"))
     following = one.seconds["jacobian"] + one.seconds["samples"] + 0.2 * one.seconds["evidence"]
     teachers = len(stack.teachers)
     seconds = teachers * own + cold * _share_of_fit(stack) + count * following
-    return StackPlan(count, teachers, one, seconds, one.bytes, disk)
+    return StackPlan(count, teachers, one.route.reason, seconds, one.bytes, disk)
 
 
 def _share_of_fit(stack: Stack) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq import records
-from ctuq.pipeline.stack.slices import Product
+from ctuq.pipeline.stack.work import Product
 from ctuq.stages import Stages
 from ctuq.tomo.geometry import VolumeGrid
 

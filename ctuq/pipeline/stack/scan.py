@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.linops.memory import require_memory
-from ctuq.pipeline.bars import considered
-from ctuq.pipeline.running.options import ReconstructOptions
+from ctuq.pipeline.bars import considered, not_in_bars
+from ctuq.pipeline.image.edges import EdgeWay, way_of_edges
+from ctuq.pipeline.running.options import DEFAULT_BARS, ReconstructOptions
 from ctuq.pipeline.running.plan import route_of
-from ctuq.pipeline.stack.slices import Product, Setting, Slice
+from ctuq.pipeline.stack.work import Product, Setting, Slice
 from ctuq.pipeline.views import split_views
 from ctuq.recon.unet import UNet
 from ctuq.records import Blocks
@@ -28,6 +29,7 @@ from ctuq.uncertainty.calibration.unseen import UnseenDirections
 from ctuq.uncertainty.model.route import Route
 
 _TEACHERS, BLOCK = 4, 8
+_ONE, _LESS = "A slice of this size", "choose a smaller --size"
 _OCCUPIED = 0.1
 """A slice whose rays' rms is below this share of the largest one's shows too little to teach the others."""
 _FEWEST, _RAYS_A_DIRECTION = 128, 6
@@ -51,9 +53,10 @@ class Stack:
         """Choose the rows, and the plane that the coarsest of some occupied slices asks for."""
         if judge is not None and judge.geometry.shape[::2] != scan.geometry.shape[::2]:
             raise InputError("The views that judge are of another detector than the scan's; give views of the same scan.")
-        if isinstance(options.uncertainty, str) and options.uncertainty != "laplace":
+        if options.bars not in (None, DEFAULT_BARS.get(options.method)):
             raise InputError(
-                f"Error bars {options.uncertainty!r} are of single slices; of stacks the method dip alone has some, laplace."
+                f"Error bars {options.bars!r} are of single slices; of stacks the method dip has laplace, tv has edges, and "
+                "the others have none."
             )
         if rows is not None:
             scan, judge = chosen_rows(scan, rows), None if judge is None else chosen_rows(judge, rows)
@@ -66,10 +69,11 @@ class Stack:
             plane = choose_grid(replace(parts[0], grid=slice_of(scan.grid)), options.size)
         told = [doubt for part in parts for doubt in doubts_of_field(part, plane)]
         told += [considered(wish.name) for wish in _hidden(scan, options)]
-        if options.method == "dip" and options.uncertainty:
+        if options.bars:
             unseen = UnseenDirections.of(parts[0].geometry, (plane.shape[0], plane.shape[1]), torch.device("cpu"))
             told += [] if unseen is None else [unseen.told]
             told += split_views(options, parts[0]).notes
+            told += not_in_bars(scan.provenance.monochromatic) if options.bars == "edges" else ()
         return cls(scan, options, plane, parts[0].geometry.binning(plane), tuple(dict.fromkeys(told)), judge)
 
     def __len__(self) -> int:
@@ -82,7 +86,7 @@ class Stack:
     def slice(self, number: int, fitted: Product | None = None) -> Slice:
         """What a worker needs of a slice; a row without rays goes as it is, and fails there."""
         judge = None if self.judge is None else _rays_of(self.judge, number, self.factor)
-        kept = None if fitted is None else {name: fitted[name] for name in ("weights", "noise_units")}
+        kept = None if fitted is None else fitted["fit"]
         return Slice(number, *_rays_of(self.scan, number, self.factor), kept, judge)
 
     def setting(self) -> Setting:
@@ -105,12 +109,24 @@ class Stack:
 
     @property
     def blocks(self) -> list[list[int]]:
-        """Neighbours that are made one after the other."""
-        count = len(self)
-        return [list(range(start, min(start + BLOCK, count))) for start in range(0, count, BLOCK)]
+        """Neighbours that are made one after the other: only a network begins with the one before."""
+        count, block = len(self), BLOCK if self.options.method == "dip" else 1
+        return [list(range(start, min(start + block, count))) for start in range(0, count, block)]
+
+    def way(self) -> Route | str:
+        """Of the error bars, by size alone, never by the memory that is left: every worker must take the same."""
+        if self.options.method == "dip":
+            return self.route()
+        way = self.edges()
+        require_memory(way.bytes, _ONE, _LESS)
+        return way.route
+
+    def edges(self) -> EdgeWay:
+        """The way of the edge prior's error bars."""
+        return way_of_edges(self.plane.size, self.plane.shape[-1], rays_used(self.row(self.teachers[0])))
 
     def route(self) -> Route:
-        """By size alone, never by the memory that is left: every worker must take the same way."""
+        """The way of a network's error bars."""
         scan = self.row(self.teachers[0])
         views = split_views(self.options, scan)
         weights = torch.ones(scan.projections.shape) if scan.weights is None else torch.tensor(scan.weights)
@@ -118,7 +134,7 @@ class Stack:
         chosen = route_of(weights, views.fitted, self.plane.size, network, prior=self.options.prior, memory=None)
         fewer = max(_FEWEST, chosen.rays // _RAYS_A_DIRECTION)
         route = replace(chosen, rank=fewer) if fewer < chosen.rank < chosen.pixels else chosen
-        require_memory(route.bytes, "A slice of this size", "choose a smaller --size")
+        require_memory(route.bytes, _ONE, _LESS)
         return route
 
 
@@ -129,6 +145,11 @@ def _occupied(scan: VolumeScan) -> NDArray[np.int64]:
         weights = 1.0 if scan.weights is None else scan.weights[row] > 0
         sizes[row] = float(np.sqrt(np.mean(weights * np.square(scan.projections[row], dtype=np.float64))))
     return np.flatnonzero(sizes >= _OCCUPIED * sizes.max()) if sizes.max() > 0 else np.arange(min(1, scan.geometry.rows))
+
+
+def rays_used(scan: Scan) -> int:
+    """Rays of positive weight."""
+    return scan.projections.size if scan.weights is None else int((scan.weights > 0).sum())
 
 
 def _spread(numbers: NDArray[np.int64], count: int) -> NDArray[np.int64]:

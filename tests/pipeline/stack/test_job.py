@@ -8,37 +8,25 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from cylinders import N, cylinders
 from killing import at_call, killed
 
 from ctuq import stages
 from ctuq.errors import GeometryError, InputError, ResourceError
 from ctuq.pipeline import ReconstructOptions, reconstruct, reconstruct_stack
 from ctuq.pipeline.stack import scan as stack_scan
-from ctuq.pipeline.stack import slices
+from ctuq.pipeline.stack import slices, taught
 from ctuq.pipeline.stack.plan import plan_stack
 from ctuq.pipeline.stack.products import Products
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.scale import cluster
-from ctuq.tomo import ConeBeam, Parallel3D, ParallelBeam, VolumeGrid, VolumeScan, radians, ray_transform
+from ctuq.tomo import ConeBeam, Parallel3D, VolumeGrid, VolumeScan, radians, ray_transform
 from ctuq.tomo.slices import chosen_rows, row_beam, row_of_stack
 from ctuq.uncertainty.results.volume import VolumeResult
 
 DIP = DIPOptions(network=UNetOptions(channels=(4, 4), skips=(2,)), iterations=60, check_every=10)
 OPTIONS = ReconstructOptions(size=12, dip=DIP, device="cpu")
-N = 12
-
-
-def cylinders(rows=5, views=15):
-    """Noisy parallel scan of a cylinder that grows with the height: 12 pixels of 1 mm, rows 2 mm apart."""
-    geometry = ParallelBeam(angles=radians(np.arange(views) * 180.0 / views), columns=12, pixel=1.0)
-    y, x = np.mgrid[5.5:-6:-1, -5.5:6]
-    volume = np.stack([0.05 * (np.hypot(x - 1, y) < 2.6 + 0.3 * z) for z in range(rows)]).astype(np.float32)
-    A = ray_transform(VolumeGrid((N, N), 1.0), geometry, backend="matrix")
-    clean = A(torch.from_numpy(volume)).numpy()
-    noisy = clean + 0.01 * np.random.default_rng(0).standard_normal(clean.shape)
-    space = Parallel3D(angles=geometry.angles, rows=rows, columns=12, pixel=1.0, row_pixel=2.0)
-    return VolumeScan(noisy.astype(np.float32), space), volume
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +81,7 @@ def test_few_slices_teach_and_the_others_are_held_to_it(whole):
 
 
 def test_a_lesson_that_does_not_hold_is_told_and_learned_anew(scan, whole, monkeypatch):
-    monkeypatch.setattr(slices, "HOLDS", 1 + 1e-9)
+    monkeypatch.setattr(taught, "HOLDS", 1 + 1e-9)
     found = reconstruct_stack(scan, options=OPTIONS)
     assert (found.slices["learned_anew"] == 1).all()
     assert any("In 5 slices" in text and "learned anew" in text for text in found.warnings)
@@ -103,8 +91,8 @@ def test_a_lesson_that_does_not_hold_is_told_and_learned_anew(scan, whole, monke
 
 @pytest.mark.parametrize("method", ["fbp", "tv"])
 def test_classical_slices_are_those_of_single_scans(scan, method):
-    found = reconstruct_stack(scan, method, size=N, device="cpu")
     plain = {"device": "cpu", "uncertainty": False}
+    found = reconstruct_stack(scan, method, size=N, **plain)
     alone = reconstruct(row_of_stack(scan, 3), method, size=N, field=float(found.grid.voxel * N), **plain)
     np.testing.assert_allclose(found.mean[3], alone.mean, atol=1e-6)
     assert found.std is None

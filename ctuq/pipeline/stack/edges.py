@@ -1,0 +1,71 @@
+"""Slices by total variation, with the error bars of a Gaussian edge prior about it: each slice's edges are its own."""
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ctuq.linops.sparse import SparseRows
+from ctuq.pipeline.stack.taught import Given, lesson_of, with_bars
+from ctuq.pipeline.stack.work import Lesson, Product, Work
+from ctuq.recon import tv
+from ctuq.recon.dip import Data
+from ctuq.tomo.rays.transform import RayTransform
+from ctuq.uncertainty.calibration.held_out import HeldOut
+from ctuq.uncertainty.gaussian_bars import SOFT, Learned, edges_at, learn_edges, with_image
+from ctuq.uncertainty.model.gaussian import GaussianPosterior, OmittedRays, PixelRays
+
+_TOGETHER = 256
+
+
+def learned_by_edges(work: Work) -> Product:
+    """A slice's total variation, softness, variance and noise by evidence, and its held-out rays, by itself alone."""
+    data = work.data()
+    image = _total_variation(work, data)
+    return lesson_of(_given(work, data, image, None), {"tv": image.cpu()})
+
+
+def made_by_edges(work: Work) -> Product:
+    """A slice's mean and standard deviation, by the lesson of a few."""
+    data, fitted = work.data(), work.item.fitted
+    image = _total_variation(work, data) if fitted is None else torch.as_tensor(fitted["tv"]).to(work.device)
+    product = with_bars(work, partial(_given, work, data, image))
+    return product | {"facts": {"teacher": float(fitted is not None)} | product["facts"]}
+
+
+def _total_variation(work: Work, data: Data) -> Tensor:
+    """Of the views that are fitted."""
+    assert isinstance(data.A, RayTransform)
+    fitted = torch.as_tensor(work.views.fitted, device=work.device)
+    return tv(data.A.subset(work.views.fitted), data.y[fitted], weights=data.weights[fitted])
+
+
+def _given(work: Work, data: Data, image: Tensor, lesson: Lesson | None) -> Given:
+    """A slice's posterior by a lesson; without one by its own evidence."""
+    way, held = work.setting.way, work.views.held
+    assert isinstance(way, str) and isinstance(data.A, RayTransform)
+    rays = PixelRays.of(data.A, data.y, data.weights, image)
+    seen = ~torch.isin(rays.views, torch.as_tensor(held, device=rays.views.device))
+    learned = learn_edges(rays.part(seen.nonzero()[:, 0]), image) if lesson is None else _taught(lesson, image)
+    rays = with_image(rays, learned, held, route=way, rng=work.rng)
+    posterior, sigma2 = learned.given(rays, way, rng=work.rng), learned.found.noise
+    views = None
+    if len(held):
+        views = HeldOut.of(partial(OmittedRays, posterior), rays, data.y, held, sigma2, most=len(rays.target))
+    psi = torch.tensor([learned.named[SOFT], learned.found.signal], dtype=torch.float64).log()
+    return Given(rays.image, psi, sigma2, views, lambda _: posterior, partial(_variance_of, posterior))
+
+
+def _taught(lesson: Lesson, image: Tensor) -> Learned:
+    softness, signal = map(math.exp, lesson.psi)
+    return edges_at(image, softness, signal=signal, noise=lesson.sigma2)
+
+
+def _variance_of(posterior: GaussianPosterior, rows: SparseRows) -> Tensor:
+    """Variance of each linear functional of the image, (k,)."""
+    parts = []
+    for start in range(0, rows.shape[0], _TOGETHER):
+        few = rows.dense(start, min(start + _TOGETHER, rows.shape[0]))
+        parts.append((posterior.times(few) * few).sum(-1))
+    return torch.cat(parts)

@@ -1,0 +1,112 @@
+"""Error bars of a slice by what others taught, or by what it learns itself where its held-out views refuse that.
+
+That is the same whatever model the error bars come from.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ctuq.linops.sparse import SparseRows
+from ctuq.pipeline.stack.work import Lesson, Product, Work
+from ctuq.scores.gaussian import gaussian_scores
+from ctuq.tomo.rays.rows import ray_rows
+from ctuq.uncertainty.calibration.held_out import HeldOut
+from ctuq.uncertainty.calibration.scales import Scales, learn_scales
+from ctuq.uncertainty.calibration.unseen import UnseenDirections, WidenedPosterior
+from ctuq.uncertainty.model.covariance import ImageCovariance
+
+HOLDS = 1.5
+"""Held-out rays' rms z within this factor of 1: the hyperparameters of others hold. A few views leave it open by a tenth."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A slice's image and its posterior at some hyperparameters.
+
+    Parameters
+    ----------
+    image : Tensor, shape (y, x)
+    psi : Tensor, float64
+        Logarithms of the hyperparameters.
+    sigma2 : float
+        Noise variance of a ray of weight 1.
+    held : HeldOut, optional
+        None where no view is held out.
+    posterior : callable
+        Of the image, before its scale, which it is given.
+    variance_of : callable
+        Of linear functionals of the image, before its scale, (k,): rays are foretold without hidden errors, as what these put
+        into the image they take from the rays.
+    """
+
+    image: Tensor
+    psi: Tensor
+    sigma2: float
+    held: HeldOut | None
+    posterior: Callable[[float], ImageCovariance]
+    variance_of: Callable[[SparseRows], Tensor]
+
+
+def lesson_of(given: Given, fit: Mapping[str, Any]) -> Product:
+    """What a slice teaches, and the fit that it taught by."""
+    product: Product = {"fit": dict(fit), "psi": given.psi, "sigma2": given.sigma2}
+    if given.held is not None:
+        residual, signal, noise, turns = given.held.facts()
+        product |= {"residual": residual, "signal": signal, "noise": noise}
+        if turns is not None:
+            product |= {"turn_residual": turns.residual, "turn_variance": turns.variance}
+    return product
+
+
+def with_bars(work: Work, given_by: Callable[[Lesson | None], Given]) -> Product:
+    """A slice's mean, standard deviation and facts; ``given_by`` gives its posterior by a lesson, or by its own for None."""
+    given, scales, facts = _scaled(given_by, work.setting.lesson)
+    correction = torch.zeros_like(given.image) if given.held is None else given.held.correction(scales)
+    mean = (given.image.double() + correction).float().cpu()
+    plain = given.posterior(scales.image)
+    y, x = given.image.shape
+    unseen = UnseenDirections.of(work.setting.geometry, (y, x), given.image.device)
+    posterior = plain if unseen is None else WidenedPosterior(plain, unseen, rng=work.rng)
+    std = (scales.image**0.5 * posterior.std()).float().cpu()
+    facts |= {
+        "image_scale": scales.image,
+        "noise_variance": scales.noise * given.sigma2,
+        "std_error": posterior.error,
+    }
+    return {"mean": mean, "std": std, "facts": facts | _judged(work, given, scales, mean)}
+
+
+def _scaled(given_by: Callable[[Lesson | None], Given], lesson: Lesson | None) -> tuple[Given, Scales, dict[str, float]]:
+    given, scales = given_by(lesson), Scales(1, 1, float("nan"), float("nan")) if lesson is None else lesson.scales
+    facts = {"learned_anew": 0.0}
+    if given.held is None:
+        return given, scales, facts
+    if lesson is None:
+        scales = learn_scales(*given.held.facts())
+    facts["held_out_rms_z"] = z = given.held.calibration(scales).calibrated["rms_z"]
+    if lesson is None or 1 / HOLDS <= z <= HOLDS:
+        return given, scales, facts
+    given = given_by(None)
+    assert given.held is not None
+    scales = learn_scales(*given.held.facts())
+    return given, scales, facts | {"learned_anew": 1.0, "rms_z_anew": given.held.calibration(scales).calibrated["rms_z"]}
+
+
+def _judged(work: Work, given: Given, scales: Scales, mean: Tensor) -> dict[str, float]:
+    """How the mean and its error bars predict views that were used for nothing."""
+    geometry, judge = work.setting.judging, work.item.judge
+    if geometry is None or judge is None:
+        return {}
+    A = work.rays(geometry, "matrix")
+    weights = torch.ones(judge[0].shape) if judge[1] is None else torch.from_numpy(judge[1])
+    kept = (weights.reshape(-1) > 0).nonzero()[:, 0]
+    rows = ray_rows(A, kept, torch.ones(len(kept), dtype=torch.float64), free=False)
+    assert isinstance(rows, SparseRows)
+    variance = scales.image * given.variance_of(rows).cpu() + scales.noise * given.sigma2 / weights.reshape(-1)[kept].double()
+    expected = rows(mean.double().reshape(1, -1).to(work.device))[0].cpu()
+    scores = gaussian_scores(torch.from_numpy(judge[0]).reshape(-1)[kept].double() - expected, variance)
+    return {f"judged_{name}": scores[name] for name in ("rms_z", "cover_68", "cover_95", "rmse")}

@@ -1,0 +1,188 @@
+"""Stacks by total variation: error bars of an edge prior that a few slices teach, as a single slice has them."""
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+from cylinders import N, cylinders
+from killing import at_call, killed
+
+from ctuq.app.cli import main
+from ctuq.errors import InputError
+from ctuq.files import write_volume_scan
+from ctuq.pipeline import ReconstructOptions, reconstruct, reconstruct_stack
+from ctuq.pipeline.stack import scan as stack_scan
+from ctuq.pipeline.stack import slices, taught
+from ctuq.pipeline.stack.plan import plan_stack
+from ctuq.pipeline.stack.products import Products
+from ctuq.scale import cluster
+from ctuq.tomo import VolumeScan
+from ctuq.tomo.slices import row_of_stack
+from ctuq.uncertainty.results.volume import VolumeResult
+
+TV = ReconstructOptions(method="tv", size=N, device="cpu")
+ROWS = 6
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return cylinders(ROWS)[0]
+
+
+@pytest.fixture(scope="module")
+def whole(scan):
+    return reconstruct_stack(scan, options=TV)
+
+
+def same(one, other):
+    np.testing.assert_array_equal(one.mean, other.mean)
+    np.testing.assert_array_equal(one.std, other.std)
+    for name, column in one.slices.items():
+        np.testing.assert_array_equal(column, other.slices[name], err_msg=name)
+
+
+def test_error_bars_know_the_error(whole):
+    error = whole.mean - cylinders(ROWS)[1]
+    assert 0.5 < np.sqrt(np.mean((error / whole.std) ** 2)) < 2
+    assert np.mean(np.abs(error) < 1.96 * whole.std) > 0.85
+    assert not whole.slices["failed"].any() and (whole.std > 0).all()
+
+
+def test_few_slices_teach_and_the_others_take_their_scales(whole):
+    teachers = whole.slices["teacher"] > 0
+    assert teachers.sum() == 4
+    held = whole.slices["learned_anew"] == 0
+    assert held[~teachers].any()
+    assert len(set(whole.slices["image_scale"][held])) == 1
+    assert whole.settings["lesson.image_scale"] == whole.slices["image_scale"][held][0]
+    z = whole.slices["held_out_rms_z"][held & ~teachers]
+    assert whole.scores["held_out_rms_z"] == pytest.approx(np.sqrt(np.mean(z**2)))
+
+
+def test_a_slice_that_refuses_the_lesson_has_the_error_bars_of_its_own_job(scan, monkeypatch):
+    monkeypatch.setattr(taught, "HOLDS", 1 + 1e-9)
+    found = reconstruct_stack(scan, options=TV)
+    assert (found.slices["learned_anew"] == 1).all()
+    assert any("learned anew" in text for text in found.warnings)
+    for number in (0, 5):
+        alone = reconstruct(row_of_stack(scan, number), "tv", size=N, field=float(found.grid.voxel * N), device="cpu")
+        np.testing.assert_allclose(found.mean[number], alone.mean, rtol=1e-4, atol=1e-7)
+        np.testing.assert_allclose(found.std[number], alone.std, rtol=1e-4)
+
+
+def test_one_slice_is_taught_by_itself(scan):
+    one = reconstruct_stack(scan, rows=range(2, 3), options=TV)
+    alone = reconstruct(row_of_stack(scan, 2), "tv", size=N, field=float(one.grid.voxel * N), device="cpu")
+    np.testing.assert_allclose(one.std[0], alone.std, rtol=1e-4)
+
+
+def test_without_held_out_views_bars_are_the_models_own_and_that_is_told(scan):
+    found = reconstruct_stack(scan, options=replace(TV, calibrate=False))
+    assert np.isfinite(found.std).all() and (found.slices["image_scale"] == 1).all()
+    assert any("Not calibrated" in text for text in found.warnings)
+
+
+def test_many_threads_and_a_killed_run_give_the_same_bits(scan, whole, tmp_path, monkeypatch):
+    with ThreadPoolExecutor(3) as executor:
+        same(reconstruct_stack(scan, options=TV, executor=executor), whole)
+    path = tmp_path / "checkpoint.h5"
+
+    def run():
+        at_call(Products, "__setitem__", 7)  # four teachers, then two slices
+        reconstruct_stack(scan, options=TV, checkpoint=path)
+
+    assert killed(run)
+    made, before = [], slices._made
+    monkeypatch.setattr(slices, "_made", lambda work, previous: made.append(work.item.number) or before(work, previous))
+    monkeypatch.setattr(slices, "_learned", lambda work: pytest.fail("taught already"))
+    same(reconstruct_stack(scan, options=TV, checkpoint=path), whole)
+    assert made == [2, 3, 4, 5]
+
+
+def test_workers_of_dask_give_the_same_bits_and_so_they_do_when_one_is_killed(scan, whole):
+    pytest.importorskip("distributed")
+    left = []
+
+    def kill(progress):
+        if progress.stage == "Slices" and progress.done == 1 and not left:
+            left.extend(executor._client.run(os.getpid).values())
+            os.kill(left[0], signal.SIGKILL)
+
+    with cluster(2) as executor:
+        same(reconstruct_stack(scan, options=TV, executor=executor, progress=kill), whole)
+        assert left
+
+
+def test_slices_wait_for_no_neighbour(scan):
+    """Each is a chain of its own: of six slices six workers have something to do."""
+    assert stack_scan.Stack.of(scan, None, TV).blocks == [[n] for n in range(ROWS)]
+    assert len(stack_scan.Stack.of(scan, None, ReconstructOptions(size=N)).blocks) == 1
+
+
+def test_slices_without_rays_and_of_air_are_told_and_lose_no_other(scan, whole):
+    projections, weights = scan.projections.copy(), np.ones_like(scan.projections)
+    weights[1] = 0
+    projections[3] = 0
+    found = reconstruct_stack(VolumeScan(projections, scan.geometry, weights), options=TV)
+    assert found.slices["failed"][1] == 1 and np.isnan(found.std[1]).all()
+    assert np.isfinite(found.std[[0, 2, 4, 5]]).all()
+    assert any("Slice 1 could not" in text for text in found.warnings)
+
+
+def test_other_views_judge_each_slice_and_change_nothing(scan):
+    even, odd = scan.select(np.arange(0, 15, 2)), scan.select(np.arange(1, 15, 2))
+    found, plain = (reconstruct_stack(even, rows=range(3), judge=judge, options=TV) for judge in (odd, None))
+    np.testing.assert_array_equal(found.std, plain.std)
+    assert (found.slices["judged_rmse"] < 0.1).all()
+    assert ((found.slices["judged_rms_z"] > 0.3) & (found.slices["judged_rms_z"] < 3)).all()
+
+
+@pytest.mark.parametrize("kind", ["gmrf", "matern", "bootstrap", "constant"])
+def test_other_error_bars_of_single_slices_are_refused(scan, kind):
+    with pytest.raises(InputError, match=f"Error bars '{kind}' are of single slices; of stacks .* tv has edges"):
+        reconstruct_stack(scan, options=replace(TV, uncertainty=kind))
+
+
+def test_an_arc_has_longer_error_bars_where_no_view_sees(scan):
+    arc = scan.select(np.arange(8))
+    found = reconstruct_stack(arc, rows=range(2), options=TV)
+    assert any("edges across these are guessed" in text for text in found.warnings)
+    alone = reconstruct(row_of_stack(arc, 1), "tv", size=N, field=float(found.grid.voxel * N), device="cpu")
+    assert 0.5 < np.median(found.std[1] / alone.std) < 2
+
+
+def test_a_beam_that_may_harden_is_told(scan, whole):
+    assert any("hardening" in text for text in whole.warnings)
+    known = replace(scan, provenance=replace(scan.provenance, facts={"beam": "monochromatic"}))
+    sure = reconstruct_stack(known, rows=range(2), options=TV)
+    assert not any("hardening" in text for text in sure.warnings)
+
+
+def test_the_plan_tells_the_way(scan):
+    plan = plan_stack(scan, options=TV)
+    assert plan.teachers == 4 and plan.seconds > 0
+    assert "edge prior" in str(plan) and "4 of them teach" in str(plan)
+
+
+def test_the_command_writes_reads_and_exports_them(scan, whole, tmp_path, capsys):
+    write_volume_scan(scan, tmp_path / "scan.h5")
+    run = tmp_path / "run"
+    words = ["reconstruct", str(tmp_path / "scan.h5"), "--stack", "--method", "tv", "--size", str(N), "-o", str(run)]
+    assert main([*words, "--plan"]) == 0
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    assert "taught the error bars of the others" in told
+    found = VolumeResult.load(run / "results.h5")
+    np.testing.assert_array_equal(found.std, whole.std)
+    np.testing.assert_array_equal(tifffile.imread(run / "std.tif"), whole.std)
+    assert "taught the error bars of the others" in (run / "report.html").read_text()
+    assert main(["export", str(run), str(tmp_path / "pages")]) == 0
+    assert {path.name for path in (tmp_path / "pages").iterdir()} >= {"mean.tif", "std.tif"}
+    assert main([*words, "--resume"]) == 0  # made already
+    assert main([*words, "--overwrite", "--no-uncertainty"]) == 0
+    plain = VolumeResult.load(run / "results.h5")
+    assert plain.std is None and not (run / "std.tif").exists()
