@@ -390,7 +390,7 @@ FORMATS: dict[str, Format] = {
     "EDF": Format(_edf, "text"),
     "Nikon": Format(_nikon, "text"),
     "SkyScan": Format(_skyscan, "text"),
-    "walnut collection": Format(_walnuts, "text"),
+    "walnuts": Format(_walnuts, "text"),
     "Zeiss": Format(_zeiss, "bytes"),
     "geometry file": Format(_yaml, "text", damaged="a.yaml"),
 }
