@@ -31,6 +31,7 @@ ALL: Mapping[str, list[list[str]]] = {
     "laplace_mlp": [[]],
     "memory": [[]],
     "gp": [[]],
+    "scaling": [[]],
 }
 QUICK: Mapping[str, list[list[str]]] = {
     "jobs": [["--only", "walnut-24"]],
@@ -44,6 +45,7 @@ QUICK: Mapping[str, list[list[str]]] = {
     "laplace_mlp": [["--n", "50", "--new", "10", "--hidden", "4", "--repeats", "1"]],
     "memory": [["--width", "8", "--images", "1", "--samples", "1"]],
     "gp": [["--n", "100", "--seconds", "0.1", "--parallel", "8"]],
+    "scaling": [["--quick"]],
 }
 
 
