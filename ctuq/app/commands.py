@@ -34,6 +34,7 @@ from ctuq.app.typed import field, simulated_angles
 from ctuq.app.volumes import is_solid, plan_of_volume, reconstruct_volume_into, simulate_solid, tell_of_volume
 from ctuq.errors import InputError
 from ctuq.linops.memory import keep_freed_memory
+from ctuq.pipeline.image.placed import placed
 from ctuq.pipeline.running.checkpoint import remove
 from ctuq.recon.dip import DIPOptions
 from ctuq.records import kind_of, write_whole
@@ -140,7 +141,8 @@ def _plan(command: Reconstruct) -> int:
         return plan_of_volume(command)
     if command.stack:
         return plan_of_stack(command, _options(command))
-    chosen, options = _chosen(command), _options(command)
+    options = _options(command)
+    chosen = placed(_chosen(command), options)
     grid = pipeline.choose_grid(chosen, options.size, options.field)
     warn(chosen.warnings + doubts_of_field(chosen, grid))
     rows, columns = grid.shape
@@ -251,6 +253,7 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resu
     checkpoint, report_file = folder / CHECKPOINT, folder / REPORT
     if not is_left(folder, lambda: pipeline.made_by(Result.load(folder / RESULTS), scan, options), resume=resume):
         return report_file
+    scan = placed(scan, options)
     told = scan.warnings + doubts_of_field(scan, pipeline.choose_grid(scan, options.size, options.field))
     warn(told)
     if not resume:

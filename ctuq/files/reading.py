@@ -19,7 +19,8 @@ from ctuq.files.plausible import doubts_of_angles
 from ctuq.files.sidecar import Sidecar, read_sidecar
 from ctuq.files.truth import with_truth
 from ctuq.guard import reading
-from ctuq.tomo.axis import centred
+from ctuq.tomo.axis import centred, with_axis_column
+from ctuq.tomo.axis_doubt import contradicting_axis, doubt_of_axis
 from ctuq.tomo.scan import Scan
 
 PathLike = str | os.PathLike[str]
@@ -115,11 +116,17 @@ def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None)
     """
     raws, scan = [raw for _, raw in found], _together(found, axis_column)
     how = () if axis_column is not None else unsaid_axis(raws)
-    if axis_column is None and any(wants_search(raw) for raw in raws):
+    searched = axis_column is None and any(wants_search(raw) for raw in raws)
+    if searched:
         # In all parts at once, and corrected again then: where the axis is tells a wire on it from a defect.
         column, said = placed_axis(raws, scan)
         scan, how = _together(found, column), (said,)
-    doubts = doubts_of_angles(scan) if any(raw.whole is None for raw in raws) else ()
+    other = None if searched else contradicting_axis(scan)
+    # About a wrong axis no turn explains the rays, and by wrong angles no axis is found.
+    turning = scan if other is None else replace(scan, geometry=with_axis_column(scan.geometry, other.column))
+    doubts = doubts_of_angles(turning) if any(raw.whole is None for raw in raws) else ()
+    if other is not None and not doubts:
+        doubts = (doubt_of_axis(scan, other),)
     return scan.warned(*doubts, *how)
 
 

@@ -1,5 +1,6 @@
 """Where the rotation axis falls on the detector: by what a reconstruction cannot explain, for any geometry."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +16,7 @@ _COARSE, _FINE, _MOVES = 64, 144, 3
 _EACH, _GROUPS = 8, 5
 # On simulated scans of known axes the error was below this share of the distance at which the squared misfit doubles.
 _OF_DOUBLING = 0.3
+_SEEMS = 0.5
 _FAR, _CLOSE, _OF_WIDTH, _CONTRAST, _BETTER = 3.0, 0.75, 0.003, 2.0, 1.5
 
 
@@ -129,7 +131,7 @@ def better_axis(scan: Scan, columns: tuple[float, float]) -> tuple[float, str]:
     misfits = np.ones(2)
     if not _hopeless(scan):
         shadow = shadow_of(scan.projections, scan.weights)
-        misfits = np.array([misfit_at(scan, column, shadow) for column in columns])
+        misfits = misfits_at(scan, columns, shadow)
     if misfits[1] * _BETTER < misfits[0]:
         first, other, misfits = other, first, misfits[::-1]
     return first, (
@@ -139,10 +141,26 @@ def better_axis(scan: Scan, columns: tuple[float, float]) -> tuple[float, str]:
     )
 
 
-def misfit_at(scan: Scan, column: float, shadow: Shadow) -> float:
-    """Relative residual of a few CGLS iterations with the axis at a column, on a coarse detector, for a scan of this shadow."""
+def misfits_at(scan: Scan, columns: Sequence[float], shadow: Shadow) -> NDArray[np.float64]:
+    """Relative residuals of a few CGLS iterations with the axis at columns, on a coarse detector, for a scan of this shadow."""
     n = scan.geometry.columns
-    return float(_level(_thinned(scan, _VIEWS), shadow, (n - 1) / 2, 1.02 * n, _COARSE).misfits(column)[0])
+    level = Consistency(_thinned(scan, _VIEWS), shadow, centre=(n - 1) / 2, half=1.02 * n, width=_COARSE, groups=0)
+    return np.array([level.misfits(column)[0] for column in columns])
+
+
+def seems_right(scan: Scan) -> bool:
+    """Whether no axis elsewhere is worth a search: beside the scan's and over the detector all explain the rays worse.
+
+    Ten columns are tried without leaving views out, in a tenth of the search's time.
+    """
+    if _hopeless(scan):
+        return True
+    start, columns = axis_column(scan.geometry), scan.geometry.columns
+    step = max(2.0, 2.04 * columns / _COARSE)
+    beside = start + step * np.arange(-1, 2)
+    over = np.linspace(0.1, 0.9, 7) * (columns - 1)
+    misfits = misfits_at(scan, [*beside, *over], shadow_of(scan.projections, scan.weights))
+    return bool(misfits.argmin() == 1 and abs(_lowest(beside, misfits[:3]) - start) < _SEEMS)
 
 
 def _hopeless(scan: Scan) -> str:

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d, shift
 
 from ctuq.tomo.geometry import FanBeam, VolumeGrid, full_turn
 from ctuq.tomo.rays.matrix import build_matrix
@@ -83,6 +82,8 @@ class Consistency:
 
     def _moved(self, column: float) -> tuple[NDArray, NDArray]:
         """Weighted projections and root weights (ray, 1 + groups), the axis in the middle."""
+        from scipy.ndimage import shift
+
         by = self._middle - column
         values = shift(self._values, (0, by), order=3, mode="nearest")
         weights = np.maximum(shift(self._weights, (0, by), order=1, mode="nearest"), 0)
@@ -94,6 +95,8 @@ class Consistency:
 
 def _extended(scan: Scan, factor: int, first: int, n: int) -> tuple[NDArray, NDArray]:
     """Projections and weights of ``n`` columns from ``first`` on, with the air that is known beyond the detector."""
+    from scipy.ndimage import gaussian_filter1d
+
     columns = scan.geometry.columns
     weights = np.ones(scan.geometry.shape) if scan.weights is None else np.asarray(scan.weights, np.float64)
     # Unless noise is smoothed first, shifts by half a column interpolate it away and look better than they are.

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ctuq.tomo.axis import axis_column, misfit_at
+from ctuq.tomo.axis import axis_column, misfits_at
 from ctuq.tomo.geometry import FanBeam
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.shadow import shadow_of
@@ -37,9 +37,9 @@ def better_turn(scan: Scan) -> tuple[str, float, float] | None:
     if isinstance(scan.geometry, FanBeam):
         others["the other way round"] = -angles
     column, shadow = axis_column(scan.geometry), shadow_of(scan.projections, scan.weights)
-    now = misfit_at(scan, column, shadow)
+    now = float(misfits_at(scan, [column], shadow)[0])
     tried = {
-        name: misfit_at(replace(scan, geometry=replace(scan.geometry, angles=other)), column, shadow)
+        name: float(misfits_at(replace(scan, geometry=replace(scan.geometry, angles=other)), [column], shadow)[0])
         for name, other in others.items()
     }
     best = min(tried, key=lambda name: tried[name])

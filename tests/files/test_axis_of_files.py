@@ -76,3 +76,33 @@ def test_line_integrals_without_an_axis_take_the_middle_and_say_so(tmp_path):
     scan = read(tmp_path / "a.npz")
     assert axis_column(scan.geometry) == MIDDLE
     assert any("detector's middle, as nothing says" in text for text in scan.warnings)
+
+
+@pytest.mark.parametrize("said", ["", "axis_column: 34", "axis_column: search"])
+def test_an_axis_that_the_rays_contradict_is_told_when_a_file_is_read(tmp_path, said):
+    degrees, counts = _counts(26.0, 180, 30)
+    np.savez(tmp_path / "a.npz", sinogram=-np.log(counts / 20000), angles_deg=degrees, kind="parallel", pixel=1.0)
+    (tmp_path / "a.yaml").write_text(f"values: log\n{said}\n")
+    scan = read(tmp_path / "a.npz")
+    told = [text for text in scan.warnings if "but the rays say 2" in text]
+    kept = {"": MIDDLE, "axis_column: 34": 34.0}.get(said, 26.0)
+    assert axis_column(scan.geometry) == pytest.approx(kept, abs=0.2)
+    assert len(told) == (said != "axis_column: search")
+    assert all("set 'axis_column: 26.0'" in text or "set 'axis_column: 25.9'" in text for text in told)
+    # Its angles are right: about a wrong axis they would seem not to be.
+    assert not any("angles" in text for text in scan.warnings)
+    assert not any("but the rays say" in text for text in read(tmp_path / "a.npz", axis_column=26.0).warnings)
+
+
+def test_wrong_angles_are_told_before_the_axis_that_was_found_by_them(tmp_path):
+    degrees, counts = _counts(MIDDLE, 180, 40)
+    np.savez(
+        tmp_path / "a.npz",
+        sinogram=-np.log(counts / 20000),
+        angles_deg=2 * degrees,
+        kind="parallel",
+        pixel=1.0,
+        axis_column=MIDDLE,
+    )
+    scan = read(tmp_path / "a.npz")
+    assert any("angles" in text for text in scan.warnings) and not any("rays say" in text for text in scan.warnings)

@@ -17,6 +17,7 @@ from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.classical import classical
 from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
 from ctuq.pipeline.image.freed import Joint
+from ctuq.pipeline.image.placed import matched, placed
 from ctuq.pipeline.image.spreads import SPREADS
 from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
@@ -145,6 +146,7 @@ def reconstruct(
 
 
 def _reconstruct(scan: Scan, run: Run[ReconstructOptions], checkpoint: Path | None, own: RayTransform | None = None) -> Result:
+    scan = placed(scan, run.options, moves=own is None)
     grid = choose_grid(scan, run.options.size, run.options.field) if own is None else grid_of(own, scan, checkpoint)
     doubts = doubts_of_field(scan, grid)
     scan = match_detector(scan, grid) if own is None else scan
@@ -207,8 +209,7 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
     run = Run(options or options_from(str(settings.pop("method", "dip")), settings), None)
     if run.options.bars not in (*OF_WEIGHTS, *PRIORS):
         raise InputError(f"Only error bars of the kinds {', '.join((*OF_WEIGHTS, *PRIORS))} have a plan.")
-    grid = choose_grid(scan, run.options.size, run.options.field)
-    scan = match_detector(scan, grid)
+    scan, grid = matched(scan, run.options)
     views = split_views(run.options, scan)
     A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix")
     data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
@@ -229,7 +230,7 @@ def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
         As it was read, before its columns are averaged for the grid.
     options : ReconstructOptions
     """
-    used = match_detector(scan, choose_grid(scan, options.size, options.field))
+    used, _ = matched(scan, options)
     settings = flat_settings(replace(options, threads=None))
     same = {name: result.settings.get(name) == value for name, value in settings.items() if name != "threads"}
     return all(same.values()) and digest_of(result.scan) == digest_of(used)
