@@ -14,8 +14,8 @@ from ctuq.design.state import DesignState, degrees_of
 from ctuq.errors import InputError
 
 
-def checked_rays(values: ArrayLike, count: int, columns: int, name: str) -> NDArray[np.float32]:
-    """Projections or weights of ``count`` views, (count, columns), all finite.
+def checked_rays(values: ArrayLike, count: int, view: tuple[int, ...], name: str) -> NDArray[np.float32]:
+    """Projections or weights of ``count`` views of this shape each, (count, *view), all finite.
 
     Raises
     ------
@@ -26,23 +26,23 @@ def checked_rays(values: ArrayLike, count: int, columns: int, name: str) -> NDAr
         array = np.asarray(values, np.float32)
     except (ValueError, TypeError) as error:
         raise InputError(f"The {name} are not an array of numbers.") from error
-    array = array[None] if array.ndim == 1 and count == 1 else array
-    if array.shape != (count, columns):
-        raise InputError(f"The {name} have shape {array.shape}; {count} angles of this detector need {(count, columns)}.")
+    array = array[None] if array.ndim == len(view) and count == 1 else array
+    if array.shape != (count, *view):
+        raise InputError(f"The {name} have shape {array.shape}; {count} angles of this detector need {(count, *view)}.")
     bad = int(array.size - np.isfinite(array).sum())
     if bad:
         raise InputError(f"The {name} hold {bad} values that are NaN or infinite; repair them or reject the angle.")
     return array
 
 
-def checked_weights(values: ArrayLike, count: int, columns: int) -> NDArray[np.float32]:
+def checked_weights(values: ArrayLike, count: int, view: tuple[int, ...]) -> NDArray[np.float32]:
     """Weights of ``count`` views: finite, not negative, and not all zero.
 
     Raises
     ------
     InputError
     """
-    weights = checked_rays(values, count, columns, "weights")
+    weights = checked_rays(values, count, view, "weights")
     if (weights < 0).any() or not weights.any():
         raise InputError("The weights of the rays must be non-negative and not all zero.")
     return weights
@@ -109,11 +109,11 @@ def taken_in(
     InputError
         If an angle is no candidate, lies in a forbidden arc or was told before, or an array has the wrong shape or holds NaN.
     """
-    views, columns = problem.index(angles), problem.A.geometry.columns
-    y = checked_rays(projections, len(views), columns, "projections")
+    views, rays = problem.index(angles), (problem.A.geometry.columns,)
+    y = checked_rays(projections, len(views), rays, "projections")
     if weights is None:
         weights = _expected_weights(problem, model, measurements_of(problem, state))[torch.from_numpy(views)].numpy()
-    w = checked_weights(weights, len(views), columns)
+    w = checked_weights(weights, len(views), rays)
     _refuse_repeats(problem, state, views, sense)
     if not anyway:
         _refuse_forbidden(problem, views, sense)

@@ -8,6 +8,7 @@
     clockwise: false          # true if the angles turn clockwise
     pixel: 0.35               # mm, on the detector; lengths may have a unit, such as 350 um
     columns: 328              # detector columns; needed only to design a scan before there are projections
+    rows: 256                 # detector rows; only to design the scan of a volume
     source_to_axis: 110       # mm, fan only
     source_to_detector: 300   # mm, fan only
     detector_offset: 0.27     # mm; or
@@ -61,6 +62,7 @@ _LEVELS = ("flat", "flat_after", "dark")
 _OTHERS = (
     "kind",
     "columns",
+    "rows",
     "values",
     "angles",
     "axis_column",
@@ -137,8 +139,7 @@ def read_sidecar(path: str | Path, onto: Sidecar | None = None) -> Sidecar:
         _choice(path, entries, "beam", BEAMS)
     if "middle_row" in entries:
         fields["middle_row"] = _number(path, entries, "middle_row")
-    if "columns" in entries:
-        fields["columns"] = _count(path, entries, "columns", 1)
+    fields |= {key: _count(path, entries, key, 1) for key in ("columns", "rows") if key in entries}
     flags = {key: _flag(path, entries, key) if key in entries else getattr(base, key) for key in _FLAGS}
     layout = {key: place_of(entries[key], path.parent, key) for key in _PLACES if key in entries}
     if "angles" in entries and _is_place(entries["angles"]):

@@ -18,7 +18,7 @@ from ctuq.files.reading import load_raw
 from ctuq.files.sidecar import treated
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam
 
-_SAME_LENGTH = 1e-3
+SAME_LENGTH = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +133,6 @@ def _refuse_other(told: Geometry, known: Geometry, path: Path) -> None:
         if f.name in ("angles", "columns"):
             continue
         found, wanted = getattr(told, f.name), getattr(known, f.name)
-        if not np.isclose(found, wanted, rtol=_SAME_LENGTH / known.columns, atol=_SAME_LENGTH * known.pixel):
+        if not np.isclose(found, wanted, rtol=SAME_LENGTH / known.columns, atol=SAME_LENGTH * known.pixel):
             name = f.name.replace("_", " ")
             raise InputError(f"'{path}' has another geometry: its {name} is {found:g} mm, the session's {wanted:g} mm.")

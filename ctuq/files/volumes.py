@@ -150,9 +150,9 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
     projections = np.stack([row.scan.projections for row in rows])[:, kept]
     if middle_raw.vectors is not None:
         free = _free(middle_raw, scans[0].geometry.angles, kept, upwards)
-        grid = _seen(_in_space(beam, middle_raw, first.rows, upwards), float(free.table[:, 2].mean()))
+        grid = _seen(in_space(beam, middle_raw, first.rows, upwards), float(free.table[:, 2].mean()))
         return VolumeScan(projections, free, _weights(rows, kept), grid=grid, provenance=told)
-    geometry = _in_space(beam, middle_raw, first.rows, upwards)
+    geometry = in_space(beam, middle_raw, first.rows, upwards)
     geometry = geometry if chosen is None else of_rows(geometry, some)
     return VolumeScan(projections, geometry, _weights(rows, kept), provenance=told)
 
@@ -218,8 +218,16 @@ def _seen(circle: ConeBeam | Parallel3D, height: float) -> VolumeGrid:
     return replace(grid, centre=(x, y, z + height))
 
 
-def _in_space(beam: Any, raw: Raw, rows: int, upwards: bool) -> ConeBeam | Parallel3D:
-    """The geometry of all rows: the middle row's beam, with what the file says of rows and turns."""
+def in_space(beam: Any, raw: Raw, rows: int, upwards: bool) -> ConeBeam | Parallel3D:
+    """The geometry of all rows: the middle row's beam, with what the file says of rows and turns.
+
+    Raises
+    ------
+    InputError
+        If it says a turn that such a beam does not have, or another number of rows.
+    """
+    if raw.fields.get("rows", rows) != rows:
+        raise InputError(f"The geometry says {raw.fields['rows']} detector rows, but the data have {rows}; check both.")
     pitch = raw.fields.get("row_pixel")
     row_pixel = float(pitch) if isinstance(pitch, int | float) else beam.pixel
     at = raw.fields.get("middle_row")

@@ -25,6 +25,8 @@ from ctuq.locks import locked
 from ctuq.records import write_whole
 
 _PATIENCE = 2.0
+_VOXELS = 16
+"""Across a volume that a design is made on: seconds; 24 take minutes."""
 
 
 def run_step(step: Command) -> int:
@@ -40,8 +42,9 @@ def _start(command: Start) -> int:
 
     geometry, intake = scanner(command.geometry, command.columns, command.candidates)
     turn = -1 if intake["clockwise"] else 1
+    area = hasattr(geometry, "rows")
     settings = Settings(
-        size=command.size,
+        size=command.size or (_VOXELS if area else Settings.size),
         criterion=command.criterion,
         prior=command.prior,
         retrain_every=_every(command.retrain_every),
@@ -89,10 +92,11 @@ def _suggest(command: Suggest) -> int:
 def _tell(command: Tell) -> int:
     """Take projections in or back."""
     from ctuq.app.typed import degrees
+    from ctuq.design.session.scanner import beam_of
     from ctuq.design.session.session import Session
-    from ctuq.files.formats.ownscan import geometry_from_tree
     from ctuq.files.views import new_views
-    from ctuq.tomo.geometry import radians
+    from ctuq.files.volume_views import new_volume_views
+    from ctuq.tomo.geometry import FanBeam, ParallelBeam, radians
 
     if bool(command.projections) + (command.reject is not None) + (command.dose_budget is not None) != 1:
         raise InputError("Name a file of new projections, or angles to --reject, or a --dose-budget; one after the other.")
@@ -108,8 +112,13 @@ def _tell(command: Tell) -> int:
         say(f"Rejected: {angle_list(record.sense, bad)}")
     else:
         typed = None if command.angles is None else record.sense * radians(degrees(command.angles, "--angles"))
-        known = geometry_from_tree(record.geometry)
-        new = new_views(command.projections, known, record.intake, geometry=command.geometry, angles=typed)
+        known = beam_of(record.geometry)
+        if isinstance(known, ParallelBeam | FanBeam):
+            new = new_views(command.projections, known, record.intake, geometry=command.geometry, angles=typed)
+        elif typed is None:
+            new = new_volume_views(command.projections, known, record.sense, geometry=command.geometry)
+        else:
+            raise InputError("--angles are of slices; give those of an area detector in a geometry file, by --geometry.")
         with _working(command.debug):
             taken = {"unit": new.unit, "learning": command.retrain, "anyway": command.anyway}
             session.tell(new.angles, new.projections, new.weights, **taken)

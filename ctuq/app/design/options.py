@@ -20,19 +20,20 @@ class Start(Command):
     session: _Session
     """HDF5 file to make."""
     geometry: Annotated[Path, arg(metavar="GEOM.yml")]
-    """YAML file with the geometry as for TIFF stacks, in degrees and mm, and 'columns:' for the detector's width."""
+    """YAML file with the geometry as for TIFF stacks, in degrees and mm, with 'columns:' and, of an area detector, 'rows:'."""
     columns: Number = None
     """Detector columns, where the geometry file does not say them."""
     candidates: Annotated[str | None, arg(metavar="FIRST:STOP:STEP", help_behavior_hint="")] = None
-    """Angles in degrees that can be measured, without STOP; by default the geometry file's, else 0:180:1 (fan: 0:360:1)."""
+    """Angles in degrees that can be measured, without STOP; by default the geometry file's, else 0:180:1 (fan 0:360:1; of an
+    area detector 1.25:180:2.5, and 2.5:360:5 of a cone)."""
     forbid: Annotated[str | None, arg(metavar="FROM:TO,...", help_behavior_hint="")] = None
     """Arcs in degrees that are never suggested, such as 80:100."""
     prior: Literal["lindip", "gprior", "isotropic", "matern", "edges", "displaced", "lindip+edges"] = "lindip"
     """What is known of the image before it is measured: a network's tangent model (lindip, gprior), or classical."""
     criterion: Literal["eig", "diagonal-eig", "ese", "a"] = "eig"
     """Information gain, that of single rays, squared error of the projection, or of the image (a)."""
-    size: int = 128
-    """Pixels along x and y of the image that the design is made on."""
+    size: Number = None
+    """Pixels along x and y of the image that the design is made on: 128 by default; of an area detector 16, and 40 at most."""
     pilot: int = 5
     """Equidistant views that come first."""
     batch: int = 1

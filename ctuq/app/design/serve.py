@@ -94,6 +94,8 @@ class Resident:
         }
         if name not in calls:
             raise InputError(f"There is no call {name!r}; there are {', '.join(calls)}.")
+        if name == "ask":
+            self._wait_for_the_first_model()
         with self._turn:
             try:
                 return calls[name](given)
@@ -114,10 +116,12 @@ class Resident:
         else:
             self._session.warm()
 
-    def _ask(self, given: dict[str, Any]) -> dict[str, Any]:
-        # The first model must be there before an angle can be chosen by it.
-        if self._learner is not None and self._session.refreshed().learnt is None:
+    def _wait_for_the_first_model(self) -> None:
+        """It must be there before an angle can be chosen by it. Who waits holds no turn: what goes on beside may need one."""
+        if self._learner is not None and self._session.record.learnt is None:
             self._learner.join()
+
+    def _ask(self, given: dict[str, Any]) -> dict[str, Any]:
         suggestion = self._session.ask(given.get("n"), pending=np.asarray(given.get("pending", ()), np.float64))
         return {"suggestion": suggestion.to_dict(), **self._state()}
 
@@ -159,7 +163,6 @@ class Resident:
                 if not learning_due(self._session.record):
                     with self._turn:
                         self._session.update(learning=False)
-                    return
                 other = Session(self._session.path)
                 while learning_due(other.refreshed()):
                     other.learn()

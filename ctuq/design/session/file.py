@@ -107,7 +107,7 @@ class Record:
     ----------
     settings : Settings
     geometry : mapping
-        Of the scanner at all candidate angles, as nested values; columns as they are measured.
+        Of the scanner at all candidate angles, as nested values; the detector as it is measured.
     intake : mapping
         How the scanner's files are to be read, as the command line keeps it.
     doses : array of float, shape (V,), optional
@@ -142,6 +142,11 @@ class Record:
     def angles(self) -> NDArray[np.float64]:
         """Of all candidates, (V,), radians."""
         return self.geometry["angles"]
+
+    @property
+    def dims(self) -> int:
+        """Axes of what is imaged: 3 where the detector has rows."""
+        return 3 if "rows" in self.geometry else 2
 
     @property
     def sense(self) -> int:

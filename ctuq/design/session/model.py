@@ -18,6 +18,8 @@ from ctuq.design.problem import DesignProblem
 from ctuq.design.session.file import Learnt, Record, Settings, marks_of
 from ctuq.design.session.plan import network_due
 from ctuq.errors import InputError
+from ctuq.recon.dip import DIPOptions
+from ctuq.recon.unet import UNetOptions
 from ctuq.uncertainty.calibration.scales import Scales
 from ctuq.uncertainty.estimate import Evidence
 
@@ -62,7 +64,7 @@ def learn(
     kept = record.learnt
     if anew or network is None or kept is None or kept.network is None or network_due(record):
         warm = None if kept is None or kept.network is None else _fitted_from(kept.network)
-        dip = LinearisedDIP(network_options(record.settings), warm, folder=folder)
+        dip = LinearisedDIP(network_options(record.settings, record.dims), warm, folder=folder)
         part, seen = dip(measured), views
         assert dip.fitted is not None
         tree = _plain(dip.fitted)
@@ -76,7 +78,7 @@ def restore_network(record: Record, problem: DesignProblem) -> GaussianModel:
     """The network's part of the model, made again from the fit that is stored."""
     learnt = record.learnt
     assert learnt is not None and learnt.network is not None
-    dip = LinearisedDIP(network_options(record.settings), _fitted_from(learnt.network))
+    dip = LinearisedDIP(network_options(record.settings, record.dims), _fitted_from(learnt.network))
     return dip.restored(_of(record, problem, learnt.network_views))
 
 
@@ -98,15 +100,16 @@ def restore(record: Record, problem: DesignProblem, network: Callable[[], Gaussi
     return _summed(network(), measured) if record.settings.prior == "lindip+edges" else learner(record.settings.prior)(measured)
 
 
-def network_options(settings: Settings) -> LinDIPOptions:
-    """The options of the network's fit.
+def network_options(settings: Settings, dims: int = 2) -> LinDIPOptions:
+    """The options of the network's fit, of an image of so many axes.
 
     Raises
     ------
     InputError
         If the settings name an option that does not exist.
     """
-    options = _changed(LinDIPOptions(), settings.network)
+    usual = LinDIPOptions(dip=DIPOptions(network=UNetOptions(dims=dims)))
+    options = _changed(usual, settings.network)
     return options.with_prior("g") if settings.prior == "gprior" else options
 
 

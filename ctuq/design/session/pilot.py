@@ -3,11 +3,13 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from ctuq.design.area import FlatViews
 from ctuq.design.problem import DesignProblem
 from ctuq.design.state import DesignState, Suggestion
 from ctuq.design.strategies import equidistant, nested
 from ctuq.errors import BudgetExhausted, InputError
 from ctuq.tomo.geometry import ParallelBeam
+from ctuq.tomo.space import Parallel3D
 
 
 def pilot_suggestion(problem: DesignProblem, state: DesignState, available: NDArray[np.bool_], wanted: int) -> Suggestion:
@@ -71,6 +73,9 @@ def _more(problem: DesignProblem, available: NDArray[np.bool_], taken: list[int]
 
 def _period(problem: DesignProblem) -> float:
     """Angles after which views repeat: half a turn for parallel rays, a turn for a fan, less where candidates span less."""
-    natural = np.pi if isinstance(problem.A.geometry, ParallelBeam) else 2 * np.pi
+    seen = problem.A.geometry
+    beam = seen.beam if isinstance(seen, FlatViews) else seen
+    parallel = isinstance(beam, ParallelBeam) or (isinstance(beam, Parallel3D) and beam.upright)
+    natural = np.pi if parallel else 2 * np.pi
     angles = np.sort(problem.angles)
     return min(natural, float(np.ptp(angles)) * len(angles) / max(len(angles) - 1, 1)) or natural

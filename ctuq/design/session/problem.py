@@ -7,32 +7,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ctuq.design.algebra.criteria import CRITERIA, box_region
-from ctuq.design.constraints import SAME_ANGLE, Arc, Exposure, Stopping, Turning, candidate_transform, nearest
-from ctuq.design.measurements import checked_rays, checked_weights
+from ctuq.design.algebra.criteria import CRITERIA
+from ctuq.design.constraints import SAME_ANGLE, Arc, Exposure, Stopping, Turning, nearest
 from ctuq.design.models.learners import PRIORS
 from ctuq.design.problem import DesignProblem
 from ctuq.design.session.file import Record, Settings
 from ctuq.design.session.model import network_options
+from ctuq.design.session.scanner import Beam, beam_of, rays_of_a_view, region_of, transform_of, tree_of, views_taken
 from ctuq.design.state import DesignState
 from ctuq.errors import InputError
-from ctuq.files.formats.ownscan import geometry_from_tree, geometry_tree
-from ctuq.tomo.geometry import MOST_PIXELS, Geometry, default_grid
+from ctuq.tomo.geometry import MOST_PIXELS
 from ctuq.tomo.rays.matrix import MatrixRayTransform
-from ctuq.tomo.scan import binned_rays
 
 _TURN = 2 * np.pi
+_AREA_PRIORS = ("edges", "matern", "isotropic", "lindip")
+_AREA_SIZES = (4, 40)
 
 
 def new_record(
-    geometry: Geometry, settings: Settings, *, doses: NDArray[np.float64] | None = None, intake: Mapping[str, Any] | None = None
+    geometry: Beam, settings: Settings, *, doses: NDArray[np.float64] | None = None, intake: Mapping[str, Any] | None = None
 ) -> Record:
     """A session that nothing was told to yet.
 
     Parameters
     ----------
-    geometry : ParallelBeam or FanBeam
-        With the candidate angles, and the columns as they are measured.
+    geometry : ParallelBeam or FanBeam; ConeBeam or Parallel3D of an area detector
+        With the candidate angles, and the detector as it is measured.
     settings : Settings
     doses : array, shape (V,), optional
         Exposure of every candidate; 1 by default.
@@ -55,11 +55,13 @@ def new_record(
         )
     if not 2 <= settings.size <= MOST_PIXELS:
         raise InputError(f"The image of a design has 2 to {MOST_PIXELS} pixels along x and y, got {settings.size}.")
+    tree = tree_of(geometry)
+    record = Record(settings, tree, intake or {}, doses, None, DesignState.empty(1))
+    if record.dims == 3:
+        _refuse_for_volumes(settings)
     _refuse_near(geometry.angles, settings.tolerance)
-    network_options(settings)
-    grid = default_grid(geometry, settings.size)
-    columns = geometry.binned(geometry.binning(grid)).columns
-    return Record(settings, geometry_tree(geometry), intake or {}, doses, None, DesignState.empty(columns))
+    network_options(settings, record.dims)
+    return replace(record, state=DesignState.empty(rays_of_a_view(geometry, settings.size)))
 
 
 def design_problem(record: Record, A: MatrixRayTransform | None = None) -> DesignProblem:
@@ -73,13 +75,11 @@ def design_problem(record: Record, A: MatrixRayTransform | None = None) -> Desig
     """
     s = record.settings
     if A is None:
-        geometry = geometry_from_tree(record.geometry)
-        grid = default_grid(geometry, s.size)
-        A, _ = candidate_transform(geometry.binned(geometry.binning(grid)), grid, geometry.angles)
+        A = transform_of(beam_of(record.geometry), s.size)
     return DesignProblem(
         A=A,
         criterion=CRITERIA[s.criterion],
-        region=None if s.roi is None else box_region(A.grid, s.roi),
+        region=None if s.roi is None else region_of(A.grid, s.roi),
         forbidden=tuple(Arc(*arc) for arc in s.forbidden),
         exposure=Exposure(record.doses, counts=record.counted is not None),
         turning=Turning(s.rotation_cost, s.endless),
@@ -91,17 +91,14 @@ def design_problem(record: Record, A: MatrixRayTransform | None = None) -> Desig
 def binned(
     record: Record, problem: DesignProblem, views: int, projections: ArrayLike, weights: ArrayLike | None
 ) -> tuple[NDArray, NDArray | None]:
-    """Projections and weights of so many views at the columns of the design, from those that were measured.
+    """Projections and weights of so many views at the rays of the design, from those that were measured.
 
     Raises
     ------
     InputError
         If a shape does not match the geometry, or a value is NaN.
     """
-    geometry = geometry_from_tree(record.geometry)
-    y = checked_rays(projections, views, geometry.columns, "projections")
-    w = None if weights is None else checked_weights(weights, views, geometry.columns)
-    return binned_rays(y, w, geometry.binning(problem.A.grid))
+    return views_taken(beam_of(record.geometry), problem.A.grid, views, projections, weights)
 
 
 def counted(record: Record, problem: DesignProblem, angles: NDArray[np.float64], counts: NDArray) -> Record:
@@ -123,6 +120,16 @@ def candidates_at(record: Record, angles: ArrayLike) -> NDArray[np.float64]:
     """
     within = max(record.settings.tolerance, SAME_ANGLE)
     return record.angles[nearest(angles, record.angles, within=within, turns=True, sense=record.sense)]
+
+
+def _refuse_for_volumes(settings: Settings) -> None:
+    least, most = _AREA_SIZES
+    if not least <= settings.size <= most:
+        raise InputError(f"The design of a volume is made on {least} to {most} voxels across, not {settings.size}.")
+    if settings.prior not in _AREA_PRIORS:
+        raise InputError(
+            f"The prior {settings.prior!r} is of slices; for an area detector choose one of {', '.join(_AREA_PRIORS)}."
+        )
 
 
 def _refuse_near(angles: NDArray[np.float64], tolerance: float) -> None:

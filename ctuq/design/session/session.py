@@ -19,10 +19,10 @@ from ctuq.design.session.model import LearnedModel
 from ctuq.design.session.pilot import pilot_suggestion
 from ctuq.design.session.plan import covers, in_pilot, learning_due, noted, take_planned
 from ctuq.design.session.problem import binned, candidates_at, counted, new_record
+from ctuq.design.session.scanner import Beam
 from ctuq.design.state import DesignState, Suggestion, learned
 from ctuq.errors import BudgetExhausted, InputError
 from ctuq.locks import BusyError, locked
-from ctuq.tomo.geometry import Geometry
 
 _log = logging.getLogger(__name__)
 _UNITS = ("exposure", "weight", "counts")
@@ -73,7 +73,7 @@ class Session:
     def start(
         cls,
         path: str | os.PathLike,
-        geometry: Geometry,
+        geometry: Beam,
         settings: Settings,
         *,
         doses: NDArray[np.float64] | None = None,
@@ -85,7 +85,7 @@ class Session:
         ----------
         path : path
             Must not exist.
-        geometry : ParallelBeam or FanBeam
+        geometry : ParallelBeam or FanBeam; ConeBeam or Parallel3D of an area detector
             Of the scanner, with all candidate angles (radians).
         settings : Settings
         doses : array, shape (V,), optional
@@ -173,7 +173,7 @@ class Session:
         ----------
         angles : array, shape (k,), or one number
         projections : array, shape (k, columns), or of one angle (columns,)
-            Line integrals.
+            Line integrals; of an area detector (k, rows, columns) or (rows, columns), rows upwards.
         weights : array, same shape, optional
             What each ray is worth; by default what the exposure predicts.
         unit : str

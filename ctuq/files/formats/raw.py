@@ -16,9 +16,9 @@ VALUES = ("log", "transmission", "counts")
 AXIS = ("axis_column", "axis_offset", "detector_offset")
 """Fields that say where the rotation axis is."""
 TURNS = ("roll", "tilt", "yaw", "axis_tilt")
-SPACE = ("middle_row", "row_pixel", "rows_upwards", *TURNS)
-"""Fields of volumes only: the row (0-based, as stored) in the plane through the source, the rows' pitch in mm, whether rows are
-stored from below (pictures are from above), and turns in radians."""
+SPACE = ("rows", "middle_row", "row_pixel", "rows_upwards", *TURNS)
+"""Fields of volumes only: how many rows, the row (0-based, as stored) in the plane through the source, the rows' pitch
+in mm, whether rows are stored from below (pictures are from above), and turns in radians."""
 START, OTHER = "axis_start", "axis_other"
 """Fields of the column that a file gives where the axis is to be searched all the same, which holds if nothing is found, and of
 another one that its axis may have been meant at, between which the projections decide."""

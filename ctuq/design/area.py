@@ -1,0 +1,107 @@
+"""Views of an area detector as a design sees them: rows of rays of coarse pixels, in place of a sinogram's columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq.linops.memory import require_memory
+from ctuq.tomo.footprint import pitches, require_shadow
+from ctuq.tomo.geometry import VolumeGrid
+from ctuq.tomo.rays.joseph import build_volume_matrix, rays_of
+from ctuq.tomo.rays.matrix import MatrixRayTransform
+from ctuq.tomo.scan import binned_rays
+from ctuq.tomo.space import ConeBeam, Parallel3D
+
+OrbitBeam = ConeBeam | Parallel3D
+_BUILT = 32
+
+
+@dataclass(frozen=True, eq=False)
+class FlatViews:
+    """Views of an area detector as rows of rays: what design asks of a geometry.
+
+    Parameters
+    ----------
+    beam : ConeBeam or Parallel3D
+    """
+
+    beam: OrbitBeam
+
+    @property
+    def angles(self) -> NDArray[np.float64]:
+        """Of the views, radians, (V,)."""
+        return self.beam.angles
+
+    @property
+    def columns(self) -> int:
+        """Rays of a view, row by row."""
+        return self.beam.rows * self.beam.columns
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the projections, (view, ray)."""
+        return self.beam.n_angles, self.columns
+
+    def subset(self, indices: Sequence[int] | NDArray) -> "FlatViews":
+        """The chosen views."""
+        return FlatViews(self.beam.subset(indices))
+
+
+class FlatTransform(MatrixRayTransform):
+    """The ray transform of a volume to views as rows of rays."""
+
+    def subset(self, indices: Sequence[int] | NDArray) -> "FlatTransform":
+        """The ray transform of the chosen views."""
+        part = super().subset(indices)
+        return FlatTransform(part.matrix, part.grid, part.geometry, part.device)
+
+
+def binned_beam(beam: OrbitBeam, grid: VolumeGrid) -> tuple[OrbitBeam, tuple[int, int]]:
+    """The beam with as many pixels averaged as fit into a voxel at the axis; pixels that are left over fall off at the end."""
+    wanted = (max(1, int(grid.voxel / pitch + 0.5)) for pitch in pitches(beam))
+    rows, columns = (min(b, n) for b, n in zip(wanted, (beam.rows, beam.columns), strict=True))
+    left_rows, left_columns = beam.rows % rows, beam.columns % columns
+    coarse = replace(
+        beam,
+        rows=beam.rows // rows,
+        columns=beam.columns // columns,
+        pixel=beam.pixel * columns,
+        row_pixel=beam.row_pitch * rows,
+        detector_offset=beam.detector_offset - left_columns * beam.pixel / 2,
+        row_offset=beam.row_offset - left_rows * beam.row_pitch / 2,
+    )
+    return coarse, (rows, columns)
+
+
+def averaged(
+    projections: NDArray[np.float32], weights: NDArray[np.float32] | None, bins: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Projections and weights (row, angle, column), averaged over so many rows and columns, as rows of rays (angle, ray)."""
+    y, w = projections, np.ones_like(projections) if weights is None else weights
+    for axis, factor in zip((0, 2), bins, strict=True):
+        lines = [np.moveaxis(a, axis, -1) for a in (y, w)]
+        shape = lines[0].shape[:-1]
+        flat = binned_rays(*(a.reshape(-1, a.shape[-1]) for a in lines), factor)
+        y, w = (np.moveaxis(np.asarray(a).reshape(*shape, -1), -1, axis) for a in flat)
+    return tuple(np.ascontiguousarray(a.swapaxes(0, 1).reshape(a.shape[1], -1), np.float32) for a in (y, w))  # pyright: ignore[reportReturnType]
+
+
+def flat_transform(grid: VolumeGrid, beam: OrbitBeam) -> FlatTransform:
+    """The ray transform of all views of a beam.
+
+    Raises
+    ------
+    GeometryError
+        If a view misses the volume.
+    ResourceError
+        If the matrix does not fit into memory.
+    """
+    require_shadow(grid, beam)
+    require_memory(
+        _BUILT * rays_of(grid, beam).entries, "Rays of all candidates", "choose fewer --candidates or a smaller --size"
+    )
+    views = FlatViews(beam)
+    order = np.arange(int(np.prod(beam.shape))).reshape(beam.shape).swapaxes(0, 1).reshape(-1)
+    return FlatTransform(build_volume_matrix(grid, beam)[order], grid, views)  # pyright: ignore[reportArgumentType]
