@@ -105,6 +105,15 @@ class SparseRows:
         forward = SparseMatrix(self._matrix, self._image, self.device)
         return forward, SparseMatrix(sp.csr_array(self._matrix.T), (1, self.shape[0]), self.device)
 
+    @property
+    def scipy(self) -> sp.csr_array:
+        """The matrix as SciPy has it."""
+        return self._matrix
+
+    def after(self, inner: sp.csr_array) -> "SparseRows":
+        """The matrix M N, of a sparse N (d, n)."""
+        return SparseRows(self._matrix @ inner, self.device)
+
     def rows(self, index: Tensor) -> "SparseRows":
         """The matrix of these rows."""
         return SparseRows(self._matrix[index.cpu().numpy()], self.device, image=self._image)
@@ -128,22 +137,23 @@ class SparseRows:
         out[row, self._transpose.col_indices()[first:last].to(torch.int64)] = self._transpose.values()[first:last]
         return out
 
-    def gram(self, v: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
-        """``M diag(v) M^T``, (m, m), by blocks of rows."""
+    def gram(self, v: Tensor | sp.csr_array, dtype: torch.dtype = torch.float64) -> Tensor:
+        """``M diag(v) M^T``, or ``M V M^T`` of a sparse V, (m, m), by blocks of rows."""
         return self._product(self._matrix, sp.csr_array(self._matrix.T), v, dtype)
 
     def column_gram(self, v: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
         """``M^T diag(v) M``, (d, d), by blocks of rows."""
         return self._product(sp.csr_array(self._matrix.T), self._matrix, v, dtype)
 
-    def _product(self, left: sp.csr_array, right: sp.csr_array, v: Tensor, dtype: torch.dtype) -> Tensor:
+    def _product(self, left: sp.csr_array, right: sp.csr_array, v: Tensor | sp.csr_array, dtype: torch.dtype) -> Tensor:
         # Sparse times sparse by SciPy: a pixel meets few rays. As blocks of dense rows it took ten times as long at 256^2.
         n = int(left.indptr.size) - 1
-        scaled = sp.csr_array(right.multiply(v.double().cpu().numpy()[:, None]))
+        scaled = sp.csr_array(right.multiply(v.double().cpu().numpy()[:, None])) if isinstance(v, Tensor) else right
         out = torch.empty(n, n, dtype=dtype, device=self.device)
         step = max(1, _BLOCK_BYTES // (8 * n))
         for start in range(0, n, step):
-            out[start : start + step] = torch.from_numpy((left[start : start + step] @ scaled).toarray())
+            block = left[start : start + step]
+            out[start : start + step] = torch.from_numpy(((block if isinstance(v, Tensor) else block @ v) @ scaled).toarray())
         return out
 
     def __reduce__(self):

@@ -103,6 +103,8 @@ def doubts_of_bars(model: ImageModel, evidence: Evidence, error: float) -> tuple
         share, count = 100 * error, model.factor.rank
         what = "pixel" if model.image.ndim == 2 else "voxel"
         text = f"A {what}'s standard deviation may differ by {share:.0f} % (rms) from that of the network's exact Jacobian: of "
-        few = f"this, {count} directions were computed, and the rest counts as independent {what}s; held-out views scale both."
+        alone = model.factor.rest is None or model.factor.rest.root is None
+        rest = f"counts as independent {what}s" if alone else "as draws tell it of a pixel and its neighbours"
+        few = f"this, {count} directions were computed, and the rest {rest}; held-out views scale both."
         notes += (text + few,)
     return notes

@@ -93,7 +93,7 @@ def compare(name: str, data: ctuq.Scan, size: int, options: DIPOptions | None = 
         median, high = (100 * float(error.quantile(q)) for q in (0.5, 0.95))
         rms, told = 100 * float(error.square().mean().sqrt()), 100 * found.posterior.error
         print(
-            f"{name}, {size} x {size}, rank {rank} ({sum(products_of(grid.size, rank))} products), "
+            f"{name}, {size} x {size}, rank {rank} ({sum(products_of(grid.size, rank, y.numel()))} products), "
             f"{time.process_time() - begun:.0f} s CPU: median {median:.2f} %, 95th percentile {high:.2f} %, rms {rms:.2f} %, "
             f"told {told:.2f} %; log evidence {found.evidence.value:.1f}, image scale {found.scales.image:.2f}",
             flush=True,

@@ -58,7 +58,7 @@ def main(
         bench = Bench(problem, 1.0)
         measured, options = _pilot(bench.A, bench.pilot, torch.tensor(bench.y)), LinDIPOptions()
         fitted, linear = retrain(measured, options)
-        model, floor = model_of(linear, fitted), fitted.scales.image * linear.misfit(fitted.evidence.psi)
+        model, floor = model_of(linear, fitted), fitted.scales.image * linear.misfit(fitted.evidence.psi).diagonal
         if "steps" in parts:
             steps(bench, model)
         if "sampled" in parts:

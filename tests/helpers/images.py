@@ -24,7 +24,7 @@ def prior_covariance(model, psi):
     """Of the pixels, (d, d)."""
     C, F = model.prior.mixing(psi), model.factor.basis
     S = C if F is None else F.double() @ C @ F.double().T
-    return S + torch.diag(model.misfit(psi))
+    return S + model.misfit(psi).matrix()
 
 
 def posterior_covariance(model, point, rows=None):

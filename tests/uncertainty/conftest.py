@@ -5,6 +5,7 @@ import torch
 from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.recon.unet import UNet, UNetOptions
 from ctuq.tomo import ParallelBeam, VolumeGrid, radians, ray_transform
+from ctuq.uncertainty.model import factor
 from ctuq.uncertainty.model.linear import image_model
 
 SIZE, VIEWS, COLUMNS, SCALE = 8, 9, 10, 0.04
@@ -28,10 +29,14 @@ def tiny():
 
 
 @pytest.fixture
-def make(tiny):
-    """``make(prior, rank)`` builds the model with a factor of this rank; 64, the number of pixels, is the exact Jacobian."""
+def make(tiny, monkeypatch):
+    """``make(prior, rank, radius=2)`` builds the model with a factor of this rank, what it leaves out reaching its neighbours.
 
-    def build(prior="isotropic", rank=SIZE**2, image=None):
+    64, the number of pixels, is the exact Jacobian.
+    """
+
+    def build(prior="isotropic", rank=SIZE**2, image=None, radius=0):
+        monkeypatch.setattr(factor, "draws_of", lambda pixels, rays, dims=2: (64, radius))
         A, y, weights, fitted, jacobian = tiny
         chosen = fitted if image is None else image
         rng = torch.Generator().manual_seed(0)

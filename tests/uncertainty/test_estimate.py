@@ -86,10 +86,10 @@ def test_sampled_evidence_agrees_with_the_exact_one(variation, make):
     assert heights[0] - 1.0 < heights[1] <= heights[0] + 1e-3
 
 
-@pytest.mark.parametrize("rank", [64, 20])
+@pytest.mark.parametrize(("rank", "radius"), [(64, 0), (20, 0), (20, 2)])
 @pytest.mark.parametrize("route", ["exact", "sampled"])
-def test_correction_is_the_conditional_mean_given_the_held_out_rays(route, rank, make, tiny, fixed_scales):
-    model = make(rank=rank)
+def test_correction_is_the_conditional_mean_given_the_held_out_rays(route, rank, radius, make, tiny, fixed_scales):
+    model = make(rank=rank, radius=radius)
     found = estimate(model, tiny[1], HELD, way=None if route == "exact" else sampled(model))
     point = found.evidence.point
     M, noise = rays_matrix(model), point.sigma2[0] / model.precision
@@ -103,9 +103,9 @@ def test_correction_is_the_conditional_mean_given_the_held_out_rays(route, rank,
     assert float(miss.norm()) < 1e-3 * float(correction.norm())
 
 
-@pytest.mark.parametrize("rank", [64, 20])
-def test_posterior_is_of_all_views(rank, make, tiny):
-    model = make(rank=rank)
+@pytest.mark.parametrize(("rank", "radius"), [(64, 0), (20, 0), (20, 2)])
+def test_posterior_is_of_all_views(rank, radius, make, tiny):
+    model = make(rank=rank, radius=radius)
     found = estimate(model, tiny[1], HELD)
     S = posterior_covariance(model, found.evidence.point)
     torch.testing.assert_close(found.posterior.std().flatten(), S.diagonal().sqrt(), rtol=1e-3, atol=0)

@@ -1,4 +1,4 @@
-"""Prior covariances that are conditioned exactly: dense, or a low-rank factor with white variance beside it."""
+"""Prior covariances that are conditioned exactly: dense, or a low-rank factor and a local covariance beside it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from torch import Tensor
 from ctuq.design.algebra.rows import ViewRows
 from ctuq.errors import InputError
 from ctuq.linops.basic import Symmetric
+from ctuq.linops.local import LocalCovariance
 from ctuq.linops.memory import require_memory
 from ctuq.linops.operator import Space
 from ctuq.linops.precondition import nystrom
@@ -81,20 +82,20 @@ class DenseCovariance:
 
 @dataclass(frozen=True, eq=False)
 class FactorCovariance:
-    """``S = Q^T Q + diag(white)``: a low-rank factor, and the variance of what it leaves out.
+    """``S = Q^T Q + V``: a low-rank factor, and the covariance of what it leaves out.
 
     Parameters
     ----------
     factor : Tensor, float64, shape (r, d)
         Q; r may be 0.
-    white : Tensor, float64, shape (d,)
-        Independent variance of every unknown beside the factor.
+    beside : LocalCovariance, of d pixels
+        V: independent variances, or a covariance that reaches a few pixels.
     missed : float
-        Share of the trace that the factor does not hold and ``white`` replaces; 0 where exact.
+        Share of the trace that the factor does not hold and V replaces; 0 where exact.
     """
 
     factor: Tensor
-    white: Tensor
+    beside: LocalCovariance
     missed: float = 0.0
 
     @property
@@ -102,24 +103,24 @@ class FactorCovariance:
         return self.factor.shape[1]
 
     def diagonal(self) -> Tensor:
-        return self.factor.square().sum(0) + self.white
+        return self.factor.square().sum(0) + self.beside.diagonal
 
     def times(self, x: Tensor) -> Tensor:
-        return (x @ self.factor.T) @ self.factor + self.white * x
+        return (x @ self.factor.T) @ self.factor + self.beside.times(x)
 
     def row(self, A: Tensor) -> Tensor:
-        return (A @ self.factor.T) @ self.factor + A.to_dense() * self.white
+        return (A @ self.factor.T) @ self.factor + self.beside.times(A.to_dense())
 
     def blocks(self, rows: ViewRows, region: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """All views at once: S E S is multiplied out, so that nothing is larger than the factor."""
         X = rows.project(self.factor)
-        own = X @ X.mT + rows.squares(self.white)
+        own = X @ X.mT + rows.squares(self.beside)
         if region is None:
             return own, None
         weighted = self.factor * region
-        mixed = X @ rows.project(weighted * self.white).mT
+        mixed = X @ rows.project(self.beside.times(weighted)).mT
         squared = X @ (weighted @ self.factor.T) @ X.mT + mixed + mixed.mT
-        return own, squared + rows.squares(self.white.square() * region)
+        return own, squared + rows.after(self.beside).squares(LocalCovariance(region))
 
 
 def low_rank(
@@ -158,7 +159,7 @@ def low_rank(
     remainder = (fresh * S(fresh)).sum(1) - (fresh @ factor.T).square().sum(1)
     missed = max(0.0, float(remainder.mean()))
     total = float(found.values.sum()) + missed
-    return FactorCovariance(factor, factor.new_zeros(size) + white + missed / size, missed / total)
+    return FactorCovariance(factor, LocalCovariance(factor.new_zeros(size) + white + missed / size), missed / total)
 
 
 @dataclass(frozen=True)
@@ -205,4 +206,4 @@ def sampled(draw: Callable[[int], Tensor], count: int, *, white: Tensor | float 
         raise InputError(f"{count} prior samples were asked for; give at least 1.")
     draws = [draw(min(batch, count - start)) for start in range(0, count, batch)]
     factor = torch.cat(draws).double() / count**0.5
-    return FactorCovariance(factor, factor.new_zeros(factor.shape[1]) + white)
+    return FactorCovariance(factor, LocalCovariance(factor.new_zeros(factor.shape[1]) + white))

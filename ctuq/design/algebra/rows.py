@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ctuq.errors import InputError
+from ctuq.linops.local import LocalCovariance
 from ctuq.linops.sparse import csr_tensor
 
 
@@ -43,9 +44,13 @@ class ViewRows:
         """``A_v x`` of every view for images (k, d): (V, n, k)."""
         return (self._all @ images.T).reshape(self.views, self.rays, -1)
 
-    def squares(self, variance: Tensor) -> Tensor:
-        """``A_v diag(variance) A_v^T`` of every view, for ``variance`` (d,): (V, n, n)."""
-        scaled = sp.csr_array(self._matrix * variance.cpu().numpy()[None])
+    def after(self, covariance: LocalCovariance) -> "ViewRows":
+        """The rows ``A_v V``."""
+        return ViewRows(self._matrix @ covariance.sparse, self.views)
+
+    def squares(self, covariance: LocalCovariance) -> Tensor:
+        """``A_v V A_v^T`` of every view: (V, n, n)."""
+        scaled = self._matrix @ covariance.sparse
         cuts = [slice(v * self.rays, (v + 1) * self.rays) for v in range(self.views)]
         blocks = np.stack([(scaled[cut] @ self._matrix[cut].T).toarray() for cut in cuts])
         return torch.from_numpy(blocks)

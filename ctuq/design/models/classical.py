@@ -12,6 +12,7 @@ from ctuq.baselines.pixels import PixelMatern
 from ctuq.baselines.variances import Variances, learn_variance
 from ctuq.design.algebra.covariance import FactorCovariance, Hold
 from ctuq.design.models.model import GaussianModel, Measurements
+from ctuq.linops.local import LocalCovariance
 
 _SHORTEST = 0.3
 _HOLD = Hold(2000, 16384)
@@ -26,9 +27,8 @@ class Isotropic:
         M = measured.matrix()
         found = learn_variance(dense(M @ M.T), measured.target(), measured.noise())
         d = measured.A.grid.size
-        covariance = FactorCovariance(
-            torch.zeros(0, d, dtype=torch.float64), torch.full((d,), found.signal, dtype=torch.float64)
-        )
+        own = LocalCovariance(torch.full((d,), found.signal, dtype=torch.float64))
+        covariance = FactorCovariance(torch.zeros(0, d, dtype=torch.float64), own)
         values = {"variance": found.signal, "sigma2": found.noise}
         return GaussianModel(covariance, found.noise, hyperparameters=values, note="white: exact")
 

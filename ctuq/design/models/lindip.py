@@ -174,7 +174,8 @@ def linear_of(measured: Measurements, fitted: Fitted, options: LinDIPOptions) ->
 def model_of(linear: ImageModel, fitted: Fitted) -> GaussianModel:
     """The image's covariance at the evidence's maximum, as the product's error bars are made from it.
 
-    That is ``a (F C F^T + diag(v))``: the network's factor, the floors v, and the scale a that held-out views found.
+    That is ``a (F C F^T + V)``: the network's factor, the floors with what it leaves out, and the scale a that held-out views
+    found.
 
     Parameters
     ----------
@@ -184,15 +185,16 @@ def model_of(linear: ImageModel, fitted: Fitted) -> GaussianModel:
         Gives the hyperparameters.
     """
     evidence, scales, factor = fitted.evidence, fitted.scales, linear.factor
-    C, white = scales.image * linear.prior.mixing(evidence.psi).cpu(), scales.image * linear.misfit(evidence.psi).cpu()
-    pixels = len(white)
+    C, beside = scales.image * linear.prior.mixing(evidence.psi).cpu(), linear.misfit(evidence.psi).scaled(scales.image).cpu()
+    pixels = linear.image.numel()
     covariance: Covariance
     if factor.basis is None:
-        covariance, note = DenseCovariance(C + torch.diag(white)), f"{pixels} pixels: exact in image space"
+        covariance, note = DenseCovariance(C + beside.matrix()), f"{pixels} pixels: exact in image space"
     else:
         Q = stable_cholesky(C).T @ factor.basis.T.cpu().double()
-        covariance = FactorCovariance(Q, white, factor.missed)
-        left = f"leaves {factor.missed:.1%} of the variance to single pixels"
+        covariance = FactorCovariance(Q, beside, factor.missed)
+        whose = "single pixels" if beside.root is None else "pixels and their neighbours"
+        left = f"leaves {factor.missed:.1%} of the variance to {whose}"
         note = f"{pixels} pixels: a factor of rank {factor.rank}, which {left}"
     sigma2 = scales.noise * evidence.sigma2
     values = named(linear.prior, evidence.psi) | {"sigma2": sigma2, "image scale": scales.image}

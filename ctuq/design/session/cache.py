@@ -23,6 +23,7 @@ from ctuq.design.algebra.rows import ViewRows
 from ctuq.design.models.model import GaussianModel
 from ctuq.design.session.file import digest
 from ctuq.design.state import DesignState
+from ctuq.linops.local import LocalCovariance
 from ctuq.versions import version_of
 
 _log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class ModelCache:
         if isinstance(covariance, DenseCovariance):
             arrays, missed = {"matrix": covariance.matrix}, 0.0
         elif isinstance(covariance, FactorCovariance):
-            arrays, missed = {"factor": covariance.factor, "white": covariance.white}, covariance.missed
+            arrays, missed = {"factor": covariance.factor, **covariance.beside.arrays()}, covariance.missed
         else:
             return
         arrays |= {name: value for name, value in (("image", model.image), ("mean", model.mean)) if value is not None}
@@ -70,7 +71,7 @@ class ModelCache:
         if "matrix" in a:
             covariance = DenseCovariance(a["matrix"])
         else:
-            covariance = FactorCovariance(a["factor"], a["white"], about["missed"])
+            covariance = FactorCovariance(a["factor"], LocalCovariance.of_arrays(a), about["missed"])
         image, mean = a.get("image"), a.get("mean")
         return GaussianModel(covariance, about["sigma2"], image, mean, about["hyperparameters"], about["note"])
 

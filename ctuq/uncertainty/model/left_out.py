@@ -112,7 +112,7 @@ class LeftOut:
         c = q @ self.seen @ self.Z
         h = _embedded(q @ self.S + c @ self.seen.T, self.rows, len(given.W))
         pulled = model.features.matrix.transposed((given.noise(h) - c @ given.W.T) / given.system.noise_root())
-        return model.images(c) + (model.misfit(given.system.point.psi) * pulled).reshape(-1, *model.image.shape)
+        return model.images(c) + model.misfit(given.system.point.psi).times(pulled).reshape(-1, *model.image.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,7 +181,7 @@ class Beside:
         whole = Symmetric(lambda z: z + (noise((z @ L.T) @ seen.T) @ seen) @ L, space)
         c = CG(_RTOL, _STEPS, near)(whole, (noise(y) @ seen) @ L).value @ L.T
         pulled = matrix.transposed(noise(y - c @ seen.T) / root)
-        return model.images(c)[0] + (v * pulled).reshape(model.image.shape)
+        return model.images(c)[0] + v.times(pulled).reshape(model.image.shape)
 
     def systematic(self) -> tuple[Tensor, Tensor] | None:
         """As `LeftOut.systematic`."""

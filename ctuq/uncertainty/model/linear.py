@@ -1,8 +1,8 @@
 """A scan's Gaussian-linear model of its image, as a problem of the general engine.
 
-``t = A F c + N eta + A u_1 + A u_2 + e``: the network's factor, the scan's systematic errors (where some are given) and the two
-floors of `ctuq.uncertainty.model.prior`, seen by every ray of positive weight. Rays are whitened by the square root of their
-weights, so that one noise variance serves all.
+``t = A F c + N eta + A u_1 + A u_2 + A u_3 + e``: the network's factor, the scan's systematic errors (where some are given),
+the two floors of `ctuq.uncertainty.model.prior` and what the factor leaves out, seen by every ray of positive weight. Rays are
+whitened by the square root of their weights, so that one noise variance serves all.
 """
 
 import math
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ctuq.laplace.system.problem import Problem
 from ctuq.linops.jacobian.network import Jacobian
+from ctuq.linops.local import LocalCovariance
 from ctuq.linops.operator import LinearOperator, Space
 from ctuq.stages import Stages
 from ctuq.systematics.block import Block
@@ -29,7 +30,7 @@ _NOTHING = 1e-3
 
 
 class RayFeatures(LinearOperator):
-    """From latent vectors ``[c, eta, u_1, u_2]`` to whitened rays, float64.
+    """From latent vectors ``[c, eta, u_1, u_2, u_3]`` to whitened rays, float64.
 
     In float32 the evidence of the walnut's 4,920 rays did not converge: rays are a million times their noise.
 
@@ -39,24 +40,33 @@ class RayFeatures(LinearOperator):
         The rays of F's columns, and those of the systematic errors.
     matrix : SparseRows or FreeRows, shape (m, d)
         Whitened.
-    slopes : Tensor, float64, shape (2 or 3, d)
-        Root of each floor's profile, and of the variance that the factor leaves out.
+    slopes : Tensor, float64, shape (2, d)
+        Root of each floor's profile.
+    rest : LocalCovariance, optional
+        What the factor leaves out.
     """
 
-    def __init__(self, basis: Tensor, matrix: RayRows, slopes: Tensor):
-        self.basis, self.matrix, self.slopes = basis, matrix, slopes
-        size = basis.shape[1] + slopes.numel()
+    def __init__(self, basis: Tensor, matrix: RayRows, slopes: Tensor, rest: LocalCovariance | None = None):
+        self.basis, self.matrix, self.slopes, self.rest = basis, matrix, slopes, rest
+        size = basis.shape[1] + slopes.numel() + (0 if rest is None else slopes.shape[1])
         self.domain = Space((size,), torch.float64, basis.device)
         self.range = Space((len(basis),), torch.float64, basis.device)
 
     def _apply(self, x: Tensor) -> Tensor:
         rank = self.basis.shape[1]
-        pixels = (x[:, rank:].reshape(len(x), *self.slopes.shape) * self.slopes).sum(1)
-        return x[:, :rank] @ self.basis.T + self.matrix(pixels)
+        return x[:, :rank] @ self.basis.T + self.matrix(self.pixels(x[:, rank:]))
+
+    def pixels(self, u: Tensor) -> Tensor:
+        """Images (k, d) of the entries (k, 2 d or 3 d) of floors and of what the factor leaves out."""
+        size = self.slopes.numel()
+        out = (u[:, :size].reshape(len(u), *self.slopes.shape) * self.slopes).sum(1)
+        return out if self.rest is None else out + self.rest.spread(u[:, size:])
 
     def _apply_transpose(self, y: Tensor) -> Tensor:
-        pixels = self.matrix.transposed(y)[:, None] * self.slopes
-        return torch.cat([y @ self.basis, pixels.flatten(1)], 1)
+        pulled = self.matrix.transposed(y)
+        pixels = (pulled[:, None] * self.slopes).flatten(1)
+        rest = [] if self.rest is None else [self.rest.spread_transposed(pulled)]
+        return torch.cat([y @ self.basis, pixels, *rest], 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +128,7 @@ class ImageModel:
         # As the floors, each explains a thousandth of what the network does where the search starts.
         sizes = [_NOTHING / float(N.square().sum(1).mean()) for N, b in zip(columns, unknown, strict=True) if b.learned]
         basis = torch.cat([self.features.basis[:, :rank], *columns], 1)
-        features = RayFeatures(basis, self.features.matrix, self.features.slopes)
+        features = RayFeatures(basis, self.features.matrix, self.features.slopes, self.features.rest)
         hidden = tuple(block for block in blocks if block.hidden)
         prior = self.prior.with_errors(errors, sizes)
         changed = replace(self, features=features, prior=prior, blocks=unknown, hidden=hidden, taken=None)
@@ -170,7 +180,7 @@ class ImageModel:
     def part(self, index: Tensor) -> "ImageModel":
         """The model of these used rays alone."""
         features = self.features
-        fewer = RayFeatures(features.basis[index], features.matrix.rows(index), features.slopes)
+        fewer = RayFeatures(features.basis[index], features.matrix.rows(index), features.slopes, features.rest)
         values = (self.target, self.precision, self.rays, self.views)
         target, precision, rays, views = (v[index] for v in values)
         return replace(self, features=fewer, target=target, precision=precision, rays=rays, views=views)
@@ -181,18 +191,20 @@ class ImageModel:
         weights = torch.stack([network @ C @ network.T for C in mixed])
         floors = torch.stack([features.matrix.gram(s.square()) for s in features.slopes])
         if self.factor.rest is not None:
-            weights += self.factor.shares[:, None, None] * floors[-1]
+            weights += self.factor.shares[:, None, None] * self.factor.rest.gram(features.matrix)
         errors = [features.basis[:, s] @ features.basis[:, s].T for s in self.prior.error_slices]
-        return torch.cat([weights, floors[: len(FLOORS)], *(K[None] for K in errors)])
+        return torch.cat([weights, floors, *(K[None] for K in errors)])
 
-    def misfit(self, psi: Tensor) -> Tensor:
-        """Variance of each pixel, (d,) float64, that no weights explain."""
-        return self.prior.floors(psi).to(self.features.slopes) @ self.features.slopes.square()
+    def misfit(self, psi: Tensor) -> LocalCovariance:
+        """Covariance of what no coefficients explain: the floors, and what the factor leaves out of the weights."""
+        floors = self.prior.floors(psi).to(self.features.slopes)
+        own = floors[: len(FLOORS)] @ self.features.slopes.square()
+        return LocalCovariance(own) if self.factor.rest is None else self.factor.rest.scaled(float(floors[-1])).plus(own)
 
     def push(self, latent: Tensor) -> Tensor:
         """Images (k, *shape), float64, of latent vectors."""
         rank = self.prior.rank
-        pixels = (latent[:, rank:].reshape(len(latent), *self.features.slopes.shape) * self.features.slopes).sum(1)
+        pixels = self.features.pixels(latent[:, rank:])
         return self.images(latent[:, :rank]) + pixels.reshape(len(latent), *self.image.shape)
 
     def images(self, c: Tensor) -> Tensor:
@@ -246,12 +258,11 @@ def image_model(
     """
     rays = PixelRays.of(A, y, weights, image)
     matrix = rays.matrix
-    factor = factorise(jacobian, scale, prior, rank, matrix=matrix, rng=rng, progress=progress, stages=stages)
+    shape = tuple(image.shape)
+    factor = factorise(jacobian, scale, prior, rank, shape=shape, matrix=matrix, rng=rng, progress=progress, stages=stages)
     slopes = torch.stack([torch.ones_like(image).double(), _gradient(image.double())]).flatten(1)
-    if factor.rest is not None:
-        slopes = torch.cat([slopes, factor.rest.sqrt()[None]])
     basis = _rays_of(factor.basis, matrix)
-    features = RayFeatures(basis, matrix, slopes)
+    features = RayFeatures(basis, matrix, slopes, factor.rest)
     mean = image.double() - scale * jacobian(jacobian.weights[None])[0].double()
     target = rays.target - matrix(mean.reshape(1, -1))[0]
     latent = ImagePrior(factor, _start(factor, basis, matrix, slopes), image.numel())
@@ -270,7 +281,7 @@ def _start(factor: NetworkFactor, basis: Tensor, matrix: RayRows, slopes: Tensor
     prior = factor.prior
     sizes = torch.stack([((basis @ C) * basis).sum(1).mean() for C in factor.components])
     if factor.rest is not None:
-        sizes = sizes + factor.shares * matrix.squares(factor.rest).mean()
+        sizes = sizes + factor.shares * factor.rest.squares(matrix).mean()
     sizes = sizes.cpu()
     psi = prior.start()
     if bool(prior.is_variance.all()) and len(psi) == len(sizes):
@@ -278,7 +289,7 @@ def _start(factor: NetworkFactor, basis: Tensor, matrix: RayRows, slopes: Tensor
         psi = -torch.log(len(sizes) * sizes.clamp(min=1e-9 * float(sizes.max())))
     else:
         psi = psi - prior.is_variance * torch.log((prior.coefficients(psi) * sizes).sum())
-    floors = torch.stack([matrix.squares(s.square()).mean() for s in slopes[: len(FLOORS)]]).cpu()
+    floors = torch.stack([matrix.squares(s.square()).mean() for s in slopes]).cpu()
     floors = torch.log(_NOTHING / floors.clamp(min=1e-300))
     count = len(prior.members)
     return torch.cat([psi[:count], floors, psi[count:]])

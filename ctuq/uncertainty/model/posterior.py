@@ -75,7 +75,7 @@ class ImagePosterior(ImageCovariance):
 
     @property
     def device(self) -> torch.device:
-        return self._v.device
+        return self.model.target.device
 
     @property
     def exact(self) -> bool:
@@ -102,7 +102,7 @@ class ImagePosterior(ImageCovariance):
         """
         model = self.model
         if not model.hidden:
-            return self._v.new_zeros(0, len(self._v)), self._v.new_zeros(0, model.prior.rank - model.factor.rank)
+            return model.target.new_zeros(0, self.size), model.target.new_zeros(0, model.prior.rank - model.factor.rank)
         image, errors = self.given.response(model.hidden_columns())
         return -image / self._hidden_over**0.5, -errors / self._hidden_over**0.5
 
@@ -113,10 +113,10 @@ class ImagePosterior(ImageCovariance):
         """``R G Z G^T R^T``'s diagonal; R the identity if None."""
         basis, L, R = self.model.factor.basis, *self.given.roots
         half = torch.linalg.solve_triangular(R, L.T, upper=False)
-        out = torch.zeros(len(self._v) if rows is None else rows.shape[0], dtype=torch.float64, device=self._v.device)
+        out = torch.zeros(self.size if rows is None else rows.shape[0], dtype=torch.float64, device=self.device)
         for columns in _slices(len(half)):
             root = half[columns].T
-            told = self._v * self._back((self.given.W @ root).T)
+            told = self._v.times(self._back((self.given.W @ root).T))
             # In float64: what is left of the columns' images is far smaller than they are.
             own = root[: self.model.factor.rank].T
             images = own if basis is None else torch.cat([own @ F.double().T for F in basis.split(16384)], 1)
@@ -126,15 +126,15 @@ class ImagePosterior(ImageCovariance):
     @cached_property
     def _pixels(self) -> Tensor:
         """Flat indices of the region's pixels."""
-        every = torch.arange(len(self._v), device=self._v.device)
+        every = torch.arange(self.size, device=self.device)
         return every if self._region is None else every.reshape(self.model.image.shape)[self._region].reshape(-1)
 
     def _selected(self) -> SparseRows:
         """The region's pixels as functionals."""
         places = self._pixels.cpu().numpy()
         count = len(places)
-        one = sp.csr_array((np.ones(count), places, np.arange(count + 1)), shape=(count, len(self._v)))
-        return SparseRows(one, self._v.device)
+        one = sp.csr_array((np.ones(count), places, np.arange(count + 1)), shape=(count, self.size))
+        return SparseRows(one, self.device)
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -163,8 +163,8 @@ class ImagePosterior(ImageCovariance):
         model, point = self.model, self.given.system.point
         if model.factor.rest is None:
             return 0.0
-        tail = model.prior.floors(point.psi)[-1].to(model.factor.rest) * model.factor.rest
-        return float((model.features.matrix.squares(tail) / point.sigma2.to(tail)).mean())
+        tail = model.factor.rest.scaled(float(model.prior.floors(point.psi)[-1]))
+        return float(tail.squares(model.features.matrix).mean()) / float(point.sigma2)
 
     def variance_of(self, rows: SparseRows) -> Tensor:
         """Variance of each linear functional of the image, rows of (k, d): (k,), float64."""
@@ -177,13 +177,13 @@ class ImagePosterior(ImageCovariance):
 
     @property
     def _together(self) -> int:
-        return images_together(len(self._v))
+        return images_together(self.size)
 
     @property
     def _widths(self) -> Tensor:
         """Prior standard deviation of each number of the hidden errors."""
         hidden = self.model.hidden
-        return torch.cat([self._v.new_full((b.columns.shape[1],), b.width) for b in hidden])
+        return torch.cat([self.model.target.new_full((b.columns.shape[1],), b.width) for b in hidden])
 
     def _times(self, images: Tensor) -> Tensor:
         hidden = self._hidden[0]
@@ -196,9 +196,9 @@ class ImagePosterior(ImageCovariance):
         """
         mean, own = self.given.errors()
         images, beside = self._hidden
-        eye = torch.eye(len(mean), dtype=torch.float64, device=self._v.device)
-        parts = [self._jointly(n.new_zeros(len(n), len(self._v)), n)[0] for n in eye.split(self._together)]
-        cross = torch.cat([*parts, eye.new_zeros(0, len(self._v))]) + beside.T @ images
+        eye = torch.eye(len(mean), dtype=torch.float64, device=self.device)
+        parts = [self._jointly(n.new_zeros(len(n), self.size), n)[0] for n in eye.split(self._together)]
+        cross = torch.cat([*parts, eye.new_zeros(0, self.size)]) + beside.T @ images
         own = own + beside.T @ beside
         if not self.model.hidden:
             return mean, own, cross
@@ -221,12 +221,12 @@ class ImagePosterior(ImageCovariance):
         own = x if basis is None else (x.to(basis) @ basis).double()
         beside = own.new_zeros(len(x), self.model.prior.rank - rank) if errors is None else errors.double()
         c = torch.cat([own, beside], 1)
-        rays = given.noise(self._rays(self._v * x))
+        rays = given.noise(self._rays(self._v.times(x)))
         cross = (rays @ given._seen) @ given.Z
-        own = self._v * self._back(rays - cross @ given.W.T)
+        own = self._v.times(self._back(rays - cross @ given.W.T))
         mixed = c @ given.Z
-        out = self.model.images(mixed - cross).flatten(1) - self._v * self._back(mixed @ given.W.T)
-        return out + self._v * x - own, (mixed - cross)[:, rank:]
+        out = self.model.images(mixed - cross).flatten(1) - self._v.times(self._back(mixed @ given.W.T))
+        return out + self._v.times(x) - own, (mixed - cross)[:, rank:]
 
     def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:
         """``n`` draws of the region minus its mean, (n, *shape), float32; a batch that was kept is not drawn again."""
@@ -268,10 +268,10 @@ class ImagePosterior(ImageCovariance):
         Draws end where their error is small against the whole, of which ``network`` is the rest.
         """
         v = self._v
-        prior = v if rows is None else rows.squares(v)
-        if float(v.max()) == 0:
+        prior = v.diagonal if rows is None else v.squares(rows)
+        if float(v.diagonal.max()) == 0:
             return prior, torch.zeros_like(prior)
-        if self.exact and (rows is None or rows.shape[0] <= 4 * len(v)):
+        if self.exact and (rows is None or rows.shape[0] <= 4 * self.size):
             return prior - self._told(rows), torch.zeros_like(prior)
         sums, count = [torch.zeros_like(prior), torch.zeros_like(prior)], 0
         own = error = prior
@@ -291,27 +291,22 @@ class ImagePosterior(ImageCovariance):
         """``|b V R^T|^2`` in the metric ``N^-1``, by the factor of N."""
         factor, root = self.given.noise.factor, self.given.system.noise_root()
         assert factor is not None
-        count = len(self._v) if rows is None else rows.shape[0]
-        matrix, out = self.model.features.matrix, []
-        for start in range(0, count, 1024):
-            stop = min(count, start + 1024)
-            if self.given.noise.over_pixels:
-                own = self._own_pixels(rows, start, stop) * self._v.sqrt()
-                half = torch.linalg.solve_triangular(factor, own.T, upper=False)
-                out.append(own.square().sum(1) - half.square().sum(0))
-                continue
-            if rows is None:
-                seen = matrix.columns(start, stop) * self._v[start:stop, None]
-            else:
-                seen = matrix(self._v * rows.dense(start, stop))
-            out.append(torch.linalg.solve_triangular(factor, (seen / root).T, upper=False).square().sum(0))
-        return torch.cat(out)
+        count = self.size if rows is None else rows.shape[0]
+        ends = [(start, min(count, start + 1024)) for start in range(0, count, 1024)]
+        if self.given.noise.over_pixels:
+            owns = (self._v.spread_transposed(self._own_pixels(rows, *block)) for block in ends)
+            halves = ((own, torch.linalg.solve_triangular(factor, own.T, upper=False)) for own in owns)
+            return torch.cat([own.square().sum(1) - half.square().sum(0) for own, half in halves])
+        matrix = self.model.features.matrix
+        columns = self._v.columns(matrix) if rows is None else lambda *block: matrix(self._v.times(rows.dense(*block)))
+        halves = (torch.linalg.solve_triangular(factor, (columns(*block) / root).T, upper=False) for block in ends)
+        return torch.cat([half.square().sum(0) for half in halves])
 
     def _own_pixels(self, rows: SparseRows | None, start: int, stop: int) -> Tensor:
         """Functionals as rows over the pixels, (stop - start, d)."""
         if rows is not None:
             return rows.dense(start, stop)
-        own = torch.zeros(stop - start, len(self._v), dtype=torch.float64, device=self._v.device)
+        own = torch.zeros(stop - start, self.size, dtype=torch.float64, device=self.device)
         own[:, start:stop].diagonal().fill_(1)
         return own
 
@@ -321,7 +316,7 @@ class ImagePosterior(ImageCovariance):
             if index == len(self._drawn):
                 make = partial(self.given.floors, min(self._together, DRAWS - start), rng=self._rng)
                 kept = self._stages.once(f"draws {start}", make, rng=self._rng)
-                self._drawn.append(kept.to(self._v.device))
+                self._drawn.append(kept.to(self.device))
             yield self._drawn[index]
 
 

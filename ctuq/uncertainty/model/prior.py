@@ -184,7 +184,7 @@ class ImagePrior:
         means = (flat[first] - flat[second]).cpu()
         rows = torch.stack([_of_differences(self.factor.basis, C, first, second) for C in self.factor.components])
         if self.factor.rest is not None:
-            rows = rows + self.factor.shares[:, None] * (self.factor.rest[first] + self.factor.rest[second])
+            rows = rows + self.factor.shares[:, None] * self.factor.rest.of_differences(first, second)
         rows = rows.cpu()
         return VariationPrior(self.factor.prior, rows, means, self._owners, strength / float(means.abs().sum()))
 

@@ -17,6 +17,7 @@ from ctuq.laplace.system.problem import Point, System, plus_identity
 from ctuq.linops.basic import Symmetric
 from ctuq.linops.block_cg import BlockCG
 from ctuq.linops.gaussian import FactorInPlace, stable_cholesky
+from ctuq.linops.local import LocalCovariance
 from ctuq.linops.operator import Space
 from ctuq.stages import Stages, name_of
 from ctuq.tomo.rays.rows import RayRows
@@ -101,17 +102,14 @@ class SolvedRays:
         The two are independent, and sum to draws of variances v: ``u_0 - V b^T s`` and ``V b^T s``.
         """
         v, (u, s) = self.model.misfit(self.system.point.psi), self._drawn(n, rng)
-        told = v * self.model.features.matrix.transposed(s / self.system.noise_root())
+        told = v.times(self.model.features.matrix.transposed(s / self.system.noise_root()))
         return torch.stack([u - told, told]).float()
 
     def _drawn(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """``u_0`` of the floors, and ``s = N^-1 (b u_0 + e)``."""
         v, noise = self.model.misfit(self.system.point.psi), self.system.noise_root()
-        u, e = (
-            torch.randn(n, size, generator=rng, dtype=torch.float64, device=rng.device).to(v.device)
-            for size in (len(v), len(self.W))
-        )
-        u = v.sqrt() * u
+        u = v.draws(n, rng=rng)
+        e = torch.randn(n, len(self.W), generator=rng, dtype=torch.float64, device=rng.device).to(u)
         return u, self.noise(self.model.features.matrix(u) / noise + e)
 
     def draws(self, n: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -126,11 +124,11 @@ class SolvedRays:
         v, noise = self.model.misfit(self.system.point.psi), self.system.noise_root()
         L, R = self.roots
         u, s = self._drawn(n, rng)
-        z = torch.randn(n, len(L), generator=rng, dtype=torch.float64, device=rng.device).to(v.device)
+        z = torch.randn(n, len(L), generator=rng, dtype=torch.float64, device=rng.device).to(u)
         inner = z - (s @ self._seen) @ L
         c = torch.cholesky_solve(inner.T, R).T @ L.T
         pulled = self.model.features.matrix.transposed((s + c @ self.W.T) / noise)
-        return self.model.images(c).flatten(1) + u - v * pulled, c[:, self.model.factor.rank :]
+        return self.model.images(c).flatten(1) + u - v.times(pulled), c[:, self.model.factor.rank :]
 
     @cached_property
     def weighted(self) -> Tensor:
@@ -174,7 +172,7 @@ class SolvedRays:
     def _made_of(self, solved: Tensor) -> tuple[Tensor, Tensor]:
         model, point = self.model, self.system.point
         c = (solved @ self._seen) @ model.prior.mixing(point.psi)
-        own = model.misfit(point.psi) * model.features.matrix.transposed(solved / self.system.noise_root())
+        own = model.misfit(point.psi).times(model.features.matrix.transposed(solved / self.system.noise_root()))
         return model.images(c).flatten(1) + own, c[:, model.factor.rank :]
 
     def errors(self) -> tuple[Tensor, Tensor]:
@@ -212,11 +210,11 @@ def covariance_by(L: Tensor, R: Tensor) -> Tensor:
 
 
 class NoiseSolve:
-    """``N^-1`` with ``N = I + b diag(v) b^T``: by Cholesky; or by Cholesky or block CG in float32, refined in float64.
+    """``N^-1`` with ``N = I + b V b^T``: by Cholesky; or by Cholesky or block CG in float32, refined in float64.
 
-    The factor is of N, or of ``Q = I + V^1/2 b^T b V^1/2`` where pixels are fewer: ``N^-1 = I - b V^1/2 Q^-1 V^1/2 b^T``.
-    Where N is solved for a thousand times and more, a factor is cheaper than CG: at 7,800 rays of the
-    walnut CG takes 140 steps for each block of right-hand sides.
+    The factor is of N, or of ``Q = I + S^T b^T b S`` with ``V = S S^T`` where pixels are fewer:
+    ``N^-1 = I - b S Q^-1 S^T b^T``. Where N is solved for a thousand times and more, a factor is cheaper than CG: at 7,800 rays
+    of the walnut CG takes 140 steps for each block of right-hand sides.
 
     Attributes
     ----------
@@ -226,11 +224,11 @@ class NoiseSolve:
         Of which of the two.
     """
 
-    def __init__(self, matrix: RayRows, root: Tensor, v: Tensor, noise_by: str, stages: Stages):
+    def __init__(self, matrix: RayRows, root: Tensor, v: LocalCovariance, noise_by: str, stages: Stages):
         self._matrix, self._root, self._v, self._stages = matrix, root, v, stages
         self.factor: Tensor | None = None
         self.over_pixels = matrix.shape[0] > matrix.shape[1]
-        self._trivial = float(v.max()) == 0
+        self._trivial = float(v.diagonal.max()) == 0
         if self._trivial:
             return
         if noise_by == "float64":
@@ -242,21 +240,21 @@ class NoiseSolve:
         self._correct = self._by_conjugate_gradients() if narrow is None else self._by_factor(narrow)
 
     def _by_factor(self, narrow: FactorInPlace) -> Callable[[Tensor, float], Tensor]:
-        matrix, root, size = self._matrix, self._root.float(), self._v.sqrt().float()
+        matrix, root, v = self._matrix, self._root.float(), self._v
 
         def roughly(b: Tensor, _rtol: float) -> Tensor:
             if not self.over_pixels:
                 return narrow.solve(b.float()).double()
-            seen = narrow.solve(size * matrix.fast_transposed(b.float() / root))
-            return b - (matrix.fast(size * seen) / root).double()
+            seen = narrow.solve(v.spread_transposed(matrix.fast_transposed(b.float() / root)))
+            return b - (matrix.fast(v.spread(seen)) / root).double()
 
         return roughly
 
     def _by_conjugate_gradients(self) -> Callable[[Tensor, float], Tensor]:
-        matrix, v, root = self._matrix, self._v.float(), self._root.float()
+        matrix, v, root = self._matrix, self._v, self._root.float()
 
         def product(x: Tensor) -> Tensor:
-            return x + matrix.fast(v * matrix.fast_transposed(x / root)) / root
+            return x + matrix.fast(v.fast(matrix.fast_transposed(x / root))) / root
 
         N = Symmetric(product, Space((matrix.shape[0],), torch.float32, matrix.device))
 
@@ -271,17 +269,16 @@ class NoiseSolve:
     def _gram(self, dtype: torch.dtype) -> Tensor:
         """N, or Q."""
         if self.over_pixels:
-            size = self._v.sqrt().to(dtype)
             weights = (1 / self._root.square()).expand(self._matrix.shape[0])
-            out = self._matrix.column_gram(weights, dtype).mul_(size).mul_(size[:, None])
+            out = self._v.between(self._matrix.column_gram(weights, dtype))
         else:
-            out = self._matrix.gram(self._v, dtype).div_(self._root.square().to(dtype))
+            out = self._v.gram(self._matrix, dtype).div_(self._root.square().to(dtype))
         out.diagonal().add_(1)
         return out
 
     def times(self, x: Tensor) -> Tensor:
         """``N x`` for each row of (k, m)."""
-        parts = [self._matrix(self._v * self._matrix.transposed(p / self._root)) / self._root for p in x.split(_BATCH)]
+        parts = [self._matrix(self._v.times(self._matrix.transposed(p / self._root))) / self._root for p in x.split(_BATCH)]
         return x + torch.cat(parts)
 
     def __call__(self, b: Tensor, rtol: float = _RTOL) -> Tensor:
@@ -289,15 +286,17 @@ class NoiseSolve:
         if self._trivial:
             return b
         if self.factor is not None and self.over_pixels:
-            size = self._v.sqrt()
-            seen = torch.cholesky_solve((size * self._matrix.transposed(b / self._root)).T, self.factor).T
-            return b - self._matrix(size * seen) / self._root
+            pulled = self._v.spread_transposed(self._matrix.transposed(b / self._root))
+            seen = torch.cholesky_solve(pulled.T, self.factor).T
+            return b - self._matrix(self._v.spread(seen)) / self._root
         if self.factor is not None:
             return torch.cholesky_solve(b.T, self.factor).T
         return torch.cat([self._kept(part, rtol) for part in b.split(_BATCH)])
 
     def _kept(self, b: Tensor, rtol: float) -> Tensor:
-        return self._stages.once(f"solve {name_of(b, self._v, self._root)}", lambda: self._refined(b, rtol)).to(b.device)
+        return self._stages.once(
+            f"solve {name_of(b, *self._v.arrays().values(), self._root)}", lambda: self._refined(b, rtol)
+        ).to(b.device)
 
     def _refined(self, b: Tensor, rtol: float) -> Tensor:
         value, left, worst = torch.zeros_like(b), b, math.inf

@@ -7,6 +7,7 @@ from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.design.algebra.covariance import FactorCovariance
 from ctuq.design.algebra.rows import ViewRows
 from ctuq.errors import InputError
+from ctuq.linops.local import localised
 
 ORDER = [3, 1, 6, 0]
 
@@ -40,12 +41,13 @@ def test_order_of_the_views_does_not_matter(start):
     torch.testing.assert_close(one.blocks, other.blocks, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("scale", [0.0, 0.3])
-def test_factor_is_conditioned_as_the_matrix_it_stands_for(rows, precision, region, rng, scale):
+@pytest.mark.parametrize(("scale", "radius"), [(0.0, 0), (0.3, 0), (0.3, 1)])
+def test_factor_is_conditioned_as_the_matrix_it_stands_for(rows, precision, region, rng, scale, radius):
     Q = torch.randn(5, rows.size, generator=rng, dtype=torch.float64)
-    white = scale * torch.rand(rows.size, generator=rng, dtype=torch.float64)
-    S = Q.T @ Q + torch.diag(white)
-    low = GivenViews.start(rows, FactorCovariance(Q, white), precision, region=region)
+    left = localised(torch.randn(40, rows.size, generator=rng), (1, rows.size), radius)
+    beside = left.scaled(scale).plus(scale * torch.rand(rows.size, generator=rng, dtype=torch.float64))
+    S = Q.T @ Q + beside.matrix()
+    low = GivenViews.start(rows, FactorCovariance(Q, beside), precision, region=region)
     dense = GivenViews.start(rows, DenseCovariance(S), precision, region=region)
     for v in ORDER:
         torch.testing.assert_close(low.blocks, dense.blocks, rtol=1e-8, atol=1e-9)

@@ -40,7 +40,7 @@ def fit(measured):
 def dense_prior(linear, fitted):
     """``F C F^T`` and the floors by brute force, float64."""
     F = torch.eye(SIZE**2, dtype=torch.float64) if linear.factor.basis is None else linear.factor.basis.double()
-    return F @ linear.prior.mixing(fitted.evidence.psi) @ F.T + torch.diag(linear.misfit(fitted.evidence.psi))
+    return F @ linear.prior.mixing(fitted.evidence.psi) @ F.T + linear.misfit(fitted.evidence.psi).matrix()
 
 
 def test_covariance_of_the_image_is_that_of_the_linear_model(measured, fit):
@@ -56,7 +56,7 @@ def test_the_jacobian_behind_it_is_the_networks(measured, fit):
     generate = lindip._generator_of(fitted, OPTIONS.dip)
     _, jacobian = jacobian_of(*generate.module(fitted.parameters))
     J = float(generate.scale[0]) * jacobian.dense().double().reshape(SIZE**2, -1)
-    expected = fitted.evidence.psi[0].exp() * J @ J.T + torch.diag(linear.misfit(fitted.evidence.psi))
+    expected = fitted.evidence.psi[0].exp() * J @ J.T + linear.misfit(fitted.evidence.psi).matrix()
     gap = model_of(linear, fitted).covariance.matrix - expected
     assert float(gap.norm() / expected.norm()) < 1e-5
 

@@ -23,7 +23,7 @@ def test_a_factor_of_all_pixels_is_the_prior_covariance_of_the_network(prior, ma
     weights = model.factor.prior.covariance(J, model.prior.of_weights(psi)) @ J.T
     assert model.factor.missed == 0
     assert close(model.prior.mixing(psi), weights)
-    assert close(prior_covariance(model, psi), weights + torch.diag(model.misfit(psi)))
+    assert close(prior_covariance(model, psi), weights + model.misfit(psi).matrix())
 
 
 @pytest.mark.parametrize("prior", PRIORS)
@@ -54,10 +54,10 @@ def test_pixels_stand_for_what_the_directions_miss(make, tiny):
     model, J = make(rank=12), dense_jacobian(tiny)
     F, factor = model.factor.basis.double(), model.factor
     missed = J.square().sum(1) - F.square().sum(1)
-    # 64 draws of a sum of squares: its relative error is at most (2 / 64)^1/2 = 0.18, and of a pixel's about that.
+    # 64 draws or more of a sum of squares: its relative error is at most (2 / 64)^1/2 = 0.18, and of a pixel's about that.
     assert factor.missed == pytest.approx(float(missed.sum() / J.square().sum()), rel=0.6)
-    assert float(factor.rest.sum()) == pytest.approx(float(missed.sum()), rel=0.6)
-    ratio = factor.rest / missed
+    assert float(factor.rest.diagonal.sum()) == pytest.approx(float(missed.sum()), rel=0.6)
+    ratio = factor.rest.diagonal / missed
     assert float(ratio.min()) > 0.4 and float(ratio.max()) < 2
     psi = some_point(model).psi
     assert float(model.prior.floors(psi)[-1]) == pytest.approx(float(psi[0].exp()))
@@ -89,7 +89,7 @@ def test_unknown_prior_is_refused(make):
 )
 def test_rank_is_of_all_pixels_only_where_that_takes_few_products(pixels, rays):
     rank = rank_of(pixels, rays)
-    forward, backward = products_of(pixels, rank)
+    forward, backward = products_of(pixels, rank, rays)
     assert (rank == pixels) == (forward == 0)
-    assert forward + backward <= max(pixels, 2 * 128) + 64
-    assert forward + backward <= 2 * 2048 + 64
+    assert forward + backward <= max(pixels, 2 * 128) + 256
+    assert forward + backward <= 2 * 2048 + 256

@@ -10,7 +10,7 @@ from ctuq.linops.solve import relative
 from ctuq.linops.sparse import SparseRows
 from ctuq.uncertainty.model import posterior as module
 from ctuq.uncertainty.model.factor import PRIORS
-from ctuq.uncertainty.model.left_out import LeftOut
+from ctuq.uncertainty.model.left_out import Beside, LeftOut
 from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.model.route import NOISE_BY
 from ctuq.uncertainty.model.solved import SolvedRays
@@ -31,10 +31,10 @@ def sampled(monkeypatch):
     monkeypatch.setattr(module, "EXACT_WORK", 0.0)
 
 
-@pytest.mark.parametrize("rank", [64, 20])
+@pytest.mark.parametrize(("rank", "radius"), [(64, 0), (20, 0), (20, 2)])
 @pytest.mark.parametrize("prior", PRIORS)
-def test_covariance_is_the_textbook_formula(rank, prior, make, rng):
-    model = make(prior, rank)
+def test_covariance_is_the_textbook_formula(rank, radius, prior, make, rng):
+    model = make(prior, rank, radius=radius)
     point = some_point(model, floors=(1e-5, 0.05))
     found, P = posterior_of(model, point, rng), posterior_covariance(model, point)
     assert close(found.covariance(), P, 1e-4)
@@ -42,10 +42,10 @@ def test_covariance_is_the_textbook_formula(rank, prior, make, rng):
     assert found.exact
 
 
-@pytest.mark.parametrize("rank", [64, 20])
+@pytest.mark.parametrize(("rank", "radius"), [(64, 0), (20, 0), (20, 2)])
 @pytest.mark.parametrize("noise_by", NOISE_BY)
-def test_solver_inverts_the_system_of_the_rays(rank, noise_by, make, rng):
-    model = make(rank=rank)
+def test_solver_inverts_the_system_of_the_rays(rank, radius, noise_by, make, rng):
+    model = make(rank=rank, radius=radius)
     given = SolvedRays.on(model, some_point(model), noise_by=noise_by)
     b = torch.randn(3, len(model.target), generator=rng, dtype=torch.float64)
     K = plus_identity(given.system.dual_gram())
@@ -53,10 +53,11 @@ def test_solver_inverts_the_system_of_the_rays(rank, noise_by, make, rng):
     assert close(K(given.solve(b)), b, 1e-5)
 
 
+@pytest.mark.parametrize("radius", [0, 2])
 @pytest.mark.parametrize("repeats", [1, 4])
 @pytest.mark.parametrize("rough", ["float32", "cg"])
-def test_rough_solvers_are_refined_to_the_factorisation_s_posterior(rough, repeats, make, rng):
-    model = make(rank=20)
+def test_rough_solvers_are_refined_to_the_factorisation_s_posterior(rough, repeats, radius, make, rng):
+    model = make(rank=20, radius=radius)
     model = model.part(torch.arange(len(model.target)).repeat(repeats))  # of 4, rays outnumber pixels
     point = some_point(model, floors=(1e-4, 0.5))
     a, b = (SolvedRays.on(model, point, noise_by=name) for name in ("float64", rough))
@@ -67,8 +68,9 @@ def test_rough_solvers_are_refined_to_the_factorisation_s_posterior(rough, repea
 
 
 @pytest.mark.parametrize("noise_by", NOISE_BY)
-def test_sampled_reduction_has_the_error_it_states(noise_by, make, rng, sampled):
-    model = make(rank=64)
+@pytest.mark.parametrize(("rank", "radius"), [(64, 0), (20, 2)])
+def test_sampled_reduction_has_the_error_it_states(rank, radius, noise_by, make, rng, sampled):
+    model = make(rank=rank, radius=radius)
     point = some_point(model, floors=(1e-4, 0.5))
     found = posterior_of(model, point, rng, noise_by)
     exact = posterior_covariance(model, point).diagonal().sqrt()
@@ -85,8 +87,8 @@ def test_what_a_factor_leaves_out_counts_as_error(make, rng):
 
 
 def test_variance_of_functionals_is_that_of_the_covariance(make, rng, monkeypatch):
-    for rank in (64, 20):
-        model = make(rank=rank)
+    for rank, radius in ((64, 0), (20, 0), (20, 2)):
+        model = make(rank=rank, radius=radius)
         point = some_point(model, floors=(1e-5, 0.05))
         matrix = model.features.matrix
         rows = torch.tensor([0, 5, 11, 40])
@@ -98,9 +100,9 @@ def test_variance_of_functionals_is_that_of_the_covariance(make, rng, monkeypatc
     assert close(posterior_of(model, point, rng).variance_of(matrix.rows(rows)), exact, 0.09)
 
 
-@pytest.mark.parametrize("rank", [64, 20])
-def test_draws_have_the_textbook_covariance(rank, make, rng):
-    model = make("filter", rank)
+@pytest.mark.parametrize(("rank", "radius"), [(64, 0), (20, 0), (20, 2)])
+def test_draws_have_the_textbook_covariance(rank, radius, make, rng):
+    model = make("filter", rank, radius=radius)
     point = some_point(model, floors=(1e-4, 0.05))
     S = posterior_covariance(model, point)
     n = 1500
@@ -167,7 +169,7 @@ def test_a_prior_of_rays_far_above_the_noise_leaves_draws_as_wide_as_the_covaria
     point = strong(model)
     seen, C = model.features.basis, model.prior.mixing(point.psi)
     assert float((((seen @ C) * seen).sum(1).mean() / point.sigma2).sqrt()) > 1e4
-    assert float(model.features.matrix.squares(model.misfit(point.psi)).max() / point.sigma2) < 1e3
+    assert float(model.misfit(point.psi).squares(model.features.matrix).max() / point.sigma2) < 1e3
     exact = posterior_of(model, point, rng).std().flatten()
     n = 800
     found = posterior_of(model, point, rng, noise_by).deviations(n, rng=rng).double().flatten(1).square().mean(0).sqrt()
@@ -184,9 +186,9 @@ def test_a_prior_of_rays_far_above_the_noise_leaves_views_as_uncertain_as_they_a
     assert float((found.diagonal() / exact.diagonal() - 1).abs().max()) < 0.01
 
 
-@pytest.mark.parametrize("rank", [64, 20])
-def test_rays_given_the_others_are_those_of_the_textbook_and_so_is_what_they_tell(rank, make, rng):
-    model = make(rank=rank)
+@pytest.mark.parametrize(("rank", "radius"), [(64, 0), (20, 0), (20, 2)])
+def test_rays_given_the_others_are_those_of_the_textbook_and_so_is_what_they_tell(rank, radius, make, rng):
+    model = make(rank=rank, radius=radius)
     point = some_point(model)
     view = model.views == 3
     P, M = posterior_covariance(model, point, ~view), rays_matrix(model)[view]
@@ -195,3 +197,15 @@ def test_rays_given_the_others_are_those_of_the_textbook_and_so_is_what_they_tel
     assert close(left.covariance(), (M @ P @ M.T) / noise / noise[:, None] + torch.eye(len(M)), 1e-5)
     q = torch.randn(len(M), generator=rng, dtype=torch.float64)
     assert close(left.images_of(q[None]).flatten(), P @ M.T @ (q / noise), 1e-5)
+
+
+@pytest.mark.parametrize("radius", [0, 2])
+def test_rays_given_the_others_are_the_same_where_the_others_are_solved_anew(radius, make, rng):
+    model = make(rank=20, radius=radius)
+    point, rows, some = some_point(model), (model.views == 3).nonzero()[:, 0], torch.tensor([0, 4, 7])
+    given = SolvedRays.on(model, point)
+    left, beside = LeftOut.of(given, rows), Beside.of(given, rows, noise_by="cg")
+    assert close(beside.joint(some), left.joint(some), 1e-5)
+    assert close(beside.innovations(some), left.innovations(some), 1e-4)
+    residual = torch.randn(len(rows), generator=rng, dtype=torch.float64)
+    assert close(beside.correction(residual, 2.0, 0.5), left.correction(residual, 2.0, 0.5), 1e-4)
