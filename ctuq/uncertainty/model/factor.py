@@ -2,11 +2,12 @@
 
 Everything that error bars ask of the network is ``J Sigma J^T``. Random combinations of the rays, pulled back through the
 network, span the weights' directions W that rays can determine; ``F = J W^T`` are their images, and the network is not needed
-again: evidence, posterior, calibration and angle design are algebra on F (pixels, r) and on ``C_c = W D_c W^T`` (r, r).
+again: evidence, posterior, calibration and angle design are algebra on F (pixels, r) and on ``C_c = W D_c W^T`` (r, r). What
+these directions leave out is known from draws, to a pixel's neighbours (`ctuq.linops.local`).
 
 Projecting J on as many directions of the image instead, ``Q Q^T J``, takes as many products, and loses what the missed
 directions have in common with the others: by 1,300 of them the std of the walnut at 64 x 64 was off by 31 % at the median,
-by 975 directions of the weights it is by 6 % (`experiments.benchmarks.accuracy`).
+by 1,121 directions of the weights it is by 2 % (`experiments.benchmarks.accuracy`).
 """
 
 from collections.abc import Callable
@@ -69,16 +70,17 @@ class NetworkFactor:
 
 
 def rank_of(pixels: int, rays: int, dims: int = 2) -> int:
-    """How many directions a factor takes: all pixels (an exact Jacobian) where that is cheap, else half as many as rays.
+    """How many directions a factor takes: all pixels (an exact Jacobian) where that is cheap, else 4 for 7 rays, in 3D 1 for 2.
 
-    A full Jacobian takes a product a pixel, a factor two a direction. Half of the rays leave the std of the walnut at 64 x 64
-    right to 20 % for 95 in 100 pixels, a third of them to 106 % (`experiments.benchmarks.accuracy`): the evidence gives to
-    floors what the directions miss. Beyond 128 x 128 pixels a CPU has time for fewer, the fewer the dearer a product is;
+    A full Jacobian takes a product a pixel, a factor two a direction. 4 for 7 rays leave the std of the walnut at 64 x 64 right
+    to 4 % for 95 in 100 pixels, 1 for 2 to 7 %, 1 for 3 to 18 % (`experiments.benchmarks.accuracy`): the evidence gives to
+    floors what the directions miss. The exact Jacobian took 258 CPU seconds there with all that follows, 1,121 directions 46.
+    Beyond 128 x 128 pixels a CPU has time for fewer, the fewer the dearer a product is;
     `ctuq.uncertainty.model.posterior.ImagePosterior.unresolved` tells what they leave out. A voxel's products take longer:
     of a volume as many are made as take some four minutes on one processor at any size, 1,213 at 24^3, 262 at 40^3.
     """
     afforded = _AFFORDED / pixels**0.5 if dims == 2 else max(_FEWEST / 2, _AFFORDED_3D / pixels)
-    rank = min(max(rays // 2, _FEWEST), int(afforded))
+    rank = min(max(4 * rays // 7 if dims == 2 else rays // 2, _FEWEST), int(afforded))
     return pixels if pixels <= max(_EXACT_PIXELS, 2 * rank) else rank
 
 
