@@ -8,6 +8,7 @@ from ctuq.files.formats.raw import Raw
 from ctuq.tomo.moments import stray_of_centre
 from ctuq.tomo.preprocess import Corrected
 from ctuq.tomo.scan import Scan
+from ctuq.tomo.shadow import only_air
 from ctuq.tomo.turns import better_turn
 
 _BRIGHTER, _FAR_BRIGHTER = 1.2, 2.0
@@ -15,7 +16,6 @@ _LARGEST_INTEGRAL = 50.0
 _DRIFT = 0.02
 _SATURATED = 1e-3
 _ODD_VIEW, _FEW_ODD = 0.5, 0.2
-_EVEN = 0.15
 _FAR_BELOW = 0.1
 _DARK_EDGE = 0.3
 _BITS = (8, 10, 12, 14, 16)
@@ -155,10 +155,7 @@ def _odd_views(projections: NDArray, good: NDArray[np.bool_]) -> str:
 
 def _no_shadow(values: NDArray) -> str:
     """Whether the line integrals are as often below as above 0, as noise in air is."""
-    low, middle, high = np.percentile(values, [1, 50, 99])
-    spread = high - low
-    alone = spread > 0 and abs(high + low) < _EVEN * spread and abs(middle) < _EVEN * spread
-    return "The projections show no shadow, only air: another detector row may see the object." if alone else ""
+    return "The projections show no shadow, only air: another detector row may see the object." if only_air(values) else ""
 
 
 def _brightness(projections: NDArray, good: NDArray[np.bool_]) -> float:

@@ -1,9 +1,10 @@
-"""Whether a scan has enough rays that count for an image, and what to tell where it has few."""
+"""Whether a scan has enough rays that count for an image, and whether these see an object; what to tell where not."""
 
 import numpy as np
 
 from ctuq.errors import InputError
 from ctuq.tomo.scan import Views
+from ctuq.tomo.shadow import only_air
 
 _FEWEST = 10
 """Rays: fewer are refused."""
@@ -32,3 +33,14 @@ def told_of_rays(scan: Views) -> tuple[str, ...]:
     if views == 1:
         told += ("All rays are of one view: along them the image is guessed, and so are any error bars.",)
     return told
+
+
+def told_of_air(scan: Views) -> tuple[str, ...]:
+    """A warning where no ray of an area detector meets an object: what is made of such rays is noise."""
+    seen = scan.projections if scan.weights is None else scan.projections[scan.weights > 0]
+    if seen.any() and not only_air(seen):
+        return ()
+    return (
+        "The projections show no shadow, only air: the beam may miss the object, and what is made of them is noise; check "
+        "where the detector and the object stand, and the flat fields.",
+    )

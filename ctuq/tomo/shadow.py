@@ -10,8 +10,16 @@ CUT = 0.08
 """Of a sinogram's top, at the detector's edges: a round object shows it there if 0.3 % of its radius lies beyond, and air reads
 up to 5 % in single views of real scans (the walnut's)."""
 _EDGE, _ENDS = 3, 1.5
+_EVEN = 0.15
 # Fourth differences are blind to whatever is smooth: of white noise their standard deviation is the square root of 70.
 _STENCIL, _STENCIL_SIZE, _NORMAL_QUARTILE = (1.0, -4.0, 6.0, -4.0, 1.0), np.sqrt(70.0), 0.6745
+
+
+def only_air(values: NDArray) -> bool:
+    """Whether line integrals are as often below as above 0, as noise in air is; false of values that are all the same."""
+    low, middle, high = np.percentile(values, [1, 50, 99])
+    spread = high - low
+    return bool(spread > 0 and abs(high + low) < _EVEN * spread and abs(middle) < _EVEN * spread)
 
 
 @dataclass(frozen=True, eq=False)

@@ -146,7 +146,10 @@ class _Run:
         found = [self.products[f"teacher {number}"] for number in numbers]
         good = [product for product in found if "failed" not in product]
         if not good:
-            raise InputError(f"None of the slices {', '.join(map(str, numbers))} can be fitted: {found[0]['failed']}")
+            which = (
+                f"None of the slices {', '.join(map(str, numbers))} can" if len(numbers) > 1 else f"Slice {numbers[0]} cannot"
+            )
+            raise InputError(f"{which} be fitted: {found[0]['failed']}")
         psi = torch.stack([product["psi"] for product in good]).quantile(0.5, dim=0)
         sigma2 = float(np.exp(np.median(np.log([product["sigma2"] for product in good]))))
         image, noise = 1.0, 1.0

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.linops.memory import require_memory
 from ctuq.pipeline.bars import considered, not_in_bars
+from ctuq.pipeline.enough import told_of_air, told_of_rays
 from ctuq.pipeline.image.edges import EdgeWay, way_of_edges
 from ctuq.pipeline.running.options import DEFAULT_BARS, ReconstructOptions
 from ctuq.pipeline.running.plan import route_of
@@ -67,7 +68,8 @@ class Stack:
         plane = max(planes, key=lambda grid: grid.voxel)
         if scan.grid is not None and options.field is None:
             plane = choose_grid(replace(parts[0], grid=slice_of(scan.grid)), options.size)
-        told = [doubt for part in parts for doubt in doubts_of_field(part, plane)]
+        told = [*told_of_rays(scan), *told_of_air(scan)]
+        told += [doubt for part in parts for doubt in doubts_of_field(part, plane)]
         told += [considered(wish.name) for wish in _hidden(scan, options)]
         if options.bars:
             unseen = UnseenDirections.of(parts[0].geometry, (plane.shape[0], plane.shape[1]), torch.device("cpu"))

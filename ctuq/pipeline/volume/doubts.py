@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ctuq.errors import GeometryError
-from ctuq.pipeline.enough import told_of_rays
+from ctuq.pipeline.enough import told_of_air, told_of_rays
 from ctuq.tomo.field import doubts_of_field
 from ctuq.tomo.footprint import unseen_share
 from ctuq.tomo.geometry import FanBeam, VolumeGrid
@@ -27,7 +27,7 @@ def doubts_of_volume(scan: VolumeScan, grid: VolumeGrid) -> tuple[str, ...]:
     InputError
         If hardly a ray is left.
     """
-    geometry, told = scan.geometry, [*told_of_rays(scan)]
+    geometry, told = scan.geometry, [*told_of_rays(scan), *told_of_air(scan)]
     if not isinstance(geometry, FreeBeam):
         told += doubts_of_field(middle_row(scan), slice_of(grid), taken_out=False)
         told += _short_arc(geometry)

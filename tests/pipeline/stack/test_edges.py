@@ -141,6 +141,17 @@ def test_other_views_judge_each_slice_and_change_nothing(scan):
     assert ((found.slices["judged_rms_z"] > 0.3) & (found.slices["judged_rms_z"] < 3)).all()
 
 
+def test_a_stack_that_sees_air_or_has_one_view_is_told(scan):
+    air = (0.001 * np.random.default_rng(0).standard_normal(scan.projections.shape)).astype(np.float32)
+    found = reconstruct_stack(replace(scan, projections=air), rows=range(1), options=TV)
+    assert any("only air" in text for text in found.warnings)
+    lonely = reconstruct_stack(scan.select(np.array([0])), rows=range(1), options=TV)
+    assert any("All rays are of one view" in text for text in lonely.warnings)
+    assert not any("only air" in text for text in lonely.warnings)
+    with pytest.raises(InputError, match="Slice 0 cannot be fitted: .* what air gives"):
+        reconstruct_stack(replace(scan, projections=0 * air), options=TV)
+
+
 @pytest.mark.parametrize("kind", ["gmrf", "matern", "bootstrap", "constant"])
 def test_other_error_bars_of_single_slices_are_refused(scan, kind):
     with pytest.raises(InputError, match=f"Error bars '{kind}' are of single slices; of stacks .* tv has edges"):
