@@ -148,7 +148,7 @@ def test_a_stack_that_sees_air_or_has_one_view_is_told(scan):
     lonely = reconstruct_stack(scan.select(np.array([0])), rows=range(1), options=TV)
     assert any("All rays are of one view" in text for text in lonely.warnings)
     assert not any("only air" in text for text in lonely.warnings)
-    with pytest.raises(InputError, match="Slice 0 cannot be fitted: .* what air gives"):
+    with pytest.raises(InputError, match=r"Slice 0 cannot be fitted: .* what air gives"):
         reconstruct_stack(replace(scan, projections=0 * air), options=TV)
 
 
