@@ -71,7 +71,9 @@ class ModelCache:
         if "matrix" in a:
             covariance = DenseCovariance(a["matrix"])
         else:
-            covariance = FactorCovariance(a["factor"], LocalCovariance.of_arrays(a), about["missed"])
+            # Kept before pixels had neighbours: their variances alone.
+            beside = LocalCovariance(a["white"]) if "white" in a else LocalCovariance.of_arrays(a)
+            covariance = FactorCovariance(a["factor"], beside, about["missed"])
         image, mean = a.get("image"), a.get("mean")
         return GaussianModel(covariance, about["sigma2"], image, mean, about["hyperparameters"], about["note"])
 
