@@ -156,7 +156,7 @@ class _Run:
         if "residual" in good[0]:
             scales = _scales_of(good)
             image, noise = scales.image, scales.noise
-        _log.info("Slices %s teach the others: scales %.2f and %.2f.", ", ".join(map(str, numbers)), image, noise)
+        _log.info("Scales %.2f and %.2f, taught by slice %s.", image, noise, ", ".join(map(str, numbers)))
         return Lesson(tuple(psi.tolist()), sigma2, image, noise)
 
     def _slices(self, setting: Setting) -> None:

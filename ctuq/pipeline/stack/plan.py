@@ -48,9 +48,11 @@ class StackPlan:
 
     def __str__(self) -> str:
         took = f"{self.seconds / 60:.0f} min" if self.seconds >= 90 else f"{max(self.seconds, 1):.0f} s"
-        way = f", each: {self.way}. {self.teachers} of them teach the others" if self.way else ""
+        way = f", each: {self.way}" if self.way else ""
+        way += f". {self.teachers} of them teach the others" if self.way and self.slices > 1 else ""
+        count = "1 slice" if self.slices == 1 else f"{self.slices} slices"
         return (
-            f"{self.slices} slices{way}. About {took} of one processor in all, {self.bytes / 2**30:.1f} GiB of memory a "
+            f"{count}{way}. About {took} of one processor in all, {self.bytes / 2**30:.1f} GiB of memory a "
             f"worker and {self.disk / 2**30:.2g} GiB of disk."
         )
 
