@@ -84,7 +84,7 @@ def doubts_of_angles(scan: Scan) -> tuple[str, ...]:
         how, then, now = other
         return (
             f"The projections are explained much better if the angles run {how} (misfit {100 * then:.2g} %, as they are told "
-            f"{100 * now:.2g} %): check the angles, their step and the sense of rotation ('clockwise: true').",
+            f"{100 * now:.2g} %): check the angles, their step, the sense of rotation ('clockwise: true') and axis_column.",
         )
     if stray is None:
         return ()

@@ -34,6 +34,8 @@ class AxisSearch:
         Relative residual of a few CGLS iterations there, and where the scan's geometry had the axis.
     reason : str
         Why the column is not to be relied on, in a few words; empty if it is.
+    clear : bool
+        Whether the misfit has one minimum, though it may not be known to a column, so that the uncertainty means something.
     """
 
     column: float
@@ -41,6 +43,7 @@ class AxisSearch:
     misfit: float
     misfit_at_start: float
     reason: str = ""
+    clear: bool = False
 
     @property
     def reliable(self) -> bool:
@@ -95,7 +98,7 @@ def find_axis(scan: Scan) -> AxisSearch:
     uncertainty = float(np.sqrt(uncertainty**2 + max(0.0, moved**2 - (level.factor / 4) ** 2)))
     if uncertainty > max(_CLOSE, _OF_WIDTH * columns):
         reason = f"it would be known to {uncertainty:.1f} columns only"
-    return AxisSearch(column, uncertainty, float(level.misfits(column)[0]), at_start, reason)
+    return AxisSearch(column, uncertainty, float(level.misfits(column)[0]), at_start, reason, clear=True)
 
 
 def searched_axis(scan: Scan, kept: str = "the detector's middle") -> tuple[float, str]:

@@ -18,7 +18,7 @@ def contradicting_axis(scan: Scan) -> AxisSearch | None:
         return None
     found = find_axis(scan)
     off = abs(found.column - axis_column(scan.geometry))
-    clear = found.reliable and off > max(_COLUMNS, _SIGMAS * found.uncertainty)
+    clear = found.clear and off > max(_COLUMNS, _SIGMAS * found.uncertainty)
     return found if clear and found.misfit_at_start > _TIMES * found.misfit else None
 
 

@@ -2,8 +2,8 @@
 
 ``python -m experiments.systematics.field_tools --python OTHER/bin/python``: one defect at a time in simulated scans over a
 half-turn: the axis half a column and two columns off, gains of columns (rings) of 1, 3 and 10 times the noise, beam hardening.
-Each is reconstructed as it is, after algotom's correction, and, with ``--network``, by the network as it is and with
-``--systematics axis,gain,hardening``; ``figures/systematics_field_tools.csv`` has a row for each. algotom runs in its own
+Each is reconstructed as it is, after algotom's correction, and, with ``--network axis,gain,hardening none``, by the network
+with these systematic errors and without any; ``figures/systematics_field_tools.csv`` has a row for each. algotom runs in an own
 environment (``python -m venv OTHER``, ``OTHER/bin/pip install algotom==1.7.0``); without ``--python`` its rows are left out.
 Run again, it goes on; ``--draw`` prints the table from the rows that are there.
 """
@@ -24,7 +24,7 @@ import ctuq
 from ctuq.recon.dip import DIPOptions
 from ctuq.scores.gaussian import Z95
 from ctuq.systematics.detector import rough
-from ctuq.tomo.axis import axis_column, with_axis_column
+from ctuq.tomo.axis import axis_column, find_axis, with_axis_column
 from ctuq.tomo.phantoms import PHANTOMS
 from ctuq.tomo.simulate import RelativeNoise, simulate
 from experiments import FIGURES
@@ -63,8 +63,8 @@ class Options:
     objects: tuple[str, ...] = ("ellipses", "rectangles")
     seeds: int = 3
     defects: tuple[str, ...] = tuple(DEFECTS)
-    network: bool = False
-    """Whether ctuq's own correction, which is the network's, is made too: minutes a row."""
+    network: tuple[str, ...] = ()
+    """Systematic errors by which the network is fitted too, half a minute of one processor a row at 32 pixels."""
     draw: bool = False
     """Make none."""
 
@@ -119,6 +119,16 @@ def as_it_is(subject: Subject) -> Iterator[Row]:
         yield {"method": f"{method}, as it is", "error": error, "seconds": time.process_time() - begun}
 
 
+def by_search(subject: Subject) -> Iterator[Row]:
+    """With the axis where ctuq's own search finds it, as ``axis_column: search`` has it."""
+    begun, start = time.process_time(), axis_column(subject.scan.geometry)
+    found = find_axis(subject.scan)
+    told: Row = {"axis_off": found.column - start, "told_sd": found.uncertainty, "seconds": time.process_time() - begun}
+    for method in CLASSICAL:
+        scan = replace(subject.scan, geometry=with_axis_column(subject.scan.geometry, found.column))
+        yield {"method": f"{method}, axis_column: search", "error": _error(scan, subject, method)} | told
+
+
 def by_algotom(subject: Subject, kind: str, python: Path) -> Iterator[Row]:
     """After algotom's correction at its defaults, and at the setting that is best for this very scan, which its truth tells."""
     names, values, seconds = algotom(subject.scan, kind, python)
@@ -127,13 +137,13 @@ def by_algotom(subject: Subject, kind: str, python: Path) -> Iterator[Row]:
         errors = np.full(len(names), np.inf)
         for i in tried:
             errors[i] = _error(_corrected(subject.scan, kind, values[i]), subject, method)
-        best, told = int(np.argmin(errors)), {"seconds": seconds / len(names)}
+        defaults = [] if kind == "hardening" else [(0, "at defaults")]
+        for i, how in (*defaults, (int(np.argmin(errors)), "at its best")):
+            row: Row = {"method": f"{method}, algotom's {kind} {how}", "error": float(errors[i]), "setting": names[i]}
+            row |= {"axis_off": float(values[i]) - axis_column(subject.scan.geometry)} if kind == "axis" else {}
+            yield row | {"seconds": seconds / len(names)}
         # Total variation, which is dear, is given the defaults and those that are best by filtered back-projection.
         tried = np.unique([0, *np.argsort(errors)[:_FEW]])
-        told |= {"axis_off": float(values[best]) - axis_column(subject.scan.geometry)} if kind == "axis" else {}
-        if kind != "hardening":  # which has no defaults
-            yield {"method": f"{method}, algotom's {kind} at defaults", "error": float(errors[0]), "setting": names[0]} | told
-        yield {"method": f"{method}, algotom's {kind} at its best", "error": float(errors[best]), "setting": names[best]} | told
 
 
 def algotom(scan: ctuq.Scan, kind: str, python: Path) -> tuple[list[str], NDArray[np.float64], float]:
@@ -148,11 +158,11 @@ def algotom(scan: ctuq.Scan, kind: str, python: Path) -> tuple[list[str], NDArra
         return [str(name) for name in found["names"]], found["values"], float(found["seconds"])
 
 
-def by_network(subject: Subject, scan: ctuq.Scan, blocks: str, name: str) -> Row:
+def by_network(subject: Subject, blocks: str, name: str) -> Row:
     """By the network with systematic errors, its intervals, and whether they hold the truth."""
     begun, truth, short = time.process_time(), subject.scan.truth, DIPOptions(iterations=_ITERATIONS)
     assert truth is not None
-    result = ctuq.reconstruct(scan, size=len(truth), systematics=blocks, threads=1, dip=short)
+    result = ctuq.reconstruct(subject.scan, size=len(truth), systematics=blocks, threads=1, dip=short)
     assert result.std is not None
     row: Row = {"method": name, "error": 1e3 * rmse(truth, result.mean)}
     row |= {"image_sd": 1e3 * float(np.mean(result.std)), "image_held": result.scores["truth"]["cover_95_object"]}
@@ -195,12 +205,15 @@ def wanted(subject: Subject, options: Options, done: set[str]) -> Iterator[Row]:
     """Rows of a scan that are not there yet."""
     if f"{CLASSICAL[0]}, as it is" not in done:
         yield from as_it_is(subject)
+    if subject.kind in ("", "axis") and f"{CLASSICAL[0]}, axis_column: search" not in done:
+        yield from by_search(subject)
     for kind in [subject.kind] if subject.kind else ["axis", "gain"] if options.python else []:
         if options.python is not None and f"{CLASSICAL[0]}, algotom's {kind} at its best" not in done:
             yield from by_algotom(subject, kind, options.python)
-    for blocks, name in (("none", "dip, as it is"), (BLOCKS, f"dip, {BLOCKS}")) if options.network else ():
+    for blocks in options.network:
+        name = f"dip, {blocks}"
         if name not in done:
-            yield by_network(subject, subject.scan, blocks, name)
+            yield by_network(subject, blocks, name)
 
 
 def main(options: Options) -> None:
