@@ -201,6 +201,7 @@ def _options(command: Reconstruct) -> pipeline.ReconstructOptions:
         calibrate=command.calibrate,
         calibration_views=command.calibration_views,
         systematics=command.systematics,
+        material=command.material,
         dip=DIPOptions(start=command.start, iterations=command.iterations),
         prior=command.prior,
         variation=command.variation,

@@ -132,6 +132,8 @@ class Reconstruct(Command):
     systematics: Annotated[str, arg(metavar="none|default|all|NAMES", help_behavior_hint="")] = DEFAULT
     """What the scanner may do wrong, as a part of the error bars: names such as axis,flux,hardening=0.1 (a width). By default
     beam hardening, unless the file says that the beam is monochromatic, and the rotation axis, but of arcs."""
+    material: Literal["any", "uniform"] = "any"
+    """Of an object that is known to be of one material, uniform: its rays then tell beam hardening, which is taken out."""
     bars: Annotated[str | None, arg(name="uncertainty", metavar="KIND", help_behavior_hint="")] = None
     """Of dip laplace, last-layer, plug-in, diagonal, ensemble, dropout or sgld; of tv edges, gmrf or matern; of any constant,
     noise or bootstrap."""

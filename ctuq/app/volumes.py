@@ -27,6 +27,7 @@ from ctuq.pipeline.volume.job import plan_volume, reconstruct_volume, volume_mad
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.records import write_whole
+from ctuq.systematics.catalogue import ANY
 from ctuq.text import visible
 from ctuq.tomo.geometry import VolumeGrid, radians
 from ctuq.tomo.solids import SOLIDS, solid_scan
@@ -137,6 +138,8 @@ def _chosen(command: Reconstruct) -> VolumeScan:
 
 
 def _options(command: Reconstruct) -> VolumeOptions:
+    if command.material != ANY:
+        raise InputError("--material uniform is of single slices so far; leave it out of volumes.")
     if command.method == "fbp":
         raise InputError("The method fbp is for slices; choose --method fdk with --volume.")
     if command.bars not in (None, "laplace") or (command.bars and command.method != "dip"):

@@ -10,6 +10,7 @@ from ctuq.recon.dip import Data, Generator
 from ctuq.recon.holdout import missing_arc
 from ctuq.stages import Stages
 from ctuq.systematics.catalogue import KINDS, Wish, wishes
+from ctuq.systematics.hardened import Hardened
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.estimate import Evidence
 from ctuq.uncertainty.model.linear import ImageModel, image_model
@@ -19,6 +20,12 @@ _WORTH_TELLING, _FEW = 0.1, 8
 _NOT_HARDENED = (
     "These error bars do not hold what beam hardening may have done to the image, as those of a slice by the method dip do: if "
     "the beam is not monochromatic, attenuation inside of thick parts may be lower than they say."
+)
+
+
+_HARDENED = (
+    "These error bars do not hold how unsure the beam hardening is that was taken out (± {:.3f}), as those of a slice by the "
+    "method dip do."
 )
 
 
@@ -87,8 +94,10 @@ def considered(name: str) -> str:
     )
 
 
-def not_in_bars(monochromatic: bool) -> tuple[str, ...]:
+def not_in_bars(monochromatic: bool, hardened: Hardened | None = None) -> tuple[str, ...]:
     """What error bars do not hold that know nothing of systematic errors, of a scan whose beam may harden."""
+    if hardened is not None:
+        return (_HARDENED.format(hardened.sd),)
     return () if monochromatic else (_NOT_HARDENED,)
 
 

@@ -24,6 +24,7 @@ def tv(
     strength: float | None = None,
     iterations: int = 200,
     nonnegative: bool = True,
+    largest: float | None = None,
 ) -> Tensor:
     """Minimise 1/2 |W^1/2 (A x - y)|^2 + lambda TV(x), x >= 0, by the primal-dual method of Chambolle and Pock (2011).
 
@@ -44,6 +45,8 @@ def tv(
     iterations : int
     nonnegative : bool
         Keep attenuation from falling below 0.
+    largest : float, optional
+        Keep it from rising above, 1/mm.
 
     Returns
     -------
@@ -70,6 +73,7 @@ def tv(
         q = q / (q.norm(dim=-axes - 1, keepdim=True) * balance / penalty).clamp_min(1)
         new = x - step * (A.T(p) + balance * _gradient_transpose(q, axes))
         new = new.clamp_min(0) if nonnegative else new
+        new = new if largest is None else new.clamp_max(largest)
         x, ahead = new, 2 * new - x
     return x
 

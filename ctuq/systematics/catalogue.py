@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # the command's help waits for no NumPy
     from ctuq.tomo.scan import Provenance
 
 NONE, DEFAULT, ALL = "none", "default", "all"
+MATERIALS = ANY, UNIFORM = "any", "uniform"
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,10 @@ def error_rows(result: Result) -> list[tuple[str, ...]]:
 
 def _told(name: str, found: Systematic) -> str:
     what = KINDS[name].what
-    if found.hidden:
+    if found.hidden and found.taken is None:
         return _held_possible(name, found)
+    if found.hidden:
+        return _of_one_material(name, found)
     told = _one(found) if len(found.values) == 1 else _many(found)
     share = f" Knowing it would take {100 * found.share:.0f} % of the image's variance inside the object." * (
         found.share >= _SHARE
@@ -44,6 +46,16 @@ def _held_possible(name: str, found: Systematic) -> str:
     return (
         f"{what[0].upper()}{what[1:]} is held possible (± {_number(found.width)} {found.unit}), as rays do not tell it from "
         f"the object: it makes {share:.0f} % of the image's variance inside the object.{beam}"
+    )
+
+
+def _of_one_material(name: str, found: Systematic) -> str:
+    what, value, sd = KINDS[name].what, float(found.values[0]), float(found.std[0])
+    low, high = value - Z95 * sd, value + Z95 * sd
+    return (
+        f"{what[0].upper()}{what[1:]}: {_number(value, sd)} ± {_number(sd)} {found.unit} (95 % interval {_number(low, sd)} to "
+        f"{_number(high, sd)}), as the object is taken to be of one material. The images are of rays without it; what is left "
+        f"makes {100 * found.share:.0f} % of the image's variance inside the object."
     )
 
 

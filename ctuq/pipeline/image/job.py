@@ -17,6 +17,7 @@ from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.classical import classical
 from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
 from ctuq.pipeline.image.freed import Joint
+from ctuq.pipeline.image.one_material import errors_left, hardening_told, of_one_material, with_removed
 from ctuq.pipeline.image.placed import matched, placed
 from ctuq.pipeline.image.spreads import SPREADS
 from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
@@ -77,6 +78,7 @@ def reconstruct(
     prior: str = _DEFAULT.prior,
     variation: float = _DEFAULT.variation,
     systematics: str = _DEFAULT.systematics,
+    material: str = _DEFAULT.material,
     device: str = _DEFAULT.device,
     seed: int = _DEFAULT.seed,
     threads: int | None = _DEFAULT.threads,
@@ -95,7 +97,7 @@ def reconstruct(
     scan : Scan
     method : str
     size, field, uncertainty, samples, directions, calibrate, calibration_views : optional
-    prior, variation, systematics, device, seed, threads, dip : optional
+    prior, variation, systematics, material, device, seed, threads, dip : optional
         As the fields of `ReconstructOptions`, which says what each is.
     network : nn.Module, optional
         One's own in place of the U-Net: an image (1, 1, y, x) from an input of the same size. Its fit begins at its weights.
@@ -129,16 +131,9 @@ def reconstruct(
     """
     listed = dict(size=size, field=field, uncertainty=uncertainty, samples=samples, directions=directions, calibrate=calibrate)
     listed |= dict(calibration_views=calibration_views, prior=prior, variation=variation, systematics=systematics, seed=seed)
-    chosen = options_from(
-        method,
-        {
-            **listed,
-            "device": device,
-            "threads": threads,
-            "dip": dip if network is None else replace(dip, module=network),
-            **unknown,
-        },
-    )
+    listed |= dict(material=material, device=device, threads=threads)
+    listed |= dict(dip=dip if network is None else replace(dip, module=network), **unknown)
+    chosen = options_from(method, listed)
     if options is not None and chosen != replace(_DEFAULT, method=method):
         raise InputError("Give the settings by name or all of them as options, not both.")
     with shown(progress) as tell:
@@ -150,12 +145,13 @@ def _reconstruct(scan: Scan, run: Run[ReconstructOptions], checkpoint: Path | No
     grid = choose_grid(scan, run.options.size, run.options.field) if own is None else grid_of(own, scan, checkpoint)
     doubts = doubts_of_field(scan, grid)
     scan = match_detector(scan, grid) if own is None else scan
+    measured, scan = scan, of_one_material(run, scan)
     views = replace(split_views(run.options, scan), told=told_of_rays(scan) + doubts)
     _require_memory(run, grid)
-    run.checkpoint = Checkpoint.of(checkpoint, scan, run.options)
+    run.checkpoint = Checkpoint.of(checkpoint, measured, run.options)
     run.checkpoint.begin()
     try:
-        return _reconstructed(run, scan, grid, views, own=own)
+        return with_removed(run, _reconstructed(run, scan, grid, views, own=own), measured)
     except CtuqError:
         run.checkpoint.clear_if_new()
         raise
@@ -176,7 +172,7 @@ def _reconstructed(
     data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
     comparisons = classical(run, data, scan)
     method_name = run.options.method
-    unheld = not_in_bars(scan.provenance.monochromatic) if run.options.bars not in (None, *OF_WEIGHTS) else ()
+    unheld = not_in_bars(scan.provenance.monochromatic, run.hardened) if run.options.bars not in (None, *OF_WEIGHTS) else ()
     base = Result(
         mean=comparisons.get(method_name, np.zeros(grid.shape, np.float32)),
         scan=scan,
@@ -230,7 +226,7 @@ def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
         As it was read, before its columns are averaged for the grid.
     options : ReconstructOptions
     """
-    used, _ = matched(scan, options)
+    used = of_one_material(Run(options, None), matched(scan, options)[0])
     settings = flat_settings(replace(options, threads=None))
     same = {name: result.settings.get(name) == value for name, value in settings.items() if name != "threads"}
     return all(same.values()) and digest_of(result.scan) == digest_of(used)
@@ -295,7 +291,7 @@ def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Vie
     base = replace(base, mean=image.cpu().numpy(), history=_history(state), warnings=base.warnings + views.notes)
     if checkpoint.way is None:
         return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
-    asked = asked_errors(run.options.systematics, base.scan)
+    asked = errors_left(run, asked_errors(run.options.systematics, base.scan))
     last = Joint(run, data, views, generate, asked, drawn, moves).freed(state)
     model, evidence = last.model, last.evidence
     given = {"rng": run.rng, "way": checkpoint.way[0], "stages": stages, "evidence": evidence}
@@ -395,5 +391,5 @@ def _assembled(
         calibration=found.calibration,
         scores=scores,
         warnings=base.warnings + notes,
-        systematics=systematics_of(whole, evidence, found.scales.image, errors, effects) if known else {},
+        systematics=hardening_told(run, systematics_of(whole, evidence, found.scales.image, errors, effects)) if known else {},
     )

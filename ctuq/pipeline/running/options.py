@@ -19,7 +19,7 @@ from ctuq.pipeline.running.checks import (
 from ctuq.progress import Progress
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import DIPOptions
-from ctuq.systematics.catalogue import DEFAULT, wishes
+from ctuq.systematics.catalogue import ANY, DEFAULT, MATERIALS, wishes
 from ctuq.tomo.geometry import MOST_PIXELS
 from ctuq.uncertainty.model.factor import PRIORS
 from ctuq.uncertainty.restricted import OF_WEIGHTS
@@ -80,6 +80,9 @@ class ReconstructOptions:
         What the scanner may do wrong: "none", "default" (beam hardening, unless the scan's beam is known to be
         monochromatic, and the rotation axis, but of arcs), "all" or names with or without a prior width, such as
         "axis,hardening=0.1" (`ctuq.systematics.catalogue`).
+    material : str
+        "any", or "uniform" for an object that is known to be of one material: its rays then tell beam hardening, which is
+        taken out of them (`ctuq.pipeline.material`).
     device : str
         "auto" takes a GPU if there is one.
     seed : int
@@ -99,6 +102,7 @@ class ReconstructOptions:
     prior: str = "isotropic"
     variation: float = 0.0
     systematics: str = DEFAULT
+    material: str = ANY
     device: str = "auto"
     seed: int = 0
     threads: int | None = None
@@ -106,6 +110,7 @@ class ReconstructOptions:
 
     def __post_init__(self):
         check_choice("method", self.method, METHODS)
+        check_choice("material", self.material, MATERIALS)
         _refuse_other_bars(self.method, self.uncertainty)
         check_choice("prior", self.prior, PRIORS)
         _refuse_without_bars(self)

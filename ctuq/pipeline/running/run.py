@@ -15,6 +15,7 @@ from ctuq.pipeline.running.outlook import Outlook
 from ctuq.pipeline.running.volume_options import VolumeOptions
 from ctuq.recon.dip import Data, DIPState, Generator, expected_end
 from ctuq.stages import Stages
+from ctuq.systematics.hardened import Hardened
 
 _Options = TypeVar("_Options", ReconstructOptions, VolumeOptions)
 
@@ -29,6 +30,7 @@ class Run(Generic[_Options]):
         self.timings: dict[str, float] = {}
         self.checkpoint = Checkpoint(None, "")
         self.outlook = Outlook({})
+        self.hardened: Hardened | None = None
         self._tell = progress
 
     @property

@@ -18,7 +18,7 @@ from ctuq.pipeline.stack.work import Product, Setting, Slice
 from ctuq.pipeline.views import split_views
 from ctuq.recon.unet import UNet
 from ctuq.records import Blocks
-from ctuq.systematics.catalogue import Wish, hidden_wishes
+from ctuq.systematics.catalogue import ANY, Wish, hidden_wishes
 from ctuq.tomo.field import choose_grid, doubts_of_field
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.stack import slice_of
@@ -54,6 +54,8 @@ class Stack:
         """Choose the rows, and the plane that the coarsest of some occupied slices asks for."""
         if judge is not None and judge.geometry.shape[::2] != scan.geometry.shape[::2]:
             raise InputError("The views that judge are of another detector than the scan's; give views of the same scan.")
+        if options.material != ANY:
+            raise InputError("--material uniform is of single slices so far; leave it out of stacks.")
         if options.bars not in (None, DEFAULT_BARS.get(options.method)):
             raise InputError(
                 f"Error bars {options.bars!r} are of single slices; of stacks the method dip has laplace, tv has edges, and "

@@ -56,6 +56,9 @@ def predict_views(
 def _scanner(result: Result, A: RayTransform) -> tuple[RayTransform, Mapping[str, Tensor]]:
     """The transform of the scanner with the errors that were taken out, and what is left of the estimates, inside units."""
     values = {name: told_in(name) * torch.from_numpy(found.values) for name, found in result.systematics.items()}
+    # Of what hides in the image and was taken out, views are foretold without it, as they are once it is taken out of them.
+    hidden = {name for name, found in result.systematics.items() if found.hidden}
+    values |= {name: torch.zeros_like(values[name]) for name in hidden}
     known = {name for name, found in result.systematics.items() if found.of == "scan" and found.taken is not None}
     moved = Taken({name: values[name] for name in known})
     geometry = moved.scanner(A.geometry)
