@@ -26,7 +26,8 @@ def test_the_flags_of_start(parsed):
     assert (command.session, command.geometry, command.forbid) == (Path("s.h5"), Path("g.yml"), "80:100,120:130")
     assert (command.candidates, command.dose_budget, command.batch) == ("0:180:1", 40.0, 2)
     assert (command.rotation_cost, command.roi, command.endless) == (0.01, "-5,5,0,10", False)
-    assert (command.prior, command.criterion, command.size) == ("lindip", "eig", 128)
+    # Of slices 128 pixels, of volumes 16 voxels.
+    assert (command.prior, command.criterion, command.size) == ("lindip", "eig", None)
     assert (command.pilot, command.retrain_every, command.stop_gain) == (5, "never", None)
     words = "--prior edges --criterion ese --stop-gain 2 --stop-error 1e-3"
     command = parsed("start", "s.h5", "--geometry", "g.yml", *words.split())
