@@ -1,7 +1,9 @@
 """The dear part, once a scan and choice of held-out views: fit, linear model, and what all scales can be tried on later."""
 
+import math
 import time
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,10 +70,13 @@ class Fitted:
 
 def fitted(subject: Subject, views: int, folder: Path, *, place: str = "even") -> Fitted:
     """From the cache, or made."""
-    path = folder / f"{subject.name}; {views} {place}.npz"
+    return _kept(folder / f"{subject.name}; {views} {place}.npz", lambda: _made(subject, views, place))
+
+
+def _kept(path: Path, make: Callable[[], Fitted]) -> Fitted:
     if not path.is_file():
-        found = _made(subject, views, place)
-        folder.mkdir(parents=True, exist_ok=True)
+        found = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
             np.savez(file, **{f.name: getattr(found, f.name) for f in fields(Fitted)})
@@ -139,21 +144,33 @@ def _fit(
     return generate, state
 
 
-def _linear(work: _Work, held: NDArray[np.int64], generate: Generator, state: DIPState) -> tuple[ImageModel, SolvedRays]:
+def _linear(
+    work: _Work, held: NDArray[np.int64], generate: Generator, state: DIPState, factor: float = 1.0
+) -> tuple[ImageModel, SolvedRays]:
+    """The linear model, and its rays solved where the evidence is largest, but for a factor of the weights' variance."""
     A, y, weights = _matrix(work.grid, work.scan), work.data.y, work.data.weights
     image = generate(state.best)[0].detach()
     _, jacobian = jacobian_of(*generate.module(state.best))
     rank, scale, rng = rank_of(work.grid.size, y.numel()), float(generate.scale[0]), work.rng
     model = image_model(A, y, weights, image=image, jacobian=jacobian, scale=scale, prior="isotropic", rank=rank, rng=rng)
     seen = ~torch.isin(model.views, torch.as_tensor(held))
-    return model, SolvedRays.on(model, fit_evidence(model, seen, rng=rng).point)
+    point = fit_evidence(model, seen, rng=rng).point
+    psi = point.psi.clone()
+    psi[: len(model.factor.prior.members)] += math.log(factor)
+    return model, SolvedRays.on(model, replace(point, psi=psi))
 
 
-def _made(subject: Subject, views: int, place: str) -> Fitted:
+def spoilt(subject: Subject, views: int, folder: Path, *, iterations: int | None = None, factor: float = 1.0) -> Fitted:
+    """As `fitted`, of a network that was stopped early, or of another variance of its weights than the evidence says."""
+    name = f"{iterations} iterations" if iterations is not None else f"variance times {factor:g}"
+    return _kept(folder / f"{subject.name}; {name}.npz", lambda: _made(subject, views, "even", iterations, factor))
+
+
+def _made(subject: Subject, views: int, place: str, iterations: int | None = None, factor: float = 1.0) -> Fitted:
     begun, work = time.process_time(), _Work.of(subject)
     held = PLACES[place](work.scan.geometry.angles, views)
-    generate, state = _fit(work, held)
-    model, given = _linear(work, held, generate, state)
+    generate, state = _fit(work, held, None if iterations is None else DIPOptions(iterations=iterations))
+    model, given = _linear(work, held, generate, state, factor)
     posterior = ImagePosterior(given, rng=work.rng)
     kept = _of_held_out(model, given, work.data.y, held)
     others = match_detector(subject.scan.select(subject.unseen), work.grid)
