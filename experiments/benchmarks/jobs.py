@@ -88,7 +88,10 @@ def main(only: str | None = None, inside: bool = False) -> None:
         command = [sys.executable, "-m", "experiments.benchmarks.jobs", "--only", name, "--inside"]
         told = subprocess.run(command, capture_output=True, text=True, check=False)
         if told.returncode:
-            print(f"{name}: {told.stderr.strip().splitlines()[-1]}")
+            print(
+                f"{name}: ended by {told.returncode}: {(told.stderr.strip().splitlines() or ['without a word'])[-1]}",
+                flush=True,
+            )
             continue
         row = json.loads(told.stdout.strip().splitlines()[-1])
         _record(row)
