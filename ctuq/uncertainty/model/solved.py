@@ -240,10 +240,11 @@ class NoiseSolve:
         self._correct = self._by_conjugate_gradients() if narrow is None else self._by_factor(narrow)
 
     def _by_factor(self, narrow: FactorInPlace) -> Callable[[Tensor, float], Tensor]:
-        matrix, root, v = self._matrix, self._root.float(), self._v
+        # A function that held the solver itself would keep its factor, gigabytes, until the garbage collector comes.
+        matrix, root, v, over_pixels = self._matrix, self._root.float(), self._v, self.over_pixels
 
         def roughly(b: Tensor, _rtol: float) -> Tensor:
-            if not self.over_pixels:
+            if not over_pixels:
                 return narrow.solve(b.float()).double()
             seen = narrow.solve(v.spread_transposed(matrix.fast_transposed(b.float() / root)))
             return b - (matrix.fast(v.spread(seen)) / root).double()

@@ -1,3 +1,5 @@
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -209,3 +211,18 @@ def test_rays_given_the_others_are_the_same_where_the_others_are_solved_anew(rad
     assert close(beside.innovations(some), left.innovations(some), 1e-4)
     residual = torch.randn(len(rows), generator=rng, dtype=torch.float64)
     assert close(beside.correction(residual, 2.0, 0.5), left.correction(residual, 2.0, 0.5), 1e-4)
+
+
+@pytest.mark.parametrize("noise_by", ["float64", "float32", "cg"])
+def test_a_solved_scan_goes_with_its_last_name(noise_by, make, rng):
+    # Its factor is gigabytes: a circle of references would keep it until the garbage collector comes.
+    model = make(rank=20)
+    given = SolvedRays.on(model, some_point(model, floors=(1e-5, 0.05)), noise_by=noise_by)
+    given.errors(), given.draws(2, rng=rng), given.mean()
+    kept = weakref.ref(given.noise)
+    gc.disable()
+    try:
+        del given
+        assert kept() is None
+    finally:
+        gc.enable()
