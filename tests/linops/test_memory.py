@@ -28,4 +28,7 @@ def faults(keep):
 
 
 def test_pages_of_freed_memory_are_used_again():
-    assert faults(keep=True) < faults(keep=False) / 5
+    # Where the heap cannot grow, which the random places of a process's memory decide, every array is new: once in some
+    # hundred runs, and not three times.
+    most = faults(keep=False) / 5
+    assert any(faults(keep=True) < most for _ in range(3))
