@@ -74,7 +74,8 @@ def picture_columns(files: Sequence[Path], column: int, shape: tuple[int, int]) 
 
 
 _BLOCK = 32
-_blocks: ContextVar[dict[object, NDArray] | None] = ContextVar("blocks", default=None)
+# Of each series of pictures the lines that were read last: along which axis, from which on.
+_blocks: ContextVar[dict[tuple[Path, ...], tuple[tuple[int, int], NDArray]] | None] = ContextVar("blocks", default=None)
 
 
 @contextmanager
@@ -94,14 +95,11 @@ def _lines(files: Sequence[Path], line: int, shape: tuple[int, int], axis: int) 
     kept = _blocks.get()
     if kept is None:
         return _block(files, range(line, line + 1), shape, axis)[:, 0]
-    start = line - line % _BLOCK
-    key = (tuple(files), start, axis)
-    if key not in kept:
-        # One of each series: flats and darks are asked for in turn with the views.
-        for other in [other for other in kept if isinstance(other, tuple) and other[0] == key[0]]:
-            del kept[other]
-        kept[key] = _block(files, range(start, min(start + _BLOCK, shape[axis])), shape, axis)
-    return kept[key][:, line - start]
+    series, start = tuple(files), line - line % _BLOCK
+    if series not in kept or kept[series][0] != (axis, start):
+        kept.pop(series, None)
+        kept[series] = (axis, start), _block(files, range(start, min(start + _BLOCK, shape[axis])), shape, axis)
+    return kept[series][1][:, line - start]
 
 
 def _block(files: Sequence[Path], lines: range, shape: tuple[int, int], axis: int) -> NDArray:

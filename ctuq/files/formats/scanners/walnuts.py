@@ -54,7 +54,9 @@ def read_walnut(path: Path, row: int | None) -> Raw:
     table, kept = table[places], [files[last - view] for view in places]
     height, width = picture_shape(kept[0])
     shape = width, height
-    turned, circle, off = _circle(table)
+    turned = _runs_left(table)
+    table = _turned(table) if turned else table
+    circle, off = _circle(table)
     plane = (shape[0] - 1) / 2 + float(np.mean((table[:, 2] - table[:, 5]) / table[:, 11]))
     slope = float(np.abs(table[:, 11]).mean()) / float(str(circle["source_to_detector"]))
     row, warnings = fan_row(shape[0], row, plane, slope, str(path))
@@ -90,7 +92,7 @@ def read_walnut(path: Path, row: int | None) -> Raw:
         rows=shape[0],
         facts={"instrument": "FleX-ray, CWI Amsterdam", "citation": "Der Sarkissian et al., Scientific Data 6, 215 (2019)"},
         stated=True,
-        vectors=_turned(table) if turned else table,
+        vectors=table,
     )
     return raw.warned(*warnings, *(text for text, holds in told.items() if text and holds))
 
@@ -131,19 +133,19 @@ def _closes(table: NDArray[np.float64]) -> bool:
     return len(table) > _FEWEST and abs(turns[-1] - turns[0]) < step / 2
 
 
+def _runs_left(table: NDArray[np.float64]) -> bool:
+    """Whether columns run from right to left as seen with z up and the rays going away; ctuq has them the other way."""
+    right = np.stack([table[:, 7], -table[:, 6]], axis=1)
+    return bool(np.mean((table[:, 0:2] * right).sum(1)) < 0)
+
+
 def _turned(table: NDArray[np.float64]) -> NDArray[np.float64]:
     """The vectors with columns the other way."""
     return np.concatenate([table[:, :6], -table[:, 6:9], table[:, 9:]], axis=1)
 
 
-def _circle(table: NDArray[np.float64]) -> tuple[bool, dict[str, object], float]:
-    """Whether columns are to be turned, the fan of the mean distances, and how far the vectors are off it, in columns.
-
-    Columns, in ctuq, run from left to right as seen with z up and the rays going away.
-    """
-    right = np.stack([table[:, 7], -table[:, 6]], axis=1)
-    turned = bool(np.mean((table[:, 0:2] * right).sum(1)) < 0)
-    table = _turned(table) if turned else table
+def _circle(table: NDArray[np.float64]) -> tuple[dict[str, object], float]:
+    """The fan of the mean distances, and how far the vectors are off it, in columns."""
     pitch = np.hypot(table[:, 6], table[:, 7])
     across = table[:, 6:8] / pitch[:, None]
     along = np.stack([-across[:, 1], across[:, 0]], axis=1)
@@ -165,4 +167,4 @@ def _circle(table: NDArray[np.float64]) -> tuple[bool, dict[str, object], float]
         "axis_offset": round(-mean["axis"] / pixel, 9) * pixel + 0.0,
         "detector_offset": round((mean["centre"] - mean["axis"]) / pixel, 9) * pixel + 0.0,
     }
-    return turned, fields, off
+    return fields, off
