@@ -1,7 +1,5 @@
 """Stacks by total variation: error bars of an edge prior that a few slices teach, as a single slice has them."""
 
-import os
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -9,16 +7,15 @@ import numpy as np
 import pytest
 import tifffile
 from cylinders import N, cylinders
-from killing import at_call, killed
+from stacks import KillsAWorker, resumed
 
 from ctuq.app.cli import main
 from ctuq.errors import InputError
 from ctuq.files import write_volume_scan
 from ctuq.pipeline import ReconstructOptions, reconstruct, reconstruct_stack
 from ctuq.pipeline.stack import scan as stack_scan
-from ctuq.pipeline.stack import slices, taught
+from ctuq.pipeline.stack import taught
 from ctuq.pipeline.stack.plan import plan_stack
-from ctuq.pipeline.stack.products import Products
 from ctuq.scale import cluster
 from ctuq.tomo import VolumeScan
 from ctuq.tomo.slices import row_of_stack
@@ -89,32 +86,17 @@ def test_without_held_out_views_bars_are_the_models_own_and_that_is_told(scan):
 def test_many_threads_and_a_killed_run_give_the_same_bits(scan, whole, tmp_path, monkeypatch):
     with ThreadPoolExecutor(3) as executor:
         same(reconstruct_stack(scan, options=TV, executor=executor), whole)
-    path = tmp_path / "checkpoint.h5"
-
-    def run():
-        at_call(Products, "__setitem__", 7)  # four teachers, then two slices
-        reconstruct_stack(scan, options=TV, checkpoint=path)
-
-    assert killed(run)
-    made, before = [], slices._made
-    monkeypatch.setattr(slices, "_made", lambda work, previous: made.append(work.item.number) or before(work, previous))
-    monkeypatch.setattr(slices, "_learned", lambda work: pytest.fail("taught already"))
-    same(reconstruct_stack(scan, options=TV, checkpoint=path), whole)
+    found, made = resumed(scan, TV, tmp_path / "checkpoint.h5", monkeypatch)
+    same(found, whole)
     assert made == [2, 3, 4, 5]
 
 
 def test_workers_of_dask_give_the_same_bits_and_so_they_do_when_one_is_killed(scan, whole):
     pytest.importorskip("distributed")
-    left = []
-
-    def kill(progress):
-        if progress.stage == "Slices" and progress.done == 1 and not left:
-            left.extend(executor._client.run(os.getpid).values())
-            os.kill(left[0], signal.SIGKILL)
-
     with cluster(2) as executor:
-        same(reconstruct_stack(scan, options=TV, executor=executor, progress=kill), whole)
-        assert left
+        kills = KillsAWorker(executor)
+        same(reconstruct_stack(scan, options=TV, executor=executor, progress=kills), whole)
+        assert kills.left
 
 
 def test_slices_wait_for_no_neighbour(scan):

@@ -1,7 +1,5 @@
 """Slices of a parallel scan: each the ordinary job, the same bits whoever does it, and none lost for the fault of another."""
 
-import os
-import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -9,15 +7,14 @@ import numpy as np
 import pytest
 import torch
 from cylinders import N, cylinders
-from killing import at_call, killed
+from stacks import KillsAWorker, resumed
 
 from ctuq import stages
 from ctuq.errors import GeometryError, InputError, ResourceError
 from ctuq.pipeline import ReconstructOptions, reconstruct, reconstruct_stack
 from ctuq.pipeline.stack import scan as stack_scan
-from ctuq.pipeline.stack import slices, taught
+from ctuq.pipeline.stack import taught
 from ctuq.pipeline.stack.plan import plan_stack
-from ctuq.pipeline.stack.products import Products
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.scale import cluster
@@ -99,17 +96,8 @@ def test_classical_slices_are_those_of_single_scans(scan, method):
 
 
 def test_a_killed_run_goes_on_to_the_same_bits_and_makes_no_slice_twice(scan, whole, tmp_path, monkeypatch):
-    path = tmp_path / "checkpoint.h5"
-
-    def run():
-        at_call(Products, "__setitem__", 7)  # four teachers, then two slices
-        reconstruct_stack(scan, options=OPTIONS, checkpoint=path)
-
-    assert killed(run)
-    made, before = [], slices._made
-    monkeypatch.setattr(slices, "_made", lambda work, previous: made.append(work.item.number) or before(work, previous))
-    monkeypatch.setattr(slices, "_learned", lambda work: pytest.fail("taught already"))
-    same(reconstruct_stack(scan, options=OPTIONS, checkpoint=path), whole)
+    found, made = resumed(scan, OPTIONS, tmp_path / "checkpoint.h5", monkeypatch)
+    same(found, whole)
     assert made == [2, 3, 4]
 
 
@@ -139,17 +127,11 @@ def test_side_by_side_blocks_give_the_same_bits(scan):
 @pytest.mark.usefixtures("small_blocks")
 def test_workers_of_dask_give_the_same_bits_and_so_they_do_when_one_is_killed(scan):
     pytest.importorskip("distributed")
-    left = []
-
-    def kill(progress):
-        if progress.stage == "Slices" and progress.done == 1 and not left:
-            left.extend(executor._client.run(os.getpid).values())
-            os.kill(left[0], signal.SIGKILL)
-
     quick = replace(OPTIONS, uncertainty=False)
     with cluster(1) as executor:  # each worker imports torch, which is most of this test
-        found = reconstruct_stack(scan, rows=range(3), options=quick, executor=executor, progress=kill)
-        assert left and left != list(executor._client.run(os.getpid).values())
+        kills = KillsAWorker(executor)
+        found = reconstruct_stack(scan, rows=range(3), options=quick, executor=executor, progress=kills)
+        assert kills.left and kills.left != kills.processes()
     np.testing.assert_array_equal(found.mean, reconstruct_stack(scan, rows=range(3), options=quick).mean)
 
 
