@@ -33,6 +33,8 @@ def load(name: str) -> ctuq.Scan:
     """A shipped scan with all its views (and the truth, for HTC)."""
     if name == "walnut":
         return ctuq.read(files.demo_scan())
+    if name == "tooth":
+        return ctuq.read(ROOT / "data" / "tooth" / "tooth.h5")
     folder = ROOT / "data" / "htc2022"
     return ctuq.read(sorted(folder.glob(f"htc2022_{name}_*-*.mat")), truth=folder / f"htc2022_{name}_seg_gt.png")
 

@@ -36,7 +36,12 @@ JOBS = {
     "tb-128": ("tb", 128, 12, 5.0, 3.0),
     "walnut-128-all": ("walnut", 128, 1, 8.0, 6.0),
     "ta-128-all": ("ta", 128, 1, 12.0, 6.0),
+    "tooth-64-all": ("tooth", 64, 1, float("nan"), float("nan")),
+    "tooth-128-all": ("tooth", 128, 1, float("nan"), float("nan")),
+    "tooth-256-all": ("tooth", 256, 1, float("nan"), float("nan")),
+    "tooth-512-all": ("tooth", 512, 1, float("nan"), float("nan")),
     "walnut-256": ("walnut", 256, 4, 15.0, 5.0),
+    "walnut-512": ("walnut", 512, 4, float("nan"), float("nan")),
     "ta-512": ("ta", 512, 8, 60.0, 8.0),
     "ta-256-all": ("ta", 256, 1, float("nan"), float("nan")),
 }
