@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.files.formats.raw import Raw
 from ctuq.tomo.moments import stray_of_centre
-from ctuq.tomo.preprocess import Corrected
+from ctuq.tomo.preprocess import Corrected, suspicion
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.shadow import only_air
 from ctuq.tomo.turns import better_turn
@@ -15,7 +15,6 @@ _BRIGHTER, _FAR_BRIGHTER = 1.2, 2.0
 _LARGEST_INTEGRAL = 50.0
 _DRIFT = 0.02
 _SATURATED = 1e-3
-_ODD_VIEW, _FEW_ODD = 0.5, 0.2
 _FAR_BELOW = 0.1
 _DARK_EDGE = 0.3
 _BITS = (8, 10, 12, 14, 16)
@@ -67,13 +66,10 @@ def doubts_of_projections(raw: Raw, corrected: Corrected) -> tuple[str, ...]:
     if low < 0 and -low > 4 * max(high, 0):
         way = "'scale: -1' in a geometry file turns the sign" if raw.kind_of_values == "log" else "check the flats"
         raise InputError(f"the line integrals run from {low:.3g} to {high:.3g}, but attenuation cannot be negative; {way}.")
-    told += [text for text in (_odd_views(corrected.projections, good), _no_shadow(values)) if text]
+    if only_air(values):
+        told.append("The projections show no shadow, only air: another detector row may see the object.")
     if corrected.suspects:
-        columns = ", ".join(map(str, corrected.suspects))
-        told.append(
-            f"Column {columns} stands out in all views and is kept, as an object on the rotation axis looks the same; if the "
-            f"detector is at fault there, give 'bad_columns: [{columns}]' in a geometry file."
-        )
+        told.append(suspicion(corrected.suspects))
     return tuple(told)
 
 
@@ -137,25 +133,6 @@ def _refuse_wrapped(raw: Raw) -> None:
             f"its {raw.kind_of_values} go down to {low:.4g}, far below 0: unsigned numbers may have been saved as signed "
             "ones, or these are line integrals ('values: log'); save them anew, or say what they are in a geometry file."
         )
-
-
-def _odd_views(projections: NDArray, good: NDArray[np.bool_]) -> str:
-    """Views that attenuate much less or more than the others, though of an object in the field of view all do nearly alike."""
-    means = np.array([row[used].mean() if used.any() else np.nan for row, used in zip(projections, good, strict=True)])
-    middle = float(np.nanmedian(means))
-    odd = np.abs(means - middle) > _ODD_VIEW * abs(middle)
-    if middle <= 0 or not 0 < odd.sum() <= _FEW_ODD * odd.size:
-        return ""
-    first = int(np.argmax(odd))
-    return (
-        f"{int(odd.sum())} of {odd.size} views, first number {first}, attenuate {means[first] / middle:.2g} times as much as "
-        "the others: they may be flats, or of another object or beam."
-    )
-
-
-def _no_shadow(values: NDArray) -> str:
-    """Whether the line integrals are as often below as above 0, as noise in air is."""
-    return "The projections show no shadow, only air: another detector row may see the object." if only_air(values) else ""
 
 
 def _brightness(projections: NDArray, good: NDArray[np.bool_]) -> float:

@@ -21,6 +21,7 @@ from ctuq.files.truth import with_truth
 from ctuq.guard import reading
 from ctuq.tomo.axis import centred, with_axis_column
 from ctuq.tomo.axis_doubt import contradicting_axis, doubt_of_axis
+from ctuq.tomo.odd_views import odd_views
 from ctuq.tomo.scan import Scan
 
 PathLike = str | os.PathLike[str]
@@ -134,7 +135,8 @@ def _together(found: Sequence[tuple[Path, Raw]], axis_column: float | None) -> S
     scans = []
     for path, raw in found:
         with reading(path, "a scan"):
-            scans.append(_without_lost_views(row_of(raw, path, file_hash(path), axis_column).scan))
+            scan = _without_lost_views(row_of(raw, path, file_hash(path), axis_column).scan)
+            scans.append(scan if raw.whole is not None else without_odd_views(scan))
     return scans[0] if len(scans) == 1 else merged(scans)
 
 
@@ -147,6 +149,14 @@ def _without_lost_views(scan: Scan) -> Scan:
     return told.warned(
         f"{lost.size} of {scan.n_angles} views, first that at {lost[0]:.4g} degrees, hold no ray that counts and are left out."
     )
+
+
+def without_odd_views(scan: Scan) -> Scan:
+    """The scan without views that no object can make, and what to know of those that differ from the others."""
+    odd = odd_views(scan)
+    if odd is None:
+        return scan
+    return (scan.select(np.flatnonzero(~odd.views)) if odd.wrong else scan).warned(odd.told)
 
 
 def resolve(path: PathLike | Sequence[PathLike]) -> list[Path]:

@@ -23,6 +23,7 @@ from ctuq.memory import require_room
 from ctuq.tomo.axis import axis_column as column_of_axis
 from ctuq.tomo.footprint import volume_grid
 from ctuq.tomo.geometry import FanBeam, VolumeGrid
+from ctuq.tomo.odd_views import ODD, odd_views
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.slices import chosen_rows, of_rows
 from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D
@@ -138,14 +139,22 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
     scans = [row.scan for row in rows]
     kept = _kept_views(scans, path)
     lost = int((~kept).sum())
+    odd = None if whole else odd_views(_mean_row(scans))
+    if odd is not None and odd.wrong:
+        kept &= ~odd.views
     beam = replace(middle.geometry, angles=scans[0].geometry.angles[kept])
     told = middle.provenance.then(f"{_count(some, first.rows)} detector rows read").warned(
         *_assumed(middle_raw, first.rows, upwards),
         *_of_other_rows(scans, middle, stored),
         *((f"{lost} of {len(kept)} views hold no ray that counts and are left out.",) if lost else ()),
+        *((odd.told,) if odd is not None else ()),
     )
     # What the middle row says of itself as one of many is not so here.
-    apart = tuple(text for text in told.warnings if not any(words in text for words in _OF_ONE_ROW))
+    apart = tuple(
+        text
+        for text in told.warnings
+        if not any(words in text for words in _OF_ONE_ROW) and (text not in middle.warnings or ODD not in text)
+    )
     told = replace(told, warnings=apart)
     projections = np.stack([row.scan.projections for row in rows])[:, kept]
     if middle_raw.vectors is not None:
@@ -188,6 +197,14 @@ def _of_other_rows(scans: Sequence[Scan], middle: Scan, stored: Sequence[int]) -
     if len(others) > _MOST_TOLD:
         told.append(f"Rows warn of {len(others) - _MOST_TOLD} things more; each tells its own ('row' in a geometry file).")
     return tuple(told)
+
+
+def _mean_row(scans: Sequence[Scan]) -> Scan:
+    """All rows' rays by their mean over those that count."""
+    counts = np.stack([np.ones_like(scan.projections) if scan.weights is None else scan.weights > 0 for scan in scans])
+    rays = np.stack([scan.projections for scan in scans])
+    total = counts.sum(axis=0)
+    return replace(scans[0], projections=(rays * counts).sum(axis=0) / np.maximum(total, 1), weights=np.float32(total > 0))
 
 
 def _kept_views(scans: Sequence[Scan], path: Path) -> NDArray[np.bool_]:

@@ -151,7 +151,8 @@ def repaired(projections: NDArray, weights: NDArray | None = None, keep: NDArray
     projections : array, shape (angle, column)
     weights : array, same shape, optional
     keep : array of bool, shape (column,), optional
-        Columns that are kept even so, as an object may do the same: a wire on the rotation axis stays in one column.
+        Columns that are kept even so, as an object may do the same: a wire on the rotation axis stays in one column. But where
+        all others change, if only by noise, one that never does is dead wherever it lies.
 
     Raises
     ------
@@ -163,13 +164,22 @@ def repaired(projections: NDArray, weights: NDArray | None = None, keep: NDArray
     bad = ~np.isfinite(values)
     if bad.all():
         raise InputError("All projections are NaN or infinite; the data cannot be repaired.")
-    odd = _bad_columns(_interpolated(values, bad))
-    kept = np.zeros(odd.shape, bool) if keep is None else odd & keep
+    odd, dead = _bad_columns(_interpolated(values, bad))
+    kept = np.zeros(odd.shape, bool) if keep is None else odd & keep & ~dead
     bad |= (odd & ~kept)[None, :]
     if bad.all() or not np.any(weights[~bad] > 0):
         raise InputError("No ray is left after taking out dead and hot pixels; check the data.")
     made = _masked(np.where(bad, np.nan, values), np.where(bad, 0, weights))
     return replace(made, suspects=tuple(np.flatnonzero(kept).tolist()))
+
+
+def suspicion(columns: tuple[int, ...]) -> str:
+    """What to tell of columns that stand out and are kept."""
+    names = ", ".join(map(str, columns))
+    return (
+        f"Column {names} stands out in all views and is kept, as an object on the rotation axis looks the same; if the "
+        f"detector is at fault there, give 'bad_columns: [{names}]' in a geometry file."
+    )
 
 
 def where_an_object_can_stay(angles: NDArray, columns: int, axis: float) -> NDArray[np.bool_]:
@@ -261,15 +271,19 @@ def _range(values: NDArray) -> float:
     return float(high - low)
 
 
-def _bad_columns(values: NDArray) -> NDArray[np.bool_]:
+def _bad_columns(values: NDArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Columns that differ from their neighbours as no part of an object off the axis does; and those of them that are dead."""
     views, columns = values.shape
     if columns < 5 or views < _FEWEST_VIEWS:
-        return np.zeros(columns, bool)
+        return np.zeros(columns, bool), np.zeros(columns, bool)
     residual = values - median_filter(values, (1, 5))
     profile = np.median(residual, axis=0)
     odd = np.abs(profile) > max(_SPIKE * _spread(profile), _SMALLEST_BUMP * _range(values))
     # A column that no small part of the object ever crosses is constant too, without noise, but then it agrees with its
     # neighbours in most views.
     change, strays = values.std(axis=0), np.median(np.abs(residual), axis=0) > 1e-2 * _range(values)
-    stuck = (change < 1e-6 * _range(values)) & (median_filter(change, 5) > 1e-2 * _range(values)) & strays
-    return odd | stuck
+    still = change < 1e-6 * _range(values)
+    stuck = still & (median_filter(change, 5) > 1e-2 * _range(values)) & strays
+    # Without noise the columns of air are as still as a wire on the axis is.
+    dead = still & strays & (np.sum(still & ~strays) == 0)
+    return odd | stuck, dead

@@ -203,3 +203,17 @@ def test_a_column_that_nothing_crosses_is_not_taken_for_a_stuck_one():
     for view in range(40):
         p[view, 20 + 2 * (view % 10)] += 1.0
     assert repaired(p).bad == 0
+
+
+def test_a_column_that_never_changes_while_all_others_do_is_dead_wherever_it_lies():
+    noise = 0.01 * np.random.default_rng(0).standard_normal((40, 60))
+    values, everywhere = _smooth() + noise, np.ones(60, bool)
+    values[:, 30] = 0.0
+    assert np.flatnonzero(repaired(values, keep=everywhere).weights[0] == 0).tolist() == [30]
+    # A wire on the axis changes by its noise; and where there is none, air does not change either.
+    values[:, 30] = 3.0 + noise[:, 30]
+    assert repaired(values, keep=everywhere).suspects == (30,)
+    still = np.zeros((40, 60))
+    still[:, 10:50] = _smooth(columns=40)
+    still[:, 30] = 3.0
+    assert repaired(still, keep=everywhere).suspects == (30,)

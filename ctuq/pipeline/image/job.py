@@ -17,6 +17,7 @@ from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.classical import classical
 from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
 from ctuq.pipeline.image.freed import Joint
+from ctuq.pipeline.image.given import as_given
 from ctuq.pipeline.image.one_material import errors_left, hardening_told, of_one_material, with_removed
 from ctuq.pipeline.image.placed import matched, placed
 from ctuq.pipeline.image.spreads import SPREADS
@@ -141,7 +142,7 @@ def reconstruct(
 
 
 def _reconstruct(scan: Scan, run: Run[ReconstructOptions], checkpoint: Path | None, own: RayTransform | None = None) -> Result:
-    scan = placed(scan, run.options, moves=own is None)
+    scan = placed(as_given(scan), run.options, moves=own is None)
     grid = choose_grid(scan, run.options.size, run.options.field) if own is None else grid_of(own, scan, checkpoint)
     doubts = doubts_of_field(scan, grid)
     scan = match_detector(scan, grid) if own is None else scan

@@ -5,6 +5,7 @@ makes an image of smears, at which that derivative says nothing.
 """
 
 from ctuq.pipeline.bars import asked_errors
+from ctuq.pipeline.image.given import as_given
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.views import match_detector
 from ctuq.tomo.axis import axis_column, centred
@@ -44,6 +45,6 @@ def placed(scan: Scan, options: ReconstructOptions, *, moves: bool = True) -> Sc
 
 def matched(scan: Scan, options: ReconstructOptions) -> tuple[Scan, VolumeGrid]:
     """The scan as a reconstruction by ctuq's own ray transform uses it, and the image's grid."""
-    scan = placed(scan, options)
+    scan = placed(as_given(scan), options)
     grid = choose_grid(scan, options.size, options.field)
     return match_detector(scan, grid), grid

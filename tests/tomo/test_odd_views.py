@@ -1,0 +1,78 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ctuq.tomo import FanBeam, ParallelBeam, Scan, radians
+from ctuq.tomo.odd_views import odd_views
+from ctuq.tomo.simulate import phantom_scan
+
+DEGREES = np.arange(0, 180, 6.0)
+
+
+def discs(geometry, *, noise=0.01, seed=0, at=((0.0, 0.0, 6.0),)):
+    """Chords of discs (x, y, radius in mm) in a parallel beam or a fan."""
+    rng, angle = np.random.default_rng(seed), geometry.angles[:, None]
+    s = (np.arange(geometry.columns) - (geometry.columns - 1) / 2) * geometry.pixel
+    out = np.zeros(geometry.shape)
+    for x, y, radius in at:
+        across, along = x * np.cos(angle) + y * np.sin(angle), -x * np.sin(angle) + y * np.cos(angle)
+        if isinstance(geometry, FanBeam):
+            slope = np.arctan(s / geometry.source_to_detector)
+            distance = (geometry.source_to_axis + along) * np.sin(slope) - across * np.cos(slope)
+        else:
+            distance = s - across
+        out += 2 * np.sqrt(np.maximum(radius**2 - distance**2, 0)) * 0.1
+    return Scan((out + noise * rng.standard_normal(out.shape)).astype(np.float32), geometry)
+
+
+def parallel(columns=64, pixel=0.5):
+    return ParallelBeam(angles=radians(DEGREES), columns=columns, pixel=pixel)
+
+
+def changed(scan, view, how):
+    projections = scan.projections.copy()
+    projections[view] = how(projections[view])
+    return replace(scan, projections=projections)
+
+
+@pytest.mark.parametrize("how", [lambda row: 0 * row, lambda row: 3 * row, lambda row: 0.02 + 0 * row], ids=["0", "3", "flat"])
+def test_a_view_that_no_object_makes_is_known_to_be_wrong(how):
+    found = odd_views(changed(discs(parallel()), 7, how))
+    assert found.wrong and np.flatnonzero(found.views).tolist() == [7]
+    assert "first number 7 (at 42 degrees)" in found.told and "left out" in found.told
+
+
+def far_out():
+    geometry = FanBeam(angles=radians(np.arange(0, 360, 6.0)), columns=400, pixel=1.0, source_to_axis=30, source_to_detector=60)
+    return discs(geometry, at=((14.0, 0.0, 2.0),))
+
+
+SOUND = {
+    "disc": lambda: discs(parallel()),
+    "two discs off the axis": lambda: discs(parallel(), at=((5, 2, 3.0), (-6, 1, 2.0))),
+    "much noise": lambda: discs(parallel(), noise=3.0),
+    "a thin wire": lambda: discs(parallel(), at=((9, 3, 0.3),)),
+    "drift of the beam": lambda: replace(
+        wire := discs(parallel(), at=((9, 3, 0.3),)),
+        projections=(wire.projections + 0.02 * np.sin(np.arange(30) / 4)[:, None]).astype(np.float32),
+    ),
+    "near the source of a fan": far_out,
+    "a simulated scan": lambda: phantom_scan("rectangles", 24, radians(DEGREES), noise=0.05, seed=2),
+    "seven views": lambda: changed(discs(parallel()).select(range(7)), 3, lambda row: 0 * row),
+    "half of the views empty": lambda: changed(discs(parallel()), slice(0, 15), lambda row: 0 * row),
+    "half acquisition": lambda: discs(
+        ParallelBeam(angles=radians(np.arange(0, 360, 6.0)), columns=64, pixel=0.5), at=((12, 0, 2.0), (0, 0, 1.0))
+    ).cropped(30, 64),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_views_that_an_object_can_make_are_kept(name):
+    found = odd_views(SOUND[name]())
+    assert found is None or not found.wrong
+
+
+def test_where_the_object_reaches_beyond_the_detector_they_are_told_alone():
+    found = odd_views(changed(discs(parallel()).cropped(24, 40), 7, lambda row: 3 * row))
+    assert not found.wrong and "may be flats" in found.told
