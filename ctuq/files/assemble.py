@@ -16,6 +16,7 @@ from ctuq.tomo.axis import axis_column, with_axis_column
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam
 from ctuq.tomo.preprocess import Corrected, projections_from_counts, repaired, spikes, where_an_object_can_stay
 from ctuq.tomo.scan import Provenance, Scan
+from ctuq.tomo.stray_rays import without_stray_rays
 
 Worth = Literal["exposure", "weight", "counts"]
 _NEEDED = {"parallel": ("kind", "angles", "pixel"), "fan": ("kind", "angles", "pixel", "source_to_axis", "source_to_detector")}
@@ -68,7 +69,7 @@ def assemble(raw: Raw, source: str, sha256: str) -> Assembled:
     _refuse_other_shape(raw, source)
     raw = _without_returns(raw, source)
     geometry = build_geometry(raw, source)
-    corrected, doubts = _corrected(raw, source, _can_stay(raw, geometry))
+    corrected, doubts = _corrected(raw, source, geometry)
     steps = [f"row {raw.row} of {raw.rows} read"] if raw.rows > 1 else []
     steps += raw.notes
     told = Provenance(source=source, sha256=sha256, steps=tuple(steps), facts=dict(raw.facts)).warned(
@@ -83,7 +84,7 @@ def assemble(raw: Raw, source: str, sha256: str) -> Assembled:
         told = told.warned(text.format(corrected.bad, corrected.projections.size))
     told = told.warned(*doubts)
     scan = Scan(corrected.projections.astype(np.float32), geometry, weights, raw.truth, raw.grid, told)
-    return Assembled(scan, corrected.unit, worth)
+    return Assembled(without_stray_rays(scan), corrected.unit, worth)
 
 
 def _turns_left_out(raw: Raw) -> tuple[str, ...]:
@@ -174,23 +175,24 @@ def _refuse_other_number(raw: Raw, source: str) -> None:
         )
 
 
-def _corrected(raw: Raw, source: str, keep: NDArray[np.bool_]) -> tuple[Corrected, tuple[str, ...]]:
+def _corrected(raw: Raw, source: str, geometry: Geometry) -> tuple[Corrected, tuple[str, ...]]:
     """Line integrals and what is doubtful about them."""
     values = np.asarray(raw.values, dtype=np.float64)
     if not np.isfinite(values).any():
         raise InputError(f"'{source}' holds nothing but NaN or infinite values; check the file.")
     try:
         doubts = doubts_of_values(raw)
-        corrected = _line_integrals(raw, values, source, keep)
+        corrected = _line_integrals(raw, values, source, geometry)
         return corrected, (*doubts, *doubts_of_projections(raw, corrected))
     except InputError as error:
         raise error if source in str(error) else InputError(f"'{source}': {error}") from None
 
 
-def _line_integrals(raw: Raw, values: NDArray, source: str, keep: NDArray[np.bool_]) -> Corrected:
+def _line_integrals(raw: Raw, values: NDArray, source: str, geometry: Geometry) -> Corrected:
+    keep, axis = _can_stay(raw, geometry), None if wants_search(raw) else axis_column(geometry)
     values = np.where(raw.bad_columns, np.nan, values) if raw.bad_columns is not None else values
     if raw.kind_of_values == "log":
-        return repaired(_without_empty_views(values), raw.weights, keep)
+        return repaired(_without_empty_views(values), raw.weights, keep, axis)
     flats, darks, counts = np.ones((1, values.shape[1])), None, raw.kind_of_values == "counts"
     if counts:
         if raw.flats is None:
@@ -202,19 +204,19 @@ def _line_integrals(raw: Raw, values: NDArray, source: str, keep: NDArray[np.boo
     wrong = spikes(marked)
     marked[wrong] = np.nan
     if not counts or raw.weights is not None:
-        return repaired(marked, raw.weights, keep)
+        return repaired(marked, raw.weights, keep, axis)
     # Again without the spikes: the counts of one would pass for expected counts of its neighbours.
     first = projections_from_counts(np.where(wrong, np.nan, values), flats, darks, after, full=full)
-    mended = repaired(marked, first.weights, keep)
+    mended = repaired(marked, first.weights, keep, axis)
     return replace(mended, unit=first.unit * mended.unit)
 
 
 def _can_stay(raw: Raw, geometry: Geometry) -> NDArray[np.bool_]:
-    """Columns that stand out in all views and are to be kept: all of line integrals, which somebody has corrected before."""
-    if raw.kind_of_values == "log":
-        return np.ones(geometry.columns, bool)
+    """Columns that stand out in all views and are to be kept; of line integrals, which somebody has corrected before, all as
+    long as nobody knows where the axis is.
+    """
     if wants_search(raw):
-        return np.zeros(geometry.columns, bool)
+        return np.full(geometry.columns, raw.kind_of_values == "log")
     return where_an_object_can_stay(geometry.angles, geometry.columns, axis_column(geometry))
 
 

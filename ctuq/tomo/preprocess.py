@@ -140,7 +140,12 @@ def open_beams(flats: NDArray, after: NDArray | None, views: int) -> NDArray[np.
     return (1 - share) * levels[low] + share * levels[low + 1]
 
 
-def repaired(projections: NDArray, weights: NDArray | None = None, keep: NDArray[np.bool_] | None = None) -> Corrected:
+def repaired(
+    projections: NDArray,
+    weights: NDArray | None = None,
+    keep: NDArray[np.bool_] | None = None,
+    axis: float | None = None,
+) -> Corrected:
     """Interpolate rays that are NaN or infinite or belong to a dead or hot column.
 
     A bad column differs from its neighbours in the same way in the median over all views, or never changes while its neighbours
@@ -153,6 +158,9 @@ def repaired(projections: NDArray, weights: NDArray | None = None, keep: NDArray
     keep : array of bool, shape (column,), optional
         Columns that are kept even so, as an object may do the same: a wire on the rotation axis stays in one column. But where
         all others change, if only by noise, one that never does is dead wherever it lies.
+    axis : float, optional
+        Column of the rotation axis: a column is also kept if the one as far beyond the axis stands out too, as the wall of a
+        tube about the axis does.
 
     Raises
     ------
@@ -166,6 +174,7 @@ def repaired(projections: NDArray, weights: NDArray | None = None, keep: NDArray
         raise InputError("All projections are NaN or infinite; the data cannot be repaired.")
     odd, dead = _bad_columns(_interpolated(values, bad))
     kept = np.zeros(odd.shape, bool) if keep is None else odd & keep & ~dead
+    kept |= np.zeros(odd.shape, bool) if axis is None else _on_both_sides(odd & ~dead, axis)
     bad |= (odd & ~kept)[None, :]
     if bad.all() or not np.any(weights[~bad] > 0):
         raise InputError("No ray is left after taking out dead and hot pixels; check the data.")
@@ -216,17 +225,37 @@ def spikes(projections: NDArray) -> NDArray[np.bool_]:
     lost = ~np.isfinite(values)
     if values.shape[1] < 3 or lost.all():
         return np.zeros(values.shape, bool)
-    values = _interpolated(values, lost)
+    bright, _, least = alone(values)
+    above = bright & (values < -least)
+    # Where many rays within the shadow are so bright, they are gaps in the object.
+    gaps = len(values) < 3 or np.sum(bright & ~above) > max(1, _MANY_SPIKES * np.sum(values > least))
+    return above if gaps else bright
+
+
+def alone(projections: NDArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_], float]:
+    """Rays that are brighter than all of their eight neighbours, and darker, by a least difference; and that difference.
+
+    It is ten robust standard deviations of the local residual, and 30 % of the sinogram's range at least. In one or two views
+    the neighbours are those of the same view.
+
+    Parameters
+    ----------
+    projections : array, shape (angle, column)
+        Three columns or more; may hold NaN, which do not stand alone.
+    """
+    lost = ~np.isfinite(projections)
+    values = _interpolated(projections, lost)
     few = len(values) < 3
     padded = np.pad(values, 1, mode="edge" if few else "reflect")
     steps = [step for step in _NEIGHBOURS if not few or step[0] == 0]
     ring = np.stack([np.roll(padded, step, (0, 1))[1:-1, 1:-1] for step in steps])
-    outside = ring.min(axis=0) - values
     least = max(_SPIKE * _spread(values - median_filter(values, (1 if few else 3, 3))), _SMALLEST_SPIKE * _range(values))
-    bright = (outside > least) & ~lost
-    above = bright & (values < -least)
-    gaps = few or np.sum(bright & ~above) > max(1, _MANY_SPIKES * np.sum(values > least))
-    return above if gaps else bright
+    return (ring.min(axis=0) - values > least) & ~lost, (values - ring.max(axis=0) > least) & ~lost, least
+
+
+def filled(projections: NDArray, bad: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Bad rays (angle, column) from the good ones of their view, and views without any from their neighbours."""
+    return _interpolated(np.asarray(projections, np.float64), bad)
 
 
 def _level(frames: NDArray) -> NDArray[np.float64]:
@@ -271,8 +300,17 @@ def _range(values: NDArray) -> float:
     return float(high - low)
 
 
+def _on_both_sides(odd: NDArray[np.bool_], axis: float) -> NDArray[np.bool_]:
+    """Which of these columns have one of them as far beyond the axis, to a column."""
+    there = np.flatnonzero(odd)
+    partner = [bool((np.abs(2 * axis - column - there) <= 1).any()) for column in there]
+    out = np.zeros(odd.shape, bool)
+    out[there] = partner
+    return out
+
+
 def _bad_columns(values: NDArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Columns that differ from their neighbours as no part of an object off the axis does; and those of them that are dead."""
+    """Columns that differ from their neighbours as no part of an object off the axis does; and those that are dead."""
     views, columns = values.shape
     if columns < 5 or views < _FEWEST_VIEWS:
         return np.zeros(columns, bool), np.zeros(columns, bool)
@@ -284,6 +322,16 @@ def _bad_columns(values: NDArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]
     change, strays = values.std(axis=0), np.median(np.abs(residual), axis=0) > 1e-2 * _range(values)
     still = change < 1e-6 * _range(values)
     stuck = still & (median_filter(change, 5) > 1e-2 * _range(values)) & strays
-    # Without noise the columns of air are as still as a wire on the axis is.
-    dead = still & strays & (np.sum(still & ~strays) == 0)
-    return odd | stuck, dead
+    dead = _dead_columns(values, still)
+    return odd | stuck | dead, dead
+
+
+def _dead_columns(values: NDArray, still: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Columns that never change while all others do from view to view, by their noise; there may be many side by side.
+
+    Without noise, or where negative values were clipped, the columns of air at the detector's edges are as still as a wire on
+    the axis is.
+    """
+    step = np.median(np.abs(np.diff(values, axis=0)), axis=0)
+    noisy = not (still[0] or still[-1]) and bool((step[~still] > 1e-6 * _range(values)).all())
+    return still if noisy else np.zeros(still.shape, bool)

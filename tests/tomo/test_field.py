@@ -121,3 +121,15 @@ def test_the_shipped_scans_are_whole_in_their_fields():
         assert outline_of(scan).cut == ()
         assert not reaches_beyond(scan, grid)
         assert doubts_of_field(scan, grid) == ()
+
+
+@pytest.mark.parametrize("kind", ["parallel", "fan"])
+def test_air_below_zero_is_told(kind):
+    scan = disc(_beam(kind, 31.5), 8.0, (3.0, -4.0))
+    grid, top = choose_grid(scan, 32), float(scan.projections.max())
+    noise = 0.02 * top * np.random.default_rng(0).standard_normal(scan.projections.shape).astype(np.float32)
+
+    def told(shift):
+        return " ".join(doubts_of_field(replace(scan, projections=scan.projections + noise - np.float32(shift * top)), grid))
+
+    assert "background" in told(0.04) and "background" not in told(0.0) + told(0.01)

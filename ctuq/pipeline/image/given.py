@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from ctuq.tomo.axis import axis_column
 from ctuq.tomo.odd_views import odd_views
-from ctuq.tomo.preprocess import repaired, suspicion
+from ctuq.tomo.preprocess import repaired, suspicion, where_an_object_can_stay
 from ctuq.tomo.scan import Scan
+from ctuq.tomo.stray_rays import without_stray_rays
 
 
 def as_given(scan: Scan) -> Scan:
@@ -22,7 +24,7 @@ def as_given(scan: Scan) -> Scan:
     """
     if scan.provenance.sha256 or not (np.ones(1) if scan.weights is None else scan.weights).any():
         return scan
-    scan = _without_bad_columns(scan)
+    scan = without_stray_rays(_without_bad_columns(scan))
     odd = odd_views(scan)
     if odd is None:
         return scan
@@ -32,12 +34,17 @@ def as_given(scan: Scan) -> Scan:
 
 
 def _without_bad_columns(scan: Scan) -> Scan:
-    found = repaired(scan.projections, scan.weights, np.ones(scan.geometry.columns, bool))
+    axis = axis_column(scan.geometry)
+    stay = where_an_object_can_stay(scan.geometry.angles, scan.geometry.columns, axis)
+    found = repaired(scan.projections, scan.weights, stay, axis)
     told = () if not found.suspects else (suspicion(found.suspects),)
     if not found.bad:
         return scan.warned(*told) if told else scan
     weights = (found.weights * found.unit).astype(np.float32)
-    columns = ", ".join(map(str, np.flatnonzero((weights == 0).all(axis=0)).tolist()))
+    new = (weights == 0).all(axis=0) & (True if scan.weights is None else (scan.weights > 0).any(axis=0))
+    columns = ", ".join(map(str, np.flatnonzero(new).tolist()))
     return replace(scan, projections=found.projections.astype(np.float32), weights=weights).warned(
-        f"Column {columns} of the detector never changes, as a dead one: its rays count for nothing (weight 0).", *told
+        f"Column {columns} of the detector never changes, or stands out in all views where no object does: its rays count for "
+        "nothing (weight 0).",
+        *told,
     )
