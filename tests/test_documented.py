@@ -226,3 +226,15 @@ def test_what_an_axis_beside_its_place_does_is_that_of_the_experiment() -> None:
             check(cell, mean[off, asked, "psnr"])
         for cell, asked in zip(cells[4:], ("none", "axis"), strict=True):
             check(cell, 100 * mean[0.5, asked, "cover_95_object"])
+
+
+def test_what_broken_rays_do_is_that_of_the_experiment() -> None:
+    kept = {row["fault"]: row for row in written("broken.csv")}
+    rows = table_of("docs/formats.md", "fault")
+    assert [row[0] for row in rows] == list(kept)
+    for fault, *cells in rows:
+        row = kept[fault]
+        check(cells[0], float(row["psnr_unchecked"]))
+        check(cells[1], float(row["psnr_checked"]))
+        check(cells[2], 100 * float(row["cover_95_object_unchecked"]))
+        check(cells[3], 100 * float(row["cover_95_object_checked"]))
