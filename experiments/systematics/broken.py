@@ -1,7 +1,7 @@
 """Rays that no object makes: what they do to an image, and what is left of that where scans are checked.
 
-``python -m experiments.systematics.broken`` simulates scans of 48 x 48 pixels, 45 views and 2 % noise, breaks each in one way and
-reconstructs it by total variation: as it was, broken, and broken with the checks that scans from memory and from files pass.
+``python -m experiments.systematics.broken`` simulates scans of 48 x 48 pixels, 45 views and 2 % noise, breaks each in one way,
+and reconstructs it by total variation: sound, broken, and broken with the checks that scans from memory and from files pass.
 Rows go to ``figures/broken.csv``.
 """
 
