@@ -316,7 +316,11 @@ def _bad_columns(values: NDArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]
         return np.zeros(columns, bool), np.zeros(columns, bool)
     residual = values - median_filter(values, (1, 5))
     profile = np.median(residual, axis=0)
-    odd = np.abs(profile) > max(_SPIKE * _spread(profile), _SMALLEST_BUMP * _range(values))
+    least = max(_SPIKE * _spread(profile), _SMALLEST_BUMP * _range(values))
+    odd = np.abs(profile) > least
+    # The median about an edge misses where an object rises steeply there; what goes on as the columns before is no fault.
+    for edge, second, third in ((0, 1, 2), (-1, -2, -3)):
+        odd[edge] &= abs(np.median(values[:, edge] - 2 * values[:, second] + values[:, third])) > least
     # A column that no small part of the object ever crosses is constant too, without noise, but then it agrees with its
     # neighbours in most views.
     change, strays = values.std(axis=0), np.median(np.abs(residual), axis=0) > 1e-2 * _range(values)
