@@ -6,7 +6,8 @@ import numpy as np
 
 from ctuq.files.formats.raw import Raw
 from ctuq.files.plausible import full_scale
-from ctuq.tomo.noise_law import NoiseLaw, agreement, agrees, learned_law
+from ctuq.tomo.noise_agreement import agreement, agrees
+from ctuq.tomo.noise_law import NoiseLaw, learned_law
 from ctuq.tomo.preprocess import open_beams
 
 _DIM = 1.0

@@ -4,7 +4,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ctuq.tomo.noise_law import NoiseLaw, agreement, agrees, learned_law
+from ctuq.tomo.noise_agreement import agreement, agrees
+from ctuq.tomo.noise_law import NoiseLaw, learned_law
 from ctuq.tomo.preprocess import projections_from_counts
 
 GAIN, ELECTRONIC, DARK = 2.0, 15.0, 100.0
