@@ -226,3 +226,20 @@ def test_what_an_axis_beside_its_place_does_is_that_of_the_experiment() -> None:
             check(cell, mean[off, asked, "psnr"])
         for cell, asked in zip(cells[4:], ("none", "axis"), strict=True):
             check(cell, 100 * mean[0.5, asked, "cover_95_object"])
+
+
+def test_what_the_noise_of_flats_is_worth_is_that_of_the_experiment() -> None:
+    kept: dict[tuple[str, str, str], list[Row]] = {}
+    for row in written("flats.csv"):
+        kept.setdefault((row["beam"], row["method"], row["choice"]), []).append(row)
+    names = {"their counts": "counts", "the law learned": "law", "the true law": "true"}
+    names |= {"whitened in bands": "band", "the same, blur in A": "band and blur"}
+    table = table_of("docs/how_it_works.md", "scan and method")
+    assert len(table) >= 8
+    for scan, weights, scans, *cells in table:
+        beam, _, method = scan.partition(", ")
+        found = kept[beam, method, names[weights]]
+        check(scans, len(found))
+        keys = ("rmse", "unseen_log_likelihood", "unseen_cover_95", "object_cover_95")
+        for cell, key, times in zip(cells, keys, (100, 1, 100, 100), strict=True):
+            check(cell, times * np.mean([float(row[key]) for row in found]))

@@ -2,9 +2,8 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
-from ctuq.tomo.noise_law import NoiseLaw
+from ctuq.tomo.noise_law import NoiseLaw, chi_square
 
 _AIR, _FEWEST_IN_AIR, _VIEWS = 0.9, 200, 256
 _AGREEING = 1.5
@@ -47,8 +46,10 @@ def agreement(signal: NDArray, open_beam: NDArray, law: NoiseLaw) -> tuple[float
 
 def _scale(squares: NDArray) -> float:
     """The variance of normal values by their squares, large ones cut: a median of whole counts jumps."""
-    cut = float(chi2.ppf(0.9, 1))
-    expected, found = float(chi2.cdf(cut, 3)) + 0.1 * cut, float(np.median(squares)) / float(chi2.ppf(0.5, 1))
+    from scipy.special import gammainc  # SciPy's parts are imported where they are used.
+
+    cut = float(chi_square(0.9, 1))
+    expected, found = float(gammainc(1.5, cut / 2)) + 0.1 * cut, float(np.median(squares)) / float(chi_square(0.5, 1))
     found = max(found, 1e-3 * float(squares.mean()), 1e-300)
     for _ in range(_ROUNDS):
         found *= float(np.minimum(squares / found, cut).mean()) / expected

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chi2
 
 _TAIL = 1e-4
 _FEWEST = 8
@@ -68,6 +67,13 @@ class NoiseLaw:
     def least(self, times: float) -> float:
         """The signal that is its own standard deviation times the root of ``times``: that of so many quanta, if ratio is 0."""
         return self.gain * times / 2 * (1 + float(np.sqrt(1 + 4 * self.ratio / (times * self.gain))))
+
+
+def chi_square(share: float, freedom: NDArray | float) -> NDArray[np.float64]:
+    """The value below which so large a share of a chi-square distribution lies."""
+    from scipy.special import gammaincinv  # SciPy's parts are imported where they are used.
+
+    return 2 * gammaincinv(np.asarray(freedom) / 2, share)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,22 +135,24 @@ def learned_law(
 def _whole(flats: NDArray) -> NDArray[np.bool_]:
     """Frames that are no copy of an earlier one, with a number in half of their columns and half of the others' light."""
     finite = np.isfinite(flats)
-    there = finite.mean(axis=1) > 0.5
+    there = np.asarray(finite.mean(axis=1) > 0.5)
     if not there.any():
         return there
     levels = np.array([np.median(row[ok]) if ok.any() else 0.0 for row, ok in zip(flats, finite, strict=True)])
-    there &= levels > 0.5 * np.median(levels[there])
     first = np.unique(np.nan_to_num(flats), axis=0, return_index=True)[1]
-    return there & np.isin(np.arange(len(flats)), first)
+    there[levels <= 0.5 * np.median(levels[there])] = False
+    there[np.setdiff1d(np.arange(len(flats)), first)] = False
+    return there
 
 
 def _saturated(flats: NDArray, full: float | None) -> NDArray[np.bool_]:
     """Columns that reach the largest count, which may be of the flats alone: the value that many of them share at the top."""
     filled = np.where(np.isfinite(flats), flats, -np.inf)
     top = filled.max()
-    at_top = filled >= (top if full is None else min(full, top))
-    crowded = at_top.sum() >= max(3, _CROWDED * flats.size)
-    return at_top.any(axis=0) if full is not None or crowded else np.zeros(flats.shape[1], bool)
+    at_top = np.asarray(filled >= (top if full is None else min(full, top)))
+    if full is None and at_top.sum() < max(3, _CROWDED * flats.size):
+        return np.zeros(flats.shape[1], bool)
+    return np.any(at_top, axis=0)
 
 
 def _times(after: NDArray | None, count: int) -> list[NDArray[np.int64]]:
@@ -246,13 +254,13 @@ def _line(
 
     The weights are those of the line (Fisher scoring), not of the variances that were found: small ones would weigh most.
     """
-    middle = chi2.ppf(0.5, freedom) / freedom
+    middle = chi_square(0.5, freedom) / freedom
     gain = float(np.median((variance / np.maximum(signal, 1e-300) / middle)[:lit]))
     unlit = float(np.median((variance / middle)[lit:])) if signal.size > lit else 0.0
     found = np.array([unlit, max(gain - unlit / max(float(np.median(signal[:lit])), 1e-300), 0.1 * gain)])
     design = np.stack([np.ones_like(signal), signal], axis=1)
-    low = np.where(freedom >= _TOLD_DEAD, chi2.ppf(_TAIL, freedom) / freedom, 0.0)
-    high = chi2.ppf(1 - _TAIL, freedom) / freedom
+    low = np.where(freedom >= _TOLD_DEAD, chi_square(_TAIL, freedom) / freedom, 0.0)
+    high = chi_square(1 - _TAIL, freedom) / freedom
     floor = 1e-3 * float(np.median(variance))
     kept, covariance = np.ones(signal.size, bool), np.eye(2)
     for _ in range(_ROUNDS):
