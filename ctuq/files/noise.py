@@ -30,6 +30,9 @@ def law_of(raw: Raw) -> tuple[NoiseLaw | None, str]:
         return raw.noise, ""
     if raw.kind_of_values != "counts" or raw.flats is None or raw.weights is not None or len(raw.flats) < 2:
         return None, ""
+    frames = [np.atleast_2d(part) for part in (raw.flats, raw.darks) if part is not None]
+    if any(part.shape[1] != raw.values.shape[1] for part in frames):
+        return None, ""  # they are refused where the flat field is taken out
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of columns that are NaN in every frame
         law, why = _checked(raw)

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+from ctuq.errors import InputError
 from ctuq.files import read, read_volume
 from ctuq.files.assemble import assemble
 from ctuq.files.formats.raw import Raw
@@ -67,6 +68,13 @@ def test_where_flats_tell_no_law_all_stays_and_that_is_said(change, why):
     np.testing.assert_array_equal(scan.weights, plain.weights)
     np.testing.assert_array_equal(scan.projections, plain.projections)
     assert [text for text in scan.warnings if AS_BEFORE in text and re.search(why, text)]
+
+
+@pytest.mark.parametrize("name", ["flats", "darks"])
+def test_frames_of_another_width_are_refused_by_what_they_are(name):
+    raw = _raw(*_scanner())
+    with pytest.raises(InputError, match="do not have the same number of columns"):
+        assemble(replace(raw, **{name: getattr(raw, name)[:, :-3]}), "scan", "")
 
 
 def test_one_flat_is_no_doubt_and_a_step_says_so():
