@@ -238,3 +238,20 @@ def test_what_broken_rays_do_is_that_of_the_experiment() -> None:
         check(cells[1], float(row["psnr_checked"]))
         check(cells[2], 100 * float(row["cover_95_object_unchecked"]))
         check(cells[3], 100 * float(row["cover_95_object_checked"]))
+
+
+def test_what_the_noise_of_flats_is_worth_is_that_of_the_experiment() -> None:
+    kept: dict[tuple[str, str, str], list[Row]] = {}
+    for row in written("flats.csv"):
+        kept.setdefault((row["beam"], row["method"], row["choice"]), []).append(row)
+    names = {"their counts": "counts", "the law learned": "law", "the true law": "true"}
+    names |= {"whitened in bands": "band", "the same, blur in A": "band and blur"}
+    table = table_of("docs/how_it_works.md", "scan and method")
+    assert len(table) >= 8
+    for scan, weights, scans, *cells in table:
+        beam, _, method = scan.partition(", ")
+        found = kept[beam, method, names[weights]]
+        check(scans, len(found))
+        keys = ("rmse", "unseen_log_likelihood", "unseen_cover_95", "object_cover_95")
+        for cell, key, times in zip(cells, keys, (100, 1, 100, 100), strict=True):
+            check(cell, times * np.mean([float(row[key]) for row in found]))

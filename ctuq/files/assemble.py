@@ -11,6 +11,7 @@ from ctuq.errors import InputError
 from ctuq.files.angles import returns, within_a_turn
 from ctuq.files.axis import wants_search
 from ctuq.files.formats.raw import OTHER, SPACE, START, TURNS, Raw
+from ctuq.files.noise import law_of
 from ctuq.files.plausible import doubts_of_projections, doubts_of_values, full_scale
 from ctuq.tomo.axis import axis_column, with_axis_column
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam
@@ -78,13 +79,20 @@ def assemble(raw: Raw, source: str, sha256: str) -> Assembled:
     worth: Worth = "weight" if raw.weights is not None else "counts" if raw.kind_of_values == "counts" else "exposure"
     weights = corrected.weights.astype(np.float32) if worth != "exposure" or corrected.bad > 0 else None
     if raw.kind_of_values != "log":
-        told = told.then("flat-field corrected, -log taken" if raw.kind_of_values == "counts" else "-log taken")
+        told = told.then(_correction(raw))
     if corrected.bad:
         text = "{} bad rays of {} were repaired from their neighbours and count for nothing in the fit (weight 0)."
         told = told.warned(text.format(corrected.bad, corrected.projections.size))
     told = told.warned(*doubts)
     scan = Scan(corrected.projections.astype(np.float32), geometry, weights, raw.truth, raw.grid, told)
     return Assembled(without_stray_rays(scan), corrected.unit, worth)
+
+
+def _correction(raw: Raw) -> str:
+    if raw.kind_of_values != "counts":
+        return "-log taken"
+    alone = raw.flats is not None and len(raw.flats) == 1
+    return "flat-field corrected, -log taken" + ("; of one flat, which says nothing of the noise of counts" if alone else "")
 
 
 def _turns_left_out(raw: Raw) -> tuple[str, ...]:
@@ -182,33 +190,35 @@ def _corrected(raw: Raw, source: str, geometry: Geometry) -> tuple[Corrected, tu
         raise InputError(f"'{source}' holds nothing but NaN or infinite values; check the file.")
     try:
         doubts = doubts_of_values(raw)
-        corrected = _line_integrals(raw, values, source, geometry)
-        return corrected, (*doubts, *doubts_of_projections(raw, corrected))
+        corrected, noise = _line_integrals(raw, values, source, geometry)
+        return corrected, (*doubts, *doubts_of_projections(raw, corrected), *noise)
     except InputError as error:
         raise error if source in str(error) else InputError(f"'{source}': {error}") from None
 
 
-def _line_integrals(raw: Raw, values: NDArray, source: str, geometry: Geometry) -> Corrected:
+def _line_integrals(raw: Raw, values: NDArray, source: str, geometry: Geometry) -> tuple[Corrected, tuple[str, ...]]:
+    """Line integrals, and what is known of their noise."""
     keep, axis = _can_stay(raw, geometry), None if wants_search(raw) else axis_column(geometry)
     values = np.where(raw.bad_columns, np.nan, values) if raw.bad_columns is not None else values
     if raw.kind_of_values == "log":
-        return repaired(_without_empty_views(values), raw.weights, keep, axis)
+        return repaired(_without_empty_views(values), raw.weights, keep, axis), ()
     flats, darks, counts = np.ones((1, values.shape[1])), None, raw.kind_of_values == "counts"
     if counts:
         if raw.flats is None:
             raise InputError(f"'{source}' holds counts but no flats: give 'flat:' (a picture or a number) in a geometry file.")
         flats, darks = raw.flats, raw.darks
     after, full = (raw.flats_after, full_scale(raw)) if counts else (None, None)
-    first = projections_from_counts(values, flats, darks, after, full=full)
+    law, noise = law_of(raw)
+    first = projections_from_counts(values, flats, darks, after, full=full, law=law)
     marked = np.where(first.weights > 0, first.projections, np.nan)
     wrong = spikes(marked)
     marked[wrong] = np.nan
     if not counts or raw.weights is not None:
-        return repaired(marked, raw.weights, keep, axis)
+        return repaired(marked, raw.weights, keep, axis), ()
     # Again without the spikes: the counts of one would pass for expected counts of its neighbours.
-    first = projections_from_counts(np.where(wrong, np.nan, values), flats, darks, after, full=full)
+    first = projections_from_counts(np.where(wrong, np.nan, values), flats, darks, after, full=full, law=law)
     mended = repaired(marked, first.weights, keep, axis)
-    return replace(mended, unit=first.unit * mended.unit)
+    return replace(mended, unit=first.unit * mended.unit), ((noise,) if noise else ())
 
 
 def _can_stay(raw: Raw, geometry: Geometry) -> NDArray[np.bool_]:

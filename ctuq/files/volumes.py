@@ -16,6 +16,7 @@ from ctuq.files.formats.detect import file_hash
 from ctuq.files.formats.ownvolume import KIND, read_volume_scan
 from ctuq.files.formats.raw import TURNS, Raw
 from ctuq.files.formats.scanners.series import lines_in_blocks
+from ctuq.files.noise import law_of
 from ctuq.files.reading import PathLike, opened, resolve, row_of, scan_of
 from ctuq.files.volume_truth import with_volume_truth
 from ctuq.guard import reading
@@ -135,7 +136,9 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
     require_room((len(some), views, columns), 8, f"The rows of '{path}'", "save fewer views or bin the detector", copies=3)
     sha = middle.provenance.sha256 or file_hash(path)
     whole = middle_raw.whole is not None
-    rows = [row_of(raw_of(row), path, sha, None if whole else column) for row in stored]
+    # One detector has one law: that of the middle row, which its scan tells, weights all of them alike.
+    noise = law_of(middle_raw)[0]
+    rows = [row_of(replace(raw_of(row), noise=noise), path, sha, None if whole else column) for row in stored]
     scans = [row.scan for row in rows]
     kept = _kept_views(scans, path)
     lost = int((~kept).sum())

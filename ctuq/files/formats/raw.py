@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from numpy.typing import NDArray
 
@@ -10,6 +11,7 @@ from ctuq.errors import InputError
 from ctuq.files.formats.places import Layout
 from ctuq.memory import require_room
 from ctuq.tomo.geometry import VolumeGrid
+from ctuq.tomo.noise_law import NoiseLaw
 from ctuq.tomo.scan import Scan
 
 VALUES = ("log", "transmission", "counts")
@@ -95,6 +97,8 @@ class Raw:
         order of ``rows_upwards``.
     whole : Scan, optional
         The scan itself where the file holds one that ctuq wrote; nothing is to be made of it.
+    noise : NoiseLaw, "learned" or None
+        What counts vary by: a law, or one that is learned of the flats, or each count is a quantum.
 
     Raises
     ------
@@ -125,6 +129,7 @@ class Raw:
     stated: bool = False
     vectors: NDArray | None = None
     whole: Scan | None = None
+    noise: NoiseLaw | Literal["learned"] | None = "learned"
 
     def __post_init__(self):
         for name in ("values", "flats", "darks", "weights", "truth"):
