@@ -158,7 +158,9 @@ def told_gains(left: Tensor, response: Response, variance: Tensor, rim: Tensor, 
     """
     basis, H = rough(len(left)), response.matrix
     seen = left @ basis
-    least = _LEAST * float(variance.median().clamp(min=1e-12 * float(left.square().mean()) + 1e-300))
+    # Rays without noise leave a misfit of pixels, and empty ones nothing.
+    variance = variance.clamp(min=1e-9 * float(left.square().mean()) + 1e-30)
+    least = _LEAST * float(variance.median())
     most = _MOST * max(float(seen.square().mean()), least / _LEAST)
     sizes = _grid(least, most, _SIZES) if width is None else [width**2]
     own, rough_rim = basis.T @ (variance[:, None] * basis), basis.T @ (rim.square()[:, None] * basis)

@@ -175,7 +175,7 @@ def subjects(options: Options) -> Iterator[tuple[str, int, int, Subject]]:
     if options.what == "real":
         for name in ("walnut", "ta", "tb"):
             found = real(name, 64)
-            for seed in range(3):
+            for seed in range(min(options.seeds, 3)):
                 for level in options.levels:
                     if level or not seed:
                         yield f"{name} 64", seed, level, with_gains(replace(found.scan, truth=None), found.grid, level, seed)

@@ -49,10 +49,13 @@ class Rings:
         None where nobody asks, or, by default, where there are none.
     less : Tensor, shape (angle, column), optional
         What they have done to the rays, and is taken out of them; None for nothing.
+    learned : bool
+        Whether the scan tells how large gains are.
     """
 
     gains: Gains | None = None
     less: Tensor | None = None
+    learned: bool = True
 
     def taken_from(self, data: Data) -> Data:
         """The rays without them."""
@@ -82,7 +85,7 @@ class Rings:
             return found
         unit, left = told_in("gain"), found["gain"]
         values, std = self.gains.values / unit, self.gains.covariance.diagonal().clamp(min=0).sqrt() / unit
-        whole = replace(left, values=values.numpy(), std=std.numpy(), width=self.gains.width / unit)
+        whole = replace(left, values=values.numpy(), std=std.numpy(), width=self.gains.width / unit, learned=self.learned)
         samples = left.samples + values.numpy().astype(np.float32)
         return {**found, "gain": replace(whole, samples=samples, taken=None if self.less is None else values.numpy())}
 
@@ -114,8 +117,8 @@ def rings_of(run: Run[ReconstructOptions], data: Data, views: Views, scan: Scan)
         gains = Gains(**run.stages.once("gains", made))
         run.tell("Gains of columns", 1, 1)
     if gains.log_odds >= STRONG:
-        return Rings(gains, gains.rays(data.y.shape).to(data.y))
-    return Rings(gains) if wish.needed else Rings()
+        return Rings(gains, gains.rays(data.y.shape).to(data.y), wish.width is None)
+    return Rings(gains, None, wish.width is None) if wish.needed else Rings()
 
 
 def without_gains(wanted: tuple[Wish, ...]) -> tuple[Wish, ...]:
