@@ -118,7 +118,7 @@ def with_gains(scan: ctuq.Scan, grid: ctuq.VolumeGrid, level: float, seed: int, 
 
 def strangers() -> Iterator[tuple[str, ctuq.Scan, float]]:
     """Name, scan and noise: round objects about the axis, arcs, few views, much noise, an axis off, dead columns."""
-    side = (np.arange(256) + 0.5) / 128 - 1
+    side = (np.arange(4 * SIZE) + 0.5) / (2 * SIZE) - 1
     x, y = np.meshgrid(side, side)
     r = np.hypot(x, y)
     rng = np.random.default_rng(0)
@@ -127,7 +127,7 @@ def strangers() -> Iterator[tuple[str, ctuq.Scan, float]]:
         "pipe": (r < 0.7) & (r > 0.5),
         "dome": np.sqrt(np.maximum(0.64 - r**2, 0)),
         "rings about the axis": 0.7 * (r < 0.8) * (1 + 0.3 * np.sign(np.sin(25 * r))),
-        "texture": (r < 0.8) * (1 + 0.2 * np.kron(rng.standard_normal((32, 32)), np.ones((8, 8)))),
+        "texture": (r < 0.8) * (1 + 0.2 * np.kron(rng.standard_normal((32, 32)), np.ones((4, 4)))),
     }
     off = (np.hypot(x - 0.3, y) < 0.4) + 0.5 * (np.hypot(x, y + 0.4) < 0.3)
     for name, body in bodies.items():
@@ -152,10 +152,11 @@ def strangers() -> Iterator[tuple[str, ctuq.Scan, float]]:
 
 def _scan(body: NDArray, *, views: int = VIEWS, end: float = np.pi, noise: float = 0.02, axis: float = 0.0):
     grid = ctuq.VolumeGrid((SIZE, SIZE), 40.0 / SIZE)
-    told = ctuq.ParallelBeam(np.linspace(0, end, views, endpoint=False), int(1.42 * SIZE) + 2, grid.voxel)
+    angles = np.linspace(0, end, views, endpoint=False)
+    told = ctuq.ParallelBeam(angles=angles, columns=int(1.42 * SIZE) + 2, pixel=grid.voxel)
     beam = replace(told, axis_offset=axis * grid.voxel)
     scan = simulate(
-        body.astype(np.float32), beam, grid, RelativeNoise(noise), rng=np.random.default_rng(0), finer=8, attenuation=0.05
+        body.astype(np.float32), beam, grid, RelativeNoise(noise), rng=np.random.default_rng(0), finer=4, attenuation=0.05
     )
     return replace(scan, geometry=told), noise * float(np.abs(scan.projections).mean())
 
