@@ -142,7 +142,8 @@ def gains_of(data: Data, *, width: float | None = None) -> Gains:
     image = tv(A, y, weights=weights, strength=_STRENGTH)
     rays = A(image).double().cpu()
     residual = rays - y.double().cpu()
-    variance, noise = scatter_of(residual, used), residual - offsets(residual, used)
+    # What a dead ray reads must not come into another view's.
+    variance, noise = scatter_of(residual, used), torch.where(used, residual - offsets(residual, used), 0.0)
     basis = rough(y.shape[1])
     left = basis @ (basis.T @ offsets(residual, used))
     size = float(torch.maximum(left.square().mean(), variance.median()).sqrt())
