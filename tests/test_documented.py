@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ctuq.systematics.catalogue import STRONG
+
 ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, str]
 
@@ -209,6 +211,29 @@ def test_what_taking_errors_out_is_worth_is_that_of_the_experiment() -> None:
         check(after, 1000 * means["corrected_rmse"])
         check(held, 100 * means["held"])
         check(covered, 100 * means["cover_95"])
+
+
+def test_what_is_told_of_rings_is_that_of_the_experiment() -> None:
+    kept: dict[tuple[str, int], list[Row]] = {}
+    for row in written("systematics_rings.csv"):
+        kept.setdefault((row["scan"], int(row["level"])), []).append(row)
+    rows = table_of("docs/systematics.md", "object")
+    assert len(rows) >= 8
+    for name, level, *cells in rows:
+        found = kept[name, int(level)]
+
+        def mean(key: str, found: list[Row] = found) -> float:
+            return float(np.mean([float(row[key]) for row in found]))
+
+        scans, out, held, off, image, freed, exact = cells
+        check(scans, len(found))
+        check(out, sum(float(row["log_odds"]) >= STRONG for row in found))
+        check(held, 100 * mean("held"))
+        if off:
+            check(off, mean("told_error") / mean("true"))
+        for cell, key in ((image, "image"), (freed, "image_freed"), (exact, "image_exact")):
+            if cell:
+                check(cell, mean(key))
 
 
 def test_what_an_axis_beside_its_place_does_is_that_of_the_experiment() -> None:

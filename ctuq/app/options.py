@@ -131,7 +131,8 @@ class Reconstruct(Command):
     """Leave out the standard deviation of each pixel."""
     systematics: Annotated[str, arg(metavar="none|default|all|NAMES", help_behavior_hint="")] = DEFAULT
     """What the scanner may do wrong, as a part of the error bars: names such as axis,flux,hardening=0.1 (a width). By default
-    beam hardening, unless the file says that the beam is monochromatic, and the rotation axis, but of arcs."""
+    beam hardening, unless the file says that the beam is monochromatic, and, but of arcs, the rotation axis and gains of
+    detector columns (rings)."""
     material: Literal["any", "uniform"] = "any"
     """Of an object that is known to be of one material, uniform: its rays then tell beam hardening, which is taken out."""
     bars: Annotated[str | None, arg(name="uncertainty", metavar="KIND", help_behavior_hint="")] = None

@@ -78,13 +78,13 @@ def linear_model(
 
 
 def asked_errors(text: str, scan: Scan) -> tuple[Wish, ...]:
-    """The systematic errors that a slice's error bars hold; by default without the axis where views are few or of an arc.
+    """The systematic errors that a slice's error bars hold; by default without axis and gains where views are few or of an arc.
 
     There an axis beside its place is almost an object beside its: of rectangles over 90 degrees one that was right was told as
     off by 0.08 +- 0.04 columns, and the image lost 1.5 dB.
     """
     unsure = scan.n_angles < _FEW or missing_arc(scan.geometry.angles) is not None
-    return tuple(w for w in wishes(text, of=scan.provenance) if w.needed or not (unsure and w.name == "axis"))
+    return tuple(w for w in wishes(text, of=scan.provenance) if w.needed or not (unsure and w.name in ("axis", "gain")))
 
 
 def considered(name: str) -> str:

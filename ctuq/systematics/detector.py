@@ -5,8 +5,6 @@ import math
 import torch
 from torch import Tensor
 
-from ctuq.systematics.pose import complement
-
 _SMOOTH, _FEWEST = 16, 4
 
 
@@ -23,12 +21,12 @@ def of_columns(rays: Tensor, basis: Tensor) -> Tensor:
 
 
 def rough(columns: int) -> Tensor:
-    """Offsets of columns without their smooth part, orthonormal (columns, k).
+    """Offsets of columns without their smooth part: the faster cosines, orthonormal (columns, k).
 
     What is smooth along a detector makes broad rings, which an image of a round object has as well: the first cosines, a
     sixteenth of them, stay the image's.
     """
     smooth = max(_FEWEST, columns // _SMOOTH)
     places = (torch.arange(columns, dtype=torch.float64) + 0.5) / columns
-    waves = torch.cos(math.pi * places[:, None] * torch.arange(min(smooth, columns), dtype=torch.float64))
-    return complement(waves)
+    waves = torch.cos(math.pi * places[:, None] * torch.arange(min(smooth, columns), columns, dtype=torch.float64))
+    return waves * (2 / columns) ** 0.5

@@ -49,7 +49,10 @@ def systematics_of(
     variances = [*model.prior.error_variances(evidence.psi).tolist(), *(block.width**2 for block in model.hidden)]
     told, start = {}, 0
     taken = None if model.taken is None else torch.cat([model.taken.cpu(), mean.new_zeros(len(mean) - len(model.taken))])
-    shown = [*(None for _ in model.blocks), *effects]
+    counts = [block.columns.shape[1] for block in model.hidden]
+    parts = np.split(effects, np.cumsum(counts[:-1])) if counts else []
+    # What many numbers do together is no one picture.
+    shown = [*(None for _ in model.blocks), *(part[0] if len(part) == 1 else None for part in parts)]
     for block, variance, effect in zip(blocks, variances, shown, strict=True):
         part = slice(start, start + block.columns.shape[1])
         start = part.stop

@@ -23,7 +23,7 @@ from experiments.systematics.fits import KEPT, fitted
 from experiments.systematics.freed import freed_row
 from experiments.systematics.scans import DEFECTS, LEVELS, real, simulated
 
-FREED, ORDER = ("axis", "flux", "gain"), (3, 10, 1)
+FREED, ORDER = ("axis", "flux", "jitter"), (3, 10, 1)
 OUTPUT = FIGURES / "systematics.csv"
 _HELD = ("values", "held", "z", "true_rms", "error_rms", "sd_rms")
 _TRUTH = ("cover_68", "cover_95", "rms_z", "log_likelihood", "std", "rmse")

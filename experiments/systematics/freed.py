@@ -33,7 +33,7 @@ def freed_row(subject: Subject) -> measure.Row:
     run.checkpoint.way = way, ProductChoice()
     state = run.fit(generate, start, (fit, stop))
     before = generate(state.best)[0].detach().numpy()
-    last = Joint(run, data, views, generate, wishes(subject.defect), drawn, moves=True, hints=True).freed(state)
+    last = Joint(run, data, views, generate, wishes(subject.defect), drawn, moves=True).freed(state)
     found = estimate(last.model, last.data.y, views.held, rng=run.rng, way=way, evidence=last.evidence)
     bars = measure.Bars(last.model, found)
     row: measure.Row = {"scan": subject.name, "blocks": f"{subject.defect} taken out", "defect": subject.defect}

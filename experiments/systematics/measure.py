@@ -30,7 +30,9 @@ class Bars:
         """With the blocks that are asked for, linearised at the kept fit."""
         assert kept.model is not None
         data = kept.data(subject)
-        blocks = blocks_of(wishes(text), data.A, kept.image, kept.weights)  # pyright: ignore[reportArgumentType]
+        # Gains are in the default as the pipeline tells them, before a fit (`experiments.systematics.rings`).
+        asked = [wish for wish in wishes(text) if wish.needed or wish.name != "gain"]
+        blocks = blocks_of(asked, data.A, kept.image, kept.weights)  # pyright: ignore[reportArgumentType]
         model = kept.model.with_errors(blocks)
         return cls(model, estimate(model, kept.y, kept.held, rng=torch.Generator().manual_seed(0)))
 

@@ -16,7 +16,7 @@ from ctuq.tomo.scan import Scan
 
 
 def classical(
-    run: Run[ReconstructOptions], data: Data, scan: Scan, *, less: Tensor | None = None
+    run: Run[ReconstructOptions], data: Data, scan: Scan, *, less: Tensor | None = None, mark: str = "freed"
 ) -> dict[str, NDArray[np.float32]]:
     """The method that was asked for; beside a DIP, FBP and TV to compare with.
 
@@ -29,8 +29,10 @@ def classical(
         What lies inside.
     less : Tensor, optional
         Systematic errors, of which the rays of ``data`` are free: they are taken from what was measured.
+    mark : str
+        Under which such images are kept.
     """
-    stages = run.stages if less is None else Under(run.stages, "freed")
+    stages = run.stages if less is None else Under(run.stages, mark)
     names = ("fbp", "tv") if run.options.bars or run.options.method == "dip" else (run.options.method,)
     images = {}
     with run.clock("classical"):

@@ -26,8 +26,9 @@ from ctuq.pipeline.views import Views
 from ctuq.recon.dip import Data, DIPState, Generator, dip
 from ctuq.recon.holdout import split
 from ctuq.stages import Stages, Under
+from ctuq.systematics.block import Block
 from ctuq.systematics.build import blocks_of
-from ctuq.systematics.catalogue import KINDS, UNSURE, Wish
+from ctuq.systematics.catalogue import KINDS, STRONG, UNSURE, Wish
 from ctuq.systematics.taken import Taken
 from ctuq.tomo import ray_transform
 from ctuq.tomo.rays.transform import RayTransform
@@ -39,9 +40,6 @@ from ctuq.uncertainty.model.solved import SolvedRays
 from ctuq.uncertainty.restricted import restricted
 
 Transform = RayTransform | VolumeTransform
-_STRONG = 3.0
-"""Log of how much more probable the rays are with the error: 20 times. An axis known before to a column, now to a tenth of it,
-and off by 3.5 of these, has 3.8."""
 _STILL, _SMALL = 0.3, 0.1
 """Errors stand still where each changes the rays by less than this share of the noise (rms), or of what it does to them."""
 _ROUNDS = 3
@@ -90,9 +88,8 @@ class Joint:
         State of the random numbers from which the first fit's rays were chosen: those that stopped it stop the others.
     moves : bool
         Whether the ray transform can be made for another geometry.
-    hints : bool
-        Whether errors of `UNSURE` are taken out, too: gains of three times the noise left 0.95e-3 / mm of an image's error that
-        was 0.91e-3 before.
+    given : tuple of Block
+        What else is considered in the error bars.
     """
 
     run: Run[ReconstructOptions]
@@ -102,7 +99,7 @@ class Joint:
     asked: tuple[Wish, ...]
     drawn: Tensor
     moves: bool
-    hints: bool = False
+    given: tuple[Block, ...] = ()
 
     def freed(self, state: DIPState) -> Freed:
         """The model of a first fit, after further fits where errors were asked for that the rays tell."""
@@ -139,7 +136,7 @@ class Joint:
         with torch.no_grad():
             image = self.generate(state.best)[0].detach()
         # Refused, if they are, before the products are made.
-        blocks = blocks_of(self.asked, A, image, self.data.weights)
+        blocks = (*blocks_of(self.asked, A, image, self.data.weights), *self.given)
         used = Data(A, _less(self.data.y, taken.rays(blocks)), self.data.weights)
         with run.clock("jacobian"):
             given = {"prior": run.options.prior, "rank": way.rank, "rng": run.rng, "stages": stages, "choice": choice}
@@ -171,9 +168,9 @@ class Joint:
         left, change = model.left_of(mean), 0.0
         for block, variance, s in zip(model.blocks, variances, model.prior.error_slices, strict=True):
             own = slice(s.start - rank, s.stop - rank)
-            if block.name in UNSURE and not self.hints:
+            if block.name in UNSURE:
                 continue
-            if block.name in values or log_odds(mean[own], covariance[own, own], variance) >= _STRONG:
+            if block.name in values or log_odds(mean[own], covariance[own, own], variance) >= STRONG:
                 values[block.name] = block.told(mean[own])
                 moved, whole = (_rms(model.features.basis[:, s] @ v[own].to(model.target)) for v in (left, mean))
                 change = max(change, moved / max(_STILL * evidence.sigma2**0.5, _SMALL * whole, 1e-300))

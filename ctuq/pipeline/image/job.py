@@ -20,6 +20,7 @@ from ctuq.pipeline.image.freed import Joint
 from ctuq.pipeline.image.given import as_given
 from ctuq.pipeline.image.one_material import errors_left, hardening_told, of_one_material, with_removed
 from ctuq.pipeline.image.placed import matched, placed
+from ctuq.pipeline.image.rings import Rings, rings_of, without_gains
 from ctuq.pipeline.image.spreads import SPREADS
 from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
@@ -171,7 +172,9 @@ def _reconstructed(
     possible(asked_errors(run.options.systematics, scan), scan.geometry)  # refused before the fit
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
     data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
-    comparisons = classical(run, data, scan)
+    rings = rings_of(run, data, views, scan)
+    data = rings.taken_from(data)
+    comparisons = classical(run, data, scan, less=rings.less, mark="without gains")
     method_name = run.options.method
     unheld = not_in_bars(scan.provenance.monochromatic, run.hardened) if run.options.bars not in (None, *OF_WEIGHTS) else ()
     base = Result(
@@ -184,7 +187,8 @@ def _reconstructed(
         timings=run.timings,
         settings=flat_settings(run.options),
         versions=library_versions(),
-        warnings=scan.warnings + views.told + unheld,
+        warnings=scan.warnings + views.told + unheld + rings.notes,
+        removed=rings.removed,
     )
     if run.options.bars in PRIORS:
         return _with_prior(run, base, data, views)
@@ -192,7 +196,7 @@ def _reconstructed(
         return _with_spread(run, base, data, views)
     if method_name != "dip":
         return replace(base, scores={} if truth is None else {"truth": image_scores(base.mean, truth)})
-    return _with_dip(run, base, data, views, moves=own is None)
+    return _with_dip(run, base, data, views, moves=own is None, rings=rings)
 
 
 def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -> Plan | EdgePlan:
@@ -274,7 +278,7 @@ def _with_spread(run: Run[ReconstructOptions], base: Result, data: Data, views: 
     return replace(base, **{name: getattr(found, name) for name in names}, warnings=base.warnings + doubts)
 
 
-def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Views, *, moves: bool) -> Result:
+def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Views, *, moves: bool, rings: Rings) -> Result:
     drawn = run.rng.get_state()
     fit, stop = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
@@ -293,7 +297,7 @@ def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Vie
     if checkpoint.way is None:
         return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
     asked = errors_left(run, asked_errors(run.options.systematics, base.scan))
-    last = Joint(run, data, views, generate, asked, drawn, moves).freed(state)
+    last = Joint(run, data, views, generate, without_gains(asked), drawn, moves, rings.blocks(data.y.shape)).freed(state)
     model, evidence = last.model, last.evidence
     given = {"rng": run.rng, "way": checkpoint.way[0], "stages": stages, "evidence": evidence}
     with run.clock("evidence"):
@@ -301,9 +305,11 @@ def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Vie
     doubts = doubts_of_bars(model, evidence, found.posterior.error) + doubts_of_errors(model) + NOTES.get(run.options.bars, ())
     base = replace(base, history=_history(last.state), warnings=base.warnings + doubts + last.notes)
     if last.removed is not None:
-        comparisons = classical(run, last.data, base.scan, less=data.y - last.data.y)
-        base = replace(base, comparisons=comparisons, removed=last.removed.cpu().numpy().astype(np.float32))
-    return _assembled(run, base, model.image, found, named(model.prior, evidence.psi))
+        comparisons = classical(run, last.data, base.scan, less=rings.with_others(data.y - last.data.y))
+        removed = rings.with_others(last.removed).cpu().numpy().astype(np.float32)
+        base = replace(base, comparisons=comparisons, removed=removed)
+    result = _assembled(run, base, model.image, found, named(model.prior, evidence.psi))
+    return replace(result, systematics=rings.told(result.systematics))
 
 
 def _history(state: DIPState) -> dict[str, NDArray]:

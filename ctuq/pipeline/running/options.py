@@ -78,8 +78,8 @@ class ReconstructOptions:
         Strength of the TV hyperprior; 0 leaves it out.
     systematics : str
         What the scanner may do wrong: "none", "default" (beam hardening, unless the scan's beam is known to be
-        monochromatic, and the rotation axis, but of arcs), "all" or names with or without a prior width, such as
-        "axis,hardening=0.1" (`ctuq.systematics.catalogue`).
+        monochromatic, and, but of arcs, the rotation axis and gains of detector columns), "all" or names with or without a
+        prior width, such as "axis,hardening=0.1" (`ctuq.systematics.catalogue`).
     material : str
         "any", or "uniform" for an object that is known to be of one material: its rays then tell beam hardening, which is
         taken out of them (`ctuq.pipeline.material`).
