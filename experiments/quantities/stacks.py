@@ -155,7 +155,7 @@ def summary(rows: list[Row]) -> Iterator[Row]:
             yield {"method": method, "what": what, "group": group, "value": value, **_figures(some)}
 
 
-def main(tv: int = 2, dip: int = 1) -> None:
+def main(tv: int = 1, dip: int = 1) -> None:
     """Fit so many stacks of each kind and noise by tv, of each kind by dip at 3 % of noise; ask, print and record."""
     rows: list[Row] = []
     for kind, noise, seed in product(KINDS, NOISES, range(max(tv, dip))):

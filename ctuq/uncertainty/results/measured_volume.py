@@ -4,6 +4,7 @@ What each is stands in `ctuq.quantities.sampled` and `ctuq.quantities.through`.
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Unpack
 
 import numpy as np
@@ -24,6 +25,8 @@ NO_COVARIANCE = (
     "The result holds no covariance of slices, which stacks with error bars keep (--stack); reconstruct one, with room for it "
     "by --covariance."
 )
+_REMEMBERED = 2**26
+"""Values of slices' directions to keep, 256 MiB."""
 OF_SLICES = "{what} is of single slices of a stack; ask one of them (in Python result.slice(3))."
 _Part = tuple[slice, ...]
 Ends = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
@@ -72,13 +75,15 @@ class MeasuredVolume:
         count = self.grid.shape[0]
         if self.directions is None or self.std is None:
             raise InputError(NO_COVARIANCE)
+        if number in self._slices:
+            return self._slices[number]
         if not 0 <= number < count:
             raise InputError(f"There is no slice {number}; the stack has 0 to {count - 1}.")
         mean, std, directions = (np.asarray(part[number]) for part in (self.mean, self.std, self.directions))
         if not (np.isfinite(mean).all() and np.isfinite(std).all() and np.isfinite(directions).all()):
             raise InputError(f"Slice {number} could not be made and holds no numbers; choose slices or a region without it.")
         effects = () if self.effects is None else np.asarray(self.effects[number], np.float64)
-        return StackSlice(
+        one = StackSlice(
             number,
             self.grid.centre[2] + (number - (count - 1) / 2) * self.pitches[0],
             mean,
@@ -89,6 +94,14 @@ class MeasuredVolume:
             {KINDS[name].what: effect for name, effect in zip(self.hidden, effects, strict=True)},
             self.provenance.facts.get("instrument", ""),
         )
+        if (len(self._slices) + 1) * directions.size <= _REMEMBERED:
+            self._slices[number] = one
+        return one
+
+    @cached_property
+    def _slices(self) -> dict[int, StackSlice]:
+        """Slices that were asked before: many quantities of one stack ask for the same, each of which works out D anew."""
+        return {}
 
     @property
     def made(self) -> list[int]:
