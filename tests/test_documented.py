@@ -226,3 +226,22 @@ def test_what_an_axis_beside_its_place_does_is_that_of_the_experiment() -> None:
             check(cell, mean[off, asked, "psnr"])
         for cell, asked in zip(cells[4:], ("none", "axis"), strict=True):
             check(cell, 100 * mean[0.5, asked, "cover_95_object"])
+
+
+def test_coverage_of_stacks_is_that_of_the_experiment() -> None:
+    kept = {
+        (row["method"], row["what"], row["value"] or "all"): row
+        for row in written("quantities_stacks.csv")
+        if row["group"] != "noise"
+    }
+    rows = table_of("docs/quantities.md", "through slices")
+    assert len(rows) >= 7
+    for what, objects, *figures in rows:
+        row = kept[(*what.split(": "), objects)]
+        for cell, name, unit in zip(
+            figures,
+            ("asked", "cover_95", "rms_z", "independent_cover_95", "independent_rms_z"),
+            (1, 100, 1, 100, 1),
+            strict=True,
+        ):
+            check(cell, unit * float(row[name]))
