@@ -28,8 +28,8 @@ from ctuq.tomo.geometry import VolumeGrid
 ALIKE = "slices that err alike"
 _UNKNOWN = "No held-out rays tell how alike the slices err: they are taken to err wholly alike, and the interval is long."
 _LIKENESS = (
-    "Slices are taken to err as alike as their held-out rays do: the errors of neighbours by {near:.2f}, of slices {far} apart "
-    "by {last:.2f} (0 is independent, 1 the same)."
+    "Slices are taken to err as alike as their held-out rays do: the errors of neighbours by {near:.2f}{further} (0 is "
+    "independent, 1 the same)."
 )
 
 
@@ -114,7 +114,8 @@ def summed(
             continue
         budget[source] = float(np.sum(spread**2))
         common = np.ones(lags.shape) if alike is None else alike[lags]
-        budget[ALIKE] = max(float(spread @ common @ spread) - budget[source], 0.0)
+        if (more := float(spread @ common @ spread) - budget[source]) > 0:
+            budget[ALIKE] = more
     value = float(sum(quantity.value for quantity in told))
     # What one slice has to say of itself, such as that it shows nothing there, is no news of the whole.
     notes = tuple(note for note in told[0].notes if all(note in quantity.notes for quantity in told))
@@ -181,4 +182,7 @@ def _weights(stack: _Stacked, solid: Solid | ArrayLike) -> dict[int, NDArray[np.
 def _told(alike: NDArray[np.float64] | None, far: int) -> tuple[str, ...]:
     if far == 0:
         return ()
-    return (_UNKNOWN,) if alike is None else (_LIKENESS.format(near=alike[1], far=far, last=alike[far]),)
+    if alike is None:
+        return (_UNKNOWN,)
+    further = f", of slices {far} apart by {alike[far]:.2f}" if far > 1 else ""
+    return (_LIKENESS.format(near=alike[1], further=further),)

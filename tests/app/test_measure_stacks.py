@@ -145,6 +145,13 @@ def test_what_cannot_be_measured_of_a_stack_is_refused_in_one_sentence(file, typ
     assert words in told and "\n" not in told
 
 
+def test_a_stack_without_covariance_says_so(stack, tmp_path, capsys):
+    replace(stack, directions=None, alike=None, settings={"stack": 1}).save(tmp_path / "results.h5")
+    for region in ("circle:1,0,3", "sphere:0,0,2,1"):
+        assert main(["measure", str(tmp_path), "--region", region]) == 2
+        assert "holds no covariance of slices" in capsys.readouterr().err
+
+
 def test_slices_are_of_stacks_alone(stack, tmp_path, capsys):
     rng = np.random.default_rng(0)
     samples = (0.02 + 0.001 * rng.standard_normal((32, *SHAPE))).astype(np.float32)

@@ -17,6 +17,7 @@ from ctuq.errors import InputError
 from ctuq.quantities import Quantity
 from ctuq.records import kind_of, write_whole
 from ctuq.uncertainty.results.image import Result
+from ctuq.uncertainty.results.measured_volume import NO_COVARIANCE
 from ctuq.uncertainty.results.volume import KIND as VOLUME
 from ctuq.uncertainty.results.volume import VolumeResult
 
@@ -57,6 +58,8 @@ def _doubts_of_method(method: str) -> tuple[str, ...]:
 def _of_file_of_volume(file: Path, command: Measure) -> tuple[tuple[Quantity, ...], tuple[str, ...]]:
     """What is asked of a volume or of a stack, whose slices are read one by one; and its warnings."""
     with VolumeResult.open(file) as volume:
+        if volume.directions is None and "stack" in volume.settings:
+            raise InputError(NO_COVARIANCE)
         if volume.directions is None:
             if command.slices is not None:
                 raise InputError("--slices is of stacks whose slices keep their covariance; leave it out of other results.")
@@ -64,7 +67,8 @@ def _of_file_of_volume(file: Path, command: Measure) -> tuple[tuple[Quantity, ..
         opened = nullcontext() if command.difference is None else VolumeResult.open(_file(command.difference))
         with opened as other:
             quantities, told = of_stack(volume, command, other)
-        return quantities, volume.warnings + _doubts_of_method(volume.method) + told
+        # Of stacks by total variation it was measured (`experiments.quantities.stacks`).
+        return quantities, volume.warnings + (() if volume.method == "tv" else _doubts_of_method(volume.method)) + told
 
 
 def _of_image(result: Result, command: Measure) -> tuple[Quantity, ...]:
