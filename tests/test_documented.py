@@ -280,3 +280,22 @@ def test_what_the_noise_of_flats_is_worth_is_that_of_the_experiment() -> None:
         keys = ("rmse", "unseen_log_likelihood", "unseen_cover_95", "object_cover_95")
         for cell, key, times in zip(cells, keys, (100, 1, 100, 100), strict=True):
             check(cell, times * np.mean([float(row[key]) for row in found]))
+
+
+def test_coverage_of_stacks_is_that_of_the_experiment() -> None:
+    kept = {
+        (row["method"], row["what"], row["value"] or "all"): row
+        for row in written("quantities_stacks.csv")
+        if row["group"] != "noise"
+    }
+    rows = table_of("docs/quantities.md", "through slices")
+    assert len(rows) >= 7
+    for what, objects, *figures in rows:
+        row = kept[(*what.split(": "), objects)]
+        for cell, name, unit in zip(
+            figures,
+            ("asked", "cover_95", "rms_z", "independent_cover_95", "independent_rms_z"),
+            (1, 100, 1, 100, 1),
+            strict=True,
+        ):
+            check(cell, unit * float(row[name]))

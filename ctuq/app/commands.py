@@ -171,7 +171,7 @@ def _reconstruct(command: Reconstruct) -> int:
 def _refuse_mixed(command: Reconstruct) -> None:
     if command.stack and command.volume:
         raise InputError("--stack makes each slice by itself, --volume all of them as one; give one of them.")
-    for option in ("slices", "workers", "scheduler"):
+    for option in ("slices", "covariance", "workers", "scheduler"):
         if getattr(command, option) is not None and not command.stack:
             raise InputError(f"--{option} is of stacks: add --stack, or leave it out.")
 

@@ -115,6 +115,8 @@ class Reconstruct(Command):
     """Reconstruct every detector row of a parallel scan as a slice of its own, with error bars."""
     slices: Annotated[str | None, arg(metavar="A:B[:STEP]", help_behavior_hint="")] = None
     """Of a stack: slices A to B - 1, counted from 0, the lowest; all by default."""
+    covariance: Annotated[float | None, arg(metavar="GIB", help_behavior_hint="")] = None
+    """Of a stack: most GiB of the results that keep the slices' covariances, for ctuq measure; 1 by default, 0 keeps none."""
     workers: Number = None
     """Of a stack: processes to work on slices side by side; one processor each."""
     scheduler: Name = None

@@ -22,6 +22,7 @@ from ctuq.pipeline import ReconstructOptions
 from ctuq.pipeline.running.checkpoint import remove
 from ctuq.pipeline.stack.job import made_by, reconstruct_stack
 from ctuq.pipeline.stack.plan import StackPlan, plan_stack
+from ctuq.pipeline.stack.scan import COVARIANCE
 from ctuq.scale import cluster
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.results.volume import VolumeResult
@@ -33,7 +34,7 @@ _ROOM = 1.5
 def plan_of_stack(command: Reconstruct, options: ReconstructOptions) -> int:
     """Print what a stack would take."""
     scan = _chosen(command)
-    plan = plan_stack(scan, options=options)
+    plan = plan_stack(scan, options=options, covariance=_covariance(command))
     warn(scan.warnings)
     say(f"Plan: {plan}")
     return 0
@@ -42,18 +43,19 @@ def plan_of_stack(command: Reconstruct, options: ReconstructOptions) -> int:
 def reconstruct_stack_into(command: Reconstruct, folder: Path, options: ReconstructOptions) -> int:
     """Reconstruct slices and write them into a folder that is held."""
     checkpoint, options = folder / CHECKPOINT, replace(options, threads=None)
-    scan = _chosen(command)
+    scan, covariance = _chosen(command), _covariance(command)
     warn(scan.warnings)
-    if not is_left(folder, lambda: _is_made(folder, scan, options), resume=command.resume):
+    if not is_left(folder, lambda: _is_made(folder, scan, options, covariance), resume=command.resume):
         return 0
     if not command.resume:
         remove(checkpoint)
-    plan = plan_stack(scan, options=options)
+    plan = plan_stack(scan, options=options, covariance=covariance)
     say(f"Plan: {plan}")
     with told_about(command.debug), told_how_to_go_on(checkpoint), ProgressBar() as bar, _crew(command, plan) as executor:
         reconstruct_stack(
             scan,
             options=options,
+            covariance=covariance,
             executor=executor,
             progress=bar,
             checkpoint=checkpoint,
@@ -71,9 +73,13 @@ def reconstruct_stack_into(command: Reconstruct, folder: Path, options: Reconstr
     return 0
 
 
-def _is_made(folder: Path, scan: VolumeScan, options: ReconstructOptions) -> bool:
+def _is_made(folder: Path, scan: VolumeScan, options: ReconstructOptions, covariance: float) -> bool:
     with VolumeResult.open(folder / RESULTS) as result:
-        return made_by(result, scan, options)
+        return made_by(result, scan, options, covariance)
+
+
+def _covariance(command: Reconstruct) -> float:
+    return COVARIANCE if command.covariance is None else command.covariance
 
 
 def _crew(command: Reconstruct, plan: StackPlan):

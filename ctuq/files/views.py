@@ -1,6 +1,6 @@
 """New views of a scanner whose geometry is known: read as any scan is, then checked against that geometry."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -72,8 +72,7 @@ def new_views(
     InputError
         If a file cannot be read, is of another geometry, or has a view without a ray that counts.
     """
-    if angles is not None and len(paths) != 1:
-        raise InputError(f"--angles are those of one file, and {len(paths)} are given; tell them one by one.")
+    require_one_file(paths, angles)
     parts = [_of_file(path, known, kept, geometry, angles) for path in paths]
     if len({part.unit for part in parts}) > 1:
         raise InputError("Some of these files hold counts or weights and others do not; tell them one by one.")
@@ -85,6 +84,17 @@ def new_views(
     angles, projections = (np.concatenate([getattr(part, name) for part in parts]) for name in ("angles", "projections"))
     warnings = tuple(dict.fromkeys(text for part in parts for text in part.warnings))
     return NewViews(angles, projections, weights, parts[0].unit, warnings)
+
+
+def require_one_file(paths: Sequence[Path], angles: NDArray[np.float64] | None) -> None:
+    """Refuse angles that were typed for several files.
+
+    Raises
+    ------
+    InputError
+    """
+    if angles is not None and len(paths) != 1:
+        raise InputError(f"--angles are those of one file, and {len(paths)} are given; tell them one by one.")
 
 
 def _of_file(
@@ -105,18 +115,41 @@ def _assembled(
     path: Path, known: Geometry, kept: Mapping[str, Any], geometry: Path | None, angles: NDArray[np.float64] | None
 ) -> Assembled:
     """What a file tells, treated as the scanner's geometry file says, its own one, and what was typed; the last one wins."""
-    raw = load_raw(path, geometry, base=treated(kept))
+    return assemble(raw_views(path, lambda _: geometry_tree(known), kept, geometry, angles), str(path), file_hash(path))
+
+
+def raw_views(
+    path: Path,
+    known: Callable[[Raw], Mapping[str, Any]],
+    kept: Mapping[str, Any],
+    geometry: Path | None,
+    angles: NDArray[np.float64] | None,
+    *,
+    row: int | None = None,
+) -> Raw:
+    """What a file tells, or one of its rows, completed by what is known of the scanner.
+
+    Parameters
+    ----------
+    path, kept, geometry, angles
+        As of `new_views`.
+    known : callable
+        The scanner's geometry by the names that files have for its fields, given what the file tells.
+    row : int, optional
+        Of several.
+    """
+    raw = load_raw(path, geometry, row, base=treated(kept))
     if angles is not None:
         raw = replace(raw, fields={**raw.fields, "angles": angles}, whole=None)
-    return assemble(raw if raw.whole else _completed(raw, known).settled(), str(path), file_hash(path))
+    return raw if raw.whole else _completed(raw, known(raw)).settled()
 
 
-def _completed(raw: Raw, known: Geometry) -> Raw:
+def _completed(raw: Raw, known: Mapping[str, Any]) -> Raw:
     """What a file says of its geometry, and what is known of the scanner where it does not."""
     if "angles" not in raw.fields:
         raise InputError("The new file does not say its angles; give them in degrees, such as --angles 36,72.")
     told = {key: value for key, value in raw.fields.items() if not isinstance(value, str) or value != "search"}
-    rest = {key: v for key, v in geometry_tree(known).items() if key not in ("angles", "rotation_angle", "columns")}
+    rest = {key: v for key, v in known.items() if key not in ("angles", "rotation_angle", "columns")}
     if any(key in told for key in AXIS):
         rest = {key: value for key, value in rest.items() if key not in AXIS}
     return replace(raw, fields={**rest, **told})

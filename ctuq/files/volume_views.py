@@ -1,14 +1,18 @@
 """New views of an area detector whose geometry is known: read as any volume's scan is, then checked against that geometry."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.views import SAME_LENGTH, NewViews
-from ctuq.files.volumes import read_volume
+from ctuq.files.formats.ownscan import geometry_tree
+from ctuq.files.formats.raw import TURNS, Raw
+from ctuq.files.views import SAME_LENGTH, NewViews, raw_views, require_one_file
+from ctuq.files.volumes import is_own_volume, read_volume, volume_of
 from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D
 from ctuq.tomo.volume_scan import VolumeScan
 
@@ -16,7 +20,12 @@ _KINDS = {ConeBeam: "cone beam", Parallel3D: "parallel beam"}
 
 
 def new_volume_views(
-    paths: Sequence[Path], known: ConeBeam | Parallel3D, sense: int, *, geometry: Path | None = None
+    paths: Sequence[Path],
+    known: ConeBeam | Parallel3D,
+    kept: Mapping[str, Any],
+    *,
+    geometry: Path | None = None,
+    angles: NDArray[np.float64] | None = None,
 ) -> NewViews:
     """The projections in some files, all of one scanner, in the order given.
 
@@ -25,10 +34,12 @@ def new_volume_views(
     paths : sequence of Path
     known : ConeBeam or Parallel3D
         Of the scanner; its angles do not matter.
-    sense : int
-        -1 where the scanner counts its angles clockwise, for what is told.
+    kept : mapping
+        How its files are read, from `ctuq.files.sidecar.treatment`.
     geometry : Path, optional
-        A geometry file, for formats that hold none; else the one beside each.
+        A geometry file that says how these files differ from that; else the one beside each.
+    angles : array, radians, optional
+        Of one file.
 
     Returns
     -------
@@ -40,7 +51,9 @@ def new_volume_views(
     InputError
         If a file cannot be read, is of another geometry, or has a view without a ray that counts.
     """
-    scans = [read_volume(path, geometry=geometry) for path in paths]
+    require_one_file(paths, angles)
+    scans = [_scan_of(path, known, kept, geometry, angles) for path in paths]
+    sense = -1 if kept.get("clockwise") else 1
     for scan, path in zip(scans, paths, strict=True):
         _refuse_other(scan, known, path)
         _refuse_lost(scan, sense, path)
@@ -59,6 +72,30 @@ def new_volume_views(
     if np.ptp(used) == 0:
         return NewViews(angles, projections, (weights > 0).astype(np.float32), "exposure", warnings)
     return NewViews(angles, projections, weights / used.mean(), "weight", warnings)
+
+
+def _scan_of(
+    path: Path,
+    known: ConeBeam | Parallel3D,
+    kept: Mapping[str, Any],
+    geometry: Path | None,
+    angles: NDArray[np.float64] | None,
+) -> VolumeScan:
+    """All rows of a file, treated as the scanner's geometry file says, its own one, and what was typed; the last one wins."""
+    if geometry is None and angles is None and is_own_volume(path):
+        return read_volume(path)
+
+    def fields_of(raw: Raw) -> dict[str, Any]:
+        return _fields_of(known, bool(raw.fields.get("rows_upwards", False)))
+
+    return volume_of(lambda row: raw_views(path, fields_of, kept, geometry, angles, row=row), path)
+
+
+def _fields_of(known: ConeBeam | Parallel3D, upwards: bool) -> dict[str, Any]:
+    """A scanner's geometry by the names that files have for it; pictures count their rows from above."""
+    middle = (known.rows - 1) / 2 - known.row_offset / known.row_pitch * (1 if upwards else -1)
+    turns = {name: getattr(known, name) for name in TURNS if hasattr(known, name)}
+    return {**geometry_tree(known.plane), **turns, "row_pixel": known.row_pitch, "middle_row": middle}
 
 
 def _refuse_other(scan: VolumeScan, known: ConeBeam | Parallel3D, path: Path) -> None:

@@ -99,7 +99,7 @@ def _read(
     follow_links: bool,
     rows: Callable[[int], range] | None,
 ) -> VolumeScan:
-    if geometry is None and _is_own(file):
+    if geometry is None and is_own_volume(file):
         with reading(file, "a scan"):
             scan = read_volume_scan(file)
             scan = scan if rows is None else chosen_rows(scan, rows(scan.geometry.rows))
@@ -108,11 +108,28 @@ def _read(
     def raw_of(row: int | None) -> Raw:
         return opened(file, geometry=geometry, row=row, entry=entry, follow_links=follow_links)[0][1]
 
+    return volume_of(raw_of, file, axis_column, rows)
+
+
+def volume_of(
+    raw_of: Callable[[int | None], Raw],
+    file: Path,
+    axis_column: float | None = None,
+    rows: Callable[[int], range] | None = None,
+) -> VolumeScan:
+    """The scan of all rows of a file, of which ``raw_of`` tells one by its number, or one that it chooses itself by None.
+
+    Raises
+    ------
+    InputError, ResourceError
+        As `read_volume`.
+    """
     with reading(file, "a scan"), lines_in_blocks():
         return _stacked(raw_of, file, axis_column, rows)
 
 
-def _is_own(path: Path) -> bool:
+def is_own_volume(path: Path) -> bool:
+    """Whether a file is a volume's scan that ctuq wrote."""
     return path.is_file() and h5py.is_hdf5(path) and records.kind_of(path) == KIND
 
 

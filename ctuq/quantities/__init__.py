@@ -2,6 +2,6 @@
 
 from ctuq.quantities.quantity import Quantity
 from ctuq.quantities.regions import Circle, Polygon, Rectangle
-from ctuq.quantities.solids import Box, Sphere
+from ctuq.quantities.solids import Box, Cylinder, Sphere
 
-__all__ = ["Box", "Circle", "Polygon", "Quantity", "Rectangle", "Sphere"]
+__all__ = ["Box", "Circle", "Cylinder", "Polygon", "Quantity", "Rectangle", "Sphere"]

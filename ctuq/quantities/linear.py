@@ -1,6 +1,5 @@
 """Linear quantities, exactly from the covariance that a result keeps: means over regions, contrasts, profiles, differences."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.quantities.discrepancy import PLACE, slope
 from ctuq.quantities.lines import Point, line
-from ctuq.quantities.quantity import LEVEL, Quantity, checked_level, gaussian_quantity, normal_share
+from ctuq.quantities.quantity import LEVEL, Quantity, checked_level, gaussian_quantity, probability_of
 from ctuq.quantities.regions import Region, shares_of
 from ctuq.tomo.geometry import VolumeGrid
 
@@ -19,7 +18,7 @@ UNIT = "1/mm"
 BETWEEN = "edges between pixels"
 
 
-class _Measurable(Protocol):
+class Measurable(Protocol):
     """What linear quantities need of a result."""
 
     @property
@@ -64,18 +63,23 @@ class Profile:
         return np.array([point.interval for point in self.points]).T
 
 
-def mean_of(result: _Measurable, region: Region, *, name: str = "mean", level: float = LEVEL) -> Quantity:
+def mean_of(result: Measurable, region: Region, *, name: str = "mean", level: float = LEVEL) -> Quantity:
     """Mean attenuation of a region."""
-    return _quantity(result, _weights(result, region), name, level)
+    return of_weights(result, _weights(result, region), name=name, level=level)
 
 
-def contrast(result: _Measurable, a: Region, b: Region, *, name: str = "contrast", level: float = LEVEL) -> Quantity:
+def of_weights(result: Measurable, weights: NDArray[np.float64], *, name: str, level: float = LEVEL) -> Quantity:
+    """The sum of an image times weights (y, x)."""
+    return _quantities(result, weights[None], [name], level)[0][0]
+
+
+def contrast(result: Measurable, a: Region, b: Region, *, name: str = "contrast", level: float = LEVEL) -> Quantity:
     """Mean of region ``a`` less that of region ``b``."""
-    return _quantity(result, _weights(result, a) - _weights(result, b), name, level)
+    return of_weights(result, _weights(result, a) - _weights(result, b), name=name, level=level)
 
 
 def profile(
-    result: _Measurable, p: Point, q: Point, *, step: float | None = None, name: str = "profile", level: float = LEVEL
+    result: Measurable, p: Point, q: Point, *, step: float | None = None, name: str = "profile", level: float = LEVEL
 ) -> Profile:
     """Attenuation along the line from p to q, by bilinear interpolation."""
     along = line(result.grid, p, q, step=step)
@@ -86,7 +90,7 @@ def profile(
 
 
 def difference(
-    result: _Measurable, other: _Measurable, region: Region, *, name: str = "difference", level: float = LEVEL
+    result: Measurable, other: Measurable, region: Region, *, name: str = "difference", level: float = LEVEL
 ) -> Quantity:
     """Mean of a region in ``result`` less that in ``other``.
 
@@ -109,14 +113,10 @@ def difference(
 
 
 def probability_of_mean(
-    result: _Measurable, region: Region, *, above: float | None = None, below: float | None = None, name: str = "probability"
+    result: Measurable, region: Region, *, above: float | None = None, below: float | None = None, name: str = "probability"
 ) -> Quantity:
     """Probability that the mean of a region lies above, or below, a number."""
-    limit = one_limit(above, below)
-    mean = mean_of(result, region)
-    z = (mean.value - limit) / max(mean.standard_uncertainty, 1e-300)
-    value = normal_share(z if above is not None else -z)
-    return Quantity(name, value, math.sqrt(value * (1 - value)), math.nan, (math.nan, math.nan), math.nan)
+    return probability_of(mean_of(result, region), one_limit(above, below), above=above is not None, name=name)
 
 
 def one_limit(above: float | None, below: float | None) -> float:
@@ -135,17 +135,13 @@ def one_limit(above: float | None, below: float | None) -> float:
     return float(limit)
 
 
-def _weights(result: _Measurable, region: Region) -> NDArray[np.float64]:
+def _weights(result: Measurable, region: Region) -> NDArray[np.float64]:
     shares = shares_of(region, result.grid)
     return shares / shares.sum()
 
 
-def _quantity(result: _Measurable, weights: NDArray[np.float64], name: str, level: float) -> Quantity:
-    return _quantities(result, weights[None], [name], level)[0][0]
-
-
 def _quantities(
-    result: _Measurable, functionals: NDArray[np.float64], names: Sequence[str], level: float
+    result: Measurable, functionals: NDArray[np.float64], names: Sequence[str], level: float
 ) -> tuple[tuple[Quantity, ...], NDArray[np.float64]]:
     """Of every functional (n, y, x), and their joint covariance (n, n)."""
     level, flat = checked_level(level), functionals.reshape(len(functionals), -1)

@@ -63,10 +63,11 @@ class Quantity:
             f"({100 * self.level:g} %: {low:.4g} to {high:.4g})"
         )
 
-    def scaled(self, factor: float, unit: str) -> "Quantity":
+    def scaled(self, factor: float, unit: str, *, name: str | None = None) -> "Quantity":
         """The same times a positive number that is known exactly, in another unit."""
         return replace(
             self,
+            name=self.name if name is None else name,
             value=factor * self.value,
             standard_uncertainty=factor * self.standard_uncertainty,
             interval=(factor * self.interval[0], factor * self.interval[1]),
@@ -96,9 +97,16 @@ def _normal_factor(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
-def normal_share(z: float) -> float:
+def _normal_share(z: float) -> float:
     """Probability that a standard normal value lies below ``z``."""
     return math.erfc(-z / math.sqrt(2)) / 2
+
+
+def probability_of(quantity: Quantity, limit: float, *, above: bool, name: str) -> Quantity:
+    """Probability that a quantity whose error is Gaussian lies above, or below, a number."""
+    z = (quantity.value - limit) / max(quantity.standard_uncertainty, 1e-300)
+    value, none = _normal_share(z if above else -z), math.nan
+    return Quantity(name, value, math.sqrt(value * (1 - value)), none, (none, none), none, notes=quantity.notes)
 
 
 def counted_probability(name: str, hits: int, draws: int, *, notes: tuple[str, ...] = ()) -> Quantity:

@@ -1,12 +1,14 @@
 """Regions of a volume in mm, as the share of each voxel that lies in them."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ctuq.errors import InputError
+from ctuq.quantities.regions import Circle, shares_of
 from ctuq.tomo.geometry import VolumeGrid
 
 _FINER, _BATCH = 6, 4096
@@ -70,18 +72,51 @@ class Box:
         return np.sort([[self.x0, self.y0, self.z0], [self.x1, self.y1, self.z1]], axis=0)
 
 
-Solid = Sphere | Box | NDArray
+@dataclass(frozen=True)
+class Cylinder:
+    """A disc of slices, from one height to another.
+
+    Parameters
+    ----------
+    x, y, radius : float
+        mm.
+    z0, z1 : float
+        Its ends, mm.
+    """
+
+    x: float
+    y: float
+    radius: float
+    z0: float
+    z1: float
+
+    def __post_init__(self):
+        _require_finite("cylinder", (self.x, self.y, self.radius, self.z0, self.z1))
+        if not self.radius > 0 or self.z0 == self.z1:
+            raise InputError(
+                f"A cylinder has a positive radius and two heights that differ, got {self.radius} mm, and {self.z0} and "
+                f"{self.z1} mm."
+            )
+
+    @property
+    def ends(self) -> NDArray[np.float64]:
+        """The box around it, (2, 3): lowest and highest x, y, z."""
+        reach = self.radius * np.array([[-1.0], [1.0]])
+        return np.concatenate([np.array([self.x, self.y]) + reach, np.sort([[self.z0], [self.z1]], axis=0)], axis=1)
+
+
+Solid = Sphere | Box | Cylinder | NDArray
 """A shape in mm, or a mask (z, y, x): true, or the share of each voxel that counts."""
 
 
 def shares_of_solid(solid: Solid | ArrayLike, grid: VolumeGrid, pitches: Pitches) -> NDArray[np.float64]:
     """The share of each voxel, (z, y, x), that lies in a region of a volume.
 
-    Of a box it is exact, of a sphere by 216 points in each voxel that its surface may cross.
+    Of boxes and cylinders it is exact, of a sphere by 216 points in each voxel that its surface may cross.
 
     Parameters
     ----------
-    solid : Sphere, Box or mask
+    solid : Sphere, Box, Cylinder or mask
     grid : VolumeGrid
     pitches : tuple of float
         Steps from voxel to voxel along (z, y, x), mm.
@@ -91,12 +126,15 @@ def shares_of_solid(solid: Solid | ArrayLike, grid: VolumeGrid, pitches: Pitches
     InputError
         If a shape reaches out of the volume, a mask has another shape or values beyond 0 to 1, or nothing is inside.
     """
-    if isinstance(solid, Sphere | Box):
-        edges = _edges(grid, pitches)
-        _refuse_outside(solid, edges)
-        return _ball(solid, edges) if isinstance(solid, Sphere) else _cuboid(solid, edges)
+    if isinstance(solid, Sphere | Box | Cylinder):
+        shares = np.zeros(grid.shape)
+        for z, section in sections_of(solid, grid, pitches):
+            shares[z] = section
+        return shares
     if hasattr(solid, "outlines"):
-        raise InputError("Circles, rectangles and polygons are regions of a slice; of a volume give a sphere, a box or a mask.")
+        raise InputError(
+            "Circles, rectangles and polygons are regions of a slice; of a volume give a sphere, a box, a cylinder or a mask."
+        )
     mask = np.asarray(solid)
     if mask.shape != grid.shape:
         raise InputError(
@@ -108,6 +146,37 @@ def shares_of_solid(solid: Solid | ArrayLike, grid: VolumeGrid, pitches: Pitches
     return shares
 
 
+def sections_of(solid: Solid | ArrayLike, grid: VolumeGrid, pitches: Pitches) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """The slices that a region has a part of, from the lowest: number, and the share of each of its voxels, (y, x).
+
+    Parameters and errors as of `shares_of_solid`; one slice is in memory at a time, unless a mask is given.
+    """
+    if not isinstance(solid, Sphere | Box | Cylinder):
+        shares = shares_of_solid(solid, grid, pitches)
+        yield from ((z, section) for z, section in enumerate(shares) if section.any())
+        return
+    rise, up, right = _edges(grid, pitches)
+    _refuse_outside(solid, (rise, up, right))
+    low, high = solid.ends[:, 2]
+    disc = np.zeros(grid.shape[1:])
+    if isinstance(solid, Cylinder):
+        disc = shares_of(Circle(solid.x, solid.y, solid.radius), VolumeGrid(grid.shape[1:], grid.voxel, grid.centre[:2]))
+    found = False
+    for z in map(int, np.flatnonzero((rise[1:] > low) & (rise[:-1] < high))):
+        edges = (rise[z : z + 2], up, right)
+        if isinstance(solid, Sphere):
+            section = _ball(solid, edges)[0]
+        elif isinstance(solid, Box):
+            section = _cuboid(solid, edges)[0]
+        else:
+            section = disc * _overlap(edges[0], low, high)[0]
+        if section.any():
+            found = True
+            yield z, section
+    if not found:
+        raise InputError("The region is far smaller than a voxel; choose a larger one.")
+
+
 def _edges(grid: VolumeGrid, pitches: Pitches) -> tuple[NDArray[np.float64], ...]:
     """Where voxels end along z, y and x; along y they fall with the row."""
     rise, up, right = (
@@ -117,7 +186,7 @@ def _edges(grid: VolumeGrid, pitches: Pitches) -> tuple[NDArray[np.float64], ...
     return rise, up[::-1], right
 
 
-def _refuse_outside(solid: Sphere | Box, edges: tuple[NDArray[np.float64], ...]) -> None:
+def _refuse_outside(solid: Sphere | Box | Cylinder, edges: tuple[NDArray[np.float64], ...]) -> None:
     low, high = solid.ends
     for name, least, most, places in zip("xyz", low, high, edges[::-1], strict=True):
         reach, width = max(places.min() - least, most - places.max()), float(np.ptp(places))
@@ -152,8 +221,6 @@ def _ball(ball: Sphere, edges: tuple[NDArray[np.float64], ...]) -> NDArray[np.fl
         centres = np.stack([middle[some[:, axis]] for axis, middle in enumerate(middles)], axis=1)
         points = centres[:, None] + inside * steps
         shares[tuple(some.T)] = np.mean(np.sum(points**2, axis=2) < ball.radius**2, axis=1)
-    if not shares.any():
-        raise InputError(f"The sphere of radius {ball.radius:g} mm is far smaller than a voxel; choose a larger one.")
     return shares
 
 

@@ -6,7 +6,7 @@ this plane lies above the level is exact. A pixel on an edge then counts in part
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +31,39 @@ _RESOLUTION = 0.1
 """Pixels: a share of an area is never told more finely than a tenth of one pixel's share."""
 
 
-class _Thresholded(Protocol):
+class Thresholded(Protocol):
+    """What thresholds need of a result."""
+
     @property
     def mean(self) -> NDArray[np.float32]: ...
     @property
     def grid(self) -> VolumeGrid: ...
     def draw(self, n: int, *, seed: int = 0) -> NDArray[np.float32]: ...
+
+
+class Threshold(TypedDict, total=False):
+    """How what lies beyond an attenuation is asked for.
+
+    Parameters
+    ----------
+    above, below : float
+        One of them, 1/mm. Half way between two materials is where blur moves edges least.
+    name : str
+        Of the quantity.
+    level : float
+        Probability that the interval is to hold.
+    tolerance : float
+        Relative error of the standard deviation by draws at which these end.
+    seed : int
+        Of the draws.
+    """
+
+    above: float | None
+    below: float | None
+    name: str
+    level: float
+    tolerance: float
+    seed: int
 
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -64,7 +91,7 @@ def shares_above(images: NDArray, level: float, shift: float = 0.0) -> NDArray[n
 
 
 def fraction(
-    result: _Thresholded,
+    result: Thresholded,
     region: Region,
     *,
     above: float | None = None,
@@ -93,8 +120,14 @@ def fraction(
     return replace(found, interval=(max(low, 0.0), min(high, 1.0)), notes=notes)
 
 
+def area(result: Thresholded, region: Region, **how: Unpack[Threshold]) -> Quantity:
+    """Area in mm^2 of what lies above, or below, an attenuation in a region."""
+    found = fraction(result, region, **{"name": "area", **how})
+    return found.scaled(float(shares_of(region, result.grid).sum()) * result.grid.voxel**2, "mm^2")
+
+
 def centre(
-    result: _Thresholded,
+    result: Thresholded,
     region: Region,
     *,
     above: float | None = None,
@@ -144,7 +177,7 @@ def centre(
 
 
 def _measured(
-    result: _Thresholded,
+    result: Thresholded,
     asked: tuple[Statistic, _Slopes],
     limit: float,
     least: float,

@@ -26,12 +26,12 @@ class Blocks:
     Parameters
     ----------
     shape : tuple of int
-        (z, y, x).
+        (z, y, x), or with more axes after the first.
     one : callable
         The slice of a number, (y, x), float32.
     """
 
-    def __init__(self, shape: tuple[int, int, int], one: Callable[[int], np.ndarray]):
+    def __init__(self, shape: tuple[int, ...], one: Callable[[int], np.ndarray]):
         self.shape, self._one = shape, one
 
     def __getitem__(self, z: int) -> np.ndarray:

@@ -115,10 +115,8 @@ def _tell(command: Tell) -> int:
         known = beam_of(record.geometry)
         if isinstance(known, ParallelBeam | FanBeam):
             new = new_views(command.projections, known, record.intake, geometry=command.geometry, angles=typed)
-        elif typed is None:
-            new = new_volume_views(command.projections, known, record.sense, geometry=command.geometry)
         else:
-            raise InputError("--angles are of slices; give those of an area detector in a geometry file, by --geometry.")
+            new = new_volume_views(command.projections, known, record.intake, geometry=command.geometry, angles=typed)
         with _working(command.debug):
             taken = {"unit": new.unit, "learning": command.retrain, "anyway": command.anyway}
             session.tell(new.angles, new.projections, new.weights, **taken)

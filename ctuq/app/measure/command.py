@@ -2,23 +2,22 @@
 
 import csv
 import io
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from contextlib import nullcontext
 from pathlib import Path
 
 from ctuq.app.folder import RESULTS
+from ctuq.app.measure.images import of_image
 from ctuq.app.measure.kept import put_into_report
 from ctuq.app.measure.options import Measure
 from ctuq.app.measure.sources import asked
-from ctuq.app.measure.texts import Asked, Limit, Shape, sides
-from ctuq.app.measure.volumes import named_chance, of_volume
+from ctuq.app.measure.stacks import of_stack
+from ctuq.app.measure.volumes import of_volume
 from ctuq.app.terminal import cell, give, say, warn
 from ctuq.errors import InputError
-from ctuq.quantities import Box, Quantity, Sphere
-from ctuq.quantities.lines import Point
-from ctuq.quantities.regions import Region, shares_of
+from ctuq.quantities import Quantity
 from ctuq.records import kind_of, write_whole
 from ctuq.uncertainty.results.image import Result
+from ctuq.uncertainty.results.measured_volume import NO_COVARIANCE
 from ctuq.uncertainty.results.volume import KIND as VOLUME
 from ctuq.uncertainty.results.volume import VolumeResult
 
@@ -35,12 +34,10 @@ def measure(command: Measure) -> int:
     """Measure what is asked; the exit code."""
     file = _file(command.results)
     if kind_of(file) == VOLUME:
-        volume = VolumeResult.load(file)
-        quantities, warnings = tuple(of_volume(volume, command)), volume.warnings
+        quantities, warnings = _of_file_of_volume(file, command)
     else:
         result = _opened(file)
-        quantities, warnings = _of_image(result, command), result.warnings
-        warnings += () if result.method == "dip" else (_OTHER.format(method=result.method),)
+        quantities, warnings = _of_image(result, command), result.warnings + _doubts_of_method(result.method)
     give(quantities=quantities)
     warn(warnings)
     for quantity in quantities:
@@ -52,6 +49,34 @@ def measure(command: Measure) -> int:
         say(f"Written: {command.csv}, {len(quantities)} quantities.")
     put_into_report(file, quantities)
     return 0
+
+
+def _doubts_of_method(method: str) -> tuple[str, ...]:
+    return () if method == "dip" else (_OTHER.format(method=method),)
+
+
+def _of_file_of_volume(file: Path, command: Measure) -> tuple[tuple[Quantity, ...], tuple[str, ...]]:
+    """What is asked of a volume or of a stack, whose slices are read one by one; and its warnings."""
+    with VolumeResult.open(file) as volume:
+        if volume.directions is None and "stack" in volume.settings:
+            raise InputError(NO_COVARIANCE)
+        if volume.directions is None:
+            if command.slices is not None:
+                raise InputError("--slices is of stacks whose slices keep their covariance; leave it out of other results.")
+            return tuple(of_volume(volume, command)), volume.warnings
+        opened = nullcontext() if command.difference is None else VolumeResult.open(_file(command.difference))
+        with opened as other:
+            quantities, told = of_stack(volume, command, other)
+        # Of stacks by total variation it was measured (`experiments.quantities.stacks`).
+        return quantities, volume.warnings + (() if volume.method == "tv" else _doubts_of_method(volume.method)) + told
+
+
+def _of_image(result: Result, command: Measure) -> tuple[Quantity, ...]:
+    if command.slices is not None:
+        raise InputError("--slices is of stacks, and the result is one slice; leave it out.")
+    wanted = asked(command, result.grid)
+    other = None if command.difference is None else _opened(_file(command.difference))
+    return tuple(of_image(result, wanted, other, command.level))
 
 
 def table(quantities: tuple[Quantity, ...]) -> str:
@@ -80,60 +105,6 @@ def _opened(file: Path) -> Result:
     if result.std is None or result.directions is None:
         raise InputError(f"'{file}' holds no uncertainty (method {result.method}); reconstruct with error bars.")
     return result
-
-
-def _of_image(result: Result, command: Measure) -> tuple[Quantity, ...]:
-    wanted = asked(command, result.grid)
-    regions = _flat(wanted.regions)
-    other = None if command.difference is None else _opened(_file(command.difference))
-    return tuple(_measured(result, wanted, regions, other, command.level))
-
-
-def _flat(regions: Mapping[str, Shape]) -> dict[str, Region]:
-    """Regions of a slice."""
-    flat: dict[str, Region] = {}
-    for name, region in regions.items():
-        if isinstance(region, Sphere | Box):
-            raise InputError(
-                f"The region {name!r} is of a volume, and the result is a slice; give a circle, rectangle or polygon."
-            )
-        flat[name] = region
-    return flat
-
-
-def _measured(
-    result: Result, wanted: Asked, regions: Mapping[str, Region], other: Result | None, level: float
-) -> Iterator[Quantity]:
-    for name, region in regions.items():
-        yield result.region(region, name=f"mean of {name}", level=level)
-        for limit in wanted.probabilities:
-            yield result.probability(region, **sides(limit), name=named_chance(name, limit, "mm^2"))
-        for limit in wanted.fractions:
-            words = f"of {name} {_words(limit)}"
-            above, below = limit.get("above"), limit.get("below")
-            share = result.fraction(region, above=above, below=below, name=f"share {words}", level=level)
-            yield share
-            area = float(shares_of(region, result.grid).sum()) * result.grid.voxel**2
-            yield replace(share.scaled(area, "mm^2"), name=f"area {words}")
-        for limit in wanted.centres:
-            above, below, words = limit.get("above"), limit.get("below"), f"{name} {_words(limit)}"
-            yield from result.centre(region, above=above, below=below, name=f"centre of {words},", level=level)
-        if other is not None:
-            yield result.difference(other, region, name=f"change of {name}", level=level)
-    for a, b in wanted.contrasts:
-        yield result.contrast(regions[a], regions[b], name=f"{a} less {b}", level=level)
-    for p, q, at in wanted.walls:
-        yield result.thickness(p, q, at, name=f"thickness {_ends(p, q)}", level=level)
-    for p, q in wanted.profiles:
-        yield from result.profile(p, q, level=level, name=f"profile {_ends(p, q)}").points
-
-
-def _ends(p: Point, q: Point) -> str:
-    return f"{p[0]:g},{p[1]:g} to {q[0]:g},{q[1]:g}"
-
-
-def _words(limit: Limit) -> str:
-    return " ".join(f"{side} {value:g}" for side, value in limit.items())
 
 
 def _tell(quantity: Quantity) -> None:

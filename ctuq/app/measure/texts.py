@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.masks import read_mask
-from ctuq.quantities import Box, Circle, Polygon, Rectangle, Sphere
+from ctuq.quantities import Box, Circle, Cylinder, Polygon, Rectangle, Sphere
 from ctuq.quantities.lines import Point
 
-Shape = Circle | Rectangle | Polygon | Sphere | Box | NDArray
+Shape = Circle | Rectangle | Polygon | Sphere | Box | Cylinder | NDArray
+SOLIDS = (Sphere, Box, Cylinder)
 Limit = Mapping[str, float]
 
 
@@ -25,8 +26,8 @@ class Sides(TypedDict):
 
 
 _SHAPES = (
-    "circle:x,y,r or rectangle:x0,y0,x1,y1 or polygon:x,y,x,y,... of a slice, sphere:x,y,z,r or box:x0,y0,z0,x1,y1,z1 of a "
-    "volume, in mm, or mask:FILE of either"
+    "circle:x,y,r or rectangle:x0,y0,x1,y1 or polygon:x,y,x,y,... of a slice, sphere:x,y,z,r or box:x0,y0,z0,x1,y1,z1 or "
+    "cylinder:x,y,r,z0,z1 of a volume, in mm, or mask:FILE of either"
 )
 
 
@@ -73,7 +74,7 @@ def regions(texts: list[str]) -> dict[str, Shape]:
     return found
 
 
-def shape(text: str) -> Shape:
+def shape(text: str) -> Shape:  # noqa: PLR0911
     """The region that a text such as ``circle:0,0,5`` names."""
     kind, mark, numbers = text.strip().partition(":")
     if mark and kind.strip().lower() == "mask":
@@ -90,6 +91,8 @@ def shape(text: str) -> Shape:
             return Sphere(*values)
         case "box", 6:
             return Box(*values)
+        case "cylinder", 5:
+            return Cylinder(*values)
     raise InputError(f"A region is {_SHAPES}, not {text!r}.")
 
 
@@ -108,6 +111,11 @@ def limit(text: str, option: str) -> dict[str, float]:
 def sides(limit: Limit) -> Sides:
     """A limit as the arguments of a quantity."""
     return {"above": limit.get("above"), "below": limit.get("below"), "at_least": limit.get("at_least")}
+
+
+def in_words(limit: Limit) -> str:
+    """Such as "above 0.02"."""
+    return " ".join(f"{side} {value:g}" for side, value in limit.items())
 
 
 def chance(text: str) -> dict[str, float]:

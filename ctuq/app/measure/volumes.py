@@ -36,7 +36,9 @@ def of_volume(volume: VolumeResult, command: Measure) -> Iterator[Quantity]:
     regions: dict[str, Solid] = {}
     for name, region in wanted.regions.items():
         if isinstance(region, Circle | Rectangle | Polygon):
-            raise InputError(f"The region {name!r} is of a slice, and the result is a volume; give a sphere, a box or a mask.")
+            raise InputError(
+                f"The region {name!r} is of a slice, and the result is a volume; give a sphere, a box, a cylinder or a mask."
+            )
         regions[name] = region
     for name, region in regions.items():
         yield volume.region(region, name=f"mean of {name}", level=command.level)

@@ -22,7 +22,7 @@ from ctuq.errors import CtuqError, InputError
 from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.stack.products import Products
-from ctuq.pipeline.stack.scan import Stack
+from ctuq.pipeline.stack.scan import COVARIANCE, Stack
 from ctuq.pipeline.stack.scores import against_truth, scores_of
 from ctuq.pipeline.stack.slices import learn_slice, make_slice
 from ctuq.pipeline.stack.taught import HOLDS
@@ -33,6 +33,7 @@ from ctuq.tomo.slices import slice_pitch, stack_grid
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.calibration.scales import Scales, learn_scales
 from ctuq.uncertainty.calibration.turns import Turns
+from ctuq.uncertainty.results.kept import waves_of
 from ctuq.uncertainty.results.volume import VolumeResult
 
 _MOST_TOLD = 3
@@ -46,6 +47,7 @@ def reconstruct_stack(
     rows: range | None = None,
     judge: VolumeScan | None = None,
     options: ReconstructOptions | None = None,
+    covariance: float = COVARIANCE,
     executor: Executor | None = None,
     progress: bool | Callable[[Progress], None] | None = None,
     checkpoint: Path | None = None,
@@ -65,7 +67,11 @@ def reconstruct_stack(
     judge : VolumeScan, optional
         Other views of all rows, used for nothing but scores of each slice: "judged_rms_z" and others in its ``slices``.
     options : ReconstructOptions, optional
-        Of every slice; ``samples``, ``directions`` and ``threads`` are of single images.
+        Of every slice; ``samples`` and ``threads`` are of single images.
+    covariance : float
+        GiB that the covariances of all slices may take in the results, for questions to come (`VolumeResult.slice`,
+        `VolumeResult.region`): as many images a slice as fit, the options' ``directions`` at most, and none below 32; 0 keeps
+        none.
     executor : concurrent.futures.Executor, optional
         Who works on blocks of slices side by side, such as `ctuq.scale.cluster` gives; by default this process.
     progress : bool or callable, optional
@@ -92,10 +98,10 @@ def reconstruct_stack(
     options = options or options_from(method, settings)
     if options.dip.module is not None:
         raise InputError("A network of one's own is for single slices; leave it out of stacks.")
-    stack = Stack.of(scan, rows, options, judge)
+    stack = Stack.of(scan, rows, options, judge, covariance=covariance)
     views = [part for part in (stack.scan, stack.judge) if part is not None]
     digest = "+".join(map(digest_of, views)) if checkpoint else ""
-    kept = Checkpoint(checkpoint, digest, flat_settings(replace(options, threads=None)))
+    kept = Checkpoint(checkpoint, digest, _settings(options, covariance))
     kept.begin()
     products = Products(kept.stages)
     began = time.perf_counter()
@@ -108,11 +114,15 @@ def reconstruct_stack(
         raise
 
 
-def made_by(result: VolumeResult, scan: VolumeScan, options: ReconstructOptions) -> bool:
+def made_by(result: VolumeResult, scan: VolumeScan, options: ReconstructOptions, covariance: float = COVARIANCE) -> bool:
     """Whether a result is what `reconstruct_stack` makes of all slices of a scan with these options."""
-    settings = flat_settings(replace(options, threads=None))
+    settings = _settings(options, covariance)
     same = all(result.settings.get(name) == value for name, value in settings.items() if name != "threads")
     return same and result.rays == digest_of(scan)
+
+
+def _settings(options: ReconstructOptions, covariance: float) -> dict[str, str | float | int]:
+    return flat_settings(replace(options, threads=None)) | {"covariance": float(covariance)}
 
 
 class _Run:
@@ -197,7 +207,10 @@ class _Run:
         table["failed"] = np.array([float(bool(text)) for _, text in told])
         grid, pitch = stack_grid(stack.plane, stack.scan.geometry), slice_pitch(stack.scan.geometry)  # pyright: ignore[reportArgumentType]
         timings = {**self._timings, "all": time.perf_counter() - self._began}
-        mean, std = self.products.volume("mean", grid), self.products.volume("std", grid) if stack.options.bars else None
+        mean, std = self.products.volume("mean", grid.shape), None
+        covariance: dict[str, Any] = {}
+        if stack.options.bars:
+            std, covariance = self.products.volume("std", grid.shape), self._covariance(setting)
         truth = stack.truth()
         if truth is not None:
             table |= against_truth(mean, std, truth)
@@ -213,16 +226,32 @@ class _Run:
             scores=scores_of(table),
             slices=table,
             timings=timings,
-            settings={**flat_settings(stack.options), "stack": 1, **_lesson_settings(setting.lesson)},
+            settings={**_settings(stack.options, stack.covariance), "stack": 1, **_lesson_settings(setting.lesson)},
             versions=library_versions(),
             rays=digest_of(stack.scan),
             warnings=tuple(dict.fromkeys((*stack.scan.warnings, *stack.told, *_doubts(table, failed)))),
+            **covariance,
         )
         if output is not None:
             result.save(output)
             return result
-        whole = {name: np.stack([volume[z] for z in range(count)]) for name, volume in result.images.items()}
+        whole = {name: np.stack([volume[z] for z in range(count)]) for name, volume in (result.images | result.kept).items()}
         return replace(result, **whole)
+
+    def _covariance(self, setting: Setting) -> dict[str, Any]:
+        """What slices keep of it, and how alike they err."""
+        count, plane, kept = len(self.stack), self.stack.plane.shape, setting.kept
+        if not kept:
+            return {}
+        told = {
+            "directions": self.products.volume("directions", (count, kept, *plane)),
+            "waves": waves_of(kept, plane),
+            "alike": self.products.alike(count),
+        }
+        if setting.hidden:
+            told["hidden"] = tuple(wish.name for wish in setting.hidden)
+            told["effects"] = self.products.volume("effects", (count, len(setting.hidden), *plane))
+        return told
 
     def _tell(self, stage: str, done: int, total: int, message: str = "") -> None:
         if self._progress is not None:

@@ -5,8 +5,10 @@ from numpy.typing import NDArray
 
 from ctuq import records
 from ctuq.pipeline.stack.work import Product
+from ctuq.quantities.through import likeness
 from ctuq.stages import Stages
-from ctuq.tomo.geometry import VolumeGrid
+
+_PAIR = 2
 
 
 class Products:
@@ -43,12 +45,23 @@ class Products:
         """What a slice tells of itself, and why it failed."""
         return self._told[f"slice {number}"]
 
-    def volume(self, name: str, grid: VolumeGrid) -> records.Blocks:
-        """The slices' images of one kind."""
+    def volume(self, name: str, shape: tuple[int, ...]) -> records.Blocks:
+        """The slices' arrays of one name, of this shape together; NaN of slices that were not made."""
 
         def one(z: int) -> NDArray[np.float32]:
-            image = self[f"slice {z}"].get(name)
-            return np.full(grid.shape[1:], np.nan, np.float32) if image is None else image.numpy()
+            found = self[f"slice {z}"].get(name)
+            return np.full(shape[1:], np.nan, np.float32) if found is None else np.asarray(found, np.float32)
 
-        depth, height, width = grid.shape
-        return records.Blocks((depth, height, width), one)
+        return records.Blocks(shape, one)
+
+    def alike(self, count: int) -> NDArray[np.float64] | None:
+        """How alike the slices err, by their held-out rays; None where no two slices have the same ones."""
+        held = [self[f"slice {z}"].get("held") for z in range(count)]
+        known = [each for each in held if each is not None]
+        same = [each for each in known if np.array_equal(each["views"], known[0]["views"])]
+        if len(same) < min(count, _PAIR):
+            return None
+        none = np.full(len(known[0]["residual"]), np.nan)
+        rows = [each if any(each is other for other in same) else None for each in held]
+        names = ("residual", "signal", "noise")
+        return likeness(*(np.stack([none if row is None else np.asarray(row[name]) for row in rows]) for name in names))

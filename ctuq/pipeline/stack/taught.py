@@ -18,6 +18,8 @@ from ctuq.uncertainty.calibration.held_out import HeldOut
 from ctuq.uncertainty.calibration.scales import Scales, learn_scales
 from ctuq.uncertainty.calibration.unseen import UnseenDirections, WidenedPosterior
 from ctuq.uncertainty.model.covariance import ImageCovariance
+from ctuq.uncertainty.model.posterior import ImagePosterior
+from ctuq.uncertainty.results.kept import waves_of
 
 HOLDS = 1.5
 """Held-out rays' rms z within this factor of 1: the hyperparameters of others hold. A few views leave it open by a tenth."""
@@ -71,13 +73,42 @@ def with_bars(work: Work, given_by: Callable[[Lesson | None], Given]) -> Product
     y, x = given.image.shape
     unseen = UnseenDirections.of(work.setting.geometry, (y, x), given.image.device)
     posterior = plain if unseen is None else WidenedPosterior(plain, unseen, rng=work.rng)
-    std = (scales.image**0.5 * posterior.std()).float().cpu()
+    scale = scales.image**0.5
+    std = (scale * posterior.std()).float().cpu()
     facts |= {
         "image_scale": scales.image,
         "noise_variance": scales.noise * given.sigma2,
         "std_error": posterior.error,
     }
-    return {"mean": mean, "std": std, "facts": facts | _judged(work, given, scales, mean)}
+    product = {"mean": mean, "std": std, "facts": facts | _judged(work, given, scales, mean)}
+    return product | _covariance(work, plain, posterior, scale) | _held(work, given, scales)
+
+
+def _covariance(work: Work, plain: ImageCovariance, posterior: ImageCovariance, scale: float) -> Product:
+    """The covariance in as many images as slices keep, and what hidden errors do to the image."""
+    if not work.setting.kept:
+        return {}
+    waves = waves_of(work.setting.kept, posterior.shape)
+    found = scale * posterior.directions(work.setting.kept, waves=waves, rng=work.rng)
+    missing = work.setting.kept - len(found)
+    directions = torch.cat([found, found.new_zeros(missing, *found.shape[1:])])
+    product: Product = {"directions": directions.float().cpu()}
+    if work.setting.hidden:
+        # An error that changes no ray of this slice has no image there.
+        names = [block.name for block in plain.model.hidden] if isinstance(plain, ImagePosterior) else []
+        images = dict(zip(names, scale * posterior.hidden_images(), strict=True))
+        none = torch.zeros(posterior.shape, dtype=torch.float64, device=posterior.device)
+        product["effects"] = torch.stack([images.get(wish.name, none) for wish in work.setting.hidden]).float().cpu()
+    return product
+
+
+def _held(work: Work, given: Given, scales: Scales) -> Product:
+    """How far held-out rays are off, and the variances of that, for what slices have in common."""
+    if given.held is None:
+        return {}
+    residual, signal, noise, _ = given.held.facts()
+    told = {"residual": residual, "signal": scales.image * signal, "noise": scales.noise * noise}
+    return {"held": {name: values.reshape(-1) for name, values in told.items()} | {"views": work.views.held}}
 
 
 def _scaled(given_by: Callable[[Lesson | None], Given], lesson: Lesson | None) -> tuple[Given, Scales, dict[str, float]]:

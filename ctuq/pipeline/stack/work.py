@@ -57,7 +57,8 @@ class Setting:
     """What all slices of a stack share: options, the plane and its rays, the way of the error bars, the lesson, other views
     that judge, and systematic errors that no ray tells.
 
-    ``way`` is a network's route, or one of `ctuq.uncertainty.model.gaussian.ROUTES` for the edge prior.
+    ``way`` is a network's route, or one of `ctuq.uncertainty.model.gaussian.ROUTES` for the edge prior. ``kept`` is in how many
+    images each slice keeps its covariance.
     """
 
     options: ReconstructOptions
@@ -67,6 +68,7 @@ class Setting:
     lesson: Lesson | None = None
     judging: Geometry | None = None
     hidden: tuple[Wish, ...] = ()
+    kept: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from ctuq.errors import InputError
 from ctuq.files.formats.ownscan import grid_tree
 from ctuq.files.formats.ownvolume import RESULT, space_from_tree, space_tree
 from ctuq.guard import reading
+from ctuq.systematics.catalogue import KINDS
 from ctuq.text import shortened
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Provenance
@@ -29,6 +30,8 @@ from ctuq.uncertainty.results.shown import Shown
 KIND = RESULT
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 _IMAGES = ("mean", "std", "truth", "samples")
+_KEPT = ("directions", "effects")
+"""What a stack's slices keep of their covariance."""
 _STORED = {"mean": "data"}
 _Made = TypeVar("_Made")
 
@@ -96,6 +99,17 @@ class VolumeResult(Shown, MeasuredVolume):
         None when no view was held out.
     trust : mapping of str to mapping of str to float
         Scores of the error bars: "truth", "held_out", "held_out_raw" and "leave_one_angle_out".
+    directions : array of float32, shape (z, k, y, x), optional
+        Of a stack: the covariance of each slice in few images, calibrated as ``std``; see `MeasuredVolume.slice`.
+    waves : int
+        Smooth images along each axis whose covariance ``directions`` hold exactly.
+    hidden : tuple of str
+        Of a stack: systematic errors that no ray tells and that the error bars hold.
+    effects : array of float32, shape (z, hidden, y, x), optional
+        What a standard deviation of each of them does to each slice, 1/mm.
+    alike : array of float64, shape (z,), optional
+        Of a stack: correlation of the errors of slices 0, 1, 2, ... apart, by their held-out rays
+        (`ctuq.quantities.through.likeness`); None where no rays tell.
     plan : mapping
         What the error bars were estimated to take (`ctuq.pipeline.running.plan.Plan.record`).
     """
@@ -126,6 +140,11 @@ class VolumeResult(Shown, MeasuredVolume):
     calibration: Calibration | None = None
     trust: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     plan: Mapping[str, str | float | int | bool] = field(default_factory=dict)
+    directions: NDArray[np.float32] | None = None
+    waves: int = 0
+    hidden: tuple[str, ...] = ()
+    effects: NDArray[np.float32] | None = None
+    alike: NDArray[np.float64] | None = None
 
     def to_napari(self) -> list[LayerData]:
         """Layer data tuples for napari, in mm: ``viewer.add_layer(napari.layers.Layer.create(*layer))`` for each.
@@ -165,6 +184,11 @@ class VolumeResult(Shown, MeasuredVolume):
         """The volumes that there are, by name."""
         return {name: getattr(self, name) for name in _IMAGES if getattr(self, name) is not None}
 
+    @property
+    def kept(self) -> dict[str, NDArray[np.float32]]:
+        """What slices of a stack keep of their covariance, by name."""
+        return {name: getattr(self, name) for name in _KEPT if getattr(self, name) is not None}
+
     def save(self, path: str | os.PathLike) -> None:
         """Write everything to one HDF5 file, whole or not at all; the volume is chunked, so that slices can be read alone.
 
@@ -175,8 +199,8 @@ class VolumeResult(Shown, MeasuredVolume):
         InputError, ResourceError
             If the file cannot be written.
         """
-        images = {_STORED.get(name, name): volume for name, volume in self.images.items()}
-        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _IMAGES}
+        images = {_STORED.get(name, name): volume for name, volume in (self.images | self.kept).items()}
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*_IMAGES, *_KEPT)}
         found = self.calibration
         rest |= {
             "calibration": None if found is None else {f.name: getattr(found, f.name) for f in fields(Calibration)},
@@ -237,7 +261,7 @@ def _checked(path: str | os.PathLike, make: Callable[[], _Made]) -> _Made:
 def _stored(group: Any) -> dict[str, Any]:
     """The volumes of a file, unread: each one of its own, in chunks that are in the file."""
     found = {}
-    for name in (_STORED.get(name, name) for name in _IMAGES):
+    for name in (_STORED.get(name, name) for name in (*_IMAGES, *_KEPT)):
         if name not in group:
             continue
         node = group[name]
@@ -256,10 +280,11 @@ def _volume(rest: Mapping[str, Any], data: Mapping[str, Any]) -> VolumeResult:
     }
     calibration = rest.get("calibration")
     parts["calibration"] = None if calibration is None else records.made(Calibration, calibration)
-    volumes = {name: data.get(_STORED.get(name, name)) for name in _IMAGES}
+    volumes = {name: data.get(_STORED.get(name, name)) for name in (*_IMAGES, *_KEPT)}
     if volumes["mean"] is None:
         raise InputError("the volume itself is missing")
-    _refuse_other_shapes(volumes, parts["grid"].shape, rest.get("roi"))
+    _refuse_other_shapes({name: volumes[name] for name in _IMAGES}, parts["grid"].shape, rest.get("roi"))
+    _refuse_other_covariances({name: volumes[name] for name in _KEPT}, parts["grid"].shape, rest)
     kept = {name: volume for name, volume in volumes.items() if isinstance(volume, h5py.Dataset)}
     held = {name: np.zeros(0, np.float32) if name in kept else volume for name, volume in volumes.items()}
     return replace(records.made(VolumeResult, {**rest, **parts, **held}), **kept)
@@ -275,6 +300,24 @@ def _refuse_other_shapes(volumes: Mapping[str, Any], shape: tuple[int, ...], roi
         wanted = shape if name != "samples" else (*(found or ())[:1], *part)
         if volume is not None and found != wanted:
             raise InputError(f"'{name}' has shape {found}, not {wanted}")
+
+
+def _refuse_other_covariances(kept: Mapping[str, Any], shape: tuple[int, ...], rest: Mapping[str, Any]) -> None:
+    """Refuse covariances that are not of the grid's slices."""
+    hidden, waves, alike = rest.get("hidden", ()), rest.get("waves", 0), rest.get("alike")
+    counts = {"directions": None, "effects": len(hidden)}
+    for name, volume in kept.items():
+        found = getattr(volume, "shape", None)
+        if volume is not None and not (found is not None and len(found) == 4 and (found[0], *found[2:]) == shape):
+            raise InputError(f"'{name}' has shape {found}, and the slices {shape}")
+        if volume is not None and counts[name] not in (None, volume.shape[1]):
+            raise InputError(f"'{name}' has shape {found}, and there are {counts[name]} of them")
+    if (kept["effects"] is None) != (not hidden) or not all(name in KINDS for name in hidden):
+        raise InputError("the effects of hidden errors are not those that are named")
+    if not 0 <= waves <= min(shape[1:]):
+        raise InputError(f"there are {waves} waves along each axis")
+    if alike is not None and not (np.shape(alike) == shape[:1] and bool(np.all((alike >= 0) & (alike <= 1)))):
+        raise InputError("how alike slices err is no correlation for each distance of slices")
 
 
 def _axes(result: VolumeResult) -> dict[str, NDArray]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from ctuq.app.cli import main
@@ -11,9 +12,11 @@ from ctuq.app.design import serve
 from ctuq.design import Designer
 from ctuq.design.models.learners import learner
 from ctuq.design.session.file import Settings
+from ctuq.design.session.scanner import beam_of
 from ctuq.design.session.session import Session
 from ctuq.errors import CtuqError, GeometryError, InputError
 from ctuq.files import read_volume, write_volume_scan
+from ctuq.files.volume_views import new_volume_views
 from ctuq.tomo import Parallel3D, VolumeScan
 from ctuq.tomo.rays.volume import volume_transform
 from ctuq.tomo.solids import solid_scan
@@ -171,13 +174,44 @@ def test_the_commands_take_files_of_an_area_detector(tmp_path, capsys):
         ([parallel_scan(tmp_path / "rows.h5", free, rows=7)], "its rows is 7, the session's 8"),
         ([parallel_scan(tmp_path / "pixel.h5", free, pixel=1.1)], "its pixel is 1.1"),
         ([parallel_scan(tmp_path / "again.h5", pilot[:1])], "was told"),
-        ([parallel_scan(tmp_path / "typed.h5", free), "--angles", "5"], "geometry file"),
+        ([parallel_scan(tmp_path / "typed.h5", free), "--angles", "5,6"], "angles"),
+        ([parallel_scan(tmp_path / "typed.h5", free), str(tmp_path / "new.h5"), "--angles", "5"], "those of one file"),
     ]
     for arguments, told in refused:
         capsys.readouterr()
         assert main(["design", "tell", path, *arguments]) == 2
         assert told in capsys.readouterr().err
     assert len(Session(path).record.state.views) == 3
+
+
+@pytest.mark.parametrize("sense", ["", "clockwise: true\n"])
+@pytest.mark.parametrize("place", ["", "middle_row: 2.5\nrow_pixel: 1.5\ndetector_offset: 0.5\n"])
+def test_pictures_are_treated_as_the_sessions_geometry_file_says(tmp_path, sense, place, capsys):
+    """Counts in bare pages, rows from above, with angles that are typed, are the line integrals of a scan of ours."""
+    path = str(tmp_path / "s.h5")
+    (tmp_path / "g.yml").write_text(GEOMETRY.replace("log", "counts") + "flat: flat.tif\n" + sense + place)
+    words = ["--geometry", str(tmp_path / "g.yml"), "--prior", "edges", "--size", "6", "--pilot", "3"]
+    assert main(["design", "start", path, *words, "--candidates", "5:180:10"]) == 0
+    record = Session(path).record
+    pilot = Session(path).ask().angles
+    beam = beam_of(record.geometry)
+    shape = {name: getattr(beam, name) for name in ("row_pixel", "row_offset", "detector_offset", "axis_offset")}
+    parallel_scan(tmp_path / "new.h5", np.rad2deg(pilot), **shape)
+    line_integrals = read_volume(tmp_path / "new.h5").projections.swapaxes(0, 1)
+    flat = 1000.0 + 10 * np.arange(8)[:, None] + np.arange(12)
+    tifffile.imwrite(tmp_path / "flat.tif", flat[::-1].astype(np.float32))
+    counts = flat * np.exp(-line_integrals)
+    tifffile.imwrite(tmp_path / "new.tif", counts[:, ::-1].astype(np.float32), photometric="minisblack")
+    typed = ",".join(f"{record.sense * angle:.9g}" for angle in np.rad2deg(pilot))
+    assert main(["design", "tell", path, str(tmp_path / "new.tif"), "--angles", typed]) == 0
+    assert len(Session(path).record.state.views) == 3
+    angles = record.sense * np.deg2rad([float(angle) for angle in typed.split(",")])
+    found = new_volume_views([tmp_path / "new.tif"], beam, record.intake, angles=angles)
+    np.testing.assert_allclose(found.angles, pilot)
+    np.testing.assert_allclose(found.projections, line_integrals, atol=1e-5)
+    capsys.readouterr()
+    assert main(["design", "tell", path, str(tmp_path / "new.tif")]) == 2
+    assert "--angles" in capsys.readouterr().err
 
 
 def test_the_resident_process_takes_pictures(cone, tmp_path):

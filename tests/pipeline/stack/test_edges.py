@@ -38,6 +38,8 @@ def whole(scan):
 def same(one, other):
     np.testing.assert_array_equal(one.mean, other.mean)
     np.testing.assert_array_equal(one.std, other.std)
+    np.testing.assert_array_equal(one.directions, other.directions)
+    np.testing.assert_array_equal(one.alike, other.alike)
     for name, column in one.slices.items():
         np.testing.assert_array_equal(column, other.slices[name], err_msg=name)
 

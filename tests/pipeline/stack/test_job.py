@@ -44,6 +44,8 @@ def all_is_kept(monkeypatch):
 def same(one, other, rows=slice(None)):
     np.testing.assert_array_equal(one.mean[rows], other.mean[rows])
     np.testing.assert_array_equal(one.std[rows], other.std[rows])
+    np.testing.assert_array_equal(one.directions[rows], other.directions[rows])
+    np.testing.assert_array_equal(one.effects[rows], other.effects[rows])
     for name, column in one.slices.items():
         np.testing.assert_array_equal(column[rows], other.slices[name][rows], err_msg=name)
 

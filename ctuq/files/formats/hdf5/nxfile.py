@@ -8,6 +8,7 @@ program has changed since is read as any NXtomo.
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from ctuq.files.formats.raw import Raw, middle_row
 from ctuq.memory import require_room
 from ctuq.tomo.axis import axis_column
 from ctuq.tomo.geometry import FanBeam
-from ctuq.tomo.scan import Provenance, Scan
+from ctuq.tomo.scan import MONOCHROMATIC, Provenance, Scan
 
 KIND = "nxtomo"
 _ENTRY, _OURS = "entry0000", "entry0000/ctuq"
@@ -124,12 +125,25 @@ def _fill(file: h5py.File, rows: Sequence[Scan]) -> None:
     if isinstance(geometry, FanBeam):
         _length(detector, "distance", geometry.source_to_detector - geometry.source_to_axis)
         _length(_group(instrument, "source", "NXsource"), "distance", -geometry.source_to_axis)
+    if first.provenance.monochromatic:
+        _monochromator(instrument, first.provenance.facts.get("energy", ""))
     data = _group(entry, "data", "NXdata")
     data.attrs["signal"] = "data"
     for name, node in (("data", detector["data"]), ("image_key", detector["image_key"])):
         data[name] = node
     data["rotation_angle"] = sample["rotation_angle"]
     records.put_tree(_group(entry, "ctuq", "NXcollection"), _own_tree(rows, first))
+
+
+def _monochromator(instrument: h5py.Group, energy: str) -> None:
+    """That the beam has one energy, and which where it is known, such as "25 keV"."""
+    group = _group(instrument, "monochromator", "NXmonochromator")
+    group["description"] = MONOCHROMATIC
+    number, _, unit = energy.partition(" ")
+    with suppress(ValueError):
+        group["energy"] = float(number)
+        if unit:
+            group["energy"].attrs["units"] = unit
 
 
 def _own_tree(rows: Sequence[Scan], first: Scan) -> dict[str, Any]:

@@ -179,9 +179,17 @@ def text_of(group: h5py.Group, name: str) -> str:
 
 
 def beam_of(group: Any, instrument: str, path: Path) -> dict[str, str]:
-    """A scan's fact of its beam, if there is a monochromator with an energy (NXmonochromator; DXchange has it alike)."""
-    energy = number_of(parts.found(group, f"{instrument}/monochromator/energy", path))
-    return {"beam": MONOCHROMATIC} if energy is not None and energy > 0 else {}
+    """A scan's facts of its beam, if there is a monochromator with an energy (NXmonochromator; DXchange has it alike).
+
+    ctuq writes one of a beam whose energy it does not know, and says in it that it is monochromatic.
+    """
+    node = parts.found(group, f"{instrument}/monochromator/energy", path)
+    energy = number_of(node)
+    if energy is not None and energy > 0:
+        return {"beam": MONOCHROMATIC, "energy": f"{energy:.9g} {unit_of(node)}".strip()}
+    described = parts.found(group, f"{instrument}/monochromator", path)
+    said = text_of(described, "description") if isinstance(described, h5py.Group) else ""
+    return {"beam": MONOCHROMATIC} if said.strip().lower() == MONOCHROMATIC else {}
 
 
 def words_of(value: Any) -> str:

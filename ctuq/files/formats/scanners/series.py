@@ -2,12 +2,13 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count as count_from
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from ctuq.errors import InputError
 from ctuq.files.formats.pictures import load_picture, refuse_other_types
 
 _SHOWN = 5
+_Fact = TypeVar("_Fact")
 
 
 def numbered(folder: Path, name: str, suffixes: Sequence[str], source: Path) -> dict[int, Path]:
@@ -76,6 +78,8 @@ def picture_columns(files: Sequence[Path], column: int, shape: tuple[int, int]) 
 _BLOCK = 32
 # Of each series of pictures the lines that were read last: along which axis, from which on.
 _blocks: ContextVar[dict[tuple[Path, ...], tuple[tuple[int, int], NDArray]] | None] = ContextVar("blocks", default=None)
+# What does not differ from row to row, such as a table of all views.
+_facts: ContextVar[dict[Hashable, Any] | None] = ContextVar("facts", default=None)
 
 
 @contextmanager
@@ -84,11 +88,22 @@ def lines_in_blocks() -> Iterator[None]:
 
     Without it every picture is opened once for each of its rows: a thousand times.
     """
-    token = _blocks.set({})
+    token, facts = _blocks.set({}), _facts.set({})
     try:
         yield
     finally:
         _blocks.reset(token)
+        _facts.reset(facts)
+
+
+def once(key: Hashable, make: Callable[[], _Fact]) -> _Fact:
+    """What ``make`` gives, made once for all rows inside of `lines_in_blocks`; whoever takes it must not change it."""
+    kept = _facts.get()
+    if kept is None:
+        return make()
+    if key not in kept:
+        kept[key] = make()
+    return kept[key]
 
 
 def _lines(files: Sequence[Path], line: int, shape: tuple[int, int], axis: int) -> NDArray:
@@ -123,7 +138,7 @@ def picture_shape(file: Path) -> tuple[int, int]:
     InputError
         If it is damaged, or no single grey picture.
     """
-    shape = load_picture(file).shape
+    shape = once(("shape", file), lambda: load_picture(file).shape)
     if len(shape) != 2:
         raise InputError(f"'{file}' has shape {shape}; one grey picture for each view is needed.")
     return shape[0], shape[1]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.files.formats.cone import fan_row
 from ctuq.files.formats.raw import Raw
-from ctuq.files.formats.scanners.series import left_out, numbered, picture_columns, picture_shape
+from ctuq.files.formats.scanners.series import left_out, numbered, once, picture_columns, picture_shape
 from ctuq.files.formats.sidefile import beside
 
 SUFFIX = ".geom"
@@ -40,7 +40,7 @@ def read_walnut(path: Path, row: int | None) -> Raw:
         If the table is no such table, or pictures are missing, damaged or of several sizes.
     """
     source, others = _table_file(path)
-    table = _table(source)
+    table = once(("table", source), lambda: _table(source))
     files = numbered(source.parent, "scan", _PICTURES, source)
     last = max(files)
     if last + 1 != len(table):

@@ -6,10 +6,11 @@ import pytest
 from scans import assert_equal
 
 from ctuq.errors import InputError
-from ctuq.files import describe, read, write_nxtomo
+from ctuq.files import describe, read, read_volume, write_nxtomo, write_scan, write_volume_scan
 from ctuq.guard import UnforeseenError
 from ctuq.records.seal import seal_of
 from ctuq.tomo.axis import axis_column, with_axis_column
+from ctuq.tomo.solids import solid_scan
 
 
 @pytest.mark.parametrize("which", ["fan_scan", "counted"])
@@ -110,3 +111,35 @@ def _resealed(tmp_path, scan, name, value):
             file[name] = value
     path.write_bytes((content := path.read_bytes()) + seal_of(content))
     return path
+
+
+@pytest.mark.parametrize(
+    "facts", [{"beam": "monochromatic"}, {"beam": "monochromatic", "energy": "25.5 keV"}, {"beam": "polychromatic"}, {}]
+)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_beam_of_one_energy_stays_one_when_another_program_has_changed_the_file(tmp_path, counted, facts, rows):
+    scan = replace(counted, provenance=replace(counted.provenance, facts=facts))
+    write_nxtomo([scan] * rows, tmp_path / "scan.nx")
+    assert dict(read(tmp_path / "scan.nx").provenance.facts) == facts
+    with h5py.File(tmp_path / "scan.nx", "a") as file:
+        file["entry0000/title"] = "seen by another program"
+        assert ("monochromator" in file["entry0000/instrument"]) == scan.provenance.monochromatic
+    foreign = read(tmp_path / "scan.nx", row=0)
+    assert foreign.provenance.monochromatic == scan.provenance.monochromatic
+    assert foreign.provenance.facts.get("energy") == facts.get("energy")
+    write_nxtomo(foreign, tmp_path / "again.nx")
+    assert read(tmp_path / "again.nx").provenance.monochromatic == scan.provenance.monochromatic
+
+
+def test_own_files_keep_the_beam_of_slices_and_volumes(tmp_path, counted):
+    """Of slices, volumes, rows of these, and a row that becomes NXtomo."""
+    scan = replace(counted, provenance=replace(counted.provenance, facts={"beam": "monochromatic"}))
+    write_scan(scan, tmp_path / "scan.h5")
+    assert read(tmp_path / "scan.h5").provenance.monochromatic
+    volume = solid_scan("ball", 8, np.arange(4.0) * 0.7, noise=0.05, seed=0, distances=None)
+    write_volume_scan(volume, tmp_path / "volume.h5")
+    assert read_volume(tmp_path / "volume.h5").provenance.monochromatic
+    row = read(tmp_path / "volume.h5", row=3)
+    assert row.provenance.monochromatic
+    write_nxtomo(row, tmp_path / "row.nx")
+    assert read(tmp_path / "row.nx").provenance.monochromatic

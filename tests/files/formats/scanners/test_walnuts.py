@@ -6,7 +6,7 @@ import tifffile
 
 from ctuq.errors import InputError
 from ctuq.files import read, read_volume
-from ctuq.files.formats.scanners import series
+from ctuq.files.formats.scanners import series, walnuts
 from ctuq.tomo import ConeBeam, FanBeam, FreeBeam
 
 VIEWS, ROWS, COLUMNS, PIXEL = 16, 10, 14, 0.5
@@ -157,6 +157,12 @@ def test_reading_many_lines_at_once_changes_nothing(tmp_path, monkeypatch):
     load = series.load_picture
     monkeypatch.setattr(series, "load_picture", lambda file: opened.append(file) or load(file))
     monkeypatch.setattr(series, "_BLOCK", 32)
+    tables = []
+    table = walnuts._table
+    monkeypatch.setattr(walnuts, "_table", lambda file: tables.append(file) or table(file))
     read_volume(folder)
-    # Once for its lines, and a few times for the row that tells the geometry; the first one's size is asked for at each row.
-    assert sorted(opened.count(file) for file in set(opened))[-2] < ROWS / 2
+    # Once for its lines, and the first one for the size of all.
+    assert max(opened.count(file) for file in opened) <= 2
+    assert len(tables) == 1
+    read(folder)
+    assert len(tables) == 2  # what one volume has read is no other reading's
