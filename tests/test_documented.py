@@ -118,6 +118,19 @@ def test_scores_of_gaussian_processes_are_those_of_the_experiment() -> None:
         check(cpu, float(ours["cpu_seconds"]), float(peer["cpu_seconds"]))
 
 
+def test_regrets_of_thompson_sampling_are_those_of_the_experiment() -> None:
+    rows = [row for row in written("engine_thompson.csv") if row["round"] == "5"]
+    told_of = table_of("docs/engine.md", "solver | regret: median")
+    assert {solver for solver, *_ in told_of} == {row["solver"] for row in rows}
+    for solver, *cells in told_of:
+        own = [row for row in rows if row["solver"] == solver]
+        regret = [float(row["regret"]) for row in own]
+        assert len(regret) == 5
+        values = (np.median(regret), np.mean(regret), max(regret), np.mean([float(row["cpu_seconds"]) for row in own]))
+        for cell, value in zip(cells, values, strict=True):
+            check(cell, float(value))
+
+
 def test_scores_of_methods_for_volumes_are_those_of_the_experiment() -> None:
     kept = {(row["size"], row["method"]): row for row in written("volume_methods.csv")}
     lines = (ROOT / "docs/how_it_works.md").read_text().splitlines()
