@@ -131,6 +131,37 @@ def test_regrets_of_thompson_sampling_are_those_of_the_experiment() -> None:
             check(cell, float(value))
 
 
+def test_distances_from_tangent_models_are_those_of_the_experiment() -> None:
+    kept = written("engine_tangent_deep.csv")
+    told_of = table_of("docs/engine.md", "network, prior")
+    assert {row[0] for row in told_of} == {f"{row['network']}, {row['prior']}" for row in kept}
+    for name, *cells in told_of:
+        own = [row for row in kept if f"{row['network']}, {row['prior']}" == name]
+        values = [float(row["distance"]) for row in own if row["moved"] == "all"]
+        last = [row for row in own if float(row["scale"]) == 1 and row["moved"] != "all"]
+        values.append(max(float(row["distance"]) for row in last if not row["moved"].startswith("up to")))
+        for cell, value in zip(cells, np.log10(values), strict=True):
+            check(cell, float(value))
+
+
+def test_scores_on_small_regression_sets_are_those_of_the_experiment() -> None:
+    kept = written("engine_regression.csv")
+    told_of = table_of("docs/engine.md", "method | diabetes")
+    assert [row[0] for row in told_of] == list(dict.fromkeys(row["method"] for row in kept))
+
+    def mean(method: str, name: str, column: str) -> float:
+        found = [float(row[column]) for row in kept if (row["method"], row["set"]) == (method, name)]
+        assert len(found) == 5
+        return float(np.mean(found))
+
+    for method, *cells, seconds in told_of:
+        for cell, name in zip(cells, ("diabetes", "yacht", "autompg"), strict=True):
+            check(cell, mean(method, name, "rmse"), mean(method, name, "nll"), 100 * mean(method, name, "cover_95"))
+        check(seconds, mean(method, "diabetes", "cpu_seconds"))
+    same = [float(row["std_difference"]) for row in kept if row["method"] == "ctuq, as laplace-torch"]
+    assert max(same) < 1e-6
+
+
 def test_scores_of_methods_for_volumes_are_those_of_the_experiment() -> None:
     kept = {(row["size"], row["method"]): row for row in written("volume_methods.csv")}
     lines = (ROOT / "docs/how_it_works.md").read_text().splitlines()
@@ -187,7 +218,7 @@ def test_rows_of_other_programs_are_those_of_the_experiment() -> None:
                 assert cell == "not run"
                 continue
             means = [np.mean([float(row[f"truth_{what}"]) for row in found]) for what in ("crps_object", "psnr")]
-            check(cell, 1000 * means[0], means[1])
+            check(cell, 1000 * means[0], means[1], *([] if len(found) == 3 else [len(found)]))
 
 
 def test_coverage_of_quantities_is_that_of_the_experiment() -> None:

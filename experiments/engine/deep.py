@@ -7,6 +7,7 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,10 +25,8 @@ from experiments.engine.images import Split, load, split
 from experiments.engine.methods import CLASSES
 from experiments.engine.networks import build, lenet, train
 
-WIDTH, EPOCHS = 4, 40
-TRAIN, HELD_OUT, TEST = 300, 100, 600
+HELD_OUT, TEST, EPOCHS, NOISE = 100, 600, 40, 0.05
 KEPT = ROOT / "runs" / "engine_deep"
-SIZE, VIEWS, NOISE = 28, 20, 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,44 +51,45 @@ class Deep:
     split: Split | None = None
 
 
-def digits(seed: int, *, quick: bool = False) -> Deep:
-    """A LeNet of 1,164 weights in float64, trained on 300 digits of 8 x 8 pixels (40 if quick)."""
-    sizes = (40, 20, 50) if quick else (TRAIN, HELD_OUT, TEST)
-    data = split(load(None), *sizes, rng=torch.Generator().manual_seed(seed))
+def digits(seed: int, *, count: int = 300, width: int = 4) -> Deep:
+    """A LeNet of 1,164 weights (350 of width 2) in float64, trained on so many digits of 8 x 8 pixels."""
+    data = split(load(None), count, HELD_OUT, TEST, rng=torch.Generator().manual_seed(seed))
     data = replace(data, train=_double(data.train), held_out=_double(data.held_out), test=_double(data.test))
     x, y = data.train
-    network = train(
-        build(lambda: lenet(1, 8, width=WIDTH).double(), seed), x, y, epochs=10 if quick else EPOCHS, seed=seed, lr=5e-3
-    )
+    network = build(lambda: lenet(1, 8, width=width).double(), seed)
+    train(network, x, y, epochs=EPOCHS, seed=seed, lr=5e-3)
     return Deep("LeNet", network, _quietly(lambda module: laplace.linearise(module, x, likelihood=CLASSES)), y, data)
 
 
-def scan(seed: int, *, groups: int = 0, quick: bool = False) -> Deep:
-    """The U-Net of ctuq, fitted to all rays of a simulated glyph at 28 x 28 pixels with 20 views and 5 % noise.
+def scan(
+    seed: int, *, size: int = 28, views: int = 20, network: UNetOptions | None = None, iterations: int | None = None
+) -> Deep:
+    """The U-Net of ctuq, fitted to all rays of a simulated glyph with 5 % noise.
 
-    With ``groups`` it has group normalisation and starts at random; without, as always, from the weights that ctuq ships. If
-    quick it is a network of 700 weights, from random ones, and there are 8 views of 16 x 16 pixels.
+    Another ``network`` starts at random; ctuq's own starts, as always, from the weights that ctuq ships.
     """
-    size, views = (16, 8) if quick else (SIZE, VIEWS)
     made = phantom_scan("glyph", size, np.arange(views) * np.pi / views, noise=NOISE, seed=seed)
     assert made.grid is not None
     A = ray_transform(made.grid, made.geometry, backend="matrix")
     y = torch.tensor(made.projections)
     data = Data(A, y[None], torch.ones_like(y)[None])
-    options = replace(DIPOptions(), patience=1.0)
-    if groups or quick:
-        options = replace(options, network=UNetOptions(groups=groups), start="random")
-    if quick:
-        options = replace(options, network=UNetOptions((4, 4), (2,), groups), iterations=100)
+    options = replace(DIPOptions(), patience=1.0, iterations=iterations)
+    if network is not None:
+        options = replace(options, network=network, start="random")
     generate, start = generator(data, options, rng=torch.Generator().manual_seed(seed))
     *_, state = dip(generate, start, data, data, options)
-    network, inputs = generate.module(state.average)
+    module, inputs = generate.module(state.average)
     observe = float(generate.scale[0]) * A
-    name = "U-Net, normalised" if groups else "U-Net"
-    return Deep(name, network, _quietly(lambda m: laplace.linearise(m, inputs, observe=observe, offset="taylor")), y)
+    return Deep("U-Net", module, _quietly(lambda m: laplace.linearise(m, inputs, observe=observe, offset="taylor")), y)
 
 
-NETWORKS: dict[str, Callable[..., Deep]] = {"U-Net": scan, "LeNet": digits}
+Networks = dict[str, Callable[[int], Deep]]
+LARGE: Networks = {"U-Net": scan, "LeNet": digits}
+SMALL: Networks = {
+    "U-Net": partial(scan, size=20, views=16, network=UNetOptions((16, 16), (4,))),
+    "LeNet": partial(digits, count=200, width=2),
+}
+QUICK: Networks = {"U-Net": partial(scan, size=16, views=8, network=UNetOptions((4, 4), (2,)), iterations=100)}
 
 
 def priors(deep: Deep, model: laplace.LinearModel) -> dict[str, laplace.DiagonalPrior | laplace.FilterProcess]:

@@ -186,6 +186,8 @@ def draw(table: Rows) -> Figure:
             height = line + 0.8 * (place / (len(COLOURS) - 1) - 0.5)
             rows = table.where(set=name, method=method)
             for axes, key in zip(panels, ("rmse", "nll", "cpu_seconds"), strict=True):
+                if (method, key) == ("network", "cpu_seconds"):
+                    continue  # a constant
                 values = [min(float(row[key]), _FAR) if key == "nll" else float(row[key]) for row in rows]
                 axes.plot(values, [height] * len(values), ".", color=colour, ms=4, alpha=0.5)
                 label = method if line == 0 and key == "rmse" else None

@@ -1,4 +1,4 @@
-"""One precision across normalisation layers: ctuq's U-Net with group normalisation, its weights before it multiplied.
+"""One precision across normalisation layers: a small U-Net with group normalisation, its weights before it multiplied.
 
 ``python -m experiments.engine.rescaled`` writes ``figures/engine_rescaled.{csv,png}``. The network's function stays as it is,
 so that a sound prior gives the same evidence and the same error bars. Finished rows are not run again; ``--draw`` draws them.
@@ -14,11 +14,13 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from ctuq import laplace
+from ctuq.recon.unet import UNetOptions
 from experiments import FIGURES
 from experiments.engine.deep import Deep, exact_fit, priors, scan
 from experiments.engine.rows import Row, Rows
 
-FACTORS, GROUPS, EPSILON = (0.1, 1.0, 10.0), 4, 1e-12
+FACTORS, EPSILON = (0.1, 1.0, 10.0), 1e-12
+NETWORK = UNetOptions((16, 16), (4,), groups=4)
 COLOURS = {"shared": "#c2410c", "each layer": "#a16207", "g": "#1d4ed8"}
 
 
@@ -62,7 +64,7 @@ def main(options: Options) -> None:
     table = Rows(options.out.with_suffix(".csv"))
     missing = [(p, f) for p in COLOURS for f in FACTORS if not table.where(prior=p, factor=f)]
     if missing and not options.draw:
-        deep = scan(options.seed, groups=GROUPS, quick=options.quick)
+        deep = scan(options.seed, size=20, views=16, network=NETWORK, iterations=100 if options.quick else None)
         names = deep.linearise(deep.network).scale_free
         first, _ = deep.linearise(rescaled(deep.network, names, 1.0)).at()
         for prior, factor in missing:

@@ -1,4 +1,4 @@
-"""Exact against sampled posterior, on two networks that have both: a LeNet on digits and ctuq's U-Net on a simulated scan.
+"""Exact against sampled posterior, on two networks that have both: a small LeNet on digits and a small U-Net on a scan.
 
 ``python -m experiments.engine.sampled`` writes ``figures/engine_sampled_em.csv`` (the evidence that sample-based EM ends at, by
 number of samples and by start, beside the exact optimum), ``engine_sampled.csv`` (standard deviations, predictive and joint log
@@ -23,7 +23,7 @@ from ctuq.laplace.fit import Fit, maximise
 from ctuq.laplace.predictive import log_likelihoods, monte_carlo
 from ctuq.scores.classes import joint_score, log_likelihood
 from experiments import FIGURES
-from experiments.engine.deep import NETWORKS, Deep, exact_fit, priors
+from experiments.engine.deep import QUICK, SMALL, Deep, exact_fit, priors
 from experiments.engine.methods import CLASSES
 from experiments.engine.rows import Row, Rows
 
@@ -36,6 +36,9 @@ COLOURS = {"LeNet": "#1d4ed8", "U-Net": "#c2410c"}
 class Options:
     """Of the experiment."""
 
+    only: tuple[str, ...] = tuple(SMALL)
+    """Networks."""
+    counts: tuple[int, ...] = COUNTS
     seeds: int = 3
     quick: bool = False
     draw: bool = False
@@ -45,10 +48,11 @@ class Options:
 def main(options: Options) -> None:
     """Run what is not in the tables yet, and draw them."""
     em, table = Rows(options.out.with_name(f"{options.out.name}_em.csv")), Rows(options.out.with_suffix(".csv"))
-    for name, make in ({} if options.draw else NETWORKS).items():
-        deep = make(0, quick=options.quick)
+    networks = QUICK if options.quick else {name: SMALL[name] for name in options.only}
+    for name, make in ({} if options.draw else networks).items():
+        deep = make(0)
         model = deep.linearise(deep.network)
-        fit = exact_fit(model, deep.y, priors(deep, model)["g"], "" if options.quick else f"{name}-g-0")
+        fit = exact_fit(model, deep.y, priors(deep, model)["g"], "" if options.quick else f"small {name}-g-0")
         searches(fit, name, em, options)
         predictions(fit, deep, table, em, options)
     draw(em, table).savefig(options.out.with_suffix(".png"), dpi=120)
@@ -57,7 +61,7 @@ def main(options: Options) -> None:
 def searches(fit: Fit, name: str, table: Rows, options: Options) -> None:
     """EM with each number of samples from where it starts by itself, and from precisions that are far off."""
     exact = ExactExpectation(fit.problem, fit.prior)
-    runs = [(count, 0.0, seed) for count in COUNTS for seed in range(options.seeds)]
+    runs = [(count, 0.0, seed) for count in options.counts for seed in range(options.seeds)]
     for count, factor, seed in (runs + [(USUAL, factor, 0) for factor in STARTS])[:: 7 if options.quick else 1]:
         if table.where(network=name, samples=count, start=factor, seed=seed):
             continue
@@ -88,7 +92,7 @@ def _log_noise(found: Fit, fit: Fit) -> float:
 def predictions(fit: Fit, deep: Deep, table: Rows, em: Rows, options: Options) -> None:
     """Standard deviations and scores by few draws at the exact hyperparameters, and by many at those of EM."""
     inputs = None if deep.split is None else deep.split.test[0]
-    many, counts = (64, COUNTS[:2]) if options.quick else (MANY, COUNTS)
+    many, counts = (64, options.counts[:2]) if options.quick else (MANY, options.counts)
     std = laplace.posterior(fit).std(inputs)
     cases = [("exact", many, 0, 0.0)] + [("draws", count, seed, 0.0) for count in counts for seed in range(options.seeds)]
     for row in em.where(network=deep.name, start=0.0):

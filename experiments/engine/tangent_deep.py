@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from ctuq import laplace
 from ctuq.laplace.tangent.gaps import tangent_gaps
 from experiments import FIGURES
-from experiments.engine.deep import NETWORKS, Deep, exact_fit, priors
+from experiments.engine.deep import LARGE, QUICK, Deep, exact_fit, priors
 from experiments.engine.rows import Row, Rows
 
 SCALES = (1e-3, 1e-2, 1e-1, 0.3, 1.0)
@@ -27,6 +27,7 @@ class Options:
     """Of the experiment."""
 
     draws: int = 8
+    priors: tuple[str, ...] = tuple(STYLES)
     seed: int = 0
     quick: bool = False
     draw: bool = False
@@ -36,26 +37,28 @@ class Options:
 def main(options: Options) -> None:
     """Fit, draw and compare what is not in the table yet; draw it."""
     table = Rows(options.out.with_suffix(".csv"))
-    for name, make in NETWORKS.items():
-        if options.draw or table.where(network=name):
-            continue
-        deep = make(options.seed, quick=options.quick)
-        table.add(measured(deep, options))
+    networks = QUICK if options.quick else LARGE
+    for name, make in ({} if options.draw else networks).items():
+        missing = [prior for prior in options.priors if not table.where(network=name, prior=prior)]
+        deep = make(options.seed) if missing else None
+        for prior in missing:
+            assert deep is not None
+            table.add(measured(deep, prior, options))
     for row in table.where(scale=1.0, moved="all"):
         print(row)
     draw(table).savefig(options.out.with_suffix(".png"), dpi=120)
 
 
-def measured(deep: Deep, options: Options) -> list[Row]:
-    """Medians over draws, of every prior."""
-    model, rows = deep.linearise(deep.network), []
-    for prior, made in priors(deep, model).items():
-        fit = exact_fit(model, deep.y, made, "" if options.quick else f"{deep.name}-{prior}-{options.seed}")
-        deviations = laplace.posterior(fit).weights(options.draws, rng=torch.Generator().manual_seed(options.seed))
-        for gap in tangent_gaps(model, deviations, scales=SCALES):
-            told: Row = {"network": deep.name, "prior": prior, "moved": gap.moved, "depth": gap.depth}
-            medians = (SCALES, gap.distance.median(1).values.tolist(), gap.movement.median(1).values.tolist())
-            rows += [told | {"scale": s, "distance": d, "movement": m} for s, d, m in zip(*medians, strict=True)]
+def measured(deep: Deep, prior: str, options: Options) -> list[Row]:
+    """Medians over draws."""
+    model = deep.linearise(deep.network)
+    fit = exact_fit(model, deep.y, priors(deep, model)[prior], "" if options.quick else f"{deep.name}-{prior}-{options.seed}")
+    deviations = laplace.posterior(fit).weights(options.draws, rng=torch.Generator().manual_seed(options.seed))
+    rows: list[Row] = []
+    for gap in tangent_gaps(model, deviations, scales=SCALES):
+        told: Row = {"network": deep.name, "prior": prior, "moved": gap.moved, "depth": gap.depth}
+        medians = (SCALES, gap.distance.median(1).values.tolist(), gap.movement.median(1).values.tolist())
+        rows += [told | {"scale": s, "distance": d, "movement": m} for s, d, m in zip(*medians, strict=True)]
     return rows
 
 

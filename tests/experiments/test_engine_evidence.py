@@ -19,16 +19,13 @@ def rows_of(path):
 
 @pytest.fixture(scope="module")
 def small_scan():
-    return deep.scan(0, quick=True)
+    return deep.QUICK["U-Net"](0)
 
 
 @pytest.fixture
 def only_the_scan(monkeypatch, small_scan):
-    """The U-Net alone: digits need scikit-learn."""
-    made = {"U-Net": lambda seed, quick: small_scan}
-    for module in (sampled, tangent_deep):
-        monkeypatch.setattr(module, "NETWORKS", made)
-        monkeypatch.setattr(module, "priors", lambda d, m: {"g": deep.priors(d, m)["g"], "shared": laplace.isotropic(m)})
+    """It is fitted once for all tests."""
+    monkeypatch.setitem(deep.QUICK, "U-Net", lambda seed: small_scan)
 
 
 def test_the_tangent_model_of_the_scan_predicts_its_rays(small_scan):
@@ -50,7 +47,7 @@ def test_a_kept_fit_is_the_fit_that_was_found(small_scan, monkeypatch, tmp_path)
 
 
 def test_distances_from_the_tangent_model_shrink_with_the_draw(only_the_scan, tmp_path):
-    options = tangent_deep.Options(draws=2, quick=True, out=tmp_path / "gaps")
+    options = tangent_deep.Options(2, ("g", "shared"), quick=True, out=tmp_path / "gaps")
     tangent_deep.main(options)
     rows = rows_of(tmp_path / "gaps.csv")
     whole = [row for row in rows if (row["moved"], row["prior"]) == ("all", "shared")]
