@@ -144,6 +144,25 @@ def test_distances_from_tangent_models_are_those_of_the_experiment() -> None:
             check(cell, float(value))
 
 
+def test_sampled_posteriors_are_those_of_the_experiment() -> None:
+    em, kept = written("engine_sampled_em.csv"), written("engine_sampled.csv")
+    for network, samples, *cells in table_of("docs/engine.md", "network | samples"):
+        (search,) = [r for r in em if (r["network"], r["samples"]) == (network, samples) and float(r["start"]) == 0]
+        row = {r["kind"]: r for r in kept if (r["network"], r["samples"]) == (network, samples)}
+        values = [search["nats_below"], search["cpu_seconds"], row["draws"]["std_error"], row["em"]["std_error"]]
+        values += [row["draws"][key] for key in ("log_likelihood", "joint_5")] if network == "LeNet" else []
+        for cell, value in zip([cell for cell in cells if cell], values, strict=True):
+            check(cell, float(value))
+
+
+def test_what_rescaled_weights_do_is_that_of_the_experiment() -> None:
+    kept = {(row["prior"], float(row["factor"])): row for row in written("engine_rescaled.csv")}
+    for prior, *cells in table_of("docs/engine.md", "prior | log evidence: x 0.1"):
+        keys = [(key, factor) for key in ("log_evidence", "std_over_image") for factor in (0.1, 1.0, 10.0)]
+        for cell, (key, factor) in zip(cells, keys, strict=True):
+            check(cell, float(kept[prior, factor][key]))
+
+
 def test_scores_on_small_regression_sets_are_those_of_the_experiment() -> None:
     kept = written("engine_regression.csv")
     told_of = table_of("docs/engine.md", "method | diabetes")

@@ -25,7 +25,7 @@ from experiments.engine.images import Split, load, split
 from experiments.engine.methods import CLASSES
 from experiments.engine.networks import build, lenet, train
 
-HELD_OUT, TEST, EPOCHS, NOISE = 100, 600, 40, 0.05
+HELD_OUT, TEST, EPOCHS, NOISE = 100, 600, 150, 0.05
 KEPT = ROOT / "runs" / "engine_deep"
 
 
@@ -51,8 +51,11 @@ class Deep:
     split: Split | None = None
 
 
-def digits(seed: int, *, count: int = 300, width: int = 4) -> Deep:
-    """A LeNet of 1,164 weights (350 of width 2) in float64, trained on so many digits of 8 x 8 pixels."""
+def digits(seed: int, *, count: int = 200, width: int = 3) -> Deep:
+    """A LeNet of 699 weights in float64, trained on 200 digits of 8 x 8 pixels; it gets 85 % of others right.
+
+    One of width 2 does not learn, from its first weights of seed 0.
+    """
     data = split(load(None), count, HELD_OUT, TEST, rng=torch.Generator().manual_seed(seed))
     data = replace(data, train=_double(data.train), held_out=_double(data.held_out), test=_double(data.test))
     x, y = data.train
@@ -87,7 +90,7 @@ Networks = dict[str, Callable[[int], Deep]]
 LARGE: Networks = {"U-Net": scan, "LeNet": digits}
 SMALL: Networks = {
     "U-Net": partial(scan, size=20, views=16, network=UNetOptions((16, 16), (4,))),
-    "LeNet": partial(digits, count=200, width=2),
+    "LeNet": digits,
 }
 QUICK: Networks = {"U-Net": partial(scan, size=16, views=8, network=UNetOptions((4, 4), (2,)), iterations=100)}
 

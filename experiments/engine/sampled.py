@@ -29,6 +29,7 @@ from experiments.engine.rows import Row, Rows
 
 COUNTS, STARTS = (2, 4, 8, 16, 32, 64), (1e-4, 1e-2, 1e2, 1e4)
 USUAL, MANY, TOGETHER = 16, 2048, 5
+KEPT = {"U-Net": "small U-Net", "LeNet": "LeNet"}
 COLOURS = {"LeNet": "#1d4ed8", "U-Net": "#c2410c"}
 
 
@@ -52,7 +53,7 @@ def main(options: Options) -> None:
     for name, make in ({} if options.draw else networks).items():
         deep = make(0)
         model = deep.linearise(deep.network)
-        fit = exact_fit(model, deep.y, priors(deep, model)["g"], "" if options.quick else f"small {name}-g-0")
+        fit = exact_fit(model, deep.y, priors(deep, model)["g"], "" if options.quick else f"{KEPT[name]}-g-0")
         searches(fit, name, em, options)
         predictions(fit, deep, table, em, options)
     draw(em, table).savefig(options.out.with_suffix(".png"), dpi=120)
@@ -93,25 +94,23 @@ def predictions(fit: Fit, deep: Deep, table: Rows, em: Rows, options: Options) -
     """Standard deviations and scores by few draws at the exact hyperparameters, and by many at those of EM."""
     inputs = None if deep.split is None else deep.split.test[0]
     many, counts = (64, options.counts[:2]) if options.quick else (MANY, options.counts)
-    std = laplace.posterior(fit).std(inputs)
-    cases = [("exact", many, 0, 0.0)] + [("draws", count, seed, 0.0) for count in counts for seed in range(options.seeds)]
-    for row in em.where(network=deep.name, start=0.0):
-        cases.append(("em", int(row["samples"]), int(row["seed"]), float(row["log_precision_ratio"])))
-    for kind, count, seed, shift in cases:
+    exact, rows = ExactExpectation(fit.problem, fit.prior), matrix_of(fit, inputs)
+    std = exact_std(exact, fit, rows)
+    cases = [("exact", many, 0)] + [("draws", count, seed) for count in counts for seed in range(options.seeds)]
+    cases += [("em", int(row["samples"]), int(row["seed"])) for row in em.where(network=deep.name, start=0.0)]
+    for kind, count, seed in cases:
         if table.where(network=deep.name, kind=kind, samples=count, seed=seed):
             continue
-        sigma2 = fit.sigma2
+        moved = fit
         if kind == "em":
             (searched,) = em.where(network=deep.name, start=0.0, samples=count, seed=seed)
-            sigma2 = sigma2 * math.exp(float(searched["log_noise_ratio"]))
-        moved = replace(fit, psi=fit.psi - shift, sigma2=sigma2)
-        post = laplace.posterior(moved, solver="cg" if kind == "draws" else "cholesky")
+            sigma2 = fit.sigma2 * math.exp(float(searched["log_noise_ratio"]))
+            moved = replace(fit, psi=fit.psi - float(searched["log_precision_ratio"]), sigma2=sigma2)
         begun = time.process_time()
+        post = laplace.posterior(moved, solver="cg" if kind == "draws" else "cholesky")
         draws = post.weights(count if kind == "draws" else many, rng=torch.Generator().manual_seed(1000 + seed))
-        _, jacobian = moved_at(moved, inputs)
-        deviations = jacobian(draws.to(jacobian.domain.dtype)).double()
-        seconds = time.process_time() - begun
-        found = post.std(inputs) if kind != "draws" else deviations.square().mean(0).sqrt()
+        seconds, deviations = time.process_time() - begun, draws @ rows.T
+        found = deviations.square().mean(0).sqrt() if kind == "draws" else exact_std(exact, moved, rows)
         seen = std > 1e-3 * std.max()
         error = float((found[seen] / std[seen] - 1).square().mean().sqrt())
         row: Row = {"network": deep.name, "kind": kind, "samples": count, "seed": seed, "cpu_seconds": seconds}
@@ -120,10 +119,19 @@ def predictions(fit: Fit, deep: Deep, table: Rows, em: Rows, options: Options) -
         print(table.rows[-1], flush=True)
 
 
-def moved_at(fit: Fit, inputs: Tensor | None):
-    """Outputs and Jacobian of the fit's network."""
+def matrix_of(fit: Fit, inputs: Tensor | None) -> Tensor:
+    """The Jacobian of the outputs at these inputs, (outputs, P), float64, through whichever of its sides is smaller."""
     assert fit.model is not None
-    return fit.model.at(inputs)
+    _, jacobian = fit.model.at(inputs)
+    few = jacobian.domain.size < jacobian.range.size
+    side = jacobian.domain if few else jacobian.range
+    eye = torch.eye(side.size, dtype=side.dtype).reshape(side.size, *side.shape)
+    return (jacobian(eye).flatten(1).T if few else jacobian.T(eye)).double()
+
+
+def exact_std(exact: ExactExpectation, fit: Fit, rows: Tensor) -> Tensor:
+    """Standard deviations of the outputs at the hyperparameters of a fit, (outputs,)."""
+    return exact.output_covariance(fit.point, rows[:, None]).flatten().clamp(min=0).sqrt()
 
 
 def _scores(fit: Fit, deep: Deep, deviations: Tensor) -> Row:
@@ -131,8 +139,9 @@ def _scores(fit: Fit, deep: Deep, deviations: Tensor) -> Row:
     if deep.split is None:
         return {"log_likelihood": math.nan, "joint_5": math.nan, "network_log_likelihood": math.nan}
     x, y = deep.split.test
-    outputs, _ = moved_at(fit, x)
-    logits = outputs.double() + deviations
+    assert fit.model is not None
+    outputs, _ = fit.model.at(x)
+    logits = outputs.double() + deviations.reshape(-1, *outputs.shape)
     joint = joint_score(log_likelihoods(CLASSES, logits, y), TOGETHER, rng=torch.Generator().manual_seed(0))
     alone = log_likelihood(monte_carlo(CLASSES, outputs.double()[None]).clamp(min=1e-12), y)
     mean = log_likelihood(monte_carlo(CLASSES, logits).clamp(min=1e-12), y)
@@ -165,7 +174,8 @@ def draw(em: Rows, table: Rows) -> Figure:
             axes.semilogx([r["samples"] for r in rows], [r[key] for r in rows], marker, color=COLOURS["LeNet"], label=kind)
         for row in table.where(network="LeNet", kind="exact"):
             axes.axhline(float(row[key]), color="#111827", lw=0.8, label=f"{row['samples']} exact draws")
-            axes.axhline(float(row["network_log_likelihood"]), color="#9ca3af", ls="--", lw=0.8, label="network alone")
+            if axes is marginal:
+                axes.axhline(float(row["network_log_likelihood"]), color="#9ca3af", ls="--", lw=0.8, label="network alone")
     evidence.set(title="EM: nats below the exact optimum (floor 1e-5)", xlabel="samples of each step")
     start.set(title=f"the same with {USUAL} samples", xlabel="precision it starts at / optimum")
     told.set(title="evidence it tells - exact there (2 std. errors)", xlabel="samples", xscale="log")
@@ -175,6 +185,9 @@ def draw(em: Rows, table: Rows) -> Figure:
     joint.set(title="LeNet: joint log likelihood / weight, 5 digits", xlabel="samples")
     for axes in (evidence, start, told, std, marginal, joint):
         axes.grid(alpha=0.3)
+    for axes in (evidence, told, std, marginal, joint):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(COUNTS, [str(count) for count in COUNTS])
     for axes in (evidence, std, marginal):
         axes.legend(frameon=False, fontsize=8)
     return figure

@@ -27,6 +27,7 @@ class Options:
     """Of the experiment."""
 
     draws: int = 8
+    only: tuple[str, ...] = tuple(LARGE)
     priors: tuple[str, ...] = tuple(STYLES)
     seed: int = 0
     quick: bool = False
@@ -37,7 +38,7 @@ class Options:
 def main(options: Options) -> None:
     """Fit, draw and compare what is not in the table yet; draw it."""
     table = Rows(options.out.with_suffix(".csv"))
-    networks = QUICK if options.quick else LARGE
+    networks = QUICK if options.quick else {name: LARGE[name] for name in options.only}
     for name, make in ({} if options.draw else networks).items():
         missing = [prior for prior in options.priors if not table.where(network=name, prior=prior)]
         deep = make(options.seed) if missing else None

@@ -47,7 +47,7 @@ def test_a_kept_fit_is_the_fit_that_was_found(small_scan, monkeypatch, tmp_path)
 
 
 def test_distances_from_the_tangent_model_shrink_with_the_draw(only_the_scan, tmp_path):
-    options = tangent_deep.Options(2, ("g", "shared"), quick=True, out=tmp_path / "gaps")
+    options = tangent_deep.Options(2, priors=("g", "shared"), quick=True, out=tmp_path / "gaps")
     tangent_deep.main(options)
     rows = rows_of(tmp_path / "gaps.csv")
     whole = [row for row in rows if (row["moved"], row["prior"]) == ("all", "shared")]
