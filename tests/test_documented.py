@@ -120,6 +120,69 @@ def test_scores_of_gaussian_processes_are_those_of_the_experiment() -> None:
         check(cpu, float(ours["cpu_seconds"]), float(peer["cpu_seconds"]))
 
 
+def test_regrets_of_thompson_sampling_are_those_of_the_experiment() -> None:
+    rows = [row for row in written("engine_thompson.csv") if row["round"] == "5"]
+    told_of = table_of("docs/engine.md", "solver | regret: median")
+    assert {solver for solver, *_ in told_of} == {row["solver"] for row in rows}
+    for solver, *cells in told_of:
+        own = [row for row in rows if row["solver"] == solver]
+        regret = [float(row["regret"]) for row in own]
+        assert len(regret) == 5
+        values = (np.median(regret), np.mean(regret), max(regret), np.mean([float(row["cpu_seconds"]) for row in own]))
+        for cell, value in zip(cells, values, strict=True):
+            check(cell, float(value))
+
+
+def test_distances_from_tangent_models_are_those_of_the_experiment() -> None:
+    kept = written("engine_tangent_deep.csv")
+    told_of = table_of("docs/engine.md", "network, prior")
+    assert {row[0] for row in told_of} == {f"{row['network']}, {row['prior']}" for row in kept}
+    for name, *cells in told_of:
+        own = [row for row in kept if f"{row['network']}, {row['prior']}" == name]
+        values = [float(row["distance"]) for row in own if row["moved"] == "all"]
+        last = [row for row in own if float(row["scale"]) == 1 and row["moved"] != "all"]
+        values.append(max(float(row["distance"]) for row in last if not row["moved"].startswith("up to")))
+        for cell, value in zip(cells, np.log10(values), strict=True):
+            check(cell, float(value))
+
+
+def test_sampled_posteriors_are_those_of_the_experiment() -> None:
+    em, kept = written("engine_sampled_em.csv"), written("engine_sampled.csv")
+    for network, samples, *cells in table_of("docs/engine.md", "network | samples"):
+        (search,) = [r for r in em if (r["network"], r["samples"]) == (network, samples) and float(r["start"]) == 0]
+        row = {r["kind"]: r for r in kept if (r["network"], r["samples"]) == (network, samples)}
+        values = [search["nats_below"], search["cpu_seconds"], row["draws"]["std_error"], row["em"]["std_error"]]
+        values += [row["draws"][key] for key in ("log_likelihood", "joint_5")] if network == "LeNet" else []
+        for cell, value in zip([cell for cell in cells if cell], values, strict=True):
+            check(cell, float(value))
+
+
+def test_what_rescaled_weights_do_is_that_of_the_experiment() -> None:
+    kept = {(row["prior"], float(row["factor"])): row for row in written("engine_rescaled.csv")}
+    for prior, *cells in table_of("docs/engine.md", "prior | log evidence: x 0.1"):
+        keys = [(key, factor) for key in ("log_evidence", "std_over_image") for factor in (0.1, 1.0, 10.0)]
+        for cell, (key, factor) in zip(cells, keys, strict=True):
+            check(cell, float(kept[prior, factor][key]))
+
+
+def test_scores_on_small_regression_sets_are_those_of_the_experiment() -> None:
+    kept = written("engine_regression.csv")
+    told_of = table_of("docs/engine.md", "method | diabetes")
+    assert [row[0] for row in told_of] == list(dict.fromkeys(row["method"] for row in kept))
+
+    def mean(method: str, name: str, column: str) -> float:
+        found = [float(row[column]) for row in kept if (row["method"], row["set"]) == (method, name)]
+        assert len(found) == 5
+        return float(np.mean(found))
+
+    for method, *cells, seconds in told_of:
+        for cell, name in zip(cells, ("diabetes", "yacht", "autompg"), strict=True):
+            check(cell, mean(method, name, "rmse"), mean(method, name, "nll"), 100 * mean(method, name, "cover_95"))
+        check(seconds, mean(method, "diabetes", "cpu_seconds"))
+    same = [float(row["std_difference"]) for row in kept if row["method"] == "ctuq, as laplace-torch"]
+    assert max(same) < 1e-6
+
+
 def test_scores_of_methods_for_volumes_are_those_of_the_experiment() -> None:
     kept = {(row["size"], row["method"]): row for row in written("volume_methods.csv")}
     lines = (ROOT / "docs/how_it_works.md").read_text().splitlines()
@@ -176,7 +239,7 @@ def test_rows_of_other_programs_are_those_of_the_experiment() -> None:
                 assert cell == "not run"
                 continue
             means = [np.mean([float(row[f"truth_{what}"]) for row in found]) for what in ("crps_object", "psnr")]
-            check(cell, 1000 * means[0], means[1])
+            check(cell, 1000 * means[0], means[1], *([] if len(found) == 3 else [len(found)]))
 
 
 def test_coverage_of_quantities_is_that_of_the_experiment() -> None:

@@ -24,14 +24,17 @@ def mlp(sizes: Sequence[int], *, activation: type[nn.Module] = nn.ReLU, dropped:
     return nn.Sequential(*layers)
 
 
-def lenet(channels: int, size: int, *, classes: int = 10, dropped: float = 0.0) -> nn.Module:
-    """Two convolutions with pooling and two linear layers; 14,000 weights at 28 x 28 pixels."""
-    kernel = 5 if size >= 28 else 3
-    inner = ((size - kernel + 1) // 2 - kernel + 1) // 2
+def lenet(channels: int, size: int, *, classes: int = 10, dropped: float = 0.0, width: int = 8) -> nn.Module:
+    """Two convolutions with pooling and two linear layers; 14,000 weights at 28 x 28 pixels.
+
+    Images of less than 14 pixels are padded, since two poolings would leave nothing of them.
+    """
+    kernel, pad = 5 if size >= 28 else 3, int(size < 14)
+    inner = ((size + 2 * pad - kernel + 1) // 2 + 2 * pad - kernel + 1) // 2
     drop = [nn.Dropout(dropped)] * (dropped > 0)
-    first = [nn.Conv2d(channels, 8, kernel), nn.ReLU(), nn.MaxPool2d(2)]
-    second = [nn.Conv2d(8, 16, kernel), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
-    dense = [*drop, nn.Linear(16 * inner**2, 40), nn.ReLU(), *drop, nn.Linear(40, classes)]
+    first = [nn.Conv2d(channels, width, kernel, padding=pad), nn.ReLU(), nn.MaxPool2d(2)]
+    second = [nn.Conv2d(width, 2 * width, kernel, padding=pad), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+    dense = [*drop, nn.Linear(2 * width * inner**2, 5 * width), nn.ReLU(), *drop, nn.Linear(5 * width, classes)]
     return nn.Sequential(*first, *second, *dense)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 _COLUMNS = {
     "log_likelihood": "log-likelihood of an unseen ray (nats)",
@@ -36,12 +37,13 @@ def draw(table: Path) -> None:
             error = values.std(ddof=1) / values.size**0.5 if values.size > 1 else 0.0
             colour = "C1" if "CUQIpy" in method or "svmbir" in method else "C0"
             axes.errorbar(values.mean(), place, xerr=error, fmt="o", color=colour, capsize=2, markersize=4)
-            seconds = np.mean([float(row["seconds"]) for row in found])
-            axes.annotate(
-                f"{seconds:.0f} s", (values.mean(), place), xytext=(0, 5), textcoords="offset points", fontsize=7, ha="center"
-            )
+            most = len({row["seed"] for row in rows if row["problem"] == problem})
+            told = f"{np.mean([float(row['seconds']) for row in found]):.0f} s"
+            told += f", {len(found)} of {most} seeds" * (len(found) < most)
+            axes.annotate(told, (values.mean(), place), xytext=(0, 5), textcoords="offset points", fontsize=7, ha="center")
         axes.set_title(problem, fontsize=9)
         axes.set_xlabel(_COLUMNS[column], fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_yticks(range(len(methods)), methods, fontsize=8)
         axes.tick_params(axis="x", labelsize=8)
         axes.grid(axis="x", linewidth=0.3)

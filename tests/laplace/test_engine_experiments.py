@@ -64,7 +64,7 @@ def test_finished_rows_are_found_again(tmp_path):
     assert not found.where(method="map", seed=1)
 
 
-@pytest.mark.parametrize("size", [14, 28, 32])
+@pytest.mark.parametrize("size", [8, 14, 28, 32])
 def test_lenet_takes_images_of_these_sizes(size):
     assert build(lambda: lenet(1, size), 0)(torch.zeros(2, 1, size, size)).shape == (2, 10)
 
