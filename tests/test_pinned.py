@@ -80,13 +80,16 @@ def whole():
     }
 
 
-def same(found, kept, name):
+def same(found, kept, name, largest):
     if isinstance(kept, str):
         assert found == kept, name
         return
-    # Zero directions of the evidence (a floor at its bound) end where the search stops; they are told by their effect.
-    tolerance = 0.05 if name.startswith(("variance", "lengthscale", "floor", "displacement")) else 2e-3
-    np.testing.assert_allclose(found, kept, rtol=tolerance, atol=2e-3 * float(np.abs(kept).max()), err_msg=name)
+    # Zero directions of the evidence (a floor at its bound) end where the search stops; they are told by their effect. On
+    # another processor a variance of 3e-9 beside others of 1 to 130 ended at 2e-7, and a lengthscale of 0.03 pixels, whose
+    # neighbours correlate by e^-33, at 0.02.
+    loose = name.startswith(("variance", "lengthscale", "floor", "displacement"))
+    least = {"variance": 1e-6 * largest, "lengthscale": 0.1}.get(name.split()[0], 2e-3 * float(np.abs(kept).max()))
+    np.testing.assert_allclose(found, kept, rtol=0.05 if loose else 2e-3, atol=least, err_msg=name)
 
 
 @pytest.mark.parametrize("name", [*PROBLEMS, "whole"])
@@ -94,8 +97,9 @@ def test_numbers_are_those_that_were_kept(name):
     kept = json.loads(FILE.read_text())[name]
     found = whole() if name == "whole" else numbers(name)
     assert list(found) == list(kept)
+    largest = max((value for key, value in kept.items() if key.startswith("variance")), default=0.0)
     for key, value in kept.items():
-        same(found[key], value, key)
+        same(found[key], value, key, largest)
 
 
 if __name__ == "__main__":
