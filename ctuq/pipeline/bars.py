@@ -19,8 +19,8 @@ UNCALIBRATED = "Not calibrated: the error bars are the model's own, which are to
 _WORTH_TELLING, _FEW = 0.1, 8
 _NOT_HARDENED = (
     "These error bars do not hold what the scanner does wrong, as those of a slice by the method dip do: a rotation axis "
-    "beside its place, gains of detector columns (rings), and beam hardening: if the beam is not monochromatic, attenuation inside of "
-    "thick parts may be lower than they say."
+    "beside its place, gains of detector columns (rings), and beam hardening: if the beam is not monochromatic, attenuation "
+    "inside of thick parts may be lower than they say."
 )
 
 
