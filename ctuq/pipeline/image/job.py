@@ -1,7 +1,6 @@
 """The stages of a reconstruction, in their order."""
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from ctuq.pipeline.image.given import as_given
 from ctuq.pipeline.image.one_material import errors_left, hardening_told, of_one_material, with_removed
 from ctuq.pipeline.image.placed import matched, placed
 from ctuq.pipeline.image.rings import Rings, rings_of, without_gains
-from ctuq.pipeline.image.spreads import SPREADS
+from ctuq.pipeline.image.spreads import SPREADS, with_spread
 from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.running.outlook import Outlook
@@ -40,7 +39,6 @@ from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
-from ctuq.uncertainty.calibration.foreign import calibrate
 from ctuq.uncertainty.calibration.unseen import UnseenDirections, WidenedPosterior
 from ctuq.uncertainty.estimate import ErrorBars, estimate, named
 from ctuq.uncertainty.model.covariance import ImageCovariance
@@ -55,11 +53,6 @@ _DENSE_PIXELS = 4096
 """Up to so many pixels a truth is scored against the whole covariance, above against samples."""
 _KEPT = 2**26
 _LESS = "choose a smaller --size or fewer --samples"
-
-_NOT_SEEN = (
-    "No view lies within {:.0f} degrees of directions, and error bars of the kind {} know nothing of edges across these: they "
-    "are far too short there; take edges or gmrf of the method tv, or laplace of dip."
-)
 
 _DEFAULT = ReconstructOptions()
 
@@ -193,7 +186,7 @@ def _reconstructed(
     if run.options.bars in PRIORS:
         return _with_prior(run, base, data, views)
     if run.options.bars in SPREADS:
-        return _with_spread(run, base, data, views)
+        return with_spread(run, base, data, views)
     if method_name != "dip":
         return replace(base, scores={} if truth is None else {"truth": image_scores(base.mean, truth)})
     return _with_dip(run, base, data, views, moves=own is None, rings=rings)
@@ -256,26 +249,6 @@ def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: V
     notes = () if kind == "edges" else (f"The image is the mean of {PRIORS[kind]}, and not that of total variation.",)
     base = replace(base, plan=plan.record(), warnings=base.warnings + views.notes + notes)
     return _assembled(run, base, rays.image, found, learned.named)
-
-
-def _with_spread(run: Run[ReconstructOptions], base: Result, data: Data, views: Views) -> Result:
-    """Error bars by images that differ, or one number, scaled on held-out views; without these there are none."""
-    if not len(views.held):
-        raise InputError(
-            f"Error bars of the kind {run.options.bars} need held-out views; give more views, or --calibration-views."
-        )
-    run.checkpoint.begin()
-    with run.clock(run.options.bars or ""):
-        image, spread = SPREADS[run.options.bars or ""](run, data, views)
-    scan = replace(base.scan, projections=data.y.cpu().numpy())
-    with run.clock("calibration"):
-        found = calibrate(image, spread, scan, views.held, grid=base.grid, cautious=True, method=base.method)
-    names = ("mean", "std", "std_raw", "std_error", "samples", "directions", "waves", "sigma2", "calibration", "scores")
-    doubts = tuple(text for text in found.warnings if text not in base.warnings) + NOTES.get(run.options.bars, ())
-    unseen = UnseenDirections.of(base.scan.geometry, base.mean.shape, data.y.device)
-    if unseen is not None:
-        doubts += (_NOT_SEEN.format(math.degrees(unseen.width), run.options.bars),)
-    return replace(base, **{name: getattr(found, name) for name in names}, warnings=base.warnings + doubts)
 
 
 def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Views, *, moves: bool, rings: Rings) -> Result:

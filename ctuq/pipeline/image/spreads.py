@@ -3,6 +3,7 @@
 Each gives an image of the fitted views and how sure it is of it; held-out views then scale that as those of any program.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ctuq.errors import InputError
 from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.linops.memory import available_memory
 from ctuq.pipeline.bars import linear_model
@@ -26,8 +28,16 @@ from ctuq.recon.dropout import dropped
 from ctuq.recon.holdout import split
 from ctuq.recon.langevin import langevin
 from ctuq.recon.noise import noise_std
+from ctuq.uncertainty.calibration.foreign import calibrate
+from ctuq.uncertainty.calibration.unseen import UnseenDirections
 from ctuq.uncertainty.estimate import kept_evidence
-from ctuq.uncertainty.restricted import diagonal_deviations
+from ctuq.uncertainty.restricted import NOTES, diagonal_deviations
+from ctuq.uncertainty.results.image import Result
+
+_NOT_SEEN = (
+    "No view lies within {:.0f} degrees of directions, and error bars of the kind {} know nothing of edges across these: they "
+    "are far too short there; take edges or gmrf of the method tv, or laplace of dip."
+)
 
 MEMBERS, NETWORKS = 32, 8
 _DROPPED, _DRAWS = 0.05, 128
@@ -185,3 +195,23 @@ def _networks(
             return generate(last.best)
 
     return run.stages.once("networks", partial(fitted), rng=run.rng).cpu().numpy().astype(np.float64)
+
+
+def with_spread(run: Run[ReconstructOptions], base: Result, data: Data, views: Views) -> Result:
+    """Error bars by images that differ, or one number, scaled on held-out views; without these there are none."""
+    if not len(views.held):
+        raise InputError(
+            f"Error bars of the kind {run.options.bars} need held-out views; give more views, or --calibration-views."
+        )
+    run.checkpoint.begin()
+    with run.clock(run.options.bars or ""):
+        image, spread = SPREADS[run.options.bars or ""](run, data, views)
+    scan = replace(base.scan, projections=data.y.cpu().numpy())
+    with run.clock("calibration"):
+        found = calibrate(image, spread, scan, views.held, grid=base.grid, cautious=True, method=base.method)
+    names = ("mean", "std", "std_raw", "std_error", "samples", "directions", "waves", "sigma2", "calibration", "scores")
+    doubts = tuple(text for text in found.warnings if text not in base.warnings) + NOTES.get(run.options.bars, ())
+    unseen = UnseenDirections.of(base.scan.geometry, base.mean.shape, data.y.device)
+    if unseen is not None:
+        doubts += (_NOT_SEEN.format(math.degrees(unseen.width), run.options.bars),)
+    return replace(base, **{name: getattr(found, name) for name in names}, warnings=base.warnings + doubts)
