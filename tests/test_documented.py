@@ -362,3 +362,15 @@ def test_coverage_of_stacks_is_that_of_the_experiment() -> None:
             strict=True,
         ):
             check(cell, unit * float(row[name]))
+
+
+def test_gains_of_real_scans_are_those_of_the_experiment() -> None:
+    kept = {(row["scan"], row["size"]): row for row in written("systematics_rings_unseen.csv")}
+    rows = table_of("docs/systematics.md", "real scan")
+    assert len(rows) == len(kept)
+    for scan, size, taken, odds, plain, freed in rows:
+        row = kept[scan, size]
+        assert taken == row["taken_out"]
+        check(odds, float(row["log_odds"]))
+        check(plain, 1e3 * float(row["unseen_rmse"]))
+        check(freed, 1e3 * float(row["unseen_rmse_freed"]))
