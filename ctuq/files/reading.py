@@ -136,7 +136,7 @@ def _together(found: Sequence[tuple[Path, Raw]], axis_column: float | None) -> S
     for path, raw in found:
         with reading(path, "a scan"):
             scan = _without_lost_views(row_of(raw, path, file_hash(path), axis_column).scan)
-            scans.append(scan if raw.whole is not None else without_odd_views(scan))
+            scans.append(scan if raw.whole is not None else _without_odd_views(scan))
     return scans[0] if len(scans) == 1 else merged(scans)
 
 
@@ -151,7 +151,7 @@ def _without_lost_views(scan: Scan) -> Scan:
     )
 
 
-def without_odd_views(scan: Scan) -> Scan:
+def _without_odd_views(scan: Scan) -> Scan:
     """The scan without views that no object can make, and what to know of those that differ from the others."""
     odd = odd_views(scan)
     if odd is None:

@@ -124,7 +124,7 @@ def doubts_of_field(scan: Scan, grid: VolumeGrid, *, taken_out: bool = True) -> 
             "(--field all shows it)."
         )
     air = max(shadow_of(scan.projections, scan.weights).levels)
-    if air < -_DARK_AIR * outline.top:
+    if outline.top > 0 and air < -_DARK_AIR * outline.top:
         told.append(
             f"The air at the detector's edges reads {air:.2g}, below 0 by {-100 * air / outline.top:.2g} % of the most that "
             "rays read: flats, darks or a background are off, and every ray holds too little."

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d, median_filter
 
 from ctuq.errors import InputError
 from ctuq.tomo.noise_law import NoiseLaw
@@ -83,6 +82,8 @@ def projections_from_counts(
     InputError
         If shapes disagree or no ray counted anything above the dark level.
     """
+    from scipy.ndimage import gaussian_filter1d
+
     counts, flats = np.asarray(counts, np.float64), np.atleast_2d(np.asarray(flats, np.float64))
     darks_taken = 0 if darks is None else len(np.atleast_2d(darks))
     darks = np.zeros((1, counts.shape[-1])) if darks is None else np.atleast_2d(np.asarray(darks, np.float64))
@@ -281,6 +282,8 @@ def alone(projections: NDArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_], f
     projections : array, shape (angle, column)
         Three columns or more; may hold NaN, which do not stand alone.
     """
+    from scipy.ndimage import median_filter
+
     lost = ~np.isfinite(projections)
     values = _interpolated(projections, lost)
     few = len(values) < 3
@@ -349,6 +352,8 @@ def _on_both_sides(odd: NDArray[np.bool_], axis: float) -> NDArray[np.bool_]:
 
 def _bad_columns(values: NDArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Columns that differ from their neighbours as no part of an object off the axis does; and those that are dead."""
+    from scipy.ndimage import median_filter
+
     views, columns = values.shape
     if columns < 5 or views < _FEWEST_VIEWS:
         return np.zeros(columns, bool), np.zeros(columns, bool)

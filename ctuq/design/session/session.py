@@ -149,6 +149,8 @@ class Session:
                 waiting = candidates_at(record, pending) if np.size(pending) else np.zeros(0)
                 waiting = waiting[~np.isin(waiting, record.angles[record.state.views])]
                 planned = record if record.plan or record.refusal else self._planned(record)
+                if planned.refusal and not record.refusal:
+                    self._write(planned)  # before it is raised: the status says the same as what was asked
                 found = None if len(waiting) else take_planned(planned, n)
                 if found is None:
                     suggestion = self._worked_out(planned, n, waiting)

@@ -6,6 +6,7 @@ about no image at all, so that rings and round parts of the object are one to it
 them in the residual, and what it does take is measured, on scans of that image with drawn gains.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -142,6 +143,10 @@ def gains_of(data: Data, *, width: float | None = None) -> Gains:
     image = tv(A, y, weights=weights, strength=_STRENGTH)
     rays = A(image).double().cpu()
     residual = rays - y.double().cpu()
+    if rays[used].square().sum() <= residual[used].square().sum():
+        # The rays are of no object, and whoever makes its image says so.
+        nothing = torch.zeros(y.shape[1], dtype=torch.float64)
+        return Gains(nothing, torch.diag(nothing), -math.inf, width or 0.0)
     # What a dead ray reads must not come into another view's.
     variance, noise = scatter_of(residual, used), torch.where(used, residual - offsets(residual, used), 0.0)
     basis = rough(y.shape[1])

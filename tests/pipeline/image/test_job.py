@@ -320,7 +320,7 @@ def test_progress_names_the_stages_in_order(scan):
     told = []
     reconstruct(scan, options=OPTIONS, progress=told.append)
     stages = list(dict.fromkeys(p.stage for p in told))
-    assert stages == ["Classical reconstructions", "Deep Image Prior", "Jacobian", "Evidence", "Samples"]
+    assert stages == ["Gains of columns", "Classical reconstructions", "Deep Image Prior", "Jacobian", "Evidence", "Samples"]
     assert all(0 <= p.done <= p.total for p in told)
 
 
