@@ -62,6 +62,15 @@ class Browser:
         origin = {_ELEMENT: self._find(selector)}
         move = {"type": "pointerMove", "duration": 0, "origin": origin, "x": dx, "y": dy}
         self.command("POST", "/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": [move]}]})
+        self._settle()
+
+    def _settle(self) -> None:
+        """Until the page has heard of the mouse: moves are told once a frame, which a busy machine draws late."""
+        script = (
+            "const done = arguments[0]; setTimeout(done, 2000);"
+            "requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+        )
+        self.command("POST", "/execute/async", {"script": script, "args": []})
 
     def drag(self, selector: str, *points: tuple[int, int]) -> None:
         """Press the mouse at the first point, CSS pixels from the element's centre, and release it at the last."""
@@ -71,6 +80,7 @@ class Browser:
         press, release = ({"type": name, "button": 0} for name in ("pointerDown", "pointerUp"))
         actions = [moves[0], press, *moves[1:], release]
         self.command("POST", "/actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": actions}]})
+        self._settle()
 
     def choose(self, selector: str, value: object) -> None:
         """Give a field a value as a user does, so that the page hears of it."""
