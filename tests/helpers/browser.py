@@ -67,8 +67,7 @@ class Browser:
     def _settle(self) -> None:
         """Until the page has heard of the mouse: moves are told once a frame, which a busy machine draws late."""
         script = (
-            "const done = arguments[0]; setTimeout(done, 2000);"
-            "requestAnimationFrame(() => requestAnimationFrame(() => done()))"
+            "const done = arguments[0]; setTimeout(done, 2000);requestAnimationFrame(() => requestAnimationFrame(() => done()))"
         )
         self.command("POST", "/execute/async", {"script": script, "args": []})
 
