@@ -32,12 +32,15 @@ class Outline:
         At which columns the shadow is cut off, so that part of the object was never measured; empty if it was seen whole.
     level, top : float
         Mean line integral there, and the largest.
+    edges : float
+        Mean line integral at that edge of the detector where it is larger.
     """
 
     reach: float
     cut: tuple[str, ...]
     level: float
     top: float
+    edges: float
 
 
 def outline_of(scan: Scan) -> Outline:
@@ -57,9 +60,10 @@ def outline_of(scan: Scan) -> Outline:
         if turned and (left or right):
             ends = ends[[longer]]
         reach = min(float(np.abs(geometry.axis_distances(ends)).max()), far)
-        return Outline(reach, (), 0.0, shadow.top)
+        return Outline(reach, (), 0.0, shadow.top, max(shadow.levels))
     names = tuple(("first", "last")[side] for side in sides)
-    return Outline(far * _goes_on(scan, shadow), names, max(shadow.levels[side] for side in sides), shadow.top)
+    level = max(shadow.levels[side] for side in sides)
+    return Outline(far * _goes_on(scan, shadow), names, level, shadow.top, max(shadow.levels))
 
 
 def choose_grid(scan: Scan, size: int, field: float | str | None = None) -> VolumeGrid:
@@ -123,7 +127,7 @@ def doubts_of_field(scan: Scan, grid: VolumeGrid, *, taken_out: bool = True) -> 
             f"The object reaches {outline.reach:.4g} mm from the rotation axis, beyond the image of {width:.4g} mm; {outside} "
             "(--field all shows it)."
         )
-    air = max(shadow_of(scan.projections, scan.weights).levels)
+    air = outline.edges
     if outline.top > 0 and air < -_DARK_AIR * outline.top:
         told.append(
             f"The air at the detector's edges reads {air:.2g}, below 0 by {-100 * air / outline.top:.2g} % of the most that "
