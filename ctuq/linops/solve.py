@@ -154,13 +154,16 @@ def relative(residual: Tensor, rows: Tensor) -> Tensor:
     return residual.norm(dim=1) / rows.norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
 
 
-def reported(name: str, found: Solution, rtol: float) -> Solution:
+def reported(name: str, found: Solution, rtol: float | Tensor) -> Solution:
     """The solution with ``converged`` by its residuals, and a warning with the number if they miss the tolerance."""
-    worst = float(found.residual.max()) if len(found.residual) else 0.0
-    if worst <= rtol:
+    missed = found.residual > rtol
+    if not bool(missed.any()):
         return found
+    worst = int((found.residual / rtol).argmax())
+    asked = torch.as_tensor(rtol).expand(len(missed))
     warnings.warn(
-        f"{name} reached a relative residual of {worst:.1e} in {found.steps} steps, not {rtol:.1e}: "
+        f"{name} reached a relative residual of {float(found.residual[worst]):.1e} in {found.steps} steps, "
+        f"not {float(asked[worst]):.1e}: "
         f"allow more steps, precondition, or use float64 products.",
         stacklevel=4,  # past the solver and its no_grad
     )

@@ -43,6 +43,22 @@ class Counted(LinearOperator):
         return self._apply(y)
 
 
+def test_block_conjugate_gradients_in_another_metric_take_fewer_steps_to_the_same_solution(rng):
+    n, k = 300, 12
+    B = torch.randn(n, 20, generator=rng, dtype=torch.float64) * torch.logspace(0, 3, 20, dtype=torch.float64)
+    weak = 0.3 * torch.randn(n, n, generator=rng, dtype=torch.float64)
+    K = torch.eye(n, dtype=torch.float64) + B @ B.T + weak @ weak.T / n
+    near = Dense(torch.linalg.inv(torch.eye(n, dtype=torch.float64) + B @ B.T))
+    b = torch.randn(k, n, generator=rng, dtype=torch.float64)
+    b[1], b[2], b[3] = 0, b[0], 1e-6 * b[4] + 1e-9 * b[5]
+    rtol, some = torch.logspace(-6, -1, k, dtype=torch.float64), b.norm(dim=1) > 0
+    plain, found = BlockCG(1e-6)(Dense(K), b), BlockCG(rtol, near=near)(Dense(K), b)
+    assert bool((true_residual(K, found.value, b)[some] <= 1.01 * rtol[some]).all())
+    assert float(true_residual(K, BlockCG(1e-6, near=near)(Dense(K), b).value, b)[some].max()) < 1.01e-6
+    assert found.steps < plain.steps / 2
+    assert found.value[1].norm() == 0
+
+
 @pytest.mark.parametrize(("solver", "rtol"), [(Cholesky(), 1e-12), (CG(rtol=1e-10), 1e-8), (BlockCG(rtol=1e-10), 1e-8)])
 def test_solutions_are_those_of_a_dense_solve(solver, rtol):
     K, b = matrix(0, 2), normal(3, N)

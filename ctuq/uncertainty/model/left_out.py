@@ -26,11 +26,14 @@ from ctuq.linops.operator import Space
 from ctuq.linops.solve import CG
 from ctuq.stages import Stages
 from ctuq.tomo.rays.rows import RayRows
-from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.model.solved import NoiseSolve, SolvedRays, covariance_by
 
 _BATCH = 64
 _RTOL, _STEPS = 1e-5, 100
+_ONCE, _LEAST, _SHARE = 1e-4, 1e-6, 0.01
+"""Relative residual of a solve, at most and at least, and what it may be of the least eigenvalue of what is solved for."""
+_ENOUGH = 0.03
+"""Residual, in units of the noise, of what rays make of others: enters their variance, which is 1 at least, by its square."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +62,7 @@ class LeftOut:
     @classmethod
     def of(cls, given: SolvedRays, rows: Tensor) -> "LeftOut":
         """Leave these rays out of a solved scan; one solve of noise and floors for each."""
-        block = torch.empty(len(rows), len(rows), dtype=torch.float64, device=rows.device)
-        for part in torch.arange(len(rows), device=rows.device).split(_BATCH):
-            block[part] = given.noise(_embedded(torch.eye(len(rows)).to(given.W)[part], rows, len(given.W)))[:, rows]
-        S = torch.linalg.inv((block + block.T) / 2)
+        S = torch.linalg.inv(_block(given.noise, rows, len(given.W)))
         (L, R), W = given.roots, given.W[rows]
         taken = W @ L
         return cls(given, rows, S, S @ W, covariance_by(L, stable_cholesky(R @ R.T - taken.T @ S @ taken)))
@@ -111,7 +111,7 @@ class LeftOut:
         given, model = self.given, self.given.model
         c = q @ self.seen @ self.Z
         h = _embedded(q @ self.S + c @ self.seen.T, self.rows, len(given.W))
-        pulled = model.features.matrix.transposed((given.noise(h) - c @ given.W.T) / given.system.noise_root())
+        pulled = model.features.matrix.transposed(given.noise(h - c @ given.directions.T) / given.system.noise_root())
         return model.images(c) + model.misfit(given.system.point.psi).times(pulled).reshape(-1, *model.image.shape)
 
 
@@ -148,13 +148,21 @@ class Beside:
 
     def joint(self, index: Tensor) -> Tensor:
         """Covariance of some of the left-out rays given the others, in units of the noise, and with it, (k, k)."""
-        rays, errors, out = self._rows(index), self._errors(index), []
-        for start in range(0, len(index), _BATCH):
-            stop = min(start + _BATCH, len(index))
-            images, beside = self._posterior.jointly(rays.dense(start, stop), errors[start:stop])
-            out.append(rays(images) + beside @ errors.T)
-        found = torch.cat(out) / self._root.square()
-        return (found + found.T) / 2 + torch.eye(len(found)).to(found)
+        given, rays, n = self.given, self._rows(index), len(index)
+        root, matrix, v = given.system.noise_root(), given.model.features.matrix, given.model.misfit(given.system.point.psi)
+        own, others = [], []
+        for start in range(0, n, _BATCH):
+            spread = v.times(rays.dense(start, min(start + _BATCH, n))) / self._root
+            own.append(rays(spread) / self._root)
+            others.append(matrix(spread) / root)
+        seen, b = self.every.model.features.basis[self.index[index]] / self._root, torch.cat(others)
+        x = given.noise(b, (_ENOUGH / b.norm(dim=1)).clamp(_LEAST, 1.0))
+        # 2 b^T x - x^T N x of N^-1 b: of second order in what is left of b.
+        told = b @ x.T
+        told = told + told.T - torch.cat([given.noise.times(part) @ x.T for part in x.split(_BATCH)])
+        free = seen - b @ given.W
+        found = torch.cat(own) - told + free @ given.Z @ free.T
+        return (found + found.T) / 2 + torch.eye(n).to(found)
 
     def innovations(self, index: Tensor) -> Tensor:
         """What some of them measured less what is expected of them, in units of the noise."""
@@ -200,10 +208,6 @@ class Beside:
         model = self.every.model
         return model.features.basis[self.index[index], model.factor.rank :]
 
-    @cached_property
-    def _posterior(self) -> ImagePosterior:
-        return ImagePosterior(self.given, rng=torch.Generator())
-
     @property
     def _root(self) -> Tensor:
         return self.given.system.point.sigma2[0].to(self.given.W).sqrt()
@@ -214,6 +218,19 @@ def _systematic(every: SolvedRays, errors: Tensor, rows: Tensor) -> tuple[Tensor
         return None
     rays = every.model.features.basis[rows, every.model.factor.rank :]
     return every.absorbed(errors), rays @ every.model.left_of(errors)
+
+
+def _block(noise: NoiseSolve, rows: Tensor, size: int) -> Tensor:
+    """``(N^-1)_hh``, with an error that is small beside its least eigenvalue, as its inverse is wanted."""
+    unit = torch.eye(len(rows), dtype=torch.float64, device=rows.device)
+    block = unit
+    for rtol in (_ONCE, _LEAST):
+        parts = [noise(_embedded(part, rows, size), rtol)[:, rows] for part in unit.split(_BATCH)]
+        block = torch.cat(parts)
+        block = (block + block.T) / 2
+        if noise.exact or rtol <= _SHARE * float(torch.linalg.eigvalsh(block)[0]):
+            break
+    return block
 
 
 def _embedded(values: Tensor, rows: Tensor, size: int) -> Tensor:

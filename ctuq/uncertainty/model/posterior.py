@@ -178,7 +178,7 @@ class ImagePosterior(ImageCovariance):
 
     def times(self, images: Tensor) -> Tensor:
         """``P x`` for each row of images (k, d), float64; without the network."""
-        return torch.cat([self._times(part) for part in images.split(self._together)])
+        return torch.cat([self._times(part) for part in images.split(_BATCH)])
 
     @property
     def _together(self) -> int:
@@ -214,24 +214,25 @@ class ImagePosterior(ImageCovariance):
 
     def jointly(self, images: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
         """The joint covariance of image and systematic errors times rows of both, (k, d) and (k, e), float64."""
-        found = [self._jointly(x, n) for x, n in zip(images.split(self._together), errors.split(self._together), strict=True)]
+        found = [self._jointly(x, n) for x, n in zip(images.split(_BATCH), errors.split(_BATCH), strict=True)]
         own, beside = (torch.cat(parts) for parts in zip(*found, strict=True))
         return own, beside
 
     def _jointly(self, images: Tensor, errors: Tensor | None) -> tuple[Tensor, Tensor]:
         """The joint posterior covariance of image and systematic errors times rows of both."""
         given, basis, rank = self.given, self.model.factor.basis, self.model.factor.rank
+        parts = images.double().split(self._together)
         # F Z F^T and not C - C X C: a posterior variance a millionth of the prior's would drown in float32's rounding of F.
-        x = images.double()
-        own = x if basis is None else (x.to(basis) @ basis).double()
-        beside = own.new_zeros(len(x), self.model.prior.rank - rank) if errors is None else errors.double()
-        c = torch.cat([own, beside], 1)
-        rays = given.noise(self._rays(self._v.times(x)))
-        cross = (rays @ given._seen) @ given.Z
-        own = self._v.times(self._back(rays - cross @ given.W.T))
-        mixed = c @ given.Z
-        out = self.model.images(mixed - cross).flatten(1) - self._v.times(self._back(mixed @ given.W.T))
-        return out + self._v.times(x) - own, (mixed - cross)[:, rank:]
+        own = images.double() if basis is None else torch.cat([(x.to(basis) @ basis).double() for x in parts])
+        beside = own.new_zeros(len(own), self.model.prior.rank - rank) if errors is None else errors.double()
+        y = torch.cat([self._rays(self._v.times(x)) for x in parts])
+        c = (torch.cat([own, beside], 1) - y @ given.W) @ given.Z
+        told = (given.noise(y) + c @ given.W.T).split(self._together)
+        out = [
+            self.model.images(k).flatten(1) + self._v.times(x - self._back(rays))
+            for x, k, rays in zip(parts, c.split(self._together), told, strict=True)
+        ]
+        return torch.cat(out), c[:, rank:]
 
     def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:
         """``n`` draws of the region minus its mean, (n, *shape), float32; a batch that was kept is not drawn again."""

@@ -9,8 +9,9 @@ EVIDENCE_RAYS = 3072
 factorisations of so large a matrix take 20 seconds on one core. From posterior samples of 8,192 rays they took minutes."""
 NOISE_BY = ("float64", "float32", "cg")
 """How noise and floors are solved: a Cholesky factor, one in float32 that residuals refine, or conjugate gradients."""
-_FLOAT64, _FLOAT32 = 12288, 46080
-"""Up to so many rays or pixels, whichever are fewer: half a minute and 2.4 GiB; ten minutes and 8 GiB."""
+_FLOAT64, _FLOAT32 = 12288, 24576
+"""Up to so many rays or pixels, whichever are fewer: half a minute and 2.4 GiB; two minutes and 2.3 GiB, twice. Above, steps
+of conjugate gradients are cheaper than a second factor."""
 EXACT_WORK = 6e11
 """Up to so many multiplications every pixel's own reduction is exact: 20 seconds."""
 _SHARE = 0.4
@@ -24,8 +25,10 @@ _LEFT_OUT = 2048
 _HELD_OUT, _FEW_VIEWS, _SOME = 768, 2, 128
 """Of a volume's held-out views, at most so many rays on a lattice of the detector; of two views left out, so many of each."""
 _CORRECTION = 100
-"""What five solves of one right-hand side cost, in right-hand sides of a block (HTC ta at 256 x 256)."""
-_TOGETHER, _FEWEST_TOGETHER, _PIXELS = 64, 8, 2**21
+"""What solves of one right-hand side cost, in right-hand sides of a block (HTC ta at 256 x 256)."""
+_GIVEN = 4 * 8192**2
+"""Bytes of a factor over the pixels that stand out, which conjugate gradients begin with."""
+_TOGETHER, _FEWEST_TOGETHER, _PIXELS = 64, 8, 2**24
 """Images in a batch, at most and at least, and pixels of all of them."""
 
 
@@ -141,8 +144,8 @@ def route(
     peak = max(
         _factor_bytes(pixels, rays, weights, rank, components), _evidence_bytes(pixels, fitted, rank, evidence, exact_evidence)
     )
-    posterior = _noise_bytes(unknowns, noise_by) + 8 * 4 * rays * rank + 8 * 1024 * (rays + rank)
-    posterior += 8 * images_together(pixels) * (3 * pixels + rank) * 10 + 8 * 512 * pixels + 4 * pixels * rank * (rank < pixels)
+    posterior = _noise_bytes(unknowns, noise_by) + 8 * 4 * rays * rank + 8 * 2 * _HELD_OUT * (rays + rank)
+    posterior += 8 * images_together(pixels) * (pixels + rank) * 8 + 8 * 512 * pixels + 4 * pixels * rank * (rank < pixels)
     posterior += _local_bytes(pixels, rays, rank, dims)
     together = (noise_by == "float64" and dims == 2) or rays - fitted <= _few(rank)
     most = int(max(peak, posterior))
@@ -155,7 +158,10 @@ def _few(rank: int) -> int:
 
 
 def images_together(pixels: int) -> int:
-    """Images in a batch: of 512 x 512 pixels, 64 latent vectors in float64 take half a GiB, and there are ten of them."""
+    """Images in a batch: 64 of 512 x 512 pixels take 128 MiB in float64, and there are half a dozen such batches at once.
+
+    Their rays are solved together, and the more there are the fewer steps that takes.
+    """
     return min(_TOGETHER, max(_FEWEST_TOGETHER, _PIXELS // pixels))
 
 
@@ -168,7 +174,7 @@ def noise_route(unknowns: int, budget: float = float("inf")) -> str:
 
 
 def _noise_bytes(unknowns: int, noise_by: str) -> float:
-    return {"float64": 16, "float32": 4, "cg": 0}[noise_by] * float(unknowns) ** 2 + 2**28
+    return {"float64": 16, "float32": 4, "cg": 0}[noise_by] * float(unknowns) ** 2 + 2**28 + _GIVEN * (noise_by == "cg")
 
 
 def _factor_bytes(pixels: int, rays: int, weights: int, rank: int, components: int) -> float:
