@@ -163,7 +163,9 @@ class Joint:
             return taken, 0.0
         with self.run.clock("evidence"):
             part, noise_by = model.part(fitted.nonzero()[:, 0]), self._way[0].noise_by
-            mean, covariance = (v.cpu() for v in SolvedRays.on(part, evidence.point, noise_by=noise_by).errors())
+            # By name of what is solved: the calibration solves the same rays, and takes these up.
+            given = SolvedRays.on(part, evidence.point, noise_by=noise_by, stages=self.run.stages)
+            mean, covariance = (v.cpu() for v in given.errors())
         variances, rank, values = model.prior.error_variances(evidence.psi).tolist(), model.factor.rank, dict(taken.values)
         left, change = model.left_of(mean), 0.0
         for block, variance, s in zip(model.blocks, variances, model.prior.error_slices, strict=True):

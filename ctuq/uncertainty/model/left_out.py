@@ -26,12 +26,12 @@ from ctuq.linops.operator import Space
 from ctuq.linops.solve import CG
 from ctuq.stages import Stages
 from ctuq.tomo.rays.rows import RayRows
-from ctuq.uncertainty.model.solved import NoiseSolve, SolvedRays, covariance_by
+from ctuq.uncertainty.model.noise import BATCH, ROUGH, RTOL, NoiseSolve
+from ctuq.uncertainty.model.solved import SolvedRays, covariance_by
 
-_BATCH = 64
 _RTOL, _STEPS = 1e-5, 100
-_ONCE, _LEAST, _SHARE = 1e-4, 1e-6, 0.01
-"""Relative residual of a solve, at most and at least, and what it may be of the least eigenvalue of what is solved for."""
+_SHARE = 0.01
+"""What a solve's relative residual may be of the least eigenvalue of what is solved for."""
 _ENOUGH = 0.03
 """Residual, in units of the noise, of what rays make of others: enters their variance, which is 1 at least, by its square."""
 
@@ -151,15 +151,15 @@ class Beside:
         given, rays, n = self.given, self._rows(index), len(index)
         root, matrix, v = given.system.noise_root(), given.model.features.matrix, given.model.misfit(given.system.point.psi)
         own, others = [], []
-        for start in range(0, n, _BATCH):
-            spread = v.times(rays.dense(start, min(start + _BATCH, n))) / self._root
+        for start in range(0, n, BATCH):
+            spread = v.times(rays.dense(start, min(start + BATCH, n))) / self._root
             own.append(rays(spread) / self._root)
             others.append(matrix(spread) / root)
         seen, b = self.every.model.features.basis[self.index[index]] / self._root, torch.cat(others)
-        x = given.noise(b, (_ENOUGH / b.norm(dim=1)).clamp(_LEAST, 1.0))
+        x = given.noise(b, (_ENOUGH / b.norm(dim=1)).clamp(RTOL, 1.0))
         # 2 b^T x - x^T N x of N^-1 b: of second order in what is left of b.
         told = b @ x.T
-        told = told + told.T - torch.cat([given.noise.times(part) @ x.T for part in x.split(_BATCH)])
+        told = told + told.T - torch.cat([given.noise.times(part) @ x.T for part in x.split(BATCH)])
         free = seen - b @ given.W
         found = torch.cat(own) - told + free @ given.Z @ free.T
         return (found + found.T) / 2 + torch.eye(n).to(found)
@@ -224,8 +224,8 @@ def _block(noise: NoiseSolve, rows: Tensor, size: int) -> Tensor:
     """``(N^-1)_hh``, with an error that is small beside its least eigenvalue, as its inverse is wanted."""
     unit = torch.eye(len(rows), dtype=torch.float64, device=rows.device)
     block = unit
-    for rtol in (_ONCE, _LEAST):
-        parts = [noise(_embedded(part, rows, size), rtol)[:, rows] for part in unit.split(_BATCH)]
+    for rtol in (ROUGH, RTOL):
+        parts = [noise(_embedded(part, rows, size), rtol)[:, rows] for part in unit.split(BATCH)]
         block = torch.cat(parts)
         block = (block + block.T) / 2
         if noise.exact or rtol <= _SHARE * float(torch.linalg.eigvalsh(block)[0]):

@@ -4,39 +4,21 @@
 (`ctuq.uncertainty.model.posterior` has the symbols).
 """
 
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from ctuq.laplace.system.problem import Point, System
-from ctuq.linops.basic import Symmetric
-from ctuq.linops.block_cg import BlockCG
-from ctuq.linops.gaussian import FactorInPlace, stable_cholesky
-from ctuq.linops.local import LocalCovariance
-from ctuq.linops.operator import Space
-from ctuq.linops.sparse import SparseRows
-from ctuq.stages import Stages, name_of
-from ctuq.tomo.rays.rows import RayRows
+from ctuq.linops.gaussian import stable_cholesky
+from ctuq.stages import Stages
 from ctuq.uncertainty.model.linear import ImageModel
+from ctuq.uncertainty.model.noise import ROUGH, RTOL, NoiseSolve
 from ctuq.uncertainty.model.route import noise_route
 
-_BATCH = 64
-"""Right-hand sides that are solved together."""
-_ROUGH, _RTOL = 1e-4, 1e-6
-"""Relative residual of one correction in float32, which the next one refines, and of a whole solve."""
 _FAINT = 0.01
 """Residual, in units of the noise, of what enters sums of such units by its square."""
-_STEPS, _ROUNDS = 500, 6
-"""At most: steps of conjugate gradients in a correction, and corrections in a solve."""
-_EDGES, _FEW, _STANDS_OUT = 8192, 64, 3.0
-"""At most and at least so many pixels, each of so many times the median variance, are solved for exactly before conjugate
-gradients."""
 _PASSES = 4
 """Of ``K^-1``, whose two terms nearly cancel."""
 
@@ -62,7 +44,7 @@ class SolvedRays:
 
     model: ImageModel
     system: System
-    noise: "NoiseSolve"
+    noise: NoiseSolve
     W: Tensor
     Z: Tensor
     roots: tuple[Tensor, Tensor]
@@ -82,7 +64,7 @@ class SolvedRays:
         return cls._mixed(model, system, noise, _network_rays(noise, model.features.basis / root, L))
 
     @classmethod
-    def _mixed(cls, model: ImageModel, system: System, noise: "NoiseSolve", W: Tensor) -> "SolvedRays":
+    def _mixed(cls, model: ImageModel, system: System, noise: NoiseSolve, W: Tensor) -> "SolvedRays":
         seen = model.features.basis / system.noise_root()
         L = stable_cholesky(model.prior.mixing(system.point.psi))
         # 2 W^T bF - W^T N W: of second order in the residual of W, which L multiplies by up to 1e6.
@@ -123,7 +105,7 @@ class SolvedRays:
         e = torch.randn(n, len(self.W), generator=rng, dtype=torch.float64, device=rng.device).to(u)
         y = self.model.features.matrix(u) / noise + e
         enough = 0.1 * (u.shape[1] * y.shape[1]) ** 0.5 / y.square().sum(1)
-        return u, y, self.noise(y, enough.clamp(_RTOL, _FAINT))
+        return u, y, self.noise(y, enough.clamp(RTOL, _FAINT))
 
     def draws(self, n: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """``n`` draws of the image's deviation given the rays, (n, d), and of the systematic errors', (n, e); float64.
@@ -212,7 +194,7 @@ class SolvedRays:
             if round_:
                 left = b - self.noise.times(s) - (w @ L.T) @ self.directions.T
                 off = w - (s @ self.directions) @ L
-            first = self.noise(left, _ROUGH)
+            first = self.noise(left, ROUGH)
             step = torch.cholesky_solve(((first @ self.directions) @ L - off).T, R).T
             s, w = s + first - (step @ L.T) @ self.W.T, w + step
         return s, w @ L.T
@@ -223,32 +205,7 @@ class SolvedRays:
         return self.model.features.basis / self.system.noise_root()
 
 
-def _given_edges(matrix: RayRows, root: Tensor, own: Tensor) -> Symmetric | None:
-    """``(I + b V_e b^T)^-1`` of the pixels e of largest variance, by a factor over them; None where none stands out.
-
-    Floors are large at edges and small all over: of the tooth at 256 x 256 an eighth of the pixels has 94 % of all variance.
-    Beside these, what is left of N is nearly I: 64 right-hand sides come to 1e-4 in 16 steps instead of 79, each step 1.4
-    times as long. Filters for the whole image, which a Fourier transform applies, took half the steps at twice the time.
-    """
-    count = min(_EDGES, int((own > _STANDS_OUT * own.median()).sum()))
-    if count < _FEW or not isinstance(matrix, SparseRows):
-        return None
-    pixels = own.topk(count).indices.sort().values
-    sizes, places = own[pixels].sqrt().cpu().numpy(), (pixels.cpu().numpy(), np.arange(count))
-    rays, narrow = matrix.after(sp.csr_array((sizes, places), shape=(matrix.shape[1], count))), root.float()
-    Q = rays.column_gram((1 / root.square()).expand(matrix.shape[0]), torch.float32)
-    Q.diagonal().add_(1)
-    factor = FactorInPlace.of(Q)
-    if factor is None:
-        return None
-
-    def near(x: Tensor) -> Tensor:
-        return x - rays.fast(factor.solve(rays.fast_transposed(x / narrow))) / narrow
-
-    return Symmetric(near, Space((matrix.shape[0],), torch.float32, matrix.device))
-
-
-def _network_rays(noise: "NoiseSolve", seen: Tensor, L: Tensor) -> Tensor:
+def _network_rays(noise: NoiseSolve, seen: Tensor, L: Tensor) -> Tensor:
     """``N^-1 b F`` (m, r) of the network's rays b F, as exactly as the prior ``L L^T`` of their coefficients needs.
 
     W enters by ``L^T F^T b^T W L``, which is added to I. The columns of ``b F L Q`` that are orthogonal to one another each
@@ -260,7 +217,7 @@ def _network_rays(noise: "NoiseSolve", seen: Tensor, L: Tensor) -> Tensor:
     mixed = seen @ L
     Q = torch.linalg.eigh(mixed.T @ mixed)[1].flip(1)
     columns = (mixed @ Q).T
-    solved = Q @ noise(columns, (_FAINT / columns.norm(dim=1)).clamp(_RTOL, 1.0))
+    solved = Q @ noise(columns, (_FAINT / columns.norm(dim=1)).clamp(RTOL, 1.0))
     return torch.linalg.solve_triangular(L.T, solved, upper=True).T
 
 
@@ -272,119 +229,3 @@ def covariance_by(L: Tensor, R: Tensor) -> Tensor:
     """``(C^-1 + X)^-1`` from ``C = L L^T`` and the Cholesky factor R of ``I + L^T X L``."""
     half = torch.linalg.solve_triangular(R, L.T, upper=False)
     return half.T @ half
-
-
-class NoiseSolve:
-    """``N^-1`` with ``N = I + b V b^T``: by Cholesky; or by Cholesky or block CG in float32, refined in float64.
-
-    The factor is of N, or of ``Q = I + S^T b^T b S`` with ``V = S S^T`` where pixels are fewer:
-    ``N^-1 = I - b S Q^-1 S^T b^T``. Where N is solved for a thousand times and more, a factor is cheaper than CG: at 7,800 rays
-    of the walnut CG takes 140 steps for each block of right-hand sides.
-
-    Attributes
-    ----------
-    factor : Tensor, float64, (m, m) or (d, d), optional
-        Where that is affordable.
-    over_pixels : bool
-        Of which of the two.
-    """
-
-    def __init__(self, matrix: RayRows, root: Tensor, v: LocalCovariance, noise_by: str, stages: Stages):
-        self._matrix, self._root, self._v, self._stages = matrix, root, v, stages
-        self.factor: Tensor | None = None
-        self.over_pixels = matrix.shape[0] > matrix.shape[1]
-        self._trivial = float(v.diagonal.max()) == 0
-        if self._trivial:
-            return
-        if noise_by == "float64":
-            N = self._gram(torch.float64)
-            self.factor = torch.linalg.cholesky(N, out=N)
-            return
-        # None where rounding to float32 left N without a Cholesky factor.
-        narrow = FactorInPlace.of(self._gram(torch.float32)) if noise_by == "float32" else None
-        self._correct = self._by_conjugate_gradients() if narrow is None else self._by_factor(narrow)
-
-    @property
-    def exact(self) -> bool:
-        """Whether there is nothing to be solved by steps."""
-        return self._trivial or self.factor is not None
-
-    def _by_factor(self, narrow: FactorInPlace) -> Callable[[Tensor, Tensor], Tensor]:
-        # A function that held the solver itself would keep its factor, gigabytes, until the garbage collector comes.
-        matrix, root, v, over_pixels = self._matrix, self._root.float(), self._v, self.over_pixels
-
-        def roughly(b: Tensor, _rtol: Tensor) -> Tensor:
-            if not over_pixels:
-                return narrow.solve(b.float()).double()
-            seen = narrow.solve(v.spread_transposed(matrix.fast_transposed(b.float() / root)))
-            return b - (matrix.fast(v.spread(seen)) / root).double()
-
-        return roughly
-
-    def _by_conjugate_gradients(self) -> Callable[[Tensor, Tensor], Tensor]:
-        matrix, v, root = self._matrix, self._v, self._root.float()
-        space = Space((matrix.shape[0],), torch.float32, matrix.device)
-
-        def product(x: Tensor) -> Tensor:
-            return x + matrix.fast(v.fast(matrix.fast_transposed(x / root))) / root
-
-        N, near = Symmetric(product, space), _given_edges(matrix, self._root, v.own)
-
-        def solve(b: Tensor, rtol: Tensor) -> Tensor:
-            with warnings.catch_warnings():
-                # What float32 leaves is the next round's right-hand side.
-                warnings.filterwarnings("ignore", "Block CG reached")
-                return BlockCG(rtol, _STEPS, near)(N, b).value
-
-        return solve
-
-    def _gram(self, dtype: torch.dtype) -> Tensor:
-        """N, or Q."""
-        if self.over_pixels:
-            weights = (1 / self._root.square()).expand(self._matrix.shape[0])
-            out = self._v.between(self._matrix.column_gram(weights, dtype))
-        else:
-            out = self._v.gram(self._matrix, dtype).div_(self._root.square().to(dtype))
-        out.diagonal().add_(1)
-        return out
-
-    def times(self, x: Tensor) -> Tensor:
-        """``N x`` for each row of (k, m)."""
-        parts = [self._matrix(self._v.times(self._matrix.transposed(p / self._root))) / self._root for p in x.split(_BATCH)]
-        return x + torch.cat(parts)
-
-    def __call__(self, b: Tensor, rtol: float | Tensor = _RTOL) -> Tensor:
-        """``N^-1 b`` for each row of (k, m), to a relative residual, of all or each (k,), where there is no factor in float64.
-
-        Rows of like residuals are best side by side.
-        """
-        if self._trivial:
-            return b
-        if self.factor is not None and self.over_pixels:
-            pulled = self._v.spread_transposed(self._matrix.transposed(b / self._root))
-            seen = torch.cholesky_solve(pulled.T, self.factor).T
-            return b - self._matrix(self._v.spread(seen)) / self._root
-        if self.factor is not None:
-            return torch.cholesky_solve(b.T, self.factor).T
-        goals = torch.as_tensor(rtol, dtype=b.dtype, device=b.device).expand(len(b))
-        return torch.cat([self._kept(*part) for part in zip(b.split(_BATCH), goals.split(_BATCH), strict=True)])
-
-    def _kept(self, b: Tensor, rtol: Tensor) -> Tensor:
-        name = name_of(b, rtol, *self._v.arrays().values(), self._root)
-        return self._stages.once(f"solve {name}", lambda: self._refined(b, rtol)).to(b.device)
-
-    def _refined(self, b: Tensor, rtol: Tensor) -> Tensor:
-        value, left, off = torch.zeros_like(b), b, torch.ones_like(rtol)
-        size = b.norm(dim=1).clamp(min=torch.finfo(b.dtype).tiny)
-        for _ in range(_ROUNDS):
-            off = left.norm(dim=1) / size
-            if bool((off <= rtol).all()):
-                return value
-            value = value + self._correct(left, (0.5 * rtol / off.clamp(min=torch.finfo(off.dtype).tiny)).clamp(min=_ROUGH))
-            left = b - self.times(value)
-        worst = int((off / rtol).argmax())
-        warnings.warn(
-            f"Noise and floors were solved to a residual of {float(off[worst]):.1e}, not {float(rtol[worst]):.0e}.",
-            stacklevel=2,
-        )
-        return value

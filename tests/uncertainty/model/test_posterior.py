@@ -11,8 +11,8 @@ from ctuq.laplace.system.problem import plus_identity
 from ctuq.linops.block_cg import BlockCG
 from ctuq.linops.solve import relative
 from ctuq.linops.sparse import SparseRows
+from ctuq.uncertainty.model import noise as solving
 from ctuq.uncertainty.model import posterior as module
-from ctuq.uncertainty.model import solved
 from ctuq.uncertainty.model.factor import PRIORS
 from ctuq.uncertainty.model.left_out import Beside, LeftOut
 from ctuq.uncertainty.model.posterior import ImagePosterior
@@ -75,11 +75,11 @@ def test_rough_solvers_are_refined_to_the_factorisation_s_posterior(rough, repea
 @pytest.mark.parametrize("radius", [0, 2])
 @pytest.mark.parametrize("noise", [1.0, 1e-3])
 def test_conjugate_gradients_given_the_edges_come_to_the_factorisation_s_posterior(noise, radius, make, monkeypatch):
-    monkeypatch.setattr(solved, "_FEW", 4)
-    monkeypatch.setattr(solved, "_EDGES", 12)
-    monkeypatch.setattr(solved, "_STANDS_OUT", 1.0)
+    monkeypatch.setattr(solving, "_FEW", 4)
+    monkeypatch.setattr(solving, "_EDGES", 12)
+    monkeypatch.setattr(solving, "_STANDS_OUT", 1.0)
     near, steps = [], []
-    monkeypatch.setattr(solved, "BlockCG", lambda *given: near.append(given[2]) or Counted(steps, *given))
+    monkeypatch.setattr(solving, "BlockCG", lambda *given: near.append(given[2]) or Counted(steps, *given))
     model = make(rank=20, radius=radius)
     point = some_point(model, floors=(1e-4, 0.5))
     point = replace(point, sigma2=noise * point.sigma2)
