@@ -48,13 +48,13 @@ class Subject:
     unseen: Scan | None = None
 
 
-def simulated(phantom: str, seed: int, defect: str = "", level: float = 0.0) -> Subject:
+def simulated(phantom: str, seed: int, defect: str = "", level: float = 0.0, *, size: int = SIZE) -> Subject:
     """Parallel rays through a phantom 40 mm wide; the defect's size is such that the rays' rms change is ``level`` noises."""
     rng = np.random.default_rng(seed)
-    grid = VolumeGrid((SIZE, SIZE), 40.0 / SIZE)
-    fine = VolumeGrid((SIZE * _FINER, SIZE * _FINER), grid.voxel / _FINER)
-    image = ATTENUATION * PHANTOMS[phantom](SIZE * _FINER, rng)
-    geometry = ParallelBeam(angles=np.arange(VIEWS) * np.pi / VIEWS, columns=int(1.4 * SIZE) + 1, pixel=grid.voxel)
+    grid = VolumeGrid((size, size), 40.0 / size)
+    fine = VolumeGrid((size * _FINER, size * _FINER), grid.voxel / _FINER)
+    image = ATTENUATION * PHANTOMS[phantom](size * _FINER, rng)
+    geometry = ParallelBeam(angles=np.arange(VIEWS) * np.pi / VIEWS, columns=int(1.4 * size) + 1, pixel=grid.voxel)
 
     def rays(changed: ParallelBeam) -> NDArray[np.float64]:
         return (build_matrix(fine, changed) @ image.ravel().astype(np.float32)).reshape(changed.shape).astype(np.float64)
@@ -63,7 +63,7 @@ def simulated(phantom: str, seed: int, defect: str = "", level: float = 0.0) -> 
     noise = NOISE * clean.mean()
     shape = np.random.default_rng(1000 + seed)
     wrong, true = (clean, np.zeros(1)) if not defect else _with(defect, level * noise, clean, geometry, rays, shape)
-    truth = image.reshape(SIZE, _FINER, SIZE, _FINER).mean((1, 3)).astype(np.float32)
+    truth = image.reshape(size, _FINER, size, _FINER).mean((1, 3)).astype(np.float32)
     projections = (wrong + noise * rng.standard_normal(wrong.shape)).astype(np.float32)
     name = f"{phantom} {seed}" + (f" {defect} {level:g}" if defect else "")
     return Subject(name, Scan(projections, geometry, truth=truth, grid=grid), grid, defect, level, true)

@@ -23,7 +23,7 @@ from ctuq.pipeline.bars import linear_model
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.views import Views
-from ctuq.recon.dip import Data, DIPState, Generator, dip
+from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip
 from ctuq.recon.holdout import split
 from ctuq.stages import Stages, Under
 from ctuq.systematics.block import Block
@@ -43,7 +43,7 @@ Transform = RayTransform | VolumeTransform
 _STILL, _SMALL = 0.3, 0.1
 """Errors stand still where each changes the rays by less than this share of the noise (rms), or of what it does to them."""
 _ROUNDS = 3
-ITERATIONS = 300
+_ITERATIONS = 300
 _log = logging.getLogger(__name__)
 
 
@@ -168,7 +168,7 @@ class Joint:
         left, change = model.left_of(mean), 0.0
         for block, variance, s in zip(model.blocks, variances, model.prior.error_slices, strict=True):
             own = slice(s.start - rank, s.stop - rank)
-            if block.name in UNSURE:
+            if not _may_leave(block.name):
                 continue
             if block.name in values or log_odds(mean[own], covariance[own, own], variance) >= STRONG:
                 values[block.name] = block.told(mean[own])
@@ -180,7 +180,7 @@ class Joint:
         """A fit that goes on from weights to other rays."""
         run, rng = self.run, torch.Generator().manual_seed(0).set_state(self.drawn)
         fit, stop = split(data, self.views.held, rng=rng)
-        options = replace(run.options.dip, iterations=min(ITERATIONS, run.options.dip.length))
+        options = replace(run.options.dip, iterations=iterations_again(run.options.dip))
 
         def made() -> dict[str, Any]:
             last = None
@@ -194,6 +194,20 @@ class Joint:
         history[:, 0] += state.history[-1, 0]
         best = {name: value.to(data.y.device) for name, value in found["best"].items()}
         return replace(state, best=best, history=torch.cat([state.history, history]))
+
+
+def iterations_again(options: DIPOptions) -> int:
+    """Of a fit that goes on to rays without errors, at most."""
+    return min(_ITERATIONS, options.length)
+
+
+def may_be_taken(wanted: Sequence[Wish]) -> tuple[str, ...]:
+    """Names of the errors that a fit may find and take out of the rays; gains are, before it."""
+    return tuple(wish.name for wish in wanted if wish.name != "gain" and _may_leave(wish.name))
+
+
+def _may_leave(name: str) -> bool:
+    return name not in UNSURE and not KINDS[name].hidden
 
 
 def _rms(values: Tensor) -> float:

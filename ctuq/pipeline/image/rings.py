@@ -18,10 +18,12 @@ from torch import Tensor
 
 from ctuq.pipeline.bars import asked_errors
 from ctuq.pipeline.running.options import ReconstructOptions
+from ctuq.pipeline.running.plan import timed
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.views import Views
 from ctuq.recon import tv
 from ctuq.recon.dip import Data
+from ctuq.recon.tv import ITERATIONS
 from ctuq.systematics.block import Block
 from ctuq.systematics.build import possible, told_in
 from ctuq.systematics.catalogue import STRONG, Wish
@@ -32,7 +34,7 @@ from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.restricted import OF_WEIGHTS
 from ctuq.uncertainty.results.contents import Systematic
 
-_STRENGTH, _DRAWS = 2.0, 8
+_STRENGTH, _DRAWS, _FEW = 2.0, 8, 10
 """Of the total variation: over 8 scans gains of 10 times the noise are told to 0.36 of their size by 2, to 0.37 by 1."""
 _TAKEN = (
     "All images are of rays without the gains of detector columns (rings): error bars and report have what they were. If the "
@@ -102,9 +104,7 @@ def rings_of(run: Run[ReconstructOptions], data: Data, views: Views, scan: Scan)
     views : Views
     scan : Scan
     """
-    asked = asked_errors(run.options.systematics, scan) if run.options.bars in OF_WEIGHTS else ()
-    wish = next((w for w in possible(asked, scan.geometry) if w.name == "gain"), None)
-    A = data.A
+    wish, A = gains_asked(run, scan), data.A
     if wish is None or not isinstance(A, RayTransform):
         return Rings()
 
@@ -120,6 +120,18 @@ def rings_of(run: Run[ReconstructOptions], data: Data, views: Views, scan: Scan)
     if gains.log_odds >= STRONG:
         return Rings(gains, gains.rays(data.y.shape).to(data.y), wish.width is None)
     return Rings(gains, None, wish.width is None) if wish.needed else Rings()
+
+
+def gains_asked(run: Run[ReconstructOptions], scan: Scan) -> Wish | None:
+    """The wish for gains, where the error bars can hold them and the scan can have them."""
+    asked = asked_errors(run.options.systematics, scan) if run.options.bars in OF_WEIGHTS else ()
+    return next((w for w in possible(asked, scan.geometry) if w.name == "gain"), None)
+
+
+def seconds_of_gains(data: Data) -> float:
+    """What `gains_of` takes, by a few iterations of one of its images."""
+    few = timed(lambda: tv(data.A, data.y, weights=data.weights, strength=_STRENGTH, iterations=_FEW))
+    return (1 + 2 * _DRAWS) * ITERATIONS / _FEW * few
 
 
 def without_gains(wanted: tuple[Wish, ...]) -> tuple[Wish, ...]:
