@@ -93,7 +93,8 @@ class Plan:
         if not names:
             return ""
         listed = " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-        return f" And about {_time(sum(self.again.values()))} more if {listed} is found wrong: the network is then fitted again."
+        more = _time(sum(self.again.values()))
+        return f" And about {more} more if {listed} is found wrong: the network is then fitted again."
 
 
 def route_of(
