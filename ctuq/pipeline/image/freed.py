@@ -21,6 +21,7 @@ from torch import Tensor
 from ctuq.linops.jacobian.network import ProductChoice
 from ctuq.pipeline.bars import linear_model
 from ctuq.pipeline.running.options import ReconstructOptions
+from ctuq.pipeline.running.plan import MOST_FITS
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.views import Views
 from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip
@@ -42,7 +43,6 @@ from ctuq.uncertainty.restricted import restricted
 Transform = RayTransform | VolumeTransform
 _STILL, _SMALL = 0.3, 0.1
 """Errors stand still where each changes the rays by less than this share of the noise (rms), or of what it does to them."""
-_ROUNDS = 3
 _ITERATIONS = 300
 _log = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class Joint:
             fitted = ~torch.isin(model.views, torch.as_tensor(self.views.held, device=model.views.device))
             evidence = self._evidence(model, fitted, state, self._stages(rounds))
             found, change = self._found(model, evidence, fitted, taken)
-            if not found or change <= 1 or rounds == _ROUNDS:
+            if not found or change <= 1 or rounds == MOST_FITS:
                 break
             taken, rounds = found, rounds + 1
             used = _without(self.data, taken, model)

@@ -130,7 +130,7 @@ def gains_asked(run: Run[ReconstructOptions], scan: Scan) -> Wish | None:
 
 
 def seconds_of_gains(data: Data) -> float:
-    """What `gains_of` takes, by a few iterations of some of its images: one alone, of 24 x 24 pixels, told five times as much."""
+    """What `gains_of` takes, by a few iterations of some of its images: one alone, of 24 x 24 pixels, told 5 times as much."""
     y = data.y.expand(_BATCH, *data.y.shape)
     few = timed(lambda: tv(data.A, y, weights=data.weights, strength=_STRENGTH, iterations=_FEW))
     return (1 + 2 * _DRAWS) / _BATCH * ITERATIONS / _FEW * few

@@ -20,6 +20,8 @@ from ctuq.recon.dip import Data, Generator, trial_step
 from ctuq.uncertainty.model.factor import draws_of
 from ctuq.uncertainty.model.route import DRAWS, EVIDENCE_RAYS, Route, route
 
+MOST_FITS = 3
+"""Further ones of a network, to rays without what the scanner does wrong."""
 FIT_BYTES = 4096
 """A pixel, of the activations of an image's fit and their gradients."""
 _ROWS = 32
@@ -56,8 +58,8 @@ class Plan:
     bytes : int
         Estimated peak memory of the process.
     again : Mapping of str to float
-        Seconds of each stage of one more fit, which comes where systematic errors are taken out of the rays: nobody knows
-        before the fit whether it does.
+        Seconds of each stage of one further fit, of which there are `MOST_FITS` at most where systematic errors are taken out
+        of the rays: nobody knows before the first fit whether they are.
     again_for : tuple of str
         Names of the errors that may be taken out.
     """
@@ -94,7 +96,7 @@ class Plan:
             return ""
         listed = " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
         more = _time(sum(self.again.values()))
-        return f" And about {more} more if {listed} is found wrong: the network is then fitted again."
+        return f" And about {more} more for each further fit, of one to {MOST_FITS}, if {listed} is found wrong."
 
 
 def route_of(

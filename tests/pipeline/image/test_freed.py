@@ -52,7 +52,7 @@ def test_the_image_is_that_of_rays_without_the_errors(made):
     assert "All images are of rays without" in " ".join(freed.warnings)
     assert "All images are of rays without" not in " ".join(plain.warnings)
     assert freed.plan["again for"] == "axis, flux" and float(freed.plan["seconds again"]) > 0
-    assert "if one is found wrong: axis, flux" in render_report(freed, {}) and "again for" not in plain.plan
+    assert "each, if one is found wrong: axis, flux" in render_report(freed, {}) and "again for" not in plain.plan
 
 
 def test_intervals_are_of_the_whole_error(made, scan):

@@ -101,8 +101,8 @@ def test_what_a_further_fit_takes_is_told_where_there_may_be_one(scan):
         pipeline.plan(scan, size=16, dip=SMALL, systematics=text) for text in ("default", "none", "flux,jitter,gain,scatter")
     )
     assert (first.again_for, none.again_for, asked.again_for) == (("axis",), (), ("flux", "jitter"))
-    assert "more if axis is found wrong: the network is then fitted again." in str(first)
-    assert "more if flux or jitter is found wrong" in str(asked) and "more if" not in str(none)
+    assert str(first).endswith(" more for each further fit, of one to 3, if axis is found wrong.")
+    assert "if flux or jitter is found wrong" in str(asked) and "further fit" not in str(none)
     record = first.record()
     assert record["again for"] == "axis" and record["seconds again"] == sum(first.again.values()) > 0
     assert "seconds again" not in none.record()
