@@ -24,7 +24,8 @@ def freed_row(subject: Subject, dip: DIPOptions | None = None) -> measure.Row:
     run = Run(ReconstructOptions(systematics=subject.defect, dip=dip or DIPOptions()), None)
     views = split_views(run.options, scan)
     A = ray_transform(subject.grid, scan.geometry, backend="matrix")
-    data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
+    flux = subject.defect == "flux"
+    data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages, flux=flux)
     drawn = run.rng.get_state()
     fit, stop = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)

@@ -32,6 +32,7 @@ from ctuq.systematics.build import blocks_of
 from ctuq.systematics.catalogue import KINDS, STRONG, UNSURE, Wish
 from ctuq.systematics.taken import Taken
 from ctuq.tomo import ray_transform
+from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.rays.volume import VolumeTransform
 from ctuq.uncertainty.estimate import Evidence, EvidenceOf, kept_evidence
@@ -44,6 +45,10 @@ Transform = RayTransform | VolumeTransform
 _STILL, _SMALL = 0.3, 0.1
 """Errors stand still where each changes the rays by less than this share of the noise (rms), or of what it does to them."""
 _ITERATIONS = 300
+_TOO_FAR = (
+    "Systematic errors ({}) come out so large that the image's rim moves by {:.1f} pixels. Beyond one pixel they are told "
+    "worse than their intervals say: check the geometry in the file, and take them for a hint."
+)
 _log = logging.getLogger(__name__)
 
 
@@ -120,7 +125,8 @@ class Joint:
             return Freed(model, evidence, self.data, state)
         moved = used.A(model.image).double() - self.data.A(model.image).double()
         removed = moved + (self.data.y - used.y).double()
-        return Freed(model, evidence, used, state, removed, _notes(taken, rounds, change))
+        notes = (*_notes(taken, rounds, change), *told_too_far(taken, self.data.A.grid))
+        return Freed(model, evidence, used, state, removed, notes)
 
     def _stages(self, rounds: int) -> Stages:
         return Under(self.run.stages, f"freed {rounds}") if rounds else self.run.stages
@@ -208,6 +214,23 @@ def may_be_taken(wanted: Sequence[Wish]) -> tuple[str, ...]:
 
 def _may_leave(name: str) -> bool:
     return name not in UNSURE and not KINDS[name].hidden
+
+
+def told_too_far(taken: Taken, grid: VolumeGrid) -> tuple[str, ...]:
+    """What to know of angles and shifts of views that lie beyond the pixel over which their derivative is made.
+
+    Parameters
+    ----------
+    taken : Taken
+    grid : VolumeGrid
+        Of the image.
+    """
+    told = ()
+    for name, rim in (("jitter", 0.5 * max(grid.shape)), ("shift", 1 / grid.voxel)):
+        pixels = rim * float(taken.values[name].abs().max()) if name in taken.values else 0.0
+        if pixels > 1:
+            told += (_TOO_FAR.format(KINDS[name].what, pixels),)
+    return told
 
 
 def _rms(values: Tensor) -> float:

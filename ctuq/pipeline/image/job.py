@@ -164,7 +164,7 @@ def _reconstructed(
         )
     possible(asked_errors(run.options.systematics, scan), scan.geometry)  # refused before the fit
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
-    data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
+    data = _rays(run, A, scan, views)
     rings = rings_of(run, data, views, scan)
     data = rings.taken_from(data)
     comparisons = classical(run, data, scan, less=rings.less, mark="without gains")
@@ -206,7 +206,7 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
     scan, grid = matched(scan, run.options)
     views = split_views(run.options, scan)
     A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix")
-    data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
+    data = _rays(run, A, scan, views)
     if run.options.bars in PRIORS:
         return plan_of_edges(A, int((data.weights > 0).sum()), run.options.bars)
     fit, _ = split(data, views.held, rng=run.rng)
@@ -214,6 +214,11 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
     if gains_asked(run, scan):
         run.timings["gains"] = seconds_of_gains(data)
     return _plan(run, data, views, fit, generate=generate, start=start, scan=scan)
+
+
+def _rays(run: Run[ReconstructOptions], A: RayTransform, scan: Scan, views: Views) -> Data:
+    flux = any(wish.name == "flux" for wish in asked_errors(run.options.systematics, scan))
+    return rays_inside(A, scan, views.held, device=run.device, stages=run.stages, flux=flux)
 
 
 def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
