@@ -80,17 +80,25 @@ def _with(defect, size, clean, geometry, rays, rng):
         return clean - values * clean**2, values
     step = 0.5 * geometry.pixel
     if defect == "jitter":
-        unit = rng.standard_normal(len(geometry.angles)) * step / 20.0
+        # An angle that all views have turns the object, as shifts by cosine and sine of the angle move it.
+        unit = _without(np.ones((1, len(geometry.angles))), rng) * step / 20.0
         return _scaled(size, clean, unit, lambda v: rays(replace(geometry, angles=geometry.angles + v)))
     if defect == "axis":
         return _scaled(size, clean, np.array([step]), lambda v: rays(replace(geometry, axis_offset=float(v[0]))))
-    unit = rng.standard_normal(len(geometry.angles)) * step
+    angles = geometry.angles
+    unit = _without(np.stack([np.ones_like(angles), np.cos(angles), np.sin(angles)]), rng) * step
 
     def shifted(values):
         views = [rays(replace(geometry.subset([i]), axis_offset=float(v)))[0] for i, v in enumerate(values)]
         return np.stack(views)
 
     return _scaled(size, clean, unit, shifted)
+
+
+def _without(directions, rng):
+    """Numbers of single views that are none of these directions (k, views)."""
+    values = rng.standard_normal(directions.shape[1])
+    return values - directions.T @ np.linalg.lstsq(directions.T, values, rcond=None)[0]
 
 
 def _scaled(size, clean, unit, rays):

@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 from ctuq.recon.dip import DIPOptions
+from ctuq.systematics.build import told_in
 from experiments import FIGURES
 from experiments.engine.rows import Row, Rows
 from experiments.systematics.freed import freed_row
@@ -23,6 +24,7 @@ from experiments.systematics.scans import LEVELS, simulated
 TABLE = FIGURES / "systematics_views.csv"
 SIZE, _ITERATIONS = 20, 300
 _TOLD = ("taken_out", "held", "z", "true_rms", "error_rms", "sd_rms")
+_SHOWN = ("scans", "true", "told off by", "its sd", "held (%)", "before", "after", "object's pixels held (%)")
 _COLUMNS = (*_TOLD, "fit_rmse", "corrected_rmse", "cover_95", "image_scale")
 
 
@@ -58,13 +60,18 @@ def main(options: Options) -> None:
 
 
 def table_of(table: Rows) -> str:
-    """Markdown: means over the scans of a defect and level; ``held`` is over all of their views."""
-    lines = ["| defect | level | scans | " + " | ".join(_COLUMNS) + " | after / before |", "|" + "---|" * (4 + len(_COLUMNS))]
-    for defect, level in dict.fromkeys((r["defect"], r["level"]) for r in table.rows):
-        rows = table.where(defect=defect, level=level)
-        means = {name: np.mean([float(r[name]) for r in rows]) for name in _COLUMNS}
-        cells = [f"{value:.3g}" for value in (*means.values(), means["corrected_rmse"] / means["fit_rmse"])]
-        lines.append(f"| {defect} | {level} | {len(rows)} | " + " | ".join(cells) + " |")
+    """Markdown: means over the scans of an error, a size and an object, in %, degrees and mm.
+
+    Images' errors are rms ones, in 10^-3/mm: fitted to the rays as they are, and as they are in the end.
+    """
+    lines = ["| error of each view | rms over noise | object | " + " | ".join(_SHOWN) + " |", "|" + "---|" * (3 + len(_SHOWN))]
+    for defect, level, phantom in sorted({(r["defect"], r["level"], r["object"]) for r in table.rows}):
+        rows, unit = table.where(defect=defect, level=level, object=phantom), told_in(str(defect))
+        means = {name: float(np.mean([float(r[name]) for r in rows])) for name in _COLUMNS}
+        told = [means[name] / unit for name in ("true_rms", "error_rms", "sd_rms")]
+        images = [1e3 * means[name] for name in ("fit_rmse", "corrected_rmse")]
+        cells = [f"{value:.3g}" for value in (*told, 100 * means["held"], *images, 100 * means["cover_95"])]
+        lines.append(f"| {defect} | {level} | {phantom} | {len(rows)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -315,7 +315,7 @@ def _plan(
     made = priced(chosen, speeds, options.expected, fit_bytes=FIT_BYTES * chosen.pixels)
     made = with_refit(made, speeds, iterations_again(options), asked)
     if "gains" in run.timings:
-        made = replace(made, seconds={"gains": run.timings["gains"]} | made.seconds)
+        made = replace(made, seconds={"gains": run.timings["gains"], **made.seconds})
     _log.info("Plan: %s", made)
     return made
 
