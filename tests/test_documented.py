@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ctuq.systematics.build import told_in
 from ctuq.systematics.catalogue import STRONG
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -274,6 +275,21 @@ def test_what_taking_errors_out_is_worth_is_that_of_the_experiment() -> None:
         check(after, 1000 * means["corrected_rmse"])
         check(held, 100 * means["held"])
         check(covered, 100 * means["cover_95"])
+
+
+def test_what_is_told_of_single_views_is_that_of_the_experiment() -> None:
+    kept: dict[tuple[str, ...], list[Row]] = {}
+    for row in written("systematics_views.csv"):
+        kept.setdefault((row["defect"], row["level"], row["object"]), []).append(row)
+    rows = table_of("docs/systematics.md", "error of each view")
+    assert {tuple(cells[:3]) for cells in rows} == set(kept)
+    for name, level, phantom, scans, *cells in rows:
+        found, unit = kept[name, level, phantom], told_in(name)
+        check(scans, len(found))
+        keys = ("true_rms", "error_rms", "sd_rms", "held", "fit_rmse", "corrected_rmse", "cover_95")
+        units = (unit, unit, unit, 0.01, 1e-3, 1e-3, 0.01)
+        for cell, key, of in zip(cells, keys, units, strict=True):
+            check(cell, float(np.mean([float(row[key]) for row in found])) / of)
 
 
 def test_what_is_told_of_rings_is_that_of_the_experiment() -> None:

@@ -16,7 +16,7 @@ from ctuq.recon.dip import Data
 from ctuq.recon.holdout import too_few, views_to_hold
 from ctuq.recon.outside import outside_rays
 from ctuq.stages import Stages
-from ctuq.tomo.field import outline_of, reaches_beyond
+from ctuq.tomo.field import only_drifts, outline_of, reaches_beyond
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.scan import Scan
@@ -46,11 +46,17 @@ def split_views(options: ReconstructOptions, scan: Scan) -> Views:
     return Views(np.setdiff1d(every, held), held)
 
 
-def rays_inside(A: RayTransform, scan: Scan, held: NDArray[np.int64], *, device: torch.device, stages: Stages) -> Data:
-    """The rays as what lies inside of the image makes them; what lies outside is estimated from the views that are fitted."""
+def rays_inside(
+    A: RayTransform, scan: Scan, held: NDArray[np.int64], *, device: torch.device, stages: Stages, flux: bool = False
+) -> Data:
+    """The rays as what lies inside of the image makes them; what lies outside is estimated from the views that are fitted.
+
+    Where the ``flux`` of views is a part of the model, air that reads it is not taken for an object there. Of ellipses with
+    flux of ten times the noise it was, and no interval of a view's flux held it.
+    """
     y, weights = tensors(scan, device)
     outline = outline_of(scan)
-    if not (outline.cut or reaches_beyond(scan, A.grid)):
+    if not (outline.cut or reaches_beyond(scan, A.grid)) or (flux and only_drifts(scan, A.grid)):
         return Data(A, y, weights)
     seen = weights.clone()
     seen[torch.as_tensor(held, device=device)] = 0

@@ -7,6 +7,7 @@ from ctuq.recon.noise import noise_std
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.rays.volume import VolumeTransform
 
+ITERATIONS = 200
 _RELATIVE_FLOOR = 1e-3
 # Measured on glyphs and rectangles: within 0.1 dB of the minimiser in 100 iterations, against 3,000 with 1.
 _DUAL_OVER_PRIMAL = 0.1
@@ -22,7 +23,7 @@ def tv(
     *,
     weights: Tensor | None = None,
     strength: float | None = None,
-    iterations: int = 200,
+    iterations: int = ITERATIONS,
     nonnegative: bool = True,
     largest: float | None = None,
 ) -> Tensor:

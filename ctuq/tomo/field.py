@@ -1,6 +1,6 @@
 """Which part of the plane an image shows, and what of the object lies outside of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from ctuq.errors import GeometryError, InputError
 from ctuq.tomo.coverage import detector_columns
 from ctuq.tomo.geometry import FanBeam, Geometry, VolumeGrid, full_turn
 from ctuq.tomo.scan import Scan
-from ctuq.tomo.shadow import Shadow, shadow_of
+from ctuq.tomo.shadow import Shadow, edge_columns, shadow_of
 
 FIELDS = ("all", "common")
 _RIM = 1.0
@@ -162,6 +162,28 @@ def reaches_beyond(scan: Scan, grid: VolumeGrid) -> bool:
     beside = (columns < places.min(1)[:, None] - _BESIDE) | (columns > places.max(1)[:, None] + _BESIDE)
     solid = shadow_of(scan.projections, scan.weights).solid & beside
     return int(solid.sum()) >= max(_RAYS, _SHARE * solid.size)
+
+
+def only_drifts(scan: Scan, grid: VolumeGrid) -> bool:
+    """Whether what rays beside the object read is the flux of each view: alike at both edges, and of either sign.
+
+    An object that reaches beyond is there in all views.
+
+    Parameters
+    ----------
+    scan : Scan
+    grid : VolumeGrid
+        Of the image.
+    """
+    n = edge_columns(scan.geometry.columns)
+    ends = np.r_[:n, -n:0]
+    used = np.ones(scan.projections.shape) if scan.weights is None else scan.weights > 0
+    rays, counted = np.asarray(scan.projections[:, ends], np.float64), used[:, ends]
+    offsets = (rays * counted).sum(1) / np.maximum(counted.sum(1), 1)
+    if abs(offsets.mean()) > offsets.std():
+        return False
+    level = replace(scan, projections=(scan.projections - offsets[:, None]).astype(np.float32))
+    return not (outline_of(level).cut or reaches_beyond(level, grid))
 
 
 def _width(scan: Scan, field: float | str | None) -> float:

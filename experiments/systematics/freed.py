@@ -8,7 +8,7 @@ from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import route_of
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.views import rays_inside, split_views
-from ctuq.recon.dip import generator
+from ctuq.recon.dip import DIPOptions, generator
 from ctuq.recon.holdout import split
 from ctuq.systematics.catalogue import wishes
 from ctuq.tomo import ray_transform
@@ -17,14 +17,15 @@ from experiments.systematics import measure
 from experiments.systematics.scans import Subject
 
 
-def freed_row(subject: Subject) -> measure.Row:
-    """Errors of the image before and after, and what the intervals of image and defect hold."""
+def freed_row(subject: Subject, dip: DIPOptions | None = None) -> measure.Row:
+    """Errors of the image before and after, and what the intervals of image and defect hold; ``dip`` is of the first fit."""
     begun, scan, truth = time.process_time(), subject.scan, subject.scan.truth
     assert truth is not None
-    run = Run(ReconstructOptions(systematics=subject.defect), None)
+    run = Run(ReconstructOptions(systematics=subject.defect, dip=dip or DIPOptions()), None)
     views = split_views(run.options, scan)
     A = ray_transform(subject.grid, scan.geometry, backend="matrix")
-    data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
+    flux = subject.defect == "flux"
+    data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages, flux=flux)
     drawn = run.rng.get_state()
     fit, stop = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)

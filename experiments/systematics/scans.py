@@ -48,13 +48,13 @@ class Subject:
     unseen: Scan | None = None
 
 
-def simulated(phantom: str, seed: int, defect: str = "", level: float = 0.0) -> Subject:
+def simulated(phantom: str, seed: int, defect: str = "", level: float = 0.0, *, size: int = SIZE) -> Subject:
     """Parallel rays through a phantom 40 mm wide; the defect's size is such that the rays' rms change is ``level`` noises."""
     rng = np.random.default_rng(seed)
-    grid = VolumeGrid((SIZE, SIZE), 40.0 / SIZE)
-    fine = VolumeGrid((SIZE * _FINER, SIZE * _FINER), grid.voxel / _FINER)
-    image = ATTENUATION * PHANTOMS[phantom](SIZE * _FINER, rng)
-    geometry = ParallelBeam(angles=np.arange(VIEWS) * np.pi / VIEWS, columns=int(1.4 * SIZE) + 1, pixel=grid.voxel)
+    grid = VolumeGrid((size, size), 40.0 / size)
+    fine = VolumeGrid((size * _FINER, size * _FINER), grid.voxel / _FINER)
+    image = ATTENUATION * PHANTOMS[phantom](size * _FINER, rng)
+    geometry = ParallelBeam(angles=np.arange(VIEWS) * np.pi / VIEWS, columns=int(1.4 * size) + 1, pixel=grid.voxel)
 
     def rays(changed: ParallelBeam) -> NDArray[np.float64]:
         return (build_matrix(fine, changed) @ image.ravel().astype(np.float32)).reshape(changed.shape).astype(np.float64)
@@ -63,7 +63,7 @@ def simulated(phantom: str, seed: int, defect: str = "", level: float = 0.0) -> 
     noise = NOISE * clean.mean()
     shape = np.random.default_rng(1000 + seed)
     wrong, true = (clean, np.zeros(1)) if not defect else _with(defect, level * noise, clean, geometry, rays, shape)
-    truth = image.reshape(SIZE, _FINER, SIZE, _FINER).mean((1, 3)).astype(np.float32)
+    truth = image.reshape(size, _FINER, size, _FINER).mean((1, 3)).astype(np.float32)
     projections = (wrong + noise * rng.standard_normal(wrong.shape)).astype(np.float32)
     name = f"{phantom} {seed}" + (f" {defect} {level:g}" if defect else "")
     return Subject(name, Scan(projections, geometry, truth=truth, grid=grid), grid, defect, level, true)
@@ -80,17 +80,25 @@ def _with(defect, size, clean, geometry, rays, rng):
         return clean - values * clean**2, values
     step = 0.5 * geometry.pixel
     if defect == "jitter":
-        unit = rng.standard_normal(len(geometry.angles)) * step / 20.0
+        # An angle that all views have turns the object, as shifts by cosine and sine of the angle move it.
+        unit = _without(np.ones((1, len(geometry.angles))), rng) * step / 20.0
         return _scaled(size, clean, unit, lambda v: rays(replace(geometry, angles=geometry.angles + v)))
     if defect == "axis":
         return _scaled(size, clean, np.array([step]), lambda v: rays(replace(geometry, axis_offset=float(v[0]))))
-    unit = rng.standard_normal(len(geometry.angles)) * step
+    angles = geometry.angles
+    unit = _without(np.stack([np.ones_like(angles), np.cos(angles), np.sin(angles)]), rng) * step
 
     def shifted(values):
         views = [rays(replace(geometry.subset([i]), axis_offset=float(v)))[0] for i, v in enumerate(values)]
         return np.stack(views)
 
     return _scaled(size, clean, unit, shifted)
+
+
+def _without(directions, rng):
+    """Numbers of single views that are none of these directions (k, views)."""
+    values = rng.standard_normal(directions.shape[1])
+    return values - directions.T @ np.linalg.lstsq(directions.T, values, rcond=None)[0]
 
 
 def _scaled(size, clean, unit, rays):

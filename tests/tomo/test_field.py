@@ -5,13 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from discs import disc
 
 from ctuq import read
 from ctuq.errors import GeometryError, InputError
 from ctuq.files import demo_scan
+from ctuq.pipeline.views import rays_inside
+from ctuq.stages import Stages
+from ctuq.tomo import ray_transform
 from ctuq.tomo.axis import with_axis_column
-from ctuq.tomo.field import choose_grid, doubts_of_field, outline_of, reaches_beyond
+from ctuq.tomo.field import choose_grid, doubts_of_field, only_drifts, outline_of, reaches_beyond
 from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
 from ctuq.tomo.scan import Scan
 
@@ -85,6 +89,34 @@ def test_an_object_outside_of_the_image_is_told_unless_it_fills_its_corners():
     assert reaches_beyond(scan, small) and any("beyond the image of 10 mm" in text for text in doubts_of_field(scan, small))
     corner = disc(_beam("parallel", 31.5), 2.0, (7.0, 7.0))
     assert not reaches_beyond(corner, choose_grid(corner, 16, 18.5))
+
+
+def _drifting(scan, size, seed=3):
+    drift = size * scan.projections.max() * np.random.default_rng(seed).standard_normal(scan.n_angles)
+    return replace(scan, projections=(scan.projections - drift[:, None]).astype(np.float32))
+
+
+def test_flux_that_drifts_is_no_object_beside_the_image_and_an_object_is():
+    scan = disc(_beam("parallel", 31.5, 180, 41), 8.0)
+    grid = choose_grid(scan, 16)
+    drifting = _drifting(scan, 0.6)
+    assert outline_of(drifting).cut and only_drifts(drifting, grid)
+    # Columns that count for nothing may read anything.
+    weights = np.ones_like(scan.projections)
+    weights[:, 0] = 0
+    broken = np.where(weights > 0, drifting.projections, 9.0).astype(np.float32)
+    assert only_drifts(replace(drifting, projections=broken, weights=weights), grid)
+    for larger in (disc(_beam("parallel", 31.5, 180, 41), 24.0), disc(_beam("parallel", 50.0, 180, 41), 12.0)):
+        assert outline_of(larger).cut and not any(only_drifts(s, grid) for s in (larger, _drifting(larger, 0.1)))
+
+
+@pytest.mark.parametrize("flux", [True, False])
+def test_where_flux_is_in_the_model_its_air_stays_in_the_rays(flux):
+    scan = _drifting(disc(_beam("parallel", 31.5, 180, 41), 8.0), 0.6)
+    A = ray_transform(choose_grid(scan, 16), scan.geometry, backend="matrix")
+    none = np.zeros(0, np.int64)
+    data = rays_inside(A, scan, none, device=torch.device("cpu"), stages=Stages(), flux=flux)
+    assert np.array_equal(data.y.numpy(), scan.projections) == flux
 
 
 def test_an_axis_beside_the_detector_has_no_common_field_and_a_hole():

@@ -124,6 +124,9 @@ def timing_rows(result: Result) -> Rows:
     rows.append(("sum", f"{sum(result.timings.values()):.1f}"))
     if result.plan:
         rows.append(("planned", f"{float(result.plan['seconds']):.0f} s, {float(result.plan['bytes']) / 2**30:.1f} GiB"))
+        if "seconds again" in result.plan:
+            again, names = float(result.plan["seconds again"]), result.plan["again for"]
+            rows.append(("planned for further fits", f"{again:.0f} s each, if one is found wrong: {names}"))
         rows.append(("route", str(result.plan["reason"])))
     return rows
 

@@ -21,9 +21,10 @@ from torch import Tensor
 from ctuq.linops.jacobian.network import ProductChoice
 from ctuq.pipeline.bars import linear_model
 from ctuq.pipeline.running.options import ReconstructOptions
+from ctuq.pipeline.running.plan import MOST_FITS
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.views import Views
-from ctuq.recon.dip import Data, DIPState, Generator, dip
+from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip
 from ctuq.recon.holdout import split
 from ctuq.stages import Stages, Under
 from ctuq.systematics.block import Block
@@ -31,6 +32,7 @@ from ctuq.systematics.build import blocks_of
 from ctuq.systematics.catalogue import KINDS, STRONG, UNSURE, Wish
 from ctuq.systematics.taken import Taken
 from ctuq.tomo import ray_transform
+from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.rays.volume import VolumeTransform
 from ctuq.uncertainty.estimate import Evidence, EvidenceOf, kept_evidence
@@ -42,8 +44,11 @@ from ctuq.uncertainty.restricted import restricted
 Transform = RayTransform | VolumeTransform
 _STILL, _SMALL = 0.3, 0.1
 """Errors stand still where each changes the rays by less than this share of the noise (rms), or of what it does to them."""
-_ROUNDS = 3
-ITERATIONS = 300
+_ITERATIONS = 300
+_TOO_FAR = (
+    "Systematic errors ({}) come out so large that the image's rim moves by {:.1f} pixels. Beyond one pixel they are told "
+    "worse than their intervals say: check the geometry in the file, and take them for a hint."
+)
 _log = logging.getLogger(__name__)
 
 
@@ -109,7 +114,7 @@ class Joint:
             fitted = ~torch.isin(model.views, torch.as_tensor(self.views.held, device=model.views.device))
             evidence = self._evidence(model, fitted, state, self._stages(rounds))
             found, change = self._found(model, evidence, fitted, taken)
-            if not found or change <= 1 or rounds == _ROUNDS:
+            if not found or change <= 1 or rounds == MOST_FITS:
                 break
             taken, rounds = found, rounds + 1
             used = _without(self.data, taken, model)
@@ -120,7 +125,8 @@ class Joint:
             return Freed(model, evidence, self.data, state)
         moved = used.A(model.image).double() - self.data.A(model.image).double()
         removed = moved + (self.data.y - used.y).double()
-        return Freed(model, evidence, used, state, removed, _notes(taken, rounds, change))
+        notes = (*_notes(taken, rounds, change), *told_too_far(taken, self.data.A.grid))
+        return Freed(model, evidence, used, state, removed, notes)
 
     def _stages(self, rounds: int) -> Stages:
         return Under(self.run.stages, f"freed {rounds}") if rounds else self.run.stages
@@ -170,7 +176,7 @@ class Joint:
         left, change = model.left_of(mean), 0.0
         for block, variance, s in zip(model.blocks, variances, model.prior.error_slices, strict=True):
             own = slice(s.start - rank, s.stop - rank)
-            if block.name in UNSURE:
+            if not _may_leave(block.name):
                 continue
             if block.name in values or log_odds(mean[own], covariance[own, own], variance) >= STRONG:
                 values[block.name] = block.told(mean[own])
@@ -182,7 +188,7 @@ class Joint:
         """A fit that goes on from weights to other rays."""
         run, rng = self.run, torch.Generator().manual_seed(0).set_state(self.drawn)
         fit, stop = split(data, self.views.held, rng=rng)
-        options = replace(run.options.dip, iterations=min(ITERATIONS, run.options.dip.length))
+        options = replace(run.options.dip, iterations=iterations_again(run.options.dip))
 
         def made() -> dict[str, Any]:
             last = None
@@ -196,6 +202,37 @@ class Joint:
         history[:, 0] += state.history[-1, 0]
         best = {name: value.to(data.y.device) for name, value in found["best"].items()}
         return replace(state, best=best, history=torch.cat([state.history, history]))
+
+
+def iterations_again(options: DIPOptions) -> int:
+    """Of a fit that goes on to rays without errors, at most."""
+    return min(_ITERATIONS, options.length)
+
+
+def may_be_taken(wanted: Sequence[Wish]) -> tuple[str, ...]:
+    """Names of the errors that a fit may find and take out of the rays; gains are, before it."""
+    return tuple(wish.name for wish in wanted if wish.name != "gain" and _may_leave(wish.name))
+
+
+def _may_leave(name: str) -> bool:
+    return name not in UNSURE and not KINDS[name].hidden
+
+
+def told_too_far(taken: Taken, grid: VolumeGrid) -> tuple[str, ...]:
+    """What to know of angles and shifts of views that lie beyond the pixel over which their derivative is made.
+
+    Parameters
+    ----------
+    taken : Taken
+    grid : VolumeGrid
+        Of the image.
+    """
+    told = ()
+    for name, rim in (("jitter", 0.5 * max(grid.shape)), ("shift", 1 / grid.voxel)):
+        pixels = rim * float(taken.values[name].abs().max()) if name in taken.values else 0.0
+        if pixels > 1:
+            told += (_TOO_FAR.format(KINDS[name].what, pixels),)
+    return told
 
 
 def _rms(values: Tensor) -> float:

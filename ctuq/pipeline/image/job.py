@@ -15,16 +15,16 @@ from ctuq.pipeline.bars import asked_errors, doubts_of_bars, not_in_bars
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.classical import classical
 from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
-from ctuq.pipeline.image.freed import Joint
+from ctuq.pipeline.image.freed import Joint, iterations_again, may_be_taken
 from ctuq.pipeline.image.given import as_given
 from ctuq.pipeline.image.one_material import errors_left, hardening_told, of_one_material, with_removed
 from ctuq.pipeline.image.placed import matched, placed
-from ctuq.pipeline.image.rings import Rings, rings_of, without_gains
+from ctuq.pipeline.image.rings import Rings, gains_asked, rings_of, seconds_of_gains, without_gains
 from ctuq.pipeline.image.spreads import SPREADS, with_spread
 from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.running.outlook import Outlook
-from ctuq.pipeline.running.plan import FIT_BYTES, Plan, measure, priced, route_of
+from ctuq.pipeline.running.plan import FIT_BYTES, Plan, measure, priced, route_of, with_refit
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.threads import take_threads
 from ctuq.pipeline.views import Views, grid_of, match_detector, rays_inside, split_views
@@ -164,7 +164,7 @@ def _reconstructed(
         )
     possible(asked_errors(run.options.systematics, scan), scan.geometry)  # refused before the fit
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
-    data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
+    data = _rays(run, A, scan, views)
     rings = rings_of(run, data, views, scan)
     data = rings.taken_from(data)
     comparisons = classical(run, data, scan, less=rings.less, mark="without gains")
@@ -206,12 +206,19 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
     scan, grid = matched(scan, run.options)
     views = split_views(run.options, scan)
     A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix")
-    data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages)
+    data = _rays(run, A, scan, views)
     if run.options.bars in PRIORS:
         return plan_of_edges(A, int((data.weights > 0).sum()), run.options.bars)
     fit, _ = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
-    return _plan(run, data, views, fit, generate=generate, start=start)
+    if gains_asked(run, scan):
+        run.timings["gains"] = seconds_of_gains(data)
+    return _plan(run, data, views, fit, generate=generate, start=start, scan=scan)
+
+
+def _rays(run: Run[ReconstructOptions], A: RayTransform, scan: Scan, views: Views) -> Data:
+    flux = any(wish.name == "flux" for wish in asked_errors(run.options.systematics, scan))
+    return rays_inside(A, scan, views.held, device=run.device, stages=run.stages, flux=flux)
 
 
 def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
@@ -259,7 +266,7 @@ def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Vie
     checkpoint.threads = take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
     if run.options.bars:
         kept_route = None if checkpoint.way is None else checkpoint.way[0]
-        plan = _plan(run, data, views, fit, generate=generate, start=start, chosen=kept_route)
+        plan = _plan(run, data, views, fit, generate=generate, start=start, scan=base.scan, chosen=kept_route)
         checkpoint.way = (plan.route, plan.products) if checkpoint.way is None else checkpoint.way
         base, run.outlook = replace(base, plan=plan.record()), Outlook(plan.seconds)
     checkpoint.begin()
@@ -297,11 +304,18 @@ def _plan(
     *,
     generate: Generator,
     start: dict[str, Tensor],
+    scan: Scan,
     chosen: Route | None = None,
 ) -> Plan:
     """What the error bars will take, told before the fit; by the route that a run began with, if it is resumed."""
     chosen = _route(run, data, views, generate.module(start)[0]) if chosen is None else chosen
-    made = priced(chosen, measure(fit, generate, start), run.options.dip.expected, fit_bytes=FIT_BYTES * chosen.pixels)
+    options = run.options.dip
+    asked = may_be_taken(possible(errors_left(run, asked_errors(run.options.systematics, scan)), scan.geometry))
+    speeds = measure(fit, generate, start)
+    made = priced(chosen, speeds, options.expected, fit_bytes=FIT_BYTES * chosen.pixels)
+    made = with_refit(made, speeds, iterations_again(options), asked)
+    if "gains" in run.timings:
+        made = replace(made, seconds={"gains": run.timings["gains"], **made.seconds})
     _log.info("Plan: %s", made)
     return made
 

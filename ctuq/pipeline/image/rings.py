@@ -18,10 +18,12 @@ from torch import Tensor
 
 from ctuq.pipeline.bars import asked_errors
 from ctuq.pipeline.running.options import ReconstructOptions
+from ctuq.pipeline.running.plan import timed
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.views import Views
 from ctuq.recon import tv
 from ctuq.recon.dip import Data
+from ctuq.recon.tv import ITERATIONS
 from ctuq.systematics.block import Block
 from ctuq.systematics.build import possible, told_in
 from ctuq.systematics.catalogue import STRONG, Wish
@@ -34,6 +36,7 @@ from ctuq.uncertainty.results.contents import Systematic
 
 _STRENGTH, _DRAWS = 2.0, 8
 """Of the total variation: over 8 scans gains of 10 times the noise are told to 0.36 of their size by 2, to 0.37 by 1."""
+_BATCH, _FEW = 4, 5
 _TAKEN = (
     "All images are of rays without the gains of detector columns (rings): error bars and report have what they were. If the "
     "object has rings about the rotation axis of its own, keep them: --systematics axis,hardening."
@@ -102,9 +105,7 @@ def rings_of(run: Run[ReconstructOptions], data: Data, views: Views, scan: Scan)
     views : Views
     scan : Scan
     """
-    asked = asked_errors(run.options.systematics, scan) if run.options.bars in OF_WEIGHTS else ()
-    wish = next((w for w in possible(asked, scan.geometry) if w.name == "gain"), None)
-    A = data.A
+    wish, A = gains_asked(run, scan), data.A
     if wish is None or not isinstance(A, RayTransform):
         return Rings()
 
@@ -120,6 +121,19 @@ def rings_of(run: Run[ReconstructOptions], data: Data, views: Views, scan: Scan)
     if gains.log_odds >= STRONG:
         return Rings(gains, gains.rays(data.y.shape).to(data.y), wish.width is None)
     return Rings(gains, None, wish.width is None) if wish.needed else Rings()
+
+
+def gains_asked(run: Run[ReconstructOptions], scan: Scan) -> Wish | None:
+    """The wish for gains, where the error bars can hold them and the scan can have them."""
+    asked = asked_errors(run.options.systematics, scan) if run.options.bars in OF_WEIGHTS else ()
+    return next((w for w in possible(asked, scan.geometry) if w.name == "gain"), None)
+
+
+def seconds_of_gains(data: Data) -> float:
+    """What `gains_of` takes, by a few iterations of some of its images: one alone, of 24 x 24 pixels, told 5 times as much."""
+    y = data.y.expand(_BATCH, *data.y.shape)
+    few = timed(lambda: tv(data.A, y, weights=data.weights, strength=_STRENGTH, iterations=_FEW))
+    return (1 + 2 * _DRAWS) / _BATCH * ITERATIONS / _FEW * few
 
 
 def without_gains(wanted: tuple[Wish, ...]) -> tuple[Wish, ...]:

@@ -6,7 +6,7 @@ by a factor of four, and one kind of product against another by two.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from ctuq.recon.dip import Data, Generator, trial_step
 from ctuq.uncertainty.model.factor import draws_of
 from ctuq.uncertainty.model.route import DRAWS, EVIDENCE_RAYS, Route, route
 
+MOST_FITS = 3
+"""Further ones of a network, to rays without what the scanner does wrong."""
 FIT_BYTES = 4096
 """A pixel, of the activations of an image's fit and their gradients."""
 _ROWS = 32
@@ -55,12 +57,19 @@ class Plan:
         Of each stage, by its name in a result's ``timings``.
     bytes : int
         Estimated peak memory of the process.
+    again : Mapping of str to float
+        Seconds of each stage of one further fit, of which there are `MOST_FITS` at most where systematic errors are taken out
+        of the rays: nobody knows before the first fit whether they are.
+    again_for : tuple of str
+        Names of the errors that may be taken out.
     """
 
     route: Route
     products: ProductChoice
     seconds: Mapping[str, float]
     bytes: int
+    again: Mapping[str, float] = field(default_factory=dict)
+    again_for: tuple[str, ...] = ()
 
     @property
     def total(self) -> float:
@@ -70,13 +79,24 @@ class Plan:
     def __str__(self) -> str:
         stages = ", ".join(f"{name} {_time(value)}" for name, value in self.seconds.items() if value >= 0.5)
         told = f": {stages}" if stages else ""
-        return f"{self.route.reason}. About {_time(self.total)} and {self.bytes / 2**30:.1f} GiB{told}."
+        return f"{self.route.reason}. About {_time(self.total)} and {self.bytes / 2**30:.1f} GiB{told}.{self._refit}"
 
     def record(self) -> dict[str, str | float | int]:
         """Flat, for a results file."""
         forward, backward = self.route.products
         route = {"reason": self.route.reason, "rank": self.route.rank, "jvps": forward, "vjps": backward}
-        return route | {"bytes": self.bytes, "seconds": self.total} | {f"seconds {k}": v for k, v in self.seconds.items()}
+        again = {"seconds again": sum(self.again.values()), "again for": ", ".join(self.again_for)} if self.again else {}
+        whole = {"bytes": self.bytes, "seconds": self.total} | {f"seconds {k}": v for k, v in self.seconds.items()}
+        return route | whole | again
+
+    @property
+    def _refit(self) -> str:
+        names = self.again_for
+        if not names:
+            return ""
+        listed = " or ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+        more = _time(sum(self.again.values()))
+        return f" And about {more} more for each further fit, of one to {MOST_FITS}, if {listed} is found wrong."
 
 
 def route_of(
@@ -172,6 +192,29 @@ def priced(route: Route, speeds: Speeds, iterations: float, *, fit_bytes: int, m
     }
     rays = _ENTRY_BYTES * 1.6 * m * d**0.5 if matrix is None else matrix
     return Plan(route, speeds.products.choice, seconds, max(route.bytes, fit_bytes) + _BASE + int(rays))
+
+
+def with_refit(plan: Plan, speeds: Speeds, iterations: float, errors: tuple[str, ...]) -> Plan:
+    """The plan of a run that looks for systematic errors, and fits again to rays without those that it finds.
+
+    Parameters
+    ----------
+    plan : Plan
+        Without them.
+    speeds : Speeds
+    iterations : float
+        Of a fit that goes on.
+    errors : tuple of str
+        Names of those that may be found; with none the plan stays as it is.
+    """
+    if not errors:
+        return plan
+    route, first = plan.route, plan.seconds
+    # After each fit the rays are solved for the errors.
+    found = _conditioned(route.rank, route, speeds)
+    again = {"dip": iterations * speeds.iteration, "jacobian": first["jacobian"]}
+    again["evidence"] = _evidence(route, speeds, route.rank) + found
+    return replace(plan, seconds={**first, "evidence": first["evidence"] + found}, again=again, again_for=errors)
 
 
 def _beside(route: Route) -> float:

@@ -10,8 +10,9 @@ import torch
 import ctuq
 from ctuq.app.report.catalogue import pictures_of
 from ctuq.app.report.page import render_report
-from ctuq.pipeline.image.freed import log_odds
+from ctuq.pipeline.image.freed import log_odds, told_too_far
 from ctuq.recon.dip import DIPOptions
+from ctuq.systematics.taken import Taken
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians, ray_transform
 from ctuq.tomo.phantoms import PHANTOMS
 
@@ -51,6 +52,8 @@ def test_the_image_is_that_of_rays_without_the_errors(made):
         assert errors[1] < errors[0]
     assert "All images are of rays without" in " ".join(freed.warnings)
     assert "All images are of rays without" not in " ".join(plain.warnings)
+    assert freed.plan["again for"] == "axis, flux" and float(freed.plan["seconds again"]) > 0
+    assert "each, if one is found wrong: axis, flux" in render_report(freed, {}) and "again for" not in plain.plan
 
 
 def test_intervals_are_of_the_whole_error(made, scan):
@@ -109,6 +112,15 @@ def test_nothing_is_taken_out_where_nothing_is_wrong(noisy_scan):
     found = ctuq.reconstruct(noisy_scan, systematics="axis,flux", **settings)
     assert found.removed is None and all(e.taken is None for e in found.systematics.values())
     assert found.history["iteration"][-1] <= SETTINGS["dip"].iterations
+
+
+def test_angles_and_shifts_beyond_a_pixel_are_told_to_be_hints():
+    grid = VolumeGrid((16, 20), 1.5)
+    angles, shifts = torch.tensor([0.02, -0.13], dtype=torch.float64), torch.tensor([0.1, -1.4], dtype=torch.float64)
+    far = told_too_far(Taken({"jitter": angles, "shift": shifts, "axis": shifts[1:]}), grid)
+    assert len(far) == 1 and "(angle of each view)" in far[0] and "by 1.3 pixels" in far[0]
+    assert "(shift of each view along the detector)" in told_too_far(Taken({"shift": 2 * shifts}), grid)[0]
+    assert told_too_far(Taken({"jitter": angles[:1]}), grid) == ()
 
 
 def test_odds_of_an_error_are_the_ratio_of_evidences(rng):

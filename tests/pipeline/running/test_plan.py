@@ -9,7 +9,8 @@ from ctuq.app.cli import main
 from ctuq.errors import InputError
 from ctuq.linops.jacobian.cost import ProductCost
 from ctuq.linops.jacobian.network import Jacobian, ProductChoice
-from ctuq.pipeline.running.plan import Speeds, priced
+from ctuq.pipeline.image.freed import iterations_again
+from ctuq.pipeline.running.plan import Speeds, priced, with_refit
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo.phantoms import rectangles
@@ -93,6 +94,35 @@ def test_a_plan_can_be_asked_for_alone(scan, tmp_path, monkeypatch, capsys):
     assert main(["reconstruct", str(path)]) == 2
     assert "-o FOLDER" in capsys.readouterr().err
     assert main(["reconstruct", str(path), "--method", "fbp", "--plan"]) == 2
+
+
+def test_what_a_further_fit_takes_is_told_where_there_may_be_one(scan):
+    first, none, asked = (
+        pipeline.plan(scan, size=16, dip=SMALL, systematics=text) for text in ("default", "none", "flux,jitter,gain,scatter")
+    )
+    assert (first.again_for, none.again_for, asked.again_for) == (("axis",), (), ("flux", "jitter"))
+    assert str(first).endswith(" more for each further fit, of one to 3, if axis is found wrong.")
+    assert "if flux or jitter is found wrong" in str(asked) and "further fit" not in str(none)
+    record = first.record()
+    assert record["again for"] == "axis" and record["seconds again"] == sum(first.again.values()) > 0
+    assert "seconds again" not in none.record()
+    # Gains are told before the fit, by default and by their name.
+    assert first.seconds["gains"] > 0 and asked.seconds["gains"] > 0 and "gains" not in none.seconds
+
+
+def test_a_further_fit_takes_its_iterations_the_products_again_and_the_evidence():
+    plain = priced(route(1024, 1600, 1400, 84544), SPEEDS, 550, fit_bytes=0)
+    plan = with_refit(plain, SPEEDS, 300, ("axis",))
+    assert plan.again["dip"] == pytest.approx(plain.seconds["dip"] * 300 / 550)
+    assert plan.again["jacobian"] == plain.seconds["jacobian"]
+    solved = plan.seconds["evidence"] - plain.seconds["evidence"]
+    # Of the first evidence it leaves out what is made once, at the last fit: views are foretold from all others.
+    assert 0 < solved < plan.again["evidence"] < plan.seconds["evidence"]
+    assert with_refit(plain, SPEEDS, 300, ()) is plain
+
+
+def test_a_fit_that_goes_on_is_as_long_as_planned():
+    assert iterations_again(DIPOptions()) == 300 and iterations_again(SMALL) == 4
 
 
 def test_only_error_bars_have_a_plan(scan):
