@@ -17,10 +17,10 @@ import tyro
 from ctuq.app.arguments import BUDGET_SPENT, Command
 from ctuq.app.calibration.options import Calibrate
 from ctuq.app.design.options import Design
-from ctuq.app.folder import run_folder
+from ctuq.app.folder import refuse_own_input, run_folder
 from ctuq.app.measure.options import Measure
 from ctuq.app.options import Convert, Demo, Doctor, Export, Info, Reconstruct, Report, Simulate
-from ctuq.app.terminal import Speech, say, speaking
+from ctuq.app.terminal import Speech, put, say, speaking
 from ctuq.errors import BudgetExhausted, CtuqError, InputError, ResourceError
 from ctuq.text import visible
 from ctuq.versions import version_of
@@ -51,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with speaking(Speech(typed.json, typed.quiet, typed.verbose)) as speech:
         code, error = _done(command, debug=typed.debug)
         if speech.as_json:
-            print(speech.document(_name_of(command), code, error), flush=True)
+            put(speech.document(_name_of(command), code, error), sys.stdout)
+        if code == 0 and speech.unheard is not None and speech.unheard.errno in _DISK_FULL:
+            say("ctuq: It is done, but what it told is lost: the disk of the standard output is full.", stream=sys.stderr)
+            return 4
     return code
 
 
@@ -78,6 +81,7 @@ def _name_of(command: Command | Design) -> str:
 
 def _run(command: Command | Design) -> int:
     """Import what a command needs, and do it; the exit code."""
+    refuse_own_input(command.step if isinstance(command, Design) else command)
     if isinstance(command, Design):
         from ctuq.app.design.commands import run_step
 

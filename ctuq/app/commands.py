@@ -12,7 +12,7 @@ from ctuq import files, pipeline
 from ctuq.app.arguments import Command
 from ctuq.app.calibration.command import run_calibrate
 from ctuq.app.calibration.options import Calibrate
-from ctuq.app.conversion import convert
+from ctuq.app.conversion import convert, refuse_other_data
 from ctuq.app.doctor import examine, usable
 from ctuq.app.export import export
 from ctuq.app.facts import facts_of_result, facts_of_scan, facts_of_volume
@@ -124,6 +124,7 @@ def _simulate(command: Simulate) -> int:
     if command.size < 2:
         raise InputError(f"A simulation needs a --size of 2 or more, got {command.size}.")
     noise = _fraction(command.noise)
+    refuse_other_data(command.output)
     if is_solid(command.phantom):
         return simulate_solid(command, angles, noise)
     if command.cone is not None:

@@ -27,6 +27,10 @@ def write_whole(path: str | os.PathLike, fill: Callable[[io.BufferedRandom], obj
         If the disk is full.
     """
     path = Path(path)
+    if not path.name:
+        raise InputError(f"'{path}' is a folder; name the file to write.")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"'{path}' is a device, pipe or socket, which would be replaced by a file; name a file to write.")
     begin = f".{path.name}.{_machine()}."
     partial = path.with_name(f"{begin}{os.getpid()}.partial")
     _clear_away(path.parent, begin)

@@ -1,6 +1,7 @@
 """What the options of images and of volumes are checked for alike."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from numbers import Integral
 from typing import Any
 
@@ -26,15 +27,18 @@ def check_choice(kind: str, name: str, known: Sequence[str]) -> None:
 
 
 def check_whole(options: Any, limits: Mapping[str, tuple[int, int] | None]) -> None:
-    """Refuse options that are no whole numbers, or not from the first to the second of their limits; None is left open.
+    """Refuse options that are no whole numbers, or not from the first to the second of their limits.
+
+    None is left open where it is the default.
 
     Raises
     ------
     InputError
     """
+    defaults = {field.name: field.default for field in fields(options)}
     for name, ends in limits.items():
         number = getattr(options, name)
-        if number is None:
+        if number is None and defaults[name] is None:
             continue
         if not isinstance(number, Integral):
             raise InputError(f"The option {name} takes a whole number, not {number!r}.")

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from dataclasses import field as of_default
 from typing import Any
 
+import numpy as np
+
 from ctuq.errors import InputError
 from ctuq.pipeline.running.checks import (
     MOST_SAMPLES,
@@ -156,7 +158,8 @@ def flat_settings(options: Any) -> dict[str, str | float | int]:
             if isinstance(value, dict):
                 put(f"{prefix}{name}.", value)
             else:
-                flat[prefix + name] = value if isinstance(value, str | float | int) else str(value)
+                plain = value.item() if isinstance(value, np.generic) else value
+                flat[prefix + name] = plain if isinstance(plain, str | float | int) else str(value)
 
     put("", asdict(options))
     return flat
