@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 import ctuq
@@ -74,3 +75,15 @@ def test_the_first_work_that_ends_takes_nothing_from_the_others():
         assert torch.get_default_dtype() == torch.float64
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def test_a_scan_is_read_whatever_numpy_raises(tmp_path):
+    x = np.linspace(-1, 1, 40)
+    chord = np.sqrt(np.maximum(0.36 - x**2, 0))
+    counts = 5000 * np.exp(-2 * chord) + 20 * np.random.default_rng(0).normal(size=(24, 40))
+    tifffile.imwrite(tmp_path / "a.tif", np.round(counts).astype(np.uint16))
+    told = "kind: parallel\npixel: 1.0\nangles: {first: 0, step: 7.5, count: 24}\nvalues: counts\nflat: 5000\n"
+    (tmp_path / "a.yaml").write_text(told + "axis_column: search\n")
+    expected = ctuq.read(tmp_path / "a.tif").projections
+    with np.errstate(all="raise"):
+        np.testing.assert_array_equal(ctuq.read(tmp_path / "a.tif").projections, expected)

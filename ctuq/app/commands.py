@@ -21,7 +21,7 @@ from ctuq.app.measure.command import measure
 from ctuq.app.measure.kept import remembered
 from ctuq.app.measure.options import Measure
 from ctuq.app.options import Convert, Demo, Doctor, Export, Info, Reconstruct, Report, Simulate
-from ctuq.app.png import png_bytes
+from ctuq.app.png import drawn
 from ctuq.app.progress import ProgressBar, told_about
 from ctuq.app.report.anew import image_report, volume_report
 from ctuq.app.report.geometry import draw_geometry
@@ -86,7 +86,7 @@ def _info(command: Info) -> int:
     give(scan=facts_of_scan(scan))
     _print_lines([("warning", text) for text in scan.warnings if text not in told])
     if command.draw is not None:
-        data = png_bytes(draw_geometry(scan.geometry, scan.grid))
+        data = drawn(draw_geometry, scan.geometry, scan.grid)
         write_whole(command.draw, lambda target: target.write(data))
         say(f"Drawn: {command.draw}")
     return 0

@@ -38,14 +38,16 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]
 
 
 def refuse_own_input(command: Command) -> None:
-    """Refuse to write over a file that is read: a scan would be gone for good.
+    """Refuse to write over a file that is read, or the results of a folder that is: they would be gone for good.
 
     Raises
     ------
     InputError
     """
     named = [(name, value if isinstance(value, tuple) else (value,)) for name, value in vars(command).items()]
-    files = [(name, path) for name, paths in named for path in paths if isinstance(path, Path) and path.is_file()]
+    paths = [(name, path) for name, values in named for path in values if isinstance(path, Path)]
+    files = [(name, path / RESULTS if path.is_dir() else path) for name, path in paths]
+    files = [(name, path) for name, path in files if path.is_file()]
     for _, path in (pair for pair in files if pair[0] in _OUTPUTS):
         if any(path.samefile(other) for name, other in files if name not in _OUTPUTS):
             raise InputError(f"'{path}' is to be read and to be written over; choose another name for what is written.")

@@ -138,12 +138,15 @@ def test_nothing_is_written_over_what_it_is_made_from(tmp_path, capsys):
     ctuq.write_scan(ctuq.simulate(size=16, angles=6), scan)
     angles.write_text("0 30 60")
     (tmp_path / "link.png").symlink_to(scan)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.h5").write_text("hours of work")
     before = scan.read_bytes()
     for words in (
         ("info", scan, "--draw", scan),
         ("info", scan, "--draw", tmp_path / "link.png"),
         ("design", "status", scan, "--draw", scan),
         ("measure", scan, "--region", "circle:0,0,5", "--csv", scan),
+        ("measure", tmp_path / "run", "--region", "circle:0,0,5", "--csv", tmp_path / "run" / "results.h5"),
         ("simulate", "--angles", angles, "-o", angles),
     ):
         assert cli.main([str(word) for word in words]) == 2

@@ -133,9 +133,9 @@ def _status(command: Status) -> int:
     say("\n".join([*status_lines(record), "", "Log:", *log_lines(record)]))
     if command.draw is not None:
         from ctuq.app.design.figures import draw_session
-        from ctuq.app.png import png_bytes
+        from ctuq.app.png import drawn
 
-        data = png_bytes(draw_session(record), dpi=150)
+        data = drawn(draw_session, record, dpi=150)
         write_whole(command.draw, lambda target: target.write(data))
         say(f"Drawn: {command.draw}")
     return 0
