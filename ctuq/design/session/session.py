@@ -64,7 +64,7 @@ class Session:
     """
 
     def __init__(self, path: str | os.PathLike, *, degrees: bool = False):
-        self.path, self.degrees = Path(path), degrees
+        self.path, self.degrees = sessionfile.behind(path), degrees
         self._seen: tuple[int, ...] = ()
         self.record: Record
         self._look()

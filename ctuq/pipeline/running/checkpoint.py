@@ -183,7 +183,7 @@ class Checkpoint:
         except _DAMAGE as error:
             if isinstance(error, CheckpointError):
                 raise
-            raise InputError(
+            raise CheckpointError(
                 f"'{path}' is damaged or of another ctuq, and cannot be gone on from; start anew (--overwrite)."
             ) from error
 

@@ -29,7 +29,7 @@ def check_choice(kind: str, name: str, known: Sequence[str]) -> None:
 def check_whole(options: Any, limits: Mapping[str, tuple[int, int] | None]) -> None:
     """Refuse options that are no whole numbers, or not from the first to the second of their limits.
 
-    None is left open where it is the default.
+    None is left open where it is the default; NumPy's whole numbers become Python's.
 
     Raises
     ------
@@ -44,6 +44,7 @@ def check_whole(options: Any, limits: Mapping[str, tuple[int, int] | None]) -> N
             raise InputError(f"The option {name} takes a whole number, not {number!r}.")
         if ends is not None and not ends[0] <= int(number) <= ends[1]:
             raise InputError(f"The option {name} must be {ends[0]} to {ends[1]}, got {number}.")
+        object.__setattr__(options, name, int(number))
 
 
 def check_field(field: float | str | None) -> None:

@@ -2,8 +2,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from ctuq.pipeline.running.checkpoint import digest_of
+from ctuq.errors import InputError
+from ctuq.pipeline import ReconstructOptions, reconstruct, reconstruct_stack, reconstruct_volume
+from ctuq.pipeline.running.checkpoint import Checkpoint, CheckpointError, digest_of
+from ctuq.pipeline.running.options import flat_settings
 from ctuq.tomo import Parallel3D, ParallelBeam, Scan, VolumeScan
 
 ANGLES = np.linspace(0, 3, 2000)
@@ -29,3 +33,32 @@ def test_work_is_known_by_all_that_its_numbers_depend_on_and_nothing_else(shape)
     other.append(replace(scan, geometry=replace(scan.geometry, detector_offset=0.5)))
     other.append(replace(scan, weights=np.ones_like(scan.projections)))
     assert len({digest_of(each) for each in [scan, *other]}) == len(other) + 1
+
+
+def test_a_damaged_file_of_work_that_can_be_done_again_is_no_error(tmp_path):
+    path = tmp_path / "fit.h5"
+    path.write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match="start anew"):
+        Checkpoint(path, "work")
+    Checkpoint(path, "work", needed=False).begin()
+    assert Checkpoint(path, "work").threads is None
+
+
+def test_numbers_of_numpy_are_the_same_options():
+    mine = ReconstructOptions(size=np.int64(16), seed=np.uint8(3), field=np.float32(8))
+    assert flat_settings(mine) == flat_settings(ReconstructOptions(size=16, seed=3, field=8.0))
+    assert torch.Generator().manual_seed(mine.seed).initial_seed() == 3
+    with pytest.raises(InputError, match="size takes a whole number, not None"):
+        ReconstructOptions(size=None)
+
+
+@pytest.mark.parametrize("work", [reconstruct, reconstruct_stack, reconstruct_volume])
+def test_the_name_of_a_file_is_no_scan(work):
+    with pytest.raises(InputError, match=r"not a str; ctuq\.read.* makes one of a file"):
+        work("scan.h5")
+
+
+def test_a_checkpoint_may_be_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Checkpoint("fit.h5", "work").begin()
+    assert (tmp_path / "fit.h5").is_file()
