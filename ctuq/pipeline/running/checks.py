@@ -47,6 +47,18 @@ def check_whole(options: Any, limits: Mapping[str, tuple[int, int] | None]) -> N
         object.__setattr__(options, name, int(number))
 
 
+def check_flags(options: Any, *names: str) -> None:
+    """Refuse texts where something is on or off: "no" would be on.
+
+    Raises
+    ------
+    InputError
+    """
+    for name in names:
+        if isinstance(getattr(options, name), str):
+            raise InputError(f"The option {name} takes True or False, not {getattr(options, name)!r}.")
+
+
 def check_field(field: float | str | None) -> None:
     """Refuse a width that is neither a positive number of mm nor one of `FIELDS`.
 

@@ -16,6 +16,7 @@ from ctuq.pipeline.running.checks import (
     check_choice,
     check_errors,
     check_field,
+    check_flags,
     check_whole,
 )
 from ctuq.progress import Progress
@@ -117,6 +118,7 @@ class ReconstructOptions:
         check_choice("prior", self.prior, PRIORS)
         _refuse_without_bars(self)
         check_whole(self, _WHOLE)
+        check_flags(self, "calibrate")
         check_field(self.field)
         if not 0 <= self.variation < math.inf:
             raise InputError(f"The strength of the TV hyperprior must be 0 or a positive number, got {self.variation}.")
