@@ -8,6 +8,7 @@ import errno
 import logging
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -80,11 +81,15 @@ def _held(path: Path, place: Path, busy: str) -> BinaryIO:
         file.close()
 
 
-def remove_partial(folder: Path) -> None:
-    """Remove the half-written files that killed processes left in a folder and those within; its lock must be held."""
-    for left in folder.rglob(".*.partial"):
-        with suppress(OSError):
-            left.unlink(missing_ok=True)
+def remove_partial(*folders: Path) -> None:
+    """Remove the half-written files that killed processes left in folders, and nothing in those within; locks must be held.
+
+    A run's folder may be someone's home, where files of other programs end in ``.partial`` too.
+    """
+    for left in (path for folder in folders for path in folder.glob(".*.partial")):
+        if re.fullmatch(r"\..+\.\d+\.partial", left.name):
+            with suppress(OSError):
+                left.unlink(missing_ok=True)
 
 
 def is_running(pid: int) -> bool:

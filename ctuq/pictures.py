@@ -4,7 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -30,7 +30,8 @@ def figure_of(panels: Mapping[str, Panel]) -> "Figure":
 
     figure = Figure(figsize=(4.4 * len(panels), 3.7), layout="constrained")
     for axes, (title, panel) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        shown = axes.imshow(panel.image, cmap=panel.colours, extent=panel.extent, interpolation="nearest", aspect="auto")
+        place: dict[str, Any] = {"extent": panel.extent, "origin": "upper", "interpolation": "nearest", "aspect": "auto"}
+        shown = axes.imshow(panel.image, cmap=panel.colours, **place)
         if panel.axes == ("x (mm)", "y (mm)"):
             axes.set_aspect("equal")
         axes.set(title=title, xlabel=panel.axes[0], ylabel=panel.axes[1])

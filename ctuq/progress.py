@@ -51,7 +51,8 @@ class ProgressBar:
     Parameters
     ----------
     stream : text stream
-        Where the bars go; one that is no terminal gets a line at most every 30 s.
+        Where the bars go, by default to standard error if there is one; one that is no terminal gets a line at most every 30 s,
+        and one that cannot be written to no further one.
     kind : type of tqdm
         That of a notebook, for example.
     """
@@ -65,13 +66,24 @@ class ProgressBar:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._close()
+        try:
+            self._close()
+        except OSError:
+            self._leave()
 
     def __call__(self, record: Progress) -> None:
+        if self._stream is None:
+            return
+        try:
+            self._show(record, self._stream)
+        except OSError:
+            self._leave()
+
+    def _show(self, record: Progress, stream: TextIO) -> None:
         if self._bar is None or record.stage != self._stage:
             self._close()
-            interval = 0.1 if self._stream.isatty() or self._kind is not tqdm else _QUIET_INTERVAL
-            self._bar = self._kind(total=record.total, desc=record.stage, file=self._stream, mininterval=interval, leave=True)
+            interval = 0.1 if stream.isatty() or self._kind is not tqdm else _QUIET_INTERVAL
+            self._bar = self._kind(total=record.total, desc=record.stage, file=stream, mininterval=interval, leave=True)
             self._stage = record.stage
         self._bar.total = record.total
         self._bar.set_postfix_str("; ".join(part for part in (record.message, _whole(record)) if part), refresh=False)
@@ -81,6 +93,12 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    def _leave(self) -> None:
+        """Show nothing from now on: whoever read it is gone."""
+        if self._bar is not None:
+            self._bar.disable = True
+        self._bar = self._stream = None
 
 
 @contextmanager

@@ -17,16 +17,16 @@ import tyro
 from ctuq.app.arguments import BUDGET_SPENT, Command
 from ctuq.app.calibration.options import Calibrate
 from ctuq.app.design.options import Design
-from ctuq.app.folder import run_folder
+from ctuq.app.folder import refuse_own_input, run_folder
 from ctuq.app.measure.options import Measure
 from ctuq.app.options import Convert, Demo, Doctor, Export, Info, Reconstruct, Report, Simulate
-from ctuq.app.terminal import Speech, say, speaking
+from ctuq.app.terminal import Speech, put, say, speaking
 from ctuq.errors import BudgetExhausted, CtuqError, InputError, ResourceError
 from ctuq.text import visible
 from ctuq.versions import version_of
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_MEMORY = ("out of memory", "not enough memory", "t allocate memory", "cannot allocate memory")
+_NO_MEMORY = ("out of memory", "not enough memory", "t allocate memory", "cannot allocate memory", "failed to map segment")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,20 +39,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(version_of("ctuq") or "unknown (not installed, run from source)")
         return 0
-    command = tyro.cli(
+    try:
+        command = _typed(arguments)
+    except KeyboardInterrupt as error:
+        sentence, code = _told(error)
+        say(f"ctuq: {sentence}", stream=sys.stderr)
+        return code
+    _let_threads_sleep()
+    _draw_on_no_screen()
+    typed: Command = command.step if isinstance(command, Design) else command
+    with speaking(Speech(typed.json, typed.quiet, typed.verbose)) as speech:
+        code, error = _done(command, debug=typed.debug)
+        if speech.as_json:
+            put(speech.document(_name_of(command), code, error), sys.stdout)
+        if code == 0 and speech.unheard is not None and speech.unheard.errno in _DISK_FULL:
+            say("ctuq: It is done, but what it told is lost: the disk of the standard output is full.", stream=sys.stderr)
+            return 4
+    return code
+
+
+def _typed(arguments: Sequence[str]) -> Command | Design:
+    """The command that was typed, with its options; ends the process where there is none such."""
+    return tyro.cli(
         Demo | Info | Simulate | Convert | Reconstruct | Measure | Calibrate | Design | Report | Export | Doctor,
         prog="ctuq",
         description="X-ray CT that says how sure it is. --version prints the version, COMMAND --help explains one.",
         args=arguments or ["--help"],
         config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.FlagCreatePairsOff),
     )
-    _let_threads_sleep()
-    typed: Command = command.step if isinstance(command, Design) else command
-    with speaking(Speech(typed.json, typed.quiet, typed.verbose)) as speech:
-        code, error = _done(command, debug=typed.debug)
-        if speech.as_json:
-            print(speech.document(_name_of(command), code, error), flush=True)
-    return code
 
 
 def _done(command: Command | Design, *, debug: bool) -> tuple[int, str]:
@@ -78,6 +92,7 @@ def _name_of(command: Command | Design) -> str:
 
 def _run(command: Command | Design) -> int:
     """Import what a command needs, and do it; the exit code."""
+    refuse_own_input(command.step if isinstance(command, Design) else command)
     if isinstance(command, Design):
         from ctuq.app.design.commands import run_step
 
@@ -132,6 +147,12 @@ def _let_threads_sleep() -> None:
         os.environ.update(OMP_WAIT_POLICY="passive", GOMP_SPINCOUNT="0")
 
 
+def _draw_on_no_screen() -> None:
+    """A backend of matplotlib that is meant for another program may not be there, and ctuq draws into files only."""
+    if "matplotlib" not in sys.modules:
+        os.environ.pop("MPLBACKEND", None)
+
+
 def _told(error: BaseException) -> tuple[str, int]:
     """One sentence and an exit code for whatever went wrong."""
     text = " ".join(str(error).split())
@@ -149,7 +170,7 @@ def _told(error: BaseException) -> tuple[str, int]:
 
 
 def _is_allocation_failure(error: BaseException, text: str) -> bool:
-    return isinstance(error, RuntimeError) and any(words in text.lower() for words in _NO_MEMORY)
+    return isinstance(error, RuntimeError | ImportError) and any(words in text.lower() for words in _NO_MEMORY)
 
 
 def _told_by_system(error: OSError, text: str) -> tuple[str, int]:

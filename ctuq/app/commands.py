@@ -12,7 +12,7 @@ from ctuq import files, pipeline
 from ctuq.app.arguments import Command
 from ctuq.app.calibration.command import run_calibrate
 from ctuq.app.calibration.options import Calibrate
-from ctuq.app.conversion import convert
+from ctuq.app.conversion import convert, refuse_other_data
 from ctuq.app.doctor import examine, usable
 from ctuq.app.export import export
 from ctuq.app.facts import facts_of_result, facts_of_scan, facts_of_volume
@@ -21,7 +21,7 @@ from ctuq.app.measure.command import measure
 from ctuq.app.measure.kept import remembered
 from ctuq.app.measure.options import Measure
 from ctuq.app.options import Convert, Demo, Doctor, Export, Info, Reconstruct, Report, Simulate
-from ctuq.app.png import png_bytes
+from ctuq.app.png import drawn
 from ctuq.app.progress import ProgressBar, told_about
 from ctuq.app.report.anew import image_report, volume_report
 from ctuq.app.report.geometry import draw_geometry
@@ -86,7 +86,7 @@ def _info(command: Info) -> int:
     give(scan=facts_of_scan(scan))
     _print_lines([("warning", text) for text in scan.warnings if text not in told])
     if command.draw is not None:
-        data = png_bytes(draw_geometry(scan.geometry, scan.grid))
+        data = drawn(draw_geometry, scan.geometry, scan.grid)
         write_whole(command.draw, lambda target: target.write(data))
         say(f"Drawn: {command.draw}")
     return 0
@@ -124,6 +124,7 @@ def _simulate(command: Simulate) -> int:
     if command.size < 2:
         raise InputError(f"A simulation needs a --size of 2 or more, got {command.size}.")
     noise = _fraction(command.noise)
+    refuse_other_data(command.output)
     if is_solid(command.phantom):
         return simulate_solid(command, angles, noise)
     if command.cone is not None:

@@ -10,6 +10,8 @@ from ctuq.app.selection import selected
 from ctuq.app.terminal import give, say, warn
 from ctuq.app.typed import span
 from ctuq.errors import InputError
+from ctuq.files.formats.ownvolume import KIND as VOLUME
+from ctuq.records import kind_of
 from ctuq.tomo import Scan
 
 _SUFFIXES = {".h5": "ctuq", ".hdf5": "ctuq", ".nx": "nxtomo", ".nxs": "nxtomo"}
@@ -36,6 +38,23 @@ def convert(command: Convert) -> int:
     many = f" of {len(chosen)} rows" if len(chosen) > 1 else ""
     say(f"Written: {out}, {middle.n_angles} views{many} of {middle.geometry.columns} columns.")
     return 0
+
+
+def refuse_other_data(out: Path) -> None:
+    """Refuse to write a simulation over anything but a scan of ctuq: what a scanner measured cannot be made again.
+
+    Raises
+    ------
+    InputError
+    """
+    if not out.is_file():
+        return
+    try:
+        kind = kind_of(out)
+    except InputError:
+        kind = None
+    if kind not in ("scan", VOLUME):
+        raise InputError(f"'{out}' exists already and is no scan of ctuq; choose another name, or delete it first.")
 
 
 def _format(wanted: str, out: Path) -> str:

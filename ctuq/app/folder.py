@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from ctuq.app.arguments import Command
 from ctuq.errors import InputError
 from ctuq.locks import locked, remove_partial
 
-RESULTS, CHECKPOINT = "results.h5", "checkpoint.h5"
-_WRITTEN = (RESULTS, "mean.tif", "std.tif", "report.html", "figures")
+RESULTS, CHECKPOINT, FIGURES = "results.h5", "checkpoint.h5", "figures"
+_WRITTEN = (RESULTS, "mean.tif", "std.tif", "report.html", FIGURES)
+_OUTPUTS = ("output", "draw", "csv", "token_file")
 
 
 @contextmanager
@@ -35,6 +37,22 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]
         yield
 
 
+def refuse_own_input(command: Command) -> None:
+    """Refuse to write over a file that is read, or the results of a folder that is: they would be gone for good.
+
+    Raises
+    ------
+    InputError
+    """
+    named = [(name, value if isinstance(value, tuple) else (value,)) for name, value in vars(command).items()]
+    paths = [(name, path) for name, values in named for path in values if isinstance(path, Path)]
+    files = [(name, path / RESULTS if path.is_dir() else path) for name, path in paths]
+    files = [(name, path) for name, path in files if path.is_file()]
+    for _, path in (pair for pair in files if pair[0] in _OUTPUTS):
+        if any(path.samefile(other) for name, other in files if name not in _OUTPUTS):
+            raise InputError(f"'{path}' is to be read and to be written over; choose another name for what is written.")
+
+
 @contextmanager
 def held_folder(folder: Path) -> Iterator[None]:
     """Make a folder, see that it can be written to, and keep other runs out; one that is new and stays empty is removed.
@@ -57,7 +75,7 @@ def held_folder(folder: Path) -> Iterator[None]:
     busy = f"Another run is at work in {folder}; wait until it is done, or choose another folder."
     try:
         with locked(folder / "ctuq", "lock", busy=busy, tidy=True):
-            remove_partial(folder)
+            remove_partial(folder, folder / FIGURES, (folder / CHECKPOINT).with_suffix(".stages"))
             yield
     finally:
         if is_new and not any(folder.iterdir()):

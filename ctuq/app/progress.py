@@ -1,10 +1,11 @@
 """What a run tells on the terminal: its bars, and lines of the log that do not tear them."""
 
+import io
 import logging
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tqdm import tqdm
 
@@ -27,7 +28,9 @@ class BarSafeHandler(logging.Handler):
     """A log handler whose lines do not tear the progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(visible(self.format(record)), file=sys.stderr)
+        # Nobody may read it any more.
+        with suppress(OSError):
+            tqdm.write(visible(self.format(record)), file=sys.stderr or sys.stdout or io.StringIO())
 
 
 @contextmanager

@@ -8,9 +8,10 @@ read as a number.
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -21,7 +22,7 @@ SCHEMA = "ctuq.command/1"
 
 @dataclass
 class Speech:
-    """How a command speaks, and what it has said so far if that is to be one document."""
+    """How a command speaks, what it has said so far if that is to be one document, and why it was not heard."""
 
     as_json: bool = False
     quiet: bool = False
@@ -29,6 +30,7 @@ class Speech:
     lines: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    unheard: OSError | None = None
 
     def document(self, command: str, code: int, error: str) -> str:
         """All of it as JSON text; see ``docs/json.md``."""
@@ -61,7 +63,25 @@ def say(text: object, *, stream: TextIO | None = None) -> None:
     if stream is None and _now.as_json:
         _now.lines += lines
     elif stream is not None or not _now.quiet:
-        print("\n".join(lines), file=sys.stdout if stream is None else stream, flush=True)
+        put("\n".join(lines), sys.stdout if stream is None else stream)
+
+
+def put(text: str, stream: TextIO | None) -> None:
+    """Print a text at once on a stream, where there is one; characters that it lacks are written out.
+
+    That nobody reads a stream any more (``| head``, a terminal that is gone) or that its disk is full ends no work: what comes
+    later goes nowhere.
+    """
+    if stream is None:
+        return
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except OSError as error:
+        if stream is sys.stdout:
+            _now.unheard = error
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def warn(warnings: Iterable[str]) -> None:

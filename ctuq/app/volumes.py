@@ -9,7 +9,7 @@ from ctuq import files
 from ctuq.app.facts import facts_of_scan, facts_of_volume
 from ctuq.app.folder import CHECKPOINT, RESULTS
 from ctuq.app.options import Info, Reconstruct, Simulate
-from ctuq.app.png import png_bytes
+from ctuq.app.png import drawn
 from ctuq.app.progress import ProgressBar
 from ctuq.app.report.anew import volume_report
 from ctuq.app.report.space import draw_space, geometry_lines
@@ -110,7 +110,7 @@ def tell_of_volume(command: Info) -> int:
     for name, text in told + [("warning", text) for text in scan.warnings]:
         say(f"{name:>18}  {visible(text)}")
     if command.draw is not None:
-        data = png_bytes(draw_space(scan.geometry, scan.grid))
+        data = drawn(draw_space, scan.geometry, scan.grid)
         write_whole(command.draw, lambda target: target.write(data))
         say(f"Drawn: {command.draw}")
     return 0

@@ -37,11 +37,17 @@ class CandidateGrid:
 
     def __post_init__(self):
         if not (np.isfinite([self.start, self.stop, self.step]).all() and self.step > 0):
-            raise InputError(f"A candidate grid needs finite bounds and a positive step, got {self}.")
+            raise InputError(f"Candidates have finite ends and a positive step; got those {self._told}.")
         count = (self.stop - self.start) / self.step
         if not 0 < count < _MOST_CANDIDATES:
-            low, high, step = np.rad2deg([self.start, self.stop, self.step])
-            raise InputError(f"Candidates from {low:g} to {high:g} in steps of {step:g} degrees are {int(count)} angles.")
+            raise InputError(
+                f"Candidates {self._told} are {int(count)} angles; 1 to {_MOST_CANDIDATES - 1} can be chosen from."
+            )
+
+    @property
+    def _told(self) -> str:
+        start, stop, step = np.rad2deg([self.start, self.stop, self.step])
+        return f"from {start:g} to {stop:g} in steps of {step:g} degrees"
 
     @property
     def angles(self) -> NDArray[np.float64]:
@@ -156,7 +162,7 @@ class Turning:
 
     def __post_init__(self):
         if not (np.isfinite(self.cost) and self.cost >= 0):
-            raise InputError(f"The cost of turning must be 0 or a positive number, got {self.cost}.")
+            raise InputError(f"The cost of turning must be 0 or a positive number, got {np.deg2rad(self.cost):g} a degree.")
 
     def between(self, position: float | None, angles: NDArray[np.float64]) -> NDArray[np.float64]:
         """Cost of turning from a position to each angle; 0 from nowhere."""

@@ -12,6 +12,7 @@ from ctuq.design.models.model import GaussianModel, Learn, Measurements
 from ctuq.design.problem import DesignProblem
 from ctuq.design.state import Decision, DesignState, Suggestion, learned
 from ctuq.errors import BudgetExhausted, InputError
+from ctuq.surroundings import undisturbed
 
 
 class Designer:
@@ -42,6 +43,7 @@ class Designer:
         None until there are projections to learn from.
     """
 
+    @undisturbed()
     def __init__(
         self,
         problem: DesignProblem,
@@ -94,6 +96,7 @@ class Designer:
         """Root mean square of the posterior standard deviation over the region, 1/mm."""
         return self._error(self.conditioned)
 
+    @undisturbed()
     def ask(self, n: int = 1, *, pending: ArrayLike = ()) -> Suggestion:
         """The next angles, each chosen as if those before it had been measured; only the log is changed.
 
@@ -145,6 +148,7 @@ class Designer:
         )
         return suggestion.in_degrees() if self.degrees else suggestion
 
+    @undisturbed()
     def tell(
         self, angles: ArrayLike, projections: ArrayLike, weights: ArrayLike | None = None, *, anyway: bool = False
     ) -> None:
@@ -169,6 +173,7 @@ class Designer:
         given = self._radians(angles)
         self._take(taken_in(self.problem, self.state, given, projections, weights, model=self.model, anyway=anyway))
 
+    @undisturbed()
     def reject(self, angles: ArrayLike, reason: str = "", *, retry: bool = True) -> None:
         """Take back measured projections that turned out bad, or note exposures that failed; their dose stays spent.
 

@@ -12,6 +12,7 @@ from ctuq.design.models.model import GaussianModel, Measurements
 from ctuq.design.problem import DesignProblem
 from ctuq.design.state import DesignState, degrees_of
 from ctuq.errors import InputError
+from ctuq.tomo.arrays import as_numbers
 
 
 def checked_rays(values: ArrayLike, count: int, view: tuple[int, ...], name: str) -> NDArray[np.float32]:
@@ -23,7 +24,9 @@ def checked_rays(values: ArrayLike, count: int, view: tuple[int, ...], name: str
         With the shape or the number of bad values.
     """
     try:
-        array = np.asarray(values, np.float32)
+        array = np.asarray(as_numbers(values, f"The {name} hold"), np.float32)
+    except InputError:
+        raise
     except (ValueError, TypeError) as error:
         raise InputError(f"The {name} are not an array of numbers.") from error
     array = array[None] if array.ndim == len(view) and count == 1 else array

@@ -27,6 +27,7 @@ from ctuq.tomo.scan import Scan
 PathLike = str | os.PathLike[str]
 
 
+@np.errstate(under="ignore")  # whatever a notebook makes of it
 def read(
     path: PathLike | Sequence[PathLike],
     *,
@@ -101,6 +102,7 @@ def opened(
     return [(each, load_raw(each, geometry, row, asked, follow_links=follow_links).settled()) for each in resolve(path)]
 
 
+@np.errstate(under="ignore")  # whatever a notebook makes of it
 def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None) -> Scan:
     """The scan of what was `opened`.
 

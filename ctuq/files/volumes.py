@@ -37,6 +37,7 @@ _VOXELS = 128
 _UNSEALED = "The file was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its values."
 
 
+@np.errstate(under="ignore")  # whatever a notebook makes of it
 def read_volume(
     path: PathLike | Sequence[PathLike],
     *,

@@ -70,7 +70,7 @@ def tensors(scan: Scan | VolumeScan, device: torch.device) -> tuple[Tensor, Tens
     return torch.tensor(scan.projections, device=device), torch.tensor(weights, device=device)
 
 
-def grid_of(own: RayTransform, scan: Scan, checkpoint: Path | None) -> VolumeGrid:
+def grid_of(own: RayTransform, scan: Scan, checkpoint: Path | str | None) -> VolumeGrid:
     """The grid of a ray transform of one's own, which must be of these views."""
     same = own.range.shape == scan.projections.shape and np.allclose(own.geometry.angles, scan.geometry.angles, atol=1e-6)
     if not same:

@@ -71,7 +71,8 @@ def check_seal(path: str | os.PathLike) -> None:
             rest -= len(block)
     if found.hexdigest() != wanted:
         raise InputError(
-            f"'{path}' was damaged after it was written: its contents do not match their checksum; use a copy or make it again."
+            f"'{path}' was damaged after it was written, or another program has it open to write: its contents do not match "
+            "their checksum; close it there, use a copy or make it again."
         )
 
 

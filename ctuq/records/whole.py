@@ -6,6 +6,7 @@ import io
 import os
 import platform
 import re
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -27,8 +28,12 @@ def write_whole(path: str | os.PathLike, fill: Callable[[io.BufferedRandom], obj
         If the disk is full.
     """
     path = Path(path)
+    if not path.name:
+        raise InputError(f"'{path}' is a folder; name the file to write.")
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"'{path}' is a device, pipe or socket, which would be replaced by a file; name a file to write.")
     begin = f".{path.name}.{_machine()}."
-    partial = path.with_name(f"{begin}{os.getpid()}.partial")
+    partial = path.with_name(f"{begin}{threading.get_native_id()}.{os.getpid()}.partial")
     _clear_away(path.parent, begin)
     try:
         with partial.open("w+b") as target:
@@ -52,7 +57,7 @@ def _clear_away(folder: Path, begin: str) -> None:
     """Remove what processes of this machine that were killed left half written; of other machines only the user can know."""
     with suppress(OSError):
         for left in folder.glob(f"{glob.escape(begin)}*.partial"):
-            process = left.name[len(begin) : -len(".partial")]
+            process = left.name[: -len(".partial")].rpartition(".")[2]
             if process.isdecimal() and not is_running(int(process)):
                 left.unlink(missing_ok=True)
 

@@ -102,7 +102,7 @@ def wishes(text: str, *, of: "Provenance | None" = None) -> tuple[Wish, ...]:
     InputError
         For a name that does not exist or comes twice, and a width that is no positive number.
     """
-    parts = [part.strip() for part in text.split(",")]
+    parts = [part.strip() for part in text.split(",")] if isinstance(text, str) else []
     if not any(parts):
         raise InputError(f"--systematics names nothing; give {NONE}, {DEFAULT}, {ALL} or names such as axis,hardening=0.1.")
     if parts == [NONE]:

@@ -7,12 +7,13 @@ turn counter-clockwise. Row 0 of an image is at the largest y. See ``docs/conven
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import GeometryError
+from ctuq.tomo.arrays import as_numbers
 
 _LARGEST_SPAN = 4 * np.pi
 _SMALLEST_PIXEL, _LARGEST_PIXEL = 1e-9, 1e6
@@ -265,6 +266,14 @@ def radians(degrees: Sequence[float] | NDArray) -> NDArray[np.float64]:
     return np.deg2rad(np.asarray(degrees, dtype=np.float64))
 
 
+def bytes_of(geometry: Any) -> bytes:
+    """Kind and every number of a geometry, of a line or an area, for hashes; ``repr`` shows what its user wants to see."""
+    parts = [type(geometry).__name__.encode()]
+    for field in fields(geometry):
+        parts += [field.name.encode(), np.asarray(getattr(geometry, field.name), dtype=np.float64).tobytes()]
+    return b"".join(parts)
+
+
 def full_turn(angles: NDArray) -> bool:
     """Whether views lie all around the axis, with no gap of an eighth of a turn."""
     around = np.sort(np.mod(angles, 2 * np.pi))
@@ -302,7 +311,7 @@ def frozen_angles(angles: Sequence[float] | NDArray) -> NDArray[np.float64]:
     GeometryError
         If there is none, some are not finite, or they span more than two turns.
     """
-    angles = np.array(angles, dtype=np.float64).reshape(-1)
+    angles = np.array(as_numbers(angles, "The angles hold"), dtype=np.float64).reshape(-1)
     angles.flags.writeable = False
     if angles.size == 0:
         raise GeometryError("No angle is left in this geometry; select at least one view.")
@@ -318,6 +327,8 @@ def frozen_angles(angles: Sequence[float] | NDArray) -> NDArray[np.float64]:
 
 def _freeze(geometry: Beam) -> None:
     object.__setattr__(geometry, "angles", frozen_angles(geometry.angles))
+    if int(geometry.columns) != float(geometry.columns):
+        raise GeometryError(f"A detector has a whole number of columns, not {geometry.columns}.")
     object.__setattr__(geometry, "columns", int(geometry.columns))
     for name in _lengths(geometry):
         object.__setattr__(geometry, name, float(getattr(geometry, name)))

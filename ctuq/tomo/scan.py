@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.pictures import as_html, in_words
+from ctuq.tomo.arrays import as_numbers
 from ctuq.tomo.geometry import Geometry, VolumeGrid
 from ctuq.tomo.shown import plot_scan, rows_of
 from ctuq.tomo.space import VolumeGeometry
@@ -102,7 +103,7 @@ class Views(Generic[_Taken]):
         return replace(self, provenance=self.provenance.warned(*sentences))
 
     def select(self, indices: Sequence[int] | NDArray) -> Self:
-        """The scan of the chosen views, in the order given.
+        """The scan of the chosen views, in the order given: by their numbers, or by a mask of all.
 
         Raises
         ------
@@ -159,9 +160,10 @@ class Scan(Views[Geometry]):
         """
         if factor == 1:
             return self
+        geometry = self.geometry.binned(factor)
         projections, weights = binned_rays(self.projections, self.weights, factor)
         told = self.provenance.then(f"{factor} columns averaged")
-        return replace(self, projections=projections, weights=weights, geometry=self.geometry.binned(factor), provenance=told)
+        return replace(self, projections=projections, weights=weights, geometry=geometry, provenance=told)
 
     def cropped(self, first: int, last: int) -> "Scan":
         """The scan of columns ``first`` to ``last - 1``."""
@@ -172,6 +174,18 @@ class Scan(Views[Geometry]):
             weights=None if self.weights is None else self.weights[:, first:last],
             provenance=self.provenance.then(f"cropped to columns {first} to {last - 1}"),
         )
+
+
+def require_scan(scan: Any, kind: type[Views]) -> None:
+    """Refuse what is no scan of this kind, such as the name of its file.
+
+    Raises
+    ------
+    InputError
+    """
+    if not isinstance(scan, kind):
+        makes = "ctuq.read" if kind is Scan else "ctuq.read_volume"
+        raise InputError(f"A {kind.__name__} is reconstructed, not a {type(scan).__name__}; {makes} makes one of a file.")
 
 
 def binned_rays(projections: NDArray, weights: NDArray | None, factor: int) -> tuple[NDArray, NDArray | None]:
@@ -194,7 +208,13 @@ def _chosen_views(indices: Sequence[int] | NDArray, count: int) -> NDArray[np.in
     InputError
         If no view is chosen, or one is chosen that does not exist.
     """
-    chosen = np.asarray(indices, dtype=np.int64).reshape(-1)
+    told = np.asarray(indices).reshape(-1)
+    if told.dtype == bool and told.size != count:
+        raise InputError(f"A mask of views says True or False for each of the {count} views; this one is of {told.size}.")
+    told = np.flatnonzero(told) if told.dtype == bool else told
+    chosen = told.astype(np.int64)
+    if (chosen != told).any():
+        raise InputError("Views are chosen by their whole numbers, from 0, or by a mask; these numbers are no whole ones.")
     if chosen.size == 0:
         raise InputError("No view is selected; choose at least one.")
     if chosen.min() < 0 or chosen.max() >= count:
@@ -222,7 +242,7 @@ def _own_arrays(scan: Any, shape: tuple[int, ...]) -> None:
 
 
 def _own(scan: Any, name: str, shape: tuple[int, ...]) -> None:
-    array = np.array(getattr(scan, name), dtype=np.float32)
+    array = np.array(as_numbers(getattr(scan, name), f"The {name} hold"), dtype=np.float32)
     if array.shape != shape:
         raise InputError(f"The {name} have shape {array.shape}, but the geometry says {shape}.")
     bad = int(array.size - np.isfinite(array).sum())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from ctuq.app.report.page import png_bytes
+from ctuq.app.png import png_bytes
 from ctuq.records import write_whole
 
 

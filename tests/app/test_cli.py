@@ -1,4 +1,5 @@
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,7 @@ def test_the_flags_of_the_other_commands(monkeypatch):
         (OSError(errno.ENOSPC, "No space left on device", "x"), 4, "disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "x.h5"), 2, "x.h5: permission denied."),
         (KeyboardInterrupt("Interrupted; add --resume."), 3, "--resume"),
+        (ImportError("_flapack.so: failed to map segment from shared object"), 4, "too little memory"),
         (ZeroDivisionError("oh"), 1, "defect of ctuq (ZeroDivisionError: oh)"),
     ],
 )
@@ -104,6 +106,22 @@ def test_trouble_is_one_sentence_and_a_code(monkeypatch, capsys, error, code, sa
     assert shown.out == ""
     assert said in shown.err
     assert shown.err.count("\n") == 1
+
+
+def test_who_thinks_better_of_it_at_once_sees_one_sentence(monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.tyro, "cli", interrupted)
+    assert cli.main(["doctor"]) == 3
+    assert capsys.readouterr().err == "ctuq: Interrupted; nothing was written.\n"
+
+
+def test_a_backend_of_another_program_is_no_matter(monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "garbage")
+    monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
+    cli._draw_on_no_screen()
+    assert "MPLBACKEND" not in os.environ
 
 
 def test_debug_shows_the_traceback(monkeypatch, capsys):

@@ -62,7 +62,7 @@ def test_rows_of_a_stack_are_selected(tmp_path):
     ("words", "told"),
     [
         (["in.h5", "out.dat"], "end it in .h5"),
-        (["in.h5", "in.h5"], "exists already"),
+        (["in.h5", "in.h5"], "choose another name"),
         (["in.h5", "out.h5", "--columns", "9:9"], "--columns takes"),
         (["in.h5", "out.h5", "--columns", "10:40"], "not inside the detector"),
         (["in.h5", "out.nx", "--rows", "-1"], "--rows takes"),

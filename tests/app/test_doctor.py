@@ -7,6 +7,9 @@ import torch
 
 from ctuq.app import cli, doctor
 from ctuq.app.doctor import FAIL, OK, WARN, Check
+from ctuq.tomo import ParallelBeam, VolumeGrid
+from ctuq.tomo.rays.cache import cached_matrix, default_directory
+from ctuq.tomo.rays.matrix import build_matrix
 
 
 def test_this_installation_is_usable_and_every_check_speaks(capsys):
@@ -106,6 +109,20 @@ def test_a_cache_that_cannot_be_written_is_a_warning(monkeypatch, tmp_path):
     check = doctor.cache_folder()
     assert check.status == WARN
     assert "XDG_CACHE_HOME" in check.text
+
+
+def test_a_user_without_a_home_keeps_nothing_and_is_told(monkeypatch):
+    """As in a container that runs as a number that no user has."""
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", no_home)
+    check = doctor.cache_folder()
+    assert check.status == WARN and "XDG_CACHE_HOME" in check.text
+    grid, geometry = VolumeGrid((8, 8), 1.0), ParallelBeam(angles=[0.0, 1.0], columns=12, pixel=1.0)
+    assert build_matrix(grid, geometry).sum() == cached_matrix(grid, geometry, build_matrix, default_directory()).sum()
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,12 @@ import errno
 import os
 import signal
 
+import h5py
 import numpy as np
 import pytest
 from killing import die, killed
 
+import ctuq
 from ctuq import files, locks
 from ctuq.app import cli, commands
 from ctuq.app.folder import held_folder
@@ -120,6 +122,46 @@ def test_one_run_a_folder_and_a_killed_one_holds_nothing(words, tmp_path, capsys
     assert (tmp_path / "run" / ".ctuq.lock").read_text().startswith(tuple("123456789"))
     assert cli.main([*words, "--overwrite"]) == 0
     assert not [name for name in contents(tmp_path / "run") if name.startswith(".")]
+
+
+def test_half_written_files_of_others_are_left_alone(tmp_path):
+    kept = [tmp_path / ".film.partial", tmp_path / "other" / ".mean.tif.123.partial"]
+    (tmp_path / "other").mkdir()
+    for path in kept:
+        path.write_bytes(b"half")
+    with held_folder(tmp_path):
+        assert all(path.is_file() for path in kept)
+
+
+def test_nothing_is_written_over_what_it_is_made_from(tmp_path, capsys):
+    scan, angles = tmp_path / "scan.h5", tmp_path / "angles.txt"
+    ctuq.write_scan(ctuq.simulate(size=16, angles=6), scan)
+    angles.write_text("0 30 60")
+    (tmp_path / "link.png").symlink_to(scan)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.h5").write_text("hours of work")
+    before = scan.read_bytes()
+    for words in (
+        ("info", scan, "--draw", scan),
+        ("info", scan, "--draw", tmp_path / "link.png"),
+        ("design", "status", scan, "--draw", scan),
+        ("measure", scan, "--region", "circle:0,0,5", "--csv", scan),
+        ("measure", tmp_path / "run", "--region", "circle:0,0,5", "--csv", tmp_path / "run" / "results.h5"),
+        ("simulate", "--angles", angles, "-o", angles),
+    ):
+        assert cli.main([str(word) for word in words]) == 2
+        assert "choose another name" in told(capsys)
+    assert scan.read_bytes() == before and angles.read_text() == "0 30 60"
+
+
+def test_a_simulation_replaces_simulations_alone(tmp_path, capsys):
+    measured = tmp_path / "measured.h5"
+    with h5py.File(measured, "w") as file:
+        file["exchange/data"] = np.ones(3)
+    assert cli.main(["simulate", "--size", "16", "--angles", "3", "-o", str(measured)]) == 2
+    assert "is no scan of ctuq" in told(capsys) and "exchange" in h5py.File(measured)
+    for _ in range(2):
+        assert cli.main(["simulate", "--size", "16", "--angles", "3", "-o", str(tmp_path / "s.h5")]) == 0
 
 
 def test_a_lock_that_is_removed_by_its_holder_is_not_held_by_two(tmp_path):

@@ -1,6 +1,12 @@
+import errno
+import io
+import os
+
 import h5py
 import numpy as np
+import pytest
 
+import ctuq
 from ctuq.app import cli
 from ctuq.app.terminal import cell, say
 
@@ -40,3 +46,41 @@ def test_an_error_is_one_line_of_printable_text(tmp_path, capsys):
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.count("\n") == 1 and told.err.strip().isprintable() and len(told.err) < 2500
+
+
+class Stream(io.StringIO):
+    """Standard output that cannot be written to, or only in ASCII."""
+
+    def __init__(self, number=None):
+        super().__init__()
+        self.number = number
+
+    encoding = "ascii"
+
+    def write(self, text):
+        if self.number is not None:
+            raise OSError(self.number, os.strerror(self.number))
+        return super().write(text.encode(self.encoding).decode())
+
+
+@pytest.mark.parametrize("words", [(), ("--json",), ("--verbose",)])
+@pytest.mark.parametrize(("number", "code"), [(errno.EPIPE, 0), (errno.EIO, 0), (errno.ENOSPC, 4), (None, 0)])
+def test_work_is_done_whoever_listens(number, code, words, tmp_path, monkeypatch, capsys):
+    folder, out = tmp_path / "mä", Stream(number)
+    ctuq.write_scan(ctuq.simulate(size=16, angles=6), tmp_path / "scan.h5")
+    monkeypatch.setattr("sys.stdout", out)
+    call = ["reconstruct", str(tmp_path / "scan.h5"), "-o", str(folder), "--method", "fbp", "--size", "8", *words]
+    assert cli.main(call) == code
+    assert sorted(path.name for path in folder.iterdir()) == ["figures", "mean.tif", "report.html", "results.h5"]
+    told = capsys.readouterr().err
+    assert ("standard output is full" in told) == (number == errno.ENOSPC) and "defect" not in told
+    assert number is not None or "m\\xe4" in out.getvalue() or "--json" in words
+
+
+@pytest.mark.parametrize("stream", [None, Stream(errno.EPIPE)])
+def test_nobody_need_see_the_progress(stream, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.stderr", stream)
+    ctuq.write_scan(ctuq.simulate(size=16, angles=6), tmp_path / "scan.h5")
+    call = ["reconstruct", str(tmp_path / "scan.h5"), "-o", str(tmp_path / "run"), "--method", "fbp", "--size", "8"]
+    assert cli.main([*call, "--verbose"]) == 0
+    assert cli.main(call) == 2  # what is there is not replaced: told to nobody

@@ -1,5 +1,6 @@
 import os
 import resource
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -256,3 +257,19 @@ def test_what_is_no_tree_is_refused_in_one_sentence(tmp_path, damage):
     with pytest.raises(CtuqError, match=r"a\.h5") as caught:
         records.read(path, kind="a")
     assert not isinstance(caught.value, UnforeseenError)
+
+
+def test_threads_that_write_one_name_leave_one_whole_file(tmp_path):
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda n: records.write(tmp_path / "a.h5", {"n": n}, kind="test"), range(40)))
+    assert records.read(tmp_path / "a.h5", kind="test")["n"] in range(40) and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
+    """Nor is a device, such as /dev/null, which whoever has all rights could replace."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="device, pipe or socket"):
+        records.write(tmp_path / "pipe", {"n": 1}, kind="test")
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(InputError, match="name the file"):
+        records.write("", {"n": 1}, kind="test")

@@ -89,3 +89,29 @@ def test_a_scan_does_not_follow_later_changes_of_the_arrays_it_was_made_from():
     made = Scan(projections, GEOMETRY)
     projections[:] = 1
     assert not made.projections.any()
+
+
+def test_a_mask_chooses_the_views_where_it_is_true():
+    chosen = scan().select([False, True, False, True, False])
+    np.testing.assert_array_equal(chosen.projections, scan().projections[[1, 3]])
+    with pytest.raises(InputError, match="each of the 5 views; this one is of 3"):
+        scan().select([True, False, True])
+
+
+@pytest.mark.parametrize("indices", [[0.9, 2], np.arange(0, 5, 2.5)])
+def test_numbers_that_are_no_whole_ones_choose_no_view(indices):
+    with pytest.raises(InputError, match="whole"):
+        scan().select(indices)
+    np.testing.assert_array_equal(scan().select([0.0, 2.0]).projections, scan().projections[[0, 2]])
+
+
+def test_what_lies_under_a_mask_counts_for_no_projection():
+    values, mask = np.ones((5, 8)), np.zeros((5, 8), bool)
+    mask[1, 2:5] = True
+    with pytest.raises(InputError, match="The projections hold 3 masked values"):
+        Scan(np.ma.array(values, mask=mask), GEOMETRY)
+    with pytest.raises(InputError, match="The weights hold 3 masked values"):
+        Scan(values, GEOMETRY, np.ma.array(values, mask=mask))
+    with pytest.raises(InputError, match="The angles hold 1 masked"):
+        ParallelBeam(angles=np.ma.array(np.arange(3), mask=[0, 1, 0]), columns=8, pixel=1.0)
+    np.testing.assert_array_equal(Scan(np.ma.array(values), GEOMETRY).projections, values)

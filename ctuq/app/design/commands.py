@@ -44,7 +44,7 @@ def _start(command: Start) -> int:
     turn = -1 if intake["clockwise"] else 1
     area = hasattr(geometry, "rows")
     settings = Settings(
-        size=command.size or (_VOXELS if area else Settings.size),
+        size=(_VOXELS if area else Settings.size) if command.size is None else command.size,
         criterion=command.criterion,
         prior=command.prior,
         retrain_every=_every(command.retrain_every),
@@ -133,9 +133,9 @@ def _status(command: Status) -> int:
     say("\n".join([*status_lines(record), "", "Log:", *log_lines(record)]))
     if command.draw is not None:
         from ctuq.app.design.figures import draw_session
-        from ctuq.app.png import png_bytes
+        from ctuq.app.png import drawn
 
-        data = png_bytes(draw_session(record), dpi=150)
+        data = drawn(draw_session, record, dpi=150)
         write_whole(command.draw, lambda target: target.write(data))
         say(f"Drawn: {command.draw}")
     return 0
@@ -159,6 +159,7 @@ def _at_once(path: Path, n: int | None) -> tuple[Suggestion, Record] | None:
         raise InputError(f"At least one angle must be asked for, got {n}.")
     if not path.is_file():
         raise InputError(f"There is no file '{path}'; check the name, or begin with ctuq design start.")
+    path = sessionfile.behind(path)
     with locked(path, "lock"):
         found = take_planned(sessionfile.read(path), n)
         if found is not None:

@@ -8,7 +8,7 @@ from ctuq import files
 from ctuq.app.design.figures import draw_scores
 from ctuq.app.design.options import Next
 from ctuq.app.design.text import suggestion_lines
-from ctuq.app.png import png_bytes
+from ctuq.app.png import drawn
 from ctuq.app.terminal import give, warn
 from ctuq.app.typed import arcs, grid
 from ctuq.design import CRITERIA, Designer, Turning
@@ -47,8 +47,7 @@ def print_next(command: Next) -> list[str]:
     model, shape = designer.model, " x ".join(str(n) for n in coarse.problem.A.grid.shape)
     assert model is not None
     if command.draw is not None:
-        figure = draw_scores(coarse.problem.angles, suggestion, coarse.measured)
-        data = png_bytes(figure, dpi=150)
+        data = drawn(draw_scores, coarse.problem.angles, suggestion, coarse.measured, dpi=150)
         write_whole(command.draw, lambda target: target.write(data))
     return [
         f"Measured: {len(coarse.measured)} views; {int(suggestion.available.sum())} angles are free.",

@@ -59,7 +59,7 @@ def _rays(
     axes = figure.add_subplot()
     half = geometry.columns * geometry.pixel / 2
     edges = (geometry.detector_offset - half, geometry.detector_offset + half)
-    place = {"aspect": "auto", "extent": (*edges, len(values) - 0.5, -0.5), "interpolation": "nearest"}
+    place = {"aspect": "auto", "extent": (*edges, len(values) - 0.5, -0.5), "origin": "upper", "interpolation": "nearest"}
     image = axes.imshow(values, cmap=colours, vmin=window[0], vmax=window[1], **place)
     rows = np.unique(np.linspace(0, len(values) - 1, min(9, len(values))).round().astype(int))
     axes.set_yticks(rows, [f"{np.rad2deg(geometry.angles[row]):.4g}" for row in rows])
@@ -171,7 +171,8 @@ def _grey_images(images: dict[str, NDArray], result: Result) -> Figure:
 
 
 def _show(axes: Axes, values: NDArray, grid: VolumeGrid, colours: str, window: tuple[float, float]) -> None:
-    axes.imshow(values, cmap=colours, vmin=window[0], vmax=window[1], extent=grid.extent, interpolation="nearest")
+    place = {"extent": grid.extent, "origin": "upper", "interpolation": "nearest"}
+    axes.imshow(values, cmap=colours, vmin=window[0], vmax=window[1], **place)
     axes.set(xlabel="x (mm)", ylabel="y (mm)")
     axes.label_outer()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ctuq.app.png import png_bytes
+from ctuq.app.png import drawn
 from ctuq.app.report import summary, tables
 from ctuq.app.report.catalogue import PICTURES, Picture, pictures_of
 from ctuq.app.report.systematics import error_rows
@@ -27,7 +27,7 @@ _SCRIPTS = ("viewer_data.js", "viewer_image.js", "viewer_measure.js", "viewer_co
 
 def draw_all(result: Result) -> dict[str, bytes]:
     """Every picture that this result has the data for, by name, as the bytes of a PNG file."""
-    return {picture.name: png_bytes(picture.draw(result)) for picture in pictures_of(result)}
+    return {picture.name: drawn(picture.draw, result) for picture in pictures_of(result)}
 
 
 def write_report(

@@ -11,7 +11,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ctuq.app.png import png_bytes
+from ctuq.app.png import drawn
 from ctuq.app.report.figures import UNIT
 from ctuq.app.report.page import filled
 from ctuq.app.report.space import geometry_lines
@@ -78,7 +78,7 @@ def slice_pictures(result: VolumeResult, folder: Path) -> bytes:
     InputError, ResourceError
         If the folder cannot be written to.
     """
-    data = png_bytes(_draw_slices(result))
+    data = drawn(_draw_slices, result)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ctuq import files
 from ctuq.app.folder import held_folder
-from ctuq.app.png import png_bytes
+from ctuq.app.png import drawn
 from ctuq.app.progress import told_about
 from ctuq.app.terminal import cell, say
 from ctuq.app.trials.figures import draw_angles, draw_comparison
@@ -80,10 +80,10 @@ def write_comparison(trials: Sequence[Trial], folder: Path, stem: str, *, rng: n
         rows += table(found, savings)
         if present:
             name = f"{stem}_{quality.replace(' ', '_')}.png"
-            _write(folder / name, png_bytes(draw_comparison(found, present[0], savings)))
+            _write(folder / name, drawn(draw_comparison, found, present[0], savings))
         sentences += _headlines(found, savings)
     first = [trial for trial in trials if trial.subject == trials[0].subject and trial.seed == 0]
-    _write(folder / f"{stem}_angles.png", png_bytes(draw_angles(first[:_MOST_POLAR])))
+    _write(folder / f"{stem}_angles.png", drawn(draw_angles, first[:_MOST_POLAR]))
     _write(folder / f"{stem}.csv", _csv(rows))
     return sentences
 

@@ -20,6 +20,7 @@ from ctuq.recon.dip import DIPOptions, Generator, generator
 from ctuq.recon.holdout import default_views, held_views, split, useful_views
 from ctuq.recon.unet import UNet
 from ctuq.stages import Stages, name_of
+from ctuq.tomo.geometry import bytes_of
 from ctuq.uncertainty.calibration.scales import Scales
 from ctuq.uncertainty.estimate import Evidence, estimate, named
 from ctuq.uncertainty.model.linear import ImageModel, image_model
@@ -235,10 +236,10 @@ def _checkpoint(folder: Path | None, measured: Measurements, options: LinDIPOpti
     if folder is None:
         return Checkpoint(None, "")
     A = measured.A
-    about = repr((options, A.grid, type(A.geometry), A.geometry, measured.views.tolist(), torch.get_num_threads()))
+    about = repr((options, A.grid, measured.views.tolist(), torch.get_num_threads()))
     begun = [] if warm is None else [warm.inputs, warm.scale, *warm.parameters.values()]
-    angles = torch.tensor(A.geometry.angles)
-    data = hashlib.sha256((about + name_of(measured.y, measured.weights, angles, *begun)).encode()).hexdigest()
+    told = about + name_of(measured.y, measured.weights, *begun)
+    data = hashlib.sha256(told.encode() + bytes_of(A.geometry)).hexdigest()
     return Checkpoint(folder / f"{data[:20]}.h5", data, needed=False)
 
 

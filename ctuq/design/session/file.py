@@ -179,6 +179,12 @@ def read(path: str | os.PathLike) -> Record:
         raise InputError(f"'{path}' is damaged and cannot be read whole; use a copy of it.") from error
 
 
+def behind(path: str | os.PathLike) -> Path:
+    """The file that a link leads to: a session that was written in the link's place would be two, which go apart."""
+    path = Path(path)
+    return path.resolve() if path.is_symlink() else path
+
+
 def identity(path: Path) -> tuple[int, ...] | None:
     """What differs between any two files that `write` put in one place; None if there is none."""
     try:

@@ -134,7 +134,7 @@ def _refuse_for_volumes(settings: Settings) -> None:
 
 def _refuse_near(angles: NDArray[np.float64], tolerance: float) -> None:
     if not (np.isfinite(tolerance) and tolerance >= 0):
-        raise InputError(f"The tolerance of angles must be 0 or a positive number, got {tolerance}.")
+        raise InputError(f"The tolerance of angles must be 0 or a positive number, got {np.rad2deg(tolerance):g} degrees.")
     ordered = np.sort(np.unique(angles % _TURN)) if len(angles) > 1 else np.zeros(1)
     gaps = np.diff(np.append(ordered, ordered[0] + _TURN))
     if len(ordered) < len(angles) or gaps.min() <= 2 * max(tolerance, SAME_ANGLE):

@@ -23,6 +23,7 @@ from ctuq.design.session.scanner import Beam
 from ctuq.design.state import DesignState, Suggestion, learned
 from ctuq.errors import BudgetExhausted, InputError
 from ctuq.locks import BusyError, locked
+from ctuq.surroundings import undisturbed
 
 _log = logging.getLogger(__name__)
 _UNITS = ("exposure", "weight", "counts")
@@ -63,7 +64,7 @@ class Session:
     """
 
     def __init__(self, path: str | os.PathLike, *, degrees: bool = False):
-        self.path, self.degrees = Path(path), degrees
+        self.path, self.degrees = sessionfile.behind(path), degrees
         self._seen: tuple[int, ...] = ()
         self.record: Record
         self._look()
@@ -113,6 +114,7 @@ class Session:
         """The measured views, dose and log after the last call."""
         return self.record.state
 
+    @undisturbed()
     def ask(self, n: int | None = None, *, pending: ArrayLike = ()) -> Suggestion:
         """The next angles, which are noted in the session's log; pilot views as long as some are missing.
 
@@ -158,6 +160,7 @@ class Session:
                 self._write(found[1])
                 return found[0]
 
+    @undisturbed()
     def tell(
         self,
         angles: ArrayLike,
@@ -213,6 +216,7 @@ class Session:
         if ahead:
             self.update(learning=learning)
 
+    @undisturbed()
     def reject(self, angles: ArrayLike, reason: str = "", *, retry: bool = True, learning: bool = True) -> None:
         """Take back projections that turned out bad, or note exposures that failed; their dose stays spent.
 
@@ -232,6 +236,7 @@ class Session:
             self._write(replace(record, state=state, plan=None, refusal=""))
         self.update(learning=learning)
 
+    @undisturbed()
     def allow(self, budget: float) -> None:
         """Change the total dose.
 
@@ -252,6 +257,7 @@ class Session:
             self._write(replace(changed, state=state))
         self.update()
 
+    @undisturbed()
     def update(self, *, learning: bool = True) -> None:
         """Learn if that is due, and work out the next angles: what a killed process may have left undone."""
         if learning and learning_due(self.record):
@@ -264,6 +270,7 @@ class Session:
         """What is in the file now: another process may have changed it since the last call."""
         return self._look()
 
+    @undisturbed()
     def warm(self) -> None:
         """Have the model in memory, so that the next call does not wait for it."""
         record = self._look()
@@ -285,6 +292,7 @@ class Session:
         except BusyError:
             _log.info("Another process is learning; until it is done the next angles come from the model before.")
 
+    @undisturbed()
     def learn(self, *, anew: bool = False, wait: bool = False) -> None:
         """Learn the model from all measured views; others can use the session meanwhile.
 

@@ -68,6 +68,8 @@ def load_picture(path: Path) -> NDArray:
     except CtuqError:
         raise
     except Exception as error:  # each decoder raises its own types on damaged files
+        if isinstance(error, OSError) and error.strerror:
+            raise InputError(f"'{path}' cannot be read ({error.strerror.lower()}); name a picture.") from error
         raise InputError(f"'{path}' is not a whole {'TIFF' if tiff else 'PNG'} picture; copy it again.") from error
     if values.ndim == 3 and not tiff:
         raise InputError(_COLOURED.format(path))
@@ -114,6 +116,8 @@ def _refuse_beyond(file: tifffile.TiffFile, path: Path) -> None:
 def _png(path: Path) -> NDArray:
     """A PNG picture, whose checksums are compared first, as decoders do not with those of the values."""
     content = path.read_bytes()
+    if content and not content.startswith(_PNG):
+        raise InputError(f"'{path}' is neither a TIFF nor a PNG picture, or its first bytes are damaged; give one of these.")
     at, names = len(_PNG), []
     while at + 12 <= len(content) and names[-1:] != [b"IEND"]:
         size = int.from_bytes(content[at : at + 4], "big")
@@ -122,7 +126,7 @@ def _png(path: Path) -> NDArray:
             break
         names.append(chunk[:4])
         at += 12 + size
-    if not content.startswith(_PNG) or names[:1] != [b"IHDR"] or names[-1:] != [b"IEND"]:
+    if not content or names[:1] != [b"IHDR"] or names[-1:] != [b"IEND"]:
         raise InputError(f"'{path}' is not a whole PNG picture: its checksums do not match; copy it again.")
     width, height = struct.unpack(">II", content[16:24])
     refuse_bomb(8 * width * height, len(content), f"'{path}'")

@@ -32,6 +32,7 @@ from ctuq.progress import shown
 from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, generator, trial_step
 from ctuq.recon.holdout import split
 from ctuq.scores.gaussian import image_scores, patch_scores, truth_scores
+from ctuq.surroundings import undisturbed
 from ctuq.systematics.build import possible
 from ctuq.tomo import ray_transform
 from ctuq.tomo.field import choose_grid, doubts_of_field
@@ -59,6 +60,7 @@ _DEFAULT = ReconstructOptions()
 _log = logging.getLogger(__name__)
 
 
+@undisturbed()
 def reconstruct(
     scan: Scan,
     method: str = "dip",
@@ -82,7 +84,7 @@ def reconstruct(
     ray_transform: RayTransform | None = None,
     options: ReconstructOptions | None = None,
     progress: bool | Callable[[Progress], None] | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     **unknown,
 ) -> Result:
     """Reconstruct a scan, by default with a Deep Image Prior and calibrated uncertainty.
@@ -135,7 +137,9 @@ def reconstruct(
         return _reconstruct(scan, Run(chosen if options is None else options, tell), checkpoint, ray_transform)
 
 
-def _reconstruct(scan: Scan, run: Run[ReconstructOptions], checkpoint: Path | None, own: RayTransform | None = None) -> Result:
+def _reconstruct(
+    scan: Scan, run: Run[ReconstructOptions], checkpoint: Path | str | None, own: RayTransform | None = None
+) -> Result:
     scan = placed(as_given(scan), run.options, moves=own is None)
     grid = choose_grid(scan, run.options.size, run.options.field) if own is None else grid_of(own, scan, checkpoint)
     doubts = doubts_of_field(scan, grid)
@@ -192,6 +196,7 @@ def _reconstructed(
     return _with_dip(run, base, data, views, moves=own is None, rings=rings)
 
 
+@undisturbed()
 def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -> Plan | EdgePlan:
     """What a reconstruction with uncertainty would take, without making it: a few seconds of measurement.
 
@@ -221,6 +226,7 @@ def _rays(run: Run[ReconstructOptions], A: RayTransform, scan: Scan, views: View
     return rays_inside(A, scan, views.held, device=run.device, stages=run.stages, flux=flux)
 
 
+@undisturbed()
 def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
     """Whether a result is what `reconstruct` makes of a scan with these options; the number of threads is let pass.
 

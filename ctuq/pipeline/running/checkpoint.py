@@ -19,6 +19,7 @@ from ctuq.pipeline.running.options import ReconstructOptions, flat_settings
 from ctuq.pipeline.running.volume_options import VolumeOptions
 from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip, finished
 from ctuq.stages import KeptStages, Stages
+from ctuq.tomo.geometry import bytes_of
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.model.route import Route
@@ -36,7 +37,7 @@ class Checkpoint:
 
     Parameters
     ----------
-    path : Path, optional
+    path : path, optional
         None keeps nothing.
     data : str
         A hash of all that the work depends on, beside ``settings``.
@@ -60,8 +61,14 @@ class Checkpoint:
     """
 
     def __init__(
-        self, path: Path | None, data: str, settings: Mapping[str, str | float | int] | None = None, *, needed: bool = True
+        self,
+        path: Path | str | None,
+        data: str,
+        settings: Mapping[str, str | float | int] | None = None,
+        *,
+        needed: bool = True,
     ):
+        path = None if path is None else Path(path)
         self._path, self._data, self._settings, self._needed = path, data, dict(settings or {}), needed
         self.threads: int | None = None
         self.way: tuple[Route, ProductChoice] | None = None
@@ -76,7 +83,7 @@ class Checkpoint:
             self.stages = KeptStages(path.with_suffix(".stages"), identity)
 
     @classmethod
-    def of(cls, path: Path | None, scan: Scan | VolumeScan, options: ReconstructOptions | VolumeOptions) -> "Checkpoint":
+    def of(cls, path: Path | str | None, scan: Scan | VolumeScan, options: ReconstructOptions | VolumeOptions) -> "Checkpoint":
         """That of a reconstruction."""
         settings = flat_settings(replace(options, threads=None))
         return cls(path, digest_of(scan) if path is not None else "", settings)
@@ -176,7 +183,7 @@ class Checkpoint:
         except _DAMAGE as error:
             if isinstance(error, CheckpointError):
                 raise
-            raise InputError(
+            raise CheckpointError(
                 f"'{path}' is damaged or of another ctuq, and cannot be gone on from; start anew (--overwrite)."
             ) from error
 
@@ -202,12 +209,11 @@ def remove(path: Path) -> None:
 
 
 def digest_of(scan: Scan | VolumeScan) -> str:
-    """A hash of a scan's rays, their weights and its geometry."""
+    """A hash of a scan's rays, their weights, its geometry, and whether its beam may harden."""
     weights = b"" if scan.weights is None else scan.weights.tobytes()
-    # Long arrays are cut short by repr, and angles do not say all of free vectors.
-    places = scan.geometry.vectors() if isinstance(scan, VolumeScan) else scan.geometry.angles
-    recipe = repr((scan.geometry, scan.grid)).encode() + scan.projections.tobytes() + places.tobytes()
-    return hashlib.sha256(recipe + weights).hexdigest()
+    # What is known of the beam decides whether error bars hold its hardening.
+    told = repr((scan.grid, scan.provenance.monochromatic)).encode()
+    return hashlib.sha256(told + bytes_of(scan.geometry) + scan.projections.tobytes() + weights).hexdigest()
 
 
 def _state_of(tree: dict[str, Any] | None, device: torch.device) -> DIPState | None:

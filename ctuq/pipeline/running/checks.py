@@ -1,6 +1,7 @@
 """What the options of images and of volumes are checked for alike."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from numbers import Integral
 from typing import Any
 
@@ -26,20 +27,36 @@ def check_choice(kind: str, name: str, known: Sequence[str]) -> None:
 
 
 def check_whole(options: Any, limits: Mapping[str, tuple[int, int] | None]) -> None:
-    """Refuse options that are no whole numbers, or not from the first to the second of their limits; None is left open.
+    """Refuse options that are no whole numbers, or not from the first to the second of their limits.
+
+    None is left open where it is the default; NumPy's whole numbers become Python's.
 
     Raises
     ------
     InputError
     """
+    defaults = {field.name: field.default for field in fields(options)}
     for name, ends in limits.items():
         number = getattr(options, name)
-        if number is None:
+        if number is None and defaults[name] is None:
             continue
         if not isinstance(number, Integral):
             raise InputError(f"The option {name} takes a whole number, not {number!r}.")
         if ends is not None and not ends[0] <= int(number) <= ends[1]:
             raise InputError(f"The option {name} must be {ends[0]} to {ends[1]}, got {number}.")
+        object.__setattr__(options, name, int(number))
+
+
+def check_flags(options: Any, *names: str) -> None:
+    """Refuse texts where something is on or off: "no" would be on.
+
+    Raises
+    ------
+    InputError
+    """
+    for name in names:
+        if isinstance(getattr(options, name), str):
+            raise InputError(f"The option {name} takes True or False, not {getattr(options, name)!r}.")
 
 
 def check_field(field: float | str | None) -> None:

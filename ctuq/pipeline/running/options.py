@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, fields
 from dataclasses import field as of_default
 from typing import Any
 
+import numpy as np
+
 from ctuq.errors import InputError
 from ctuq.pipeline.running.checks import (
     MOST_SAMPLES,
@@ -14,6 +16,7 @@ from ctuq.pipeline.running.checks import (
     check_choice,
     check_errors,
     check_field,
+    check_flags,
     check_whole,
 )
 from ctuq.progress import Progress
@@ -115,6 +118,7 @@ class ReconstructOptions:
         check_choice("prior", self.prior, PRIORS)
         _refuse_without_bars(self)
         check_whole(self, _WHOLE)
+        check_flags(self, "calibrate")
         check_field(self.field)
         if not 0 <= self.variation < math.inf:
             raise InputError(f"The strength of the TV hyperprior must be 0 or a positive number, got {self.variation}.")
@@ -156,7 +160,8 @@ def flat_settings(options: Any) -> dict[str, str | float | int]:
             if isinstance(value, dict):
                 put(f"{prefix}{name}.", value)
             else:
-                flat[prefix + name] = value if isinstance(value, str | float | int) else str(value)
+                plain = value.item() if isinstance(value, np.generic) else value
+                flat[prefix + name] = plain if isinstance(plain, str | float | int) else str(value)
 
     put("", asdict(options))
     return flat

@@ -12,6 +12,7 @@ from ctuq.pipeline.running.checks import (
     check_choice,
     check_errors,
     check_field,
+    check_flags,
     check_whole,
 )
 from ctuq.recon import VOLUMES
@@ -85,6 +86,7 @@ class VolumeOptions:
     def __post_init__(self):
         check_choice("method for volumes", self.method, VOLUME_METHODS)
         check_whole(self, _WHOLE)
+        check_flags(self, "calibrate", "uncertainty")
         check_field(self.field)
         check_errors(hidden_wishes(self.systematics, "volumes"), self.method == "dip" and self.uncertainty)
         if self.dip.module is not None:

@@ -29,6 +29,7 @@ from ctuq.pipeline.stack.taught import HOLDS
 from ctuq.pipeline.stack.work import Lesson, Setting, Slice
 from ctuq.progress import shown
 from ctuq.scale import chained
+from ctuq.surroundings import undisturbed
 from ctuq.tomo.slices import slice_pitch, stack_grid
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.calibration.scales import Scales, learn_scales
@@ -40,6 +41,7 @@ _MOST_TOLD = 3
 _log = logging.getLogger(__name__)
 
 
+@undisturbed()
 def reconstruct_stack(
     scan: VolumeScan,
     method: str = "dip",
@@ -50,8 +52,8 @@ def reconstruct_stack(
     covariance: float = COVARIANCE,
     executor: Executor | None = None,
     progress: bool | Callable[[Progress], None] | None = None,
-    checkpoint: Path | None = None,
-    output: Path | None = None,
+    checkpoint: Path | str | None = None,
+    output: Path | str | None = None,
     **settings,
 ) -> VolumeResult:
     """The slices of a parallel scan, each reconstructed by itself with calibrated error bars.
@@ -139,7 +141,7 @@ class _Run:
         self.stack, self.products, self._executor, self._progress = stack, products, executor, progress
         self._began, self._timings = began, dict[str, float]()
 
-    def result(self, output: Path | None) -> VolumeResult:
+    def result(self, output: Path | str | None) -> VolumeResult:
         setting = self.stack.setting()
         if self.stack.options.bars:
             setting = replace(setting, way=self.stack.way())
@@ -196,7 +198,7 @@ class _Run:
         taught = self.products[name]
         return self.stack.slice(number, None if "failed" in taught else taught)
 
-    def _written(self, setting: Setting, output: Path | None) -> VolumeResult:
+    def _written(self, setting: Setting, output: Path | str | None) -> VolumeResult:
         stack, count = self.stack, len(self.stack)
         told = [self.products.facts(number) for number in range(count)]
         failed = [(number, text) for number, (_, text) in enumerate(told) if text]

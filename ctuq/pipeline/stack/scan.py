@@ -24,7 +24,7 @@ from ctuq.tomo.field import choose_grid, doubts_of_field
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.stack import slice_of
 from ctuq.tomo.resample import resample
-from ctuq.tomo.scan import Scan, binned_rays
+from ctuq.tomo.scan import Scan, binned_rays, require_scan
 from ctuq.tomo.slices import chosen_rows, row_beam, row_of_stack
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.calibration.unseen import UnseenDirections
@@ -67,6 +67,7 @@ class Stack:
         covariance: float = COVARIANCE,
     ) -> "Stack":
         """Choose the rows, and the plane that the coarsest of some occupied slices asks for."""
+        require_scan(scan, VolumeScan)
         if judge is not None and judge.geometry.shape[::2] != scan.geometry.shape[::2]:
             raise InputError("The views that judge are of another detector than the scan's; give views of the same scan.")
         if not 0 <= covariance < math.inf:

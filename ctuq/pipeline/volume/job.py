@@ -27,12 +27,14 @@ from ctuq.recon import VOLUMES
 from ctuq.recon.dip import Data
 from ctuq.recon.fdk import require_circle
 from ctuq.recon.holdout import too_few, views_to_hold
+from ctuq.surroundings import undisturbed
 from ctuq.tomo.field import choose_grid
 from ctuq.tomo.footprint import require_shadow, volume_grid
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.joseph import rays_of
 from ctuq.tomo.rays.volume import chosen_backend, volume_transform
 from ctuq.tomo.resample import resample
+from ctuq.tomo.scan import require_scan
 from ctuq.tomo.space import FreeBeam
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.results.volume import VolumeResult, require_box
@@ -112,6 +114,7 @@ def volume_of(scan: VolumeScan, options: VolumeOptions) -> VolumeGrid:
     GeometryError
         If the scan's vectors are free and it has no grid, or no ray passes the axis.
     """
+    require_scan(scan, VolumeScan)
     geometry = scan.geometry
     if geometry.columns < 2:
         raise GeometryError("A detector of one column says nothing of what lies where across it: no volume can be made of it.")
@@ -125,6 +128,7 @@ def volume_of(scan: VolumeScan, options: VolumeOptions) -> VolumeGrid:
     return VolumeGrid((max(1, round(height / plane.voxel)), *plane.shape), plane.voxel, usual.centre)
 
 
+@undisturbed()
 def plan_volume(scan: VolumeScan, options: VolumeOptions) -> VolumePlan:
     """What reconstructing a scan will take, from two of its views and a block of its network.
 
@@ -172,6 +176,7 @@ def _pair_seconds(scan: VolumeScan, grid: VolumeGrid, backend: str, device: torc
     return timed(lambda: A.T(A(x)), runs=3) * scan.n_angles / len(some)
 
 
+@undisturbed()
 def reconstruct_volume(
     scan: VolumeScan,
     *,
@@ -180,7 +185,7 @@ def reconstruct_volume(
     size: int | None = None,
     plan: VolumePlan | None = None,
     progress: bool | Callable[[Progress], None] | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
 ) -> VolumeResult:
     """A volume from its scan.
 
@@ -211,7 +216,7 @@ def reconstruct_volume(
         return _begun(scan, Run(options, tell), plan, checkpoint)
 
 
-def _begun(scan: VolumeScan, run: Run[VolumeOptions], plan: VolumePlan | None, checkpoint: Path | None) -> VolumeResult:
+def _begun(scan: VolumeScan, run: Run[VolumeOptions], plan: VolumePlan | None, checkpoint: Path | str | None) -> VolumeResult:
     options = run.options
     with run.clock("plan"):
         plan = plan_volume(scan, options) if plan is None else plan

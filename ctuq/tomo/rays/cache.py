@@ -8,14 +8,13 @@ import time
 import zipfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 
-from ctuq.tomo.geometry import Geometry, VolumeGrid
+from ctuq.tomo.geometry import Geometry, VolumeGrid, bytes_of
 from ctuq.tomo.space import VolumeGeometry
 
 _Geometry = TypeVar("_Geometry", bound=Geometry | VolumeGeometry)
@@ -28,8 +27,11 @@ _LEFT = 3600.0
 
 
 def default_directory() -> Path:
-    """``ctuq`` in the user's cache directory (XDG)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ctuq"
+    """``ctuq`` in the user's cache directory (XDG); where the user has no home, as in some containers, nothing can be kept."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ctuq"
+    except RuntimeError:
+        return Path(os.devnull) / "ctuq"
 
 
 def cached_matrix(
@@ -51,11 +53,7 @@ def cached_matrix(
 def _key(grid: VolumeGrid, geometry: Geometry | VolumeGeometry) -> str:
     import astra
 
-    digest = hashlib.sha256(f"{_BUILDER} {astra.__version__} {grid!r} {type(geometry).__name__}".encode())
-    for field in fields(geometry):
-        digest.update(field.name.encode())
-        digest.update(np.asarray(getattr(geometry, field.name), dtype=np.float64).tobytes())
-    return digest.hexdigest()[:32]
+    return hashlib.sha256(f"{_BUILDER} {astra.__version__} {grid!r} ".encode() + bytes_of(geometry)).hexdigest()[:32]
 
 
 def _read(path: Path, shape: tuple[int, int]) -> sp.csr_array | None:
@@ -64,7 +62,7 @@ def _read(path: Path, shape: tuple[int, int]) -> sp.csr_array | None:
             matrix = sp.csr_array((file["data"], file["indices"], file["indptr"]), shape=shape)
         matrix.check_format(full_check=True)
         path.touch()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         _log.warning("The cached ray transform %s cannot be read (%s); it is built anew.", path.name, error)

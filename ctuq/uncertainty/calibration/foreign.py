@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from ctuq.errors import InputError
 from ctuq.recon.noise import noise_std
 from ctuq.scores.gaussian import truth_scores
+from ctuq.surroundings import undisturbed
+from ctuq.tomo.arrays import as_numbers
 from ctuq.tomo.field import doubts_of_field
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.backends import ray_transform
@@ -41,6 +43,7 @@ _TURNS = {
 }
 
 
+@undisturbed()
 def calibrate(
     image: ArrayLike,
     samples_or_covariance: Any,
@@ -174,7 +177,7 @@ def _with_bars(base: Result, spread: Spread, scale: float) -> Result:
 
 
 def _image(image: ArrayLike) -> NDArray[np.float64]:
-    mean = np.asarray(image, np.float64)
+    mean = np.asarray(as_numbers(image, "The image holds"), np.float64)
     if mean.ndim != 2 or min(mean.shape) < 2:
         raise InputError(f"The image has shape {mean.shape}; give one slice (y, x) of 2 pixels or more along each axis.")
     if not np.isfinite(mean).all():

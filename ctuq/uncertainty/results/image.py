@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.tomo.arrays import as_numbers
 from ctuq.uncertainty.results import storage
 from ctuq.uncertainty.results.elsewhere import LayerData, as_dataset, as_layers, axes_of
 from ctuq.uncertainty.results.measured import Measured
@@ -125,7 +126,7 @@ class Result(Shown, Measured):
         InputError
             If the result has no uncertainty, or the shapes differ.
         """
-        weights = np.asarray(functionals, np.float64)
+        weights = np.asarray(as_numbers(functionals, "The functionals hold"), np.float64)
         if weights.ndim != self.mean.ndim + 1 or weights.shape[1:] != self.mean.shape:
             raise InputError(f"The functionals have shape {weights.shape}; give (n, {', '.join(map(str, self.mean.shape))}).")
         if not np.isfinite(weights).all():

@@ -206,7 +206,11 @@ def test_doses_come_from_a_file_and_turning_has_a_price(tmp_path):
 
 STARTS = {
     "--candidates 0:180": "first, stop and step",
-    "--candidates 0:180:-1": "positive step",
+    "--candidates 0:180:-1": "from 0 to 180 in steps of -1 degrees",
+    "--candidates 180:0:1": "are -180 angles; 1 to",
+    "--tolerance=-1": "got -1 degrees",
+    "--rotation-cost=-1": "got -1 a degree",
+    "--size 0": "2 to 16384 pixels",
     "--candidates 0:180:0.01": "tolerance",
     "--forbid 80": "arcs in degrees",
     "--forbid 0:360": "All 180 candidate angles are forbidden",

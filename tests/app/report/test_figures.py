@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.image import AxesImage
 
+from ctuq.app.png import drawn
 from ctuq.app.report import figures
 from ctuq.app.report.catalogue import PICTURES, pictures_of
 from ctuq.app.report.figures import grey_window
@@ -60,6 +61,16 @@ def test_images_lie_in_mm_with_row_0_at_the_top(result):
     (image,) = images_of(figures.draw_std(result))
     assert tuple(image.get_extent()) == result.grid.extent
     assert image.origin == "upper"
+
+
+def test_a_style_of_the_users_own_turns_no_picture(result):
+    """Rows of astronomers' pictures begin at the bottom; a report is drawn without LaTeX, which may not be there."""
+    plain = drawn(figures.draw_sinogram, result)
+    with matplotlib.rc_context({"image.origin": "lower", "text.usetex": True, "axes.facecolor": "black"}):
+        assert drawn(figures.draw_sinogram, result) == plain
+    with matplotlib.rc_context({"image.origin": "lower"}):
+        every = (result.plot(), result.scan.plot(), figures.draw_std(result), figures.draw_sinogram(result))
+        assert {image.origin for figure in every for image in images_of(figure)} == {"upper"}
 
 
 def test_what_rays_tell_stands_beside_the_whole_deviation_on_one_scale(result):

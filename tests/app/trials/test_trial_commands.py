@@ -30,7 +30,7 @@ def rows(path):
 def no_pictures():
     """Figures have tests of their own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commands, "png_bytes", lambda figure: b"a picture")
+        patch.setattr(commands, "drawn", lambda *_: b"a picture")
         yield
 
 

@@ -26,6 +26,13 @@ def test_before_anything_is_told_the_pilot_is_equidistant(tmp_path):
     assert degrees(start(tmp_path, pilot=5).ask()) == [0, 36, 72, 108, 144]
 
 
+def test_a_link_to_a_session_is_the_session(tmp_path):
+    session, link = start(tmp_path, pilot=2), tmp_path / "today.h5"
+    link.symlink_to(session.path.name)
+    Session(link).tell(0.0, measure(np.zeros(1)))
+    assert link.is_symlink() and len(Session(session.path).state.views) == 1
+
+
 def test_pilot_views_avoid_forbidden_arcs_and_what_is_being_measured(tmp_path):
     session = start(tmp_path, pilot=5, forbidden=((np.deg2rad(68), np.deg2rad(110)),))
     pilot = degrees(session.ask())

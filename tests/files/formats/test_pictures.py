@@ -227,3 +227,23 @@ def test_a_packed_part_beyond_the_end_of_the_file_is_refused_before_room_is_made
     monkeypatch.setattr(tifffile.TiffFile, "asarray", lambda *_: pytest.fail("read"))
     with pytest.raises(InputError, match="beyond its end"):
         load_picture(path)
+
+
+def test_numbers_mean_what_they_look_like(tmp_path, fan_scan):
+    path = _write_tiff(tmp_path / "a.tif", fan_scan.projections)
+    angles = ", ".join(f"{15 * i:03d}" for i in range(24))
+    (tmp_path / "a.yaml").write_text(FAN.replace("{first: 0, step: 15, count: 24}", f"[{angles}]").replace("0.7", "010"))
+    scan = read(path)
+    assert np.allclose(np.rad2deg(scan.geometry.angles), 15.0 * np.arange(24)) and scan.geometry.pixel == 10
+    (tmp_path / "a.yaml").write_text(FAN.replace("0.7", "1:30"))
+    with pytest.raises(InputError, match="':30', a unit that is not known"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("a.npy", "neither a TIFF nor a PNG"), (".", "directory"), ("b.png", "no such file")]
+)
+def test_what_is_no_picture_is_not_called_a_damaged_one(tmp_path, name, told):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    with pytest.raises(InputError, match=told):
+        load_picture(tmp_path / name)

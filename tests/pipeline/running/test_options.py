@@ -21,6 +21,7 @@ from ctuq.pipeline.running.volume_options import VolumeOptions
         ("threads", 4097, "threads must be . to 4096, got 4097"),
         ("seed", 2**63, "seed must be 0 to 9223372036854775807"),
         ("seed", 0.5, "seed takes a whole number"),
+        ("calibrate", "no", "calibrate takes True or False, not 'no'"),
         ("field", -3.0, "positive number of mm"),
         ("field", "everything", "'everything'"),
     ],

@@ -1,0 +1,26 @@
+"""Arrays from a caller's hands."""
+
+from typing import Any
+
+import numpy as np
+
+from ctuq.errors import InputError
+
+
+def as_numbers(values: Any, what: str) -> Any:
+    """The values themselves, of which none is masked or complex.
+
+    NumPy drops a mask without a word, and imaginary parts with a warning: what lies under a mask would count.
+
+    Raises
+    ------
+    InputError
+        ``what`` is its subject and verb, such as "The weights hold".
+    """
+    if np.ma.is_masked(values):
+        raise InputError(
+            f"{what} {np.ma.count_masked(values)} masked values; fill them with numbers (.filled), and give bad rays weight 0."
+        )
+    if np.iscomplexobj(values):
+        raise InputError(f"{what} complex numbers; give their real part.")
+    return values
