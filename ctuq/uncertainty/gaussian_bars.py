@@ -20,6 +20,7 @@ from ctuq.uncertainty.calibration.held_out import HeldOut, Without, calibrate, l
 from ctuq.uncertainty.calibration.scales import Scales
 from ctuq.uncertainty.estimate import ErrorBars, Evidence
 from ctuq.uncertainty.model.gaussian import ROUTES, GaussianPosterior, OmittedRays, PixelField, PixelRays
+from ctuq.uncertainty.results.contents import Calibration
 
 _EVIDENCE_RAYS = 1024
 """A few hyperparameters are learned from so many fitted rays at most, spread evenly: an eigendecomposition of a second."""
@@ -167,13 +168,12 @@ def gaussian_bars(
     sigma2, without = learned.found.noise, partial(OmittedRays, posterior)
     scales, calibration, correction = Scales(1, 1, math.inf, math.inf), None, torch.zeros_like(rays.image)
     tell("held-out views")
-    edges = None
+    edges: EdgeScale | None = None
     if len(held_out):
-        given: Without = without
-        if by_region and has_both(edge_map(rays.image)):
-            edges, given = _by_region(without, rays, y, held_out, sigma2)
+        taught = _by_region(without, rays, y, held_out, sigma2) if by_region and has_both(edge_map(rays.image)) else None
+        edges, given, before = taught or (None, without, None)
         scales, calibration, correction = calibrate(given, rays, y, held_out, sigma2, most=len(rays.target))
-        calibration = replace(calibration, edge_ratio=1.0 if edges is None else math.exp(edges.log_ratio))
+        calibration = calibration if edges is None or before is None else _told(calibration, before, edges)
     tell("views left out")
     single = stages.once("leave one out", lambda: leave_one_out(without, rays, sigma2, rays=_LEFT_OUT))
     values = torch.tensor(list(learned.named.values()), dtype=torch.float64)
@@ -183,15 +183,15 @@ def gaussian_bars(
 
 def _by_region(
     without: Callable[[Tensor], OmittedRays], rays: PixelRays, y: Tensor, held_out: NDArray[np.int64], sigma2: float
-) -> tuple[EdgeScale, Without]:
-    """How much more the image varies at its edges, by the held-out views, and what leaves rays out by that."""
+) -> tuple[EdgeScale, Without, Calibration]:
+    """How much more the image varies at its edges, by the held-out views; what leaves rays out by that; the rays before it."""
     left = without(torch.isin(rays.views, torch.as_tensor(held_out, device=rays.views.device)).nonzero()[:, 0])
     edges = edge_map(rays.image)
-    plain, across, marked = left.apart(edges)
+    own, across, marked = left.apart(edges)
 
     def leave(log_ratio: float) -> Without:
         T = EdgeScale(edges, log_ratio)
-        covariance = T.flat**2 * plain + T.flat * T.more * (across + across.T) + T.more**2 * marked
+        covariance = T.flat**2 * own + T.flat * T.more * (across + across.T) + T.more**2 * marked
         covariance.diagonal().add_(1)
         return lambda rows: WidenedRays(left, covariance)
 
@@ -199,7 +199,15 @@ def _by_region(
         return HeldOut.of(leave(log_ratio), rays, y, held_out, sigma2, most=_RATIO_RAYS).facts()
 
     found = EdgeScale(edges, learn_ratio(facts_at))
-    return found, leave(found.log_ratio)
+    plain = HeldOut.of(lambda rows: left, rays, y, held_out, sigma2, most=len(rays.target))
+    return found, leave(found.log_ratio), plain.calibration(Scales(1, 1, math.inf, math.inf))
+
+
+def _told(calibration: Calibration, before: Calibration, edges: EdgeScale) -> Calibration:
+    """The record with the ratio, and with what the rays were before it."""
+    measured, predicted, _, calibrated = calibration.predictions
+    predictions = np.stack([measured, predicted, before.predictions[2], calibrated])
+    return replace(calibration, raw=before.raw, predictions=predictions, edge_ratio=math.exp(edges.log_ratio))
 
 
 def with_image(

@@ -31,7 +31,8 @@ Draw = Callable[[int, np.random.Generator], NDArray]
 _SIZE, _FINER, _FIELD, _ATTENUATION, _UNSEEN = 40, 4, 40.0, 0.05, 30
 _FEW = 12
 _SEEDS = (0, 1)
-_SETTINGS = ((15, 0.05), (36, 0.02), (20, 0.01))
+_SETTINGS = ((15, 0.05, 180), (36, 0.02, 180), (20, 0.01, 180), (23, 0.02, 90))
+"""Views, noise, and degrees over which the views lie, those too that are used for nothing."""
 _NETWORK = (
     "walnut, 30 views",
     "ta, 31 views",
@@ -130,16 +131,17 @@ _OBJECTS: dict[str, Draw] = {**PHANTOMS, "bumps": _bumps, "textured": _textured}
 
 
 def _simulated() -> Iterator[tuple[str, Callable[[], Subject]]]:
-    for seed, (views, noise), (k, phantom) in product(_SEEDS, _SETTINGS, enumerate(_OBJECTS)):
-        name = f"{phantom} {seed}, {noise:.0%}, {views} views"
-        yield name, partial(_seen, name, _OBJECTS[phantom], views, noise, (seed, k, views))
+    for seed, (views, noise, arc), (k, phantom) in product(_SEEDS, _SETTINGS, enumerate(_OBJECTS)):
+        name = f"{phantom} {seed}, {noise:.0%}, {views} views" + f" of {arc} degrees" * (arc < 180)
+        yield name, partial(_seen, name, _OBJECTS[phantom], (views, noise, arc), (seed, k, views))
 
 
-def _seen(name: str, draw: Draw, views: int, noise: float, seed: tuple[int, ...]) -> Subject:
+def _seen(name: str, draw: Draw, setting: tuple[int, float, float], seed: tuple[int, ...]) -> Subject:
     """Views for the reconstruction, and behind them those that are used for nothing."""
+    views, noise, arc = setting
     voxel, rng = _FIELD / _SIZE, np.random.default_rng(seed)
-    own, others = (np.arange(n) * 180 / n for n in (views, _UNSEEN))
-    angles = ctuq.radians(np.concatenate([own, others + 0.37 * 180 / _UNSEEN]))
+    own, others = (np.arange(n) * arc / n for n in (views, _UNSEEN))
+    angles = ctuq.radians(np.concatenate([own, others + 0.37 * arc / _UNSEEN]))
     beam = ctuq.ParallelBeam(angles=angles, columns=int(np.ceil(2**0.5 * _SIZE)) + 2, pixel=voxel)
     fine, grid = _ATTENUATION * draw(_SIZE * _FINER, rng), ctuq.VolumeGrid((_SIZE, _SIZE), voxel)
     scan = simulate(fine, beam, grid, RelativeNoise(noise), rng=rng, finer=_FINER)

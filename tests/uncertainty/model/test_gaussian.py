@@ -105,12 +105,12 @@ def test_held_out_views_scale_edges_apart(tiny, rays, exact, rng, monkeypatch):
     fitted = ~torch.isin(rays.views, torch.tensor(held_out))
     M, h, T = exact[1][fitted], exact[1][~fitted], found.edges.root.flatten()
     P = torch.linalg.inv(M.T @ M / SIGMA2 + exact[0].dense_precision() / SIGNAL)
+    precision, (a, b) = rays.precision[~fitted], (found.scales.image, found.scales.noise)
+    raw, calibrated = (torch.as_tensor(found.calibration.predictions[i]).double().square().flatten() for i in (2, 3))
+    torch.testing.assert_close(raw, ((h @ P @ h.T).diagonal() + SIGMA2) / precision, rtol=1e-4, atol=0)
     signal = ((h * T) @ P @ (h * T).T).diagonal()
-    raw = torch.as_tensor(found.calibration.predictions[2]).double().square()
-    precision = rays.precision[~fitted]
-    torch.testing.assert_close(raw.flatten(), (signal + SIGMA2) / precision, rtol=1e-4, atol=0)
+    torch.testing.assert_close(calibrated, (a * signal + b * SIGMA2) / precision, rtol=1e-4, atol=0)
     off = (rays.target[~fitted] - h @ made.image.flatten().double()) / SIGMA2**0.5
-    a, b = found.scales.image, found.scales.noise
     added = OmittedRays(found.posterior, (~fitted).nonzero()[:, 0]).correction(off, a, b)
     torch.testing.assert_close(found.correction, added, rtol=1e-3, atol=1e-5 * float(added.abs().max()))
 
