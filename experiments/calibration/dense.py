@@ -35,13 +35,12 @@ _SETTINGS = ((15, 0.05, 180), (36, 0.02, 180), (20, 0.01, 180), (23, 0.02, 90))
 """Views, noise, and degrees over which the views lie, those too that are used for nothing."""
 _NETWORK = (
     "walnut, 30 views",
+    "tooth, 31 views",
     "ta, 31 views",
     "tb, 31 views",
-    "tooth, 31 views",
-    "glyph 0, 5%, 15 views",
-    "rectangles 0, 2%, 36 views",
+    "glyph 0, 1%, 20 views",
+    "rectangles 0, 1%, 20 views",
     "textured 0, 5%, 15 views",
-    "bumps 0, 2%, 36 views",
     "ellipses 0, 5%, 15 views",
 )
 

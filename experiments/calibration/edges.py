@@ -296,12 +296,17 @@ def rows(cache: Path, methods: tuple[str, ...], fit: bool) -> Iterator[dict]:
 def main(cache: Path = KEPT, methods: tuple[str, ...] = ("tv", "dip"), fit: bool = True) -> None:
     """Score every choice on every scan; ``--no-fit`` takes those that are kept."""
     found = list(rows(cache, methods, fit))
+    write(found)
+    tell(found)
+
+
+def write(found: list[dict]) -> None:
+    """A row a scan and choice."""
     fields = list(dict.fromkeys(k for row in found for k in row))
     with OUTPUT.open("w", newline="") as file:
         writer = csv.DictWriter(file, fields)
         writer.writeheader()
         writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in found)
-    tell(found)
 
 
 def tell(found: list[dict]) -> None:
