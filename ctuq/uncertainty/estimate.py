@@ -16,6 +16,7 @@ from ctuq.laplace.evidence.hyperprior import Hyperprior
 from ctuq.laplace.fit import maximise
 from ctuq.laplace.system.problem import Point
 from ctuq.stages import Stages
+from ctuq.uncertainty.calibration.edges import EdgeScale
 from ctuq.uncertainty.calibration.held_out import Unseen, calibrate, leave_one_out
 from ctuq.uncertainty.calibration.scales import Scales
 from ctuq.uncertainty.model.covariance import ImageCovariance
@@ -89,6 +90,8 @@ class ErrorBars:
         What the held-out views add to the network's image, and systematic errors take from it.
     leave_one_out : dict of str to float
         Scores of closed-form leave-one-angle-out predictions by the raw linear model.
+    edges : EdgeScale, optional
+        By which the posterior is longer at edges, where held-out views taught that.
     """
 
     evidence: Evidence
@@ -97,6 +100,7 @@ class ErrorBars:
     calibration: Calibration | None
     correction: Tensor
     leave_one_out: dict[str, float]
+    edges: EdgeScale | None = None
 
 
 def estimate(

@@ -15,10 +15,12 @@ from ctuq.baselines.pixels import KernelField, PixelMatern
 from ctuq.baselines.variances import Variances, learn_variance
 from ctuq.errors import InputError
 from ctuq.stages import Stages
-from ctuq.uncertainty.calibration.held_out import calibrate, leave_one_out
+from ctuq.uncertainty.calibration.edges import EdgeScale, Facts, WidenedRays, edge_map, has_both, learn_ratio
+from ctuq.uncertainty.calibration.held_out import HeldOut, Without, calibrate, leave_one_out
 from ctuq.uncertainty.calibration.scales import Scales
 from ctuq.uncertainty.estimate import ErrorBars, Evidence
 from ctuq.uncertainty.model.gaussian import ROUTES, GaussianPosterior, OmittedRays, PixelField, PixelRays
+from ctuq.uncertainty.results.contents import Calibration
 
 _EVIDENCE_RAYS = 1024
 """A few hyperparameters are learned from so many fitted rays at most, spread evenly: an eigendecomposition of a second."""
@@ -29,6 +31,8 @@ SOFT = "softness (1/mm)"
 _LENGTHS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _DENSE_PIXELS = 8192
 _LEFT_OUT = 512
+_RATIO_RAYS = 768
+"""Held-out rays, on a lattice of more, that teach how much more edges vary: seven eigendecompositions of a second each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +130,7 @@ def gaussian_bars(
     *,
     route: str,
     rng: torch.Generator,
+    by_region: bool = False,
     stages: Stages | None = None,
     tell: Callable[[str], object] = lambda text: None,
 ) -> tuple[ErrorBars, PixelRays]:
@@ -145,6 +150,8 @@ def gaussian_bars(
         One of `ROUTES`.
     rng, stages
         As of `GaussianPosterior`.
+    by_region : bool
+        Whether held-out views teach how much more the image varies at its edges than in its flat parts.
     tell : callable, optional
         Is told what is done next.
 
@@ -161,14 +168,46 @@ def gaussian_bars(
     sigma2, without = learned.found.noise, partial(OmittedRays, posterior)
     scales, calibration, correction = Scales(1, 1, math.inf, math.inf), None, torch.zeros_like(rays.image)
     tell("held-out views")
+    edges: EdgeScale | None = None
     if len(held_out):
-        found = calibrate(without, rays, y, held_out, sigma2, most=len(rays.target))
-        scales, calibration, correction = found
+        taught = _by_region(without, rays, y, held_out, sigma2) if by_region and has_both(edge_map(rays.image)) else None
+        edges, given, before = taught or (None, without, None)
+        scales, calibration, correction = calibrate(given, rays, y, held_out, sigma2, most=len(rays.target))
+        calibration = calibration if edges is None or before is None else _told(calibration, before, edges)
     tell("views left out")
     single = stages.once("leave one out", lambda: leave_one_out(without, rays, sigma2, rays=_LEFT_OUT))
     values = torch.tensor(list(learned.named.values()), dtype=torch.float64)
     evidence = Evidence(values.log(), sigma2, learned.found.value, 0.0, True, "dense")
-    return ErrorBars(evidence, posterior, scales, calibration, correction, single), rays
+    return ErrorBars(evidence, posterior, scales, calibration, correction, single, edges), rays
+
+
+def _by_region(
+    without: Callable[[Tensor], OmittedRays], rays: PixelRays, y: Tensor, held_out: NDArray[np.int64], sigma2: float
+) -> tuple[EdgeScale, Without, Calibration]:
+    """How much more the image varies at its edges, by the held-out views; what leaves rays out by that; the rays before it."""
+    left = without(torch.isin(rays.views, torch.as_tensor(held_out, device=rays.views.device)).nonzero()[:, 0])
+    edges = edge_map(rays.image)
+    own, across, marked = left.apart(edges)
+
+    def leave(log_ratio: float) -> Without:
+        T = EdgeScale(edges, log_ratio)
+        covariance = T.flat**2 * own + T.flat * T.more * (across + across.T) + T.more**2 * marked
+        covariance.diagonal().add_(1)
+        return lambda rows: WidenedRays(left, covariance)
+
+    def facts_at(log_ratio: float) -> Facts:
+        return HeldOut.of(leave(log_ratio), rays, y, held_out, sigma2, most=_RATIO_RAYS).facts()
+
+    found = EdgeScale(edges, learn_ratio(facts_at))
+    plain = HeldOut.of(lambda rows: left, rays, y, held_out, sigma2, most=len(rays.target))
+    return found, leave(found.log_ratio), plain.calibration(Scales(1, 1, math.inf, math.inf))
+
+
+def _told(calibration: Calibration, before: Calibration, edges: EdgeScale) -> Calibration:
+    """The record with the ratio, and with what the rays were before it."""
+    measured, predicted, _, calibrated = calibration.predictions
+    predictions = np.stack([measured, predicted, before.predictions[2], calibrated])
+    return replace(calibration, raw=before.raw, predictions=predictions, edge_ratio=math.exp(edges.log_ratio))
 
 
 def with_image(

@@ -94,7 +94,7 @@ def rotated(subject: Subject, views: int, folder: Path, iterations: int) -> tupl
     """Held-out rays of a second short fit, from the weights of the first one, with other views held out."""
     path = folder / f"{subject.name}; {views} rotated {iterations}.npz"
     if not path.is_file():
-        work = _Work.of(subject)
+        work = Work.of(subject)
         held = PLACES["even"](work.scan.geometry.angles, views)
         generate, state = _fit(work, held)
         other = PLACES["between"](work.scan.geometry.angles, views)
@@ -107,8 +107,8 @@ def rotated(subject: Subject, views: int, folder: Path, iterations: int) -> tupl
 
 
 @dataclass(frozen=True, eq=False)
-class _Work:
-    """A scan on its grid."""
+class Work:
+    """A scan on its grid, without the views that are used for nothing."""
 
     scan: ctuq.Scan
     grid: ctuq.VolumeGrid
@@ -116,21 +116,23 @@ class _Work:
     rng: torch.Generator
 
     @classmethod
-    def of(cls, subject: Subject) -> "_Work":
+    def of(cls, subject: Subject) -> "Work":
+        """Of a scan of the study."""
         scan = subject.scan.select(subject.used)
         grid = choose_grid(scan, subject.size)
         scan = match_detector(scan, grid)
-        return cls(scan, grid, Data(_matrix(grid, scan), *_tensors(scan)), torch.Generator().manual_seed(0))
+        return cls(scan, grid, Data(matrix_of(grid, scan), *_tensors(scan)), torch.Generator().manual_seed(0))
 
 
-def _matrix(grid: ctuq.VolumeGrid, scan: ctuq.Scan) -> MatrixRayTransform:
+def matrix_of(grid: ctuq.VolumeGrid, scan: ctuq.Scan) -> MatrixRayTransform:
+    """Its ray transform."""
     A = ctuq.ray_transform(grid, scan.geometry, backend="matrix")
     assert isinstance(A, MatrixRayTransform)
     return A
 
 
 def _fit(
-    work: _Work,
+    work: Work,
     held: NDArray[np.int64],
     options: DIPOptions | None = None,
     generate: Generator | None = None,
@@ -145,10 +147,10 @@ def _fit(
 
 
 def _linear(
-    work: _Work, held: NDArray[np.int64], generate: Generator, state: DIPState, factor: float = 1.0
+    work: Work, held: NDArray[np.int64], generate: Generator, state: DIPState, factor: float = 1.0
 ) -> tuple[ImageModel, SolvedRays]:
     """The linear model, and its rays solved where the evidence is largest, but for a factor of the weights' variance."""
-    A, y, weights = _matrix(work.grid, work.scan), work.data.y, work.data.weights
+    A, y, weights = matrix_of(work.grid, work.scan), work.data.y, work.data.weights
     image = generate(state.best)[0].detach()
     _, jacobian = jacobian_of(*generate.module(state.best))
     rank, scale, rng = rank_of(work.grid.size, y.numel()), float(generate.scale[0]), work.rng
@@ -160,6 +162,11 @@ def _linear(
     return model, SolvedRays.on(model, replace(point, psi=psi))
 
 
+def of_network(work: Work, held: NDArray[np.int64]) -> tuple[ImageModel, SolvedRays]:
+    """The linear model of a network that was fitted without these views, and its rays solved."""
+    return _linear(work, held, *_fit(work, held))
+
+
 def spoilt(subject: Subject, views: int, folder: Path, *, iterations: int | None = None, factor: float = 1.0) -> Fitted:
     """As `fitted`, of a network that was stopped early, or of another variance of its weights than the evidence says."""
     name = f"{iterations} iterations" if iterations is not None else f"variance times {factor:g}"
@@ -167,7 +174,7 @@ def spoilt(subject: Subject, views: int, folder: Path, *, iterations: int | None
 
 
 def _made(subject: Subject, views: int, place: str, iterations: int | None = None, factor: float = 1.0) -> Fitted:
-    begun, work = time.process_time(), _Work.of(subject)
+    begun, work = time.process_time(), Work.of(subject)
     held = PLACES[place](work.scan.geometry.angles, views)
     generate, state = _fit(work, held, None if iterations is None else DIPOptions(iterations=iterations))
     model, given = _linear(work, held, generate, state, factor)
@@ -205,7 +212,7 @@ def _of_held_out(model: ImageModel, given: SolvedRays, y: Tensor, held: NDArray[
 
 def _of_unseen(posterior: ImagePosterior, scan: ctuq.Scan, gain: NDArray, grid: ctuq.VolumeGrid) -> dict[str, NDArray]:
     shape, image = scan.projections.shape, posterior.model.image
-    to_rays = _matrix(grid, scan)
+    to_rays = matrix_of(grid, scan)
     rows = SparseRows(to_rays.matrix, torch.device("cpu"), image=tuple(image.shape))
     sigma2 = float(posterior.given.system.point.sigma2[0])
     weights = np.ones(shape) if scan.weights is None else np.maximum(scan.weights, 1e-9)

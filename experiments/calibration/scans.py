@@ -41,10 +41,11 @@ class Subject:
 def subjects() -> Iterator[Subject]:
     """All scans, those of the widest interest first."""
     yield from _simulated()
-    yield from _real()
+    yield from real()
 
 
-def _real() -> Iterator[Subject]:
+def real() -> Iterator[Subject]:
+    """The shipped ones, at several numbers of views."""
     for name, steps in (("walnut", (4, 8, 2, 15)), ("ta", (8, 16)), ("tb", (12, 24)), ("tooth", (6, 12, 23))):
         scan = ctuq.read(ROOT / "data" / "tooth" / "tooth.h5") if name == "tooth" else load(name)
         for step in steps:

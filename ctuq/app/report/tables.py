@@ -70,10 +70,11 @@ def scale_rows(result: Result) -> Rows:
     )
     # What is never below 1 has no interval that begins there.
     lowest = (1.0 if found.image_scale >= 1 else 0.0, 0.0)
+    apart = [("variance at edges over that in flat parts", f"× {found.edge_ratio:.3g}", "")] if found.edge_ratio != 1 else []
     return [
         (name, f"× {scale:.3g}", f"{max(scale * np.exp(-sd), least):.3g} to {scale * np.exp(sd):.3g}")
         for (name, scale, sd), least in zip(scales, lowest, strict=True)
-    ]
+    ] + apart
 
 
 def cover_rows(result: Result) -> Rows:

@@ -158,6 +158,7 @@ def edge_bars(run: Run[ReconstructOptions], data: Data, views: Views, plan: Edge
             views.held,
             route=plan.route,
             rng=run.rng,
+            by_region=kind == "edges",
             stages=stages,
             tell=lambda text: run.tell("Error bars", next(steps), 4, text),
         )

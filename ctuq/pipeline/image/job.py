@@ -40,6 +40,7 @@ from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
+from ctuq.uncertainty.calibration.edges import EdgePosterior
 from ctuq.uncertainty.calibration.unseen import UnseenDirections, WidenedPosterior
 from ctuq.uncertainty.estimate import ErrorBars, estimate, named
 from ctuq.uncertainty.model.covariance import ImageCovariance
@@ -348,11 +349,12 @@ def _assembled(
 ) -> Result:
     """The result with its error bars, samples and scores; ``prior`` are its hyperparameters by name."""
     scale = found.scales.image**0.5
-    posterior, notes = _of_all_directions(run, base, found.posterior)
+    whole = found.posterior
+    posterior, notes = _of_all_directions(run, base, whole if found.edges is None else EdgePosterior(whole, found.edges))
     with run.clock("samples"):
         run.tell("Samples", 0, 1)
-        raw = found.posterior.std().cpu().numpy().astype(np.float32)
-        std = raw if posterior is found.posterior else posterior.std().cpu().numpy()
+        raw = whole.std().cpu().numpy().astype(np.float32)
+        std = raw if posterior is whole else posterior.std().cpu().numpy()
         count = run.options.samples
         drawn = run.stages.once("drawn", lambda: posterior.joint_deviations(count, rng=run.rng), rng=run.rng)
         deviations, errors = ((scale * draws).cpu().numpy().astype(np.float32) for draws in drawn)
@@ -372,7 +374,7 @@ def _assembled(
         covariance = scale**2 * posterior.covariance().cpu().numpy() if small else None
         scores["truth"] = truth_scores(mean, std, base.truth) | patch_scores(base.truth - mean, covariance, deviations)
         scores["truth_raw"] = truth_scores(mean, raw, base.truth)
-    evidence, whole = found.evidence, found.posterior
+    evidence = found.evidence
     effects = (scale * posterior.hidden_images()).cpu().numpy().astype(np.float32)
     known = isinstance(whole, ImagePosterior)
     return replace(

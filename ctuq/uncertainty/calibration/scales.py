@@ -81,11 +81,14 @@ class ScalePosterior:
     log_noise : array, shape (j,)
     weights : array, shape (i, j)
         Sum to 1.
+    log_mass : float
+        Logarithm of the tempered likelihood times the prior, integrated over both, but for what all models of these rays share.
     """
 
     log_image: NDArray[np.float64]
     log_noise: NDArray[np.float64]
     weights: NDArray[np.float64]
+    log_mass: float
 
     def summary(self) -> tuple[Range, Range]:
         """Median and standard deviation of the logarithm of each scale."""
@@ -179,6 +182,7 @@ def scale_posterior(
     *,
     fewer: float = FEWER,
     turns: Turns | None = None,
+    temper: float | None = None,
 ) -> ScalePosterior:
     """The posterior of both scales, on a grid that closes in on it.
 
@@ -191,14 +195,13 @@ def scale_posterior(
         Tempers the likelihood: how many times fewer facts the rays are than their correlation along the detector says.
     turns : Turns, optional
         As of `learn_scales`.
+    temper : float, optional
+        By default `temper_of` these predictions; models that are compared share one.
     """
     prior = ScalePrior() if prior is None else prior
     r2 = residual.astype(np.float64).ravel() ** 2
     p, s = (v.astype(np.float64) for v in (image_variance, noise_variance))
-    off, variance = (residual, p + s) if turns is None else turns.at(0.0)
-    z = off / np.sqrt(variance)
-    # As if correlations along a detector's two axes were independent of one another.
-    temper = 1 / (fewer * math.prod(correlation_time(z, axis) for axis in range(1, z.ndim)))
+    temper = temper_of(residual, p, s, fewer=fewer, turns=turns) if temper is None else temper
     p, s = p.ravel(), s.ravel()
 
     def losses(log_image: NDArray, log_noise: NDArray) -> NDArray:
@@ -206,7 +209,7 @@ def scale_posterior(
         for first in log_image:
             if turns is not None:
                 squares, logs = turns.sums(log_noise - first)
-                rows.append(0.5 * temper * (squares * math.exp(-first) + logs + z.size * first))
+                rows.append(0.5 * temper * (squares * math.exp(-first) + logs + p.size * first))
                 continue
             v = math.exp(first) * p + np.exp(log_noise)[:, None] * s
             rows.append(0.5 * temper * np.sum(r2 / v + np.log(v), axis=1))
@@ -221,7 +224,23 @@ def scale_posterior(
     # Trapezoidal rule: a cut-off prior's first node counts half.
     weights[[0, -1]] /= 2
     weights[:, [0, -1]] /= 2
-    return ScalePosterior(*axes, weights / weights.sum())
+    area = (axes[0][1] - axes[0][0]) * (axes[1][1] - axes[1][0])
+    return ScalePosterior(*axes, weights / weights.sum(), math.log(weights.sum() * area) - float(height.min()))
+
+
+def temper_of(
+    residual: NDArray,
+    image_variance: NDArray,
+    noise_variance: NDArray,
+    *,
+    fewer: float = FEWER,
+    turns: Turns | None = None,
+) -> float:
+    """By what the likelihood of correlated rays of views that differ is tempered; parameters as of `scale_posterior`."""
+    off, variance = (residual, image_variance + noise_variance) if turns is None else turns.at(0.0)
+    z = off / np.sqrt(variance)
+    # As if correlations along a detector's two axes were independent of one another.
+    return 1 / (fewer * math.prod(correlation_time(z, axis) for axis in range(1, z.ndim)))
 
 
 def _nodes(edges: tuple[Range, Range]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -244,7 +263,12 @@ def _narrowed(edges: tuple[Range, Range], losses: Callable[[NDArray, NDArray], N
 def _summary(values: NDArray, weights: NDArray) -> Range:
     """Median and standard deviation."""
     mean = np.average(values, weights=weights)
-    return _quantile(values, weights, 0.5), float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
+    return median_of(values, weights), float(np.sqrt(np.average((values - mean) ** 2, weights=weights)))
+
+
+def median_of(values: NDArray, weights: NDArray) -> float:
+    """Of weighted values."""
+    return _quantile(values, weights, 0.5)
 
 
 def _quantile(values: NDArray, weights: NDArray, level: float) -> float:

@@ -291,6 +291,26 @@ class OmittedRays:
         inverse.diagonal().add_(1)
         return torch.linalg.inv((inverse + inverse.T) / 2)
 
+    def apart(self, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Covariances of the rays h given the others, and of what they see of a share of each pixel, without noise.
+
+        With M the share, ``h P h^T``, ``h M P h^T`` and ``h M P M h^T``, in units of the noise and P given the others: as many
+        solves as left-out rays.
+
+        Parameters
+        ----------
+        share : Tensor, float64, shape (y, x)
+        """
+        T, count, weights = self._covariance, len(self._rows), share.flatten()
+        U, W = torch.empty_like(T), torch.empty_like(T)
+        for start, stop in _blocks(count):
+            pushed = self._posterior.times(weights * self._matrix.dense(start, stop)) / self._root**2
+            U[start:stop], W[start:stop] = self._matrix(pushed), self._matrix(weights * pushed)
+        seen, plain = U @ T, T.clone()
+        plain.diagonal().sub_(1)
+        both = W + seen @ U.T
+        return plain, seen, (both + both.T) / 2
+
     def variances(self, index: Tensor) -> Tensor:
         """Of some of the left-out rays, noise included, (k,)."""
         return self._covariance.diagonal()[index]

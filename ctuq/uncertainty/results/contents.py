@@ -29,6 +29,9 @@ class Calibration:
     cover_68, cover_95 : tuple of float
         Range, true with a probability of about 90 %, of the share of unseen rays that the 68 and 95 % intervals cover, as few
         held-out views leave the scales unsure; NaN in results of an older ctuq.
+    edge_ratio : float
+        By what the variances at the image's edges and in its flat parts were moved apart, the scale between them unchanged; 1
+        where that is not learned.
     """
 
     views: tuple[int, ...]
@@ -41,6 +44,7 @@ class Calibration:
     predictions: NDArray[np.float32]
     cover_68: tuple[float, float] = (float("nan"), float("nan"))
     cover_95: tuple[float, float] = (float("nan"), float("nan"))
+    edge_ratio: float = 1.0
 
 
 @dataclass(frozen=True)

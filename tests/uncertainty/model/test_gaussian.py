@@ -7,6 +7,7 @@ import torch
 
 from ctuq.baselines.markov import edge_field, smooth_field
 from ctuq.baselines.variances import learn_variance
+from ctuq.uncertainty import gaussian_bars as bars
 from ctuq.uncertainty.gaussian_bars import SOFTNESS, best_of, gaussian_bars, learn_edges
 from ctuq.uncertainty.model import gaussian as module
 from ctuq.uncertainty.model.gaussian import ROUTES, OmittedRays, PixelRays
@@ -74,6 +75,44 @@ def test_omitted_rays_are_what_the_others_say_of_them(posterior, rays, exact):
     torch.testing.assert_close(
         found.correction(off, a, b).flatten(), expected, rtol=2e-3, atol=1e-3 * float(expected.abs().max())
     )
+
+
+def test_omitted_rays_are_told_apart_by_a_share_of_each_pixel(posterior, exact, rng):
+    field, M, _, _ = exact
+    rows = torch.tensor([3, 10, 11, 40])
+    others = torch.ones(len(M), dtype=torch.bool)
+    others[rows] = False
+    left, h = M[others], M[rows]
+    P = torch.linalg.inv(left.T @ left / SIGMA2 + field.dense_precision() / SIGNAL)
+    share = torch.rand(8, 8, generator=rng, dtype=torch.float64)
+    marked = h * share.flatten()
+    found = OmittedRays(posterior, rows).apart(share)
+    for part, expected in zip(found, (h @ P @ h.T, marked @ P @ h.T, marked @ P @ marked.T), strict=True):
+        torch.testing.assert_close(part, expected / SIGMA2, rtol=2e-3, atol=2e-4 * float(expected.max()) / SIGMA2)
+
+
+def test_held_out_views_scale_edges_apart(tiny, rays, exact, rng, monkeypatch):
+    """Predictions are those of a posterior of the fitted rays that is longer at edges; what they add to the image is not."""
+    share = torch.rand(8, 8, generator=rng, dtype=torch.float64)
+    monkeypatch.setattr(bars, "edge_map", lambda image: share)
+    y, held_out = tiny[1], np.array([1, 4])
+    learned = replace(learn_edges(rays, rays.image), field=exact[0])
+    learned = replace(learned, found=replace(learned.found, signal=SIGNAL, noise=SIGMA2))
+    found, made = gaussian_bars(rays, learned, y, held_out, route="pixels", by_region=True, rng=rng)
+    assert found.edges is not None and found.calibration is not None
+    assert found.calibration.edge_ratio == pytest.approx(math.exp(found.edges.log_ratio)) and found.edges.log_ratio != 0
+    torch.testing.assert_close(found.posterior.covariance(), exact[2], rtol=1e-6, atol=1e-9)
+    fitted = ~torch.isin(rays.views, torch.tensor(held_out))
+    M, h, T = exact[1][fitted], exact[1][~fitted], found.edges.root.flatten()
+    P = torch.linalg.inv(M.T @ M / SIGMA2 + exact[0].dense_precision() / SIGNAL)
+    precision, (a, b) = rays.precision[~fitted], (found.scales.image, found.scales.noise)
+    raw, calibrated = (torch.as_tensor(found.calibration.predictions[i]).double().square().flatten() for i in (2, 3))
+    torch.testing.assert_close(raw, ((h @ P @ h.T).diagonal() + SIGMA2) / precision, rtol=1e-4, atol=0)
+    signal = ((h * T) @ P @ (h * T).T).diagonal()
+    torch.testing.assert_close(calibrated, (a * signal + b * SIGMA2) / precision, rtol=1e-4, atol=0)
+    off = (rays.target[~fitted] - h @ made.image.flatten().double()) / SIGMA2**0.5
+    added = OmittedRays(found.posterior, (~fitted).nonzero()[:, 0]).correction(off, a, b)
+    torch.testing.assert_close(found.correction, added, rtol=1e-3, atol=1e-5 * float(added.abs().max()))
 
 
 def test_the_field_of_the_largest_evidence_is_taken_with_its_variances(rays):
