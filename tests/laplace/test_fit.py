@@ -261,7 +261,7 @@ def test_samples_find_the_exact_maximum_of_data_without_noise(method):
 @pytest.mark.parametrize(
     "method, n, hidden, function, least",
     [
-        ("dense", 40, 20, lambda x: torch.sin(2 * x), 270),
+        ("dense", 40, 20, lambda x: torch.sin(2 * x), 250),
         ("dense", 60, 6, None, 700),
         ("em", 40, 20, None, 350),
         ("em", 60, 6, None, 700),

@@ -19,6 +19,7 @@ from ctuq.pipeline.stack.plan import plan_stack
 from ctuq.scale import cluster
 from ctuq.tomo import VolumeScan
 from ctuq.tomo.slices import row_of_stack
+from ctuq.uncertainty import gaussian_bars
 from ctuq.uncertainty.results.volume import VolumeResult
 
 TV = ReconstructOptions(method="tv", size=N, device="cpu")
@@ -62,8 +63,14 @@ def test_few_slices_teach_and_the_others_take_their_scales(whole):
     assert whole.scores["held_out_rms_z"] == pytest.approx(np.sqrt(np.mean(z**2)))
 
 
+def with_one_scale(monkeypatch):
+    """For a slice that is a job of its own: edges and flat parts of a stack's slices share a scale."""
+    monkeypatch.setattr(gaussian_bars, "has_both", lambda edges: False)
+
+
 def test_a_slice_that_refuses_the_lesson_has_the_error_bars_of_its_own_job(scan, monkeypatch):
     monkeypatch.setattr(taught, "HOLDS", 1 + 1e-9)
+    with_one_scale(monkeypatch)
     found = reconstruct_stack(scan, options=TV)
     assert (found.slices["learned_anew"] == 1).all()
     assert any("learned anew" in text for text in found.warnings)
@@ -73,7 +80,8 @@ def test_a_slice_that_refuses_the_lesson_has_the_error_bars_of_its_own_job(scan,
         np.testing.assert_allclose(found.std[number], alone.std, rtol=1e-4)
 
 
-def test_one_slice_is_taught_by_itself(scan):
+def test_one_slice_is_taught_by_itself(scan, monkeypatch):
+    with_one_scale(monkeypatch)
     one = reconstruct_stack(scan, rows=range(2, 3), options=TV)
     alone = reconstruct(row_of_stack(scan, 2), "tv", size=N, field=float(one.grid.voxel * N), device="cpu")
     np.testing.assert_allclose(one.std[0], alone.std, rtol=1e-4)
