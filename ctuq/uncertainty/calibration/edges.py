@@ -17,7 +17,7 @@ from torch import Tensor
 from ctuq.uncertainty.calibration.held_out import Unseen
 from ctuq.uncertainty.calibration.scales import ScalePrior, median_of, scale_posterior, temper_of
 from ctuq.uncertainty.calibration.turns import Turns
-from ctuq.uncertainty.model.covariance import ImageCovariance
+from ctuq.uncertainty.model.covariance import ImageCovariance, Stretched
 
 RATIOS = np.arange(-2.25, 2.3, 0.75)
 """Logarithms of the variance at edges over that in flat parts, at which held-out views are asked."""
@@ -90,8 +90,10 @@ def learn_ratio(facts_at: Callable[[float], Facts]) -> float:
     """
     from scipy.interpolate import CubicSpline
 
-    prior, temper = ScalePrior(), temper_of(*facts_at(0.0)[:3], turns=facts_at(0.0)[3])
-    heights = [_height(facts_at(r), prior, temper) - 0.5 * (_FREEDOM + 1) * math.log1p(r**2 / _FREEDOM) for r in RATIOS]
+    known = {float(r): facts_at(float(r)) for r in RATIOS}
+    *rays, turns = known[0.0]
+    prior, temper = ScalePrior(), temper_of(*rays, turns=turns)
+    heights = [_height(f, prior, temper) - 0.5 * (_FREEDOM + 1) * math.log1p(r**2 / _FREEDOM) for r, f in known.items()]
     fine = np.linspace(RATIOS[0], RATIOS[-1], 181)
     density = CubicSpline(RATIOS, heights)(fine)
     return median_of(fine, np.exp(density - density.max()))
@@ -137,25 +139,12 @@ class WidenedRays:
         return self.plain.correction(residual, image_scale, noise_scale)
 
 
-class EdgePosterior(ImageCovariance):
+class EdgePosterior(Stretched):
     """``N(mean, T P T)`` with the P of a slice."""
 
     def __init__(self, plain: ImageCovariance, scale: EdgeScale):
-        self._plain, self._root = plain, scale.root
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._plain.shape
-
-    @property
-    def device(self) -> torch.device:
-        return self._plain.device
-
-    def times(self, images: Tensor) -> Tensor:
-        return self._root.flatten() * self._plain.times(self._root.flatten() * images.double())
-
-    def draws(self, n: int, *, rng: torch.Generator) -> Tensor:
-        return self._root.flatten() * self._plain.draws(n, rng=rng)
+        super().__init__(plain)
+        self._root = scale.root
 
     def std(self) -> Tensor:
         return self._root * self._plain.std()
@@ -163,3 +152,6 @@ class EdgePosterior(ImageCovariance):
     @property
     def error(self) -> float:
         return self._plain.error
+
+    def _of_rows(self, rows: Tensor) -> Tensor:
+        return self._root.flatten() * rows

@@ -16,7 +16,7 @@ from torch import Tensor
 from ctuq.recon.holdout import missing_arc
 from ctuq.stages import Stages
 from ctuq.tomo.geometry import FanBeam, Geometry
-from ctuq.uncertainty.model.covariance import ImageCovariance
+from ctuq.uncertainty.model.covariance import ImageCovariance, Stretched
 
 LONGER = 2.0
 """Factor of the variance in the missing directions. Of ellipses and rectangles over 60 and 90 degrees, the rms of error over
@@ -83,7 +83,7 @@ def _half_fan(geometry: Geometry) -> float:
     return math.atan2(geometry.columns * geometry.pixel / 2, geometry.source_to_detector)
 
 
-class WidenedPosterior(ImageCovariance):
+class WidenedPosterior(Stretched):
     """``N(mean, T P T)`` with the P of a slice.
 
     Parameters
@@ -100,22 +100,8 @@ class WidenedPosterior(ImageCovariance):
     def __init__(
         self, posterior: ImageCovariance, unseen: UnseenDirections, *, rng: torch.Generator, stages: Stages | None = None
     ):
-        self._plain, self._unseen, self._rng, self._stages = posterior, unseen, rng, stages or Stages()
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._plain.shape
-
-    @property
-    def device(self) -> torch.device:
-        return self._plain.device
-
-    def times(self, images: Tensor) -> Tensor:
-        """``T P T x`` for each row of images (k, d), float64."""
-        return self._of_rows(self._plain.times(self._of_rows(images.double())))
-
-    def draws(self, n: int, *, rng: torch.Generator) -> Tensor:
-        return self._of_rows(self._plain.draws(n, rng=rng))
+        super().__init__(posterior)
+        self._unseen, self._rng, self._stages = unseen, rng, stages or Stages()
 
     def hidden_images(self) -> Tensor:
         images = self._plain.hidden_images()

@@ -89,3 +89,29 @@ class ImageCovariance(ABC):
         found = nystrom(Symmetric(left, Space((d,), torch.float64, self.device)), min(2 * more, d), rng=rng)
         second = found.values[:more].sqrt()[:, None] * found.vectors[:more]
         return torch.cat([first, second]).reshape(-1, *self.shape)
+
+
+class Stretched(ImageCovariance):
+    """``T P T`` of another covariance P, with a symmetric T that `_of_rows` applies."""
+
+    def __init__(self, plain: ImageCovariance):
+        self._plain = plain
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._plain.shape
+
+    @property
+    def device(self) -> torch.device:
+        return self._plain.device
+
+    def times(self, images: Tensor) -> Tensor:
+        """``T P T x`` for each row of images (k, d), float64."""
+        return self._of_rows(self._plain.times(self._of_rows(images.double())))
+
+    def draws(self, n: int, *, rng: torch.Generator) -> Tensor:
+        return self._of_rows(self._plain.draws(n, rng=rng))
+
+    @abstractmethod
+    def _of_rows(self, rows: Tensor) -> Tensor:
+        """T of each row (k, d), in its type."""
