@@ -8,11 +8,12 @@ views, both models, each with its own evidence; the relative error of the std ov
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 
 import ctuq
 from ctuq.linops.jacobian.network import jacobian_of
@@ -68,36 +69,46 @@ def _fan(geometry: ctuq.FanBeam, size: int, seed: int) -> ctuq.Scan:
 def compare(name: str, data: ctuq.Scan, size: int, options: DIPOptions | None = None) -> None:
     """Fit once, then error bars by the exact Jacobian, by the directions of the default, and by a third fewer."""
     options = DIPOptions() if options is None else options
+    rng = torch.Generator().manual_seed(0)
+    y, held, given = fit_of(data, size, options, rng)
+    grid_size = given["image"].numel()
+    chosen = rank_of(grid_size, y.numel())
+    exact = torch.zeros(())
+    for rank in (grid_size, chosen, 2 * chosen // 3):
+        begun = time.process_time()
+        rng = torch.Generator().manual_seed(0)
+        model = image_model(**given, rank=rank, rng=rng)
+        found = estimate(model, y, held, rng=rng)
+        std = found.posterior.std() * found.scales.image**0.5
+        exact = std if rank == grid_size else exact
+        error = (std / exact - 1).abs().flatten()
+        median, high = (100 * float(error.quantile(q)) for q in (0.5, 0.95))
+        rms, told = 100 * float(error.square().mean().sqrt()), 100 * found.posterior.error
+        print(
+            f"{name}, {size} x {size}, rank {rank} ({sum(products_of(grid_size, rank, y.numel()))} products), "
+            f"{time.process_time() - begun:.0f} s CPU: median {median:.2f} %, 95th percentile {high:.2f} %, rms {rms:.2f} %, "
+            f"told {told:.2f} %; log evidence {found.evidence.value:.1f}, image scale {found.scales.image:.2f}",
+            flush=True,
+        )
+
+
+def fit_of(
+    data: ctuq.Scan, size: int, options: DIPOptions, rng: torch.Generator
+) -> tuple[torch.Tensor, NDArray[np.int64], dict[str, Any]]:
+    """Projections, held-out views, and what `image_model` takes of a fit to the others, but for its rank and random numbers."""
     grid = choose_grid(data, size)
     data = match_detector(data, grid)
     A = ctuq.ray_transform(grid, data.geometry, backend="matrix")
     y = torch.tensor(data.projections)
     weights = torch.ones_like(y) if data.weights is None else torch.tensor(data.weights)
-    rng = torch.Generator().manual_seed(0)
     held = choose_views(data.geometry.angles, default_views(data.n_angles))[1]
     fit, stop = split(Data(A, y, weights), held, rng=rng)
     generate, start = generator(fit, options, rng=rng)
     *_, state = dip(generate, start, fit, stop, options)
     image = generate(state.best)[0].detach()
     _, jacobian = jacobian_of(*generate.module(state.best))
-    scale, chosen = float(generate.scale[0]), rank_of(grid.size, y.numel())
-    exact = torch.zeros(())
-    for rank in (grid.size, chosen, 2 * chosen // 3):
-        begun = time.process_time()
-        rng = torch.Generator().manual_seed(0)
-        model = image_model(A, y, weights, image=image, jacobian=jacobian, scale=scale, prior="isotropic", rank=rank, rng=rng)
-        found = estimate(model, y, held, rng=rng)
-        std = found.posterior.std() * found.scales.image**0.5
-        exact = std if rank == grid.size else exact
-        error = (std / exact - 1).abs().flatten()
-        median, high = (100 * float(error.quantile(q)) for q in (0.5, 0.95))
-        rms, told = 100 * float(error.square().mean().sqrt()), 100 * found.posterior.error
-        print(
-            f"{name}, {size} x {size}, rank {rank} ({sum(products_of(grid.size, rank, y.numel()))} products), "
-            f"{time.process_time() - begun:.0f} s CPU: median {median:.2f} %, 95th percentile {high:.2f} %, rms {rms:.2f} %, "
-            f"told {told:.2f} %; log evidence {found.evidence.value:.1f}, image scale {found.scales.image:.2f}",
-            flush=True,
-        )
+    given = {"A": A, "y": y, "weights": weights, "image": image, "jacobian": jacobian, "scale": float(generate.scale[0])}
+    return y, held, given | {"prior": "isotropic"}
 
 
 if __name__ == "__main__":

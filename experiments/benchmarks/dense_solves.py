@@ -12,19 +12,16 @@ from unittest.mock import patch
 import torch
 import tyro
 
-import ctuq
 from ctuq.laplace.system.problem import System
 from ctuq.linops.block_cg import BlockCG
-from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.linops.solve import Solution
-from ctuq.pipeline import choose_grid, match_detector
-from ctuq.recon.dip import Data, DIPOptions, dip, generator
-from ctuq.recon.holdout import choose_views, default_views, split
+from ctuq.recon.dip import DIPOptions
 from ctuq.stages import Stages
 from ctuq.uncertainty.estimate import fit_evidence
 from ctuq.uncertainty.model import noise as solving
 from ctuq.uncertainty.model.linear import ImageModel, image_model
 from experiments import FIGURES
+from experiments.benchmarks.accuracy import fit_of
 from experiments.unseen_views import load
 
 OUTPUT = FIGURES / "dense_solves.csv"
@@ -57,21 +54,9 @@ def main(scan: str = "tooth", size: int = 256) -> None:
 
 def fitted(scan: str, size: int) -> tuple[ImageModel, System]:
     """The linear model of a short fit, at its evidence's maximum."""
-    data = load(scan)
-    grid = choose_grid(data, size)
-    data = match_detector(data, grid)
-    A = ctuq.ray_transform(grid, data.geometry, backend="matrix")
-    y = torch.tensor(data.projections)
-    weights = torch.ones_like(y) if data.weights is None else torch.tensor(data.weights)
-    rng, options = torch.Generator().manual_seed(0), DIPOptions(iterations=_ITERATIONS)
-    held = choose_views(data.geometry.angles, default_views(data.n_angles))[1]
-    fit, stop = split(Data(A, y, weights), held, rng=rng)
-    generate, start = generator(fit, options, rng=rng)
-    *_, state = dip(generate, start, fit, stop, options)
-    image = generate(state.best)[0].detach()
-    _, jacobian = jacobian_of(*generate.module(state.best))
-    given = {"image": image, "jacobian": jacobian, "scale": float(generate.scale[0]), "prior": "isotropic"}
-    model = image_model(A, y, weights, rank=_DIRECTIONS, rng=rng, **given)
+    rng = torch.Generator().manual_seed(0)
+    _, held, given = fit_of(load(scan), size, DIPOptions(iterations=_ITERATIONS), rng)
+    model = image_model(**given, rank=_DIRECTIONS, rng=rng)
     evidence = fit_evidence(model, ~torch.isin(model.views, torch.as_tensor(held)), rng=rng)
     return model, System(model.problem(), model.prior, evidence.point)
 
