@@ -12,10 +12,15 @@ from ctuq.errors import CtuqError
 from ctuq.recon.noise import noise_std
 from ctuq.recon.start import Data, DIPOptions, Generator, generator, random_weights
 
-__all__ = ["DIPOptions", "DIPState", "Data", "Generator", "dip", "finished", "generator", "trial_step"]
+__all__ = ["DIPOptions", "DIPState", "Data", "Generator", "dip", "finished", "generator", "trial_step", "tries"]
 
-# Measured: from 1e-2 on, the first images of a fine grid, whose misfit is no noise yet, are kept flat for good.
+# The misfit of first images is no noise yet: total variation by all of it keeps some objects flat for good, from 1e-2 on.
 _MOST_VARIATION = 5e-3
+# Noise that lets total variation weigh so many times more is worth a fit of its own.
+_WORTH = 1.2
+# What a second fit's held-out misfit may be over the first's: on 12 of 15 noisy scans it is the better one on unseen rays, by
+# 1 to 18 %, where held-out rays, noisy themselves, give it 0.93 to 1.017 of the first's misfit; on the others 1.04 and more.
+_EVEN = 1.02
 _JUDGED_FROM = 100
 _ATTEMPTS, _LEAP, _NOTHING, _FLAT = 6, 10.0, 0.25, 1e-4
 # The rate rises over so many iterations, stays up while so many bring a twentieth, and falls over so many.
@@ -46,6 +51,12 @@ class DIPState:
         1 if the weights were drawn anew because the network was dead.
     falls_from : int
         Iteration from which on the learning rate falls, where the fit decides on it; 0 before that.
+    by_noise : int
+        1 while total variation weighs by all the noise that the projections show.
+    follows : int
+        1 where this fit has ended and a second one, by all the noise, is due.
+    opened : int
+        Iteration at which the second of two fits began: the best weights are those of both.
     """
 
     iteration: int
@@ -61,6 +72,14 @@ class DIPState:
     begun: int = 0
     redrawn: int = 0
     falls_from: int = 0
+    by_noise: int = 0
+    follows: int = 0
+    opened: int = 0
+
+    @property
+    def best_by_noise(self) -> bool:
+        """Whether the best weights are of a fit whose total variation weighs by all the noise."""
+        return bool(self.by_noise) and int(self.best_iteration.max()) > self.opened
 
 
 def dip(
@@ -81,6 +100,10 @@ def dip(
     A fit whose misfit leaps to ten times its smallest goes back to its best weights with half the learning rate. A network that
     is dead (a flat image or no gradient), or after 100 iterations no better than a quarter of nothing or twice the noise, is
     drawn anew at random. Both follow from the state alone, so a fit that is resumed is the same fit.
+
+    Where total variation was kept below what the noise allows to the end, a second fit from the same start lets it weigh by
+    all the noise. The better of both is kept, the second where held-out rays see no difference: at 5 and 10 % of noise most
+    simulated objects gain 0.3 to 2.9 dB by it, and a thin shell on coarse pixels loses 0.6 to 2.1, which held-out rays tell.
 
     Parameters
     ----------
@@ -103,21 +126,32 @@ def dip(
     CtuqError
         If six attempts bring no image.
     """
-    state = resume or _fresh(start, fit)
-    # Of a volume each row of the detector is a row of the sinogram.
-    noise = noise_std(fit.y.flatten(1, -2), fit.weights.flatten(1, -2)).square()
+    noise = _noise(fit)
+    state = resume or replace(_fresh(start, fit), by_noise=int(options.by_noise or False))
     while not finished(state, options):
+        if state.follows:
+            state = _second(state, start)
         failure = ""
-        for following, alive in _descend(generate, fit, held_out, options=options, state=state, due=due):
+        for following, alive in _descend(generate, fit, held_out, noise, options=options, state=state, due=due):
             failure = _failure(following, fit, noise, alive)
             if failure:
                 break
             state = following
             yield state
+        if state.follows:
+            continue
         if not failure:
             return
+        worthy = _worthy(state, generate, held_out)
+        if state.opened and worthy:
+            # From its own start once more: the best weights may be the first fit's.
+            if state.attempt + 1 >= _ATTEMPTS:
+                return
+            _log.info("The network's second fit %s at iteration %d and is begun again.", failure, state.iteration)
+            state = replace(_second(state, start), attempt=state.attempt + 1, opened=state.opened)
+            continue
         if state.attempt + 1 >= _ATTEMPTS:
-            if _worthy(state, generate, held_out):
+            if worthy:
                 _log.warning("The network's fit %s again and again; its best weights so far are kept.", failure)
                 return
             raise CtuqError(
@@ -125,16 +159,55 @@ def dip(
                 "for outliers and the geometry."
             )
         _log.info("The network's fit %s at iteration %d and is begun again.", failure, state.iteration)
-        state = _again(state, generate, fit, held_out, options)
+        state = _again(state, generate, fit, worthy, options)
 
 
 def finished(state: DIPState, options: DIPOptions) -> bool:
     """Whether a fit in this state stops by its rule."""
+    return _ended(state, options) and not state.follows
+
+
+def tries(fit: Data, options: DIPOptions) -> int:
+    """Fits that `dip` may make to choose from: 2 where the projections are so noisy that total variation may weigh more."""
+    return 2 if options.patient and options.by_noise is None and bool(_allowed(fit, _noise(fit), options).any()) else 1
+
+
+def _ended(state: DIPState, options: DIPOptions) -> bool:
     settings, looked = _settings(state, options), _looked(state)
     length = settings.length
     if settings.patient:
-        return state.falls_from > 0 and looked >= state.falls_from + _FALL
+        return looked >= _origin(state) + length or (state.falls_from > 0 and looked >= state.falls_from + _FALL)
     return looked >= length or looked - int(state.best_iteration.max()) > options.patience * length
+
+
+def _second(state: DIPState, start: dict[str, Tensor]) -> DIPState:
+    """From the start once more, with total variation by all the noise; what was best stays."""
+    none, at = {name: torch.zeros_like(value) for name, value in start.items()}, state.iteration
+    again = replace(state, parameters=start, average=start, first=none, second=none, by_noise=1, follows=0, falls_from=0)
+    return replace(again, opened=at, begun=at, attempt=0)
+
+
+def _noise(fit: Data) -> Tensor:
+    """Variance of the noise of a ray of weight 1; of a volume each row of the detector is a row of the sinogram."""
+    return noise_std(fit.y.flatten(1, -2), fit.weights.flatten(1, -2)).square()
+
+
+def _weight(fit: Data, options: DIPOptions) -> float:
+    return options.total_variation * fit.A.domain.size / fit.A.range.size
+
+
+def _second_due(state: DIPState, fit: Data, noise: Tensor, options: DIPOptions) -> bool:
+    """Whether noise and the misfit of the best weights alike let total variation weigh more."""
+    if not options.patient or options.by_noise is not None or state.opened or state.redrawn:
+        return False
+    at = state.history[:, 0] == state.best_iteration.max().to(state.history)
+    misfit = state.history[at, 1 : 1 + len(fit.y)][0].to(noise)
+    return bool((_allowed(fit, noise, options) & _allowed(fit, misfit, options)).any())
+
+
+def _allowed(fit: Data, misfit: Tensor, options: DIPOptions) -> Tensor:
+    """Whether a misfit that is noise lets total variation weigh more than its limit, by enough; one answer for each image."""
+    return _weight(fit, options) * misfit > _WORTH * _MOST_VARIATION * fit.size
 
 
 def expected_end(state: DIPState, options: DIPOptions) -> int:
@@ -142,7 +215,10 @@ def expected_end(state: DIPState, options: DIPOptions) -> int:
     settings, looked = _settings(state, options), _looked(state)
     length = settings.length
     if settings.patient:
-        end = state.falls_from + _FALL if state.falls_from else max(options.expected, looked + _FALL)
+        end = state.falls_from + _FALL if state.falls_from else max(_origin(state) + options.expected, looked + _FALL)
+        if state.follows:
+            return state.iteration + options.expected
+        length += _origin(state)
     else:
         best = int(state.best_iteration.max())
         improves = looked - best <= 2 * options.check_every
@@ -169,19 +245,19 @@ def _settings(state: DIPState, options: DIPOptions) -> DIPOptions:
 def _failure(state: DIPState, fit: Data, noise: Tensor, alive: Tensor) -> str:
     if not bool(alive.all()):
         return "is dead"
-    if _looked(state) < _JUDGED_FROM:
+    if _looked(state) < _origin(state) + _JUDGED_FROM:
         return ""
-    misfits = state.history[:, 1 : 1 + len(fit.y)].to(noise)
+    misfits = _own(state)[:, 1 : 1 + len(fit.y)].to(noise)
     latest, smallest = misfits[-1], misfits.amin(0)
     if not bool((latest < torch.maximum(_NOTHING * fit.size, 2 * noise)).all()):
         return "finds nothing"
     return "" if bool((latest < _LEAP * smallest.clamp(min=1e-30)).all()) else "diverges"
 
 
-def _again(state: DIPState, generate: Generator, fit: Data, held_out: Data, options: DIPOptions) -> DIPState:
+def _again(state: DIPState, generate: Generator, fit: Data, worthy: bool, options: DIPOptions) -> DIPState:
     """The best weights with nothing remembered of how they were found; where they are not worth keeping, random ones."""
     attempt, none = state.attempt + 1, {name: torch.zeros_like(value) for name, value in state.first.items()}
-    if _worthy(state, generate, held_out):
+    if worthy:
         iteration = int(state.best_iteration.max())
         history = state.history[state.history[:, 0] <= iteration]
         best = state.best
@@ -191,7 +267,7 @@ def _again(state: DIPState, generate: Generator, fit: Data, held_out: Data, opti
         return replace(again, attempt=attempt, begun=iteration)
     rng = torch.Generator(device="cpu").manual_seed(attempt)
     fresh = _fresh(random_weights(generate, fit, options.network, rng=rng, level=_LEVELS[attempt % len(_LEVELS)]), fit)
-    return replace(fresh, attempt=attempt, redrawn=1)
+    return replace(fresh, attempt=attempt, redrawn=1, by_noise=int(options.by_noise or False))
 
 
 @torch.no_grad()
@@ -201,7 +277,14 @@ def _worthy(state: DIPState, generate: Generator, held_out: Data) -> bool:
 
 
 def _descend(
-    generate: Generator, fit: Data, held_out: Data, *, options: DIPOptions, state: DIPState, due: Callable[[], bool]
+    generate: Generator,
+    fit: Data,
+    held_out: Data,
+    noise: Tensor,
+    *,
+    options: DIPOptions,
+    state: DIPState,
+    due: Callable[[], bool],
 ) -> Iterator[tuple[DIPState, Tensor]]:
     """States at every look, and between two where one is due; and which images are alive: not flat, and with a gradient."""
     settings = _settings(state, options)
@@ -210,30 +293,35 @@ def _descend(
     average = {name: value.clone() for name, value in state.average.items()}
     optimiser = torch.optim.Adam(parameters.values(), lr=rate, betas=(0.9, 0.99))
     _restore(optimiser, parameters, state)
-    weight = options.total_variation * fit.A.domain.size / fit.A.range.size
-    for iteration in range(state.iteration + 1, settings.length + 1):
+    weight, size = _weight(fit, options), fit.size
+    most = (weight * noise / size).clamp(min=_MOST_VARIATION) if state.by_noise else torch.full_like(size, _MOST_VARIATION)
+    end = _origin(state) + settings.length
+    for iteration in range(state.iteration + 1, end + 1):
         optimiser.param_groups[0]["lr"] = rate * _schedule(iteration, state, settings)
         optimiser.zero_grad()
         x = generate(parameters)
-        misfit = fit.misfit(x) / fit.size
-        strength = (weight * misfit.detach()).clamp(max=_MOST_VARIATION)
+        misfit = fit.misfit(x) / size
+        strength = torch.minimum(weight * misfit.detach(), most)
         loss = misfit + strength * _variation(x) / generate.scale
         loss.sum().backward()
         optimiser.step()
-        decay = min(options.average, iteration / (iteration + 10))
+        averaged = iteration - _origin(state)
+        decay = min(options.average, averaged / (averaged + 10))
         with torch.no_grad():
             for name, value in parameters.items():
                 average[name].lerp_(value, 1 - decay)
-        if iteration % options.check_every == 0 or iteration == settings.length:
+        if iteration % options.check_every == 0 or iteration == end:
             with torch.no_grad():
                 alive = _alive(x, parameters)
                 x = generate(average)
                 misfits = fit.misfit(x), held_out.misfit(x)
             state = _look(_reached(iteration, state, parameters, average, optimiser), misfits)
-            if settings.patient and not state.falls_from and (_stalled(state) or iteration >= settings.length - _FALL):
+            if settings.patient and not state.falls_from and (_stalled(state) or iteration >= end - _FALL):
                 state = replace(state, falls_from=iteration)
+            if _ended(state, options) and _second_due(state, fit, noise, options):
+                state = replace(state, follows=1)
             yield state, alive
-            if finished(state, options):
+            if _ended(state, options):
                 return
         elif due():
             yield _reached(iteration, state, parameters, average, optimiser), torch.ones(len(fit.y), dtype=torch.bool)
@@ -279,7 +367,8 @@ def _reached(
 def _look(state: DIPState, misfits: tuple[Tensor, Tensor]) -> DIPState:
     """The state with what its average's misfits of fitted and of unseen rays say."""
     fitted, unseen = misfits
-    better = unseen < state.best_misfit
+    first = (state.best_iteration <= state.opened) & (state.opened > 0)
+    better = unseen < torch.where(first, _EVEN, 1.0) * state.best_misfit
     best = {}
     for name, value in state.average.items():
         pick = better.reshape(-1, *[1] * (value.ndim - 1))
@@ -310,12 +399,23 @@ def _restore(optimiser: torch.optim.Adam, parameters: dict[str, Tensor], state: 
         }
 
 
+def _origin(state: DIPState) -> int:
+    """Iteration from which this fit counts: the second of two from where it began."""
+    return state.begun if state.opened else 0
+
+
+def _own(state: DIPState) -> Tensor:
+    """The looks of this fit, without those of the first of two."""
+    return state.history[state.history[:, 0] > _origin(state)]
+
+
 def _stalled(state: DIPState) -> bool:
     """Whether the last 100 iterations have improved the held-out misfit of every image by less than a twentieth."""
     if state.iteration < state.begun + _WARM + _LONG:
         return False
-    unseen = state.history[:, 1 + (state.history.shape[1] - 1) // 2 :]
-    before = state.history[:, 0] <= state.iteration - _LONG
+    history = _own(state)
+    unseen = history[:, 1 + (history.shape[1] - 1) // 2 :]
+    before = history[:, 0] <= state.iteration - _LONG
     return bool(before.any()) and bool((unseen.amin(0) > _STALL * unseen[before].amin(0)).all())
 
 

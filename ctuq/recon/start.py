@@ -52,6 +52,10 @@ class DIPOptions:
         Weight of the mean absolute difference of neighbouring pixels, in units of the image's scale, against the logarithm of
         the misfit, for as many rays as pixels; with fewer rays in proportion more. The misfit itself thus stands for the noise
         (its profile likelihood), and one weight serves clean and noisy scans.
+    by_noise : bool, optional
+        Whether that is so for a misfit up to the noise that the projections show, or only up to a small limit. By default a
+        noisy scan is fitted both ways, and held-out rays choose; a fit of another start, or of a given number of iterations,
+        is made the second way.
     average : float
         Decay of the running average of the weights; the average is what is kept.
     check_every : int
@@ -69,6 +73,7 @@ class DIPOptions:
     iterations: int | None = None
     learning_rate: float | None = None
     total_variation: float = 5.0
+    by_noise: bool | None = None
     average: float = 0.99
     check_every: int = 25
     patience: float = 0.35

@@ -85,6 +85,8 @@ class Fitted:
         Of the covariance and the noise; (1, 1) if nothing was held out.
     iterations : int
         Of the fit.
+    by_noise : bool
+        Whether total variation weighs by all the noise in it, as in the fits that go on from it.
     """
 
     parameters: dict[str, Tensor]
@@ -94,6 +96,7 @@ class Fitted:
     evidence: Evidence
     scales: Scales
     iterations: int
+    by_noise: bool = False
 
 
 class LinearisedDIP:
@@ -153,15 +156,15 @@ def retrain(
         settings = options.dip
         generate, start = generator(fit, settings, rng=rng)
     else:
-        settings = replace(options.dip, iterations=options.warm_iterations)
+        settings = replace(options.dip, iterations=options.warm_iterations, by_noise=bool(warm.by_noise))
         generate, start = _generator_of(warm, settings), warm.parameters
     state = checkpoint.fit(generate, start, (fit, stop), settings)
     image = generate(state.best)[0].detach()
     linear = _linear(generate, state.best, image, measured, options, stages=checkpoint.stages)
     found = estimate(linear, measured.y, held, variation=options.variation, rng=rng, stages=checkpoint.stages)
-    best = int(state.best_iteration.max())
+    fit_by = int(state.best_iteration.max()), state.best_by_noise
     image = (image.double() + found.correction).float()
-    return Fitted(state.best, generate.inputs, generate.scale, image, found.evidence, found.scales, best), linear
+    return Fitted(state.best, generate.inputs, generate.scale, image, found.evidence, found.scales, *fit_by), linear
 
 
 def linear_of(measured: Measurements, fitted: Fitted, options: LinDIPOptions) -> ImageModel:

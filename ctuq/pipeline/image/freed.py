@@ -188,7 +188,7 @@ class Joint:
         """A fit that goes on from weights to other rays."""
         run, rng = self.run, torch.Generator().manual_seed(0).set_state(self.drawn)
         fit, stop = split(data, self.views.held, rng=rng)
-        options = replace(run.options.dip, iterations=iterations_again(run.options.dip))
+        options = replace(run.options.dip, iterations=iterations_again(run.options.dip), by_noise=state.best_by_noise)
 
         def made() -> dict[str, Any]:
             last = None

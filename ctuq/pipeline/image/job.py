@@ -29,7 +29,7 @@ from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.threads import take_threads
 from ctuq.pipeline.views import Views, grid_of, match_detector, rays_inside, split_views
 from ctuq.progress import shown
-from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, generator, trial_step
+from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, generator, trial_step, tries
 from ctuq.recon.holdout import split
 from ctuq.scores.gaussian import image_scores, patch_scores, truth_scores
 from ctuq.surroundings import undisturbed
@@ -319,7 +319,7 @@ def _plan(
     options = run.options.dip
     asked = may_be_taken(possible(errors_left(run, asked_errors(run.options.systematics, scan)), scan.geometry))
     speeds = measure(fit, generate, start)
-    made = priced(chosen, speeds, options.expected, fit_bytes=FIT_BYTES * chosen.pixels)
+    made = priced(chosen, speeds, tries(fit, options) * options.expected, fit_bytes=FIT_BYTES * chosen.pixels)
     made = with_refit(made, speeds, iterations_again(options), asked)
     if "gains" in run.timings:
         made = replace(made, seconds={"gains": run.timings["gains"], **made.seconds})

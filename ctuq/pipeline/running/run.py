@@ -49,7 +49,7 @@ class Run(Generic[_Options]):
 
         def tell(state: DIPState) -> None:
             text = f"held-out misfit {float(state.history[-1, 2]):.3g}" if len(state.history) else ""
-            self.tell("Deep Image Prior", min(state.iteration, options.length), expected_end(state, options), text)
+            self.tell("Deep Image Prior", state.iteration, expected_end(state, options), text)
 
         state = self.checkpoint.fit(generate, start, data, options, tell=tell)
         self.tell("Deep Image Prior", state.iteration, state.iteration)

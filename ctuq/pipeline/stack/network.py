@@ -66,15 +66,20 @@ class _Fit:
         self._iterations, self.warm = 0, done is None and earlier is not None
         if done is not None:
             best, self.first = _on(done["weights"], work.device), done["noise_units"]
+            self._by_noise = done["by_noise"]
             misfit = float(self._stop.misfit(self._generate(best))[0])
         elif earlier is None:
             best, misfit = self._run(start, work.options.dip)
             self.first = self._in_noise(misfit)
         else:
-            best, misfit = self._warmly(_on(earlier["weights"], work.device), earlier["noise_units"])
+            best, misfit = self._warmly(_on(earlier["weights"], work.device), earlier)
         self._best = best
         self.image = self._generate(best)[0].detach()
-        self.kept = {"weights": {name: value.cpu() for name, value in best.items()}, "noise_units": self.first}
+        self.kept = {
+            "weights": {name: value.cpu() for name, value in best.items()},
+            "noise_units": self.first,
+            "by_noise": self._by_noise,
+        }
         self.facts = {
             "iterations": float(self._iterations),
             "teacher": float(done is not None),
@@ -82,9 +87,10 @@ class _Fit:
             "held_out_misfit": misfit,
         }
 
-    def _warmly(self, weights: dict[str, Tensor], first: float) -> tuple[dict[str, Tensor], float]:
+    def _warmly(self, weights: dict[str, Tensor], earlier: Mapping[str, Any]) -> tuple[dict[str, Tensor], float]:
         """A few gentle iterations; where they do not reach what the chain's first fit did, the ordinary fit from there."""
-        options, self.first = self._work.options.dip, first
+        first, self._by_noise = earlier["noise_units"], earlier["by_noise"]
+        options, self.first = replace(self._work.options.dip, by_noise=self._by_noise), first
         best, misfit = self._run(weights, _few(options))
         if self._in_noise(misfit) <= _AS_GOOD * first:
             return best, misfit
@@ -95,6 +101,7 @@ class _Fit:
 
     def _run(self, start: dict[str, Tensor], options: DIPOptions) -> tuple[dict[str, Tensor], float]:
         state = deque(dip(self._generate, start, self._fit, self._stop, options), maxlen=1).pop()
+        self._by_noise = state.best_by_noise
         self._iterations += state.iteration
         return state.best, float(state.best_misfit[0])
 

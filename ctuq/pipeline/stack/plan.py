@@ -9,7 +9,7 @@ from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import FIT_BYTES, measure, priced
 from ctuq.pipeline.stack.scan import BLOCK, COVARIANCE, Stack, rays_used
 from ctuq.pipeline.views import rays_inside, split_views
-from ctuq.recon.dip import generator
+from ctuq.recon.dip import generator, tries
 from ctuq.recon.holdout import split
 from ctuq.stages import Stages
 from ctuq.tomo import ray_transform
@@ -108,7 +108,8 @@ def _planned(stack: Stack) -> StackPlan:
     data = rays_inside(A, scan, views.held, device=device, stages=Stages())
     fit, _ = split(data, views.held, rng=rng)
     generate, start = generator(fit, options.dip, rng=rng)
-    one = priced(stack.route(), measure(fit, generate, start), options.dip.expected, fit_bytes=FIT_BYTES * pixels)
+    iterations = tries(fit, options.dip) * options.dip.expected
+    one = priced(stack.route(), measure(fit, generate, start), iterations, fit_bytes=FIT_BYTES * pixels)
     cold = one.seconds["dip"]
     if not options.uncertainty:
         return StackPlan(count, 0, "", cold * _share_of_fit(stack), _WORKER + float(FIT_BYTES * pixels), disk)
