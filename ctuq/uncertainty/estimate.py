@@ -151,7 +151,8 @@ def estimate(
     stages = Stages() if stages is None else stages
     unseen = torch.isin(model.views, torch.as_tensor(held_out, device=model.views.device))
     if way is None:
-        way = route(model.image.numel(), len(unseen), int((~unseen).sum()), 0, dims=model.image.ndim)
+        view = len(unseen) // max(len(model.views.unique()), 1)
+        way = route(model.image.numel(), len(unseen), int((~unseen).sum()), 0, dims=model.image.ndim, view=max(view, 1))
     if evidence is None:
         given = {"variation": variation, "floor_shape": floor_shape, "evidence_by": evidence_by}
         evidence = kept_evidence(model, ~unseen, way=way, rng=rng, stages=stages, **given)

@@ -26,7 +26,7 @@ from ctuq.linops.operator import Space
 from ctuq.linops.solve import CG
 from ctuq.stages import Stages
 from ctuq.tomo.rays.rows import RayRows
-from ctuq.uncertainty.model.noise import BATCH, ROUGH, RTOL, NoiseSolve
+from ctuq.uncertainty.model.noise import BATCH, ROUGH, RTOL, NoiseSolve, to_faint
 from ctuq.uncertainty.model.solved import SolvedRays, covariance_by
 
 _RTOL, _STEPS = 1e-5, 100
@@ -156,12 +156,9 @@ class Beside:
             own.append(rays(spread) / self._root)
             others.append(matrix(spread) / root)
         seen, b = self.every.model.features.basis[self.index[index]] / self._root, torch.cat(others)
-        x = given.noise(b, (_ENOUGH / b.norm(dim=1)).clamp(RTOL, 1.0))
-        # 2 b^T x - x^T N x of N^-1 b: of second order in what is left of b.
-        told = b @ x.T
-        told = told + told.T - torch.cat([given.noise.times(part) @ x.T for part in x.split(BATCH)])
+        x = given.noise(b, to_faint(b, _ENOUGH))
         free = seen - b @ given.W
-        found = torch.cat(own) - told + free @ given.Z @ free.T
+        found = torch.cat(own) - given.noise.inner(b, x) + free @ given.Z @ free.T
         return (found + found.T) / 2 + torch.eye(n).to(found)
 
     def innovations(self, index: Tensor) -> Tensor:

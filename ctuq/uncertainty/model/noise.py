@@ -25,6 +25,8 @@ BATCH = 64
 """Right-hand sides that are solved together."""
 ROUGH, RTOL = 1e-4, 1e-6
 """Relative residual of one correction in float32, which the next one refines, and of a whole solve."""
+_FAINT = 0.01
+"""Residual, in units of the noise, of what enters sums of such units by its square."""
 _STEPS, _ROUNDS = 500, 6
 """At most: steps of conjugate gradients in a correction, and corrections in a solve."""
 _EDGES, _FEW, _STANDS_OUT = 8192, 64, 3.0
@@ -111,6 +113,11 @@ class NoiseSolve:
         parts = [self._matrix(self._v.times(self._matrix.transposed(p / self._root))) / self._root for p in x.split(BATCH)]
         return x + torch.cat(parts)
 
+    def inner(self, b: Tensor, x: Tensor) -> Tensor:
+        """``b N^-1 b^T`` (k, k) of rows b from their solutions x: ``2 b x^T - x N x^T``, of second order in their residuals."""
+        told = b @ x.T
+        return told + told.T - torch.cat([self.times(part) @ x.T for part in x.split(BATCH)])
+
     def __call__(self, b: Tensor, rtol: float | Tensor = RTOL) -> Tensor:
         """``N^-1 b`` for each row of (k, m), to a relative residual, of all or each (k,), where there is no factor in float64.
 
@@ -146,6 +153,20 @@ class NoiseSolve:
             stacklevel=2,
         )
         return value
+
+
+def to_faint(b: Tensor, residual: float = _FAINT) -> Tensor:
+    """Relative residual of each row of b (k, m) that is so much in units of the noise: of what is 10^4 times the noise 1e-6."""
+    return (residual / b.norm(dim=1)).clamp(RTOL, 1.0)
+
+
+def for_draws(y: Tensor, pixels: int) -> Tensor:
+    """Relative residual that rays y (k, m) of draws of the floors take, noise included.
+
+    A residual r adds ``|r|^2 / 4`` at most to the d squares ``u^2 / v`` of what rays leave of the floors, and these are 1 over
+    the size of N at least, ``m / |y|^2``: a twentieth in the standard deviation of that would be much.
+    """
+    return (0.1 * (pixels * y.shape[1]) ** 0.5 / y.square().sum(1)).clamp(RTOL, _FAINT)
 
 
 def _given_edges(matrix: RayRows, root: Tensor, own: Tensor) -> Symmetric | None:
