@@ -26,12 +26,12 @@ from ctuq.linops.operator import Space
 from ctuq.linops.solve import CG
 from ctuq.stages import Stages
 from ctuq.tomo.rays.rows import RayRows
-from ctuq.uncertainty.model.noise import BATCH, ROUGH, RTOL, NoiseSolve, to_faint
+from ctuq.uncertainty.model.noise import BATCH, NoiseSolve, to_faint
 from ctuq.uncertainty.model.solved import SolvedRays, covariance_by
 
 _RTOL, _STEPS = 1e-5, 100
-_SHARE = 0.01
-"""What a solve's relative residual may be of the least eigenvalue of what is solved for."""
+_UNITS, _SHARE = (1e-3, 1e-4, 1e-5), 1e-3
+"""Residuals of single rays' solves, and what their square may be of the least eigenvalue of what is solved for."""
 _ENOUGH = 0.03
 """Residual, in units of the noise, of what rays make of others: enters their variance, which is 1 at least, by its square."""
 
@@ -158,7 +158,7 @@ class Beside:
         seen, b = self.every.model.features.basis[self.index[index]] / self._root, torch.cat(others)
         x = given.noise(b, to_faint(b, _ENOUGH))
         free = seen - b @ given.W
-        found = torch.cat(own) - given.noise.inner(b, x) + free @ given.Z @ free.T
+        found = torch.cat(own) - given.noise.inner(b @ x.T, x) + free @ given.Z @ free.T
         return (found + found.T) / 2 + torch.eye(n).to(found)
 
     def innovations(self, index: Tensor) -> Tensor:
@@ -221,11 +221,16 @@ def _block(noise: NoiseSolve, rows: Tensor, size: int) -> Tensor:
     """``(N^-1)_hh``, with an error that is small beside its least eigenvalue, as its inverse is wanted."""
     unit = torch.eye(len(rows), dtype=torch.float64, device=rows.device)
     block = unit
-    for rtol in (ROUGH, RTOL):
-        parts = [noise(_embedded(part, rows, size), rtol)[:, rows] for part in unit.split(BATCH)]
-        block = torch.cat(parts)
+    for rtol in _UNITS:
+        parts = [noise(_embedded(part, rows, size), rtol) for part in unit.split(BATCH)]
+        if noise.exact:
+            block = torch.cat([x[:, rows] for x in parts])
+            return (block + block.T) / 2
+        x = torch.cat(parts)
+        block = noise.inner(x[:, rows], x)
         block = (block + block.T) / 2
-        if noise.exact or rtol <= _SHARE * float(torch.linalg.eigvalsh(block)[0]):
+        # N is I at least: what is left of two units enters by its product at most.
+        if rtol**2 <= _SHARE * float(torch.linalg.eigvalsh(block)[0]):
             break
     return block
 

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from ctuq.uncertainty.model.factor import draws_of, products_of, rank_of
 
 EVIDENCE_RAYS = 3072
@@ -24,6 +27,7 @@ _LEFT_OUT = 2048
 """Rays, at most, that are predicted from all others for a score."""
 _HELD_OUT, _FEW_VIEWS, _SOME = 768, 2, 128
 """Of many held-out rays so many on a lattice of the detector, at most; of two views left out so many of each."""
+_GOLDEN = (5**0.5 - 1) / 2
 _CORRECTION = 100
 """What solves of one right-hand side cost, in right-hand sides of a block (HTC ta at 256 x 256)."""
 _GIVEN = 4 * 8192**2
@@ -173,6 +177,18 @@ def route(
 def views_among(rays: int, view: float, each: int | None = None) -> int:
     """How many views of so many rays, of each of which all or so many are predicted, make up a number of rays; one at least."""
     return max(1, int(rays / min(view, each or view)))
+
+
+def some_of(rays: int, most: int) -> Tensor:
+    """Indices of so many rays at most, spread over all: over the views, and over the columns of the detector.
+
+    Of each stretch another place is taken, by the golden ratio. Every so many-th ray of 1,024, 1,536 or 3,072 views would be of
+    three columns, two or one.
+    """
+    if rays <= most:
+        return torch.arange(rays)
+    stretch, i = rays / most, torch.arange(most, dtype=torch.float64)
+    return (i * stretch + (i * _GOLDEN) % 1 * (stretch - 1)).long()
 
 
 def _few(rank: int) -> int:

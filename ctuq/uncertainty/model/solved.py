@@ -70,7 +70,7 @@ class SolvedRays:
     ) -> "SolvedRays":
         seen, W = rays
         # L multiplies what is left in W by up to 1e6.
-        inner = L.T @ noise.inner(seen.T, W.T) @ L
+        inner = L.T @ noise.inner(seen.T @ W, W.T) @ L
         inner.diagonal().add_(1)
         R = torch.linalg.cholesky(inner)
         return cls(model, system, noise, seen, W, covariance_by(L, R), (L, R))
