@@ -75,7 +75,7 @@ def right_hand_sides(model: ImageModel, system: System) -> dict[str, tuple[torch
     return {
         "directions": (columns, solving.to_faint(columns)),
         "draws": (drawn, solving.for_draws(drawn, u.shape[1])),
-        "single rays": (rays, solving.ROUGH),
+        "single rays": (rays, solving.UNITS[0]),
     }
 
 

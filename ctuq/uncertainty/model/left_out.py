@@ -26,12 +26,12 @@ from ctuq.linops.operator import Space
 from ctuq.linops.solve import CG
 from ctuq.stages import Stages
 from ctuq.tomo.rays.rows import RayRows
-from ctuq.uncertainty.model.noise import BATCH, NoiseSolve, to_faint
+from ctuq.uncertainty.model.noise import BATCH, UNITS, NoiseSolve, to_faint
 from ctuq.uncertainty.model.solved import SolvedRays, covariance_by
 
 _RTOL, _STEPS = 1e-5, 100
-_UNITS, _SHARE = (1e-3, 1e-4, 1e-5), 1e-3
-"""Residuals of single rays' solves, and what their square may be of the least eigenvalue of what is solved for."""
+_SHARE = 1e-3
+"""What the square of a solve's relative residual may be of the least eigenvalue of what is solved for."""
 _ENOUGH = 0.03
 """Residual, in units of the noise, of what rays make of others: enters their variance, which is 1 at least, by its square."""
 
@@ -221,7 +221,7 @@ def _block(noise: NoiseSolve, rows: Tensor, size: int) -> Tensor:
     """``(N^-1)_hh``, with an error that is small beside its least eigenvalue, as its inverse is wanted."""
     unit = torch.eye(len(rows), dtype=torch.float64, device=rows.device)
     block = unit
-    for rtol in _UNITS:
+    for rtol in UNITS:
         parts = [noise(_embedded(part, rows, size), rtol) for part in unit.split(BATCH)]
         if noise.exact:
             block = torch.cat([x[:, rows] for x in parts])

@@ -26,6 +26,8 @@ BATCH = 64
 """Right-hand sides that are solved together."""
 ROUGH, RTOL = 1e-4, 1e-6
 """Relative residual of one correction in float32, which the next one refines, and of a whole solve."""
+UNITS = (1e-3, 1e-4, 1e-5)
+"""Those of single rays, whose solutions enter by `NoiseSolve.inner`: the first that does."""
 _FAINT = 0.01
 """Residual, in units of the noise, of what enters sums of such units by its square."""
 _PRODUCT, _LEAST = 3e-4, 1e-10

@@ -107,6 +107,19 @@ def test_rough_solves_of_a_strangers_scan_come_to_the_factorisation_s_numbers(ki
         assert off(found.innovations(every), known.innovations(every), sd) < CLOSE
 
 
+@pytest.mark.filterwarnings("error:Noise and floors were solved")
+def test_one_right_hand_side_that_does_not_come_to_its_end_alone_does_in_company(monkeypatch):
+    monkeypatch.setattr(solving, "_STEPS", 20)
+    model = scan_of(parallel(), noise=1e-3)
+    point = fit_evidence(model, model.views != 3, rng=torch.Generator().manual_seed(0)).point
+    exact, rough = (SolvedRays.on(model, point, noise_by=by) for by in ("float64", "cg"))
+    b = model.target[None]
+    assert off(rough.noise(b), exact.noise(b), 1e-5 * exact.noise(b).norm()) < 1
+    monkeypatch.setattr(solving, "BATCH", 3)  # no company
+    with pytest.raises(UserWarning, match="solved to a residual"):
+        rough.noise(b)
+
+
 def off(found, exact, scale):
     return float(((found - exact).abs() / scale).max())
 
