@@ -22,6 +22,7 @@ from ctuq.uncertainty.calibration.scales import Scales
 from ctuq.uncertainty.model.covariance import ImageCovariance
 from ctuq.uncertainty.model.left_out import Beside, LeftOut
 from ctuq.uncertainty.model.linear import ImageModel
+from ctuq.uncertainty.model.noise import least_noise
 from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.model.prior import FLOORS, ImagePrior
 from ctuq.uncertainty.model.route import EVIDENCE_RAYS, Route, route, some_of
@@ -36,8 +37,6 @@ _FIRST_NOISE = {"dense": 1e-3, "em": 1e-1}
 # Floors lie many decades apart from what the network explains, and a strong hyperprior moves these further.
 _CAP = 1e9
 _FAINT, _UNCALIBRATED = 0.25, 0.02
-_BESIDE_FLOORS = 1e5
-"""Times the noise, what floors do to a ray at most: in variance."""
 
 EvidenceOf = Callable[[ImageModel], ExactExpectation]
 """From a model to what its search sees."""
@@ -224,7 +223,7 @@ def solvable(evidence: Evidence, model: ImageModel, noise_by: str) -> Evidence:
     """
     if noise_by == "float64":
         return evidence
-    least = float(model.misfit(evidence.psi).squares(model.features.matrix).max()) / _BESIDE_FLOORS
+    least = least_noise(model.features.matrix, model.misfit(evidence.psi))
     return evidence if evidence.sigma2 >= least else replace(evidence, sigma2=least, noiseless=True)
 
 

@@ -14,6 +14,8 @@ That is a solve and a row of a dense matrix for each left-out ray. Where these a
 themselves (`Beside`): as many solves as there are directions, and one for each ray whose variance is asked for.
 """
 
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,7 +28,7 @@ from ctuq.linops.operator import Space
 from ctuq.linops.solve import CG
 from ctuq.stages import Stages
 from ctuq.tomo.rays.rows import RayRows
-from ctuq.uncertainty.model.noise import BATCH, UNITS, NoiseSolve, to_faint
+from ctuq.uncertainty.model.noise import BATCH, UNITS, NoiseSolve, least_noise, to_faint
 from ctuq.uncertainty.model.solved import SolvedRays, covariance_by
 
 _RTOL, _STEPS = 1e-5, 100
@@ -167,14 +169,29 @@ class Beside:
         return (self.every.model.target[self.index[index]] - expected) / self._root
 
     def correction(self, residual: Tensor, image_scale: float, noise_scale: float) -> Tensor:
-        """As `LeftOut.correction`: the mean given zeros of the others, and these residuals with noise of another variance.
+        """As `LeftOut.correction`; where that asks for less noise than can be solved for, with what float32 resolves."""
+        ratio = noise_scale / image_scale
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "(Noise and floors were solved|CG reached)")
+            with suppress(UserWarning):
+                return self._corrected(residual, ratio)
+        v, every = self.every.model.misfit(self.every.system.point.psi), torch.arange(len(self.index))
+        resolved = least_noise(self._rows(every), v) / float(self._root) ** 2
+        warnings.warn(
+            f"The held-out rays correct the image as if their noise had {max(1.0, resolved / ratio):.1g} times its variance: "
+            "beside what the network misses no less can be solved for.",
+            stacklevel=2,
+        )
+        return self._corrected(residual, max(ratio, resolved))
+
+    def _corrected(self, residual: Tensor, ratio: float) -> Tensor:
+        """The mean given zeros of the others, and these residuals with noise of so many times the variance.
 
         With ``b'`` the rays in units of that noise and ``N' = I + b' V b'^T``, the coefficients c solve
         ``(C^-1 + (b' F)^T N'^-1 b' F) c = (b' F)^T N'^-1 y``. The same matrix of all rays alike is known, and so near that
         conjugate gradients take a few steps, each a solve: at 67,760 rays of HTC ta, of which 5,320 are left out, three.
         """
-        every, ratio = self.every, noise_scale / image_scale
-        model, (L, R) = every.model, every.roots
+        every, model, (L, R) = self.every, self.every.model, self.every.roots
         root = every.system.noise_root().expand(len(every.W)).clone()
         root[self.index] *= ratio**0.5
         v, matrix = model.misfit(every.system.point.psi), model.features.matrix

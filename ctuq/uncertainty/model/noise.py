@@ -28,6 +28,8 @@ ROUGH, RTOL = 1e-4, 1e-6
 """Relative residual of one correction in float32, which the next one refines, and of a whole solve."""
 UNITS = (1e-3, 1e-4, 1e-5)
 """Those of single rays, whose solutions enter by `NoiseSolve.inner`: the first that does."""
+_RESOLVED = 1e5
+"""Times the noise, what floors may do to a ray for float32 to resolve it: in variance."""
 _FAINT = 0.01
 """Residual, in units of the noise, of what enters sums of such units by its square."""
 _PRODUCT, _LEAST = 3e-4, 1e-10
@@ -171,6 +173,11 @@ class NoiseSolve:
                 stacklevel=2,
             )
         return value
+
+
+def least_noise(matrix: RayRows, v: LocalCovariance) -> float:
+    """Variance of the noise of a whitened ray that float32 resolves beside the floors."""
+    return float(v.squares(matrix).max()) / _RESOLVED
 
 
 def to_faint(b: Tensor, residual: float = _FAINT) -> Tensor:

@@ -120,6 +120,29 @@ def test_one_right_hand_side_that_does_not_come_to_its_end_alone_does_in_company
         rough.noise(b)
 
 
+@pytest.mark.filterwarnings("error:Noise and floors were solved")
+@pytest.mark.parametrize("kind", ["texture", "no noise"])
+def test_held_out_rays_correct_the_image_by_what_can_be_solved_for(kind):
+    model = KINDS[kind]()
+    left = model.views % 6 == 3
+    point = solvable(fit_evidence(model, ~left, rng=torch.Generator().manual_seed(0)), model, "cg").point
+    exact, rough = (SolvedRays.on(model, point, noise_by=by) for by in ("float64", "cg"))
+    std, rows = ImagePosterior(exact, rng=torch.Generator()).std().flatten(), left.nonzero()[:, 0]
+    known, found = LeftOut.of(exact, rows), Beside.of(rough, rows, noise_by="cg")
+    signal = known.covariance() - torch.eye(len(rows))
+    z = torch.randn(len(rows), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def corrections(image, noise):
+        residual = torch.linalg.cholesky(image * signal + noise * torch.eye(len(rows))) @ z
+        return [by.correction(residual, image, noise).flatten() / (image**0.5 * std) for by in (known, found)]
+
+    for scales in ((1.0, 1.0), (20.0, 0.5)):
+        assert off(*corrections(*scales), 1.0) < CLOSE
+    with pytest.warns(UserWarning, match="as if their noise had"):
+        want, told = corrections(1e3, 0.03)
+    assert off(told, want, 1.0) < float(want.abs().max())
+
+
 def off(found, exact, scale):
     return float(((found - exact).abs() / scale).max())
 
