@@ -20,6 +20,7 @@ from ctuq.uncertainty.calibration.held_out import HeldOut, Without, calibrate, l
 from ctuq.uncertainty.calibration.scales import Scales
 from ctuq.uncertainty.estimate import ErrorBars, Evidence
 from ctuq.uncertainty.model.gaussian import ROUTES, GaussianPosterior, OmittedRays, PixelField, PixelRays
+from ctuq.uncertainty.model.route import some_of
 from ctuq.uncertainty.results.contents import Calibration
 
 _EVIDENCE_RAYS = 1024
@@ -234,6 +235,4 @@ def with_image(
 
 def _thinned(rays: PixelRays) -> PixelRays:
     count = len(rays.target)
-    if count <= _EVIDENCE_RAYS:
-        return rays
-    return rays.part(torch.arange(_EVIDENCE_RAYS, device=rays.target.device) * count // _EVIDENCE_RAYS)
+    return rays if count <= _EVIDENCE_RAYS else rays.part(some_of(count, _EVIDENCE_RAYS).to(rays.target.device))

@@ -25,7 +25,7 @@ from experiments.benchmarks.accuracy import fit_of
 from experiments.unseen_views import load
 
 OUTPUT = FIGURES / "dense_solves.csv"
-_ITERATIONS, _DIRECTIONS, _TOGETHER, _EXACT = 150, 128, 64, 1e-6
+_ITERATIONS, _DIRECTIONS, _TOGETHER = 150, 128, solving.BATCH
 
 
 def main(scan: str = "tooth", size: int = 256) -> None:
@@ -40,7 +40,7 @@ def main(scan: str = "tooth", size: int = 256) -> None:
             )
             made = time.thread_time() - begun
         for kind, (b, needed) in right_hand_sides(model, system).items():
-            for rtol, asked in ((_EXACT, "1e-6"), (needed, "the noise")):
+            for rtol, asked in ((solving.RTOL, "1e-6"), (needed, "the noise")):
                 seconds, steps = _timed(noise, b, rtol)
                 row = {"scan": scan, "size": size, "rays": b.shape[1], "right_hand_sides": kind, "to": asked}
                 row |= {"edges": edges, "steps": steps, "seconds": round(seconds, 1), "factor_seconds": round(made, 1)}
@@ -70,13 +70,12 @@ def right_hand_sides(model: ImageModel, system: System) -> dict[str, tuple[torch
     rng = torch.Generator().manual_seed(1)
     u = model.misfit(system.point.psi).draws(_TOGETHER, rng=rng)
     drawn = model.features.matrix(u) / root + torch.randn(_TOGETHER, m, generator=rng, dtype=torch.float64)
-    enough = 0.1 * (u.shape[1] * m) ** 0.5 / drawn.square().sum(1)
     rays = torch.zeros(_TOGETHER, m, dtype=torch.float64)
     rays[:, m // 2 : m // 2 + _TOGETHER].diagonal().fill_(1)
     return {
-        "directions": (columns, (0.01 / columns.norm(dim=1)).clamp(_EXACT, 1.0)),
-        "draws": (drawn, enough.clamp(_EXACT, 0.01)),
-        "single rays": (rays, 1e-4),
+        "directions": (columns, solving.to_faint(columns)),
+        "draws": (drawn, solving.for_draws(drawn, u.shape[1])),
+        "single rays": (rays, solving.UNITS[0]),
     }
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,9 @@ from images import posterior_covariance, prior_covariance, rays_matrix, some_poi
 from ctuq.laplace.evidence.hyperprior import value_and_slope
 from ctuq.uncertainty.calibration import held_out as module
 from ctuq.uncertainty.calibration.scales import Scales
-from ctuq.uncertainty.estimate import estimate, fit_evidence, log_hyperprior
+from ctuq.uncertainty.estimate import Evidence, estimate, fit_evidence, log_hyperprior
+from ctuq.uncertainty.model import route as routes
+from ctuq.uncertainty.model.noise import NoiseSolve
 from ctuq.uncertainty.model.route import Route, route
 
 HELD = np.array([1, 4, 7])
@@ -197,6 +201,23 @@ def test_routes_are_exact_while_that_is_cheap_and_smaller_where_memory_is():
     assert poor.noise_by != "float64"
     assert route(262144, 50000, 45000, 84544).noise_by == "cg"
     assert poor.bytes < 3 * 2**29
+
+
+@pytest.mark.parametrize(("held", "most"), [([4], 768), (HELD, 768), (HELD, 4)])
+def test_as_many_right_hand_sides_are_solved_as_planned(held, most, make, tiny, monkeypatch):
+    monkeypatch.setattr(routes, "_HELD_OUT", most)  # of 4, the other rays are solved anew
+    monkeypatch.setattr(routes, "_SOME", 4)
+    solved, solve = [], NoiseSolve.__call__
+    monkeypatch.setattr(NoiseSolve, "__call__", lambda noise, b, *to: solved.append(len(b)) or solve(noise, b, *to))
+    model = make(rank=20)
+    unseen, point = int(np.isin(model.views, held).sum()), some_point(model)
+    view = len(model.target) // len(model.views.unique())
+    planned = route(64, len(model.target), len(model.target) - unseen, 1000, view=view)
+    planned = replace(planned, rank=20, noise_by="cg", together=unseen <= 20 + most)
+    evidence = Evidence(point.psi, float(point.sigma2), 0.0, 0.0, True, "dense")
+    estimate(model, tiny[1], np.array(held), way=planned, evidence=evidence)
+    alone = 0 if planned.together else routes._CORRECTION  # solves of one right-hand side, which cost more
+    assert sum(n for n in solved if n > 1) == pytest.approx(20 + planned.solves - alone, rel=0.1)
 
 
 def test_some_point_of_the_tests_has_all_parts_matter(make):

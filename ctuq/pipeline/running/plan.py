@@ -123,7 +123,9 @@ def route_of(
     blocks = [value for name, value in network.named_parameters() if name in names]
     count = {"isotropic": 1, "g": 1, "layerwise": len(blocks), "filter": 6 * len(blocks)}[prior]
     size = sum(value.numel() for value in blocks)
-    return route(pixels, int(used.sum()), seen, size, components=count, memory=memory, dims=weights.ndim)
+    rays, dims = int(used.sum()), weights.ndim
+    view = max(rays // weights.shape[-2], 1)
+    return route(pixels, rays, seen, size, components=count, memory=memory, dims=dims, view=view)
 
 
 @dataclass(frozen=True)

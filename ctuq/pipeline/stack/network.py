@@ -25,7 +25,7 @@ from ctuq.recon.holdout import split
 from ctuq.recon.noise import noise_std
 from ctuq.systematics.build import blocks_of
 from ctuq.uncertainty.calibration.held_out import HeldOut
-from ctuq.uncertainty.estimate import fit_evidence
+from ctuq.uncertainty.estimate import fit_evidence, solvable
 from ctuq.uncertainty.model.left_out import LeftOut
 from ctuq.uncertainty.model.linear import ImageModel
 from ctuq.uncertainty.model.posterior import ImagePosterior
@@ -138,6 +138,7 @@ def _learned_point(work: Work, model: ImageModel) -> Point:
     unseen = torch.isin(model.views, torch.as_tensor(work.views.held, device=model.views.device))
     method = "dense" if _route(work).exact_evidence else "em"
     found = fit_evidence(model, ~unseen, variation=work.options.variation, rng=work.rng, method=method)
+    found = solvable(found, model, _route(work).noise_by)
     return Point(found.psi, torch.tensor([found.sigma2], dtype=torch.float64))
 
 

@@ -17,6 +17,7 @@ from ctuq.scores.gaussian import gaussian_scores
 from ctuq.tomo.rays.rows import RayRows
 from ctuq.uncertainty.calibration.scales import Scales, learn_scales
 from ctuq.uncertainty.calibration.turns import Turns, in_turn
+from ctuq.uncertainty.model.route import views_among
 from ctuq.uncertainty.results.contents import Calibration
 
 _SEVERAL = 2
@@ -243,8 +244,7 @@ def leave_one_out(without: Without, model: Measured, sigma2: float, *, rays: int
         Of a view; by default all.
     """
     views, residuals, variances = model.views.unique(), [], []
-    average = len(model.views) / max(len(views), 1)
-    most = max(1, int(rays / min(average, each or average)))
+    most = views_among(rays, len(model.views) / max(len(views), 1), each)
     if len(views) > most:
         views = views[torch.linspace(0, len(views) - 1, most).round().long().unique()]
     for view in views:

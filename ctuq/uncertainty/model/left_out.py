@@ -14,6 +14,8 @@ That is a solve and a row of a dense matrix for each left-out ray. Where these a
 themselves (`Beside`): as many solves as there are directions, and one for each ray whose variance is asked for.
 """
 
+import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -26,12 +28,12 @@ from ctuq.linops.operator import Space
 from ctuq.linops.solve import CG
 from ctuq.stages import Stages
 from ctuq.tomo.rays.rows import RayRows
-from ctuq.uncertainty.model.noise import BATCH, ROUGH, RTOL, NoiseSolve
+from ctuq.uncertainty.model.noise import BATCH, UNITS, NoiseSolve, least_noise, to_faint
 from ctuq.uncertainty.model.solved import SolvedRays, covariance_by
 
 _RTOL, _STEPS = 1e-5, 100
-_SHARE = 0.01
-"""What a solve's relative residual may be of the least eigenvalue of what is solved for."""
+_SHARE = 1e-3
+"""What the square of a solve's relative residual may be of the least eigenvalue of what is solved for."""
 _ENOUGH = 0.03
 """Residual, in units of the noise, of what rays make of others: enters their variance, which is 1 at least, by its square."""
 
@@ -156,12 +158,9 @@ class Beside:
             own.append(rays(spread) / self._root)
             others.append(matrix(spread) / root)
         seen, b = self.every.model.features.basis[self.index[index]] / self._root, torch.cat(others)
-        x = given.noise(b, (_ENOUGH / b.norm(dim=1)).clamp(RTOL, 1.0))
-        # 2 b^T x - x^T N x of N^-1 b: of second order in what is left of b.
-        told = b @ x.T
-        told = told + told.T - torch.cat([given.noise.times(part) @ x.T for part in x.split(BATCH)])
+        x = given.noise(b, to_faint(b, _ENOUGH))
         free = seen - b @ given.W
-        found = torch.cat(own) - told + free @ given.Z @ free.T
+        found = torch.cat(own) - given.noise.inner(b @ x.T, x) + free @ given.Z @ free.T
         return (found + found.T) / 2 + torch.eye(n).to(found)
 
     def innovations(self, index: Tensor) -> Tensor:
@@ -170,14 +169,29 @@ class Beside:
         return (self.every.model.target[self.index[index]] - expected) / self._root
 
     def correction(self, residual: Tensor, image_scale: float, noise_scale: float) -> Tensor:
-        """As `LeftOut.correction`: the mean given zeros of the others, and these residuals with noise of another variance.
+        """As `LeftOut.correction`; where that asks for less noise than can be solved for, with what float32 resolves."""
+        ratio = noise_scale / image_scale
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "(Noise and floors were solved|CG reached)")
+            with suppress(UserWarning):
+                return self._corrected(residual, ratio)
+        v, every = self.every.model.misfit(self.every.system.point.psi), torch.arange(len(self.index))
+        resolved = least_noise(self._rows(every), v) / float(self._root) ** 2
+        warnings.warn(
+            f"The held-out rays correct the image as if their noise had {max(1.0, resolved / ratio):.1g} times its variance: "
+            "beside what the network misses no less can be solved for.",
+            stacklevel=2,
+        )
+        return self._corrected(residual, max(ratio, resolved))
+
+    def _corrected(self, residual: Tensor, ratio: float) -> Tensor:
+        """The mean given zeros of the others, and these residuals with noise of so many times the variance.
 
         With ``b'`` the rays in units of that noise and ``N' = I + b' V b'^T``, the coefficients c solve
         ``(C^-1 + (b' F)^T N'^-1 b' F) c = (b' F)^T N'^-1 y``. The same matrix of all rays alike is known, and so near that
         conjugate gradients take a few steps, each a solve: at 67,760 rays of HTC ta, of which 5,320 are left out, three.
         """
-        every, ratio = self.every, noise_scale / image_scale
-        model, (L, R) = every.model, every.roots
+        every, model, (L, R) = self.every, self.every.model, self.every.roots
         root = every.system.noise_root().expand(len(every.W)).clone()
         root[self.index] *= ratio**0.5
         v, matrix = model.misfit(every.system.point.psi), model.features.matrix
@@ -224,11 +238,16 @@ def _block(noise: NoiseSolve, rows: Tensor, size: int) -> Tensor:
     """``(N^-1)_hh``, with an error that is small beside its least eigenvalue, as its inverse is wanted."""
     unit = torch.eye(len(rows), dtype=torch.float64, device=rows.device)
     block = unit
-    for rtol in (ROUGH, RTOL):
-        parts = [noise(_embedded(part, rows, size), rtol)[:, rows] for part in unit.split(BATCH)]
-        block = torch.cat(parts)
+    for rtol in UNITS:
+        parts = [noise(_embedded(part, rows, size), rtol) for part in unit.split(BATCH)]
+        if noise.exact:
+            block = torch.cat([x[:, rows] for x in parts])
+            return (block + block.T) / 2
+        x = torch.cat(parts)
+        block = noise.inner(x[:, rows], x)
         block = (block + block.T) / 2
-        if noise.exact or rtol <= _SHARE * float(torch.linalg.eigvalsh(block)[0]):
+        # N is I at least: what is left of two units enters by its product at most.
+        if rtol**2 <= _SHARE * float(torch.linalg.eigvalsh(block)[0]):
             break
     return block
 

@@ -29,6 +29,7 @@ from torch import Tensor
 from ctuq.linops.sparse import SparseRows
 from ctuq.stages import Stages
 from ctuq.uncertainty.model.covariance import ImageCovariance
+from ctuq.uncertainty.model.noise import for_products
 from ctuq.uncertainty.model.route import DRAWS, EXACT_WORK, images_together
 from ctuq.uncertainty.model.solved import SolvedRays
 
@@ -225,9 +226,11 @@ class ImagePosterior(ImageCovariance):
         # F Z F^T and not C - C X C: a posterior variance a millionth of the prior's would drown in float32's rounding of F.
         own = images.double() if basis is None else torch.cat([(x.to(basis) @ basis).double() for x in parts])
         beside = own.new_zeros(len(own), self.model.prior.rank - rank) if errors is None else errors.double()
-        y = torch.cat([self._rays(self._v.times(x)) for x in parts])
+        pushed = [self._v.times(x) for x in parts]
+        prior = torch.cat([(x * u).sum(1) for x, u in zip(parts, pushed, strict=True)])
+        y = torch.cat([self._rays(u) for u in pushed])
         c = (torch.cat([own, beside], 1) - y @ given.W) @ given.Z
-        told = (given.noise(y) + c @ given.W.T).split(self._together)
+        told = (given.noise(y, for_products(y, prior)) + c @ given.W.T).split(self._together)
         out = [
             self.model.images(k).flatten(1) + self._v.times(x - self._back(rays))
             for x, k, rays in zip(parts, c.split(self._together), told, strict=True)

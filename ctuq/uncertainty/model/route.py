@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from ctuq.uncertainty.model.factor import draws_of, products_of, rank_of
 
 EVIDENCE_RAYS = 3072
@@ -23,7 +26,8 @@ DRAWS = 256
 _LEFT_OUT = 2048
 """Rays, at most, that are predicted from all others for a score."""
 _HELD_OUT, _FEW_VIEWS, _SOME = 768, 2, 128
-"""Of a volume's held-out views, at most so many rays on a lattice of the detector; of two views left out, so many of each."""
+"""Of many held-out rays so many on a lattice of the detector, at most; of two views left out so many of each."""
+_GOLDEN = (5**0.5 - 1) / 2
 _CORRECTION = 100
 """What solves of one right-hand side cost, in right-hand sides of a block (HTC ta at 256 x 256)."""
 _GIVEN = 4 * 8192**2
@@ -54,6 +58,8 @@ class Route:
         Left-out rays are predicted all together, by a dense matrix over them; else some of each view.
     dims : int
         Axes of the image.
+    view : int
+        Rays of a view, on average.
     """
 
     pixels: int
@@ -67,6 +73,7 @@ class Route:
     bytes: int
     together: bool = True
     dims: int = 2
+    view: int = 1
 
     @property
     def products(self) -> tuple[int, int]:
@@ -92,10 +99,15 @@ class Route:
 
     @property
     def solves(self) -> int:
-        """How many right-hand sides, at most, held-out rays and left-out views take after those of all rays."""
-        if self.together:
-            return self.rays - self.fitted + min(self.rays, self.left_out)
-        return self.rank + _HELD_OUT + _CORRECTION + _FEW_VIEWS * (self.rank + _SOME)
+        """How many right-hand sides held-out rays and left-out views take after those of all rays."""
+        held, views = self.rays - self.fitted, views_among(self.left_out, self.view, self.left_out_each)
+        beside = 0 if held == 0 or self.leaves_out(held) else _CORRECTION
+        views = min(views, -(-self.rays // self.view))
+        return self._left_out(held, self.held_out) + beside + views * self._left_out(self.view, _SOME)
+
+    def _left_out(self, rays: int, some: int) -> int:
+        """Right-hand sides of so many rays given all others, of which some are asked for."""
+        return rays if self.leaves_out(rays) else self.rank + min(rays, some)
 
     def leaves_out(self, rays: int) -> bool:
         """Whether so many left-out rays follow from the solution of all, a solve each, or the others are solved anew."""
@@ -118,7 +130,15 @@ class Route:
 
 
 def route(
-    pixels: int, rays: int, fitted: int, weights: int, *, components: int = 1, memory: int | None = None, dims: int = 2
+    pixels: int,
+    rays: int,
+    fitted: int,
+    weights: int,
+    *,
+    components: int = 1,
+    memory: int | None = None,
+    dims: int = 2,
+    view: int = 1,
 ) -> Route:
     """Choose by size, and by memory where that is short: blocks are bounded, and nothing is refused for its size.
 
@@ -131,6 +151,8 @@ def route(
         Bytes that may be used; None where that is not known.
     dims : int
         Axes of the image.
+    view : int
+        Rays of a view, on average.
     """
     budget = float("inf") if memory is None else _SHARE * memory
     rank = rank_of(pixels, rays, dims)
@@ -149,7 +171,24 @@ def route(
     posterior += _local_bytes(pixels, rays, rank, dims)
     together = (noise_by == "float64" and dims == 2) or rays - fitted <= _few(rank)
     most = int(max(peak, posterior))
-    return Route(pixels, rays, fitted, weights, rank, exact_evidence, noise_by, exact_std, most, together, dims)
+    return Route(pixels, rays, fitted, weights, rank, exact_evidence, noise_by, exact_std, most, together, dims, view)
+
+
+def views_among(rays: int, view: float, each: int | None = None) -> int:
+    """How many views of so many rays, of each of which all or so many are predicted, make up a number of rays; one at least."""
+    return max(1, int(rays / min(view, each or view)))
+
+
+def some_of(rays: int, most: int) -> Tensor:
+    """Indices of so many rays at most, spread over all: over the views, and over the columns of the detector.
+
+    Of each stretch another place is taken, by the golden ratio. Every so many-th ray of 1,024, 1,536 or 3,072 views would be of
+    three columns, two or one.
+    """
+    if rays <= most:
+        return torch.arange(rays)
+    stretch, i = rays / most, torch.arange(most, dtype=torch.float64)
+    return (i * stretch + (i * _GOLDEN) % 1 * (stretch - 1)).long()
 
 
 def _few(rank: int) -> int:

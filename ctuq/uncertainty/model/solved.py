@@ -14,11 +14,9 @@ from ctuq.laplace.system.problem import Point, System
 from ctuq.linops.gaussian import stable_cholesky
 from ctuq.stages import Stages
 from ctuq.uncertainty.model.linear import ImageModel
-from ctuq.uncertainty.model.noise import ROUGH, RTOL, NoiseSolve
+from ctuq.uncertainty.model.noise import ROUGH, NoiseSolve, for_draws, to_faint
 from ctuq.uncertainty.model.route import noise_route
 
-_FAINT = 0.01
-"""Residual, in units of the noise, of what enters sums of such units by its square."""
 _PASSES = 4
 """Of ``K^-1``, whose two terms nearly cancel."""
 
@@ -34,8 +32,10 @@ class SolvedRays:
         Its problem at that point.
     noise : NoiseSolve
         ``N^-1``.
+    directions : Tensor, float64, shape (m, r)
+        ``b F``: rays of the network's directions and of systematic errors, in units of the noise.
     W : Tensor, float64, shape (m, r)
-        ``N^-1 b F``: the network's directions as rays see them, with noise and floors taken out.
+        ``N^-1 b F``: these with noise and floors taken out.
     Z : Tensor, float64, shape (r, r)
         ``(C^-1 + X)^-1`` with ``X = F^T b^T N^-1 b F``.
     roots : tuple of Tensor
@@ -45,6 +45,7 @@ class SolvedRays:
     model: ImageModel
     system: System
     noise: NoiseSolve
+    directions: Tensor
     W: Tensor
     Z: Tensor
     roots: tuple[Tensor, Tensor]
@@ -60,19 +61,19 @@ class SolvedRays:
         v = model.misfit(point.psi)
         matrix = model.features.matrix
         noise = NoiseSolve(matrix, root, v, noise_by or noise_route(min(matrix.shape)), stages or Stages())
-        L = stable_cholesky(model.prior.mixing(point.psi))
-        return cls._mixed(model, system, noise, _network_rays(noise, model.features.basis / root, L))
+        L, directions = stable_cholesky(model.prior.mixing(point.psi)), model.features.basis / root
+        return cls._mixed(model, system, noise, (directions, _network_rays(noise, directions, L)), L)
 
     @classmethod
-    def _mixed(cls, model: ImageModel, system: System, noise: NoiseSolve, W: Tensor) -> "SolvedRays":
-        seen = model.features.basis / system.noise_root()
-        L = stable_cholesky(model.prior.mixing(system.point.psi))
-        # 2 W^T bF - W^T N W: of second order in the residual of W, which L multiplies by up to 1e6.
-        mixed = W.T @ seen
-        inner = L.T @ (mixed + mixed.T - W.T @ noise.times(W.T).T) @ L
+    def _mixed(
+        cls, model: ImageModel, system: System, noise: NoiseSolve, rays: tuple[Tensor, Tensor], L: Tensor
+    ) -> "SolvedRays":
+        seen, W = rays
+        # L multiplies what is left in W by up to 1e6.
+        inner = L.T @ noise.inner(seen.T @ W, W.T) @ L
         inner.diagonal().add_(1)
         R = torch.linalg.cholesky(inner)
-        return cls(model, system, noise, W, covariance_by(L, R), (L, R))
+        return cls(model, system, noise, seen, W, covariance_by(L, R), (L, R))
 
     def with_errors_over(self, factor: float) -> "SolvedRays":
         """The same where known variances of systematic errors are smaller by a factor; noise and floors stay solved.
@@ -83,7 +84,7 @@ class SolvedRays:
         if errors == self.model.prior.errors:
             return self
         model = replace(self.model, prior=replace(self.model.prior, errors=errors))
-        return self._mixed(model, System(model.problem(), model.prior, self.system.point), self.noise, self.W)
+        return self._with(model, self.system.point)
 
     def floors(self, n: int, *, rng: torch.Generator) -> Tensor:
         """``n`` draws of the floors given the coefficients, and what the rays tell of each draw's floors: (2, n, d), float32.
@@ -95,17 +96,12 @@ class SolvedRays:
         return torch.stack([u - told, told]).float()
 
     def _drawn(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """``u_0`` of the floors, their rays with noise ``y = b u_0 + e``, and ``s = N^-1 y``.
-
-        A residual r of s adds ``|r|^2 / 4`` at most to the d squares ``u^2 / v`` of what rays leave of the floors, and these
-        are 1 over the size of N at least, ``m / |y|^2``: a twentieth in the standard deviation of that would be much.
-        """
+        """``u_0`` of the floors, their rays with noise ``y = b u_0 + e``, and ``s = N^-1 y``."""
         v, noise = self.model.misfit(self.system.point.psi), self.system.noise_root()
         u = v.draws(n, rng=rng)
         e = torch.randn(n, len(self.W), generator=rng, dtype=torch.float64, device=rng.device).to(u)
         y = self.model.features.matrix(u) / noise + e
-        enough = 0.1 * (u.shape[1] * y.shape[1]) ** 0.5 / y.square().sum(1)
-        return u, y, self.noise(y, enough.clamp(RTOL, _FAINT))
+        return u, y, self.noise(y, for_draws(y, u.shape[1]))
 
     def draws(self, n: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """``n`` draws of the image's deviation given the rays, (n, d), and of the systematic errors', (n, e); float64.
@@ -164,9 +160,13 @@ class SolvedRays:
     def _without_errors(self) -> "SolvedRays":
         """Given that there are none; noise and floors stay solved."""
         model, point = self.model.with_errors(()), self.system.point
-        plain = replace(point, psi=self.model.prior.without_errors(point.psi))
-        system = System(model.problem(), model.prior, plain)
-        return self._mixed(model, system, self.noise, self.W[:, : self.model.factor.rank])
+        return self._with(model, replace(point, psi=self.model.prior.without_errors(point.psi)))
+
+    def _with(self, model: ImageModel, point: Point) -> "SolvedRays":
+        """Of a model with other coefficients, or fewer, whose noise and floors are solved."""
+        rank, L = model.prior.rank, stable_cholesky(model.prior.mixing(point.psi))
+        rays = self.directions[:, :rank], self.W[:, :rank]
+        return self._mixed(model, System(model.problem(), model.prior, point), self.noise, rays, L)
 
     def _made_of(self, solved: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         model, point = self.model, self.system.point
@@ -199,25 +199,18 @@ class SolvedRays:
             s, w = s + first - (step @ L.T) @ self.W.T, w + step
         return s, w @ L.T
 
-    @cached_property
-    def directions(self) -> Tensor:
-        """``b F``, (m, r): rays of the network's directions and of systematic errors, in units of the noise."""
-        return self.model.features.basis / self.system.noise_root()
-
 
 def _network_rays(noise: NoiseSolve, seen: Tensor, L: Tensor) -> Tensor:
     """``N^-1 b F`` (m, r) of the network's rays b F, as exactly as the prior ``L L^T`` of their coefficients needs.
 
-    W enters by ``L^T F^T b^T W L``, which is added to I. The columns of ``b F L Q`` that are orthogonal to one another each
-    take a residual of a hundredth of the noise: those of 10^4 times the noise are solved to 1e-6, most to 1e-2, the faintest
-    not at all.
+    W enters by ``L^T F^T b^T W L``, which is added to I. The columns of ``b F L Q`` that are orthogonal to one another are each
+    solved `to_faint`: most to 1e-2, the faintest not at all.
     """
     if noise.exact:
         return noise(seen.T).T
-    mixed = seen @ L
-    Q = torch.linalg.eigh(mixed.T @ mixed)[1].flip(1)
-    columns = (mixed @ Q).T
-    solved = Q @ noise(columns, (_FAINT / columns.norm(dim=1)).clamp(RTOL, 1.0))
+    Q = torch.linalg.eigh(L.T @ (seen.T @ seen) @ L)[1].flip(1)
+    columns = (L @ Q).T @ seen.T
+    solved = Q @ noise(columns, to_faint(columns))
     return torch.linalg.solve_triangular(L.T, solved, upper=True).T
 
 
