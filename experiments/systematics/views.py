@@ -23,7 +23,7 @@ from experiments.systematics.scans import LEVELS, simulated
 
 TABLE = FIGURES / "systematics_views.csv"
 SIZE, _ITERATIONS = 20, 300
-_TOLD = ("taken_out", "held", "z", "true_rms", "error_rms", "sd_rms")
+_TOLD = ("taken_out", "held", "z", "held_scaled", "z_scaled", "true_rms", "error_rms", "sd_rms")
 _SHOWN = ("scans", "true", "told off by", "its sd", "held (%)", "before", "after", "object's pixels held (%)")
 _COLUMNS = (*_TOLD, "fit_rmse", "corrected_rmse", "cover_95", "image_scale")
 
