@@ -286,10 +286,29 @@ def test_what_is_told_of_single_views_is_that_of_the_experiment() -> None:
     for name, level, phantom, scans, *cells in rows:
         found, unit = kept[name, level, phantom], told_in(name)
         check(scans, len(found))
+        check(cells.pop(3), float(np.mean([float(row["z"]) ** 2 for row in found])) ** 0.5)
         keys = ("true_rms", "error_rms", "sd_rms", "held", "fit_rmse", "corrected_rmse", "cover_95")
         units = (unit, unit, unit, 0.01, 1e-3, 1e-3, 0.01)
         for cell, key, of in zip(cells, keys, units, strict=True):
             check(cell, float(np.mean([float(row[key]) for row in found])) / of)
+
+
+def test_what_a_cubic_term_of_hardening_is_worth_is_that_of_the_experiment() -> None:
+    kept: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in written("systematics_cubic.csv"):
+        kept.setdefault((f"{row['c']}, {row['longest']}", row["way"]), {})[row["object"]] = row
+    rows = table_of("docs/systematics.md", "η, and the longest p")
+    assert {(beam, way) for beam, way, *_ in rows} == set(kept)
+    for beam, way, nats, over, held, z in rows:
+        here, square = kept[beam, way], kept[beam, "square"]
+        gain = np.array([float(row["log_likelihood"]) - float(square[name]["log_likelihood"]) for name, row in here.items()])
+        assert len(gain) == 8
+        means = {key: float(np.mean([float(r[key]) for r in here.values()])) for key in ("log_likelihood", "cover_95", "rms_z")}
+        check(nats.replace("−", "-"), means["log_likelihood"])
+        if over:
+            check(over.replace("−", "-"), float(gain.mean()), float(gain.std(ddof=1)) / len(gain) ** 0.5)
+        check(held, 100 * means["cover_95"])
+        check(z, means["rms_z"])
 
 
 def test_what_is_told_of_rings_is_that_of_the_experiment() -> None:

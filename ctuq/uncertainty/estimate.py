@@ -175,7 +175,7 @@ def estimate(
     # What is known of an error's size is not scaled: the whole posterior is multiplied by the image's scale.
     scaled = given.with_errors_over(scales.image)
     drawn_to, a = _drawn_to(way, scales), scales.image
-    posterior = ImagePosterior(scaled, rng=rng, stages=stages, region=region, tolerance=drawn_to, hidden_over=a)
+    posterior = ImagePosterior(scaled, rng=rng, stages=stages, region=region, tolerance=drawn_to, scale=a)
 
     def scored() -> dict[str, float]:
         return leave_one_out(without, model, evidence.sigma2, rays=way.left_out, each=way.left_out_each)

@@ -49,7 +49,7 @@ def kept(output: Path, row: measure.Row) -> None:
     """Add a row, and print it."""
     new = not output.is_file()
     with output.open("a", newline="") as file:
-        writer = csv.DictWriter(file, _FIELDS)
+        writer = csv.DictWriter(file, _FIELDS, extrasaction="ignore")
         if new:
             writer.writeheader()
         writer.writerow(row)

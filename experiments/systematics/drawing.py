@@ -1,4 +1,4 @@
-"""The picture of the table: which intervals held, and what real discs are covered by."""
+"""Pictures of the tables: which intervals held, what real discs are covered by, and what taking errors out is worth."""
 
 from collections.abc import Mapping, Sequence
 
@@ -29,6 +29,29 @@ def draw(rows: Sequence[Mapping[str, str]]) -> Figure:
     right.set_ylabel("object's pixels in 95 % intervals (%)")
     right.axhline(95, color="black", linewidth=0.8)
     right.legend(loc="lower right")
+    return figure
+
+
+def draw_views(rows: Sequence[Mapping[str, str | float]]) -> Figure:
+    """Of errors of single views: how many values their intervals hold, and the image's error after over before, each scan."""
+    figure = Figure(figsize=(10.0, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    kinds = [(defect, level) for defect in ("flux", "jitter", "shift") for level in LEVELS]
+    for place, (defect, level) in enumerate(kinds):
+        here = [row for row in rows if row["defect"] == defect and float(row["level"]) == level]
+        held = np.array([100 * float(row["held"]) for row in here])
+        ratios = [float(row["corrected_rmse"]) / float(row["fit_rmse"]) for row in here]
+        if len(here) > 1:
+            left.errorbar(place, held.mean(), held.std(ddof=1) / len(held) ** 0.5, fmt="o", color="C0", capsize=3)
+        right.plot(np.full(len(ratios), place), ratios, ".", color="C0", alpha=0.5)
+        right.plot(place, np.median(ratios) if ratios else np.nan, "_", color="black", markersize=14)
+    for axes in (left, right):
+        axes.set_xticks(range(len(kinds)), [f"{defect}\n{level} ×" for defect, level in kinds])
+    left.axhspan(90, 99, color="0.9", zorder=0)
+    left.set_ylabel("true values in 95 % intervals (%)")
+    right.axhline(1, color="black", linewidth=0.8)
+    right.set_yscale("log")
+    right.set_ylabel("image's error, after over before")
     return figure
 
 

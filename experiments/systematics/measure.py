@@ -46,9 +46,14 @@ class Bars:
         """With what the held-out views add."""
         return (self.model.image.double() + self.found.correction).numpy()
 
-    def errors(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Mean and standard deviation of what is told of a block, and its mean factors."""
+    def errors(self, name: str, *, whole: bool = False) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation of what is told of a block, and its mean factors.
+
+        ``whole`` scales all of the variance as the image's, and not that part alone which the image makes: how it was.
+        """
         mean, covariance, _ = self.found.posterior.errors()
+        if whole:
+            covariance = self.found.posterior.given.errors()[1]  # pyright: ignore[reportAttributeAccessIssue]
         start = 0
         for block in (*self.model.blocks, *self.model.hidden):
             part = slice(start, start + block.columns.shape[1])
@@ -68,6 +73,10 @@ def defect_row(subject: Subject, bars: Bars) -> Row:
     true = torch.from_numpy(subject.true)
     told = (true if block.spread is None else block.told(block.spread.T @ true)).numpy()
     z = (mean - told) / sd
+    before = {}
+    if subject.defect in {b.name for b in bars.model.blocks}:
+        scaled = (mean - told) / bars.errors(subject.defect, whole=True)[1]
+        before = {"held_scaled": float(np.mean(np.abs(scaled) <= Z95)), "z_scaled": float(np.sqrt(np.mean(scaled**2)))}
     return {
         "values": len(z),
         "held": float(np.mean(np.abs(z) <= Z95)),
@@ -75,6 +84,7 @@ def defect_row(subject: Subject, bars: Bars) -> Row:
         "true_rms": float(np.sqrt(np.mean(told**2))),
         "error_rms": float(np.sqrt(np.mean((mean - told) ** 2))),
         "sd_rms": float(np.sqrt(np.mean(sd**2))),
+        **before,
     }
 
 

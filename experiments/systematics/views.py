@@ -3,7 +3,8 @@
 ``python -m experiments.systematics.views`` makes 42 simulated scans for each of the three, 20 x 20 pixels, 20 views, 2 % of
 noise, in which it changes the rays by 1, 3 and 10 times the noise. The network is fitted to the rays as they are and, where
 the error is found, fitted on to rays without it, as ``ctuq reconstruct SCAN --systematics flux`` does, by at most 300
-iterations. ``figures/systematics_views.csv`` has a row for each; run again, it goes on; ``table`` prints what is there.
+iterations. ``figures/systematics_views.csv`` has a row for each; run again, it goes on; ``table`` prints and draws what is
+there. ``held_scaled`` and ``z_scaled`` are of intervals of which the image's scale would multiply all of the variance.
 """
 
 from dataclasses import dataclass
@@ -18,13 +19,14 @@ from ctuq.recon.dip import DIPOptions
 from ctuq.systematics.build import told_in
 from experiments import FIGURES
 from experiments.engine.rows import Row, Rows
+from experiments.systematics.drawing import draw_views
 from experiments.systematics.freed import freed_row
 from experiments.systematics.scans import LEVELS, simulated
 
 TABLE = FIGURES / "systematics_views.csv"
 SIZE, _ITERATIONS = 20, 300
-_TOLD = ("taken_out", "held", "z", "true_rms", "error_rms", "sd_rms")
-_SHOWN = ("scans", "true", "told off by", "its sd", "held (%)", "before", "after", "object's pixels held (%)")
+_TOLD = ("taken_out", "held", "z", "held_scaled", "z_scaled", "true_rms", "error_rms", "sd_rms")
+_SHOWN = ("scans", "true", "told off by", "its sd", "z (rms)", "held (%)", "before", "after", "object's pixels held (%)")
 _COLUMNS = (*_TOLD, "fit_rmse", "corrected_rmse", "cover_95", "image_scale")
 
 
@@ -48,7 +50,7 @@ def row(phantom: str, seed: int, defect: str, level: int) -> Row:
 
 
 def main(options: Options) -> None:
-    """Make the rows that are missing, and print the table."""
+    """Make the rows that are missing, print the table and draw it."""
     table = Rows(TABLE)
     every = product(range(options.seeds), LEVELS, options.objects, options.defects)
     for seed, level, phantom, defect in every if options.what == "simulated" else ():
@@ -57,6 +59,7 @@ def main(options: Options) -> None:
             table.add([key | row(phantom, seed, defect, level)])
             print(" ".join(str(value) for value in table.rows[-1].values()), flush=True)
     print(table_of(table))
+    draw_views(table.rows).savefig(TABLE.with_suffix(".png"), dpi=120)
 
 
 def table_of(table: Rows) -> str:
@@ -70,7 +73,8 @@ def table_of(table: Rows) -> str:
         means = {name: float(np.mean([float(r[name]) for r in rows])) for name in _COLUMNS}
         told = [means[name] / unit for name in ("true_rms", "error_rms", "sd_rms")]
         images = [1e3 * means[name] for name in ("fit_rmse", "corrected_rmse")]
-        cells = [f"{value:.3g}" for value in (*told, 100 * means["held"], *images, 100 * means["cover_95"])]
+        z = float(np.mean([float(r["z"]) ** 2 for r in rows])) ** 0.5
+        cells = [f"{value:.3g}" for value in (*told, z, 100 * means["held"], *images, 100 * means["cover_95"])]
         lines.append(f"| {defect} | {level} | {phantom} | {len(rows)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -127,7 +127,7 @@ def _given(work: Work, data: Data, model: ImageModel, lesson: Lesson | None) -> 
 
     def posterior(image_scale: float) -> ImagePosterior:
         hidden = blocks_of(work.setting.hidden, work.A, model.image, data.weights)
-        return ImagePosterior(replace(given, model=replace(model, hidden=hidden)), rng=work.rng, hidden_over=image_scale)
+        return ImagePosterior(replace(given, model=replace(model, hidden=hidden)), rng=work.rng, scale=image_scale)
 
     views = work.views.held
     held = HeldOut.of(without, model, data.y, views, sigma2, most=route.held_out) if len(views) else None

@@ -29,6 +29,7 @@ from torch import Tensor
 from ctuq.linops.sparse import SparseRows
 from ctuq.stages import Stages
 from ctuq.uncertainty.model.covariance import ImageCovariance
+from ctuq.uncertainty.model.given_image import ErrorsGivenImage
 from ctuq.uncertainty.model.noise import for_products
 from ctuq.uncertainty.model.route import DRAWS, EXACT_WORK, images_together
 from ctuq.uncertainty.model.solved import SolvedRays
@@ -51,8 +52,9 @@ class ImagePosterior(ImageCovariance):
         Pixels whose `std` and `deviations` are wanted, by axis; by default all.
     tolerance : float
         Relative error of `std` by its draws (rms) at which these end, of `ctuq.uncertainty.model.route.DRAWS` at most.
-    hidden_over : float
-        By what the variance of hidden errors is divided: by what the whole covariance is to be multiplied with.
+    scale : float
+        What the whole covariance is to be multiplied by: variances that are not the image's are divided by it, those of hidden
+        errors and those that the others would have if the image were known.
     """
 
     def __init__(
@@ -63,9 +65,9 @@ class ImagePosterior(ImageCovariance):
         stages: Stages | None = None,
         region: tuple[slice, ...] | None = None,
         tolerance: float = 0.0,
-        hidden_over: float = 1.0,
+        scale: float = 1.0,
     ):
-        self.given, self.model, self._rng, self._hidden_over = given, given.model, rng, hidden_over
+        self.given, self.model, self._rng, self._scale = given, given.model, rng, scale
         self._stages, self._region, self._tolerance = stages or Stages(), region, tolerance
         self._v = self.model.misfit(given.system.point.psi)
         self._drawn: list[Tensor] = []
@@ -105,7 +107,11 @@ class ImagePosterior(ImageCovariance):
         if not model.hidden:
             return model.target.new_zeros(0, self.size), model.target.new_zeros(0, model.prior.rank - model.factor.rank)
         image, errors = self.given.response(model.hidden_columns())
-        return -image / self._hidden_over**0.5, -errors / self._hidden_over**0.5
+        return -image / self._scale**0.5, -errors / self._scale**0.5
+
+    @cached_property
+    def _given_image(self) -> ErrorsGivenImage:
+        return ErrorsGivenImage.of(self.given, self._scale)
 
     def hidden_images(self) -> Tensor:
         return self._hidden[0].reshape(-1, *self.model.image.shape)
@@ -205,10 +211,10 @@ class ImagePosterior(ImageCovariance):
         eye = torch.eye(len(mean), dtype=torch.float64, device=self.device)
         parts = [self._jointly(n.new_zeros(len(n), self.size), n)[0] for n in eye.split(self._together)]
         cross = torch.cat([*parts, eye.new_zeros(0, self.size)]) + beside.T @ images
-        own = own + beside.T @ beside
+        own = self._given_image.covariance(own) + beside.T @ beside
         if not self.model.hidden:
             return mean, own, cross
-        width = self._widths / self._hidden_over**0.5
+        width = self._widths / self._scale**0.5
         both = width[:, None] * beside
         covariance = torch.cat([torch.cat([own, both.T], 1), torch.cat([both, torch.diag(width.square())], 1)])
         return torch.cat([mean, mean.new_zeros(len(width))]), covariance, torch.cat([cross, width[:, None] * images])
@@ -248,10 +254,12 @@ class ImagePosterior(ImageCovariance):
 
         def drawn(count: int) -> tuple[Tensor, Tensor]:
             images, errors = self.given.draws(count, rng=rng)
+            if self.model.blocks:
+                errors = self._given_image.draws(self._rays(images), errors)
             if self.model.hidden:
                 z = torch.randn(count, len(self._hidden[0]), generator=rng, dtype=torch.float64, device=rng.device).to(images)
                 images, errors = images + z @ self._hidden[0], errors + z @ self._hidden[1]
-                errors = torch.cat([errors, z / self._hidden_over**0.5 * self._widths], 1)
+                errors = torch.cat([errors, z / self._scale**0.5 * self._widths], 1)
             return images.reshape(-1, *image.shape)[(slice(None), *(self._region or ()))].float(), errors.float()
 
         for start in range(0, n, self._together):

@@ -110,6 +110,14 @@ def test_components_derivatives_and_evidence_are_brute_force_s(build, rng):
     assert close(list(derivatives(model.prior, point.psi, vectors))[3], change / 2e-4, 1e-6)
 
 
+def given_image(model, point, times=1.0):
+    """Covariance of the errors if the image were known; known variances times a number."""
+    H, S, noise, d = written_out(model, point)
+    factors = torch.cat([torch.full((b.columns.shape[1],), 1 if b.learned else times) for b in model.blocks])
+    prior = factors * S[d:, d:].diagonal()
+    return torch.linalg.inv(torch.diag(1 / prior) + H[:, d:].T @ (H[:, d:] / noise[:, None]))
+
+
 @pytest.mark.parametrize("kind", ["one by one", "beside"])
 def test_left_out_rays_are_predicted_with_their_errors(kind, build):
     model = build(rank=20)
@@ -165,8 +173,10 @@ def test_a_hidden_error_moves_the_image_as_the_estimator_moves_with_the_rays(ran
     H, S, noise, d = written_out(plain, point)
     P, N = dense_posterior(plain, point), hidden.columns[model.rays]
     moved = hidden.width * (S @ H.T @ torch.linalg.solve(H @ S @ H.T + torch.diag(noise), N))
+    own = given_image(plain, point)
+    P[d:, d:] += own / a - own
     expected = P + moved @ moved.T / a
-    found = ImagePosterior(SolvedRays.on(model, point), rng=rng, hidden_over=a)
+    found = ImagePosterior(SolvedRays.on(model, point), rng=rng, scale=a)
     assert close(found.covariance(), expected[:d, :d], 1e-4)
     assert close(found.std().flatten(), expected.diagonal()[:d].sqrt(), 1e-4)
     mean, covariance, cross = found.errors()
@@ -191,6 +201,28 @@ def test_what_is_known_of_an_error_is_not_scaled_with_the_image(build, rng):
     P = S - S @ H.T @ torch.linalg.solve(K, H @ S)
     assert close(a * scaled.covariance(), P[:d, :d], 1e-4)
     assert close(a * scaled.given.errors()[1], P[d:, d:], 1e-4)
+
+
+def test_the_scale_of_the_image_is_that_of_what_the_image_makes_of_errors(build, rng):
+    """Of an image that is off by ``a P``, and errors that rays tell beside it: the law of total variance, written out."""
+    model, a = build(), 7.0
+    point = some_point(model, floors=(1e-5, 0.05))
+    found = ImagePosterior(SolvedRays.on(model, point).with_errors_over(a), rng=rng, scale=a)
+    small = replace(model, prior=replace(model.prior, errors=found.model.prior.errors))
+    H, _, noise, d = written_out(small, point)
+    P, V = dense_posterior(small, point)[:d, :d], given_image(small, point, a)
+    told = given_image(small, point) @ H[:, d:].T / noise
+    by_image = told @ H[:, :d]
+    expected = V + a * by_image @ P @ by_image.T
+    assert 0.1 < float(V.trace() / expected.trace()) < 0.9
+    _, covariance, cross = found.errors()
+    assert close(a * covariance, expected, 1e-4)
+    assert close(cross, -by_image @ P, 1e-4)
+    images, errors = found.joint_deviations(20000, rng=rng)
+    both = torch.cat([images.flatten(1), errors], 1).double()
+    exact = torch.cat([torch.cat([P, cross.T], 1), torch.cat([cross, expected / a], 1)])
+    size = exact.diagonal().sqrt()
+    assert float(((both.T @ both / len(both) - exact) / size / size[:, None]).abs().max()) < 0.05
 
 
 def test_a_block_never_lowers_the_largest_evidence(build, blocks, rng):
