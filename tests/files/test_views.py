@@ -174,8 +174,6 @@ def test_a_design_and_a_reconstruction_read_the_same_projections_and_weights(kin
 SCANS = [name for name, kind in FORMATS.items() if kind.look is probe.scan]
 
 
-
-
 @pytest.mark.parametrize("name", SCANS)
 def test_a_sound_file_of_every_format_is_read_alike(name, tmp_path):
     path = tmp_path / FORMATS[name].make(tmp_path)
