@@ -33,7 +33,10 @@ from ctuq.app.terminal import give, say, warn
 from ctuq.app.typed import field, simulated_angles
 from ctuq.app.volumes import is_solid, plan_of_volume, reconstruct_volume_into, simulate_solid, tell_of_volume
 from ctuq.errors import InputError
+from ctuq.files.description import description_of
+from ctuq.files.reading import opened, scan_of
 from ctuq.linops.memory import keep_freed_memory
+from ctuq.pipeline.image.job import made_by
 from ctuq.pipeline.image.placed import placed
 from ctuq.pipeline.running.checkpoint import remove
 from ctuq.recon.dip import DIPOptions
@@ -71,17 +74,15 @@ def _info(command: Info) -> int:
     """Print what is in a scan and what reading it assumes, and draw its geometry on request."""
     if command.volume:
         return tell_of_volume(command)
-    found = files.opened(
-        _named(command.scan), geometry=command.geometry, entry=command.entry, follow_links=command.follow_links
-    )
-    described = [files.description_of(raw, path) for path, raw in found]
+    found = opened(_named(command.scan), geometry=command.geometry, entry=command.entry, follow_links=command.follow_links)
+    described = [description_of(raw, path) for path, raw in found]
     give(files=described)
     for description in described:
         _print_lines(_description_lines(description))
     if command.draw is None and any(description.missing for description in described):
         return 0
     # The scan itself tells what its correction repairs, searches and leaves out, and is refused here as everywhere.
-    scan = files.scan_of(found)
+    scan = scan_of(found)
     told = {text for description in described for text in description.warnings}
     give(scan=facts_of_scan(scan))
     _print_lines([("warning", text) for text in scan.warnings if text not in told])
@@ -253,7 +254,7 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resu
     """Reconstruct into a folder that is held; returns the report's path."""
     keep_freed_memory()
     checkpoint, report_file = folder / CHECKPOINT, folder / REPORT
-    if not is_left(folder, lambda: pipeline.made_by(Result.load(folder / RESULTS), scan, options), resume=resume):
+    if not is_left(folder, lambda: made_by(Result.load(folder / RESULTS), scan, options), resume=resume):
         return report_file
     scan = placed(scan, options)
     told = scan.warnings + doubts_of_field(scan, pipeline.choose_grid(scan, options.size, options.field))
