@@ -158,15 +158,15 @@ def _plan(command: Reconstruct) -> int:
 def _reconstruct(command: Reconstruct) -> int:
     """Reconstruct the chosen views and write everything into the folder, which is held."""
     _refuse_mixed(command)
-    if command.plan or command.output is None:
+    if command.plan:
         return _plan(command)
     with told_about(command.debug):
         if command.volume:
-            return reconstruct_volume_into(command, command.output)
+            return reconstruct_volume_into(command, command.folder)
         if command.stack:
-            return reconstruct_stack_into(command, command.output, _options(command))
+            return reconstruct_stack_into(command, command.folder, _options(command))
         options, scan = _options(command), _chosen(command)
-        _run(scan, command.output, options, resume=command.resume)
+        _run(scan, command.folder, options, resume=command.resume)
     return 0
 
 
