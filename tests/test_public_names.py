@@ -50,6 +50,18 @@ def test_one_name_is_one_thing_wherever_it_is_public():
     assert {name for name, values in found.items() if len(values) > 1} == set()
 
 
+def test_one_name_is_one_class_all_over_the_house():
+    """But for what is typed: a command is called by its class's name, and two may be called alike."""
+    homes: dict[str, list[str]] = {}
+    for module, tree in parsed("ctuq").items():
+        kinds = [node.name for node in tree.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+        for name in kinds if not module.endswith(".options") else ():
+            homes.setdefault(name, []).append(module)
+    twice = {name: modules for name, modules in homes.items() if len(modules) > 1}
+    assert len(homes) > 200
+    assert twice == {}
+
+
 def parsed(*folders):
     """The modules of some folders by their dotted names."""
     paths = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]

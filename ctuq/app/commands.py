@@ -22,7 +22,7 @@ from ctuq.app.measure.kept import remembered
 from ctuq.app.measure.options import Measure
 from ctuq.app.options import Convert, Demo, Doctor, Export, Info, Reconstruct, Report, Simulate
 from ctuq.app.png import drawn
-from ctuq.app.progress import ProgressBar, told_about
+from ctuq.app.progress import TerminalBar, told_about
 from ctuq.app.report.anew import image_report, volume_report
 from ctuq.app.report.geometry import draw_geometry
 from ctuq.app.report.summary import sentences
@@ -262,7 +262,7 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resu
     if not resume:
         remove(checkpoint)
     with told_how_to_go_on(checkpoint):
-        with ProgressBar() as bar:
+        with TerminalBar() as bar:
             result = pipeline.reconstruct(scan, options=options, progress=bar, checkpoint=checkpoint)
         result.save(folder / RESULTS)
         if result.std is None:

@@ -113,7 +113,7 @@ def thompson(
     for _ in range(rounds):
         start = time.perf_counter()
         paths = draw(x, y)
-        new, _ = maximise(paths, domain, x[y.topk(min(len(y), len(paths))).indices], search=search or Search(), rng=rng)
+        new, _ = maximise_paths(paths, domain, x[y.topk(min(len(y), len(paths))).indices], search=search or Search(), rng=rng)
         seconds.append(seconds[-1] + time.perf_counter() - start)
         x, y = torch.cat([x, new]), torch.cat([y, objective(new)])
         best.append(float(y.max()))
@@ -144,7 +144,7 @@ def drawer(
     return draw
 
 
-def maximise(
+def maximise_paths(
     paths: SamplePaths, domain: Domain, near: Tensor, *, search: Search, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """A maximum of each function in the domain, from the best of shared candidates uphill.

@@ -32,7 +32,7 @@ from ctuq.gp import (
     thompson,
 )
 from ctuq.gp.paths import PriorPaths, prior_paths
-from ctuq.gp.thompson import maximise
+from ctuq.gp.thompson import maximise_paths
 from experiments import FIGURES
 from experiments.engine.rows import Row, Rows
 
@@ -96,7 +96,7 @@ def problem(seed: int, options: Options) -> Problem:
     x, none = domain.uniform(options.first, rng=rng), torch.zeros(1, 1, dtype=torch.float64)
     itself = SamplePaths(truth, process.kernel, x[:1], none, 0.0, none[0])
     near = x[truth(x)[0].topk(min(20, len(x))).indices]
-    _, top = maximise(
+    _, top = maximise_paths(
         itself, domain, near, search=Search(20 * options.search.candidates, 40, 5 * options.search.steps), rng=rng
     )
     return Problem(process, truth, domain, x, float(top))

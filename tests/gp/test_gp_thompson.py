@@ -3,7 +3,7 @@ import torch
 
 from ctuq.errors import InputError
 from ctuq.gp import Domain, GaussianProcess, Matern52, Search, thompson
-from ctuq.gp.thompson import drawer, maximise
+from ctuq.gp.thompson import drawer, maximise_paths
 
 CENTRE = torch.tensor([0.6, -0.4], dtype=torch.float64)
 
@@ -34,7 +34,7 @@ def test_each_function_is_maximised_over_the_box(process, rng):
     process = GaussianProcess(Matern52.of(1.0, [0.7]), 1e-2)
     x = torch.linspace(-3, 2, 6, dtype=torch.float64)[:, None]
     paths = process.condition(x, x[:, 0].sin(), rng=rng).samples(9, rng=rng, features=100)
-    place, value = maximise(paths, line, x, search=Search(200, 3, 40), rng=rng)
+    place, value = maximise_paths(paths, line, x, search=Search(200, 3, 40), rng=rng)
     fine = torch.linspace(-3, 2, 4001, dtype=torch.float64)[:, None]
     assert (value > paths(fine).amax(1) - 1e-4).all()
     torch.testing.assert_close(paths.each(place[:, None])[:, 0], value)
@@ -44,7 +44,9 @@ def test_each_function_is_maximised_over_the_box(process, rng):
 def test_ascent_improves_on_the_candidates(process, domain, rng):
     x = domain.uniform(20, rng=rng)
     paths = process.condition(x, hill(x), rng=rng).samples(5, rng=rng, features=100)
-    values = [maximise(paths, domain, x, search=Search(60, 2, s), rng=torch.Generator().manual_seed(1))[1] for s in (0, 30)]
+    values = [
+        maximise_paths(paths, domain, x, search=Search(60, 2, s), rng=torch.Generator().manual_seed(1))[1] for s in (0, 30)
+    ]
     assert (values[1] >= values[0]).all()
     assert (values[1] > values[0] + 1e-4).any()
 

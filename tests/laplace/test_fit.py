@@ -9,7 +9,7 @@ from trained_networks import Sums, trained
 
 from ctuq import laplace
 from ctuq.errors import InputError
-from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
+from ctuq.laplace.evidence.dense import ExactExpectation, maximise_dense
 from ctuq.laplace.system.problem import Point
 from ctuq.laplace.system.routes import assembled, first_point, fits_densely, problem_of
 
@@ -320,7 +320,7 @@ def test_evidence_of_several_variances_is_that_of_the_best_of_many_starts(seed):
     others = []
     for _ in range(8):
         shift = torch.randn(len(begin.vector), generator=rng, dtype=torch.float64)
-        others.append(maximise_exact(exact, begin.moved(begin.vector + 3 * shift), learn_noise=True).expectation.log_evidence)
+        others.append(maximise_dense(exact, begin.moved(begin.vector + 3 * shift), learn_noise=True).expectation.log_evidence)
     assert fit.log_evidence > max(others) - 0.3
 
 
