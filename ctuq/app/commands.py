@@ -18,8 +18,8 @@ from ctuq.app.export import export
 from ctuq.app.facts import facts_of_result, facts_of_scan, facts_of_volume
 from ctuq.app.folder import CHECKPOINT, RESULTS, held_folder
 from ctuq.app.measure.command import measure
-from ctuq.app.measure.kept import remembered
 from ctuq.app.measure.options import Measure
+from ctuq.app.measure.table import remembered
 from ctuq.app.options import Convert, Demo, Doctor, Export, Info, Reconstruct, Report, Simulate
 from ctuq.app.png import drawn
 from ctuq.app.progress import TerminalBar, told_about

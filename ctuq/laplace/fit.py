@@ -16,7 +16,7 @@ from ctuq.laplace.predictive import HeldOutScore
 from ctuq.laplace.priors.diagonal import Prior, g_prior
 from ctuq.laplace.search import EvidenceSearch
 from ctuq.laplace.system.problem import Point, Problem
-from ctuq.laplace.system.routes import SOLVERS, first_point, fits_densely, problem_of
+from ctuq.laplace.system.solver_choice import SOLVERS, first_point, fits_densely, problem_of
 from ctuq.laplace.tangent.model import LinearModel
 from ctuq.laplace.tangent.normalisation import check_prior
 from ctuq.linops.estimate import Estimate

@@ -19,8 +19,8 @@ from ctuq.laplace.predictive import HeldOutScore
 from ctuq.laplace.priors.diagonal import Prior
 from ctuq.laplace.system.cg_sampler import CGSampler, Sampler
 from ctuq.laplace.system.problem import Point, Problem, System
-from ctuq.laplace.system.routes import assembled, for_solver, sampler_of
 from ctuq.laplace.system.sampling import Draws
+from ctuq.laplace.system.solver_choice import assembled, for_solver, sampler_of
 from ctuq.linops.estimate import Estimate
 
 _SPREAD, _NOISE_SPREAD = 3.0, 1.5

@@ -11,8 +11,8 @@ from ctuq.laplace.evidence.sampled import SampledExpectation
 from ctuq.laplace.priors.diagonal import DiagonalPrior
 from ctuq.laplace.system.cg_sampler import CGSampler
 from ctuq.laplace.system.problem import Point, System
-from ctuq.laplace.system.routes import first_point
 from ctuq.laplace.system.sampling import Draws
+from ctuq.laplace.system.solver_choice import first_point
 from ctuq.linops.jacobian.network import WeightBlock
 
 FILTERS = FilterProcess((WeightBlock("a", slice(0, 18), (2, 1, 3, 3)), WeightBlock("b", slice(18, 24), (6, 1, 1, 1))))

@@ -8,7 +8,7 @@ from ctuq.errors import CtuqError
 from ctuq.laplace import FilterProcess
 from ctuq.laplace.evidence.dense import ExactExpectation, maximise_dense
 from ctuq.laplace.system.problem import Problem
-from ctuq.laplace.system.routes import first_point
+from ctuq.laplace.system.solver_choice import first_point
 from ctuq.linops.basic import Dense
 from ctuq.linops.jacobian.network import WeightBlock
 
