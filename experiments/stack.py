@@ -16,7 +16,7 @@ from tyro.conf import Positional
 
 import ctuq
 from ctuq import files
-from ctuq.app.progress import ProgressBar, told_about
+from ctuq.app.progress import TerminalBar, told_about
 from ctuq.app.typed import steps
 from ctuq.pipeline import reconstruct_stack
 from ctuq.scale import cluster
@@ -42,7 +42,7 @@ def main(
     options = ctuq.ReconstructOptions(method=method, size=size)
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter(), sum(os.times()[:4])
-    with told_about(False), ProgressBar() as bar, cluster(workers) as executor:
+    with told_about(False), TerminalBar() as bar, cluster(workers) as executor:
         result = reconstruct_stack(
             whole.select(used),
             rows=rows,

@@ -18,7 +18,7 @@ from ctuq import files
 from ctuq.pipeline import match_detector
 from ctuq.scale import cluster, mapped
 from ctuq.scores.gaussian import gaussian_scores, truth_scores
-from ctuq.uncertainty.results.predict import predict_views
+from ctuq.uncertainty.results.unseen_views import predict_views
 from experiments import FIGURES, ROOT
 
 STEPS = {"walnut": 4, "ta": 8, "tb": 12}

@@ -16,7 +16,7 @@ from tyro.conf import Positional
 import ctuq
 from ctuq.pipeline import match_detector
 from ctuq.scores.gaussian import gaussian_scores
-from ctuq.uncertainty.results.predict import predict_views
+from ctuq.uncertainty.results.unseen_views import predict_views
 from experiments import FIGURES
 
 _FIELD = 50.1

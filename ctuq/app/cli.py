@@ -21,7 +21,7 @@ from ctuq.app.folder import refuse_own_input, run_folder
 from ctuq.app.measure.options import Measure
 from ctuq.app.options import Convert, Demo, Doctor, Export, Info, Reconstruct, Report, Simulate
 from ctuq.app.terminal import Speech, put, say, speaking
-from ctuq.errors import BudgetExhausted, CtuqError, InputError, ResourceError
+from ctuq.errors import BudgetExhausted, CtuqError, ResourceError
 from ctuq.text import visible
 from ctuq.versions import version_of
 
@@ -110,9 +110,8 @@ def _folder_of(command: Command) -> AbstractContextManager[None]:
         return run_folder(command.output, resume=False, overwrite=command.overwrite)
     if not isinstance(command, Demo | Reconstruct) or (isinstance(command, Reconstruct) and command.plan):
         return nullcontext()
-    if command.output is None:
-        raise InputError("Name the folder for the results: -o FOLDER.")
-    return run_folder(command.output, resume=command.resume, overwrite=command.overwrite)
+    folder = command.folder if isinstance(command, Reconstruct) else command.output
+    return run_folder(folder, resume=command.resume, overwrite=command.overwrite)
 
 
 @contextmanager

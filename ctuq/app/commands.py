@@ -18,11 +18,11 @@ from ctuq.app.export import export
 from ctuq.app.facts import facts_of_result, facts_of_scan, facts_of_volume
 from ctuq.app.folder import CHECKPOINT, RESULTS, held_folder
 from ctuq.app.measure.command import measure
-from ctuq.app.measure.kept import remembered
 from ctuq.app.measure.options import Measure
+from ctuq.app.measure.table import remembered
 from ctuq.app.options import Convert, Demo, Doctor, Export, Info, Reconstruct, Report, Simulate
 from ctuq.app.png import drawn
-from ctuq.app.progress import ProgressBar, told_about
+from ctuq.app.progress import TerminalBar, told_about
 from ctuq.app.report.anew import image_report, volume_report
 from ctuq.app.report.geometry import draw_geometry
 from ctuq.app.report.summary import sentences
@@ -33,7 +33,10 @@ from ctuq.app.terminal import give, say, warn
 from ctuq.app.typed import field, simulated_angles
 from ctuq.app.volumes import is_solid, plan_of_volume, reconstruct_volume_into, simulate_solid, tell_of_volume
 from ctuq.errors import InputError
+from ctuq.files.description import description_of
+from ctuq.files.reading import opened, scan_of
 from ctuq.linops.memory import keep_freed_memory
+from ctuq.pipeline.image.job import made_by
 from ctuq.pipeline.image.placed import placed
 from ctuq.pipeline.running.checkpoint import remove
 from ctuq.recon.dip import DIPOptions
@@ -71,17 +74,15 @@ def _info(command: Info) -> int:
     """Print what is in a scan and what reading it assumes, and draw its geometry on request."""
     if command.volume:
         return tell_of_volume(command)
-    found = files.opened(
-        _named(command.scan), geometry=command.geometry, entry=command.entry, follow_links=command.follow_links
-    )
-    described = [files.description_of(raw, path) for path, raw in found]
+    found = opened(_named(command.scan), geometry=command.geometry, entry=command.entry, follow_links=command.follow_links)
+    described = [description_of(raw, path) for path, raw in found]
     give(files=described)
     for description in described:
         _print_lines(_description_lines(description))
     if command.draw is None and any(description.missing for description in described):
         return 0
     # The scan itself tells what its correction repairs, searches and leaves out, and is refused here as everywhere.
-    scan = files.scan_of(found)
+    scan = scan_of(found)
     told = {text for description in described for text in description.warnings}
     give(scan=facts_of_scan(scan))
     _print_lines([("warning", text) for text in scan.warnings if text not in told])
@@ -157,15 +158,15 @@ def _plan(command: Reconstruct) -> int:
 def _reconstruct(command: Reconstruct) -> int:
     """Reconstruct the chosen views and write everything into the folder, which is held."""
     _refuse_mixed(command)
-    if command.plan or command.output is None:
+    if command.plan:
         return _plan(command)
     with told_about(command.debug):
         if command.volume:
-            return reconstruct_volume_into(command, command.output)
+            return reconstruct_volume_into(command, command.folder)
         if command.stack:
-            return reconstruct_stack_into(command, command.output, _options(command))
+            return reconstruct_stack_into(command, command.folder, _options(command))
         options, scan = _options(command), _chosen(command)
-        _run(scan, command.output, options, resume=command.resume)
+        _run(scan, command.folder, options, resume=command.resume)
     return 0
 
 
@@ -253,7 +254,7 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resu
     """Reconstruct into a folder that is held; returns the report's path."""
     keep_freed_memory()
     checkpoint, report_file = folder / CHECKPOINT, folder / REPORT
-    if not is_left(folder, lambda: pipeline.made_by(Result.load(folder / RESULTS), scan, options), resume=resume):
+    if not is_left(folder, lambda: made_by(Result.load(folder / RESULTS), scan, options), resume=resume):
         return report_file
     scan = placed(scan, options)
     told = scan.warnings + doubts_of_field(scan, pipeline.choose_grid(scan, options.size, options.field))
@@ -261,7 +262,7 @@ def _run(scan: Scan, folder: Path, options: pipeline.ReconstructOptions, *, resu
     if not resume:
         remove(checkpoint)
     with told_how_to_go_on(checkpoint):
-        with ProgressBar() as bar:
+        with TerminalBar() as bar:
             result = pipeline.reconstruct(scan, options=options, progress=bar, checkpoint=checkpoint)
         result.save(folder / RESULTS)
         if result.std is None:

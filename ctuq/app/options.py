@@ -1,5 +1,6 @@
 """What can be typed after ``ctuq``: one class a command, its options as fields. Nothing heavy is imported here."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -103,7 +104,7 @@ class Reconstruct(Command):
 
     scan: _Scans
     """One scan file, or several parts of one scan."""
-    output: Annotated[Path | None, arg(aliases=["-o"], metavar="PATH", help_behavior_hint="(required)")] = None
+    output: Annotated[Path | None, arg(aliases=["-o"], metavar="PATH", help_behavior_hint="(default: ctuq-SCAN)")] = None
     """Folder for results.h5, mean.tif, std.tif, report.html and figures/."""
     plan: On = False
     """Say which way is taken, and the memory and minutes it needs, and stop."""
@@ -174,6 +175,15 @@ class Reconstruct(Command):
     """Processor threads; by default one or all, whichever is quicker, unless OMP_NUM_THREADS is set."""
     seed: int = 0
     """Of network weights and samples."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go: by default into a folder of the scan's name, where the command is typed."""
+        if self.output is not None:
+            return self.output
+        # Of a pattern what all of its files share; '..' has no name of its own.
+        name = re.sub(r"[*?\[\]]+", "", self.scan[0].absolute().stem).strip(" ._-")
+        return Path(f"ctuq-{name or 'scan'}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,10 @@ from ctuq import progress
 from ctuq.app.terminal import current
 from ctuq.text import visible
 
-__all__ = ["BarSafeHandler", "ProgressBar", "told_about"]
+__all__ = ["BarSafeHandler", "TerminalBar", "told_about"]
 
 
-class ProgressBar(progress.ProgressBar):
+class TerminalBar(progress.ProgressBar):
     """`ctuq.progress.ProgressBar`, which is not shown to those who want it quiet."""
 
     def __call__(self, record: progress.Progress) -> None:

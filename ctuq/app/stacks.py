@@ -7,7 +7,7 @@ from ctuq import files
 from ctuq.app.facts import facts_of_volume
 from ctuq.app.folder import CHECKPOINT, RESULTS
 from ctuq.app.options import Reconstruct
-from ctuq.app.progress import ProgressBar, told_about
+from ctuq.app.progress import TerminalBar, told_about
 from ctuq.app.report.anew import volume_report
 from ctuq.app.report.volume import sentences
 from ctuq.app.runs import is_left, told_how_to_go_on
@@ -51,7 +51,7 @@ def reconstruct_stack_into(command: Reconstruct, folder: Path, options: Reconstr
         remove(checkpoint)
     plan = plan_stack(scan, options=options, covariance=covariance)
     say(f"Plan: {plan}")
-    with told_about(command.debug), told_how_to_go_on(checkpoint), ProgressBar() as bar, _crew(command, plan) as executor:
+    with told_about(command.debug), told_how_to_go_on(checkpoint), TerminalBar() as bar, _crew(command, plan) as executor:
         reconstruct_stack(
             scan,
             options=options,

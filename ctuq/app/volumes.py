@@ -10,7 +10,7 @@ from ctuq.app.facts import facts_of_scan, facts_of_volume
 from ctuq.app.folder import CHECKPOINT, RESULTS
 from ctuq.app.options import Info, Reconstruct, Simulate
 from ctuq.app.png import drawn
-from ctuq.app.progress import ProgressBar
+from ctuq.app.progress import TerminalBar
 from ctuq.app.report.anew import volume_report
 from ctuq.app.report.space import draw_space, geometry_lines
 from ctuq.app.report.volume import sentences
@@ -84,7 +84,7 @@ def reconstruct_volume_into(command: Reconstruct, folder: Path) -> int:
     if not command.resume:
         remove(checkpoint)
     with told_how_to_go_on(checkpoint):
-        with ProgressBar() as bar:
+        with TerminalBar() as bar:
             result = reconstruct_volume(scan, options=options, plan=plan, progress=bar, checkpoint=checkpoint)
         result.save(folder / RESULTS)
         write_tiffs(result, folder)

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 from ctuq.late import attach
 
 if TYPE_CHECKING:
-    from ctuq.files.description import Description, describe, description_of
+    from ctuq.files.description import Description, describe
     from ctuq.files.formats.hdf5.nxfile import write_nxtomo
     from ctuq.files.formats.ownscan import write_scan
     from ctuq.files.formats.ownvolume import write_volume_scan
-    from ctuq.files.reading import opened, read, scan_of
+    from ctuq.files.reading import read
     from ctuq.files.shipped import demo_scan
     from ctuq.files.volumes import read_volume
 
@@ -17,22 +17,19 @@ __all__ = [
     "Description",
     "demo_scan",
     "describe",
-    "description_of",
-    "opened",
     "read",
     "read_volume",
-    "scan_of",
     "write_nxtomo",
     "write_scan",
     "write_volume_scan",
 ]
 
 _HOMES = {
-    "ctuq.files.description": ("Description", "describe", "description_of"),
+    "ctuq.files.description": ("Description", "describe"),
     "ctuq.files.formats.hdf5.nxfile": ("write_nxtomo",),
     "ctuq.files.formats.ownscan": ("write_scan",),
     "ctuq.files.formats.ownvolume": ("write_volume_scan",),
-    "ctuq.files.reading": ("opened", "read", "scan_of"),
+    "ctuq.files.reading": ("read",),
     "ctuq.files.shipped": ("demo_scan",),
     "ctuq.files.volumes": ("read_volume",),
 }

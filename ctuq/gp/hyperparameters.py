@@ -18,7 +18,7 @@ _RANGE = math.log(1e4)
 
 
 @dataclass(frozen=True, eq=False)
-class Learned:
+class LearnedProcess:
     """Hyperparameters at a maximum of the evidence.
 
     Parameters
@@ -42,7 +42,7 @@ class Learned:
 
 def maximise_exact(
     kernel: Kernel, sigma2: float, x: Tensor, y: Tensor, *, steps: int = 100, least_noise: float = 1e-4
-) -> Learned:
+) -> LearnedProcess:
     """Maximise the exact evidence by L-BFGS on the logarithms of all hyperparameters: n^3 operations a step, float64.
 
     Parameters
@@ -86,12 +86,12 @@ def maximise_exact(
     options = {"maxiter": steps, "ftol": 1e-8, "gtol": 1e-3}
     found = scipy.optimize.minimize(objective, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     psi = torch.tensor(found.x, device=x.device)
-    return Learned(kernel.at(psi[:-1]), float(psi[-1].exp()), -float(found.fun), tuple(history), bool(found.success))
+    return LearnedProcess(kernel.at(psi[:-1]), float(psi[-1].exp()), -float(found.fun), tuple(history), bool(found.success))
 
 
 def maximise_on_subsets(
     kernel: Kernel, sigma2: float, x: Tensor, y: Tensor, *, rows: int = 2000, repeats: int = 1, rng: torch.Generator
-) -> Learned:
+) -> LearnedProcess:
     """Hyperparameters of random subsets of ``rows`` data, their logarithms averaged over ``repeats``; converged if all are.
 
     Parameters
@@ -115,7 +115,7 @@ def maximise_on_subsets(
     psi = torch.stack([one.kernel.psi for one in found]).mean(0)
     noise = math.exp(sum(math.log(one.sigma2) for one in found) / len(found))
     trajectory = tuple(value for one in found for value in one.trajectory)
-    return Learned(kernel.at(psi), noise, found[-1].log_evidence, trajectory, all(one.converged for one in found))
+    return LearnedProcess(kernel.at(psi), noise, found[-1].log_evidence, trajectory, all(one.converged for one in found))
 
 
 def exact_evidence(kernel: Kernel, sigma2: float, x: Tensor, y: Tensor) -> tuple[float, Tensor]:

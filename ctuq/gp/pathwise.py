@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ctuq.gp.exact import ConjugateGradients
-from ctuq.gp.hyperparameters import Learned, evidence_slope
+from ctuq.gp.hyperparameters import LearnedProcess, evidence_slope
 from ctuq.gp.kernels import Kernel
 from ctuq.gp.operator import KernelOperator, check_data
 from ctuq.gp.paths import prior_paths
@@ -60,7 +60,7 @@ def pathwise_slope(kernel: Kernel, sigma2: float, x: Tensor, a: Tensor, z: Tenso
 
 def maximise_pathwise(
     kernel: Kernel, sigma2: float, x: Tensor, y: Tensor, *, settings: Pathwise | None = None, rng: torch.Generator
-) -> Learned:
+) -> LearnedProcess:
     """Follow the evidence's gradient with Adam; nothing larger than K in the products' type is stored.
 
     The draws ``xi = f_0(x) + e`` are frozen: random features and noise move with the hyperparameters. Each solve starts from
@@ -109,4 +109,4 @@ def maximise_pathwise(
         optimiser.step()
         point[-1].clamp_(min=least)
     converged = max(history[-_QUIET:]) < _FLAT
-    return Learned(kernel.at(point[:-1].clone()), float(point[-1].exp()), None, tuple(history), converged)
+    return LearnedProcess(kernel.at(point[:-1].clone()), float(point[-1].exp()), None, tuple(history), converged)

@@ -15,7 +15,7 @@ _NARROW, _WIDE = 1e-3, 0.3
 
 
 @dataclass(frozen=True, eq=False)
-class Box:
+class Domain:
     """Where to search.
 
     Parameters
@@ -79,7 +79,7 @@ def thompson(
     draw: Callable[[Tensor, Tensor], SamplePaths],
     x: Tensor,
     y: Tensor,
-    box: Box,
+    domain: Domain,
     *,
     rounds: int,
     search: Search | None = None,
@@ -96,7 +96,7 @@ def thompson(
     x : Tensor, float64, shape (n, d)
         Where the objective is known.
     y : Tensor, float64, shape (n,)
-    box : Box
+    domain : Domain
     rounds : int
     search : Search, optional
     rng : torch.Generator
@@ -113,7 +113,7 @@ def thompson(
     for _ in range(rounds):
         start = time.perf_counter()
         paths = draw(x, y)
-        new, _ = maximise(paths, box, x[y.topk(min(len(y), len(paths))).indices], search=search or Search(), rng=rng)
+        new, _ = maximise_paths(paths, domain, x[y.topk(min(len(y), len(paths))).indices], search=search or Search(), rng=rng)
         seconds.append(seconds[-1] + time.perf_counter() - start)
         x, y = torch.cat([x, new]), torch.cat([y, objective(new)])
         best.append(float(y.max()))
@@ -144,13 +144,15 @@ def drawer(
     return draw
 
 
-def maximise(paths: SamplePaths, box: Box, near: Tensor, *, search: Search, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A maximum of each function in the box, from the best of shared candidates uphill.
+def maximise_paths(
+    paths: SamplePaths, domain: Domain, near: Tensor, *, search: Search, rng: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A maximum of each function in the domain, from the best of shared candidates uphill.
 
     Parameters
     ----------
     paths : SamplePaths
-    box : Box
+    domain : Domain
     near : Tensor, shape (b, d)
         Good points, to look around.
     search : Search
@@ -161,32 +163,32 @@ def maximise(paths: SamplePaths, box: Box, near: Tensor, *, search: Search, rng:
     x : Tensor, shape (k, d)
     value : Tensor, shape (k,)
     """
-    points = torch.cat([box.uniform(search.candidates // 2, rng=rng), _around(near, box, search.candidates // 2, rng)])
+    points = torch.cat([domain.uniform(search.candidates // 2, rng=rng), _around(near, domain, search.candidates // 2, rng)])
     found = []
     for group in paths.split():
         top = group(points).topk(min(search.starts, len(points)), dim=1).indices
-        found.append(_climb(group, points[top], box, search.steps))
+        found.append(_climb(group, points[top], domain, search.steps))
     return torch.cat([x for x, _ in found]), torch.cat([value for _, value in found])
 
 
-def _around(near: Tensor, box: Box, count: int, rng: torch.Generator) -> Tensor:
+def _around(near: Tensor, domain: Domain, count: int, rng: torch.Generator) -> Tensor:
     """Points at log-uniform distances from some of ``near``."""
     which = torch.randint(len(near), (count,), generator=rng, device=rng.device).to(near.device)
     unit = torch.rand(count, 1, generator=rng, device=rng.device, dtype=torch.float64)
     normal = torch.randn(count, near.shape[1], generator=rng, device=rng.device, dtype=torch.float64)
     width = _NARROW * (_WIDE / _NARROW) ** unit
-    moved = near[which] + (width * normal).to(near) * (box.upper - box.lower)
-    return torch.minimum(torch.maximum(moved, box.lower), box.upper)
+    moved = near[which] + (width * normal).to(near) * (domain.upper - domain.lower)
+    return torch.minimum(torch.maximum(moved, domain.lower), domain.upper)
 
 
-def _climb(paths: SamplePaths, x: Tensor, box: Box, steps: int) -> tuple[Tensor, Tensor]:
-    """Gradient ascent from (k, s, d) in coordinates of the box; the best point of each function, starts included."""
-    width = box.upper - box.lower
-    unit = ((x - box.lower) / width).requires_grad_()
+def _climb(paths: SamplePaths, x: Tensor, domain: Domain, steps: int) -> tuple[Tensor, Tensor]:
+    """Gradient ascent from (k, s, d) in coordinates of the domain; the best point of each function, starts included."""
+    width = domain.upper - domain.lower
+    unit = ((x - domain.lower) / width).requires_grad_()
     optimiser = torch.optim.Adam([unit], lr=0.02)
     best_x, best = x, torch.full(x.shape[:2], -torch.inf, dtype=x.dtype, device=x.device)
     for step in range(steps + 1):
-        here = box.lower + unit * width
+        here = domain.lower + unit * width
         value = paths.each(here)
         better = value.detach() > best
         best, best_x = torch.where(better, value.detach(), best), torch.where(better[..., None], here.detach(), best_x)

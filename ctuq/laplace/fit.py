@@ -12,11 +12,11 @@ from ctuq.laplace.evidence.ascent import Step
 from ctuq.laplace.evidence.hyperprior import Hyperprior
 from ctuq.laplace.evidence.memory import Forgetful, Memory
 from ctuq.laplace.evidence.sweep import Sweep
-from ctuq.laplace.predictive import HeldOut
+from ctuq.laplace.predictive import HeldOutScore
 from ctuq.laplace.priors.diagonal import Prior, g_prior
-from ctuq.laplace.search import Search
+from ctuq.laplace.search import EvidenceSearch
 from ctuq.laplace.system.problem import Point, Problem
-from ctuq.laplace.system.routes import SOLVERS, first_point, fits_densely, problem_of
+from ctuq.laplace.system.solver_choice import SOLVERS, first_point, fits_densely, problem_of
 from ctuq.laplace.tangent.model import LinearModel
 from ctuq.laplace.tangent.normalisation import check_prior
 from ctuq.linops.estimate import Estimate
@@ -161,7 +161,7 @@ def maximise_evidence(
         method=method,
         solver=solver,
         samples=samples,
-        score=None if held_out is None else HeldOut(model, *held_out),
+        score=None if held_out is None else HeldOutScore(model, *held_out),
         with_sweep=with_sweep,
         start=start,
         batch=batch,
@@ -180,7 +180,7 @@ def maximise(
     method: str = "auto",
     solver: str = "cg",
     samples: int = 16,
-    score: HeldOut | None = None,
+    score: HeldOutScore | None = None,
     with_sweep: bool = False,
     start: Point | None = None,
     batch: int | None = None,
@@ -200,7 +200,7 @@ def maximise(
     prior : Prior
     model : LinearModel, optional
         The network's, if the problem is one's.
-    score : HeldOut, optional
+    score : HeldOutScore, optional
     hyperprior : callable, optional
         ``log p(psi)`` of the prior's hyperparameters, differentiable; what is maximised is the evidence times it, what is
         reported is the evidence.
@@ -215,7 +215,7 @@ def maximise(
     rng = torch.Generator(problem.target.device).manual_seed(0) if rng is None else rng
     route, reason = (method, "as asked") if method != "auto" else _automatic(problem, prior)
     begin = first_point(problem, prior, rng=rng) if start is None else start
-    search = Search(problem, prior, begin, score, with_sweep, max_steps, rng, hyperprior, memory or Forgetful())
+    search = EvidenceSearch(problem, prior, begin, score, with_sweep, max_steps, rng, hyperprior, memory or Forgetful())
     found = (
         search.dense(1 if start is not None else starts, components)
         if route == "dense"

@@ -13,8 +13,8 @@ from ctuq.laplace.fit import Fit
 from ctuq.laplace.predictive import GaussianPrediction, monte_carlo, prediction, probit, push, sample_covariance
 from ctuq.laplace.system.cg_sampler import CGSampler
 from ctuq.laplace.system.problem import System, plus_identity
-from ctuq.laplace.system.routes import fits_densely, for_solver, sampler_of
 from ctuq.laplace.system.sampling import Conditioned, Draws, condition
+from ctuq.laplace.system.solver_choice import fits_densely, for_solver, sampler_of
 from ctuq.laplace.tangent.likelihoods import Bernoulli, Categorical
 from ctuq.laplace.tangent.model import LinearModel
 from ctuq.linops.memory import require_memory

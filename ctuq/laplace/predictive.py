@@ -165,7 +165,7 @@ def _mean_log_likelihood(model: LinearModel, predicted: GaussianPrediction, outp
     return float(predicted.log_density(y.reshape(predicted.mean.shape)).mean())
 
 
-class HeldOut:
+class HeldOutScore:
     """Data that a fit does not see, scored at any hyperparameters.
 
     Parameters

@@ -9,18 +9,18 @@ from torch import Tensor
 
 from ctuq.errors import CtuqError
 from ctuq.laplace.evidence.ascent import Ascent, ascend, mackay, scoring
-from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
+from ctuq.laplace.evidence.dense import ExactExpectation, maximise_dense
 from ctuq.laplace.evidence.hyperprior import Hyperprior, value_and_slope, with_hyperprior
 from ctuq.laplace.evidence.memory import Forgetful, Memory
 from ctuq.laplace.evidence.resumed import Resumed
 from ctuq.laplace.evidence.sampled import Expectation, SampledExpectation
 from ctuq.laplace.evidence.sweep import Sweep, estimated_evidence, lowest_factor, sweep
-from ctuq.laplace.predictive import HeldOut
+from ctuq.laplace.predictive import HeldOutScore
 from ctuq.laplace.priors.diagonal import Prior
 from ctuq.laplace.system.cg_sampler import CGSampler, Sampler
 from ctuq.laplace.system.problem import Point, Problem, System
-from ctuq.laplace.system.routes import assembled, for_solver, sampler_of
 from ctuq.laplace.system.sampling import Draws
+from ctuq.laplace.system.solver_choice import assembled, for_solver, sampler_of
 from ctuq.linops.estimate import Estimate
 
 _SPREAD, _NOISE_SPREAD = 3.0, 1.5
@@ -47,13 +47,13 @@ def _value(found: Expectation) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Search:
+class EvidenceSearch:
     """One problem on its way to a fit."""
 
     problem: Problem
     prior: Prior
     start: Point
-    score: HeldOut | None
+    score: HeldOutScore | None
     with_sweep: bool
     max_steps: int
     rng: torch.Generator
@@ -80,7 +80,7 @@ class Search:
         return Found(ended, ended.expectation, Estimate(_value(ended.expectation), 0.0), swept)
 
     def _maximum(self, expectation: ExactExpectation, start: Point) -> Ascent:
-        return maximise_exact(
+        return maximise_dense(
             expectation,
             start,
             learn_noise=self.problem.learn_noise,

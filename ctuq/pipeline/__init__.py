@@ -1,6 +1,6 @@
 """The main job: from a scan to an image with calibrated error bars."""
 
-from ctuq.pipeline.image.job import made_by, plan, reconstruct
+from ctuq.pipeline.image.job import plan, reconstruct
 from ctuq.pipeline.running.options import METHODS, Progress, ReconstructOptions
 from ctuq.pipeline.stack.job import reconstruct_stack
 from ctuq.pipeline.views import match_detector
@@ -12,7 +12,6 @@ __all__ = [
     "Progress",
     "ReconstructOptions",
     "choose_grid",
-    "made_by",
     "match_detector",
     "plan",
     "reconstruct",

@@ -24,7 +24,7 @@ from ctuq.tomo.volume_scan import VolumeScan
 
 
 @dataclass(frozen=True, eq=False)
-class Views:
+class SplitViews:
     """Indices of the views to fit and to hold out; what the user should know of the choice, and of what they see."""
 
     fitted: NDArray[np.int64]
@@ -33,17 +33,17 @@ class Views:
     told: tuple[str, ...] = ()
 
 
-def split_views(options: ReconstructOptions, scan: Scan) -> Views:
+def split_views(options: ReconstructOptions, scan: Scan) -> SplitViews:
     """Which views are fitted, and which calibrate the error bars."""
     every, nobody = np.arange(scan.n_angles), np.zeros(0, np.int64)
     held, n = views_to_hold(scan, options.calibration_views)
     if options.bars is None:
-        return Views(every, nobody)
+        return SplitViews(every, nobody)
     if not (options.calibrate and len(held)):
         asked = options.calibrate and options.calibration_views is None
         few = f" {too_few(n)}." if asked else ""
-        return Views(every, nobody, (UNCALIBRATED + few,))
-    return Views(np.setdiff1d(every, held), held)
+        return SplitViews(every, nobody, (UNCALIBRATED + few,))
+    return SplitViews(np.setdiff1d(every, held), held)
 
 
 def rays_inside(

@@ -62,8 +62,6 @@ class DIPOptions:
         Iterations between looks at the held-out rays.
     patience : float
         Share of the iterations without a better held-out misfit after which the fit stops.
-    noise_input : bool
-        Random input in place of a first image.
     module : nn.Module, optional
         A network of one's own in place of ``network``, see `ctuq.recon.own`: of slices only. Its fit begins at its own weights.
     """
@@ -77,7 +75,6 @@ class DIPOptions:
     average: float = 0.99
     check_every: int = 25
     patience: float = 0.35
-    noise_input: bool = False
     module: nn.Module | None = None
 
     def __post_init__(self):
@@ -99,12 +96,7 @@ class DIPOptions:
     @property
     def educated(self) -> bool:
         """Whether the fit starts from the shipped weights."""
-        return (
-            self.module is None
-            and self.start == "educated"
-            and self.network == UNetOptions(dims=self.network.dims)
-            and not self.noise_input
-        )
+        return self.module is None and self.start == "educated" and self.network == UNetOptions(dims=self.network.dims)
 
     @property
     def length(self) -> int:
@@ -207,8 +199,6 @@ def generator(fit: Data, options: DIPOptions, *, rng: torch.Generator) -> tuple[
             "The projections show no object inside the image: nothing of them is positive there; check units and geometry."
         )
     inputs = inputs[:, None, None]
-    if options.noise_input:
-        inputs = torch.randn(inputs.shape, generator=rng, device=rng.device).to(inputs)
     if options.module is not None:
         own = own_network(options.module, inputs[0])
         return Generator(own, inputs, scale), own_weights(own, len(scale))

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
+from ctuq.laplace.evidence.dense import ExactExpectation, maximise_dense
 from ctuq.laplace.evidence.hyperprior import Hyperprior
 from ctuq.laplace.fit import maximise
 from ctuq.laplace.system.problem import Point
@@ -283,7 +283,7 @@ def fit_evidence(
 
 def _by(expectation: ExactExpectation, part: ImageModel, *, hyperprior: Hyperprior, stages: Stages) -> Evidence:
     """Where another evidence than the exact one is largest; its value there is the exact one."""
-    ended = maximise_exact(
+    ended = maximise_dense(
         expectation,
         _first_point(part, _FIRST_NOISE["dense"]),
         learn_noise=True,

@@ -19,8 +19,8 @@ from ctuq import laplace
 from ctuq.laplace.evidence.dense import ExactExpectation
 from ctuq.laplace.system.cg_sampler import CGSampler
 from ctuq.laplace.system.problem import System, plus_identity
-from ctuq.laplace.system.routes import assembled
 from ctuq.laplace.system.sampling import Draws
+from ctuq.laplace.system.solver_choice import assembled
 from ctuq.linops.operator import LinearOperator
 from ctuq.linops.solve import CG
 from ctuq.recon.dip import Data, DIPOptions, dip, generator

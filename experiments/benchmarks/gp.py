@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ctuq.gp import (
     BlockProjections,
-    Box,
     ConjugateGradients,
     Direct,
+    Domain,
     DualDescent,
     GaussianProcess,
     GaussianProcessPosterior,
@@ -23,9 +23,9 @@ from ctuq.gp import (
     PrimalDescent,
     SamplePaths,
     condition_inducing,
-    prior_paths,
     thompson,
 )
+from ctuq.gp.paths import prior_paths
 
 SOLVERS = (Direct(), ConjugateGradients(), BlockProjections(), DualDescent(steps=2000), PrimalDescent(steps=2000))
 _SAMPLES, _NOISE, _SCALE = 64, 1e-3, 0.6
@@ -70,7 +70,7 @@ def campaigns(
     process: GaussianProcess, x: Tensor, objective: Callable[[Tensor], Tensor], seconds: float, parallel: int
 ) -> None:
     """Print what each solver finds when it may choose for ``seconds``, all from the same data."""
-    box = Box(torch.zeros(x.shape[1], dtype=torch.float64), torch.ones(x.shape[1], dtype=torch.float64))
+    domain = Domain(torch.zeros(x.shape[1], dtype=torch.float64), torch.ones(x.shape[1], dtype=torch.float64))
     print(f"Thompson sampling from {len(x)} points, {parallel} in parallel: best value")
     draws = {s.name: lambda x, y, rng, s=s: process.condition(x, y, solver=s, rng=rng) for s in SOLVERS}
     draws["inducing"] = lambda x, y, rng: condition_inducing(process, x, y, min(1024, len(x) // 2), rng=rng)
@@ -82,7 +82,7 @@ def campaigns(
 
         points, values, spent, told = x, objective(x), 0.0, []
         while spent < seconds:
-            found = thompson(objective, draw, points, values, box, rounds=1, rng=rng)
+            found = thompson(objective, draw, points, values, domain, rounds=1, rng=rng)
             points, values, spent = found.x, found.y, spent + found.seconds[-1]
             told.append(f"{found.best[-1]:.3f} ({spent:.0f} s)")
         print(f"{name:>10} {float(objective(x).max()):.3f} at first, " + ", ".join(told[-4:]) + f"; {len(told)} rounds")

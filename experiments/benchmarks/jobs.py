@@ -21,7 +21,7 @@ from ctuq.linops.memory import keep_freed_memory
 from ctuq.pipeline import match_detector
 from ctuq.recon import CLASSICAL
 from ctuq.scores.gaussian import gaussian_scores
-from ctuq.uncertainty.results.predict import predict_views
+from ctuq.uncertainty.results.unseen_views import predict_views
 from experiments import FIGURES
 from experiments.unseen_views import load
 

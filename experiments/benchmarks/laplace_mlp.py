@@ -19,7 +19,7 @@ from ctuq import laplace
 from ctuq.baselines.networks import laplace_torch
 from ctuq.laplace.evidence.dense import ExactExpectation
 from ctuq.laplace.predictive import probit
-from ctuq.laplace.system.routes import problem_of
+from ctuq.laplace.system.solver_choice import problem_of
 from experiments.engine.networks import build, mlp, train
 
 _NOISE = 0.04

@@ -26,8 +26,8 @@ from ctuq.laplace.priors.diagonal import isotropic
 from ctuq.laplace.system.descent import SampleLoss, judged
 from ctuq.laplace.system.mode import mode_of_whitened
 from ctuq.laplace.system.problem import Point, System
-from ctuq.laplace.system.routes import problem_of
 from ctuq.laplace.system.sampling import Draws
+from ctuq.laplace.system.solver_choice import problem_of
 from ctuq.laplace.tangent.likelihoods import Categorical
 from ctuq.laplace.tangent.model import LinearModel, linearise
 from ctuq.linops.stochastic import descend

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ctuq import laplace
 from ctuq.laplace.fit import Fit, maximise
-from ctuq.laplace.system.routes import assembled, problem_of
+from ctuq.laplace.system.solver_choice import assembled, problem_of
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import ray_transform

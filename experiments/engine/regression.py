@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ctuq import laplace
 from ctuq.baselines.networks import laplace_torch
 from ctuq.gp import GaussianProcess, Matern32, maximise_on_subsets
+from ctuq.scores.gaussian import Z95
 from experiments import FIGURES
 from experiments.engine.networks import build, mlp, train
 from experiments.engine.rows import Row, Rows
@@ -169,7 +170,7 @@ def measured(name: str, split: int, options: Options) -> list[Row]:
         row: Row = {"set": name, "split": split, "method": method, "n": len(data.x), "cpu_seconds": seconds}
         row |= {"rmse": float((data.y_test - mean).square().mean().sqrt())}
         row |= {"nll": float((0.5 * z.square() + std.log()).mean()) + 0.5 * math.log(2 * math.pi)}
-        row |= {"cover_95": float((z.abs() < 1.959964).double().mean())}
+        row |= {"cover_95": float((z.abs() < Z95).double().mean())}
         other = predicted.get(SAME_AS.get(method, ""))
         row["std_difference"] = math.nan if other is None else float((std / other[1] - 1).abs().max())
         rows.append(row)

@@ -19,21 +19,20 @@ from torch import Tensor
 
 from ctuq.gp import (
     BlockProjections,
-    Box,
     ConjugateGradients,
     Direct,
+    Domain,
     DualDescent,
     GaussianProcess,
     Matern32,
     PrimalDescent,
-    PriorPaths,
     SamplePaths,
     Search,
     condition_inducing,
-    maximise,
-    prior_paths,
     thompson,
 )
+from ctuq.gp.paths import PriorPaths, prior_paths
+from ctuq.gp.thompson import maximise_paths
 from experiments import FIGURES
 from experiments.engine.rows import Row, Rows
 
@@ -79,7 +78,7 @@ class Problem:
 
     process: GaussianProcess
     truth: PriorPaths
-    box: Box
+    domain: Domain
     x: Tensor
     maximum: float
 
@@ -93,12 +92,14 @@ def problem(seed: int, options: Options) -> Problem:
     rng, d = torch.Generator().manual_seed(seed), options.inputs
     process = GaussianProcess(Matern32.of(1.0, _SCALE, d), _NOISE)
     truth = prior_paths(process.kernel, d, 1, rng=rng, features=options.features)
-    box = Box(torch.zeros(d, dtype=torch.float64), torch.ones(d, dtype=torch.float64))
-    x, none = box.uniform(options.first, rng=rng), torch.zeros(1, 1, dtype=torch.float64)
+    domain = Domain(torch.zeros(d, dtype=torch.float64), torch.ones(d, dtype=torch.float64))
+    x, none = domain.uniform(options.first, rng=rng), torch.zeros(1, 1, dtype=torch.float64)
     itself = SamplePaths(truth, process.kernel, x[:1], none, 0.0, none[0])
     near = x[truth(x)[0].topk(min(20, len(x))).indices]
-    _, top = maximise(itself, box, near, search=Search(20 * options.search.candidates, 40, 5 * options.search.steps), rng=rng)
-    return Problem(process, truth, box, x, float(top))
+    _, top = maximise_paths(
+        itself, domain, near, search=Search(20 * options.search.candidates, 40, 5 * options.search.steps), rng=rng
+    )
+    return Problem(process, truth, domain, x, float(top))
 
 
 def campaign(name: str, given: Problem, seed: int, options: Options) -> list[Row]:
@@ -117,10 +118,10 @@ def campaign(name: str, given: Problem, seed: int, options: Options) -> list[Row
         if step:
             begun = time.process_time()
             if name == "uniform":
-                new = given.box.uniform(options.parallel, rng=rng)
+                new = given.domain.uniform(options.parallel, rng=rng)
                 x, y = torch.cat([x, new]), torch.cat([y, given.objective(new)])
             else:
-                found = thompson(given.objective, draw, x, y, given.box, rounds=1, search=options.search, rng=rng)
+                found = thompson(given.objective, draw, x, y, given.domain, rounds=1, search=options.search, rng=rng)
                 x, y, residual = found.x, found.y, found.residual[-1]
             spent += time.process_time() - begun
         best = float(y.max())

@@ -14,6 +14,8 @@ from ctuq.app.report.summary import sentences
 from ctuq.app.report.tables import hyperparameters, input_rows, score_tables, timing_rows
 from ctuq.design.session import file as sessionfile
 from ctuq.errors import InputError
+from ctuq.files.description import description_of
+from ctuq.files.reading import opened, scan_of
 from ctuq.pipeline.running.checkpoint import Checkpoint
 from ctuq.stages import KeptStages
 from ctuq.uncertainty.results.image import Result
@@ -24,12 +26,12 @@ Seen = tuple[str, set[str]]
 
 def scan(path: Path) -> Seen:
     """As ``ctuq info``."""
-    found = files.opened(path)
-    described = [files.description_of(raw, place) for place, raw in found]
+    found = opened(path)
+    described = [description_of(raw, place) for place, raw in found]
     warnings = {text for description in described for text in description.warnings}
     if any(description.missing for description in described):
         return "missing", warnings | {text for description in described for text in description.missing}
-    whole = files.scan_of(found)
+    whole = scan_of(found)
     parts = {"projections": whole.projections, "geometry": whole.geometry, "weights": whole.weights}
     return digest(parts | {"truth": whole.truth, "grid": whole.grid, "facts": dict(whole.provenance.facts)}), {*whole.warnings}
 

@@ -34,7 +34,7 @@ from ctuq.tomo.noise_law import NoiseLaw
 from ctuq.tomo.phantoms import PHANTOMS
 from ctuq.tomo.rays.matrix import build_matrix
 from ctuq.uncertainty.model.gaussian import PixelRays
-from ctuq.uncertainty.results.predict import predict_views
+from ctuq.uncertainty.results.unseen_views import predict_views
 from experiments import FIGURES
 
 SIZE, VIEWS, USED, LONGEST, FRAMES, DARK = 32, 60, 3, 4.0, 10, 100.0

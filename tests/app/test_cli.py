@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import ctuq
 from ctuq.app import cli
 from ctuq.errors import InputError, ResourceError
 
@@ -59,6 +60,31 @@ def test_the_flags_of_reconstruct(monkeypatch):
     assert (command.start, command.threads) == ("educated", None)
     assert (command.angles, command.truth, command.every) == ("0,12,40", Path("t.tif"), None)
     assert (command.uncertainty, command.calibrate, command.resume, command.debug) == (True, True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        ("data/walnut.png", "ctuq-walnut"),
+        ("ta_000-060.mat ta_269-299.mat", "ctuq-ta_000-060"),
+        ("data/ta_*.mat", "ctuq-ta"),
+        ("data/pictures/", "ctuq-pictures"),
+        ("..", "ctuq-scan"),
+        ("/", "ctuq-scan"),
+        ("a.h5 -o run", "run"),
+    ],
+)
+def test_without_a_folder_results_go_where_the_command_is_typed_by_the_name_of_the_scan(words, folder, monkeypatch):
+    assert parsed(monkeypatch, "reconstruct", *words.split()).folder == Path(folder)
+
+
+def test_a_reconstruction_needs_nothing_but_the_name_of_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ctuq.write_scan(ctuq.simulate(size=8, angles=4), "disc.h5")
+    assert cli.main(["reconstruct", "disc.h5", "--method", "fbp", "--size", "8"]) == 0
+    assert ctuq.Result.load("ctuq-disc/results.h5").method == "fbp"
+    assert cli.main(["reconstruct", "disc.h5", "--method", "fbp", "--size", "8"]) == 2
+    assert "ctuq-disc holds results" in capsys.readouterr().err
 
 
 def test_every_command_speaks_as_it_is_asked(monkeypatch):

@@ -1,14 +1,14 @@
 import io
 import logging
 
-from ctuq.app.progress import BarSafeHandler, ProgressBar
+from ctuq.app.progress import BarSafeHandler, TerminalBar
 from ctuq.pipeline import Progress
 
 
 def test_one_bar_a_stage_shows_how_far_and_what_the_pipeline_says():
     stream = io.StringIO()
     stream.isatty = lambda: True
-    with ProgressBar(stream) as bar:
+    with TerminalBar(stream) as bar:
         for done in (1, 5, 10):
             bar(Progress("network", done, 10, f"misfit {1 / done:.2f}"))
         bar(Progress("evidence", 1, 3, ""))
@@ -19,7 +19,7 @@ def test_one_bar_a_stage_shows_how_far_and_what_the_pipeline_says():
 
 def test_a_file_gets_few_lines():
     stream = io.StringIO()
-    with ProgressBar(stream) as bar:
+    with TerminalBar(stream) as bar:
         for done in range(1000):
             bar(Progress("network", done + 1, 1000, ""))
     assert stream.getvalue().count("\r") <= 4

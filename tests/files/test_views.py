@@ -15,6 +15,8 @@ from ctuq.files.sidecar import read_sidecar, treated, treatment
 from ctuq.files.views import new_views
 from ctuq.tomo.geometry import FanBeam, ParallelBeam
 from ctuq.tomo.scan import Scan
+from experiments.fuzz import probe
+from experiments.fuzz.seeds import FORMATS
 
 VIEWS, COLUMNS, DARK, BEAM = 15, 40, 50.0, 4000.0
 DEGREES = np.arange(VIEWS) * 12.0
@@ -167,6 +169,21 @@ def test_a_design_and_a_reconstruction_read_the_same_projections_and_weights(kin
         columns, zinger = ([8, 34], (4, 19)) if "reversed" in kind else ([5, 31], (4, 20))
         assert np.all(new.weights[:, columns] == 0) and new.weights[zinger] == 0 and new.projections.min() > -0.1
         assert new.weights[new.weights > 0].mean() == pytest.approx(2600, rel=0.1)
+
+
+SCANS = [name for name, kind in FORMATS.items() if kind.look is probe.scan]
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_a_sound_file_of_every_format_is_read_alike(name, tmp_path):
+    path = tmp_path / FORMATS[name].make(tmp_path)
+    scan = read(path)
+    new = new_views([path], replace(scan.geometry, angles=np.zeros(1)), {})
+    np.testing.assert_array_equal(new.angles, scan.geometry.angles)
+    np.testing.assert_array_equal(new.projections, scan.projections)
+    assert (new.weights is None) == (scan.weights is None)
+    if scan.weights is not None:
+        np.testing.assert_allclose(new.weights / new.weights.mean(), scan.weights / scan.weights.mean(), rtol=2e-6)
 
 
 def test_the_count_of_a_zinger_does_not_weigh_on_its_neighbours(tmp_path):

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from ctuq.errors import InputError
-from ctuq.gp import RBF, Matern12, Matern32, Matern52, Tanimoto, prior_paths, random_features
+from ctuq.gp import RBF, Matern12, Matern32, Matern52, Tanimoto
+from ctuq.gp.features import random_features
+from ctuq.gp.paths import prior_paths
 
 KERNELS = [kind.of(1.5, [0.7, 1.9]) for kind in (RBF, Matern12, Matern32, Matern52)] + [Tanimoto.of(1.5)]
 

@@ -5,17 +5,8 @@ import torch
 
 import ctuq.gp.operator as module
 from ctuq.errors import InputError
-from ctuq.gp import (
-    RBF,
-    GaussianProcess,
-    Matern32,
-    Pathwise,
-    Tanimoto,
-    exact_evidence,
-    maximise_exact,
-    maximise_on_subsets,
-    maximise_pathwise,
-)
+from ctuq.gp import RBF, GaussianProcess, Matern32, Pathwise, Tanimoto, maximise_exact, maximise_on_subsets, maximise_pathwise
+from ctuq.gp.hyperparameters import exact_evidence
 from ctuq.gp.pathwise import pathwise_slope
 
 NOISE = 0.1

@@ -8,8 +8,9 @@ from scipy.stats import chi2, chisquare, kstest
 import ctuq.gp.inducing as module
 import ctuq.gp.pivots as pivots
 from ctuq.errors import InputError
-from ctuq.gp import RBF, GaussianProcess, condition_inducing, descend_inducing, kernel_pivots
-from ctuq.gp.inducing import inducing_gradient
+from ctuq.gp import RBF, GaussianProcess, condition_inducing
+from ctuq.gp.inducing import descend_inducing, inducing_gradient
+from ctuq.gp.pivots import kernel_pivots
 from ctuq.linops.gaussian import log_evidence
 
 NOISE = 0.09

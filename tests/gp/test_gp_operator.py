@@ -3,8 +3,7 @@ import torch
 
 import ctuq.gp.operator as module
 from ctuq.errors import InputError, ResourceError
-from ctuq.gp import KernelOperator
-from ctuq.gp.operator import check_data
+from ctuq.gp.operator import KernelOperator, check_data
 
 
 @pytest.fixture

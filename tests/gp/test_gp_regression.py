@@ -6,20 +6,11 @@ import torch
 from scipy.stats import chi2, kstest
 
 from ctuq.errors import CtuqError, InputError
-from ctuq.gp import (
-    BlockProjections,
-    ConjugateGradients,
-    Direct,
-    DualDescent,
-    GaussianProcess,
-    KernelOperator,
-    Matern32,
-    PrimalDescent,
-    choose,
-    random_features,
-)
-from ctuq.gp.choice import expected_steps
+from ctuq.gp import BlockProjections, ConjugateGradients, Direct, DualDescent, GaussianProcess, Matern32, PrimalDescent
+from ctuq.gp.choice import choose, expected_steps
 from ctuq.gp.descent import momentum_for, primal_gradient
+from ctuq.gp.features import random_features
+from ctuq.gp.operator import KernelOperator
 from ctuq.gp.regression import product_type
 from ctuq.linops.stochastic import sdd
 

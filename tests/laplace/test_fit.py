@@ -9,9 +9,9 @@ from trained_networks import Sums, trained
 
 from ctuq import laplace
 from ctuq.errors import InputError
-from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
+from ctuq.laplace.evidence.dense import ExactExpectation, maximise_dense
 from ctuq.laplace.system.problem import Point
-from ctuq.laplace.system.routes import assembled, first_point, fits_densely, problem_of
+from ctuq.laplace.system.solver_choice import assembled, first_point, fits_densely, problem_of
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_assembled_problem_never_runs_the_network_again(classes):
 
 def test_what_does_not_fit_densely_goes_by_samples(regression, monkeypatch):
     model, _, y = regression
-    monkeypatch.setattr("ctuq.laplace.system.routes.available_memory", lambda device: 2**13)
+    monkeypatch.setattr("ctuq.laplace.system.solver_choice.available_memory", lambda device: 2**13)
     problem = problem_of(model, y[:40])
     fits, reason = fits_densely(problem, laplace.isotropic(model))
     assert not fits and "free" in reason
@@ -180,7 +180,7 @@ def test_what_does_not_fit_densely_goes_by_samples(regression, monkeypatch):
 
 def test_pushed_rows_that_do_not_fit_are_formed_in_parts(regression, monkeypatch):
     model, _, y = regression
-    monkeypatch.setattr("ctuq.laplace.system.routes.available_memory", lambda device: 2**15)
+    monkeypatch.setattr("ctuq.laplace.system.solver_choice.available_memory", lambda device: 2**15)
     problem = problem_of(model, y[:40], samples=16)
     assert problem.batch is not None and problem.batch < 40
 
@@ -320,7 +320,7 @@ def test_evidence_of_several_variances_is_that_of_the_best_of_many_starts(seed):
     others = []
     for _ in range(8):
         shift = torch.randn(len(begin.vector), generator=rng, dtype=torch.float64)
-        others.append(maximise_exact(exact, begin.moved(begin.vector + 3 * shift), learn_noise=True).expectation.log_evidence)
+        others.append(maximise_dense(exact, begin.moved(begin.vector + 3 * shift), learn_noise=True).expectation.log_evidence)
     assert fit.log_evidence > max(others) - 0.3
 
 

@@ -248,15 +248,6 @@ def test_projections_of_nothing_are_refused(problem):
         start(Data(fit.A, torch.zeros_like(fit.y), fit.weights))
 
 
-def test_noise_can_be_the_input(problem):
-    _, fit, _ = problem
-    options = replace(OPTIONS, noise_input=True)
-    first, second, image = start(fit, options)[0].inputs, start(fit, options, seed=1)[0].inputs, start(fit)[0].inputs
-    assert not torch.equal(first, second)
-    assert first.shape == image.shape
-    assert float(first.std()) == pytest.approx(1, abs=0.2)
-
-
 def test_scale_is_about_the_objects_attenuation_and_follows_its_unit(problem):
     truth, fit, _ = problem
     generate, weights = start(fit)

@@ -7,19 +7,19 @@ from pathlib import Path
 
 from ctuq.app.folder import RESULTS
 from ctuq.app.measure.images import of_image
-from ctuq.app.measure.kept import put_into_report
 from ctuq.app.measure.options import Measure
 from ctuq.app.measure.sources import asked
 from ctuq.app.measure.stacks import of_stack
+from ctuq.app.measure.table import put_into_report
 from ctuq.app.measure.volumes import of_volume
 from ctuq.app.terminal import cell, give, say, warn
 from ctuq.errors import InputError
 from ctuq.quantities import Quantity
 from ctuq.records import kind_of, write_whole
 from ctuq.uncertainty.results.image import Result
-from ctuq.uncertainty.results.measured_volume import NO_COVARIANCE
 from ctuq.uncertainty.results.volume import KIND as VOLUME
 from ctuq.uncertainty.results.volume import VolumeResult
+from ctuq.uncertainty.results.volume_questions import NO_COVARIANCE
 
 _OTHER = (
     "The coverage of quantities was measured on images of the deep image prior; of {method} nobody has, and its edges may be "

@@ -10,7 +10,7 @@ from torch import Tensor
 from ctuq.design.algebra.covariance import Covariance, DenseCovariance, Hold
 from ctuq.design.algebra.rows import ViewRows
 from ctuq.design.models.classical import Isotropic, Matern, project
-from ctuq.design.models.displaced import DisplacedEdges
+from ctuq.design.models.displacement import DisplacedEdges
 from ctuq.design.models.edges import Edges
 from ctuq.design.models.evidence import learn_variances
 from ctuq.design.models.lindip import LinDIPOptions, LinearisedDIP

@@ -7,6 +7,7 @@ Over observations the prior's fixed components ``K_c = H D_c H^T`` are computed 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -45,8 +46,6 @@ class ExactExpectation:
     ----------
     problem : Problem
     prior : Prior
-    matrix : Tensor, shape (m, P), optional
-        The features, if they are assembled already.
     components : Tensor, float64, shape (c, m, m), optional
         ``prior.components`` of the features, where these are known without their matrix.
 
@@ -56,12 +55,9 @@ class ExactExpectation:
         Whether it works over observations.
     """
 
-    def __init__(self, problem: Problem, prior: Prior, *, matrix: Tensor | None = None, components: Tensor | None = None):
+    def __init__(self, problem: Problem, prior: Prior, *, components: Tensor | None = None):
         self._problem, self._prior = problem, prior
-        features = problem.features
-        if matrix is None and components is None:
-            matrix = features.matrix if isinstance(features, Dense) else features.dense()
-        self._matrix, self._device = matrix, problem.target.device
+        self._device = problem.target.device
         self.dual = components is not None or problem.is_dual
         self._groups = None if problem.groups is None else problem.groups.reshape(-1)
         if components is not None:
@@ -74,12 +70,11 @@ class ExactExpectation:
             self._grams = torch.stack([gram(part.T) for part in parts])
         self._mode: Mode | None = None
 
-    @property
+    @cached_property
     def matrix(self) -> Tensor:
-        """The features (m, P); assembled now where only their components were given."""
-        if self._matrix is None:
-            self._matrix = self._problem.features.dense()
-        return self._matrix
+        """The features (m, P), assembled when they are first asked for: who gives their components may never ask."""
+        features = self._problem.features
+        return features.matrix if isinstance(features, Dense) else features.dense()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -283,7 +278,7 @@ def _minimised(objective: Callable, x: np.ndarray, **settings: Any) -> Any:
     return minimize(objective, x, **settings)
 
 
-def maximise_exact(
+def maximise_dense(
     expectation: ExactExpectation,
     start: Point,
     *,

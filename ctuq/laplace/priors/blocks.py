@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ctuq.errors import InputError
-from ctuq.linops.jacobian.network import Block
+from ctuq.linops.jacobian.network import WeightBlock
 
 
 class HasBlocks(Protocol):
     """A linear model, seen as its weights."""
 
     @property
-    def blocks(self) -> tuple[Block, ...]:
+    def blocks(self) -> tuple[WeightBlock, ...]:
         """Parameters in the order of the flat vector."""
         ...
 
@@ -19,17 +19,17 @@ class HasBlocks(Protocol):
 Groups = Mapping[str, Sequence[str]]
 
 
-def blocks_of(model: HasBlocks | Sequence[Block]) -> tuple[Block, ...]:
+def blocks_of(model: HasBlocks | Sequence[WeightBlock]) -> tuple[WeightBlock, ...]:
     """The blocks of a model, or the given ones."""
     return tuple(model) if isinstance(model, Sequence) else model.blocks
 
 
-def grouped(blocks: Sequence[Block], groups: Groups) -> dict[str, tuple[Block, ...]]:
+def grouped(blocks: Sequence[WeightBlock], groups: Groups) -> dict[str, tuple[WeightBlock, ...]]:
     """The blocks of each group.
 
     Parameters
     ----------
-    blocks : sequence of Block
+    blocks : sequence of WeightBlock
     groups : mapping of str to sequence of str
         Names of parameters by name of group.
 
@@ -52,12 +52,12 @@ def grouped(blocks: Sequence[Block], groups: Groups) -> dict[str, tuple[Block, .
     return {group: tuple(known[name] for name in names) for group, names in groups.items()}
 
 
-def by_module(blocks: Sequence[Block], depth: int = 1) -> dict[str, tuple[str, ...]]:
+def by_module(blocks: Sequence[WeightBlock], depth: int = 1) -> dict[str, tuple[str, ...]]:
     """Parameters grouped by the first ``depth`` parts of their names: ``down.0.2.weight`` of depth 2 goes to ``down.0``.
 
     Parameters
     ----------
-    blocks : sequence of Block
+    blocks : sequence of WeightBlock
         Parameters of the network, such as ``Jacobian.blocks``.
     depth : int
         How many parts of a name make a group.

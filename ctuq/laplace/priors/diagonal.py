@@ -16,7 +16,7 @@ from ctuq.errors import InputError
 from ctuq.laplace.priors.blocks import Groups, HasBlocks, blocks_of, grouped
 from ctuq.laplace.priors.filters import FilterProcess
 from ctuq.linops.gram import gram
-from ctuq.linops.jacobian.network import Block
+from ctuq.linops.jacobian.network import WeightBlock
 
 __all__ = ["DiagonalPrior", "FilterProcess", "Prior", "blocks_prior", "g_prior", "isotropic", "layerwise"]
 
@@ -150,23 +150,23 @@ class DiagonalPrior:
         return out
 
 
-def isotropic(model: HasBlocks | Sequence[Block]) -> DiagonalPrior:
+def isotropic(model: HasBlocks | Sequence[WeightBlock]) -> DiagonalPrior:
     """One variance for all weights of a model, or of its blocks."""
     return DiagonalPrior(("variance",), (slice(0, blocks_of(model)[-1].slice.stop),))
 
 
-def layerwise(model: HasBlocks | Sequence[Block]) -> DiagonalPrior:
+def layerwise(model: HasBlocks | Sequence[WeightBlock]) -> DiagonalPrior:
     """One variance for the weights of each layer of a model, or of its blocks."""
     blocks = blocks_of(model)
     return DiagonalPrior(tuple(f"variance {b.name}" for b in blocks), tuple(b.slice for b in blocks))
 
 
-def blocks_prior(model: HasBlocks | Sequence[Block], groups: Groups) -> DiagonalPrior:
+def blocks_prior(model: HasBlocks | Sequence[WeightBlock], groups: Groups) -> DiagonalPrior:
     """One variance for each named group of parameters.
 
     Parameters
     ----------
-    model : LinearModel or sequence of Block
+    model : LinearModel or sequence of WeightBlock
     groups : mapping of str to sequence of str
         Names of parameters by name of group, as `ctuq.laplace.by_module` gives them.
 
@@ -189,7 +189,7 @@ class HasFeatures(HasBlocks, Protocol):
 
 
 def g_prior(
-    model: HasFeatures | Sequence[Block],
+    model: HasFeatures | Sequence[WeightBlock],
     features: Tensor | None = None,
     *,
     rng: torch.Generator | None = None,
@@ -203,7 +203,7 @@ def g_prior(
 
     Parameters
     ----------
-    model : LinearModel or sequence of Block
+    model : LinearModel or sequence of WeightBlock
         A model's energies are exact where that costs no more than the probes.
     features : Tensor, shape (m, P), optional
         The assembled features, if ``model`` is blocks.

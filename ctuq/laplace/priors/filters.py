@@ -9,7 +9,7 @@ from torch import Tensor
 from ctuq.errors import InputError
 from ctuq.laplace.priors.blocks import Groups, HasBlocks, blocks_of, grouped
 from ctuq.linops.gram import mirrored, pair_grams
-from ctuq.linops.jacobian.network import Block
+from ctuq.linops.jacobian.network import WeightBlock
 
 _ROUNDING = 1e-9
 
@@ -23,7 +23,7 @@ class FilterProcess:
 
     Parameters
     ----------
-    model : LinearModel or sequence of Block
+    model : LinearModel or sequence of WeightBlock
         All weights are of convolutions, ``(out, in, *taps)``.
     groups : mapping of str to sequence of str, optional
         Names of parameters that share hyperparameters, by name of group; each parameter alone if None.
@@ -34,7 +34,7 @@ class FilterProcess:
         If a block is not a convolution's weight, or a group mixes filters of several sizes.
     """
 
-    def __init__(self, model: HasBlocks | Sequence[Block], groups: Groups | None = None):
+    def __init__(self, model: HasBlocks | Sequence[WeightBlock], groups: Groups | None = None):
         blocks = blocks_of(model)
         if any(len(b.shape) < 3 for b in blocks):
             raise InputError("The filter process prior needs convolution weights; use a layerwise prior for linear layers.")

@@ -13,7 +13,7 @@ from ctuq.laplace.tangent.features import DataFeatures, GaussNewton, ObservedFea
 from ctuq.laplace.tangent.jacobians import DataJacobian
 from ctuq.laplace.tangent.likelihoods import Gaussian, Likelihood
 from ctuq.laplace.tangent.normalisation import before_normalisation
-from ctuq.linops.jacobian.network import Block, Frozen, fixed_share, squeeze
+from ctuq.linops.jacobian.network import Frozen, WeightBlock, fixed_share, squeeze
 from ctuq.linops.operator import LinearOperator, Space
 
 _OFFSETS = ("taylor", "features", "delta")
@@ -64,7 +64,7 @@ class LinearModel:
     scale_free: tuple[str, ...]
 
     @property
-    def blocks(self) -> tuple[Block, ...]:
+    def blocks(self) -> tuple[WeightBlock, ...]:
         """Parameters in the order of the flat vector."""
         return self.network.blocks
 

@@ -23,7 +23,7 @@ _NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, n
 
 
 @dataclass(frozen=True)
-class Block:
+class WeightBlock:
     """One parameter tensor in the flat vector: ``vector[..., slice]`` holds ``shape`` in torch's own order."""
 
     name: str
@@ -62,7 +62,7 @@ class Jacobian(LinearOperator):
 
     Attributes
     ----------
-    blocks : tuple of Block
+    blocks : tuple of WeightBlock
         The parameters in the order of the flat vector.
     weights : Tensor
         The weights linearised at, ``(P,)``.
@@ -146,7 +146,7 @@ class Frozen:
     module : nn.Module
     weights : Tensor, shape (P,)
         Copy of the chosen parameters.
-    blocks : tuple of Block
+    blocks : tuple of WeightBlock
     fixed : dict of str to Tensor
         Copies of the other parameters and of the buffers.
     trusted : set
@@ -155,7 +155,7 @@ class Frozen:
 
     module: nn.Module
     weights: Tensor
-    blocks: tuple[Block, ...]
+    blocks: tuple[WeightBlock, ...]
     fixed: dict[str, Tensor]
     trusted: set[tuple] = field(default_factory=set)
 
@@ -292,10 +292,10 @@ def _is_normalisation(module: nn.Module, name: str) -> bool:
     )
 
 
-def _blocks(weights: Sequence[tuple[str, Tensor]]) -> tuple[Block, ...]:
+def _blocks(weights: Sequence[tuple[str, Tensor]]) -> tuple[WeightBlock, ...]:
     blocks, start = [], 0
     for name, value in weights:
-        blocks.append(Block(name, slice(start, start + value.numel()), tuple(value.shape)))
+        blocks.append(WeightBlock(name, slice(start, start + value.numel()), tuple(value.shape)))
         start += value.numel()
     return tuple(blocks)
 

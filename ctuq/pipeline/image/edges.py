@@ -9,7 +9,7 @@ from ctuq.linops.memory import available_memory
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import flop_seconds, timed
 from ctuq.pipeline.running.run import Run
-from ctuq.pipeline.views import Views
+from ctuq.pipeline.views import SplitViews
 from ctuq.recon import tv
 from ctuq.recon.dip import Data
 from ctuq.tomo.rays.transform import RayTransform
@@ -123,7 +123,9 @@ def way_of_edges(pixels: int, width: int, rays: int, left: int | None = None) ->
     return EdgeWay(route, flops[route], int(memory[route]) + _BASE + 40 * rays * width)
 
 
-def edge_bars(run: Run[ReconstructOptions], data: Data, views: Views, plan: EdgePlan) -> tuple[ErrorBars, PixelRays, Learned]:
+def edge_bars(
+    run: Run[ReconstructOptions], data: Data, views: SplitViews, plan: EdgePlan
+) -> tuple[ErrorBars, PixelRays, Learned]:
     """Error bars of an image by a Gaussian prior, the rays with that image, and the prior.
 
     Parameters
@@ -131,7 +133,7 @@ def edge_bars(run: Run[ReconstructOptions], data: Data, views: Views, plan: Edge
     run : Run
     data : Data
         All views.
-    views : Views
+    views : SplitViews
     plan : EdgePlan
     """
     A, stages = data.A, run.stages

@@ -23,7 +23,7 @@ from ctuq.pipeline.bars import linear_model
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import MOST_FITS
 from ctuq.pipeline.running.run import Run
-from ctuq.pipeline.views import Views
+from ctuq.pipeline.views import SplitViews
 from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip
 from ctuq.recon.holdout import split
 from ctuq.stages import Stages, Under
@@ -99,7 +99,7 @@ class Joint:
 
     run: Run[ReconstructOptions]
     data: Data
-    views: Views
+    views: SplitViews
     generate: Generator
     asked: tuple[Wish, ...]
     drawn: Tensor

@@ -27,7 +27,7 @@ from ctuq.pipeline.running.outlook import Outlook
 from ctuq.pipeline.running.plan import FIT_BYTES, Plan, measure, priced, route_of, with_refit
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.threads import take_threads
-from ctuq.pipeline.views import Views, grid_of, match_detector, rays_inside, split_views
+from ctuq.pipeline.views import SplitViews, grid_of, match_detector, rays_inside, split_views
 from ctuq.progress import shown
 from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, generator, trial_step, tries
 from ctuq.recon.holdout import split
@@ -158,7 +158,7 @@ def _reconstruct(
 
 
 def _reconstructed(
-    run: Run[ReconstructOptions], scan: Scan, grid: VolumeGrid, views: Views, *, own: RayTransform | None = None
+    run: Run[ReconstructOptions], scan: Scan, grid: VolumeGrid, views: SplitViews, *, own: RayTransform | None = None
 ) -> Result:
     with run.clock("ray transform"):
         dense = run.options.bars is not None
@@ -222,7 +222,7 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
     return _plan(run, data, views, fit, generate=generate, start=start, scan=scan)
 
 
-def _rays(run: Run[ReconstructOptions], A: RayTransform, scan: Scan, views: Views) -> Data:
+def _rays(run: Run[ReconstructOptions], A: RayTransform, scan: Scan, views: SplitViews) -> Data:
     flux = any(wish.name == "flux" for wish in asked_errors(run.options.systematics, scan))
     return rays_inside(A, scan, views.held, device=run.device, stages=run.stages, flux=flux)
 
@@ -252,7 +252,7 @@ def _require_memory(run: Run[ReconstructOptions], grid: VolumeGrid) -> None:
     require_memory(needed, f"An image of {run.options.size} x {run.options.size} pixels", _LESS, run.device)
 
 
-def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: Views) -> Result:
+def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: SplitViews) -> Result:
     """Error bars by a Gaussian prior over the pixels."""
     A, kind = data.A, run.options.bars or ""
     assert isinstance(A, RayTransform)
@@ -265,7 +265,9 @@ def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: V
     return _assembled(run, base, rays.image, found, learned.named)
 
 
-def _with_dip(run: Run[ReconstructOptions], base: Result, data: Data, views: Views, *, moves: bool, rings: Rings) -> Result:
+def _with_dip(
+    run: Run[ReconstructOptions], base: Result, data: Data, views: SplitViews, *, moves: bool, rings: Rings
+) -> Result:
     drawn = run.rng.get_state()
     fit, stop = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
@@ -306,7 +308,7 @@ def _history(state: DIPState) -> dict[str, NDArray]:
 def _plan(
     run: Run[ReconstructOptions],
     data: Data,
-    views: Views,
+    views: SplitViews,
     fit: Data,
     *,
     generate: Generator,
@@ -327,7 +329,7 @@ def _plan(
     return made
 
 
-def _route(run: Run[ReconstructOptions], data: Data, views: Views, network: nn.Module) -> Route:
+def _route(run: Run[ReconstructOptions], data: Data, views: SplitViews, network: nn.Module) -> Route:
     memory = available_memory(run.device)
     found = route_of(data.weights, views.fitted, data.A.grid.size, network, prior=run.options.prior, memory=memory)
     return routed(found, run.options.bars, network)

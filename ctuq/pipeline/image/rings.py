@@ -20,7 +20,7 @@ from ctuq.pipeline.bars import asked_errors
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import timed
 from ctuq.pipeline.running.run import Run
-from ctuq.pipeline.views import Views
+from ctuq.pipeline.views import SplitViews
 from ctuq.recon import tv
 from ctuq.recon.dip import Data
 from ctuq.recon.tv import ITERATIONS
@@ -94,7 +94,7 @@ class Rings:
         return {**found, "gain": replace(whole, samples=samples, taken=None if self.less is None else values.numpy())}
 
 
-def rings_of(run: Run[ReconstructOptions], data: Data, views: Views, scan: Scan) -> Rings:
+def rings_of(run: Run[ReconstructOptions], data: Data, views: SplitViews, scan: Scan) -> Rings:
     """Gains as the fitted views tell them.
 
     Parameters
@@ -102,7 +102,7 @@ def rings_of(run: Run[ReconstructOptions], data: Data, views: Views, scan: Scan)
     run : Run
     data : Data
         As measured, of all views.
-    views : Views
+    views : SplitViews
     scan : Scan
     """
     wish, A = gains_asked(run, scan), data.A

@@ -21,7 +21,7 @@ from ctuq.pipeline.bars import linear_model
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import route_of
 from ctuq.pipeline.running.run import Run
-from ctuq.pipeline.views import Views
+from ctuq.pipeline.views import SplitViews
 from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import Data, DIPOptions, Generator, dip, generator
 from ctuq.recon.dropout import dropped
@@ -49,13 +49,13 @@ Spread = tuple[NDArray[np.float64], NDArray[np.float64]]
 """An image, and what `ctuq.calibrate` takes of it: samples, or a standard deviation."""
 
 
-def _constant(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
+def _constant(run: Run[ReconstructOptions], data: Data, views: SplitViews) -> Spread:
     """The method's image, and one variance for all pixels."""
     image = _images(run, data, views, torch.ones(1, len(views.fitted)))[0]
     return image, np.full(image.shape, _ONE * float(np.sqrt(np.mean(image**2))))
 
 
-def _bootstrap(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
+def _bootstrap(run: Run[ReconstructOptions], data: Data, views: SplitViews) -> Spread:
     """The method's image, and those of as many views drawn with replacement: one that is drawn twice has twice its weight."""
     n, count = len(views.fitted), NETWORKS if run.options.method == "dip" else MEMBERS
     drawn = torch.randint(n, (count, n), generator=run.rng)
@@ -64,14 +64,14 @@ def _bootstrap(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread
     return images[0], images[1:]
 
 
-def _ensemble(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
+def _ensemble(run: Run[ReconstructOptions], data: Data, views: SplitViews) -> Spread:
     """The mean of networks that start from random weights, and each of them."""
     options = replace(run.options.dip, start="random")
     images = _networks(run, data, views, torch.ones(NETWORKS, len(views.fitted)), options)
     return images.mean(0), images
 
 
-def _noise(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
+def _noise(run: Run[ReconstructOptions], data: Data, views: SplitViews) -> Spread:
     """The method's image, and those of its rays with their noise added once more, each ray's by its weight."""
     count = NETWORKS if run.options.method == "dip" else MEMBERS
     weights = data.weights[torch.as_tensor(views.fitted, device=data.y.device)]
@@ -82,13 +82,15 @@ def _noise(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
     return images[0], images[1:]
 
 
-def _begun(run: Run[ReconstructOptions], data: Data, views: Views) -> tuple[Generator, dict[str, Tensor], tuple[Data, Data]]:
+def _begun(
+    run: Run[ReconstructOptions], data: Data, views: SplitViews
+) -> tuple[Generator, dict[str, Tensor], tuple[Data, Data]]:
     """A network with the weights that its fit starts from, and the views of the fit and those that stop it."""
     parts = split(data, views.held, rng=run.rng)
     return *generator(parts[0], run.options.dip, rng=run.rng), parts
 
 
-def _dropout(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
+def _dropout(run: Run[ReconstructOptions], data: Data, views: SplitViews) -> Spread:
     """The mean of a network's draws with channels left out, as in its fit, and each of them (Gal and Ghahramani 2016)."""
     generate, start, parts = _begun(run, data, views)
 
@@ -101,7 +103,7 @@ def _dropout(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
     return images.mean(0), images
 
 
-def _sgld(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
+def _sgld(run: Run[ReconstructOptions], data: Data, views: SplitViews) -> Spread:
     """The mean of images along a walk over the weights from where the fit ended, and each of them."""
     generate, start, parts = _begun(run, data, views)
     state = run.fit(generate, start, parts)
@@ -111,7 +113,7 @@ def _sgld(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
     return images.mean(0), images
 
 
-def _diagonal(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
+def _diagonal(run: Run[ReconstructOptions], data: Data, views: SplitViews) -> Spread:
     """The network's image, and draws of a diagonal Laplace approximation at the evidence of all weights."""
     generate, start, parts = _begun(run, data, views)
     state = run.fit(generate, start, parts)
@@ -130,7 +132,7 @@ def _diagonal(run: Run[ReconstructOptions], data: Data, views: Views) -> Spread:
     return image, image + draws
 
 
-SPREADS: dict[str, Callable[[Run[ReconstructOptions], Data, Views], Spread]] = {
+SPREADS: dict[str, Callable[[Run[ReconstructOptions], Data, SplitViews], Spread]] = {
     "constant": _constant,
     "bootstrap": _bootstrap,
     "noise": _noise,
@@ -142,7 +144,7 @@ SPREADS: dict[str, Callable[[Run[ReconstructOptions], Data, Views], Spread]] = {
 
 
 def _images(
-    run: Run[ReconstructOptions], data: Data, views: Views, times: Tensor, added: Tensor | None = None
+    run: Run[ReconstructOptions], data: Data, views: SplitViews, times: Tensor, added: Tensor | None = None
 ) -> NDArray[np.float64]:
     """Images (k, y, x) of the fitted views by the method of the run, views weighted ``times`` (k, view).
 
@@ -171,7 +173,7 @@ def _images(
 def _networks(
     run: Run[ReconstructOptions],
     data: Data,
-    views: Views,
+    views: SplitViews,
     times: Tensor,
     options: DIPOptions,
     *,
@@ -197,7 +199,7 @@ def _networks(
     return run.stages.once("networks", partial(fitted), rng=run.rng).cpu().numpy().astype(np.float64)
 
 
-def with_spread(run: Run[ReconstructOptions], base: Result, data: Data, views: Views) -> Result:
+def with_spread(run: Run[ReconstructOptions], base: Result, data: Data, views: SplitViews) -> Result:
     """Error bars by images that differ, or one number, scaled on held-out views; without these there are none."""
     if not len(views.held):
         raise InputError(

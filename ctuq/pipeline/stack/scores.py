@@ -4,9 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.records import Blocks
-
-_COVERS = 1.959964
-"""Standard deviations of a 95 % interval."""
+from ctuq.scores.gaussian import Z95
 
 
 def against_truth(mean: Blocks, std: Blocks | None, truth: Blocks) -> dict[str, NDArray[np.float64]]:
@@ -25,7 +23,7 @@ def _slice_scores(mean: NDArray, std: NDArray | None, truth: NDArray) -> dict[st
         z = error / np.maximum(std, np.finfo(np.float32).tiny)
         known = bool(np.isfinite(z).all())
         scores["truth_rms_z"] = float(np.sqrt(np.mean(z**2)))
-        scores["truth_cover_95"] = float(np.mean(np.abs(z) <= _COVERS)) if known else np.nan
+        scores["truth_cover_95"] = float(np.mean(np.abs(z) <= Z95)) if known else np.nan
     return scores
 
 

@@ -51,7 +51,7 @@ class Unseen(Protocol):
         ...
 
 
-class Measured(Protocol):
+class MeasuredRays(Protocol):
     """An image and the used rays of its scan, as `ctuq.uncertainty.model.linear.ImageModel` has them."""
 
     @property
@@ -91,7 +91,7 @@ Without = Callable[[Tensor], Unseen]
 
 def calibrate(
     without: Without,
-    model: Measured,
+    model: MeasuredRays,
     y: Tensor,
     held_out: NDArray[np.int64],
     sigma2: float,
@@ -104,7 +104,7 @@ def calibrate(
     Parameters
     ----------
     without : callable
-    model : Measured
+    model : MeasuredRays
         Of all views.
     y : Tensor
         All projections.
@@ -156,7 +156,7 @@ class HeldOut:
 
     @classmethod
     def of(
-        cls, without: Without, model: Measured, y: Tensor, views: NDArray[np.int64], sigma2: float, *, most: int
+        cls, without: Without, model: MeasuredRays, y: Tensor, views: NDArray[np.int64], sigma2: float, *, most: int
     ) -> "HeldOut":
         """Leave the rays of these views out; arguments as of `calibrate`."""
         new = torch.isin(model.views, torch.as_tensor(views, device=model.views.device)).nonzero()[:, 0]
@@ -231,7 +231,9 @@ def _turns(joint: Tensor, off: Tensor, noise: Tensor, views: Tensor, place: "_On
     return Turns(*(np.stack([place(row) for row in rows]) for rows in (residual * noise.sqrt(), variance * noise)))
 
 
-def leave_one_out(without: Without, model: Measured, sigma2: float, *, rays: int, each: int | None = None) -> dict[str, float]:
+def leave_one_out(
+    without: Without, model: MeasuredRays, sigma2: float, *, rays: int, each: int | None = None
+) -> dict[str, float]:
     """Each view predicted from all others; of more than so many rays, views spread over the scan.
 
     Parameters
@@ -257,7 +259,7 @@ def leave_one_out(without: Without, model: Measured, sigma2: float, *, rays: int
     return gaussian_scores(torch.cat(residuals).cpu(), torch.cat(variances).cpu())
 
 
-def spread(model: Measured, rows: Tensor, most: int) -> Tensor:
+def spread(model: MeasuredRays, rows: Tensor, most: int) -> Tensor:
     """Which of these used rays to predict, (k,): all, or those on a lattice of the detector, the same in each view."""
     if len(rows) <= most:
         return torch.arange(len(rows), device=rows.device)
@@ -274,7 +276,7 @@ def spread(model: Measured, rows: Tensor, most: int) -> Tensor:
     return found if len(found) else torch.arange(0, len(rows), -(-len(rows) // most), device=rows.device)
 
 
-def _places(model: Measured, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _places(model: MeasuredRays, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """View, row (0 of an image's detector) and column of used rays."""
     rays, (views, columns) = model.rays[rows], model.shape[-2:]
     return rays // columns % views, rays // (columns * views), rays % columns
@@ -283,7 +285,7 @@ def _places(model: Measured, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 class _OnDetector:
     """Values of some used rays as (view, column) or (view, row, column); rays that are left out repeat their neighbours."""
 
-    def __init__(self, model: Measured, rows: Tensor, views: NDArray[np.int64]):
+    def __init__(self, model: MeasuredRays, rows: Tensor, views: NDArray[np.int64]):
         view, row, column = (values.cpu().numpy() for values in _places(model, rows))
         order = {int(v): i for i, v in enumerate(views)}
         lines = np.arange(model.shape[-1]) if len(model.shape) == 2 else np.unique(column)

@@ -11,8 +11,8 @@ from ctuq.errors import InputError
 from ctuq.tomo.arrays import as_numbers
 from ctuq.uncertainty.results import storage
 from ctuq.uncertainty.results.elsewhere import LayerData, as_dataset, as_layers, axes_of
-from ctuq.uncertainty.results.measured import Measured
 from ctuq.uncertainty.results.shown import Shown
+from ctuq.uncertainty.results.with_covariance import Measured
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -24,8 +24,8 @@ from ctuq.tomo.scan import Provenance
 from ctuq.tomo.space import VolumeGeometry
 from ctuq.uncertainty.results.contents import Calibration
 from ctuq.uncertainty.results.elsewhere import LayerData, as_dataset, as_layers, axes_of
-from ctuq.uncertainty.results.measured_volume import MeasuredVolume
 from ctuq.uncertainty.results.shown import Shown
+from ctuq.uncertainty.results.volume_questions import MeasuredVolume
 
 KIND = RESULT
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]

@@ -6,16 +6,16 @@ from linear_models import ONE, TWO, Exact, normal, point, problem
 
 from ctuq.laplace import FilterProcess
 from ctuq.laplace.evidence.ascent import ascend, mackay, scoring
-from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
+from ctuq.laplace.evidence.dense import ExactExpectation, maximise_dense
 from ctuq.laplace.evidence.sampled import SampledExpectation
 from ctuq.laplace.priors.diagonal import DiagonalPrior
 from ctuq.laplace.system.cg_sampler import CGSampler
 from ctuq.laplace.system.problem import Point, System
-from ctuq.laplace.system.routes import first_point
 from ctuq.laplace.system.sampling import Draws
-from ctuq.linops.jacobian.network import Block
+from ctuq.laplace.system.solver_choice import first_point
+from ctuq.linops.jacobian.network import WeightBlock
 
-FILTERS = FilterProcess((Block("a", slice(0, 18), (2, 1, 3, 3)), Block("b", slice(18, 24), (6, 1, 1, 1))))
+FILTERS = FilterProcess((WeightBlock("a", slice(0, 18), (2, 1, 3, 3)), WeightBlock("b", slice(18, 24), (6, 1, 1, 1))))
 STRICT = {"rtol": 1e-11, "flat": 0.0, "max_steps": 200}
 
 
@@ -46,7 +46,7 @@ def test_slope_of_every_hyperparameter_vanishes_at_the_fixed_point(update, prior
     free = torch.tensor([name not in ended.capped for name in names])
     assert free.sum() > len(free) - 2
     assert float(ended.expectation.slope[free].abs().max()) < 1e-7
-    best = maximise_exact(exact, start, learn_noise=True)
+    best = maximise_dense(exact, start, learn_noise=True)
     assert ended.expectation.log_evidence >= best.expectation.log_evidence - 1e-3
 
 
@@ -97,7 +97,7 @@ def test_sixteen_samples_lose_less_than_a_nat(prior, update, rng):
     p, _ = problem(rng, 120)
     start = first_point(p, prior, rng=rng)
     exact = ExactExpectation(p, prior)
-    best = maximise_exact(exact, start, learn_noise=True).expectation.log_evidence
+    best = maximise_dense(exact, start, learn_noise=True).expectation.log_evidence
     sampled = SampledExpectation(p, prior, CGSampler(Draws.of(p, 16, rng=rng), rng=rng))
     ended = ascend(sampled, prior, start, learn_noise=True, update=update)
     assert ended.converged
@@ -122,7 +122,7 @@ def test_layers_that_evidence_prunes_do_not_hold_up_the_end(rng):
     exact = ExactExpectation(p, prior)
     ended = ascend(exact, prior, first_point(p, prior, rng=rng), learn_noise=True, cap=1e30)
     assert ended.converged
-    best = maximise_exact(exact, ended.expectation.point, learn_noise=True).expectation.log_evidence
+    best = maximise_dense(exact, ended.expectation.point, learn_noise=True).expectation.log_evidence
     assert ended.expectation.log_evidence > best - 0.05
 
 

@@ -6,13 +6,13 @@ from linear_models import ONE, TWO, Exact, normal, point, problem
 
 from ctuq.errors import CtuqError
 from ctuq.laplace import FilterProcess
-from ctuq.laplace.evidence.dense import ExactExpectation, maximise_exact
+from ctuq.laplace.evidence.dense import ExactExpectation, maximise_dense
 from ctuq.laplace.system.problem import Problem
-from ctuq.laplace.system.routes import first_point
+from ctuq.laplace.system.solver_choice import first_point
 from ctuq.linops.basic import Dense
-from ctuq.linops.jacobian.network import Block
+from ctuq.linops.jacobian.network import WeightBlock
 
-FILTERS = FilterProcess((Block("a", slice(0, 18), (2, 1, 3, 3)), Block("b", slice(18, 24), (6, 1, 1, 1))))
+FILTERS = FilterProcess((WeightBlock("a", slice(0, 18), (2, 1, 3, 3)), WeightBlock("b", slice(18, 24), (6, 1, 1, 1))))
 
 
 @pytest.mark.parametrize("n", [15, 40])
@@ -82,7 +82,7 @@ def test_output_covariance_is_exact(n, rng):
 @pytest.mark.parametrize("prior", [ONE, TWO])
 def test_maximum_is_that_of_a_search_without_derivatives(prior, rng):
     p, matrix = problem(rng, 15)
-    found = maximise_exact(ExactExpectation(p, prior), first_point(p, prior, rng=rng), learn_noise=True)
+    found = maximise_dense(ExactExpectation(p, prior), first_point(p, prior, rng=rng), learn_noise=True)
     best = found.expectation.point
 
     def loss(x):
@@ -98,7 +98,7 @@ def test_maximum_is_that_of_a_search_without_derivatives(prior, rng):
 
 def test_maximum_over_weights_is_a_maximum(rng):
     p, matrix = problem(rng, 40, groups=torch.arange(40) % 2)
-    found = maximise_exact(ExactExpectation(p, TWO), first_point(p, TWO, rng=rng), learn_noise=True)
+    found = maximise_dense(ExactExpectation(p, TWO), first_point(p, TWO, rng=rng), learn_noise=True)
     best = found.expectation.point
     for direction in torch.eye(4, dtype=torch.float64):
         for size in (-0.1, 0.1):
@@ -108,7 +108,7 @@ def test_maximum_over_weights_is_a_maximum(rng):
 
 def test_known_noise_is_kept(rng):
     p, _ = problem(rng, sigma2=torch.tensor([0.25], dtype=torch.float64), learn_noise=False)
-    found = maximise_exact(ExactExpectation(p, ONE), first_point(p, ONE, rng=rng), learn_noise=False)
+    found = maximise_dense(ExactExpectation(p, ONE), first_point(p, ONE, rng=rng), learn_noise=False)
     assert float(found.expectation.point.sigma2[0]) == pytest.approx(0.25, rel=1e-12)
     assert abs(float(found.expectation.slope[0])) < 1e-2
 

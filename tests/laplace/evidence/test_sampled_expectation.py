@@ -8,9 +8,9 @@ from ctuq.laplace.evidence.sampled import SampledExpectation
 from ctuq.laplace.system.cg_sampler import CGSampler
 from ctuq.laplace.system.problem import System
 from ctuq.laplace.system.sampling import Draws
-from ctuq.linops.jacobian.network import Block
+from ctuq.linops.jacobian.network import WeightBlock
 
-FILTERS = FilterProcess((Block("a", slice(0, 18), (2, 1, 3, 3)), Block("b", slice(18, 24), (6, 1, 1, 1))))
+FILTERS = FilterProcess((WeightBlock("a", slice(0, 18), (2, 1, 3, 3)), WeightBlock("b", slice(18, 24), (6, 1, 1, 1))))
 
 
 def sampled(p, prior, at, rng, count=3000, **options):

@@ -3,13 +3,13 @@ import torch
 
 from ctuq.errors import InputError
 from ctuq.laplace.priors.blocks import by_module, grouped
-from ctuq.linops.jacobian.network import Block, Frozen
+from ctuq.linops.jacobian.network import Frozen, WeightBlock
 from ctuq.recon.unet import UNet, UNetOptions
 
 BLOCKS = (
-    Block("a.0.weight", slice(0, 4), (2, 2)),
-    Block("a.1.weight", slice(4, 6), (1, 2)),
-    Block("b.weight", slice(6, 7), (1, 1)),
+    WeightBlock("a.0.weight", slice(0, 4), (2, 2)),
+    WeightBlock("a.1.weight", slice(4, 6), (1, 2)),
+    WeightBlock("b.weight", slice(6, 7), (1, 1)),
 )
 
 

@@ -9,20 +9,20 @@ from ctuq.laplace.priors.diagonal import DiagonalPrior, FilterProcess, blocks_pr
 from ctuq.laplace.tangent.likelihoods import Categorical
 from ctuq.laplace.tangent.model import linearise as linear_model
 from ctuq.linops.gaussian import log_evidence
-from ctuq.linops.jacobian.network import Block, jacobian_of
+from ctuq.linops.jacobian.network import WeightBlock, jacobian_of
 from ctuq.recon.unet import UNet, UNetOptions
 
 BLOCKS = (
-    Block("first", slice(0, 36), (2, 2, 3, 3)),
-    Block("point", slice(36, 40), (2, 2, 1, 1)),
-    Block("solid", slice(40, 94), (1, 2, 3, 3, 3)),
+    WeightBlock("first", slice(0, 36), (2, 2, 3, 3)),
+    WeightBlock("point", slice(36, 40), (2, 2, 1, 1)),
+    WeightBlock("solid", slice(40, 94), (1, 2, 3, 3, 3)),
 )
 P = 94
 TWINS = (
-    Block("a", slice(0, 18), (2, 1, 3, 3)),
-    Block("b", slice(18, 22), (2, 2, 1, 1)),
-    Block("c", slice(22, 40), (1, 2, 3, 3)),
-    Block("d", slice(40, 94), (1, 2, 3, 3, 3)),
+    WeightBlock("a", slice(0, 18), (2, 1, 3, 3)),
+    WeightBlock("b", slice(18, 22), (2, 2, 1, 1)),
+    WeightBlock("c", slice(22, 40), (1, 2, 3, 3)),
+    WeightBlock("d", slice(40, 94), (1, 2, 3, 3, 3)),
 )
 KINDS = {
     "isotropic": isotropic,
@@ -108,7 +108,7 @@ def test_filter_process_kernel_is_exponential_in_tap_distance():
 
 @pytest.mark.parametrize(("block", "distances"), [(BLOCKS[0], 6), (BLOCKS[1], 1)])
 def test_plane_filters_have_a_component_for_each_tap_distance(block, distances, rng):
-    alone = Block(block.name, slice(0, math.prod(block.shape)), block.shape)
+    alone = WeightBlock(block.name, slice(0, math.prod(block.shape)), block.shape)
     prior = FilterProcess([alone])
     features = torch.randn(3, alone.slice.stop, generator=rng)
     assert len(list(prior.components(features))) == len(prior.coefficients(prior.start())) == distances
@@ -116,7 +116,7 @@ def test_plane_filters_have_a_component_for_each_tap_distance(block, distances, 
 
 
 def test_solid_filters_correlate_along_all_three_axes(rng):
-    prior = FilterProcess([Block("solid", slice(0, 54), (1, 2, 3, 3, 3))])
+    prior = FilterProcess([WeightBlock("solid", slice(0, 54), (1, 2, 3, 3, 3))])
     sigma = prior.covariance(torch.eye(54, dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
     corner, far, other = 0, 26, 27
     assert float(sigma[corner, 9]) == pytest.approx(math.exp(-1))
@@ -162,7 +162,7 @@ def test_diagonal_priors_that_leave_weights_out_or_overlap_are_refused(names, gr
 
 def test_filter_process_refuses_linear_layers():
     with pytest.raises(InputError, match="convolution"):
-        FilterProcess([Block("linear", slice(0, 6), (2, 3))])
+        FilterProcess([WeightBlock("linear", slice(0, 6), (2, 3))])
 
 
 def evidence_and_prediction(make_prior, features, new, t):

@@ -4,9 +4,9 @@ from linear_models import TWO, normal
 
 from ctuq.laplace import FilterProcess
 from ctuq.laplace.priors.sensitivity import derivative_traces, derivatives, pair_products
-from ctuq.linops.jacobian.network import Block
+from ctuq.linops.jacobian.network import WeightBlock
 
-FILTERS = FilterProcess((Block("a", slice(0, 18), (2, 1, 3, 3)), Block("b", slice(18, 24), (6, 1, 1, 1))))
+FILTERS = FilterProcess((WeightBlock("a", slice(0, 18), (2, 1, 3, 3)), WeightBlock("b", slice(18, 24), (6, 1, 1, 1))))
 
 
 @pytest.mark.parametrize("prior", [TWO, FILTERS])

@@ -7,10 +7,10 @@ import torch
 
 from ctuq.laplace import DiagonalPrior, FilterProcess, VariationPrior
 from ctuq.laplace.priors.variation import mean_absolute
-from ctuq.linops.jacobian.network import Block
+from ctuq.linops.jacobian.network import WeightBlock
 
 TWO = DiagonalPrior(("a", "b"), (slice(0, 3), slice(3, 5)))
-FILTERS = FilterProcess((Block("a", slice(0, 18), (2, 1, 3, 3)), Block("b", slice(18, 20), (2, 1, 1, 1))))
+FILTERS = FilterProcess((WeightBlock("a", slice(0, 18), (2, 1, 3, 3)), WeightBlock("b", slice(18, 20), (2, 1, 1, 1))))
 
 
 def variation(prior, owners, rng, strength=0.2):

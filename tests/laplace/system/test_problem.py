@@ -4,7 +4,7 @@ from linear_models import ONE, TWO, normal, point, problem
 
 from ctuq.errors import InputError
 from ctuq.laplace.system.problem import Problem, System, plus_identity
-from ctuq.laplace.system.routes import first_point
+from ctuq.laplace.system.solver_choice import first_point
 from ctuq.linops.basic import Dense
 from ctuq.linops.operator import Space
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import ctuq
-from ctuq.pipeline import ReconstructOptions, choose_grid, made_by, match_detector
+from ctuq.pipeline import ReconstructOptions, choose_grid, match_detector
+from ctuq.pipeline.image.job import made_by
 from ctuq.pipeline.image.placed import matched, placed
 from ctuq.recon.dip import DIPOptions
 from ctuq.tomo.axis import axis_column, with_axis_column

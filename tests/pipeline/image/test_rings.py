@@ -12,7 +12,7 @@ from ctuq.systematics.catalogue import STRONG
 from ctuq.systematics.detector import rough
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians, ray_transform
 from ctuq.tomo.phantoms import PHANTOMS
-from ctuq.uncertainty.results.predict import predict_views
+from ctuq.uncertainty.results.unseen_views import predict_views
 
 SETTINGS = {"size": 16, "field": 24.0, "samples": 100, "directions": 0, "dip": DIPOptions(iterations=150)}
 NOISE, SIZE, GRID = 0.01, 16, VolumeGrid((16, 16), 1.5)

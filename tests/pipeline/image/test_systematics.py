@@ -15,7 +15,7 @@ from ctuq.pipeline.bars import asked_errors
 from ctuq.quantities.regions import Circle
 from ctuq.recon.dip import DIPOptions
 from ctuq.tomo import Provenance
-from ctuq.uncertainty.results.predict import predict_views
+from ctuq.uncertainty.results.unseen_views import predict_views
 
 SETTINGS = {"size": 16, "field": "all", "samples": 200, "dip": DIPOptions(iterations=120)}
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.files.formats.hdf5 import parts
 from ctuq.files.formats.hdf5.told import (
-    Told,
+    ToldGeometry,
     beam_of,
     first_of,
     needed_of,
@@ -42,7 +42,7 @@ def read_dxchange(path: Path, row: int | None) -> Raw:
     """
     with parts.opened(path) as file:
         group: Any = parts.found(file, "exchange", path)
-        data, told = stack_of(needed_of(group, ("data",), path), path), Told(path)
+        data, told = stack_of(needed_of(group, ("data",), path), path), ToldGeometry(path)
         views, rows, columns = _axes(data, path)
         shape = (data.shape[views], data.shape[rows], data.shape[columns])
         row = middle_row(shape, row, str(path))
@@ -68,7 +68,7 @@ _AT_DETECTOR = ("detector/pixel_size_x", "detector/x_pixel_size")
 _LENS = ("detection_system/objective/magnification", "objective/magnification")
 
 
-def _dxchange_pixel(file: h5py.File, told: Told, path: Path) -> None:
+def _dxchange_pixel(file: h5py.File, told: ToldGeometry, path: Path) -> None:
     """The pixel at the sample; that of the camera is divided by the lens where only this is told."""
     actual, camera, lens = (first_of(file, tuple(_DX + n for n in names), path) for names in (_AT_SAMPLE, _AT_DETECTOR, _LENS))
     if actual is not None:

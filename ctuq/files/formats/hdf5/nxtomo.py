@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.files.formats.hdf5 import parts
 from ctuq.files.formats.hdf5.told import (
-    Told,
+    ToldGeometry,
     beam_of,
     first_of,
     flag_of,
@@ -65,7 +65,7 @@ def read_nxtomo(path: Path, row: int | None, entry: str | None = None) -> Raw:
     with parts.opened(path) as file:
         node, others = _chosen(_entries(file), entry, path)
         detector = _detector(node, path)
-        data, told = stack_of(needed_of(detector, ("data",), path), path), Told(path)
+        data, told = stack_of(needed_of(detector, ("data",), path), path), ToldGeometry(path)
         row = middle_row(data.shape, row, str(path))
         sorting = _Sorting.of(node, detector, len(data), path)
         told.angles(needed_of(node, _ANGLES, path), sorting.views)
@@ -239,7 +239,7 @@ def _axis_column(entry: h5py.Group, detector: Any, columns: int, path: Path) -> 
     return {"axis_column": column, OTHER: other} if is_open else {"axis_column": column}
 
 
-def _lengths(entry: h5py.Group, detector: Any, told: Told, path: Path) -> None:
+def _lengths(entry: h5py.Group, detector: Any, told: ToldGeometry, path: Path) -> None:
     """Pixel and distances; a source far away is a parallel beam, a near one a fan."""
     behind, before = first_of(detector, ("distance",), path), first_of(entry, ("instrument/source/distance",), path)
     if behind is not None and before is not None:

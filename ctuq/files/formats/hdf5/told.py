@@ -21,7 +21,7 @@ _PLAUSIBLE_PIXEL = (1e-6, 5.0)
 
 
 @dataclass
-class Told:
+class ToldGeometry:
     """Fields of a geometry as they are read, with what was assumed for them and what could not be read."""
 
     path: Path
@@ -76,7 +76,7 @@ class Told:
             return None
 
 
-def raw_of(name: str, values: NDArray, told: Told, flats: NDArray | None, darks: NDArray | None, **others: Any) -> Raw:
+def raw_of(name: str, values: NDArray, told: ToldGeometry, flats: NDArray | None, darks: NDArray | None, **others: Any) -> Raw:
     """Counts where there are flats, else transmission; a parallel beam and pixels of 1 mm where nobody says otherwise."""
     kind = "transmission" if flats is None else "counts"
     assumed = {"kind": "parallel"} | ({"pixel": 1.0} if told.fields.get("kind") != "fan" else {})

@@ -4,7 +4,7 @@ import torch
 
 from ctuq.design import ESE, Designer, DesignProblem
 from ctuq.design.algebra.covariance import Hold
-from ctuq.design.models.displaced import DisplacedEdges, central_differences
+from ctuq.design.models.displacement import DisplacedEdges, central_differences
 from ctuq.design.models.model import Measurements
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
 
