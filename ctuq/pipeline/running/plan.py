@@ -35,6 +35,7 @@ _CG_PRODUCTS = {2: 65, 3: 40}
 # Seconds of a factorisation over one in float64, and rounds of refinement of one in float32.
 _FACTOR = {"float64": 1.0, "float32": 0.5, "cg": 0.0}
 _ROUNDS = 3
+_PRODUCTS = 64 + 2 * (192 - 64)
 _MATRIX = 1536
 # The eigenvectors of a pixel's 25 neighbours take 80 microseconds.
 _NEIGHBOURHOOD = 1e6
@@ -256,9 +257,9 @@ def _held(route: Route, speeds: Speeds, r: int) -> float:
 def _std(route: Route, speeds: Speeds, r: int) -> float:
     m, d = route.rays, route.pixels
     pixels = (2.0 * d * r * r + 2.0 * m * r * r) * speeds.flop + 2 * r * speeds.rays
-    # Samples, and directions of an image; a volume's draws end early.
+    # Samples, and of an image what directions take: waves, and two products for each of the others. A volume's draws end early.
     few = route.dims == 3
-    draws = (32 if few else 64 + 256) + (0 if route.exact_std else DRAWS // 4 if few else DRAWS)
+    draws = (32 if few else 64 + _PRODUCTS) + (0 if route.exact_std else DRAWS // 4 if few else DRAWS)
     one = _solve(route, speeds) + 4 * speeds.rays + 8.0 * m * r * speeds.flop
     exact = (1.0 * m * m * d + 2.0 * m * r * d) * speeds.flop if route.exact_std else 0.0
     return pixels + draws * one + exact
