@@ -134,16 +134,22 @@ class Data:
     A : RayTransform or VolumeTransform
     y, weights : Tensor, shape (batch, angle, column) or (batch, row, angle, column)
         Line integrals, and relative precisions of the rays.
+    own : tuple of Tensor, shape (angle, column)
+        What errors that are each view's own do to its rays: as much of them as is there counts for no misfit.
     """
 
     A: RayTransform | VolumeTransform
     y: Tensor
     weights: Tensor
+    own: tuple[Tensor, ...] = ()
 
     def misfit(self, x: Tensor) -> Tensor:
         """Weighted mean squared residual of images ``(batch, y, x)`` or ``(batch, z, y, x)``, one for each."""
-        residual = self.weights * (self.A(x) - self.y).square()
-        return residual.mean(_axes(self.A.range)) / self.weights.mean()
+        residual = self.A(x) - self.y
+        for effect in self.own:
+            size = (self.weights * effect.square()).sum(-1, keepdim=True).clamp(min=torch.finfo(effect.dtype).tiny)
+            residual = residual - effect * (self.weights * effect * residual).sum(-1, keepdim=True) / size
+        return (self.weights * residual.square()).mean(_axes(self.A.range)) / self.weights.mean()
 
     @property
     def size(self) -> Tensor:

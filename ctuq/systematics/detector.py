@@ -26,7 +26,20 @@ def rough(columns: int) -> Tensor:
     What is smooth along a detector makes broad rings, which an image of a round object has as well: the first cosines, a
     sixteenth of them, stay the image's.
     """
-    smooth = max(_FEWEST, columns // _SMOOTH)
+    return _cosines(columns)[:, _smooth(columns) :]
+
+
+def smooth(columns: int) -> Tensor:
+    """The part of offsets that `rough` leaves out, orthonormal (columns, k)."""
+    return _cosines(columns)[:, : _smooth(columns)]
+
+
+def _smooth(columns: int) -> int:
+    return min(max(_FEWEST, columns // _SMOOTH), columns)
+
+
+def _cosines(columns: int) -> Tensor:
     places = (torch.arange(columns, dtype=torch.float64) + 0.5) / columns
-    waves = torch.cos(math.pi * places[:, None] * torch.arange(min(smooth, columns), columns, dtype=torch.float64))
-    return waves * (2 / columns) ** 0.5
+    waves = torch.cos(math.pi * places[:, None] * torch.arange(columns, dtype=torch.float64)) * (2 / columns) ** 0.5
+    waves[:, 0] /= 2**0.5
+    return waves

@@ -18,6 +18,8 @@ _DARK_AIR = 0.02
 """Below 0, of the most that rays read: the air of the shipped scans lies between 0.3 % below and 2.6 % above it."""
 # So many columns beside a grid's shadow the rays must be, and so many of them, or such a share, see more than air.
 _BESIDE, _RAYS, _SHARE = 2.0, 3, 1e-3
+# In such a share of views what drifts reads less than so much of its mean.
+_SOME, _FAINT = 0.1, 0.25
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,13 @@ def doubts_of_field(scan: Scan, grid: VolumeGrid, *, taken_out: bool = True) -> 
     if seen <= 0:
         hole = float(np.abs(geometry.axis_distances(np.array([-0.5, geometry.columns - 0.5]))).min())
         told.append(f"No ray passes within {hole:.3g} mm of the rotation axis: the image is a guess there.")
-    if outline.cut:
+    if outline.cut and only_drifts(scan, grid):
+        told.append(
+            f"Air reads something else in each view ({outline.level:.2g} on average, of at most {outline.top:.2g}), alike at "
+            "both edges of the detector: the flux of views drifts. The method dip tells it by --systematics default,flux; else "
+            f"it is taken for an object beside the {geometry.measured_field:.4g} mm that were measured, and {outside}."
+        )
+    elif outline.cut:
         told.append(
             f"The projections do not fall to air at the {' and '.join(outline.cut)} columns ({outline.level:.2g} of at most "
             f"{outline.top:.2g}): the object reaches beyond the {geometry.measured_field:.4g} mm that were measured, so the "
@@ -165,9 +173,10 @@ def reaches_beyond(scan: Scan, grid: VolumeGrid) -> bool:
 
 
 def only_drifts(scan: Scan, grid: VolumeGrid) -> bool:
-    """Whether what rays beside the object read is the flux of each view: alike at both edges, and of either sign.
+    """Whether what rays beside the object read is the flux of each view: alike at both edges, and not there in some views.
 
-    An object that reaches beyond is there in all views.
+    An object that reaches beyond is there in most views, and without what their edges read these hold less of it than others;
+    of one that is seen whole all views then hold the same.
 
     Parameters
     ----------
@@ -180,7 +189,8 @@ def only_drifts(scan: Scan, grid: VolumeGrid) -> bool:
     used = np.ones(scan.projections.shape) if scan.weights is None else scan.weights > 0
     rays, counted = np.asarray(scan.projections[:, ends], np.float64), used[:, ends]
     offsets = (rays * counted).sum(1) / np.maximum(counted.sum(1), 1)
-    if abs(offsets.mean()) > offsets.std():
+    sums, count = (scan.projections * used).sum(1), used.sum(1)
+    if np.quantile(offsets, _SOME) > _FAINT * offsets.mean() or (sums - offsets * count).std() > 0.5 * sums.std():
         return False
     level = replace(scan, projections=(scan.projections - offsets[:, None]).astype(np.float32))
     return not (outline_of(level).cut or reaches_beyond(level, grid))

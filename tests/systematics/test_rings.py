@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ctuq.systematics.catalogue import STRONG
-from ctuq.systematics.detector import rough
+from ctuq.systematics.detector import rough, smooth
 from ctuq.systematics.rings import Gains, Response, offsets, rim_of, scatter_of, told_gains
 
 COLUMNS, VIEWS = 24, 15
@@ -132,13 +132,15 @@ def test_a_scan_without_noise_is_no_error():
     assert bool(found.values.isfinite().all()) and float(found.values.abs().max()) == 0 and found.log_odds < STRONG
 
 
-def test_what_is_left_of_gains_has_their_covariance(rng):
-    root = normal(rng, COLUMNS, COLUMNS)
-    gains = Gains(normal(rng, COLUMNS), root @ root.T, 1.0, 1.0)
+def test_what_is_left_of_gains_has_their_covariance_and_their_smooth_part(rng):
+    basis, broad = rough(COLUMNS), smooth(COLUMNS)
+    torch.testing.assert_close(basis @ basis.T + broad @ broad.T, torch.eye(COLUMNS, dtype=torch.float64))
+    root = basis @ basis.T @ normal(rng, COLUMNS, COLUMNS)
+    gains = Gains(normal(rng, COLUMNS), root @ root.T, 1.0, 3.0)
     shape = torch.Size((3, COLUMNS))
     block = gains.left(shape)
     rays = block.columns @ block.columns.T
-    whole = gains.covariance.repeat(3, 3)
+    whole = (root @ root.T + 9 * broad @ broad.T).repeat(3, 3)
     assert float((rays - whole).abs().max()) < 1e-3 * float(whole.abs().max())
     assert block.hidden and block.width == 1 and block.spread is not None
     torch.testing.assert_close(gains.rays(shape)[1], -gains.values)

@@ -17,6 +17,7 @@ from ctuq.tomo import ray_transform
 from ctuq.tomo.axis import with_axis_column
 from ctuq.tomo.field import choose_grid, doubts_of_field, only_drifts, outline_of, reaches_beyond
 from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
+from ctuq.tomo.rays.matrix import build_matrix
 from ctuq.tomo.scan import Scan
 
 COLUMNS = 64
@@ -108,6 +109,29 @@ def test_flux_that_drifts_is_no_object_beside_the_image_and_an_object_is():
     assert only_drifts(replace(drifting, projections=broken, weights=weights), grid)
     for larger in (disc(_beam("parallel", 31.5, 180, 41), 24.0), disc(_beam("parallel", 50.0, 180, 41), 12.0)):
         assert outline_of(larger).cut and not any(only_drifts(s, grid) for s in (larger, _drifting(larger, 0.1)))
+
+
+@pytest.mark.parametrize("flux", [np.linspace(0, 0.6, 40), np.repeat([0.0, 0.7], 20), np.linspace(-0.4, 0.7, 40)])
+def test_flux_that_falls_from_that_of_the_flats_is_told_as_such(flux):
+    """As a tube that drifts after its flats does, or one that steps: no view's air lies below 0."""
+    scan = disc(_beam("parallel", 31.5, 180, 40), 8.0, (1.5, -1.0))
+    drifting = replace(scan, projections=(scan.projections + flux[:, None]).astype(np.float32))
+    grid = choose_grid(drifting, 16)
+    assert outline_of(drifting).cut and only_drifts(drifting, grid)
+    (told,) = (text for text in doubts_of_field(drifting, grid) if "mm that were measured" in text)
+    assert "flux of views drifts" in told and "--systematics default,flux" in told
+
+
+def test_a_plate_longer_than_the_detector_is_no_flux():
+    """Across it all columns read alike, as flux would have them; along it, and seen whole, views hold far more."""
+    y, x = np.mgrid[:120, :120] - 59.5
+    grid = VolumeGrid((120, 120), 0.5)
+    beam = _beam("parallel", 31.5, 180, 41)
+    plate = 0.1 * ((np.abs(x) < 48) & (np.abs(y) < 16))
+    rays = build_matrix(grid, beam) @ plate.ravel().astype(np.float32)
+    scan = Scan(rays.reshape(beam.shape), beam)
+    assert outline_of(scan).cut and not only_drifts(scan, choose_grid(scan, 16))
+    assert any("object reaches beyond" in text for text in doubts_of_field(scan, choose_grid(scan, 16)))
 
 
 @pytest.mark.parametrize("flux", [True, False])

@@ -11,11 +11,13 @@ foretells it.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ctuq.linops.jacobian.network import ProductChoice
@@ -28,7 +30,7 @@ from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip
 from ctuq.recon.holdout import split
 from ctuq.stages import Stages, Under
 from ctuq.systematics.block import Block
-from ctuq.systematics.build import blocks_of
+from ctuq.systematics.build import blocks_of, effects_of
 from ctuq.systematics.catalogue import KINDS, STRONG, UNSURE, Wish
 from ctuq.systematics.taken import Taken
 from ctuq.tomo import ray_transform
@@ -120,7 +122,7 @@ class Joint:
             used = _without(self.data, taken, model)
             _log.info("The network is fitted again to rays without %s.", ", ".join(taken.values))
             with self.run.clock("dip"):
-                state = self._again(state, used, self._stages(rounds))
+                state = self._again(state, used, taken, self._stages(rounds))
         if not taken:
             return Freed(model, evidence, self.data, state)
         moved = used.A(model.image).double() - self.data.A(model.image).double()
@@ -172,6 +174,10 @@ class Joint:
             # By name of what is solved: the calibration solves the same rays, and takes these up.
             given = SolvedRays.on(part, evidence.point, noise_by=noise_by, stages=self.run.stages)
             mean, covariance = (v.cpu() for v in given.errors())
+            if part.hidden:
+                # An axis may be what is left of gains, and is not taken out for it.
+                beside = given.response(part.hidden_columns())[1].cpu()
+                covariance = covariance + beside.T @ beside
         variances, rank, values = model.prior.error_variances(evidence.psi).tolist(), model.factor.rank, dict(taken.values)
         left, change = model.left_of(mean), 0.0
         for block, variance, s in zip(model.blocks, variances, model.prior.error_slices, strict=True):
@@ -184,10 +190,13 @@ class Joint:
                 change = max(change, moved / max(_STILL * evidence.sigma2**0.5, _SMALL * whole, 1e-300))
         return replace(taken, values=values), change
 
-    def _again(self, state: DIPState, data: Data, stages: Stages) -> DIPState:
+    def _again(self, state: DIPState, data: Data, taken: Taken, stages: Stages) -> DIPState:
         """A fit that goes on from weights to other rays."""
         run, rng = self.run, torch.Generator().manual_seed(0).set_state(self.drawn)
+        with torch.no_grad():
+            image = self.generate(state.best)[0].detach()
         fit, stop = split(data, self.views.held, rng=rng)
+        stop = without_own(stop, image, taken.values) if len(self.views.held) else stop
         options = replace(run.options.dip, iterations=iterations_again(run.options.dip), by_noise=state.best_by_noise)
 
         def made() -> dict[str, Any]:
@@ -202,6 +211,48 @@ class Joint:
         history[:, 0] += state.history[-1, 0]
         best = {name: value.to(data.y.device) for name, value in found["best"].items()}
         return replace(state, best=best, history=torch.cat([state.history, history]))
+
+
+def without_own(stop: Data, image: Tensor, names: Iterable[str]) -> Data:
+    """Rays that stop a fit, whose errors of single views count for nothing.
+
+    What a held-out view has of its own says nothing of an image. Of ellipses whose flux fell to half from one view to the next
+    a fit was stopped at once by held-out views that still had it: 18.6 dB, and 27.9 so.
+
+    Parameters
+    ----------
+    stop : Data
+    image : Tensor, shape (y, x)
+        At which errors are linearised.
+    names : iterable of str
+        Errors that were taken out of the fitted views.
+    """
+    own = [name for name in names if KINDS[name].of == "view"]
+    if not own:
+        return stop
+    assert isinstance(stop.A, RayTransform)
+    return replace(stop, own=tuple(effect.to(stop.y) for effect in effects_of(own, stop.A, image).values()))
+
+
+def of_all_views(last: Freed, errors: Tensor, held: NDArray[np.int64]) -> Data:
+    """Rays of which the held-out views, too, are without errors of their own: those of which images without a fit are made.
+
+    Parameters
+    ----------
+    last : Freed
+    errors : Tensor, float64, shape (e,)
+        Given the rays of all views.
+    held : array of int
+    """
+    model, y = last.model, last.data.y
+    left, rays = model.left_of(errors.to(model.target)), torch.zeros(y.numel(), dtype=torch.float64, device=y.device)
+    for block, s in zip(model.blocks, model.prior.error_slices, strict=True):
+        if KINDS[block.name].of == "view" and model.taken is not None:
+            own = slice(s.start - model.factor.rank, s.stop - model.factor.rank)
+            rays += (block.columns @ left[own].to(block.columns)) * bool(model.taken[own].any())
+    views = torch.zeros(len(y), 1, dtype=y.dtype, device=y.device)
+    views[torch.as_tensor(held, device=y.device)] = 1
+    return replace(last.data, y=y - views * rays.reshape(y.shape).to(y))
 
 
 def iterations_again(options: DIPOptions) -> int:

@@ -15,7 +15,7 @@ from ctuq.pipeline.bars import asked_errors, doubts_of_bars, not_in_bars
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.classical import classical
 from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
-from ctuq.pipeline.image.freed import Joint, iterations_again, may_be_taken
+from ctuq.pipeline.image.freed import Joint, iterations_again, may_be_taken, of_all_views
 from ctuq.pipeline.image.given import as_given
 from ctuq.pipeline.image.one_material import errors_left, hardening_told, of_one_material, with_removed
 from ctuq.pipeline.image.placed import matched, placed
@@ -294,7 +294,9 @@ def _with_dip(
     doubts = doubts_of_bars(model, evidence, found.posterior.error) + doubts_of_errors(model) + NOTES.get(run.options.bars, ())
     base = replace(base, history=_history(last.state), warnings=base.warnings + doubts + last.notes)
     if last.removed is not None:
-        comparisons = classical(run, last.data, base.scan, less=rings.with_others(data.y - last.data.y))
+        assert isinstance(found.posterior, ImagePosterior)
+        shown = of_all_views(last, found.posterior.given.errors()[0], views.held)
+        comparisons = classical(run, shown, base.scan, less=rings.with_others(data.y - shown.y))
         removed = rings.with_others(last.removed).cpu().numpy().astype(np.float32)
         base = replace(base, comparisons=comparisons, removed=removed)
     result = _assembled(run, base, model.image, found, named(model.prior, evidence.psi))

@@ -28,8 +28,9 @@ from ctuq.systematics.block import Block
 from ctuq.systematics.build import possible, told_in
 from ctuq.systematics.catalogue import STRONG, Wish
 from ctuq.systematics.detector import rough
-from ctuq.systematics.rings import Gains, Response, offsets, rim_of, scatter_of, told_gains
+from ctuq.systematics.rings import NORMAL_QUARTILE, Gains, Response, offsets, rim_of, scatter_of, told_gains
 from ctuq.tomo.rays.transform import RayTransform
+from ctuq.tomo.rays.volume import VolumeTransform
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.restricted import OF_WEIGHTS
 from ctuq.uncertainty.results.contents import Systematic
@@ -37,6 +38,8 @@ from ctuq.uncertainty.results.contents import Systematic
 _STRENGTH, _DRAWS = 2.0, 8
 """Of the total variation: over 8 scans gains of 10 times the noise are told to 0.36 of their size by 2, to 0.37 by 1."""
 _BATCH, _FEW = 4, 5
+_ROUNDS, _MOVED = 3, 0.5
+"""Images at most that flux is taken from, and what of a ray's noise it has to move them by."""
 _TAKEN = (
     "All images are of rays without the gains of detector columns (rings): error bars and report have what they were. If the "
     "object has rings about the rotation axis of its own, keep them: --systematics axis,hardening."
@@ -88,7 +91,7 @@ class Rings:
         if self.gains is None or "gain" not in found:
             return found
         unit, left = told_in("gain"), found["gain"]
-        values, std = self.gains.values / unit, self.gains.covariance.diagonal().clamp(min=0).sqrt() / unit
+        values, std = self.gains.values / unit, self.gains.whole.diagonal().clamp(min=0).sqrt() / unit
         whole = replace(left, values=values.numpy(), std=std.numpy(), width=self.gains.width / unit, learned=self.learned)
         samples = left.samples + values.numpy().astype(np.float32)
         return {**found, "gain": replace(whole, samples=samples, taken=None if self.less is None else values.numpy())}
@@ -154,7 +157,7 @@ def gains_of(data: Data, *, width: float | None = None) -> Gains:
     A, y, weights = data.A, data.y, data.weights
     rng = torch.Generator().manual_seed(0)
     used = (weights > 0).cpu()
-    image = tv(A, y, weights=weights, strength=_STRENGTH)
+    image, y = _level(A, y, weights)
     rays = A(image).double().cpu()
     residual = rays - y.double().cpu()
     if rays[used].square().sum() <= residual[used].square().sum():
@@ -173,6 +176,24 @@ def gains_of(data: Data, *, width: float | None = None) -> Gains:
     beside = offsets((A(images) - again).double().cpu(), used.expand(again.shape))
     response = Response.of(drawn, beside[_DRAWS:] - beside[:_DRAWS])
     return told_gains(left - beside[:_DRAWS].mean(0), response, variance, rim_of(rays), width)
+
+
+def _level(A: RayTransform | VolumeTransform, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The smooth image, and the rays without flux of views that moves them by more than half their noise.
+
+    Flux that drifts by 10 % hid gains of 5 %: a column's views then scatter by it. It is alike in all columns of a view, as
+    gains without their smooth part are not.
+    """
+    flux, used = torch.zeros_like(y[:, :1]), weights > 0
+    for _ in range(_ROUNDS):
+        image = tv(A, y + flux, weights=weights, strength=_STRENGTH)
+        left = torch.where(used, A(image) - y - flux, math.nan)
+        off = left.nanmedian(1, keepdim=True).values.nan_to_num()
+        noise = (left - off).abs().nanmedian() / NORMAL_QUARTILE
+        if not float(off.square().mean()) > _MOVED**2 * float(noise) ** 2:
+            return image, y + flux
+        flux = flux + off
+    return tv(A, y + flux, weights=weights, strength=_STRENGTH), y + flux
 
 
 def _redrawn(noise: Tensor, used: Tensor, rng: torch.Generator) -> Tensor:

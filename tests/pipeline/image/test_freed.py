@@ -10,8 +10,8 @@ import torch
 import ctuq
 from ctuq.app.report.catalogue import pictures_of
 from ctuq.app.report.page import render_report
-from ctuq.pipeline.image.freed import log_odds, told_too_far
-from ctuq.recon.dip import DIPOptions
+from ctuq.pipeline.image.freed import log_odds, told_too_far, without_own
+from ctuq.recon.dip import Data, DIPOptions
 from ctuq.systematics.taken import Taken
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians, ray_transform
 from ctuq.tomo.phantoms import PHANTOMS
@@ -75,6 +75,34 @@ def test_held_out_views_keep_their_own_errors_and_hidden_ones_stay(made, scan):
     flux = freed.systematics["flux"].taken / 100
     np.testing.assert_allclose(freed.removed.mean(1) + flux, 0, atol=0.2 * np.abs(flux).max())
     np.testing.assert_array_equal(freed.calibration.predictions[0], freed.scan.projections[held])
+
+
+def test_flux_of_held_out_views_is_not_in_images_beside_the_fit(scan, made):
+    """A step to half: held-out views keep it in the rays, and it stops no fit and is in no image."""
+    step = np.where(np.arange(len(scan[0])) < 7, 0.0, np.log(0.5))
+    wrong = replace(scan[1], projections=(scan[1].projections - step[:, None]).astype(np.float32))
+    found = ctuq.reconstruct(wrong, systematics=ASKED, **SETTINGS)
+    held = list(found.calibration.views)
+    np.testing.assert_array_equal(found.calibration.predictions[0], wrong.projections[held])
+    assert np.all(np.abs(0.01 * found.systematics["flux"].values - step - scan[0]) < 5 * 0.01 * found.systematics["flux"].std)
+    for name in ("fbp", "tv"):
+        assert rms(found.comparisons[name] - found.truth) < 1.3 * rms(made[1].comparisons[name] - found.truth)
+    assert rms(found.mean - found.truth) < 1.3 * rms(made[1].mean - found.truth)
+
+
+def test_an_error_that_is_a_view_s_own_counts_for_no_misfit(scan, rng):
+    A = ray_transform(scan[1].grid, scan[1].geometry, backend="matrix")
+    x, y = torch.rand(1, 16, 16, generator=rng), torch.rand(1, *A.range.shape, generator=rng)
+    weights, effect = torch.rand(y.shape, generator=rng), torch.rand(A.range.shape, generator=rng)
+    stop = without_own(Data(A, y, weights), x[0], ["axis", "flux"])
+    assert len(stop.own) == 1 and without_own(Data(A, y, weights), x[0], ["axis"]).own == ()
+    stop = replace(stop, own=(effect,))
+    off = torch.randn(1, len(scan[0]), 1, generator=rng)
+    moved = replace(stop, y=y + off * effect)
+    assert float(moved.misfit(x)) == pytest.approx(float(stop.misfit(x)), rel=1e-4)
+    r, e, w = ((A(x) - y).double(), effect.double(), weights.double())
+    left = r - e * ((w * e * r).sum(-1, keepdim=True) / (w * e * e).sum(-1, keepdim=True))
+    assert float(stop.misfit(x)) == pytest.approx(float((w * left.square()).mean() / w.mean()), rel=1e-4)
 
 
 def test_what_was_taken_out_is_shown_and_kept(made, tmp_path):

@@ -64,6 +64,15 @@ def test_intervals_hold_gains_and_none_are_seen_where_none_are(gains):
     assert rms(found.values.numpy() - gains) < 0.6 * rms(gains)
 
 
+def test_flux_that_drifts_hides_no_gains_and_makes_none(gains):
+    drift = np.log(np.linspace(1, 0.9, len(ANGLES)))[:, None]
+    clean = views_of(ANGLES, drift)
+    assert gains_of(data_of(clean)).log_odds < STRONG
+    found = gains_of(data_of(views_of(ANGLES, gains + drift)))
+    assert found.log_odds > STRONG
+    assert rms(found.values.numpy() - gains) < 0.6 * rms(gains)
+
+
 def test_an_axis_beside_its_place_is_no_gain():
     scan = views_of(ANGLES, 0.0)
     data = data_of(scan)
