@@ -53,6 +53,7 @@ def _shared(result: Result | VolumeResult) -> dict[str, Any]:
         "method": result.method,
         "grid": _grid(result),
         "has_uncertainty": result.std is not None,
+        "std_error": result.std_error,
         "sigma2": result.sigma2,
         "log_evidence": result.log_evidence,
         "calibration": _scales(result.calibration),

@@ -39,6 +39,13 @@ def how_sure(result: Result) -> str:
     return spread_told(result.mean, result.std, "pixel")
 
 
+def how_exact(result: Result) -> str:
+    """One sentence: how far the standard deviations may be off those that would be worked out in full; none where they are."""
+    if result.std is None or not result.std_error > 0:
+        return ""
+    return f"They are themselves right to some {100 * result.std_error:.2g} % (rms), as not all of them is worked out exactly."
+
+
 def spread_told(mean: NDArray, std: NDArray, what: str) -> str:
     """The standard deviation inside the object of pixels or voxels."""
     inside = mean > 0.5 * np.percentile(mean, 99)
@@ -83,7 +90,7 @@ def _left_open(calibration: Calibration) -> str:
 
 def sentences(result: Result) -> list[str]:
     """The summary at the head of a report."""
-    told = (_what_was_done(result), how_sure(result), how_trustworthy(result), *errors_told(result))
+    told = (_what_was_done(result), how_sure(result), how_exact(result), how_trustworthy(result), *errors_told(result))
     return [text for text in told if text]
 
 

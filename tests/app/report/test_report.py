@@ -144,6 +144,13 @@ def test_the_summary_speaks_of_the_object_not_of_the_air(result):
     assert level == pytest.approx(0.05, rel=0.05)
 
 
+def test_the_summary_tells_how_exact_the_standard_deviations_are(result):
+    drawn, exact = replace(result, std_error=0.034), replace(result, std_error=0.0)
+    told = "They are themselves right to some 3.4 % (rms)"
+    assert told in " ".join(sentences(drawn)) and told in render_report(drawn, {})
+    assert "right to some" not in " ".join(sentences(exact)) + render_report(replace(drawn, std=None), {})
+
+
 @pytest.mark.parametrize(
     ("key", "value", "name", "shown"),
     [
