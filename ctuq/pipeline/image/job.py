@@ -223,8 +223,16 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
 
 
 def _rays(run: Run[ReconstructOptions], A: RayTransform, scan: Scan, views: SplitViews) -> Data:
-    flux = any(wish.name == "flux" for wish in asked_errors(run.options.systematics, scan))
-    return rays_inside(A, scan, views.held, device=run.device, stages=run.stages, flux=flux)
+    return rays_inside(A, scan, views.held, device=run.device, stages=run.stages, flux=_flux_asked(run, scan))
+
+
+def _flux_asked(run: Run[ReconstructOptions], scan: Scan) -> bool:
+    return any(wish.name == "flux" for wish in asked_errors(run.options.systematics, scan))
+
+
+def _of_any_flux(part: Data) -> Data:
+    """Rays whose views may each be off by a number: flux that falls to half stops no fit and is in no first image."""
+    return replace(part, own=(part.y[0].new_ones(part.y[0].shape),))
 
 
 @undisturbed()
@@ -270,6 +278,8 @@ def _with_dip(
 ) -> Result:
     drawn = run.rng.get_state()
     fit, stop = split(data, views.held, rng=run.rng)
+    if run.options.bars and _flux_asked(run, base.scan):
+        fit, stop = _of_any_flux(fit), _of_any_flux(stop)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     checkpoint, stages = run.checkpoint, run.stages
     checkpoint.threads = take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
