@@ -175,8 +175,9 @@ class Beside:
             warnings.filterwarnings("error", "(Noise and floors were solved|CG reached)")
             with suppress(UserWarning):
                 return self._corrected(residual, ratio)
-        v, every = self.every.model.misfit(self.every.system.point.psi), torch.arange(len(self.index))
-        resolved = least_noise(self._rows(every), v) / float(self._root) ** 2
+        model = self.every.model
+        left, v = model.features.matrix.rows(self.index), model.misfit(self.every.system.point.psi)
+        resolved = least_noise(left, v) / float(self._root) ** 2
         warnings.warn(
             f"The held-out rays correct the image as if their noise had {max(1.0, resolved / ratio):.1g} times its variance: "
             "beside what the network misses no less can be solved for.",

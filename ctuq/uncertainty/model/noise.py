@@ -110,8 +110,8 @@ class NoiseSolve:
                     return found.value
                 left = b - product(found.value.float()).double()
                 goals = rtol * b.norm(dim=1) / left.norm(dim=1)
-                rng = torch.Generator(device=b.device).manual_seed(0)
-                company = product(torch.randn(BATCH - len(b), b.shape[1], generator=rng, device=b.device)).double()
+                drawn = torch.randn(BATCH - len(b), b.shape[1], generator=torch.Generator().manual_seed(0))
+                company = product(drawn.to(b.device)).double()
                 both = torch.cat([left, company]), torch.cat([goals, torch.ones(len(company)).to(goals)])
                 return found.value + BlockCG(both[1], _STEPS, near)(N, both[0]).value[: len(b)]
 
