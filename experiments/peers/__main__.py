@@ -10,6 +10,7 @@ import os
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import ctuq
 from ctuq.recon.noise import noise_std
 from ctuq.scores.gaussian import gaussian_scores
 from ctuq.tomo import ray_transform
+from ctuq.uncertainty.results.unseen_views import predict_views
 from experiments import FIGURES
 from experiments.peers.drawing import draw as drawn
 from experiments.peers.kinds import OURS
@@ -126,16 +128,19 @@ def _other(problem: Problem, method: str, seed: int, python: Path, *, noise: flo
 
 
 def _scored(problem: Problem, result: ctuq.Result) -> dict[str, float]:
-    """Of unseen rays, raw and calibrated; of the object's pixels where they are known."""
+    """Of unseen rays, raw and calibrated; of the object's pixels where they are known.
+
+    What hides in the image, as hardening, is in an image's error bars and not in those of rays.
+    """
     _, unseen = problem.split()
     A = ray_transform(result.grid, unseen.geometry, backend="matrix")
-    images = result.samples if result.samples is not None else result.draw(SAMPLES)
-    mean, deviations = (A(_tensor(each)).double().numpy() for each in (result.mean, images - result.mean))
+    result = result if result.samples is not None else replace(result, samples=result.draw(SAMPLES))
+    mean, variance = predict_views(replace(result, sigma2=0.0), A)
     weights = np.ones(unseen.projections.shape) if unseen.weights is None else unseen.weights
     used = weights > 0
     c = result.calibration
     assert c is not None
-    image, noise = np.square(deviations).mean(0)[used], result.sigma2 / weights[used]
+    image, noise = variance[used], result.sigma2 / weights[used]
     residual = (unseen.projections - mean)[used]
     row = gaussian_scores(residual, image + noise)
     raw = gaussian_scores(residual, image / c.image_scale + noise / c.noise_scale)
