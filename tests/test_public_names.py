@@ -77,6 +77,29 @@ def taken_by(tree):
     return {*known.values(), *(f"{known[node.value.id]}.{node.attr}" for node in inner if node.value.id in known)}
 
 
+def made_by(tree):
+    """Names that a module has once it is imported; of a package also what it lists."""
+    names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    names |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.asname or node.name for node in ast.walk(tree) if isinstance(node, ast.alias)}
+    return names | {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def test_what_scripts_and_tests_import_from_the_house_is_there():
+    """No type check reads them, and of an experiment that takes hours no test runs all."""
+    trees = {module.removesuffix(".__init__"): tree for module, tree in parsed("ctuq", "experiments", "tests").items()}
+    homes = {module: made_by(tree) for module, tree in trees.items() if not module.startswith("tests")}
+    lost, seen = [], 0
+    for module, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in ("ctuq", "experiments"):
+                known, seen = homes.get(node.module, set()), seen + 1
+                names = [alias.name for alias in node.names]
+                lost += [f"{module}: {node.module}.{n}" for n in names if n not in known and f"{node.module}.{n}" not in homes]
+    assert seen > 1000
+    assert lost == []
+
+
 def shown_by(tree):
     """Names that stand in the signatures and among the bases of what is public in a module."""
     parts = []

@@ -11,7 +11,7 @@ from ctuq.pipeline.image.freed import Freed, Joint
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import route_of
 from ctuq.pipeline.running.run import Run
-from ctuq.pipeline.views import Views, rays_inside, split_views
+from ctuq.pipeline.views import SplitViews, rays_inside, split_views
 from ctuq.recon.dip import DIPOptions, generator
 from ctuq.recon.holdout import split
 from ctuq.systematics.catalogue import wishes
@@ -28,7 +28,7 @@ class Fitted:
 
     before: NDArray
     last: Freed
-    views: Views
+    views: SplitViews
     run: Run[ReconstructOptions]
 
     @classmethod
