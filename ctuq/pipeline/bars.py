@@ -88,6 +88,11 @@ def asked_errors(text: str, scan: Scan) -> tuple[Wish, ...]:
     return tuple(w for w in wishes(text, of=scan.provenance) if w.needed or not (unsure and w.name in ("axis", "gain")))
 
 
+def asks_for(name: str, text: str, scan: Scan) -> bool:
+    """Whether `asked_errors` have this one."""
+    return any(wish.name == name for wish in asked_errors(text, scan))
+
+
 def considered(name: str) -> str:
     """What is told of a hidden systematic error where results have no table of them."""
     return (

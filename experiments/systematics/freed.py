@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from ctuq.linops.jacobian.network import ProductChoice
-from ctuq.pipeline.image.freed import Freed, Joint
+from ctuq.pipeline.image.freed import Freed, Joint, without_own
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import route_of
 from ctuq.pipeline.running.run import Run
@@ -41,6 +41,8 @@ class Fitted:
         data = rays_inside(A, scan, views.held, device=run.device, stages=run.stages, flux=asked == "flux")
         drawn = run.rng.get_state()
         fit, stop = split(data, views.held, rng=run.rng)
+        if asked == "flux":
+            stop = without_own(stop, data.y.new_zeros(subject.grid.shape), ("flux",))
         generate, start = generator(fit, run.options.dip, rng=run.rng)
         network = generate.module(start)[0]
         way = route_of(data.weights, views.fitted, subject.grid.size, network, prior=run.options.prior, memory=None)

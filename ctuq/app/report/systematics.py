@@ -10,6 +10,8 @@ from ctuq.uncertainty.results.image import Result
 _LEARNT = 0.5
 """Of the prior's standard deviation: an error that is less sure after the scan was not told by it."""
 _SHARE = 0.01
+_LARGE = 10.0
+"""In %: beyond, a share and its logarithm differ by a twentieth and more."""
 
 
 def errors_told(result: Result) -> list[str]:
@@ -76,8 +78,13 @@ def _many(found: Systematic) -> str:
     count = int(np.sum(z > Z95))
     return (
         f"off by {_number(spread)} {found.unit} (rms), {count} of {len(z)} {found.of}s significantly, most of all {found.of} "
-        f"{most} (from 0) with {_number(value, sd)} ± {_number(sd)} {found.unit}"
+        f"{most} (from 0) with {_number(value, sd)} ± {_number(sd)} {found.unit}{_factor(value, found.unit)}"
     )
+
+
+def _factor(value: float, unit: str) -> str:
+    """Of flux and gains, which rays have as logarithms, what a large one is."""
+    return f" of the logarithm ({np.exp(value / 100):.2g} times)" if unit == "%" and abs(value) > _LARGE else ""
 
 
 def _estimate(found: Systematic) -> str:

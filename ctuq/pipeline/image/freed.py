@@ -38,7 +38,9 @@ from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.rays.volume import VolumeTransform
 from ctuq.uncertainty.estimate import Evidence, EvidenceOf, kept_evidence
+from ctuq.uncertainty.model.covariance import ImageCovariance
 from ctuq.uncertainty.model.linear import ImageModel
+from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.model.route import Route
 from ctuq.uncertainty.model.solved import SolvedRays
 from ctuq.uncertainty.restricted import restricted
@@ -234,18 +236,19 @@ def without_own(stop: Data, image: Tensor, names: Iterable[str]) -> Data:
     return replace(stop, own=tuple(effect.to(stop.y) for effect in effects_of(own, stop.A, image).values()))
 
 
-def of_all_views(last: Freed, errors: Tensor, held: NDArray[np.int64]) -> Data:
+def of_all_views(last: Freed, posterior: ImageCovariance, held: NDArray[np.int64]) -> Data:
     """Rays of which the held-out views, too, are without errors of their own: those of which images without a fit are made.
 
     Parameters
     ----------
     last : Freed
-    errors : Tensor, float64, shape (e,)
+    posterior : ImageCovariance
         Given the rays of all views.
     held : array of int
     """
+    assert isinstance(posterior, ImagePosterior)
     model, y = last.model, last.data.y
-    left, rays = model.left_of(errors.to(model.target)), torch.zeros(y.numel(), dtype=torch.float64, device=y.device)
+    left, rays = model.left_of(posterior.given.errors()[0]), torch.zeros(y.numel(), dtype=torch.float64, device=y.device)
     for block, s in zip(model.blocks, model.prior.error_slices, strict=True):
         if KINDS[block.name].of == "view" and model.taken is not None:
             own = slice(s.start - model.factor.rank, s.stop - model.factor.rank)

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from ctuq.errors import CtuqError, InputError
 from ctuq.linops.memory import available_memory, require_memory
-from ctuq.pipeline.bars import asked_errors, doubts_of_bars, not_in_bars
+from ctuq.pipeline.bars import asked_errors, asks_for, doubts_of_bars, not_in_bars
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.classical import classical
 from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
-from ctuq.pipeline.image.freed import Joint, iterations_again, may_be_taken, of_all_views
+from ctuq.pipeline.image.freed import Joint, iterations_again, may_be_taken, of_all_views, without_own
 from ctuq.pipeline.image.given import as_given
 from ctuq.pipeline.image.one_material import errors_left, hardening_told, of_one_material, with_removed
 from ctuq.pipeline.image.placed import matched, placed
@@ -223,16 +223,8 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
 
 
 def _rays(run: Run[ReconstructOptions], A: RayTransform, scan: Scan, views: SplitViews) -> Data:
-    return rays_inside(A, scan, views.held, device=run.device, stages=run.stages, flux=_flux_asked(run, scan))
-
-
-def _flux_asked(run: Run[ReconstructOptions], scan: Scan) -> bool:
-    return any(wish.name == "flux" for wish in asked_errors(run.options.systematics, scan))
-
-
-def _of_any_flux(part: Data) -> Data:
-    """Rays whose views may each be off by a number: flux that falls to half stops no fit and is in no first image."""
-    return replace(part, own=(part.y[0].new_ones(part.y[0].shape),))
+    flux = asks_for("flux", run.options.systematics, scan)
+    return rays_inside(A, scan, views.held, device=run.device, stages=run.stages, flux=flux)
 
 
 @undisturbed()
@@ -278,8 +270,10 @@ def _with_dip(
 ) -> Result:
     drawn = run.rng.get_state()
     fit, stop = split(data, views.held, rng=run.rng)
-    if run.options.bars and _flux_asked(run, base.scan):
-        fit, stop = _of_any_flux(fit), _of_any_flux(stop)
+    if run.options.bars and asks_for("flux", run.options.systematics, base.scan):
+        # Flux that falls to half ends no fit, and is in no first image.
+        nothing = data.y.new_zeros(data.A.grid.shape)
+        fit, stop = (without_own(part, nothing, ("flux",)) for part in (fit, stop))
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     checkpoint, stages = run.checkpoint, run.stages
     checkpoint.threads = take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
@@ -304,8 +298,7 @@ def _with_dip(
     doubts = doubts_of_bars(model, evidence, found.posterior.error) + doubts_of_errors(model) + NOTES.get(run.options.bars, ())
     base = replace(base, history=_history(last.state), warnings=base.warnings + doubts + last.notes)
     if last.removed is not None:
-        assert isinstance(found.posterior, ImagePosterior)
-        shown = of_all_views(last, found.posterior.given.errors()[0], views.held)
+        shown = of_all_views(last, found.posterior, views.held)
         comparisons = classical(run, shown, base.scan, less=rings.with_others(data.y - shown.y))
         removed = rings.with_others(last.removed).cpu().numpy().astype(np.float32)
         base = replace(base, comparisons=comparisons, removed=removed)

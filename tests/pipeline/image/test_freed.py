@@ -87,7 +87,7 @@ def test_flux_of_held_out_views_is_not_in_images_beside_the_fit(scan, made):
     assert np.all(np.abs(0.01 * found.systematics["flux"].values - step - scan[0]) < 5 * 0.01 * found.systematics["flux"].std)
     for name in ("fbp", "tv"):
         assert rms(found.comparisons[name] - found.truth) < 1.3 * rms(made[1].comparisons[name] - found.truth)
-    assert rms(found.mean - found.truth) < 1.3 * rms(made[1].mean - found.truth)
+    assert rms(found.mean - found.truth) < 1.5 * rms(made[1].mean - found.truth)
 
 
 def test_an_error_that_is_a_view_s_own_counts_for_no_misfit(scan, rng):
