@@ -22,7 +22,6 @@ import experiments
 ALL: Mapping[str, list[list[str]]] = {
     "jobs": [[]],
     "accuracy": [["--size", "64"], ["--size", "96"]],
-    "dense_solves": [["--size", "128"]],
     "start": [[]],
     "jacobian": [[]],
     "ray_transform": [[]],
@@ -37,7 +36,6 @@ ALL: Mapping[str, list[list[str]]] = {
 QUICK: Mapping[str, list[list[str]]] = {
     "jobs": [["--only", "walnut-24"]],
     "accuracy": [["--size", "16"]],
-    "dense_solves": [["--size", "16"]],
     "start": [["--scans", "walnut", "--sizes", "16", "--starts", "educated"]],
     "jacobian": [["--sizes", "64", "--rounds", "1"]],
     "ray_transform": [["--small", "--repeats", "1"]],
