@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from ctuq.errors import CtuqError
 from ctuq.recon.noise import noise_std
 from ctuq.recon.start import Data, DIPOptions, Generator, generator, random_weights
+from ctuq.recon.state import DIPState
 
 __all__ = ["DIPOptions", "DIPState", "Data", "Generator", "dip", "finished", "generator", "trial_step", "tries"]
 
@@ -28,58 +29,6 @@ _WARM, _LONG, _STALL, _FALL = 50, 100, 0.95, 150
 # Of the flat image that fits best, where a network that died is begun again.
 _LEVELS = (1.0, 0.5, 2.0)
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class DIPState:
-    """Where a fit stands; tensors only, so that it can be written to a checkpoint and taken up again.
-
-    Parameters
-    ----------
-    iteration : int
-    parameters, average, best, first, second : dict of str to Tensor
-        Stacked weights ``(batch, ...)``: of the iterate, its running average, the best average so far, Adam's moments.
-    best_misfit, best_iteration : Tensor, shape (batch,)
-        Held-out misfit of ``best``, and when it was found.
-    history : Tensor, shape (checks, 1 + 2 * batch)
-        Iteration, fit misfit and held-out misfit of the average at each check.
-    attempt : int
-        Restarts so far; each halves the learning rate.
-    begun : int
-        Iteration at which this attempt began, with nothing remembered but the weights.
-    redrawn : int
-        1 if the weights were drawn anew because the network was dead.
-    falls_from : int
-        Iteration from which on the learning rate falls, where the fit decides on it; 0 before that.
-    by_noise : int
-        1 while total variation weighs by all the noise that the projections show.
-    follows : int
-        1 where this fit has ended and a second one, by all the noise, is due.
-    opened : int
-        Iteration at which the second of two fits began: the best weights are those of both.
-    """
-
-    iteration: int
-    parameters: dict[str, Tensor]
-    average: dict[str, Tensor]
-    best: dict[str, Tensor]
-    first: dict[str, Tensor]
-    second: dict[str, Tensor]
-    best_misfit: Tensor
-    best_iteration: Tensor
-    history: Tensor
-    attempt: int = 0
-    begun: int = 0
-    redrawn: int = 0
-    falls_from: int = 0
-    by_noise: int = 0
-    follows: int = 0
-    opened: int = 0
-
-    @property
-    def best_by_noise(self) -> bool:
-        """Whether the best weights are of a fit whose total variation weighs by all the noise."""
-        return bool(self.by_noise) and int(self.best_iteration.max()) > self.opened
 
 
 def dip(

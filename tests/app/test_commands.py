@@ -109,7 +109,7 @@ def test_an_interrupted_fit_goes_on_to_what_it_would_have_been(scan_file, tmp_pa
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(commands.ProgressBar, "__call__", interrupted)
+        patch.setattr(commands.TerminalBar, "__call__", interrupted)
         assert cli.main([*words, "-o", str(tmp_path / "parts")]) == 3
     assert "--resume" in told(capsys)
     assert cli.main([*words, "-o", str(tmp_path / "parts"), "--resume"]) == 0

@@ -39,7 +39,7 @@ def how_sure(result: Result) -> str:
     return spread_told(result.mean, result.std, "pixel")
 
 
-def how_exact(result: Result) -> str:
+def _how_exact(result: Result) -> str:
     """One sentence: how far the standard deviations may be off those that would be worked out in full; none where they are."""
     if result.std is None or not result.std_error > 0:
         return ""
@@ -90,7 +90,7 @@ def _left_open(calibration: Calibration) -> str:
 
 def sentences(result: Result) -> list[str]:
     """The summary at the head of a report."""
-    told = (_what_was_done(result), how_sure(result), how_exact(result), how_trustworthy(result), *errors_told(result))
+    told = (_what_was_done(result), how_sure(result), _how_exact(result), how_trustworthy(result), *errors_told(result))
     return [text for text in told if text]
 
 

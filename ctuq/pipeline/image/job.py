@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctuq.errors import CtuqError, InputError
@@ -29,7 +28,7 @@ from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.threads import take_threads
 from ctuq.pipeline.views import SplitViews, grid_of, match_detector, rays_inside, split_views
 from ctuq.progress import shown
-from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, generator, trial_step, tries
+from ctuq.recon.dip import Data, DIPOptions, Generator, generator, trial_step, tries
 from ctuq.recon.holdout import split
 from ctuq.scores.gaussian import image_scores, patch_scores, truth_scores
 from ctuq.surroundings import undisturbed
@@ -272,8 +271,7 @@ def _with_dip(
     fit, stop = split(data, views.held, rng=run.rng)
     if run.options.bars and asks_for("flux", run.options.systematics, base.scan):
         # Flux that falls to half ends no fit, and is in no first image.
-        nothing = data.y.new_zeros(data.A.grid.shape)
-        fit, stop = (without_own(part, nothing, ("flux",)) for part in (fit, stop))
+        fit, stop = (without_own(part, data.y.new_zeros(data.A.grid.shape), ("flux",)) for part in (fit, stop))
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     checkpoint, stages = run.checkpoint, run.stages
     checkpoint.threads = take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
@@ -286,7 +284,7 @@ def _with_dip(
     with run.clock("dip"):
         state = run.fit(generate, start, (fit, stop))
         image = generate(state.best)[0].detach()
-    base = replace(base, mean=image.cpu().numpy(), history=_history(state), warnings=base.warnings + views.notes)
+    base = replace(base, mean=image.cpu().numpy(), history=state.looks, warnings=base.warnings + views.notes)
     if checkpoint.way is None:
         return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
     asked = errors_left(run, asked_errors(run.options.systematics, base.scan))
@@ -296,7 +294,7 @@ def _with_dip(
     with run.clock("evidence"):
         found = estimate(model, last.data.y, views.held, **given)
     doubts = doubts_of_bars(model, evidence, found.posterior.error) + doubts_of_errors(model) + NOTES.get(run.options.bars, ())
-    base = replace(base, history=_history(last.state), warnings=base.warnings + doubts + last.notes)
+    base = replace(base, history=last.state.looks, warnings=base.warnings + doubts + last.notes)
     if last.removed is not None:
         shown = of_all_views(last, found.posterior, views.held)
         comparisons = classical(run, shown, base.scan, less=rings.with_others(data.y - shown.y))
@@ -304,10 +302,6 @@ def _with_dip(
         base = replace(base, comparisons=comparisons, removed=removed)
     result = _assembled(run, base, model.image, found, named(model.prior, evidence.psi))
     return replace(result, systematics=rings.told(result.systematics))
-
-
-def _history(state: DIPState) -> dict[str, NDArray]:
-    return {name: state.history[:, i].numpy() for i, name in enumerate(("iteration", "loss", "held_out_loss"))}
 
 
 def _plan(

@@ -105,9 +105,8 @@ def fit_volume(run: Run[VolumeOptions], data: Data, held: NDArray[np.int64], *, 
     state = run.fit(generate, start, (fit, stop))
     with torch.no_grad():
         image = generate(state.best)[0]
-    history = {name: state.history[:, i].numpy() for i, name in enumerate(("iteration", "loss", "held_out_loss"))}
     explained = 1 - float(state.best_misfit[0] / stop.size[0])
-    return VolumeFit(replace(generate, sparing=False), state.best, image, data, held, history, explained)
+    return VolumeFit(replace(generate, sparing=False), state.best, image, data, held, state.looks, explained)
 
 
 def fit_cost(grid: VolumeGrid, options: UNetOptions, device: torch.device) -> FitCost:
