@@ -13,6 +13,7 @@ from ctuq.design.algebra.covariance import Covariance
 from ctuq.errors import InputError
 from ctuq.recon.dip import Data
 from ctuq.tomo.rays.matrix import MatrixRayTransform
+from ctuq.uncertainty.model.route import some_of
 
 # A Matern process on 48 x 48 pixels from 24 views takes 3.4 s to learn from 800 of 1,680 rays and 14 s from all; its variance
 # moves by 3 %, its lengthscale by up to 12 % and the noise by up to 9 %. From 200 rays the noise of one object was 24 % off.
@@ -49,12 +50,12 @@ class Measurements:
         return np.flatnonzero(self.weights.cpu().numpy().reshape(-1) > 0)
 
     def thinned(self, rays: int = _EVIDENCE_RAYS) -> "Measurements":
-        """The same with ``rays`` of the used rays, spread evenly: enough to learn a few hyperparameters from."""
+        """The same with ``rays`` of the used rays, over views and columns: enough to learn a few hyperparameters from."""
         used = self.used
         if len(used) <= rays:
             return self
         weights = torch.zeros_like(self.weights).reshape(-1)
-        kept = torch.from_numpy(used[np.arange(rays) * len(used) // rays]).to(weights.device)
+        kept = torch.from_numpy(used[some_of(len(used), rays).numpy()]).to(weights.device)
         weights[kept] = self.weights.reshape(-1)[kept]
         return replace(self, weights=weights.reshape(self.weights.shape))
 

@@ -219,12 +219,6 @@ class ImagePosterior(ImageCovariance):
         covariance = torch.cat([torch.cat([own, both.T], 1), torch.cat([both, torch.diag(width.square())], 1)])
         return torch.cat([mean, mean.new_zeros(len(width))]), covariance, torch.cat([cross, width[:, None] * images])
 
-    def jointly(self, images: Tensor, errors: Tensor) -> tuple[Tensor, Tensor]:
-        """The joint covariance of image and systematic errors times rows of both, (k, d) and (k, e), float64."""
-        found = [self._jointly(x, n) for x, n in zip(images.split(_BATCH), errors.split(_BATCH), strict=True)]
-        own, beside = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return own, beside
-
     def _jointly(self, images: Tensor, errors: Tensor | None) -> tuple[Tensor, Tensor]:
         """The joint posterior covariance of image and systematic errors times rows of both."""
         given, basis, rank = self.given, self.model.factor.basis, self.model.factor.rank
