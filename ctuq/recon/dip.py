@@ -198,9 +198,9 @@ def _failure(state: DIPState, fit: Data, noise: Tensor, alive: Tensor) -> str:
         return ""
     misfits = _own(state)[:, 1 : 1 + len(fit.y)].to(noise)
     latest, smallest = misfits[-1], misfits.amin(0)
-    if not bool((latest < torch.maximum(_NOTHING * fit.size, 2 * noise)).all()):
-        return "finds nothing"
-    return "" if bool((latest < _LEAP * smallest.clamp(min=1e-30)).all()) else "diverges"
+    if not bool((latest < _LEAP * smallest.clamp(min=1e-30)).all()):
+        return "diverges"
+    return "" if bool((latest < torch.maximum(_NOTHING * fit.size, 2 * noise)).all()) else "finds nothing"
 
 
 def _again(state: DIPState, generate: Generator, fit: Data, worthy: bool, options: DIPOptions) -> DIPState:
