@@ -4,7 +4,7 @@
 ``docs/how_it_works.md``; ``--no-run`` prints it from the file.
 """
 
-import csv
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from ctuq.pipeline import match_detector
 from ctuq.recon.start import DIPOptions
 from ctuq.tomo.simulate import phantom_scan
 from experiments import FIGURES
+from experiments.engine.rows import Rows
 from experiments.peers.problems import Problem
 from experiments.unseen_views import load
 
@@ -44,15 +45,14 @@ FITS = {"weak": DIPOptions(by_noise=False), "by all the noise": DIPOptions(by_no
 
 def problem(name: str, seed: int, noise: float, views: int, size: int) -> Problem:
     """A scan with noise, and the views of the object that it does not have: of a real scan those as they were measured."""
-    if name in ("walnut", "tb"):
-        full, used = load(name), slice(0, None, views)
-        part = full.select(np.arange(full.n_angles)[used])
-        added = np.random.default_rng(seed).normal(0, noise * full.projections.mean(), part.projections.shape)
-        part = replace(part, projections=part.projections + added.astype(part.projections.dtype))
-        return Problem(name, size, part, full.select(np.setdiff1d(np.arange(full.n_angles), np.arange(full.n_angles)[used])))
-    full = phantom_scan(name, size, np.arange(3 * views) * np.pi / (3 * views), noise=noise, seed=seed)
-    used = np.arange(0, 3 * views, 3)
-    return Problem(name, size, full.select(used), full.select(np.setdiff1d(np.arange(3 * views), used)))
+    if name not in ("walnut", "tb"):
+        full = phantom_scan(name, size, np.arange(3 * views) * np.pi / (3 * views), noise=noise, seed=seed)
+        return Problem.of(name, size, full, np.arange(0, 3 * views, 3))
+    full = load(name)
+    clean = Problem.of(name, size, full, np.arange(0, full.n_angles, views))
+    y = clean.scan.projections
+    added = np.random.default_rng(seed).normal(0, noise * full.projections.mean(), y.shape)
+    return replace(clean, scan=replace(clean.scan, projections=y + added.astype(y.dtype)))
 
 
 def measure(given: Problem, fit: str) -> dict[str, float]:
@@ -68,38 +68,29 @@ def measure(given: Problem, fit: str) -> dict[str, float]:
 
 def main(run: bool = True) -> None:
     """Measure what is not there yet, and print the table."""
-    rows = list(csv.DictReader(OUTPUT.open(newline=""))) if OUTPUT.is_file() else []
-    done = {(row["scan"], row["fit"]) for row in rows}
+    kept = Rows(OUTPUT)
     for scan in SCANS if run else ():
         name = "{0} {1}, {2:.0%}, {4}²".format(*scan)
         for fit in (*FITS, "total variation"):
-            if (name, fit) in done:
-                continue
-            found = measure(problem(*scan), fit)
-            rows.append({"scan": name, "fit": fit} | {key: f"{value:.5g}" for key, value in found.items()})
-            with OUTPUT.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-            print(rows[-1], flush=True)
-    print(table(rows))
+            if not kept.where(scan=name, fit=fit):
+                kept.add([{"scan": name, "fit": fit} | measure(problem(*scan), fit)])
+                print(kept.rows[-1], flush=True)
+    print(table(kept))
 
 
-def table(rows: list[dict[str, str]]) -> str:
+def table(kept: Rows) -> str:
     """PSNR against the truth, and the error on unseen rays over that of the first fit."""
     lines = [
         "| scan | first fit: dB | by all the noise | kept | total variation | unseen error over the first's |",
         "|---|" + 5 * "---|",
     ]
-    for name in dict.fromkeys(row["scan"] for row in rows):
-        of = {row["fit"]: row for row in rows if row["scan"] == name}
+    for name in dict.fromkeys(row["scan"] for row in kept.rows):
+        of = {row["fit"]: row for row in kept.where(scan=name)}
         if len(of) < len(FITS) + 1:
             continue
-        known = of["weak"]["psnr"] != "nan"
-        decibels = [f"{float(of[fit]['psnr']):.1f}" if known else "" for fit in (*FITS, "total variation")]
-        first = float(of["weak"]["unseen_rmse"])
-        ratios = [f"{float(of[fit]['unseen_rmse']) / first:.3f}" for fit in (*list(FITS)[1:], "total variation")]
-        lines.append(f"| {name} | {' | '.join(decibels)} | {', '.join(ratios)} |")
+        psnr, unseen = ([float(of[fit][key]) for fit in (*FITS, "total variation")] for key in ("psnr", "unseen_rmse"))
+        decibels = ["" if math.isnan(each) else f"{each:.1f}" for each in psnr]
+        lines.append(f"| {name} | {' | '.join(decibels)} | {', '.join(f'{each / unseen[0]:.3f}' for each in unseen[1:])} |")
     return "\n".join(lines)
 
 

@@ -76,7 +76,7 @@ def dip(
         If six attempts bring no image.
     """
     noise = _noise(fit)
-    state = resume or replace(_fresh(start, fit), by_noise=int(options.by_noise or False))
+    state = resume or _fresh(start, fit, options)
     while not finished(state, options):
         if state.follows:
             state = _second(state, start)
@@ -215,8 +215,8 @@ def _again(state: DIPState, generate: Generator, fit: Data, worthy: bool, option
         )
         return replace(again, attempt=attempt, begun=iteration)
     rng = torch.Generator(device="cpu").manual_seed(attempt)
-    fresh = _fresh(random_weights(generate, fit, options.network, rng=rng, level=_LEVELS[attempt % len(_LEVELS)]), fit)
-    return replace(fresh, attempt=attempt, redrawn=1, by_noise=int(options.by_noise or False))
+    weights = random_weights(generate, fit, options.network, rng=rng, level=_LEVELS[attempt % len(_LEVELS)])
+    return replace(_fresh(weights, fit, options), attempt=attempt, redrawn=1)
 
 
 @torch.no_grad()
@@ -332,11 +332,12 @@ def _look(state: DIPState, misfits: tuple[Tensor, Tensor]) -> DIPState:
     )
 
 
-def _fresh(start: dict[str, Tensor], fit: Data) -> DIPState:
+def _fresh(start: dict[str, Tensor], fit: Data, options: DIPOptions) -> DIPState:
     zeros = {name: torch.zeros_like(value) for name, value in start.items()}
     infinite = torch.full((len(fit.y),), torch.inf, device=fit.y.device)
     none = torch.zeros(len(fit.y), dtype=torch.int64, device=fit.y.device)
-    return DIPState(0, start, start, start, zeros, zeros, infinite, none, torch.zeros(0, 1 + 2 * len(fit.y)))
+    state = DIPState(0, start, start, start, zeros, zeros, infinite, none, torch.zeros(0, 1 + 2 * len(fit.y)))
+    return replace(state, by_noise=int(options.by_noise or False))
 
 
 def _restore(optimiser: torch.optim.Adam, parameters: dict[str, Tensor], state: DIPState) -> None:

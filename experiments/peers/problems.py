@@ -33,6 +33,11 @@ class Problem:
     scan: ctuq.Scan
     unseen: ctuq.Scan
 
+    @classmethod
+    def of(cls, name: str, size: int, full: ctuq.Scan, used: np.ndarray) -> "Problem":
+        """From these views of a scan; the others judge."""
+        return cls(name, size, full.select(used), full.select(np.setdiff1d(np.arange(full.n_angles), used)))
+
     @property
     def grid(self) -> ctuq.VolumeGrid:
         """Of the image, as the reconstruction chooses it."""
@@ -56,4 +61,4 @@ def problem_of(name: str, seed: int) -> Problem:
         angles = np.arange(VIEWS) * np.pi / VIEWS
         full, size, step = phantom_scan(name, OBJECT_SIZE, angles, noise=NOISE, seed=seed), OBJECT_SIZE, STEP
     used = np.arange(seed if name in SIZES else 0, full.n_angles, step)
-    return Problem(name, size, full.select(used), full.select(np.setdiff1d(np.arange(full.n_angles), used)))
+    return Problem.of(name, size, full, used)

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from ctuq.linops.jacobian.network import ProductChoice
-from ctuq.pipeline.image.freed import Freed, Joint, without_own
+from ctuq.pipeline.image.freed import Freed, Joint, of_any_flux
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import route_of
 from ctuq.pipeline.running.run import Run
@@ -42,7 +42,7 @@ class Fitted:
         drawn = run.rng.get_state()
         fit, stop = split(data, views.held, rng=run.rng)
         if asked == "flux":
-            stop = without_own(stop, data.y.new_zeros(subject.grid.shape), ("flux",))
+            fit, stop = of_any_flux(fit), of_any_flux(stop)
         generate, start = generator(fit, run.options.dip, rng=run.rng)
         network = generate.module(start)[0]
         way = route_of(data.weights, views.fitted, subject.grid.size, network, prior=run.options.prior, memory=None)

@@ -215,15 +215,20 @@ class Joint:
         return replace(state, best=best, history=torch.cat([state.history, history]))
 
 
-def without_own(stop: Data, image: Tensor, names: Iterable[str]) -> Data:
-    """Rays that stop a fit, whose errors of single views count for nothing.
+def of_any_flux(part: Data) -> Data:
+    """Rays of a first fit, whose views may each be off by a number: flux that falls to half ends no fit, and is in no image."""
+    return without_own(part, part.y.new_zeros(part.A.grid.shape), ("flux",))
+
+
+def without_own(part: Data, image: Tensor, names: Iterable[str]) -> Data:
+    """Rays whose errors of single views count for nothing, in what is fitted or stops a fit.
 
     What a held-out view has of its own says nothing of an image. Of ellipses whose flux fell to half from one view to the next
     a fit was stopped at once by held-out views that still had it: 18.6 dB, and 27.9 so.
 
     Parameters
     ----------
-    stop : Data
+    part : Data
     image : Tensor, shape (y, x)
         At which errors are linearised.
     names : iterable of str
@@ -231,9 +236,9 @@ def without_own(stop: Data, image: Tensor, names: Iterable[str]) -> Data:
     """
     own = [name for name in names if KINDS[name].of == "view"]
     if not own:
-        return stop
-    assert isinstance(stop.A, RayTransform)
-    return replace(stop, own=tuple(effect.to(stop.y) for effect in effects_of(own, stop.A, image).values()))
+        return part
+    assert isinstance(part.A, RayTransform)
+    return replace(part, own=tuple(effect.to(part.y) for effect in effects_of(own, part.A, image).values()))
 
 
 def of_all_views(last: Freed, posterior: ImageCovariance, held: NDArray[np.int64]) -> Data:

@@ -14,7 +14,7 @@ from ctuq.pipeline.bars import asked_errors, asks_for, doubts_of_bars, not_in_ba
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.classical import classical
 from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
-from ctuq.pipeline.image.freed import Joint, iterations_again, may_be_taken, of_all_views, without_own
+from ctuq.pipeline.image.freed import Joint, iterations_again, may_be_taken, of_all_views, of_any_flux
 from ctuq.pipeline.image.given import as_given
 from ctuq.pipeline.image.one_material import errors_left, hardening_told, of_one_material, with_removed
 from ctuq.pipeline.image.placed import matched, placed
@@ -270,8 +270,7 @@ def _with_dip(
     drawn = run.rng.get_state()
     fit, stop = split(data, views.held, rng=run.rng)
     if run.options.bars and asks_for("flux", run.options.systematics, base.scan):
-        # Flux that falls to half ends no fit, and is in no first image.
-        fit, stop = (without_own(part, data.y.new_zeros(data.A.grid.shape), ("flux",)) for part in (fit, stop))
+        fit, stop = of_any_flux(fit), of_any_flux(stop)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     checkpoint, stages = run.checkpoint, run.stages
     checkpoint.threads = take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
