@@ -158,7 +158,7 @@ def _without_odd_views(scan: Scan) -> Scan:
     odd = odd_views(scan)
     if odd is None:
         return scan
-    return (scan.select(np.flatnonzero(~odd.views)) if odd.wrong else scan).warned(odd.told)
+    return (scan.select(np.flatnonzero(~odd.views)) if odd.wrong else odd.corrected(scan)).warned(odd.told)
 
 
 def resolve(path: PathLike | Sequence[PathLike]) -> list[Path]:

@@ -145,11 +145,15 @@ class Data:
 
     def misfit(self, x: Tensor) -> Tensor:
         """Weighted mean squared residual of images ``(batch, y, x)`` or ``(batch, z, y, x)``, one for each."""
+        return (self.weights * self.residual(x).square()).mean(_axes(self.A.range)) / self.weights.mean()
+
+    def residual(self, x: Tensor) -> Tensor:
+        """Rays of images less those measured, without what each view's own errors can make of it."""
         residual = self.A(x) - self.y
         for effect in self.own:
             size = (self.weights * effect.square()).sum(-1, keepdim=True).clamp(min=torch.finfo(effect.dtype).tiny)
             residual = residual - effect * (self.weights * effect * residual).sum(-1, keepdim=True) / size
-        return (self.weights * residual.square()).mean(_axes(self.A.range)) / self.weights.mean()
+        return residual
 
     @property
     def size(self) -> Tensor:

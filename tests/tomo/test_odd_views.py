@@ -76,3 +76,18 @@ def test_views_that_an_object_can_make_are_kept(name):
 def test_where_the_object_reaches_beyond_the_detector_they_are_told_alone():
     found = odd_views(changed(discs(parallel()).cropped(24, 40), 7, lambda row: 3 * row))
     assert not found.wrong and "may be flats" in found.told
+
+
+@pytest.mark.parametrize("offset", [0.4, 5.0, -3.0])
+def test_a_view_whose_air_is_off_is_put_right_and_told(offset):
+    sound = discs(parallel())
+    scan = changed(sound, 7, lambda row: row + offset)
+    found = odd_views(scan)
+    assert not found.wrong and np.flatnonzero(found.air).tolist() == [7] and "so does their air" in found.told
+    assert np.abs(found.corrected(scan).projections - sound.projections).max() < 0.02
+
+
+def test_air_that_differs_from_edge_to_edge_is_no_offset():
+    scan = changed(discs(parallel()), 7, lambda row: row + np.linspace(0.2, 0.6, len(row)))
+    found = odd_views(scan)
+    assert found is not None and found.air is None and found.corrected(scan) is scan

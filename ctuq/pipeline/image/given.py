@@ -31,7 +31,7 @@ def as_given(scan: Scan) -> Scan:
         return scan
     weights = np.ones_like(scan.projections) if scan.weights is None else scan.weights.copy()
     weights[odd.views] = 0
-    return (replace(scan, weights=weights) if odd.wrong else scan).warned(odd.told)
+    return (replace(scan, weights=weights) if odd.wrong else odd.corrected(scan)).warned(odd.told)
 
 
 def _without_bad_columns(scan: Scan) -> Scan:

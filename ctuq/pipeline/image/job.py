@@ -12,6 +12,7 @@ from ctuq.errors import CtuqError, InputError
 from ctuq.linops.memory import available_memory, require_memory
 from ctuq.pipeline.bars import asked_errors, asks_for, doubts_of_bars, not_in_bars
 from ctuq.pipeline.enough import told_of_rays
+from ctuq.pipeline.image.agreement import agreement_of
 from ctuq.pipeline.image.classical import classical
 from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
 from ctuq.pipeline.image.freed import Joint, iterations_again, may_be_taken, of_all_views, of_any_flux
@@ -166,9 +167,11 @@ def _reconstructed(
             if own is not None
             else ray_transform(grid, scan.geometry, device=run.device, backend="matrix" if dense else "auto")
         )
-    possible(asked_errors(run.options.systematics, scan), scan.geometry)  # refused before the fit
+    errors = possible(asked_errors(run.options.systematics, scan), scan.geometry)  # refused before the fit
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
     data = _rays(run, A, scan, views)
+    agreement = agreement_of(run, data, (wish.name for wish in errors))
+    data = agreement.weighed(data)
     rings = rings_of(run, data, views, scan)
     data = rings.taken_from(data)
     comparisons = classical(run, data, scan, less=rings.less, mark="without gains")
@@ -184,7 +187,7 @@ def _reconstructed(
         timings=run.timings,
         settings=flat_settings(run.options),
         versions=library_versions(),
-        warnings=scan.warnings + views.told + unheld + rings.notes,
+        warnings=scan.warnings + views.told + unheld + agreement.told + rings.notes,
         removed=rings.removed,
     )
     if run.options.bars in PRIORS:

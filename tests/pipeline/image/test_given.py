@@ -60,3 +60,12 @@ def test_images_are_as_good_as_without_the_defects_and_it_is_told():
     for change, words in ((dead, "never changes"), (wrong_views, "left out")):
         found, told = error(with_values(change))
         assert found < 1.2 * sound and words in told
+
+
+def test_a_view_whose_air_reads_more_loses_what_it_reads():
+    def brighter(projections):
+        projections[4] += 5 * projections.max()
+
+    found = as_given(with_values(brighter))
+    assert found.weights is None and np.abs(found.projections[4] - SCAN.projections[4]).max() < 0.05
+    assert "what it reads is taken off them" in found.warnings[-1]

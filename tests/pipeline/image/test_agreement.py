@@ -1,0 +1,115 @@
+"""Views that disagree with the image that all views make: found, weighed by what they show, and told."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import ctuq
+from ctuq.pipeline.image import job
+from ctuq.pipeline.image.agreement import Agreement, agreement_of
+from ctuq.pipeline.running.options import ReconstructOptions
+from ctuq.pipeline.running.run import Run
+from ctuq.recon.dip import Data
+from ctuq.tomo import ray_transform
+from ctuq.tomo.simulate import phantom_scan
+
+SIZE, VIEWS = 24, 24
+
+
+def scan_of(phantom="ellipses", *, views=VIEWS, noise=0.02, seed=1):
+    return phantom_scan(phantom, SIZE, np.arange(views) * np.pi / views, noise=noise, seed=seed)
+
+
+def changed(scan, view, how):
+    projections = scan.projections.copy()
+    projections[view] = how(projections[view].copy())
+    return replace(scan, projections=projections)
+
+
+def agreement(scan, own=()):
+    A = ray_transform(scan.grid, scan.geometry, backend="matrix")
+    weights = np.ones_like(scan.projections) if scan.weights is None else scan.weights
+    data = Data(A, torch.tensor(scan.projections), torch.tensor(weights))
+    return agreement_of(Run(ReconstructOptions(), None), data, own), data
+
+
+WRONG = {
+    "moved": lambda row: np.roll(row, 5),
+    "mirrored": lambda row: row[::-1],
+    "brighter": lambda row: 1.5 * row,
+    "another beam": lambda row: row + 0.4,
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_view_counts_for_as_much_less_as_it_is_off(name):
+    found, data = agreement(changed(scan_of(), 7, WRONG[name]))
+    assert np.flatnonzero(found.far).tolist() == [7]
+    weights = found.weighed(data).weights
+    assert torch.allclose(weights[7], torch.tensor(found.times[7] ** -2, dtype=torch.float32))
+    assert bool((weights[:7] == 1).all()) and bool((weights[8:] == 1).all())
+    (told,) = found.told
+    assert "1 of 24 views, first number 7 (at 52.5 degrees), lies up to" in told and "it counts for as much less" in told
+
+
+SOUND = {
+    "ellipses": scan_of,
+    "glyph": lambda: scan_of("glyph"),
+    "shell": lambda: scan_of("shepp-logan"),
+    "much noise": lambda: scan_of(noise=1.0),
+    "hardly any noise": lambda: scan_of(noise=1e-4),
+    "no noise": lambda: scan_of(noise=0.0),
+    "many views": lambda: scan_of(views=90),
+    "an arc": lambda: phantom_scan("ellipses", SIZE, np.arange(20) * np.pi / 60, noise=0.02, seed=1),
+    "seven views, one of them wrong": lambda: changed(scan_of(views=7), 3, WRONG["mirrored"]),
+    "a third of the views moved": lambda: changed(scan_of(), slice(0, 8), lambda rows: np.roll(rows, 5, axis=1)),
+    "a view without weight": lambda: replace(
+        scan := scan_of(), weights=np.where(np.arange(VIEWS)[:, None] == 7, 0, np.ones_like(scan.projections))
+    ),
+    "nothing": lambda: replace(scan := scan_of(), projections=0 * scan.projections),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_other_scans_keep_their_weights(name):
+    found, data = agreement(SOUND[name]())
+    assert not found.far.any() and found.weighed(data) is data and found.told == ()
+    assert np.isfinite(found.times).all()
+
+
+def test_views_are_compared_with_their_neighbours_in_angle():
+    rng = np.random.default_rng(0)
+    order, times = rng.permutation(20), np.ones(20)
+    times[[4, 5, 6, 12]] = 2.6, 3.6, 2.6, 3.6
+    found = Agreement(times[order], np.linspace(0, 3, 20)[order])
+    assert np.flatnonzero(found.far).tolist() == np.flatnonzero(order == 12).tolist()
+    assert "views, first number" in found.told[0]
+
+
+def test_what_the_model_holds_as_an_error_of_that_view_is_no_disagreement():
+    scan = changed(scan_of(), 7, lambda row: row + 0.4)
+    assert agreement(scan)[0].far[7] and not agreement(scan, ["flux"])[0].far.any()
+    clean = scan_of("glyph", noise=0.003, seed=2)
+    turned = replace(clean, geometry=replace(clean.geometry, angles=clean.geometry.angles + 0.2 * np.eye(VIEWS)[7]))
+    assert agreement(turned)[0].far[7] and not agreement(turned, ["axis", "jitter"])[0].far.any()
+
+
+def test_rays_keep_their_weights_to_each_other():
+    scan = changed(scan_of(), 7, WRONG["mirrored"])
+    weights = np.random.default_rng(0).uniform(0.5, 1.5, scan.projections.shape).astype(np.float32)
+    found, data = agreement(replace(scan, weights=weights))
+    ratio = found.weighed(data).weights / torch.from_numpy(weights)
+    assert float(ratio[7].std() / ratio[7].mean()) < 1e-5 and float(ratio[7].mean()) < 1 / 16
+
+
+def test_a_reconstruction_is_told_of_it_and_better_for_it(monkeypatch):
+    scan = changed(scan_of(), 7, WRONG["moved"])
+    settings = {"size": SIZE, "method": "tv", "systematics": "none"}
+    weighed = ctuq.reconstruct(scan, **settings)
+    assert sum("times as far from the image" in text for text in weighed.warnings) == 1
+    assert weighed.scan.weights is None
+    monkeypatch.setattr(job, "agreement_of", lambda run, data, own: Agreement(np.ones(VIEWS), np.zeros(VIEWS)))
+    alike = ctuq.reconstruct(scan, **settings)
+    assert weighed.scores["truth"]["psnr"] > alike.scores["truth"]["psnr"] + 3
