@@ -65,7 +65,7 @@ def _all_alike(run: object, data: Data, own: object) -> Agreement:
 
 def measure(given: Problem, weighed: bool) -> dict[str, float]:
     """Scores of unseen rays, and of the object where it is known."""
-    with mock.patch.object(job, "agreement_of", job.agreement_of if weighed else _all_alike):
+    with mock.patch.object(job, "kept_agreement", job.kept_agreement if weighed else _all_alike):
         result = ctuq.reconstruct(given.scan, size=given.size, samples=256)
     others = match_detector(given.unseen, result.grid)
     A = ctuq.ray_transform(result.grid, others.geometry, backend="matrix")

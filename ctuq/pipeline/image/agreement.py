@@ -60,12 +60,16 @@ class Agreement:
         far = (self.times > _FAR) | ((self.times > _ALONE) & (self.times > _TWICE * beside))
         return far if len(far) >= _FEWEST and far.sum() <= _FEW * len(far) else np.zeros_like(far)
 
+    @property
+    def factors(self) -> NDArray[np.float64]:
+        """Of the weights of each view's rays, (angle, 1): those of views that disagree have the variance that they show."""
+        return np.where(self.far, self.times**-2.0, 1.0)[:, None]
+
     def weighed(self, data: Data) -> Data:
-        """The rays, those of views that disagree with the variance that they show."""
+        """The rays of one slice or more, by these weights."""
         if not self.far.any():
             return data
-        less = torch.as_tensor(np.where(self.far, self.times**-2, 1.0)[:, None], device=data.y.device)
-        return replace(data, weights=(data.weights * less).to(data.weights))
+        return replace(data, weights=(data.weights * torch.as_tensor(self.factors, device=data.y.device)).to(data.weights))
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -77,37 +81,40 @@ class Agreement:
         return (_TOLD.format(n, len(self.far), first, np.rad2deg(self.angles[first]), lie, most, count),)
 
 
-def agreement_of(run: Run[ReconstructOptions], data: Data, own: Iterable[str]) -> Agreement:
-    """How far views lie from the total-variation image of all, each weighed by that itself.
+def agreement_of(data: Data, own: Iterable[str] = ()) -> Agreement:
+    """How far views lie from total-variation images of all, each weighed by that itself.
 
     Parameters
     ----------
-    run : Run
     data : Data
-        As measured, of all views.
+        As measured, of all views: of one slice, or of several of the same views (slice, angle, column).
     own : iterable of str
         Errors of single views that the error bars hold: what these can make of a residual is none.
     """
     assert isinstance(data.A, RayTransform)
     names, angles = tuple(own), data.A.geometry.angles
+    found = Agreement(np.ones(len(angles)), angles)
+    for _ in range(_ROUNDS):
+        before, found = found, Agreement(_times(data, found.weighed(data).weights, names), angles)
+        if (found.far == before.far).all():
+            break
+    return found
 
-    def made() -> NDArray[np.float64]:
-        found = Agreement(np.ones(len(angles)), angles)
-        for _ in range(_ROUNDS):
-            before, found = found, Agreement(_times(data, found.weighed(data).weights, names), angles)
-            if (found.far == before.far).all():
-                break
-        return found.times
 
+def kept_agreement(run: Run[ReconstructOptions], data: Data, own: Iterable[str] = ()) -> Agreement:
+    """`agreement_of`, made once in a run that is gone on with."""
+    assert isinstance(data.A, RayTransform)
     with run.clock("agreement"):
-        return Agreement(run.stages.once("agreement", made), angles)
+        times = run.stages.once("agreement", lambda: agreement_of(data, own).times)
+    return Agreement(times, data.A.geometry.angles)
 
 
 def _times(data: Data, weights: Tensor, own: Iterable[str]) -> NDArray[np.float64]:
-    """By the weights that the rays were given, from an image by others."""
+    """By the weights that the rays were given, from images by others."""
     image = tv(data.A, data.y, weights=weights)
-    residual, counts = without_own(data, image, own).residual(image), (data.weights > 0).sum(-1).cpu().numpy()
-    sums = (data.weights * residual.square()).sum(-1).double().cpu().numpy()
+    residual, axes = without_own(data, image, own).residual(image), (*range(data.y.ndim - 2), -1)
+    counts = (data.weights > 0).sum(axes).cpu().numpy()
+    sums = (data.weights * residual.square()).sum(axes).double().cpu().numpy()
     spread, seen = np.sqrt(sums / np.maximum(counts, 1)), counts > 0
     middle = float(np.median(spread[seen])) if seen.any() else 0.0
     return np.where(seen, spread / middle, 1.0) if middle > 0 else np.ones(len(spread))

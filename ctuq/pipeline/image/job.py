@@ -12,7 +12,7 @@ from ctuq.errors import CtuqError, InputError
 from ctuq.linops.memory import available_memory, require_memory
 from ctuq.pipeline.bars import asked_errors, asks_for, doubts_of_bars, not_in_bars
 from ctuq.pipeline.enough import told_of_rays
-from ctuq.pipeline.image.agreement import agreement_of
+from ctuq.pipeline.image.agreement import kept_agreement
 from ctuq.pipeline.image.classical import classical
 from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
 from ctuq.pipeline.image.freed import Joint, iterations_again, may_be_taken, of_all_views, of_any_flux
@@ -170,7 +170,7 @@ def _reconstructed(
     errors = possible(asked_errors(run.options.systematics, scan), scan.geometry)  # refused before the fit
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
     data = _rays(run, A, scan, views)
-    agreement = agreement_of(run, data, (wish.name for wish in errors))
+    agreement = kept_agreement(run, data, (wish.name for wish in errors))
     data = agreement.weighed(data)
     rings = rings_of(run, data, views, scan)
     data = rings.taken_from(data)

@@ -19,8 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from ctuq.errors import CtuqError, InputError
+from ctuq.pipeline.image.agreement import Agreement
 from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
+from ctuq.pipeline.stack.agreement import stack_agreement
 from ctuq.pipeline.stack.products import Products
 from ctuq.pipeline.stack.scan import COVARIANCE, Stack
 from ctuq.pipeline.stack.scores import against_truth, scores_of
@@ -143,11 +145,20 @@ class _Run:
 
     def result(self, output: Path | str | None) -> VolumeResult:
         setting = self.stack.setting()
+        if self.stack.options.bars or self.stack.options.method != "fbp":
+            self.stack = self.stack.weighed(self._agreement(setting))
         if self.stack.options.bars:
             setting = replace(setting, way=self.stack.way())
             setting = replace(setting, lesson=self._lesson(setting))
         self._slices(setting)
         return self._written(setting, output)
+
+    def _agreement(self, setting: Setting) -> Agreement:
+        """Of the views with the slices that will teach: what is wrong with a view is wrong in all rows."""
+        began = time.perf_counter()
+        times = self.products.stages.once("agreement", lambda: stack_agreement(self.stack, setting))
+        self._timings["agreement"] = time.perf_counter() - began
+        return Agreement(times, setting.geometry.angles)
 
     def _lesson(self, setting: Setting) -> Lesson:
         """Hyperparameters in the middle of those of the teachers, scales of all their held-out rays together."""

@@ -15,7 +15,7 @@ class Products:
     """What slices gave, on the disk where there is a checkpoint and room for it, else in memory; what is small always there."""
 
     def __init__(self, stages: Stages):
-        self._stages, self._held = stages, dict[str, Product]()
+        self.stages, self._held = stages, dict[str, Product]()
         self._told = dict[str, tuple[dict[str, float], str]]()
 
     @property
@@ -25,16 +25,16 @@ class Products:
 
     def __contains__(self, name: str) -> bool:
         if name not in self._told:
-            self._tell(name, self._stages.kept(name))
+            self._tell(name, self.stages.kept(name))
         return name in self._told
 
     def __getitem__(self, name: str) -> Product:
         held = self._held.get(name)
-        return self._stages.kept(name) if held is None else held  # pyright: ignore[reportReturnType]
+        return self.stages.kept(name) if held is None else held  # pyright: ignore[reportReturnType]
 
     def __setitem__(self, name: str, product: Product) -> None:
         self._tell(name, product)
-        if not self._stages.keep(name, product):
+        if not self.stages.keep(name, product):
             self._held[name] = product
 
     def _tell(self, name: str, product: Product | None) -> None:

@@ -12,6 +12,7 @@ from ctuq.errors import InputError
 from ctuq.linops.memory import require_memory
 from ctuq.pipeline.bars import considered, not_in_bars
 from ctuq.pipeline.enough import told_of_air, told_of_rays
+from ctuq.pipeline.image.agreement import Agreement
 from ctuq.pipeline.image.edges import EdgeWay, way_of_edges
 from ctuq.pipeline.running.options import DEFAULT_BARS, ReconstructOptions
 from ctuq.pipeline.running.plan import route_of
@@ -46,7 +47,7 @@ as many did (rms z 1.14 and 1.15); one for 14 left 1.6, and a std 1.9 times too 
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """A scan made ready: rows that were chosen, the plane they share, and what to know of them."""
+    """A scan made ready: rows that were chosen, the plane they share, what to know of them, and how views agree with them."""
 
     scan: VolumeScan
     options: ReconstructOptions
@@ -55,6 +56,7 @@ class Stack:
     told: tuple[str, ...]
     judge: VolumeScan | None = None
     covariance: float = COVARIANCE
+    agreement: Agreement | None = None
 
     @classmethod
     def of(
@@ -110,7 +112,15 @@ class Stack:
         """What a worker needs of a slice; a row without rays goes as it is, and fails there."""
         judge = None if self.judge is None else _rays_of(self.judge, number, self.factor)
         kept = None if fitted is None else fitted["fit"]
-        return Slice(number, *_rays_of(self.scan, number, self.factor), kept, judge)
+        projections, weights = _rays_of(self.scan, number, self.factor)
+        if self.agreement is not None and self.agreement.far.any():
+            all_alike = np.ones_like(projections) if weights is None else weights
+            weights = (all_alike * self.agreement.factors).astype(np.float32)
+        return Slice(number, projections, weights, kept, judge)
+
+    def weighed(self, agreement: Agreement) -> "Stack":
+        """The stack whose views count as much as they agree in all slices."""
+        return replace(self, agreement=agreement, told=(*self.told, *agreement.told))
 
     def setting(self) -> Setting:
         judging = None if self.judge is None else row_beam(self.judge.geometry).binned(self.factor)

@@ -9,8 +9,6 @@ import torch
 import ctuq
 from ctuq.pipeline.image import job
 from ctuq.pipeline.image.agreement import Agreement, agreement_of
-from ctuq.pipeline.running.options import ReconstructOptions
-from ctuq.pipeline.running.run import Run
 from ctuq.recon.dip import Data
 from ctuq.tomo import ray_transform
 from ctuq.tomo.simulate import phantom_scan
@@ -32,7 +30,7 @@ def agreement(scan, own=()):
     A = ray_transform(scan.grid, scan.geometry, backend="matrix")
     weights = np.ones_like(scan.projections) if scan.weights is None else scan.weights
     data = Data(A, torch.tensor(scan.projections), torch.tensor(weights))
-    return agreement_of(Run(ReconstructOptions(), None), data, own), data
+    return agreement_of(data, own), data
 
 
 WRONG = {
@@ -110,6 +108,6 @@ def test_a_reconstruction_is_told_of_it_and_better_for_it(monkeypatch):
     weighed = ctuq.reconstruct(scan, **settings)
     assert sum("times as far from the image" in text for text in weighed.warnings) == 1
     assert weighed.scan.weights is None
-    monkeypatch.setattr(job, "agreement_of", lambda run, data, own: Agreement(np.ones(VIEWS), np.zeros(VIEWS)))
+    monkeypatch.setattr(job, "kept_agreement", lambda run, data, own: Agreement(np.ones(VIEWS), np.zeros(VIEWS)))
     alike = ctuq.reconstruct(scan, **settings)
     assert weighed.scores["truth"]["psnr"] > alike.scores["truth"]["psnr"] + 3
