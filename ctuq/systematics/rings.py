@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from ctuq.linops.gaussian import log_evidence
+from ctuq.scores.gaussian import NORMAL_QUARTILE
 from ctuq.systematics.block import Block
 from ctuq.systematics.detector import of_columns, rough, smooth
 
 _TRIM, _EFFICIENCY = 5, 1.15
 """A fifth of the views at each end is left out of a column's mean, whose variance is then 1.15 times as large."""
-NORMAL_QUARTILE = 0.6745
 _WAVES, _PLACES = 4, 5
 """H changes slowly with the frequency along the detector and the place on it: hats of either."""
 _RIDGE, _USUAL = 1e-2, 0.7

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ctuq.scores.gaussian import STD_OF_MAD
 from ctuq.tomo.field import outline_of
 from ctuq.tomo.geometry import FanBeam
 from ctuq.tomo.scan import Scan
@@ -80,7 +81,7 @@ def _wrong(scan: Scan, y: NDArray[np.float64], odd: NDArray[np.bool_], others: N
     filled = np.nan_to_num(y, nan=0.0)
     sums = np.nanmean(y, axis=1) - np.minimum(filled[:, :n].mean(axis=1), filled[:, -n:].mean(axis=1))
     middle = float(np.median(sums))
-    spread = 1.4826 * float(np.median(np.abs(sums - middle)))
+    spread = STD_OF_MAD * float(np.median(np.abs(sums - middle)))
     ratios = sums[odd] / middle if middle > 0 else np.ones(1)
     far = np.abs(sums[odd] - middle) > _SIGMAS * spread
     return bool((far & ((ratios > (1 + _ODD) * most) | (ratios < _ODD / most))).all())
