@@ -160,20 +160,20 @@ def _upright(outlines: Sequence[NDArray]) -> Iterator[tuple[float, float, float,
     heights = np.unique(edges[:, 1::2])
     for low, high in pairwise(heights):
         here = edges[(edges[:, 1] <= low) & (edges[:, 3] >= high)]
-        for bottom, top in pairwise([low, *_crossing_heights(here, low, high), high]):
-            ends = [here[:, 0] + (y - here[:, 1]) / (here[:, 3] - here[:, 1]) * (here[:, 2] - here[:, 0]) for y in (bottom, top)]
-            for n, k in enumerate(np.argsort(ends[0] + ends[1])):
-                first, second = float(ends[0][k]), float(ends[1][k])
+        slopes = (here[:, 2] - here[:, 0]) / (here[:, 3] - here[:, 1])
+        at_low = here[:, 0] + (low - here[:, 1]) * slopes
+        for bottom, top in pairwise([low, *_crossing_heights(at_low, slopes, low, high), high]):
+            starts, stops = (here[:, 0] + (y - here[:, 1]) * slopes for y in (bottom, top))
+            for n, k in enumerate(np.argsort(starts + stops)):
+                first, second = float(starts[k]), float(stops[k])
                 yield (first, bottom, second, top) if n % 2 == 0 else (second, top, first, bottom)
 
 
-def _crossing_heights(edges: NDArray[np.float64], low: float, high: float) -> NDArray[np.float64]:
-    """Where edges that all go from ``low`` to ``high`` and beyond cross one another between these."""
-    slopes = (edges[:, 2] - edges[:, 0]) / (edges[:, 3] - edges[:, 1])
-    at_low = edges[:, 0] + slopes * (low - edges[:, 1])
-    apart, turning = at_low[:, None] - at_low, slopes - slopes[:, None]
-    places = low + np.divide(apart, turning, out=np.full_like(apart, -np.inf), where=turning != 0)
-    return np.unique(places[(places > low) & (places < high)])
+def _crossing_heights(places: NDArray, slopes: NDArray, low: float, high: float) -> NDArray[np.float64]:
+    """Between two heights, where lines cross one another that have these places at the lower one."""
+    apart, turning = places[:, None] - places, slopes - slopes[:, None]
+    heights = low + np.divide(apart, turning, out=np.full_like(apart, -np.inf), where=turning != 0)
+    return np.unique(heights[(heights > low) & (heights < high)])
 
 
 def _cover(pieces: Iterable[tuple[float, float, float, float]], shape: Sequence[int]) -> NDArray[np.float64]:
