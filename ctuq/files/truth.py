@@ -11,7 +11,7 @@ from ctuq.errors import CtuqError, InputError
 from ctuq.files.formats.pictures import load_picture
 from ctuq.tomo.field import choose_grid
 from ctuq.tomo.geometry import VolumeGrid
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 from ctuq.tomo.scan import Scan
 
 _VIEWS, _SIZE, _ROUNDS, _OUTLIER = 12, 256, 5, 3.0

@@ -114,7 +114,14 @@ def test_a_line_reads_a_plane_exactly_between_the_centres_of_pixels():
     assert along.positions[-1] == pytest.approx(np.hypot(10, 6.5))
 
 
-@pytest.mark.parametrize("ends", [((0, 0), (0, 0)), ((0, 0), (50, 0)), ((0, np.nan), (1, 1)), ((0,), (1, 1))])
+@pytest.mark.parametrize("ends", [((0, 0), (0, 0)), ((0, 0), (50, 0)), ((0, np.nan), (1, 1)), ((0,), (1, 1)), ("ab", (0, 1))])
 def test_what_is_no_line_of_the_image_is_refused(ends):
-    with pytest.raises((InputError, ValueError)):
+    with pytest.raises(InputError):
         line(GRID, *ends)
+
+
+@pytest.mark.parametrize("step", [0.0, -1.0, np.nan, np.inf])
+def test_what_is_no_step_along_a_line_is_refused(step):
+    """A negative one gave two points, the line's ends."""
+    with pytest.raises(InputError, match="step"):
+        line(GRID, (0, 0), (1, 1), step=step)
