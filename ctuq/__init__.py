@@ -6,7 +6,7 @@ from ctuq.late import attach
 from ctuq.versions import version_of
 
 if TYPE_CHECKING:
-    from ctuq import baselines, design, files, gp, laplace, linops, pipeline, recon, tomo
+    from ctuq import baselines, design, files, gp, laplace, linops, pipeline, quantities, recon, tomo
     from ctuq.app.report.page import write_report
     from ctuq.errors import BudgetExhausted, CtuqError, InputError
     from ctuq.files import demo_scan, read, read_volume, write_scan
@@ -44,6 +44,7 @@ __all__ = [
     "laplace",
     "linops",
     "pipeline",
+    "quantities",
     "radians",
     "ray_transform",
     "read",
@@ -79,7 +80,7 @@ _HOMES = {
     "ctuq.uncertainty.results.image": ("Result",),
     "ctuq.uncertainty.results.volume": ("VolumeResult",),
 }
-_PARTS = ("baselines", "design", "files", "gp", "laplace", "linops", "pipeline", "recon", "tomo")
+_PARTS = ("baselines", "design", "files", "gp", "laplace", "linops", "pipeline", "quantities", "recon", "tomo")
 
 # Imported on first use, so that `ctuq --help` does not wait for torch.
 __getattr__, _ = attach(__name__, _HOMES, _PARTS)

@@ -130,10 +130,15 @@ def edge_field(image: Tensor, softness: float) -> MarkovField:
         e, in the unit of the image.
     """
     height, width = image.shape
-    slopes = [differences((height, width), axis) for axis in range(2)]
-    squares = [(D @ image.double().cpu().numpy().ravel()) ** 2 for D in slopes]
-    weights = 1 / np.sqrt(np.sum(squares, axis=0) + softness**2)
+    slopes, weights = lagged_slopes(image.double().cpu().numpy(), softness)
     return MarkovField(_weighted(slopes, weights), (height, width), image.device)
+
+
+def lagged_slopes(image: NDArray[np.float64], softness: float) -> tuple[list[sp.csr_array], NDArray[np.float64]]:
+    """Differences D along each axis of an image, and their common weights ``1 / sqrt(|grad x^|^2 + e^2)``."""
+    slopes = [differences(image.shape, axis) for axis in range(image.ndim)]
+    squares = [(D @ image.ravel()) ** 2 for D in slopes]
+    return slopes, 1 / np.sqrt(np.sum(squares, axis=0) + softness**2)
 
 
 def smooth_field(shape: tuple[int, int], lengthscale: float, device: torch.device) -> MarkovField:

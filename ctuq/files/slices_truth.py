@@ -10,7 +10,7 @@ from ctuq.errors import GeometryError, InputError
 from ctuq.files.volume_truth import KnownVolume, few_views, fitted_gain, judged_volume, known_volume, lifted_mask, told_width
 from ctuq.tomo.field import choose_grid
 from ctuq.tomo.geometry import VolumeGrid
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 from ctuq.tomo.rays.stack import slice_of
 from ctuq.tomo.slices import row_beam, row_of_stack, slice_pitch, stack_grid
 from ctuq.tomo.space import FreeBeam

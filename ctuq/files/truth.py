@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from ctuq.errors import CtuqError, InputError
 from ctuq.files.formats.pictures import load_picture
+from ctuq.scores.gaussian import STD_OF_MAD
 from ctuq.tomo.field import choose_grid
 from ctuq.tomo.geometry import VolumeGrid
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 from ctuq.tomo.scan import Scan
 
 _VIEWS, _SIZE, _ROUNDS, _OUTLIER = 12, 256, 5, 3.0
@@ -90,6 +91,6 @@ def _material_attenuation(scan: Scan, mask: NDArray, grid: VolumeGrid) -> tuple[
             return 0.0, 0.0
         value = float(lengths[used] @ y[used] / (lengths[used] @ lengths[used]))
         residual = y - value * lengths
-        used = (lengths > 0) & (np.abs(residual) <= _OUTLIER * 1.4826 * np.median(np.abs(residual[lengths > 0])) + 1e-12)
+        used = (lengths > 0) & (np.abs(residual) <= _OUTLIER * STD_OF_MAD * np.median(np.abs(residual[lengths > 0])) + 1e-12)
     explained = 1 - np.sum((y - value * lengths) ** 2) / np.sum(y**2)
     return value, float(explained)

@@ -11,7 +11,7 @@ from ctuq.gp.operator import check_data
 from ctuq.gp.paths import SamplePaths, expand, prior_paths
 from ctuq.gp.pivots import kernel_pivots
 from ctuq.gp.regression import GaussianProcess
-from ctuq.linops.gaussian import stable_cholesky
+from ctuq.linops.gaussian import explained, stable_cholesky
 from ctuq.linops.stochastic import sgd
 
 _BATCH = 2048
@@ -54,9 +54,8 @@ class InducingPosterior:
         parts = []
         for part in x.double().split(_BATCH):
             half = _half(self.process.kernel, part, self.z, self.root)
-            rest = torch.linalg.solve_triangular(self.factor, half, upper=False)
-            explained = half.square().sum(0) - self.process.sigma2 * rest.square().sum(0)
-            parts.append(self.process.kernel.diagonal(part) - explained)
+            told = half.square().sum(0) - self.process.sigma2 * explained(self.factor, half)
+            parts.append(self.process.kernel.diagonal(part) - told)
         return torch.cat(parts).clamp(min=0).sqrt()
 
     def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:

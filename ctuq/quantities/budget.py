@@ -31,10 +31,10 @@ class VarianceBudget:
     """
 
     def __init__(self, scan: Scan, grid: VolumeGrid, *, sigma2: float, image_scale: float):
-        # They take seconds and torch, which results are read without.
+        # They take a while, and results are read without.
         import scipy.sparse as sp
 
-        from ctuq.tomo.rays.matrix import build_matrix
+        from ctuq.tomo.rays.entries import build_matrix
 
         matrix = sp.csr_array(build_matrix(grid, scan.geometry))
         weights = np.ones(scan.projections.size) if scan.weights is None else scan.weights.ravel().astype(np.float64)

@@ -10,6 +10,8 @@ half of its objects; the other half tested it):
 * ``RAGGED``: over ``SHIFT``, of edges moved one by one; edge pixels within some pixels of one another move together.
 * ``SLACK``: of the level, as a share of the image's largest values: a plateau near the level flips as a whole.
 * ``FADED``: of what would pass the level if structures thinner than three pixels had twice the contrast that they have.
+* ``LEAK``: over what averaging each pixel with its neighbours changes a mean by. Where a region ends along an edge, blur takes
+  across its outline what belongs inside: means over the true outlines of parts missed by 19 standard deviations (rms) without.
 """
 
 from collections.abc import Iterator
@@ -24,6 +26,7 @@ Alternative = tuple[Image, float, float]
 PLACE, SHIFT, SLACK, FADED, RAGGED = 0.15, 0.2, 0.025, 0.6, 4.0
 SHIFTED, SLACKED, FADES = "edges moved by blur", "level near a plateau", "thin structures"
 ALONE = "edges moved one by one"
+LEAK, LEAKS = 2.5, "edges along the outline"
 SHARED = {SHIFTED: 1.0, SLACKED: 1.0, FADES: FADED}
 
 
@@ -32,6 +35,14 @@ def slope(image: NDArray) -> Image:
     axes = tuple(axis for axis, n in enumerate(image.shape) if n > 1)
     parts = np.gradient(image.astype(np.float64), axis=axes)
     return np.sqrt(sum(part**2 for part in (parts if len(axes) > 1 else [parts])))
+
+
+def leaking(image: NDArray) -> Image:
+    """What each pixel's mean with its neighbours is above itself, (..., y, x), times ``LEAK``."""
+    from scipy.ndimage import uniform_filter
+
+    x = image.astype(np.float64)
+    return LEAK * (uniform_filter(x, 3, mode="nearest") - x)
 
 
 def top_of(image: NDArray) -> float:

@@ -51,7 +51,10 @@ def line(grid: VolumeGrid, p: Point, q: Point, *, step: float | None = None) -> 
     InputError
         If p and q are one point, or lie outside of the image.
     """
-    ends = np.array([p, q], np.float64)
+    try:
+        ends = np.array([p, q], np.float64)
+    except (TypeError, ValueError):
+        ends = np.zeros(0)
     if ends.shape != (2, 2) or not np.isfinite(ends).all():
         raise InputError(f"A line goes from one point (x, y) in mm to another, not from {p} to {q}.")
     length = float(np.hypot(*(ends[1] - ends[0])))
@@ -64,6 +67,8 @@ def line(grid: VolumeGrid, p: Point, q: Point, *, step: float | None = None) -> 
         )
     if length < 1e-6 * grid.voxel:
         raise InputError(f"The line's ends are one point, ({p[0]:g}, {p[1]:g}) mm; give two.")
+    if step is not None and not (math.isfinite(step) and step > 0):
+        raise InputError(f"The step along a line is a positive number of mm, got {step}.")
     count = math.ceil(length / (grid.voxel / 2 if step is None else step) - 1e-9) + 1
     if count > MOST_POINTS:
         raise InputError(f"The line would have {count} points, and {MOST_POINTS} are the most; take larger steps.")

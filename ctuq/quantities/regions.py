@@ -1,8 +1,9 @@
 """Regions of an image in mm, as the share of each pixel that lies in them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -12,7 +13,10 @@ from ctuq.errors import InputError
 from ctuq.tomo.geometry import VolumeGrid
 
 _CORNERS = 256
-_OUTSIDE = 1e-6
+_OUTSIDE = 3e-5
+"""Of the image's width: the polygon that stands for a circle as wide lies 2.5e-5 of it outside."""
+_NO_AREA = 1e-9
+"""Pixels: less is what corners on one line come to by rounding."""
 
 
 @runtime_checkable
@@ -78,7 +82,7 @@ class Rectangle:
 
 @dataclass(frozen=True)
 class Polygon:
-    """Polygons whose areas count where an odd number of them lies over one another.
+    """What lies in an odd number of outlines, each of which may cross itself.
 
     Parameters
     ----------
@@ -117,7 +121,7 @@ def shares_of(region: Region | ArrayLike, grid: VolumeGrid) -> NDArray[np.float6
         If a shape reaches out of the image, a mask has another shape or values beyond 0 to 1, or nothing is inside.
     """
     shares = _rasterised(region, grid) if isinstance(region, _Shape) else _of_mask(np.asarray(region), grid)
-    if not shares.sum() > 0:
+    if not shares.sum() > _NO_AREA:
         raise InputError("The region holds no part of any pixel; choose a larger one.")
     return shares
 
@@ -136,32 +140,51 @@ def _rasterised(shape: _Shape, grid: VolumeGrid) -> NDArray[np.float64]:
     outlines = shape.outlines
     points = np.concatenate(outlines)
     reach = max(left - points[:, 0].min(), points[:, 0].max() - right, bottom - points[:, 1].min(), points[:, 1].max() - top)
-    # A polygon that stands for a circle lies a little outside of it.
     if reach > 1e-3 * grid.voxel + _OUTSIDE * (right - left):
         raise InputError(
             f"The region reaches {reach:.4g} mm out of the image, which goes from {left:.4g} to {right:.4g} mm along x and "
             f"from {bottom:.4g} to {top:.4g} mm along y; move it or make it smaller."
         )
-    covers = [_cover((points[:, 0] - left) / grid.voxel, (top - points[:, 1]) / grid.voxel, grid.shape) for points in outlines]
-    if len(covers) == 1:
-        return np.abs(covers[0]).clip(0, 1).astype(np.float64)
-    odd = np.zeros(grid.shape)
-    for cover in covers:
-        part = np.abs(cover).clip(0, 1)
-        odd = odd + part - 2.0 * odd * part
-    return odd.astype(np.float64)
+    pixels = [np.stack([(points[:, 0] - left) / grid.voxel, (top - points[:, 1]) / grid.voxel], axis=1) for points in outlines]
+    return _cover(_upright([corners.clip(0, grid.shape[::-1]) for corners in pixels]), grid.shape).clip(0, 1)
 
 
-def _cover(x: NDArray, y: NDArray, shape: Sequence[int]) -> NDArray[np.float64]:
-    """Signed area of a polygon in each pixel, exactly; corners in pixels, y downwards.
+def _upright(outlines: Sequence[NDArray]) -> Iterator[tuple[float, float, float, float]]:
+    """Pieces (x0, y0, x1, y1) of outlines (n, 2) that bound what lies in an odd number of them, which may cross.
+
+    Between the heights of corners and crossings no two edges cross: from left to right, they lead into the area and out of it.
+    """
+    edges = np.concatenate([np.hstack([corners, np.roll(corners, -1, axis=0)]) for corners in outlines])
+    edges = np.where(edges[:, 1:2] <= edges[:, 3:], edges, edges[:, [2, 3, 0, 1]])
+    edges = edges[edges[:, 1] < edges[:, 3]]
+    heights = np.unique(edges[:, 1::2])
+    for low, high in pairwise(heights):
+        here = edges[(edges[:, 1] <= low) & (edges[:, 3] >= high)]
+        slopes = (here[:, 2] - here[:, 0]) / (here[:, 3] - here[:, 1])
+        at_low = here[:, 0] + (low - here[:, 1]) * slopes
+        for bottom, top in pairwise([low, *_crossing_heights(at_low, slopes, low, high), high]):
+            starts, stops = (here[:, 0] + (y - here[:, 1]) * slopes for y in (bottom, top))
+            for n, k in enumerate(np.argsort(starts + stops)):
+                first, second = float(starts[k]), float(stops[k])
+                yield (first, bottom, second, top) if n % 2 == 0 else (second, top, first, bottom)
+
+
+def _crossing_heights(places: NDArray, slopes: NDArray, low: float, high: float) -> NDArray[np.float64]:
+    """Between two heights, where lines cross one another that have these places at the lower one."""
+    apart, turning = places[:, None] - places, slopes - slopes[:, None]
+    heights = low + np.divide(apart, turning, out=np.full_like(apart, -np.inf), where=turning != 0)
+    return np.unique(heights[(heights > low) & (heights < high)])
+
+
+def _cover(pieces: Iterable[tuple[float, float, float, float]], shape: Sequence[int]) -> NDArray[np.float64]:
+    """Area in each pixel that pieces of an outline bound, exactly; in pixels, y downwards.
 
     Green's theorem pixel by pixel: a piece of an edge of height dy in one pixel adds dy to all pixels right of it, and to its
     own pixel the part of dy that lies right of the piece.
     """
     rows, columns = shape
-    x, y = x.clip(0, columns), y.clip(0, rows)
     own, beyond = np.zeros((rows, columns + 1)), np.zeros((rows, columns + 1))
-    for x0, y0, x1, y1 in zip(x, y, np.roll(x, -1), np.roll(y, -1), strict=True):
+    for x0, y0, x1, y1 in pieces:
         cuts = np.concatenate([[0.0, 1.0], _crossings(x0, x1), _crossings(y0, y1)])
         t = np.sort(cuts)
         xs, ys = x0 + t * (x1 - x0), y0 + t * (y1 - y0)
@@ -170,7 +193,7 @@ def _cover(x: NDArray, y: NDArray, shape: Sequence[int]) -> NDArray[np.float64]:
         column = np.floor(middle).astype(int).clip(0, columns - 1)
         np.add.at(own, (row, column), height * (column + 1 - middle))
         np.add.at(beyond, (row, column + 1), height)
-    return (own + np.cumsum(beyond, axis=1))[:, :columns].astype(np.float64)
+    return (own + np.cumsum(beyond, axis=1))[:, :columns]
 
 
 def _crossings(a: float, b: float) -> NDArray[np.float64]:

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.quantities.discrepancy import leaking
 from ctuq.quantities.drawn import POSTERIOR
-from ctuq.quantities.linear import one_limit
+from ctuq.quantities.linear import one_limit, with_leak
 from ctuq.quantities.parts import largest_parts
 from ctuq.quantities.quantity import LEVEL, Quantity, checked_level, counted_probability
 
@@ -44,7 +45,7 @@ def of_samples(
 
 
 def linear_of_samples(mean: NDArray, samples: Any, weights: NDArray, *, name: str, level: float = LEVEL) -> Quantity:
-    """A linear functional: its value is the volume's own, its standard deviation that of the samples.
+    """A linear functional: its value is the volume's own, its standard deviation that of the samples and of edges.
 
     Parameters
     ----------
@@ -58,7 +59,10 @@ def linear_of_samples(mean: NDArray, samples: Any, weights: NDArray, *, name: st
     value = float(np.sum(weights[at] * mean[at], dtype=np.float64))
     if not math.isfinite(value):
         raise InputError("The region has voxels that could not be made and are NaN; choose one without them.")
-    return _student(values, value, name=name, unit=UNIT, level=level)
+    ends = [np.flatnonzero(at.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+    near = tuple(slice(max(int(places[0]) - 1, 0), int(places[-1]) + 2) for places in ends)
+    leak = float(np.sum(weights[near] * leaking(np.nan_to_num(mean[near]))))
+    return with_leak(_student(values, value, name=name, unit=UNIT, level=level), leak)
 
 
 def values_of(samples: Any, functionals: NDArray) -> NDArray[np.float64]:

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-_STENCIL = (1.0, -4.0, 6.0, -4.0, 1.0)
-_NORMAL_QUARTILE = 0.6745
+from ctuq.scores.gaussian import NORMAL_QUARTILE
+from ctuq.tomo.shadow import STENCIL
+
 _FEWEST = 50
 
 
@@ -23,18 +24,18 @@ def noise_std(y: Tensor, weights: Tensor | None = None) -> Tensor:
     -------
     Tensor, shape (...)
     """
-    if y.shape[-1] < len(_STENCIL):
+    if y.shape[-1] < len(STENCIL):
         return torch.zeros(y.shape[:-2], dtype=y.dtype, device=y.device)
-    windows = y.unfold(-1, len(_STENCIL), 1)
-    stencil = y.new_tensor(_STENCIL)
+    windows = y.unfold(-1, len(STENCIL), 1)
+    stencil = y.new_tensor(STENCIL)
     difference = (windows @ stencil).abs() / stencil.norm()
     largest = y if weights is None else torch.where(weights > 0, y, 0)
     inside = windows.amin(-1) > 0.1 * largest.amax((-2, -1), keepdim=True)
     if weights is not None:
-        rays = weights.expand_as(y).unfold(-1, len(_STENCIL), 1)
+        rays = weights.expand_as(y).unfold(-1, len(STENCIL), 1)
         variance = (stencil.square() / rays.clamp_min(torch.finfo(y.dtype).tiny)).sum(-1) / stencil.square().sum()
         difference = torch.where(rays.amin(-1) > 0, difference / variance.sqrt(), torch.nan)
     inside = inside & difference.isfinite()
     few = inside.sum((-2, -1), keepdim=True) < _FEWEST
     chosen = torch.where(inside | few, difference, torch.nan).flatten(-2)
-    return (chosen.nanmedian(-1).values / _NORMAL_QUARTILE).nan_to_num(0.0)
+    return (chosen.nanmedian(-1).values / NORMAL_QUARTILE).nan_to_num(0.0)

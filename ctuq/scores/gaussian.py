@@ -8,6 +8,10 @@ from numpy.typing import ArrayLike, NDArray
 _PATCHES = (1, 2, 4, 7, 14)
 Z95 = 1.959963984540054
 """Half the central 95 % interval of a Gaussian, in standard deviations."""
+NORMAL_QUARTILE = 0.6745
+"""Median of |z| of a standard Gaussian z: what a median absolute deviation is divided by to be a standard deviation."""
+STD_OF_MAD = 1.4826
+"""One over it."""
 
 
 def gaussian_scores(residual: ArrayLike, variance: ArrayLike) -> dict[str, float]:

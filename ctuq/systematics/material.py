@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctuq.errors import InputError
+from ctuq.scores.gaussian import STD_OF_MAD
 from ctuq.systematics.components import solve
 from ctuq.systematics.curve import Curve
 from ctuq.tomo.rays.rows import ray_rows
@@ -136,7 +137,7 @@ def first_curve(
     for _ in range(2 * _ROUNDS):
         factors = np.linalg.lstsq(H[kept], values[kept], rcond=None)[0]
         off = np.abs(values - H @ factors)
-        kept = off <= 3 * 1.4826 * np.median(off) + 1e-12 * float(np.abs(values).max())
+        kept = off <= 3 * STD_OF_MAD * np.median(off) + 1e-12 * float(np.abs(values).max())
     slope = float(factors[1])
     return (Curve(float(factors[0]), float(factors[2]) / slope**2), slope / unit) if slope > 0 else (Curve(), 0.0)
 
@@ -184,7 +185,7 @@ def told_of(A: RayTransform, rays: tuple[Tensor, Tensor], parts: Parts, curve: C
     values, precision = y.reshape(-1).double().cpu(), weights.reshape(-1).double().cpu()
     left = (values - torch.from_numpy(curve.read((attenuation * length).numpy()))) * precision.sqrt()
     through = used[length[used] > 0]
-    spread = 1.4826 * float(left[through].abs().median())
+    spread = STD_OF_MAD * float(left[through].abs().median())
     kept = used[left[used].abs() <= _OUTLYING * max(spread, 1e-12)]
     outlying = 1 - len(kept[length[kept] > 0]) / max(len(through), 1)
     kept = kept[torch.arange(min(_RAYS, len(kept))) * len(kept) // min(_RAYS, len(kept))]

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ctuq.linops.gaussian import log_evidence
+from ctuq.scores.gaussian import NORMAL_QUARTILE
 from ctuq.systematics.block import Block
 from ctuq.systematics.detector import of_columns, rough, smooth
 
 _TRIM, _EFFICIENCY = 5, 1.15
 """A fifth of the views at each end is left out of a column's mean, whose variance is then 1.15 times as large."""
-NORMAL_QUARTILE = 0.6745
 _WAVES, _PLACES = 4, 5
 """H changes slowly with the frequency along the detector and the place on it: hats of either."""
 _RIDGE, _USUAL = 1e-2, 0.7
@@ -177,8 +178,8 @@ def told_gains(left: Tensor, response: Response, variance: Tensor, rim: Tensor, 
     found, without = [], []
     for t in _grid(least, most, _MISFITS):
         misfit = own + t * rough_rim
-        without.append(_density(seen, misfit))
-        found += [(_density(seen, _with(misfit, s, response)) + _SHAPE * math.log(s), s, misfit) for s in sizes]
+        without.append(log_evidence(misfit, seen)[0])
+        found += [(log_evidence(_with(misfit, s, response), seen)[0] + _SHAPE * math.log(s), s, misfit) for s in sizes]
     logs = torch.tensor([value for value, _, _ in found], dtype=torch.float64)
     none = torch.tensor(without, dtype=torch.float64)
     before = _SHAPE * torch.tensor(sizes, dtype=torch.float64).log()
@@ -198,12 +199,6 @@ def told_gains(left: Tensor, response: Response, variance: Tensor, rim: Tensor, 
 
 def _with(misfit: Tensor, s: float, response: Response) -> Tensor:
     return misfit + s * (response.matrix @ response.matrix.T + torch.diag(response.rest))
-
-
-def _density(seen: Tensor, covariance: Tensor) -> float:
-    L = torch.linalg.cholesky(covariance)
-    half = torch.linalg.solve_triangular(L, seen[:, None], upper=False)
-    return float(-0.5 * half.square().sum() - L.diagonal().log().sum())
 
 
 def _hats(at: Tensor, count: int) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.tomo.geometry import FanBeam, VolumeGrid, full_turn
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 from ctuq.tomo.scan import Scan, binned_rays
 from ctuq.tomo.shadow import Shadow, shadow_of
 

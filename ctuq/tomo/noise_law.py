@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ctuq.scores.gaussian import STD_OF_MAD
+
 _TAIL = 1e-4
 _FEWEST = 8
 _PARABOLA = 3
@@ -168,7 +170,7 @@ def _not_straying(signal: NDArray) -> NDArray[np.bool_]:
         return np.ones(signal.shape[1], bool)
     level = np.median(signal, axis=0)
     off = (signal / np.median(signal / level, axis=1, keepdims=True) - level) / np.sqrt(level)
-    spread = 1.4826 * np.median(np.abs(off))
+    spread = STD_OF_MAD * np.median(np.abs(off))
     return (np.abs(off) <= _STRAYING * 2 * spread).all(axis=0) if spread > 0 else np.ones(signal.shape[1], bool)
 
 

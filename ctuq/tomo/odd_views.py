@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ctuq.scores.gaussian import STD_OF_MAD
 from ctuq.tomo.field import outline_of
 from ctuq.tomo.geometry import FanBeam
 from ctuq.tomo.scan import Scan
@@ -102,7 +103,7 @@ def _compared(
     edges = np.stack([filled[:, :n].mean(axis=1), filled[:, -n:].mean(axis=1)])
     sums = np.nanmean(y, axis=1) - edges.min(axis=0)
     middle = float(np.median(sums))
-    spread = 1.4826 * float(np.median(np.abs(sums - middle)))
+    spread = STD_OF_MAD * float(np.median(np.abs(sums - middle)))
     ratios = sums[odd] / middle if middle > 0 else np.ones(1)
     far = np.abs(sums[odd] - middle) > _SIGMAS * spread
     beyond = far & ((ratios > (1 + _ODD) * most) | (ratios < _ODD / most))

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.scores.gaussian import STD_OF_MAD
 from ctuq.tomo.noise_law import NoiseLaw
 
 _SPIKE = 10.0
@@ -306,7 +307,7 @@ def _level(frames: NDArray) -> NDArray[np.float64]:
         if len(frames) >= 3:
             middle = np.nanmedian(frames, axis=0)
             off = np.abs(frames - middle)
-            least = np.maximum(_SPIKE * 1.4826 * np.nanmedian(off), _SMALLEST_SPIKE * np.abs(middle))
+            least = np.maximum(_SPIKE * STD_OF_MAD * np.nanmedian(off), _SMALLEST_SPIKE * np.abs(middle))
             frames = np.where(off > least, np.nan, frames)
         return np.nanmean(frames, axis=0)
 
@@ -333,7 +334,7 @@ def _interpolated(values: NDArray, bad: NDArray) -> NDArray[np.float64]:
 
 
 def _spread(residual: NDArray) -> float:
-    return float(1.4826 * np.median(np.abs(residual - np.median(residual))))
+    return float(STD_OF_MAD * np.median(np.abs(residual - np.median(residual))))
 
 
 def _range(values: NDArray) -> float:

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ctuq.scores.gaussian import NORMAL_QUARTILE
+
 _SHARE, _SIGMAS = 0.03, 4.0
 CUT = 0.08
 """Of a sinogram's top, at the detector's edges: a round object shows it there if 0.3 % of its radius lies beyond, and air reads
 up to 5 % in single views of real scans (the walnut's)."""
 _EDGE, _ENDS = 3, 1.5
 _EVEN = 0.15
-# Fourth differences are blind to whatever is smooth: of white noise their standard deviation is the square root of 70.
-_STENCIL, _STENCIL_SIZE, _NORMAL_QUARTILE = (1.0, -4.0, 6.0, -4.0, 1.0), np.sqrt(70.0), 0.6745
+STENCIL = (1.0, -4.0, 6.0, -4.0, 1.0)
+"""Of fourth differences, which are blind to whatever is smooth: of white noise their standard deviation is its norm times that
+of the noise."""
 
 
 def only_air(values: NDArray) -> bool:
@@ -117,7 +120,7 @@ def shadow_of(projections: NDArray, weights: NDArray | None = None) -> Shadow:
 
 
 def _noise(y: NDArray[np.float64]) -> float:
-    if y.shape[1] < len(_STENCIL):
+    if y.shape[1] < len(STENCIL):
         return 0.0
-    windows = np.lib.stride_tricks.sliding_window_view(y, len(_STENCIL), axis=1)
-    return float(np.median(np.abs(windows @ np.array(_STENCIL))) / _STENCIL_SIZE / _NORMAL_QUARTILE)
+    windows = np.lib.stride_tricks.sliding_window_view(y, len(STENCIL), axis=1)
+    return float(np.median(np.abs(windows @ np.array(STENCIL))) / np.linalg.norm(STENCIL) / NORMAL_QUARTILE)

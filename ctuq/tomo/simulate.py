@@ -10,7 +10,7 @@ from ctuq.errors import InputError
 from ctuq.tomo.geometry import MOST_PIXELS, Geometry, ParallelBeam, VolumeGrid
 from ctuq.tomo.phantoms import PHANTOMS
 from ctuq.tomo.preprocess import projections_from_counts
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 from ctuq.tomo.scan import MONOCHROMATIC, Provenance, Scan
 
 _FIELD_MM, _ATTENUATION = 40.0, 0.05

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ctuq.scores.gaussian import STD_OF_MAD
 from ctuq.tomo.preprocess import alone, filled
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.shadow import edge_columns, shadow_of
@@ -76,6 +77,6 @@ def _beyond_the_object(
     without = filled(y, ~counts | dark)
     before, after = (rays.mean(axis=1) - without[:, air].mean(axis=1) for rays in (filled(y, ~counts), without))
     middle = float(np.median(after[views]))
-    spread = max(1.4826 * float(np.median(np.abs(after[views] - middle))), _LEAST * abs(middle))
+    spread = max(STD_OF_MAD * float(np.median(np.abs(after[views] - middle))), _LEAST * abs(middle))
     false = (before - middle > _FAR * spread) & (np.abs(after - middle) < _NEAR * spread)
     return dark & false[:, None]

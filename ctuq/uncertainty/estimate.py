@@ -17,7 +17,7 @@ from ctuq.laplace.fit import maximise
 from ctuq.laplace.system.problem import Point
 from ctuq.stages import Stages
 from ctuq.uncertainty.calibration.edges import EdgeScale
-from ctuq.uncertainty.calibration.held_out import Unseen, calibrate, leave_one_out
+from ctuq.uncertainty.calibration.held_out import Unseen, Without, calibrate, leave_one_out
 from ctuq.uncertainty.calibration.scales import Scales
 from ctuq.uncertainty.model.covariance import ImageCovariance
 from ctuq.uncertainty.model.left_out import Beside, LeftOut
@@ -151,24 +151,16 @@ def estimate(
     rng = torch.Generator().manual_seed(0) if rng is None else rng
     stages = Stages() if stages is None else stages
     unseen = torch.isin(model.views, torch.as_tensor(held_out, device=model.views.device))
-    if way is None:
-        view = len(unseen) // max(len(model.views.unique()), 1)
-        way = route(model.image.numel(), len(unseen), int((~unseen).sum()), 0, dims=model.image.ndim, view=max(view, 1))
+    way = by_size(model, ~unseen) if way is None else way
     if evidence is None:
         given = {"variation": variation, "floor_shape": floor_shape, "evidence_by": evidence_by}
         evidence = kept_evidence(model, ~unseen, way=way, rng=rng, stages=stages, **given)
     scales, calibration = Scales(1, 1, float("inf"), float("inf")), None
     correction = torch.zeros_like(model.mean)
     given = SolvedRays.on(model, evidence.point, noise_by=way.noise_by, stages=stages)
-
-    def without(rows: Tensor) -> Unseen:
-        if way.leaves_out(len(rows)):
-            return LeftOut.of(given, rows)
-        return Beside.of(given, rows, noise_by=way.noise_by, stages=stages)
-
+    without = leaving_out(given, way, stages)
     if len(held_out):
-        most = way.held_out
-        found = calibrate(without, model, y, held_out, evidence.sigma2, most=most, correct=correct)
+        found = calibrate(without, model, y, held_out, evidence.sigma2, most=way.held_out, correct=correct)
         scales, calibration, correction = found
     elif model.blocks and correct:
         correction = -given.absorbed(given.errors()[0]).reshape(correction.shape)
@@ -181,6 +173,23 @@ def estimate(
         return leave_one_out(without, model, evidence.sigma2, rays=way.left_out, each=way.left_out_each)
 
     return ErrorBars(evidence, posterior, scales, calibration, correction, stages.once("leave one out", scored))
+
+
+def by_size(model: ImageModel, fitted: Tensor) -> Route:
+    """The route of a model of which these used rays (boolean, one for each) are fitted."""
+    view = len(fitted) // max(len(model.views.unique()), 1)
+    return route(model.image.numel(), len(fitted), int(fitted.sum()), 0, dims=model.image.ndim, view=max(view, 1))
+
+
+def leaving_out(given: SolvedRays, way: Route, stages: Stages) -> Without:
+    """What leaves some of the rays of a solved scan out, by a route."""
+
+    def without(rows: Tensor) -> Unseen:
+        if way.leaves_out(len(rows)):
+            return LeftOut.of(given, rows)
+        return Beside.of(given, rows, noise_by=way.noise_by, stages=stages)
+
+    return without
 
 
 def _drawn_to(way: Route, scales: Scales) -> float:

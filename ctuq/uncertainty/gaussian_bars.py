@@ -19,7 +19,8 @@ from ctuq.uncertainty.calibration.edges import EdgeScale, Facts, WidenedRays, ed
 from ctuq.uncertainty.calibration.held_out import HeldOut, Without, calibrate, leave_one_out
 from ctuq.uncertainty.calibration.scales import Scales
 from ctuq.uncertainty.estimate import ErrorBars, Evidence
-from ctuq.uncertainty.model.gaussian import ROUTES, GaussianPosterior, OmittedRays, PixelField, PixelRays
+from ctuq.uncertainty.model.gaussian import ROUTES, GaussianPosterior, PixelField, PixelRays
+from ctuq.uncertainty.model.left_out import OmittedRays
 from ctuq.uncertainty.model.route import some_of
 from ctuq.uncertainty.results.contents import Calibration
 

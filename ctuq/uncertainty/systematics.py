@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctuq.linops.gaussian import stable_cholesky
+from ctuq.linops.gaussian import explained, stable_cholesky
 from ctuq.systematics.build import told_in
 from ctuq.systematics.catalogue import KINDS, UNSURE
 from ctuq.systematics.shapes import excess
@@ -91,5 +91,5 @@ def _share(posterior: ImagePosterior, covariance: Tensor, cross: Tensor) -> floa
     inside = image > _OBJECT * float(np.percentile(image.numpy(), 99))
     inside = inside if bool(inside.any()) else torch.ones_like(inside)
     whole = float(posterior.std().square().flatten().cpu()[inside].sum())
-    half = torch.linalg.solve_triangular(stable_cholesky(covariance), cross[:, inside], upper=False)
-    return min(1.0, float(half.square().sum()) / max(whole, 1e-300))
+    told = explained(stable_cholesky(covariance), cross[:, inside])
+    return min(1.0, float(told.sum()) / max(whole, 1e-300))

@@ -19,7 +19,7 @@ from ctuq.files.formats.hdf5.nxfile import write_nxtomo
 from ctuq.pipeline.running.checkpoint import Checkpoint
 from ctuq.stages import write_tree
 from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 from ctuq.tomo.scan import Provenance, Scan
 from ctuq.tomo.space import ConeBeam
 from ctuq.tomo.volume_scan import VolumeScan

@@ -32,7 +32,7 @@ from ctuq.recon.dip import DIPOptions
 from ctuq.scores.gaussian import gaussian_scores
 from ctuq.tomo.noise_law import NoiseLaw
 from ctuq.tomo.phantoms import PHANTOMS
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 from ctuq.uncertainty.model.gaussian import PixelRays
 from ctuq.uncertainty.results.unseen_views import predict_views
 from experiments import FIGURES

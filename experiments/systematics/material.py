@@ -24,7 +24,7 @@ from ctuq.errors import CtuqError
 from ctuq.pipeline import match_detector
 from ctuq.pipeline.material import hardened
 from ctuq.recon.tv import tv
-from ctuq.scores.gaussian import Z95
+from ctuq.scores.gaussian import STD_OF_MAD, Z95
 from ctuq.systematics.hardened import Hardened
 from ctuq.systematics.material import Parts
 from experiments import FIGURES
@@ -71,7 +71,7 @@ def scored(truth: NDArray, result: ctuq.Result) -> Row:
     for _ in range(5):
         level = float(lengths[kept] @ rays[kept] / (lengths[kept] @ lengths[kept]))
         off = np.abs(rays - level * lengths)
-        kept = (lengths > 0) & (off <= 3 * 1.4826 * np.median(off[lengths > 0]))
+        kept = (lengths > 0) & (off <= 3 * STD_OF_MAD * np.median(off[lengths > 0]))
     error, inside = level * share - result.mean, share > 0.5
     row: Row = {"error": float(np.sqrt(np.mean(error**2))) / level, "middle": _middle(share, result.mean)}
     return row if result.std is None else row | {"cover_95": float(np.mean((np.abs(error) <= Z95 * result.std)[inside]))}

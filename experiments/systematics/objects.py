@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 
 _FINER, _COLUMNS = 4, 3
 Shape = Callable[[NDArray, NDArray, np.random.Generator], NDArray]

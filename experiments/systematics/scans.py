@@ -9,7 +9,7 @@ import ctuq
 from ctuq.pipeline import choose_grid, match_detector
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid
 from ctuq.tomo.phantoms import PHANTOMS
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 from experiments.unseen_views import load
 
 SIZE, VIEWS, NOISE, ATTENUATION = 24, 20, 0.02, 0.05

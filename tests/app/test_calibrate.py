@@ -10,7 +10,7 @@ from ctuq.app.cli import main
 from ctuq.errors import InputError
 from ctuq.files import write_scan
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 from ctuq.uncertainty.calibration.foreign import calibrate
 from ctuq.uncertainty.results.image import Result
 

@@ -9,7 +9,7 @@ from ctuq.app import cli, doctor
 from ctuq.app.doctor import FAIL, OK, WARN, Check
 from ctuq.tomo import ParallelBeam, VolumeGrid
 from ctuq.tomo.rays.cache import cached_matrix, default_directory
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 
 
 def test_this_installation_is_usable_and_every_check_speaks(capsys):

@@ -153,7 +153,7 @@ MATRICES = {
 def test_a_damaged_sparse_matrix_never_reaches_scipy(tmp_path, name):
     import scipy.sparse as sp
 
-    from ctuq.tomo.rays.matrix import build_matrix
+    from ctuq.tomo.rays.entries import build_matrix
 
     beam = ParallelBeam(angles=np.deg2rad(DEGREES) - np.pi / 2, columns=COLUMNS, pixel=np.hypot(6, 6) / COLUMNS)
     A = sp.csr_array(build_matrix(VolumeGrid((6, 6), 1.0), beam))

@@ -7,7 +7,7 @@ import tifffile
 from ctuq.errors import InputError
 from ctuq.files import read, write_scan
 from ctuq.tomo.geometry import ParallelBeam, VolumeGrid
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 from ctuq.tomo.scan import Scan
 
 MU = 0.05

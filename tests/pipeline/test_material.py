@@ -15,7 +15,7 @@ from ctuq.pipeline.material import hardened
 from ctuq.pipeline.stack.job import reconstruct_stack
 from ctuq.recon.dip import DIPOptions
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 from ctuq.tomo.space import Parallel3D
 from ctuq.tomo.volume_scan import VolumeScan
 

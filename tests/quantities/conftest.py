@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 from ctuq.uncertainty.results.contents import Calibration
 from ctuq.uncertainty.results.image import Result
 

@@ -5,6 +5,8 @@ import pytest
 
 from ctuq.errors import InputError
 from ctuq.quantities import Box, Sphere
+from ctuq.quantities.discrepancy import LEAKS
+from ctuq.quantities.drawn import POSTERIOR
 from ctuq.quantities.solids import shares_of_solid
 from ctuq.tomo import ConeBeam, VolumeGrid
 from ctuq.uncertainty.results.volume import VolumeResult
@@ -26,8 +28,10 @@ def test_a_mean_of_a_volume_is_that_of_its_samples(volume):
     found = volume.region(mask)
     values = np.array([(mask * sample).sum() / mask.sum() for sample in volume.samples])
     assert found.value == pytest.approx(values.mean())
-    assert found.standard_uncertainty == pytest.approx(values.std(ddof=1))
-    assert (found.draws, found.monte_carlo_error) == (32, pytest.approx(1 / np.sqrt(62)))
+    assert np.sqrt(found.budget[POSTERIOR]) == pytest.approx(values.std(ddof=1))
+    assert found.standard_uncertainty**2 == pytest.approx(found.budget[POSTERIOR] + found.budget[LEAKS])
+    share = found.budget[POSTERIOR] / found.standard_uncertainty**2
+    assert (found.draws, found.monte_carlo_error) == (32, pytest.approx(share / np.sqrt(62)))
     assert found.coverage_factor == pytest.approx(2.0395, rel=1e-4)
 
 

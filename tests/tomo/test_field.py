@@ -17,7 +17,7 @@ from ctuq.tomo import ray_transform
 from ctuq.tomo.axis import with_axis_column
 from ctuq.tomo.field import choose_grid, doubts_of_field, only_drifts, outline_of, reaches_beyond
 from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 from ctuq.tomo.scan import Scan
 
 COLUMNS = 64

@@ -6,7 +6,7 @@ import pytest
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid, radians
 from ctuq.tomo.phantoms import shepp_logan
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 from ctuq.tomo.simulate import PhotonNoise, RelativeNoise, phantom_scan, simulate
 
 GRID = VolumeGrid((32, 32), 1.0)

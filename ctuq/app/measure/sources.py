@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctuq.app.measure.options import Measure
 from ctuq.app.measure.texts import Asked, Shape, chance, limit, pair, regions, segment, wall
 from ctuq.errors import InputError
 from ctuq.files.yamlfile import read_mapping
 from ctuq.guard import reading
-from ctuq.quantities import Polygon
+from ctuq.quantities import Circle, Polygon
 from ctuq.tomo.geometry import VolumeGrid
 
 _LISTS = ("contrast", "probability", "fraction", "porosity", "centre", "profile", "thickness")
@@ -88,16 +89,27 @@ def _of_imagej(path: Path, grid: VolumeGrid) -> dict[str, Shape]:
         raise InputError("ImageJ's regions need the package roifile: pip install 'ctuq[readers]'.") from error
     with reading(path, "regions of ImageJ"):
         found = roifile.roiread(path)
-        parts = [(roi.name, roi.coordinates(multi=True)) for roi in (found if isinstance(found, list) else [found])]
+        rois = found if isinstance(found, list) else [found]
+        parts = [(roi.name, _outlines(roi, roi.roitype == roifile.ROI_TYPE.OVAL)) for roi in rois]
     left, _, _, top = grid.extent
     shapes: dict[str, Shape] = {}
     for index, (name, outlines) in enumerate(parts):
-        every = [o for o in (outlines if isinstance(outlines, list) else [outlines]) if len(o) >= 3]
+        every = [o for o in outlines if len(o) >= 3]
         mm = [np.stack([left + o[:, 0] * grid.voxel, top - o[:, 1] * grid.voxel], axis=1) for o in every]
         if not mm:
             raise InputError(f"Region {index + 1} in '{path}' is a line or points; only regions with an area are measured.")
         shapes[_unique(name or f"region {index + 1}", shapes)] = Polygon(mm[0].tolist(), tuple(o.tolist() for o in mm[1:]))
     return shapes
+
+
+def _outlines(roi: Any, oval: bool) -> list[NDArray]:
+    """Corners in ImageJ's pixels; of an oval as many as of a circle, for roifile gives 32, whose area is 0.6 % too small."""
+    given = roi.coordinates(multi=True)
+    outlines = given if isinstance(given, list) else [given]
+    if not oval:
+        return outlines
+    low, high = outlines[0].min(axis=0), outlines[0].max(axis=0)
+    return [(low + high) / 2 + (high - low) / 2 * Circle(0, 0, 1).outlines[0]]
 
 
 def _unique(name: str, taken: Mapping[str, Shape]) -> str:

@@ -7,6 +7,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 
 from ctuq.app.report.figures import grey_window, method_name
+from ctuq.quantities.discrepancy import LEAK, PLACE
 from ctuq.uncertainty.results.image import Result
 from ctuq.uncertainty.results.kept import KeptCovariance
 
@@ -27,8 +28,8 @@ def viewer_data(result: Result) -> dict:
     -------
     dict
         "shape" (y, x), "block", "extent" (left, right, bottom, top in mm), "window" (1/mm), "layers" by name (uint16),
-        "samples" (uint8), "palettes" (256 RGB triples each) and "covariance" (see `_covariance`); each array as
-        {"data", "low", "step"}.
+        "samples" (uint8), "palettes" (256 RGB triples each), "covariance" (see `_covariance`) and "edges" (of
+        `ctuq.quantities.discrepancy`); each array as {"data", "low", "step"}.
     """
     block = -(-max(result.mean.shape) // _MOST_PIXELS_ACROSS)
     mean = _blocks(result.mean, block)
@@ -50,6 +51,8 @@ def viewer_data(result: Result) -> dict:
         "palettes": {name: _encoded(_colours(known)) for name, known in _PALETTES.items()},
         "names": {name: method_name(name) for name in result.comparisons},
         "covariance": _covariance(result, block),
+        # Of images averaged over blocks: a block's slope is that of so many pixels, and so is the width of what blurs it.
+        "edges": {"place": PLACE / block**2, "leak": LEAK / block},
     }
 
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctuq.baselines.markov import differences
+from ctuq.baselines.markov import lagged_slopes
 from ctuq.baselines.variances import Variances, learn_variance
 from ctuq.design.algebra.covariance import Hold
 from ctuq.design.models.classical import dense, project
@@ -37,9 +37,8 @@ class EdgePrecision:
     """
 
     def __init__(self, image: NDArray[np.float64], softness: float):
-        slopes = [differences(image.shape, axis) for axis in range(image.ndim)]
-        squares = [(D @ image.ravel()) ** 2 for D in slopes]
-        W = sp.diags_array(1 / np.sqrt(np.sum(squares, axis=0) + softness**2))
+        slopes, weights = lagged_slopes(image, softness)
+        W = sp.diags_array(weights)
         self.matrix = sp.csc_array(sum((D.T @ W @ D for D in slopes), sp.csr_array((image.size, image.size))))
         self._factor = scipy.sparse.linalg.splu(self.matrix, permc_spec="MMD_AT_PLUS_A", options={"SymmetricMode": True})
 

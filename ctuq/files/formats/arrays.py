@@ -19,7 +19,7 @@ from ctuq.guard import reading
 from ctuq.memory import require_room
 from ctuq.text import listed, shortened
 from ctuq.tomo.geometry import ParallelBeam, VolumeGrid, radians
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 
 _LENGTHS = ("pixel", "source_to_axis", "source_to_detector", "detector_offset", "axis_offset", "axis_column")
 _PARTS = ("data", "indices", "indptr", "shape")

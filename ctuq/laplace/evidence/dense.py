@@ -24,6 +24,7 @@ from ctuq.laplace.priors.sensitivity import derivative_traces, derivatives, pair
 from ctuq.laplace.system.mode import Mode, mode_of_dual, mode_of_whitened
 from ctuq.laplace.system.problem import Point, Problem, System
 from ctuq.linops.basic import Dense, Symmetric
+from ctuq.linops.gaussian import explained
 from ctuq.linops.gram import gram
 from ctuq.linops.operator import LinearOperator
 
@@ -157,7 +158,7 @@ class ExactExpectation:
         if self.dual:
             return torch.cholesky_inverse(self.factor(point)).diagonal()
         B = self._prior.root_transpose(self._noise_weights(point)[:, None] * self.matrix.double(), point.psi)
-        return 1 - torch.linalg.solve_triangular(self.factor(point), B.T, upper=False).square().sum(0)
+        return 1 - explained(self.factor(point), B.T)
 
     def _weight_gram(self, point: Point) -> Tensor:
         """``C = H^T D^-1 H`` over weights, (P, P)."""

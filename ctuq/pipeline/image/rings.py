@@ -24,11 +24,12 @@ from ctuq.pipeline.views import SplitViews
 from ctuq.recon import tv
 from ctuq.recon.dip import Data
 from ctuq.recon.tv import ITERATIONS
+from ctuq.scores.gaussian import NORMAL_QUARTILE
 from ctuq.systematics.block import Block
 from ctuq.systematics.build import possible, told_in
 from ctuq.systematics.catalogue import STRONG, Wish
 from ctuq.systematics.detector import rough
-from ctuq.systematics.rings import NORMAL_QUARTILE, Gains, Response, offsets, rim_of, scatter_of, told_gains
+from ctuq.systematics.rings import Gains, Response, offsets, rim_of, scatter_of, told_gains
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.rays.volume import VolumeTransform
 from ctuq.tomo.scan import Scan

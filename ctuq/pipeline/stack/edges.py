@@ -14,7 +14,8 @@ from ctuq.recon.dip import Data
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.uncertainty.calibration.held_out import HeldOut
 from ctuq.uncertainty.gaussian_bars import SOFT, Learned, edges_at, learn_edges, with_image
-from ctuq.uncertainty.model.gaussian import GaussianPosterior, OmittedRays, PixelRays
+from ctuq.uncertainty.model.gaussian import GaussianPosterior, PixelRays
+from ctuq.uncertainty.model.left_out import OmittedRays
 
 _TOGETHER = 256
 

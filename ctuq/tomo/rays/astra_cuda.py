@@ -11,7 +11,7 @@ from ctuq.errors import BackendError, InputError
 from ctuq.linops.operator import Space
 from ctuq.tomo.coverage import require_coverage
 from ctuq.tomo.geometry import FanBeam, Geometry, VolumeGrid
-from ctuq.tomo.rays.matrix import rays_per_pixel
+from ctuq.tomo.rays.entries import rays_per_pixel
 from ctuq.tomo.rays.transform import RayTransform, multiply
 
 

@@ -11,7 +11,8 @@ from ctuq.tomo.coverage import require_coverage
 from ctuq.tomo.geometry import Geometry, VolumeGrid
 from ctuq.tomo.rays.astra_cuda import AstraCudaRayTransform
 from ctuq.tomo.rays.cache import cached_matrix, default_directory
-from ctuq.tomo.rays.matrix import MatrixRayTransform, build_matrix, expected_entries
+from ctuq.tomo.rays.entries import build_matrix, expected_entries
+from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.rays.volume import VolumeTransform, volume_transform
 from ctuq.tomo.space import AreaBeam, VolumeGeometry

@@ -8,7 +8,8 @@ from torch import Tensor
 from ctuq.linops.operator import Space
 from ctuq.tomo.footprint import pitches
 from ctuq.tomo.geometry import VolumeGrid
-from ctuq.tomo.rays.matrix import MatrixPair, build_matrix
+from ctuq.tomo.rays.entries import build_matrix
+from ctuq.tomo.rays.matrix import MatrixPair
 from ctuq.tomo.space import Parallel3D
 
 

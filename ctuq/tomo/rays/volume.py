@@ -15,8 +15,9 @@ from ctuq.tomo.footprint import require_shadow
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.cache import cached_matrix, default_directory
 from ctuq.tomo.rays.compiled import CompiledPair, has_numba
+from ctuq.tomo.rays.entries import expected_entries
 from ctuq.tomo.rays.joseph import Rays, build_volume_matrix, rays_of
-from ctuq.tomo.rays.matrix import MatrixPair, expected_entries
+from ctuq.tomo.rays.matrix import MatrixPair
 from ctuq.tomo.rays.planes import PlanesPair
 from ctuq.tomo.rays.stack import StackPair, slice_of
 from ctuq.tomo.rays.transform import Pair, multiply

@@ -5,8 +5,7 @@ With a prior ``N(0, s S)`` and rays ``t = M x + e`` of noise sigma^2, whitened b
     P = s (S - s S M^T K^-1 M S),   K = s M S M^T + sigma^2 I        by a factor of K, over rays
       = (S^-1 / s + M^T M / sigma^2)^-1                              by a factor over pixels, or by conjugate gradients
 
-whichever is cheaper, exactly where a factor fits. What left-out rays h should measure given all others follows from P alone:
-with ``b = M / sigma``, ``(K^-1)_hh = I - b_h P b_h^T`` in units of the noise, and its inverse is their covariance then.
+whichever is cheaper, exactly where a factor fits.
 """
 
 from abc import abstractmethod
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ctuq.linops.basic import Symmetric
+from ctuq.linops.gaussian import explained
 from ctuq.linops.operator import Space
 from ctuq.linops.solve import CG
 from ctuq.stages import Stages
@@ -161,6 +161,11 @@ class GaussianPosterior(ImageCovariance):
     def _few(self, n: int, rng: torch.Generator) -> Tensor:
         """``n`` draws (n, d)."""
 
+    def _noise(self, n: int, rng: torch.Generator) -> Tensor:
+        """``n`` draws of the rays' noise over sigma, (n, m)."""
+        noise = torch.randn(n, len(self.given.target), generator=rng, dtype=torch.float64, device=rng.device)
+        return noise.to(self.device)
+
     def draws(self, n: int, *, rng: torch.Generator) -> Tensor:
         parts = [self._few(min(_BATCH, n - start), rng) for start in range(0, n, _BATCH)]
         return torch.cat(parts) if parts else self.given.target.new_empty(0, self.size)
@@ -191,7 +196,7 @@ class _OverRays(GaussianPosterior):
         matrix = self.given.matrix
         count = matrix.shape[0]
         K = torch.empty(count, count, dtype=torch.float64, device=self.device)
-        for start, stop in _blocks(count):
+        for start, stop in ends_of(count):
             K[start:stop] = self.signal * matrix(self.field.times(matrix.dense(start, stop)))
         K = (K + K.T) / 2
         K.diagonal().add_(self.sigma2)
@@ -207,8 +212,7 @@ class _OverRays(GaussianPosterior):
 
     def _few(self, n: int, rng: torch.Generator) -> Tensor:
         images = self.signal**0.5 * self.field.draws(n, rng=rng)
-        noise = torch.randn(n, len(self.given.target), generator=rng, dtype=torch.float64, device=rng.device)
-        return self._given(images, self.sigma2**0.5 * noise.to(self.device))
+        return self._given(images, self.sigma2**0.5 * self._noise(n, rng))
 
     @property
     def _variance(self) -> Callable[[], Tensor] | None:
@@ -217,11 +221,8 @@ class _OverRays(GaussianPosterior):
     def _prior_less_told(self) -> Tensor:
         matrix, prior = self.given.matrix, self.signal * self.field.diagonal()
         count = matrix.shape[0]
-        seen = torch.cat([self.signal * self.field.times(matrix.dense(*ends)) for ends in _blocks(count)])
-        told = [
-            torch.linalg.solve_triangular(self._factor, part, upper=False).square().sum(0) for part in seen.split(1024, dim=1)
-        ]
-        return prior - torch.cat(told)
+        seen = torch.cat([self.signal * self.field.times(matrix.dense(*ends)) for ends in ends_of(count)])
+        return prior - torch.cat([explained(self._factor, part) for part in seen.split(1024, dim=1)])
 
 
 class _OverPixels(GaussianPosterior):
@@ -261,80 +262,13 @@ class _ByConjugateGradients(GaussianPosterior):
         return seen + self.field.precision_times(x) / self.signal
 
     def _few(self, n: int, rng: torch.Generator) -> Tensor:
-        noise = torch.randn(n, len(self.given.target), generator=rng, dtype=torch.float64, device=rng.device).to(self.device)
-        pulled = self.given.matrix.transposed(noise) / self.sigma2**0.5
+        pulled = self.given.matrix.transposed(self._noise(n, rng)) / self.sigma2**0.5
         return self.times(pulled + self.field.noise(n, rng=rng) / self.signal**0.5)
 
 
 ROUTES: dict[str, type[GaussianPosterior]] = {"rays": _OverRays, "pixels": _OverPixels, "cg": _ByConjugateGradients}
 
 
-class OmittedRays:
-    """Some rays given all others, in units of their noise, from the posterior given all: methods as of `Unseen`.
-
-    Parameters
-    ----------
-    posterior : GaussianPosterior
-        Given all rays.
-    rows : Tensor of int, shape (k,)
-        Those that are left out.
-    """
-
-    def __init__(self, posterior: GaussianPosterior, rows: Tensor):
-        self._posterior, self._rows = posterior, rows
-        self._matrix, self._root = posterior.given.matrix.rows(rows), posterior.sigma2**0.5
-
-    @cached_property
-    def _covariance(self) -> Tensor:
-        blocks = [self._matrix(self._posterior.times(self._matrix.dense(*ends))) for ends in _blocks(len(self._rows))]
-        inverse = -torch.cat(blocks) / self._root**2
-        inverse.diagonal().add_(1)
-        return torch.linalg.inv((inverse + inverse.T) / 2)
-
-    def apart(self, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Covariances of the rays h given the others, and of what they see of a share of each pixel, without noise.
-
-        With M the share, ``h P h^T``, ``h M P h^T`` and ``h M P M h^T``, in units of the noise and P given the others: as many
-        solves as left-out rays.
-
-        Parameters
-        ----------
-        share : Tensor, float64, shape (y, x)
-        """
-        T, count, weights = self._covariance, len(self._rows), share.flatten()
-        U, W = torch.empty_like(T), torch.empty_like(T)
-        for start, stop in _blocks(count):
-            pushed = self._posterior.times(weights * self._matrix.dense(start, stop)) / self._root**2
-            U[start:stop], W[start:stop] = self._matrix(pushed), self._matrix(weights * pushed)
-        seen, plain = U @ T, T.clone()
-        plain.diagonal().sub_(1)
-        both = W + seen @ U.T
-        return plain, seen, (both + both.T) / 2
-
-    def variances(self, index: Tensor) -> Tensor:
-        """Of some of the left-out rays, noise included, (k,)."""
-        return self._covariance.diagonal()[index]
-
-    def systematic(self) -> None:
-        """Not in this model."""
-
-    def joint(self, index: Tensor) -> Tensor:
-        """Covariance of some of them, noise included."""
-        return self._covariance[index][:, index]
-
-    def innovations(self, index: Tensor) -> Tensor:
-        """What some of them measured less what is expected of them."""
-        off = self._posterior.given.target[self._rows] - self._matrix(self._posterior.mean[None])[0]
-        return (self._covariance @ off)[index] / self._root
-
-    def correction(self, residual: Tensor, image_scale: float, noise_scale: float) -> Tensor:
-        """As `ctuq.uncertainty.model.left_out.LeftOut.correction`; P given the others is ``P + P b_h^T T b_h P``."""
-        total = image_scale * self._covariance
-        total.diagonal().add_(noise_scale - image_scale)
-        q = self._covariance @ torch.linalg.solve(total, residual)
-        pulled = self._matrix.transposed(q[None]) / self._root
-        return image_scale * self._posterior.times(pulled)[0].reshape(self._posterior.shape)
-
-
-def _blocks(count: int) -> list[tuple[int, int]]:
+def ends_of(count: int) -> list[tuple[int, int]]:
+    """Ends of so many rows that are made dense together."""
     return [(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH)]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ctuq.linops.gaussian import root_given
 from ctuq.uncertainty.model.solved import SolvedRays
 
 
@@ -64,4 +65,4 @@ def _root(variances: Tensor, gram: Tensor) -> Tensor:
     root = variances.sqrt()
     inner = root[:, None] * gram * root
     inner.diagonal().add_(1)
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(inner), torch.diag(root), upper=False).T
+    return root_given(torch.diag(root), torch.linalg.cholesky(inner))

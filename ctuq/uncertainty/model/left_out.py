@@ -15,6 +15,7 @@ themselves (`Beside`): as many solves as there are directions, and one for each 
 """
 
 import warnings
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,8 +29,9 @@ from ctuq.linops.operator import Space
 from ctuq.linops.solve import CG
 from ctuq.stages import Stages
 from ctuq.tomo.rays.rows import RayRows
+from ctuq.uncertainty.model.gaussian import GaussianPosterior, ends_of
 from ctuq.uncertainty.model.noise import BATCH, UNITS, NoiseSolve, least_noise, to_faint
-from ctuq.uncertainty.model.solved import SolvedRays, covariance_by
+from ctuq.uncertainty.model.solved import SolvedRays
 
 _RTOL, _STEPS = 1e-5, 100
 _SHARE = 1e-3
@@ -38,44 +40,33 @@ _ENOUGH = 0.03
 """Residual, in units of the noise, of what rays make of others: enters their variance, which is 1 at least, by its square."""
 
 
-@dataclass(frozen=True, eq=False)
-class LeftOut:
-    """Rays given all others.
+class GivenOthers(ABC):
+    """Rays given all others by their whole covariance T, in units of the noise, and with it; methods as of `Unseen`."""
 
-    Parameters
-    ----------
-    given : SolvedRays
-        All rays, solved.
-    rows : Tensor of int, shape (k,)
-        Those that are left out.
-    S : Tensor, float64, shape (k, k)
-    seen : Tensor, float64, shape (k, r)
-        ``S W_h``.
-    Z : Tensor, float64, shape (r, r)
-        Of the coefficients given the others.
-    """
+    @cached_property
+    def _covariance(self) -> Tensor:
+        return self._made()
 
-    given: SolvedRays
-    rows: Tensor
-    S: Tensor
-    seen: Tensor
-    Z: Tensor
+    @abstractmethod
+    def _made(self) -> Tensor:
+        """T, (k, k), float64."""
 
-    @classmethod
-    def of(cls, given: SolvedRays, rows: Tensor) -> "LeftOut":
-        """Leave these rays out of a solved scan; one solve of noise and floors for each."""
-        S = torch.linalg.inv(_block(given.noise, rows, len(given.W)))
-        (L, R), W = given.roots, given.W[rows]
-        taken = W @ L
-        return cls(given, rows, S, S @ W, covariance_by(L, stable_cholesky(R @ R.T - taken.T @ S @ taken)))
+    @property
+    @abstractmethod
+    def _weighted(self) -> Tensor:
+        """``K^-1 t`` of all rays at these, (k,), float64."""
+
+    @abstractmethod
+    def images_of(self, q: Tensor) -> Tensor:
+        """The covariance of the image and the left-out rays, given the others, times each row of ``q`` (n, k): (n, *shape)."""
+
+    @abstractmethod
+    def systematic(self) -> tuple[Tensor, Tensor] | None:
+        """What the image holds of systematic errors by the others, and these errors' rays."""
 
     def covariance(self) -> Tensor:
         """T, (k, k): of the left-out rays given the others, in units of the noise, and with it."""
         return self._covariance.clone()
-
-    @cached_property
-    def _covariance(self) -> Tensor:
-        return self.S + self.seen @ self.Z @ self.seen.T
 
     def variances(self, index: Tensor) -> Tensor:
         """Of some of the left-out rays given the others, in units of the noise, and with it."""
@@ -87,7 +78,7 @@ class LeftOut:
 
     def innovations(self, index: Tensor) -> Tensor:
         """What some of them measured less what is expected of them, in units of the noise."""
-        return (self._covariance @ self.given.weighted[self.rows])[index]
+        return (self._covariance @ self._weighted)[index]
 
     def correction(self, residual: Tensor, image_scale: float, noise_scale: float) -> Tensor:
         """Conditional mean of the image's error given the left-out rays' residuals in units of their noise, float64.
@@ -99,27 +90,126 @@ class LeftOut:
         total.diagonal().add_(noise_scale - image_scale)
         return image_scale * self.images_of(torch.linalg.solve(total, residual)[None])[0]
 
+
+@dataclass(frozen=True, eq=False)
+class LeftOut(GivenOthers):
+    """Rays given all others, by the network's linear model.
+
+    Parameters
+    ----------
+    given : SolvedRays
+        All rays, solved.
+    rows : Tensor of int, shape (k,)
+        Those that are left out.
+    S : Tensor, float64, shape (k, k)
+    seen : Tensor, float64, shape (k, r)
+        ``S W_h``.
+    root : Tensor, float64, shape (r, r)
+        Cholesky factor R_f of ``I + L^T (X - W_h^T S W_h) L``, by which ``Z_f = (L R_f^-T) (L R_f^-T)^T``.
+    """
+
+    given: SolvedRays
+    rows: Tensor
+    S: Tensor
+    seen: Tensor
+    root: Tensor
+
+    @classmethod
+    def of(cls, given: SolvedRays, rows: Tensor) -> "LeftOut":
+        """Leave these rays out of a solved scan; one solve of noise and floors for each."""
+        S, W = torch.linalg.inv(_block(given.noise, rows, len(given.W))), given.W[rows]
+        taken = W @ given.roots[0]
+        return cls(given, rows, S, S @ W, stable_cholesky(given.inner - taken.T @ S @ taken))
+
+    def _made(self) -> Tensor:
+        return self.S + self._half.T @ self._half
+
+    @cached_property
+    def _half(self) -> Tensor:
+        """``R_f^-1 L^T W_h^T S``, (r, k)."""
+        return torch.linalg.solve_triangular(self.root, (self.seen @ self.given.roots[0]).T, upper=False)
+
+    def _coefficients(self, q: Tensor) -> Tensor:
+        """``q S W_h Z_f`` of rows (n, k)."""
+        return torch.linalg.solve_triangular(self.root.T, self._half @ q.T, upper=True).T @ self.given.roots[0].T
+
+    @property
+    def _weighted(self) -> Tensor:
+        return self.given.weighted[self.rows]
+
     def systematic(self) -> tuple[Tensor, Tensor] | None:
-        """What the image holds of systematic errors by the others, and these errors' rays."""
         return _systematic(self.given, self.errors(), self.rows)
 
     def errors(self) -> Tensor:
         """Mean of the systematic errors given the others, (e,), float64."""
-        told = self.given.weighted[self.rows] @ self.seen @ self.Z
-        return self.given.errors()[0] - told[self.given.model.factor.rank :]
+        return self.given.errors()[0] - self._coefficients(self._weighted[None])[0, self.given.model.factor.rank :]
 
     def images_of(self, q: Tensor) -> Tensor:
-        """The covariance of the image and the left-out rays, given the others, times each row of ``q`` (n, k): (n, *shape)."""
-        given, model = self.given, self.given.model
-        c = q @ self.seen @ self.Z
+        given, model, c = self.given, self.given.model, self._coefficients(q)
         h = _embedded(q @ self.S + c @ self.seen.T, self.rows, len(given.W))
         pulled = model.features.matrix.transposed(given.noise(h - c @ given.directions.T) / given.system.noise_root())
         return model.images(c) + model.misfit(given.system.point.psi).times(pulled).reshape(-1, *model.image.shape)
 
 
+class OmittedRays(GivenOthers):
+    """Rays given all others, by a Gaussian prior over pixels: from its posterior P given all.
+
+    With ``b = M / sigma``, ``(K^-1)_hh = I - b_h P b_h^T``, and P given the others is ``P + P b_h^T T b_h P``.
+
+    Parameters
+    ----------
+    posterior : GaussianPosterior
+        Given all rays.
+    rows : Tensor of int, shape (k,)
+        Those that are left out.
+    """
+
+    def __init__(self, posterior: GaussianPosterior, rows: Tensor):
+        self._posterior, self._rows = posterior, rows
+        self._matrix, self._root = posterior.given.matrix.rows(rows), posterior.sigma2**0.5
+
+    def _made(self) -> Tensor:
+        blocks = [self._matrix(self._posterior.times(self._matrix.dense(*ends))) for ends in ends_of(len(self._rows))]
+        inverse = -torch.cat(blocks) / self._root**2
+        inverse.diagonal().add_(1)
+        return torch.linalg.inv((inverse + inverse.T) / 2)
+
+    @property
+    def _weighted(self) -> Tensor:
+        off = self._posterior.given.target[self._rows] - self._matrix(self._posterior.mean[None])[0]
+        return off / self._root
+
+    def images_of(self, q: Tensor) -> Tensor:
+        pulled = self._matrix.transposed(q @ self._covariance) / self._root
+        return self._posterior.times(pulled).reshape(-1, *self._posterior.shape)
+
+    def systematic(self) -> None:
+        """Not in this model."""
+
+    def apart(self, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Covariances of the rays h given the others, and of what they see of a share of each pixel, without noise.
+
+        With M the share, ``h P h^T``, ``h M P h^T`` and ``h M P M h^T``, in units of the noise and P given the others: as many
+        solves as left-out rays.
+
+        Parameters
+        ----------
+        share : Tensor, float64, shape (y, x)
+        """
+        T, count, weights = self._covariance, len(self._rows), share.flatten()
+        U, W = torch.empty_like(T), torch.empty_like(T)
+        for start, stop in ends_of(count):
+            pushed = self._posterior.times(weights * self._matrix.dense(start, stop)) / self._root**2
+            U[start:stop], W[start:stop] = self._matrix(pushed), self._matrix(weights * pushed)
+        seen, plain = U @ T, T.clone()
+        plain.diagonal().sub_(1)
+        both = W + seen @ U.T
+        return plain, seen, (both + both.T) / 2
+
+
 @dataclass(frozen=True, eq=False)
 class Beside:
-    """Rays given all others, which are solved by themselves; methods as of `LeftOut`.
+    """Rays given all others, which are solved by themselves; methods as of `LeftOut`. T as a whole would be too large here.
 
     Parameters
     ----------

@@ -26,6 +26,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from ctuq.linops.gaussian import explained, root_given
 from ctuq.linops.sparse import SparseRows
 from ctuq.stages import Stages
 from ctuq.uncertainty.model.covariance import ImageCovariance
@@ -118,11 +119,9 @@ class ImagePosterior(ImageCovariance):
 
     def _of_network(self, rows: SparseRows | None) -> Tensor:
         """``R G Z G^T R^T``'s diagonal; R the identity if None."""
-        basis, L, R = self.model.factor.basis, *self.given.roots
-        half = torch.linalg.solve_triangular(R, L.T, upper=False)
+        basis, whole = self.model.factor.basis, root_given(*self.given.roots)
         out = torch.zeros(self.size if rows is None else rows.shape[0], dtype=torch.float64, device=self.device)
-        for columns in _slices(len(half)):
-            root = half[columns].T
+        for root in whole.split(_BATCH, dim=1):
             told = self._v.times(self._back((self.given.W @ root).T))
             # In float64: what is left of the columns' images is far smaller than they are.
             own = root[: self.model.factor.rank].T
@@ -306,12 +305,10 @@ class ImagePosterior(ImageCovariance):
         ends = [(start, min(count, start + 1024)) for start in range(0, count, 1024)]
         if self.given.noise.over_pixels:
             owns = (self._v.spread_transposed(self._own_pixels(rows, *block)) for block in ends)
-            halves = ((own, torch.linalg.solve_triangular(factor, own.T, upper=False)) for own in owns)
-            return torch.cat([own.square().sum(1) - half.square().sum(0) for own, half in halves])
+            return torch.cat([own.square().sum(1) - explained(factor, own.T) for own in owns])
         matrix = self.model.features.matrix
         columns = self._v.columns(matrix) if rows is None else lambda *block: matrix(self._v.times(rows.dense(*block)))
-        halves = (torch.linalg.solve_triangular(factor, (columns(*block) / root).T, upper=False) for block in ends)
-        return torch.cat([half.square().sum(0) for half in halves])
+        return torch.cat([explained(factor, (columns(*block) / root).T) for block in ends])
 
     def _own_pixels(self, rows: SparseRows | None, start: int, stop: int) -> Tensor:
         """Functionals as rows over the pixels, (stop - start, d)."""
@@ -334,7 +331,3 @@ class ImagePosterior(ImageCovariance):
 def _relative(error: Tensor, variance: Tensor) -> float:
     """Relative error of the standard deviations, rms, from that of the variances."""
     return float((error / variance.clamp(min=1e-300)).square().mean().sqrt()) / 2
-
-
-def _slices(size: int) -> list[slice]:
-    return [slice(start, min(start + _BATCH, size)) for start in range(0, size, _BATCH)]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ctuq.laplace.system.problem import Point, System
-from ctuq.linops.gaussian import stable_cholesky
+from ctuq.linops.gaussian import root_given, stable_cholesky
 from ctuq.stages import Stages
 from ctuq.uncertainty.model.linear import ImageModel
 from ctuq.uncertainty.model.noise import ROUGH, NoiseSolve, for_draws, to_faint
@@ -73,7 +73,14 @@ class SolvedRays:
         inner = L.T @ noise.inner(seen.T @ W, W.T) @ L
         inner.diagonal().add_(1)
         R = torch.linalg.cholesky(inner)
-        return cls(model, system, noise, seen, W, covariance_by(L, R), (L, R))
+        root = root_given(L, R)
+        return cls(model, system, noise, seen, W, root @ root.T, (L, R))
+
+    @cached_property
+    def inner(self) -> Tensor:
+        """``I + L^T X L``, (r, r), float64."""
+        R = self.roots[1]
+        return R @ R.T
 
     def with_errors_over(self, factor: float) -> "SolvedRays":
         """The same where known variances of systematic errors are smaller by a factor; noise and floors stay solved.
@@ -216,9 +223,3 @@ def _network_rays(noise: NoiseSolve, seen: Tensor, L: Tensor) -> Tensor:
 
 def _column(root: Tensor) -> Tensor:
     return root[:, None] if root.ndim else root
-
-
-def covariance_by(L: Tensor, R: Tensor) -> Tensor:
-    """``(C^-1 + X)^-1`` from ``C = L L^T`` and the Cholesky factor R of ``I + L^T X L``."""
-    half = torch.linalg.solve_triangular(R, L.T, upper=False)
-    return half.T @ half

@@ -1,5 +1,6 @@
 """The questions that an image with a covariance answers; what each quantity is stands in `ctuq.quantities`."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Unpack
@@ -21,7 +22,7 @@ _REMEMBERED = 2**23
 """Values of draws to keep, 32 MiB."""
 
 
-class Questions:
+class Questions(ABC):
     """An image with a covariance that is kept: of a result, or of one slice of a stack.
 
     Everywhere a region is a `ctuq.quantities.Circle`, `Rectangle` or `Polygon` in mm, or a mask (y, x) of true and false or of
@@ -35,20 +36,20 @@ class Questions:
     waves: int
 
     @property
+    @abstractmethod
     def instrument(self) -> str:
         """Name of the scanner; empty where it is not told."""
-        raise NotImplementedError
 
+    @abstractmethod
     def split(
         self, functional: NDArray[np.float64], resolved: NDArray[np.float64], variances: tuple[float, float]
     ) -> dict[str, float]:
         """Variance of a linear quantity by its source."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def effects(self) -> Mapping[str, NDArray[np.float64]]:
         """Of each hidden error, in words, what a standard deviation of it does to the image."""
-        raise NotImplementedError
 
     def region(self, region: Region, *, name: str = "mean", level: float = LEVEL) -> Quantity:
         """Mean attenuation of a region, 1/mm.

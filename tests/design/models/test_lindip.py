@@ -12,6 +12,7 @@ from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
+from ctuq.uncertainty.estimate import estimate
 from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.model.solved import SolvedRays
 
@@ -146,3 +147,24 @@ def test_named_learners_are_of_the_priors_they_name(measured):
     assert "variance" in learner("lindip", dip=options)(measured).hyperparameters
     assert "g" in learner("gprior", dip=options)(measured).hyperparameters
     assert {"factor 1", "factor 2"} <= set(learner("lindip+edges", dip=options)(measured).hyperparameters)
+
+
+def test_what_design_does_not_ask_is_not_computed(measured, monkeypatch):
+    """No view is predicted from all others, no ray solved where nothing is held out; the numbers are the product's."""
+
+    def never(*args, **kwargs):
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SolvedRays, "on", never)
+        fitted, linear = retrain(measured, OPTIONS)
+    found = estimate(linear, measured.y, np.zeros(0, np.int64), rng=torch.Generator().manual_seed(5))
+    torch.testing.assert_close(fitted.evidence.psi, found.evidence.psi)
+    with monkeypatch.context() as patch:
+        patch.setattr("ctuq.uncertainty.estimate.leave_one_out", never)
+        fitted, linear = retrain(measured, LinDIPOptions(dip=OPTIONS.dip, held_out=2))
+    held = lindip._held(measured, 2)
+    found = estimate(linear, measured.y, held)
+    assert fitted.scales == found.scales
+    added = fitted.image - linear.image
+    torch.testing.assert_close(added, found.correction.float(), rtol=1e-4, atol=1e-6)

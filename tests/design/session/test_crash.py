@@ -154,7 +154,7 @@ def network(tmp_path_factory):
     [
         ("ctuq.recon.dip", "_look"),
         ("ctuq.design.models.lindip", "image_model"),
-        ("ctuq.uncertainty.estimate", "leave_one_out"),
+        ("ctuq.design.models.lindip", "Fitted"),
         ("ctuq.design.session.session", "learned"),
     ],
 )

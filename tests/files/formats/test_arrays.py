@@ -9,7 +9,7 @@ from ctuq.files import describe, read
 from ctuq.files.formats.arrays import system_matrix
 from ctuq.tomo.geometry import ParallelBeam, VolumeGrid
 from ctuq.tomo.phantoms import glyph
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 
 
 @pytest.mark.parametrize("angles", ["angles", "angles_deg"])

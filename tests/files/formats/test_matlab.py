@@ -7,7 +7,7 @@ from scipy.sparse.linalg import lsqr
 from ctuq.errors import InputError
 from ctuq.files import describe, read
 from ctuq.tomo.geometry import FanBeam
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 
 
 def _struct(sinogram, degrees):

@@ -11,7 +11,7 @@ from ctuq.files import demo_scan, describe, read
 from ctuq.files.formats.pictures import load_picture
 from ctuq.tomo.axis import axis_column, find_axis
 from ctuq.tomo.geometry import default_grid
-from ctuq.tomo.rays.matrix import build_matrix
+from ctuq.tomo.rays.entries import build_matrix
 
 FAN = (
     "kind: fan\nvalues: log\nangles: {first: 0, step: 15, count: 24}\npixel: 0.7\nsource_to_axis: 110\n"

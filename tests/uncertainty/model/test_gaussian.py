@@ -10,7 +10,8 @@ from ctuq.baselines.variances import learn_variance
 from ctuq.uncertainty import gaussian_bars as bars
 from ctuq.uncertainty.gaussian_bars import SOFTNESS, best_of, gaussian_bars, learn_edges
 from ctuq.uncertainty.model import gaussian as module
-from ctuq.uncertainty.model.gaussian import ROUTES, OmittedRays, PixelRays
+from ctuq.uncertainty.model.gaussian import ROUTES, PixelRays
+from ctuq.uncertainty.model.left_out import OmittedRays
 
 SIGNAL, SIGMA2 = 3e-4, 2e-4
 

@@ -47,7 +47,25 @@ function bilinear(x, y) {
   return [[first, (1 - fx) * (1 - fy)], [first + 1, fx * (1 - fy)], [first + width, (1 - fx) * fy], [first + width + 1, fx * fy]];
 }
 
+/* One weight a pixel: at the image's rim a point has a pixel twice. */
+const merged = (weights) => [...weights.reduce((all, [i, weight]) => all.set(i, (all.get(i) || 0) + weight), new Map())];
+
 const sum = (weights, layer) => weights.reduce((total, [i, weight]) => total + weight * layer[i], 0);
+
+/* What an image does to edges, as ctuq.quantities.discrepancy has it: the slope of each pixel, and its neighbours' mean less itself. */
+const meanAt = (x, y) => mean[Math.min(height - 1, Math.max(0, y)) * width + Math.min(width - 1, Math.max(0, x))];
+const change = (low, high, last, value) => (value(Math.min(last, high)) - value(Math.max(0, low))) / Math.max(1, Math.min(last, high) - Math.max(0, low));
+const edges = { slope: new Float32Array(size), leak: new Float32Array(size) };
+for (let y = 0; y < height; y += 1) {
+  for (let x = 0; x < width; x += 1) {
+    const i = y * width + x;
+    edges.slope[i] = Math.hypot(change(x - 1, x + 1, width - 1, (k) => meanAt(k, y)), change(y - 1, y + 1, height - 1, (k) => meanAt(x, k)));
+    for (let k = 0; k < 9; k += 1) edges.leak[i] += meanAt(x + k % 3 - 1, y + Math.floor(k / 3) - 1) / 9;
+    edges.leak[i] -= mean[i];
+  }
+}
+const between = (weights) => weights.reduce((total, [i, weight]) => total + (page.edges.place * weight * edges.slope[i]) ** 2, 0);
+const leaking = (weights) => (page.edges.leak * sum(weights, edges.leak)) ** 2;
 
 function profileOf([a, b]) {
   const length = Math.hypot(b[0] - a[0], b[1] - a[1]);
@@ -55,7 +73,7 @@ function profileOf([a, b]) {
   return Array.from({ length: count }, (_, k) => {
     const t = k / (count - 1);
     const weights = bilinear(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1]));
-    const variance = std ? (covariance ? covariance(weights) : sum(weights, std) ** 2) : 0;
+    const variance = std ? (covariance ? covariance(weights) + between(merged(weights)) : sum(weights, std) ** 2) : 0;
     return { at: t * length * pitch, mean: sum(weights, mean), std: Math.sqrt(variance), truth: truth ? sum(weights, truth) : null };
   });
 }
@@ -69,7 +87,7 @@ function measured(shape) {
   }
   const { area, pixels, weights } = weightsOf(kind, points);
   const value = sum(weights, mean);
-  const spread = covariance ? Math.sqrt(covariance(weights)) : null;
+  const spread = covariance ? Math.sqrt(covariance(weights) + between(weights) + leaking(weights)) : null;
   const number = writerFor(spread || largest / 1000);
   const xs = corners[kind](points);
   const [cx, cy] = toMillimetres(xs.reduce((s, p) => s + p[0], 0) / xs.length, xs.reduce((s, p) => s + p[1], 0) / xs.length);
