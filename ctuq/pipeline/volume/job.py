@@ -19,6 +19,7 @@ from ctuq.pipeline.running.plan import Plan, timed
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.volume_options import ITERATIONS, VolumeOptions
 from ctuq.pipeline.views import tensors
+from ctuq.pipeline.volume.agreement import kept_agreement
 from ctuq.pipeline.volume.bars import plan_of_bars, with_bars
 from ctuq.pipeline.volume.dip import FitCost, fit_cost, fit_volume
 from ctuq.pipeline.volume.doubts import doubts_of_volume, left_outside, middle_row
@@ -241,6 +242,8 @@ def _reconstructed(run: Run[VolumeOptions], scan: VolumeScan, plan: VolumePlan) 
         A = volume_transform(grid, scan.geometry, backend=backend, device=run.device)
     data = Data(A, *tensors(scan, A.device))
     outside = () if options.method == "fdk" else left_outside(A, scan)
+    agreement = None if options.method == "fdk" else kept_agreement(run, scan, grid)
+    data, apart = (data, ()) if agreement is None else (agreement.weighed(data), agreement.told)
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
     base = VolumeResult(
         mean=np.zeros(grid.shape, np.float32),
@@ -252,7 +255,7 @@ def _reconstructed(run: Run[VolumeOptions], scan: VolumeScan, plan: VolumePlan) 
         timings=run.timings,
         settings=_settings(options) | {"backend": A.backend, "device": str(run.device)},
         versions=library_versions(),
-        warnings=tuple(dict.fromkeys((*scan.warnings, *doubts_of_volume(scan, grid), *outside))),
+        warnings=tuple(dict.fromkeys((*scan.warnings, *doubts_of_volume(scan, grid), *outside, *apart))),
         rays=digest_of(scan),
     )
     result = _with_dip(run, scan, data, plan, base) if options.method == "dip" else _classical(run, data, base)
