@@ -259,6 +259,16 @@ def test_coverage_of_quantities_is_that_of_the_experiment() -> None:
                 check(cell, float(value) * (100 if cell.endswith("%") else 1))
 
 
+def test_means_along_edges_are_those_of_the_experiment() -> None:
+    kept = {f"{row['method']}: {row['region']}": row for row in written("outlines.csv") if row["half"] == "tested"}
+    told = table_of("docs/quantities.md", "region")
+    assert {row[0] for row in told} == set(kept)
+    names = ("asked", "cover_95", "rms_z", "cover_95_without", "rms_z_without", "median_error", "median_u")
+    for name, *cells in told:
+        for cell, key in zip(cells, names, strict=True):
+            check(cell, float(kept[name][key]) * (100 if cell.endswith("%") else 1))
+
+
 def test_what_taking_errors_out_is_worth_is_that_of_the_experiment() -> None:
     kept: dict[tuple[str, float], list[Row]] = {}
     for row in written("systematics.csv"):

@@ -19,6 +19,8 @@ from ctuq.laplace.tangent.likelihoods import Categorical, Gaussian
 from ctuq.laplace.tangent.model import LinearModel
 
 _STRUCTURES = ("full", "kron", "diag")
+_BATCH = 50
+"""Data in a mini-batch of the library, whose diagonal holds dense Jacobians: 500 of a LeNet took 15 GB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ class LibraryPosterior:
 
 
 def laplace_torch(
-    model: LinearModel, targets: Tensor, *, structure: str = "kron", precision: float | None = None, batch: int = 50
+    model: LinearModel, targets: Tensor, *, structure: str = "kron", precision: float | None = None
 ) -> LibraryPosterior:
     """Laplace approximation by laplace-torch, with one prior precision for all weights.
 
@@ -71,8 +73,6 @@ def laplace_torch(
         Of the curvature: KFAC, diagonal, dense.
     precision : float, optional
         Of the prior; by default the library's own choice, by its evidence at the trained weights.
-    batch : int
-        Data in a mini-batch of the library, whose diagonal holds dense Jacobians: 500 of a LeNet took 15 GB.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def laplace_torch(
     options = {"subset_of_weights": "all", "hessian_structure": structure, "sigma_noise": noise}
     with _quiet():
         found = library.Laplace(network, kind, prior_precision=1.0 if precision is None else precision, **options)
-        found.fit(torch.utils.data.DataLoader(data, batch_size=batch))
+        found.fit(torch.utils.data.DataLoader(data, batch_size=_BATCH))
         if precision is None:
             found.optimize_prior_precision(method="marglik", prior_structure="scalar")
     return LibraryPosterior(model, found, _columns(network, model))

@@ -12,7 +12,6 @@ from ctuq.gp.paths import SamplePaths, expand, prior_paths
 from ctuq.gp.pivots import kernel_pivots
 from ctuq.gp.regression import GaussianProcess
 from ctuq.linops.gaussian import explained, stable_cholesky
-from ctuq.linops.stochastic import sgd
 
 _BATCH = 2048
 
@@ -121,63 +120,6 @@ def condition_inducing(
     fit = (float(target.square().sum()) - float(cross @ w)) / sigma2
     bound = -0.5 * (log_det + fit + left_out / sigma2 + len(x) * math.log(2 * math.pi))
     return InducingPosterior(process, x, z, root, factor, _coefficients(root, factor, cross[None])[0], bound)
-
-
-def inducing_gradient(posterior: InducingPosterior, w: Tensor, data: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Gradient of the inducing-point objective from a mini-batch, in whitened coordinates ``w = L^T v``.
-
-    ``(n / 2B) sum_i (b_i - k(x_i, z) v)^2 + sigma2 / 2 |v|^2_Kzz - (n / B) v^T K_zI e_I``. The cross term has factor 1: with
-    the factor 2 of the published code samples have twice their noise.
-
-    Parameters
-    ----------
-    posterior : InducingPosterior
-        For its prior and inducing points.
-    w : Tensor, shape (k, m)
-    data : tuple of Tensor
-        Inputs (B, d), values b (k, B) and noise e (k, B) of the mini-batch; zero noise for a mean.
-
-    Returns
-    -------
-    Tensor, shape (k, m)
-    """
-    x, values, noise = data
-    half = _half(posterior.process.kernel, x, posterior.z, posterior.root)
-    scale = len(posterior.x) / len(x)
-    return scale * ((w @ half - values) @ half.T - noise @ half.T) + posterior.process.sigma2 * w
-
-
-def descend_inducing(
-    posterior: InducingPosterior, values: Tensor, noise: Tensor, *, steps: int, batch: int = 512, rng: torch.Generator
-) -> Tensor:
-    """Coefficients ``(K_zx K_xz + sigma2 K_zz)^-1 K_zx (values + noise)`` by stochastic gradients: (k, n) to (k, m).
-
-    For inducing points too many for ``n m^2`` operations; the closed form of `condition_inducing` is exact.
-
-    Parameters
-    ----------
-    posterior : InducingPosterior
-        Of n data and m inducing points.
-    values, noise : Tensor, shape (k, n)
-        Of each target: what is regressed, and a draw of the noise that perturbs it.
-    steps : int
-    batch : int
-        Data of one step.
-    rng : torch.Generator
-        For the batches.
-
-    Returns
-    -------
-    Tensor, float64, shape (k, m)
-    """
-    x = posterior.x.double()
-
-    def gradient(w: Tensor, index: Tensor) -> Tensor:
-        return inducing_gradient(posterior, w, (x[index], values[:, index], noise[:, index]))
-
-    start = x.new_zeros(len(values), len(posterior.z))
-    w = sgd(gradient, start, n=len(x), batch=batch, steps=steps, rng=rng)
-    return torch.linalg.solve_triangular(posterior.root.T, w.T, upper=True).T
 
 
 def _half(kernel: Kernel, x: Tensor, z: Tensor, root: Tensor) -> Tensor:

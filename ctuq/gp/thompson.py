@@ -9,7 +9,6 @@ from torch import Tensor
 
 from ctuq.errors import InputError
 from ctuq.gp.paths import SamplePaths
-from ctuq.gp.regression import GaussianProcess
 
 _NARROW, _WIDE = 1e-3, 0.3
 
@@ -92,7 +91,7 @@ def thompson(
     objective : callable
         ``objective(x)`` of inputs (k, d), noisy or not, shape (k,).
     draw : callable
-        ``draw(x, y)``: the round's posterior functions given all data; see `drawer`.
+        ``draw(x, y)``: the round's posterior functions given all data, by `GaussianProcess.condition` and its samples.
     x : Tensor, float64, shape (n, d)
         Where the objective is known.
     y : Tensor, float64, shape (n,)
@@ -119,29 +118,6 @@ def thompson(
         best.append(float(y.max()))
         residual.append(float(paths.residual.max()))
     return Campaign(x, y, tuple(best), tuple(seconds), tuple(residual))
-
-
-def drawer(
-    process: GaussianProcess, parallel: int, *, rng: torch.Generator, features: int = 2000, **settings
-) -> Callable[[Tensor, Tensor], SamplePaths]:
-    """``draw(x, y)`` of `thompson`: ``parallel`` draws of what `GaussianProcess.condition` makes of data and ``settings``.
-
-    Parameters
-    ----------
-    process : GaussianProcess
-    parallel : int
-        Draws of a round.
-    rng : torch.Generator
-    features : int
-        Random features of a prior draw.
-    **settings
-        Of `GaussianProcess.condition`.
-    """
-
-    def draw(x: Tensor, y: Tensor) -> SamplePaths:
-        return process.condition(x, y, rng=rng, **settings).samples(parallel, rng=rng, features=features)
-
-    return draw
 
 
 def maximise_paths(

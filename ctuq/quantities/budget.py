@@ -5,7 +5,7 @@ part of ``w P w`` that the rays' noise causes is ``w K R K^T w = w P A^T R^-1 A 
 is what the rays leave open of the object: missing views. This holds of the directions that a result keeps. What lies beside
 them is known by its variance alone, pixel for pixel: through independent pixels the rays would have 4 to 6 times the whole
 variance of a disc's mean as noise. It is told as fine detail. Calibration multiplies the whole by the factor that held-out
-views ask for.
+views ask for, and where these teach a factor of its own for edges, it is what that adds to the variance before.
 """
 
 import numpy as np
@@ -26,11 +26,9 @@ class VarianceBudget:
     grid : VolumeGrid
     sigma2 : float
         Noise variance of a ray of weight 1, before calibration.
-    image_scale : float
-        Calibration's factor on the image's covariance.
     """
 
-    def __init__(self, scan: Scan, grid: VolumeGrid, *, sigma2: float, image_scale: float):
+    def __init__(self, scan: Scan, grid: VolumeGrid, *, sigma2: float):
         # They take a while, and results are read without.
         import scipy.sparse as sp
 
@@ -40,20 +38,21 @@ class VarianceBudget:
         weights = np.ones(scan.projections.size) if scan.weights is None else scan.weights.ravel().astype(np.float64)
         used = weights > 0
         self._rays, self._precision = matrix[used], weights[used] / max(sigma2, 1e-300)
-        self._scale = max(image_scale, 1e-300)
 
-    def __call__(self, resolved: NDArray[np.float64], variances: tuple[float, float]) -> dict[str, float]:
+    def __call__(self, resolved: NDArray[np.float64], variances: tuple[float, float], calibrated: float) -> dict[str, float]:
         """By source.
 
         Parameters
         ----------
         resolved : array, shape (y, x)
-            ``P w`` by the directions that are kept, calibrated.
+            ``P w`` by the directions that are kept, before calibration.
         variances : tuple of float
-            ``w P w``, of all and of these directions, calibrated.
+            ``w P w``, of all and of these directions, before calibration.
+        calibrated : float
+            ``w P w`` of all after it.
         """
-        whole, known = (max(v, 0.0) / self._scale for v in variances)
-        seen = self._rays @ (resolved.ravel() / self._scale)
+        whole, known = (max(v, 0.0) for v in variances)
+        seen = self._rays @ resolved.ravel()
         noise = min(float(np.sum(self._precision * seen**2)), known)
         fine = max(whole - known, 0.0)
-        return {NOISE: noise, MISSING: known - noise, FINE: fine, CALIBRATION: variances[0] - known - fine}
+        return {NOISE: noise, MISSING: known - noise, FINE: fine, CALIBRATION: calibrated - known - fine}

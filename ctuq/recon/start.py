@@ -189,10 +189,10 @@ class Generator:
         images = vmap(lambda p, z: functional_call(self.network, p, (z,))[0, 0])(parameters, self.inputs)
         return _spread(self.scale, images) * images
 
-    def module(self, parameters: dict[str, Tensor], which: int = 0) -> tuple[UNet | OwnNetwork, Tensor]:
-        """The network of one image with these weights, and its input, ready to be linearised (without ``scale``)."""
-        self.network.load_state_dict({name: value[which] for name, value in parameters.items()})
-        return self.network, self.inputs[which]
+    def module(self, parameters: dict[str, Tensor]) -> tuple[UNet | OwnNetwork, Tensor]:
+        """The network of the first image with these weights, and its input, ready to be linearised (without ``scale``)."""
+        self.network.load_state_dict({name: value[0] for name, value in parameters.items()})
+        return self.network, self.inputs[0]
 
 
 def generator(fit: Data, options: DIPOptions, *, rng: torch.Generator) -> tuple[Generator, dict[str, Tensor]]:

@@ -9,6 +9,9 @@ from ctuq.errors import GeometryError
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.space import FreeBeam, Parallel3D, VolumeGeometry
 
+_LATTICE = 17
+"""Points along each axis of a volume that are looked for on the detector."""
+
 
 def detector_pixels(geometry: VolumeGeometry, points: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Where points (x, y, z) in mm fall on the detector in each view.
@@ -86,7 +89,7 @@ def require_shadow(grid: VolumeGrid, geometry: VolumeGeometry) -> None:
         )
 
 
-def unseen_share(grid: VolumeGrid, geometry: VolumeGeometry, samples: int = 17) -> float:
+def unseen_share(grid: VolumeGrid, geometry: VolumeGeometry) -> float:
     """Share of a volume's cylinder about the z axis that falls beside the detector in some view, from a lattice of points.
 
     A detector that is shifted along its columns sees each point in one of two opposite views: columns do not count then.
@@ -94,7 +97,7 @@ def unseen_share(grid: VolumeGrid, geometry: VolumeGeometry, samples: int = 17) 
     shape = np.array(grid.shape[::-1]) * grid.voxel
     # Between the centres of the outermost voxels.
     axes = [
-        np.linspace(-0.5, 0.5, samples) * (size - grid.voxel) + middle for size, middle in zip(shape, grid.centre, strict=True)
+        np.linspace(-0.5, 0.5, _LATTICE) * (size - grid.voxel) + middle for size, middle in zip(shape, grid.centre, strict=True)
     ]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
     points = points[np.hypot(points[:, 0], points[:, 1]) <= max(shape[:2]) / 2]
@@ -106,15 +109,13 @@ def unseen_share(grid: VolumeGrid, geometry: VolumeGeometry, samples: int = 17) 
     return float(1 - seen.all(axis=0).mean())
 
 
-def volume_grid(geometry: VolumeGeometry, size: int, height: float | None = None) -> VolumeGrid:
+def volume_grid(geometry: VolumeGeometry, size: int) -> VolumeGrid:
     """The volume of ``size`` voxels along x and y over the circle that every view sees, as high as the axis is seen.
 
     Parameters
     ----------
     geometry : ConeBeam or Parallel3D
     size : int
-    height : float, optional
-        In mm about the middle of what is seen, instead.
 
     Raises
     ------
@@ -131,8 +132,8 @@ def volume_grid(geometry: VolumeGeometry, size: int, height: float | None = None
     low, high = geometry.heights
     if isinstance(geometry, Parallel3D) and geometry.axis_tilt:
         low, high = low / np.cos(geometry.axis_tilt), high / np.cos(geometry.axis_tilt)
-    voxel, wanted = field / size, high - low if height is None else height
-    slices = int(np.floor(wanted / voxel + 1e-6)) if height is None else round(wanted / voxel)
+    voxel = field / size
+    slices = int(np.floor((high - low) / voxel + 1e-6))
     return VolumeGrid((max(1, slices), size, size), voxel, (0.0, 0.0, (low + high) / 2))
 
 

@@ -9,7 +9,6 @@ import ctuq.gp.inducing as module
 import ctuq.gp.pivots as pivots
 from ctuq.errors import InputError
 from ctuq.gp import RBF, GaussianProcess, condition_inducing
-from ctuq.gp.inducing import descend_inducing, inducing_gradient
 from ctuq.gp.pivots import kernel_pivots
 from ctuq.linops.gaussian import log_evidence
 
@@ -90,30 +89,6 @@ def test_samples_have_the_covariance_of_the_variational_posterior(count, process
         distances.append((d * torch.linalg.solve(C, d.T).T).sum(1))
     assert kstest(torch.cat(distances), chi2(len(at)).cdf).pvalue > 1e-3
     torch.testing.assert_close((paths(at) - post.mean(at)).square().mean(0).sqrt(), post.std(at), rtol=0.25, atol=0)
-
-
-def test_the_mini_batch_gradient_is_that_of_the_objective(posterior, data, kernel, rng):
-    x, _, _ = data
-    f, e = torch.randn(2, 2, 60, generator=rng, dtype=torch.float64)
-    w = torch.randn(2, 12, generator=rng, dtype=torch.float64)
-    Kzz, Kzx = blocks(kernel, posterior.z, x)
-    v = torch.linalg.solve_triangular(posterior.root.T, w.T, upper=True).T.clone().requires_grad_()
-    loss = (f - v @ Kzx).square().sum() / 2 + NOISE / 2 * (v @ Kzz * v).sum() - (v * (e @ Kzx.T)).sum()
-    truth = torch.linalg.solve_triangular(posterior.root, torch.autograd.grad(loss, v)[0].T, upper=False).T
-    parts = torch.arange(60).split(10)
-    mean = torch.stack([inducing_gradient(posterior, w, (x[p], f[:, p], e[:, p])) for p in parts]).mean(0)
-    torch.testing.assert_close(mean, truth, rtol=1e-9, atol=1e-9)
-
-
-def test_descent_reaches_the_closed_form(posterior, data, kernel, rng):
-    x, _, new = data
-    f, e = torch.randn(2, 2, 60, generator=rng, dtype=torch.float64) * torch.tensor([1.0, NOISE**0.5])[:, None, None]
-    Kzz, Kzx = blocks(kernel, posterior.z, x)
-    exact = torch.linalg.solve(Kzx @ Kzx.T + NOISE * Kzz, Kzx @ (f + e).T).T
-    found = descend_inducing(posterior, f, e, steps=3000, batch=20, rng=rng)
-    cross = kernel(posterior.z, new)
-    assert ((found - exact) @ cross).abs().max() < 0.03
-    assert (exact @ cross).abs().max() > 0.5
 
 
 def test_the_pivoted_factor_is_exact_on_its_columns_and_below_elsewhere(data, kernel, rng):

@@ -3,7 +3,7 @@ import torch
 
 from ctuq.errors import InputError
 from ctuq.gp import Domain, GaussianProcess, Matern52, Search, thompson
-from ctuq.gp.thompson import drawer, maximise_paths
+from ctuq.gp.thompson import maximise_paths
 
 CENTRE = torch.tensor([0.6, -0.4], dtype=torch.float64)
 
@@ -25,7 +25,10 @@ def process():
 def campaign(process, domain, seed, **settings):
     rng = torch.Generator().manual_seed(seed)
     x = domain.uniform(10, rng=rng)
-    draw = drawer(process, 8, rng=rng, features=60, **settings)
+
+    def draw(x, y):
+        return process.condition(x, y, rng=rng, **settings).samples(8, rng=rng, features=60)
+
     return thompson(hill, draw, x, hill(x), domain, rounds=3, search=Search(300, 2, 10), rng=rng)
 
 
@@ -72,4 +75,4 @@ def test_a_campaign_depends_on_the_generator_alone(process, domain):
 def test_nothing_to_do_is_refused(process, domain, rng):
     x = domain.uniform(3, rng=rng)
     with pytest.raises(InputError, match="at least 1 round and 1 datum, not 0 and 3"):
-        thompson(hill, drawer(process, 2, rng=rng), x, hill(x), domain, rounds=0, rng=rng)
+        thompson(hill, None, x, hill(x), domain, rounds=0, rng=rng)

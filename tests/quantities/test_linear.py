@@ -55,6 +55,23 @@ def test_the_budget_splits_the_variance_as_closed_forms_do(known):
     assert found.budget[CALIBRATION] == pytest.approx(0.7 * whole, rel=2e-3)
 
 
+def test_a_scale_of_its_own_for_edges_is_calibration_and_no_noise(known):
+    """Calibrated covariance T P T: noise and missing views are those of P, and what T adds is calibration."""
+    grown = np.where(np.arange(known.P.shape[0]) % 5 == 0, 2.0, 1.1)
+    P = grown[:, None] * known.P * grown
+    values, vectors = np.linalg.eigh(P)
+    kept = (np.sqrt(values.clip(0)) * vectors).T.reshape(-1, *known.grid.shape)
+    sds = [np.sqrt(each.diagonal()).reshape(known.grid.shape).astype(np.float32) for each in (P, known.P)]
+    calibration = replace(known.result.calibration, edge_ratio=3.3)
+    found = replace(known.result, directions=kept, std=sds[0], std_raw=sds[1], calibration=calibration).region(DISC)
+    w = weights(DISC, known.grid)
+    whole, noise = w @ known.P @ w, 1e-4 * np.sum((w @ known.gain) ** 2)
+    assert found.budget[NOISE] == pytest.approx(noise, rel=2e-3)
+    assert found.budget[MISSING] == pytest.approx(whole - noise, rel=5e-3)
+    assert found.budget[CALIBRATION] == pytest.approx(w @ P @ w - whole, rel=2e-3)
+    assert sum(found.budget.values()) == pytest.approx(found.standard_uncertainty**2)
+
+
 def test_rays_count_by_their_weights_in_the_budget(known):
     shape = known.result.scan.projections.shape
     first = np.zeros(shape, np.float32)

@@ -15,7 +15,7 @@ from ctuq.linops.memory import require_memory
 from ctuq.linops.operator import Space
 from ctuq.linops.precondition import nystrom
 
-_CHECKS = 16
+_CHECKS, _BATCH = 16, 64
 
 
 class Covariance(Protocol):
@@ -191,7 +191,7 @@ class Hold:
         return factor, f"{size} pixels: a factor of rank {rank}, which misses {factor.missed:.1%} of the variance"
 
 
-def sampled(draw: Callable[[int], Tensor], count: int, *, white: Tensor | float = 0.0, batch: int = 64) -> FactorCovariance:
+def sampled(draw: Callable[[int], Tensor], count: int, *, white: Tensor | float = 0.0) -> FactorCovariance:
     """The factor of ``count`` prior samples: unbiased, with a relative error of about ``sqrt(2 / count)`` of each variance.
 
     Parameters
@@ -204,6 +204,6 @@ def sampled(draw: Callable[[int], Tensor], count: int, *, white: Tensor | float 
     """
     if count < 1:
         raise InputError(f"{count} prior samples were asked for; give at least 1.")
-    draws = [draw(min(batch, count - start)) for start in range(0, count, batch)]
+    draws = [draw(min(_BATCH, count - start)) for start in range(0, count, _BATCH)]
     factor = torch.cat(draws).double() / count**0.5
     return FactorCovariance(factor, LocalCovariance(factor.new_zeros(factor.shape[1]) + white))

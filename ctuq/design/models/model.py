@@ -113,17 +113,14 @@ class Every:
     learn : callable
     step : int
         0 learns once and never again.
-    model : GaussianModel, optional
-        Of an earlier session.
-    learned : int
-        From how many views that was learned.
     """
 
-    def __init__(self, learn: Learn, step: int, *, model: GaussianModel | None = None, learned: int = 0):
+    def __init__(self, learn: Learn, step: int):
         if step < 0:
             raise InputError(f"A model can be learned again every 1 or more views, or never with 0; got {step}.")
         self.learn, self.step = learn, step
-        self._model, self._learned = model, learned
+        self._model: GaussianModel | None = None
+        self._learned = 0
 
     def __call__(self, measured: Measurements) -> GaussianModel:
         count = len(measured.views)

@@ -24,7 +24,7 @@ from ctuq.linops.precondition import Preconditioner
 _NEGLIGIBLE = 1e-3
 _STEP = 1.0
 _ABOVE = 5
-_SMALL = 256
+_SMALL, _LANCZOS = 256, 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,6 @@ def estimated_evidence(
     rng: torch.Generator,
     preconditioner: Preconditioner | None = None,
     probes: int = 16,
-    steps: int = 128,
 ) -> Estimate:
     """``log p(data | mode) - 1/2 mode^T Sigma^-1 mode - 1/2 log det(I + B B^T)`` by stochastic Lanczos quadrature.
 
@@ -86,14 +85,14 @@ def estimated_evidence(
     rng : torch.Generator
     preconditioner : Preconditioner, optional
         Of ``I + G`` over the smaller space; what it knows of the determinant is exact.
-    probes, steps : int
+    probes : int
         As for `ctuq.linops.estimate.log_det`.
     """
     matrix = plus_identity(system.gram())
     if matrix.domain.size <= _SMALL:
         found = Estimate(float(torch.logdet(matrix.dense())), 0.0)
     else:
-        found = log_det(matrix, rng=rng, probes=probes, steps=steps, preconditioner=preconditioner)
+        found = log_det(matrix, rng=rng, probes=probes, steps=_LANCZOS, preconditioner=preconditioner)
     return Estimate(mode.log_likelihood - 0.5 * (mode.penalty + found.value), 0.5 * found.error)
 
 

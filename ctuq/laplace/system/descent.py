@@ -24,6 +24,8 @@ from ctuq.linops.stochastic import sdd_features, sgd
 
 _MUCH = 0.5
 _LEAST_STEPS = 1000
+_RTOL = 0.05
+"""Relative residual to expect; a miss is a warning with the number."""
 _TOGETHER = 2**18
 """Numbers that are worked on at once: rows of few weights together, thirty times faster than one by one; of many, alone."""
 
@@ -98,7 +100,7 @@ class PrimalSampler:
         Relative residual to expect; a miss is a warning with the number.
     """
 
-    def __init__(self, draws: Draws, *, rng: torch.Generator, batch: int, epochs: int = 20, rtol: float = 0.05):
+    def __init__(self, draws: Draws, *, rng: torch.Generator, batch: int, epochs: int = 20, rtol: float = _RTOL):
         self._draws, self._rng, self._batch, self._epochs, self._rtol = draws, rng, batch, epochs, rtol
         self.kept = 0.0
 
@@ -143,12 +145,10 @@ class DualSampler:
         Data in a mini-batch.
     epochs : int
         Passes over the data; more where these are fewer than 1,000 steps.
-    rtol : float
-        Relative residual to expect; a miss is a warning with the number.
     """
 
-    def __init__(self, draws: Draws, *, rng: torch.Generator, batch: int, epochs: int = 200, rtol: float = 0.05):
-        self._draws, self._rng, self._batch, self._epochs, self._rtol = draws, rng, batch, epochs, rtol
+    def __init__(self, draws: Draws, *, rng: torch.Generator, batch: int, epochs: int = 200):
+        self._draws, self._rng, self._batch, self._epochs = draws, rng, batch, epochs
 
     def __call__(self, system: System, with_mode: bool, start: Tensor | None) -> Conditioned:
         """Condition the draws.
@@ -168,7 +168,7 @@ class DualSampler:
         steps = _steps(self._epochs, problem.data, self._batch)
         noise = root.square().expand(problem.target.shape)
         found, lifted = sdd_features(
-            problem.rows, system.covariance, noise, b, batch=self._batch, steps=steps, rtol=self._rtol, rng=self._rng
+            problem.rows, system.covariance, noise, b, batch=self._batch, steps=steps, rtol=_RTOL, rng=self._rng
         )
         pull = system.prior.precision(lifted, system.point.psi)
         samples = prior + lifted[: len(draws)]

@@ -15,7 +15,7 @@ from ctuq.linops.basic import Symmetric
 from ctuq.linops.operator import LinearOperator
 from ctuq.linops.solve import CG
 
-_MOST_CG = 200
+_MOST_CG, _RTOL = 200, 1e-6
 _SUFFICIENT, _SHORTEST = 1e-4, 1e-6
 
 
@@ -72,7 +72,6 @@ def newton_mode(
     *,
     start: Tensor | None = None,
     preconditioner: LinearOperator | None = None,
-    rtol: float = 1e-6,
     max_steps: int = 50,
 ) -> Mode:
     """The mode for labels: ``argmin -log p(y | offset + J theta) + 1/2 theta^T Sigma^-1 theta``.
@@ -88,10 +87,8 @@ def newton_mode(
         First guess of the weights in units of the prior; zeros if None.
     preconditioner : LinearOperator, optional
         Of the curvature in units of the prior, such as its inverse at the network's outputs.
-    rtol : float
-        Norm of the gradient at the end, over that at zero.
     max_steps : int
-        Newton steps; a miss is a warning with the number.
+        Newton steps to a gradient of a millionth of that at zero; a miss is a warning with the number.
     """
     model = _Objective(system, labels, preconditioner)
     z = torch.zeros(system.problem.weights, dtype=torch.float64, device=system.target.device) if start is None else start
@@ -99,7 +96,7 @@ def newton_mode(
     outputs = model.offset + model.push(z)
     value, (gradient, size), products = model.value(z, outputs), model.gradient(z, outputs), 1
     for _ in range(max_steps):
-        if size <= rtol * reference:
+        if size <= _RTOL * reference:
             break
         direction, taken = model.newton_direction(outputs, gradient, min(0.1, (size / reference) ** 0.5))
         z, outputs, new = model.search(z, outputs, value, direction, float(gradient @ direction))
@@ -108,9 +105,9 @@ def newton_mode(
         if not new < value:
             break
         value = new
-    if size > rtol * reference:
+    if size > _RTOL * reference:
         warnings.warn(
-            f"The mode's gradient is {size / reference:.1e} of its start, not {rtol:.1e}: use float64 features, or more steps.",
+            f"The mode's gradient is {size / reference:.1e} of its start, not {_RTOL}: take float64 features or more steps.",
             stacklevel=2,
         )
     weights = system.root(z[None])

@@ -50,9 +50,7 @@ class TangentGap:
         return float(rise / self.scales[place].log().diff())
 
 
-def tangent_gaps(
-    model: LinearModel, deviations: Tensor, inputs: Tensor | None = None, *, scales: Sequence[float] = (1.0,)
-) -> tuple[TangentGap, ...]:
+def tangent_gaps(model: LinearModel, deviations: Tensor, *, scales: Sequence[float] = (1.0,)) -> tuple[TangentGap, ...]:
     """Compare the network with its tangent model along draws of the weights.
 
     Parameters
@@ -60,8 +58,6 @@ def tangent_gaps(
     model : LinearModel
     deviations : Tensor, shape (k, P)
         Draws of the posterior minus its mean.
-    inputs : Tensor, shape (n, *input), optional
-        The model's own if None.
     scales : sequence of float
         Fractions of each draw; positive.
 
@@ -82,28 +78,27 @@ def tangent_gaps(
         raise InputError(f"Scales of a draw are positive numbers, not {tuple(scales)}.")
     draws, last = deviations.to(model.weights), len(model.blocks) - 1
     steps = torch.tensor(scales, dtype=torch.float64)
-    gaps = [_gap(model, draws, inputs, steps, moved="all", depth=last)]
+    gaps = [_gap(model, draws, steps, moved="all", depth=last)]
     for depth, block in enumerate(model.blocks):
         alone = torch.zeros_like(draws)
         alone[:, block.slice] = draws[:, block.slice]
-        gaps.append(_gap(model, alone, inputs, steps, moved=block.name, depth=depth))
+        gaps.append(_gap(model, alone, steps, moved=block.name, depth=depth))
     for depth, block in enumerate(model.blocks[1:-1], 1):
         below = draws.clone()
         below[:, block.slice.stop :] = 0
-        gaps.append(_gap(model, below, inputs, steps, moved=f"up to {block.name}", depth=depth))
+        gaps.append(_gap(model, below, steps, moved=f"up to {block.name}", depth=depth))
     return tuple(gaps)
 
 
 @torch.no_grad()
-def _gap(model: LinearModel, draws: Tensor, inputs: Tensor | None, scales: Tensor, *, moved: str, depth: int) -> TangentGap:
-    outputs, jacobian = model.at(inputs)
-    x = model.inputs if inputs is None else inputs
+def _gap(model: LinearModel, draws: Tensor, scales: Tensor, *, moved: str, depth: int) -> TangentGap:
+    outputs, jacobian = model.at()
     tangent = jacobian(draws).double()
     distance = torch.empty(len(scales), len(draws), dtype=torch.float64)
     for j, draw in enumerate(draws):
         for i, scale in enumerate(scales.tolist()):
             leaves = model.network.leaves(model.weights + scale * draw)
-            change = model.network(x, *leaves).reshape(outputs.shape).double() - outputs.double()
+            change = model.network(model.inputs, *leaves).reshape(outputs.shape).double() - outputs.double()
             distance[i, j] = (change - scale * tangent[j]).norm() / (scale * tangent[j]).norm().clamp(min=_TINY)
     movement = scales[:, None] * tangent.flatten(1).norm(dim=1).cpu() / outputs.double().norm().cpu().clamp(min=_TINY)
     return TangentGap(moved, depth, scales, distance, movement)

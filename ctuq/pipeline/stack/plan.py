@@ -76,7 +76,6 @@ class StackPlan:
 def plan_stack(
     scan: VolumeScan,
     *,
-    rows: range | None = None,
     options: ReconstructOptions | None = None,
     covariance: float = COVARIANCE,
 ) -> StackPlan:
@@ -84,10 +83,10 @@ def plan_stack(
 
     Parameters
     ----------
-    scan, rows, options, covariance
+    scan, options, covariance
         As of `reconstruct_stack`.
     """
-    stack = Stack.of(scan, rows, options or ReconstructOptions(), covariance=covariance)
+    stack = Stack.of(scan, None, options or ReconstructOptions(), covariance=covariance)
     plan = _planned(stack)
     return replace(plan, kept=stack.kept, kept_bytes=stack.kept_bytes, disk=plan.disk + 2 * stack.kept_bytes)
 

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from ctuq.errors import BackendError, GeometryError
+from ctuq.text import shortened
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam, VolumeGrid
 from ctuq.tomo.rays.transform import RayTransform
 
@@ -85,12 +86,16 @@ def as_deepinv(A: RayTransform) -> Any:
     Raises
     ------
     BackendError
-        If deepinv is not installed.
+        If deepinv is not installed, or cannot be imported.
     """
     try:
         from deepinv.physics import LinearPhysics  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise BackendError("deepinv is not installed; install it: pip install deepinv.") from error
+    except (ImportError, RuntimeError) as error:
+        # So does a torchvision that was built for another torch, such as PyPI's beside a torch for the CPU.
+        why = shortened(error, 200)
+        raise BackendError(f"deepinv cannot be imported ({why}); torch and torchvision must be of one build.") from error
     return LinearPhysics(A=lambda x, **_: A(x), A_adjoint=lambda y, **_: A.T(y), img_size=(1, *A.grid.shape))
 
 

@@ -19,12 +19,12 @@ _NOWHERE = 9.0
 class PlanesPair:
     """Projection and transpose of flat volumes (k, z * y * x) to flat projections (k, row * angle * column).
 
-    Rays of a view that share their major axis are sampled at once in so many planes as fit into ``chunk`` bytes. Sampling and
+    Rays of a view that share their major axis are sampled at once in so many planes as fit into 64 MiB. Sampling and
     its gradient use the same places, so the transpose is exact to rounding.
     """
 
-    def __init__(self, rays: Rays, device: torch.device, chunk: int = _CHUNK_BYTES):
-        self._rays, self._device, self._chunk = rays, device, chunk
+    def __init__(self, rays: Rays, device: torch.device):
+        self._rays, self._device = rays, device
 
     def multiply(self, x: Tensor, transposed: bool) -> Tensor:
         return self._back_project(x.detach()) if transposed else self._project(x.detach())
@@ -87,7 +87,7 @@ class PlanesPair:
     def _chunks(self, lines: Tensor, sizes: tuple[int, int, int], k: int) -> Iterator[tuple[int, int, Tensor]]:
         p0, q0, slope_p, slope_q, source, sign = lines
         count, across, down = sizes
-        step = max(1, self._chunk // (4 * len(p0) * (4 + 2 * k)))
+        step = max(1, _CHUNK_BYTES // (4 * len(p0) * (4 + 2 * k)))
         for first in range(0, count, step):
             last = min(count, first + step)
             plane = torch.arange(first, last, dtype=p0.dtype, device=p0.device)[:, None]

@@ -89,8 +89,8 @@ class Questions(ABC):
 
         Errors that no ray tells, such as beam hardening, are taken to be the same where both scans are of one instrument (by
         its name, or unnamed). Else the two err independently: what both get wrong alike cancels in the value and not in its
-        uncertainty, which is too large then: three times, where nothing changed. A region that ends where the change ends is
-        told too small a one, as the image is blurred there.
+        uncertainty, which is too large then: three times, where nothing changed. Of a region that ends where the change ends
+        the value is too small, as the image is blurred there, and the interval longer for it.
         """
         return linear.difference(self, other, region, name=name, level=level)
 

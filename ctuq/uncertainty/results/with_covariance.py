@@ -22,11 +22,21 @@ class Measured(Questions, Contents):
 
         What errors have that no ray tells is known for itself, and the rest is split.
         """
-        hidden = {}
+        hidden = {name: along**2 for name, along in self.hidden_along(functional).items()}
+        total = variances[0] - sum(hidden.values())
+        grown = self._grown
+        if np.ndim(grown):
+            # The calibrated covariance is T P T: of w / T it tells w P w, and T^-1 times what it does to that is P w.
+            functional = functional / grown
+            (pushed,), (resolved,) = self.pushed(functional[None])
+            variances = (float(np.sum(functional * pushed)), float(np.sum(functional * resolved)))
         for name, along in self.hidden_along(functional).items():
-            hidden[name], resolved = along**2, resolved - along * self.effects[name]
-        whole, known = (variance - sum(hidden.values()) for variance in variances)
-        return self._budget(resolved, (whole, known)) | hidden
+            variances = (variances[0] - along**2, variances[1] - along**2)
+            resolved = resolved - along * self.effects[name]
+        if np.ndim(grown):
+            return self._budget(resolved / grown, variances, total) | hidden
+        scale = float(grown) ** 2
+        return self._budget(resolved / scale, (variances[0] / scale, variances[1] / scale), total) | hidden
 
     @property
     def instrument(self) -> str:
@@ -40,6 +50,15 @@ class Measured(Questions, Contents):
         return {what: effect.astype(np.float64) for what, effect in found.items() if effect is not None}
 
     @cached_property
+    def _grown(self) -> NDArray[np.float64]:
+        """What calibration multiplied each pixel's standard deviation by, (y, x); of one scale for all a number."""
+        found = self.calibration
+        if found is None or found.edge_ratio == 1 or self.std is None or self.std_raw is None:
+            return np.array(1.0 if found is None else max(found.image_scale, 1e-300) ** 0.5)
+        before, after = self.std_raw.astype(np.float64), self.std.astype(np.float64)
+        return np.divide(after, before, out=np.ones_like(after), where=(before > 0) & (after > 0))
+
+    @cached_property
     def _budget(self) -> VarianceBudget:
-        scales = (1.0, 1.0) if self.calibration is None else (self.calibration.image_scale, self.calibration.noise_scale)
-        return VarianceBudget(self.scan, self.grid, sigma2=self.sigma2 / scales[1], image_scale=scales[0])
+        noise_scale = 1.0 if self.calibration is None else self.calibration.noise_scale
+        return VarianceBudget(self.scan, self.grid, sigma2=self.sigma2 / noise_scale)

@@ -33,17 +33,16 @@ def test_gaps_are_told_for_all_weights_each_layer_and_each_depth(rng):
 def test_the_distance_is_that_of_the_moved_network(rng):
     m = model(rng)
     draw = torch.randn(1, len(m.weights), generator=rng, dtype=torch.float64)
-    x = torch.randn(4, 3, generator=rng, dtype=torch.float64)
-    (gap, *_) = tangent_gaps(m, draw, x, scales=(0.5,))
+    (gap, *_) = tangent_gaps(m, draw, scales=(0.5,))
     moved = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     moved.load_state_dict(m.network.module.state_dict())
     state = dict(moved.named_parameters())
     with torch.no_grad():
-        before = moved(x)
+        before = moved(m.inputs)
         for block in m.blocks:
             state[block.name] += 0.5 * draw[0, block.slice].reshape(block.shape)
-        change = moved(x) - before
-    tangent = 0.5 * m.at(x)[1](draw)[0]
+        change = moved(m.inputs) - before
+    tangent = 0.5 * m.at()[1](draw)[0]
     assert float(gap.distance) == pytest.approx(float((change - tangent).norm() / tangent.norm()), rel=1e-9)
     assert float(gap.movement) == pytest.approx(float(tangent.norm() / before.norm()), rel=1e-9)
 

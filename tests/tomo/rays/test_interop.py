@@ -6,7 +6,7 @@ import torch
 
 from ctuq.errors import BackendError, GeometryError
 from ctuq.tomo import FanBeam, ParallelBeam, VolumeGrid, radians, ray_transform
-from ctuq.tomo.rays.interop import as_odl_operator, from_tomosipo, to_tomosipo
+from ctuq.tomo.rays.interop import as_deepinv, as_odl_operator, from_tomosipo, to_tomosipo
 
 GRID = VolumeGrid((16, 20), 0.5, (0.3, -0.2))
 SHARED = dict(angles=radians(np.arange(5, 185, 20)), columns=30, detector_offset=0.7, axis_offset=-0.4)
@@ -72,10 +72,25 @@ def test_a_tomosipo_stack_of_slices_is_refused():
         from_tomosipo(ts.volume(shape=(4, 8, 8)), ts.parallel(angles=3, shape=(4, 8)))
 
 
-def test_deepinvs_physics_is_our_pair():
-    pytest.importorskip("deepinv", exc_type=ImportError)
-    from ctuq.tomo.rays.interop import as_deepinv
+def test_a_deepinv_whose_torchvision_is_of_another_build_is_said_to_be_so(monkeypatch, tmp_path):
+    A = ray_transform(VolumeGrid((8, 10), 2.0), ParallelBeam(angles=np.linspace(0, 3, 5), columns=15, pixel=2.0))
+    for name in [name for name in sys.modules if name.split(".")[0] == "deepinv"]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "deepinv").mkdir()
+    (tmp_path / "deepinv" / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BackendError, match="torchvision::nms"):
+        as_deepinv(A)
+    monkeypatch.setitem(sys.modules, "deepinv", None)
+    with pytest.raises(BackendError, match="not installed"):
+        as_deepinv(A)
 
+
+def test_deepinvs_physics_is_our_pair():
+    try:
+        import deepinv  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"deepinv cannot be imported: {error}")
     A = ray_transform(VolumeGrid((8, 10), 2.0), ParallelBeam(angles=np.linspace(0, 3, 5), columns=15, pixel=2.0))
     physics, x = as_deepinv(A), torch.rand(2, 1, 8, 10, generator=torch.Generator().manual_seed(0))
     assert torch.equal(physics(x)[:, 0], A(x[:, 0]))
