@@ -17,7 +17,7 @@ from ctuq.laplace.fit import maximise
 from ctuq.laplace.system.problem import Point
 from ctuq.stages import Stages
 from ctuq.uncertainty.calibration.edges import EdgeScale
-from ctuq.uncertainty.calibration.held_out import Unseen, Without, calibrate, leave_one_out
+from ctuq.uncertainty.calibration.held_out import Unseen, Without, calibrate, leave_one_out, of_views
 from ctuq.uncertainty.calibration.scales import UNSCALED, Scales
 from ctuq.uncertainty.model.covariance import ImageCovariance
 from ctuq.uncertainty.model.left_out import Beside, LeftOut
@@ -150,7 +150,7 @@ def estimate(
     """
     rng = torch.Generator().manual_seed(0) if rng is None else rng
     stages = Stages() if stages is None else stages
-    unseen = torch.isin(model.views, torch.as_tensor(held_out, device=model.views.device))
+    unseen = of_views(model, held_out)
     way = by_size(model, ~unseen) if way is None else way
     if evidence is None:
         given = {"variation": variation, "floor_shape": floor_shape, "evidence_by": evidence_by}

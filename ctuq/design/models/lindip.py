@@ -21,7 +21,7 @@ from ctuq.recon.holdout import default_views, held_views, split, useful_views
 from ctuq.recon.unet import UNet
 from ctuq.stages import Stages, name_of
 from ctuq.tomo.geometry import bytes_of
-from ctuq.uncertainty.calibration.held_out import calibrate
+from ctuq.uncertainty.calibration.held_out import calibrate, of_views
 from ctuq.uncertainty.calibration.scales import UNSCALED, Scales
 from ctuq.uncertainty.estimate import Evidence, by_size, kept_evidence, leaving_out, named
 from ctuq.uncertainty.model.linear import ImageModel, image_model
@@ -216,7 +216,7 @@ def _learned(
 
     The product's `estimate` without what a design does not ask: given all views by the engine, and each of them by the others.
     """
-    fitted = ~torch.isin(linear.views, torch.as_tensor(held, device=linear.views.device))
+    fitted = ~of_views(linear, held)
     way = by_size(linear, fitted)
     evidence = kept_evidence(linear, fitted, way=way, rng=rng, stages=stages, variation=variation)
     if not len(held):

@@ -11,7 +11,7 @@ from ctuq.pipeline.stack.work import Lesson, Product, Work
 from ctuq.recon import tv
 from ctuq.recon.dip import Data
 from ctuq.tomo.rays.transform import RayTransform
-from ctuq.uncertainty.calibration.held_out import HeldOut
+from ctuq.uncertainty.calibration.held_out import HeldOut, of_views
 from ctuq.uncertainty.gaussian_bars import SOFT, Learned, edges_at, learn_edges, with_image
 from ctuq.uncertainty.model.gaussian import PixelRays
 from ctuq.uncertainty.model.left_out import OmittedRays
@@ -44,7 +44,7 @@ def _given(work: Work, data: Data, image: Tensor, lesson: Lesson | None) -> Give
     way, held = work.setting.way, work.views.held
     assert isinstance(way, str) and isinstance(data.A, RayTransform)
     rays = PixelRays.of(data.A, data.y, data.weights, image)
-    seen = ~torch.isin(rays.views, torch.as_tensor(held, device=rays.views.device))
+    seen = ~of_views(rays, held)
     learned = learn_edges(rays.part(seen.nonzero()[:, 0]), image) if lesson is None else _taught(lesson, image)
     rays = with_image(rays, learned, held, route=way, rng=work.rng)
     posterior, sigma2 = learned.given(rays, way, rng=work.rng), learned.found.noise

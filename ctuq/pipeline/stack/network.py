@@ -25,7 +25,7 @@ from ctuq.recon.holdout import split
 from ctuq.recon.noise import noise_std
 from ctuq.stages import Stages
 from ctuq.systematics.build import blocks_of
-from ctuq.uncertainty.calibration.held_out import HeldOut
+from ctuq.uncertainty.calibration.held_out import HeldOut, of_views
 from ctuq.uncertainty.estimate import kept_evidence
 from ctuq.uncertainty.model.left_out import LeftOut
 from ctuq.uncertainty.model.linear import ImageModel
@@ -136,7 +136,7 @@ def _given(work: Work, data: Data, model: ImageModel, lesson: Lesson | None) -> 
 
 
 def _learned_point(work: Work, model: ImageModel) -> Point:
-    unseen = torch.isin(model.views, torch.as_tensor(work.views.held, device=model.views.device))
+    unseen = of_views(model, work.views.held)
     given = {"way": _route(work), "variation": work.options.variation}
     return kept_evidence(model, ~unseen, rng=work.rng, stages=Stages(), **given).point
 
