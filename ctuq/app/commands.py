@@ -233,7 +233,7 @@ def _report(command: Report) -> int:
         else:
             result = Result.load(path)
             facts, report = facts_of_result(result), image_report(result, command.folder, remembered(path))
-    give(report=report, result=facts)
+    give(folder=command.folder, report=report, result=facts)
     say(f"Report: {report}")
     return 0
 

@@ -206,7 +206,8 @@ class Posterior:
 
         Over observations that is a difference, of which the plain form would lose a variance to the solver's tolerance. The
         covariance of the errors of the predictor with the weights that were found is larger than the exact one only by the
-        square of the residual: ``own - c d^T - d c^T + d K d^T``.
+        square of the residual: ``own - c d^T - d c^T + d K d^T``. `ctuq.gp.exact.Inverse` has it of kernels, whose ``own`` is
+        at hand; here the difference is made among weights, since a product with float32 features rounds what it is given.
         """
         assert self._finely is not None
         system = self._system
@@ -232,7 +233,7 @@ class Posterior:
 
 @dataclass(frozen=True, eq=False)
 class Factored:
-    """One Cholesky factorisation, as a solver of that system only.
+    """One Cholesky factorisation, as a solver of that system only; `ctuq.linops.solve.Cholesky` makes one at every call.
 
     Parameters
     ----------

@@ -174,6 +174,8 @@ def _quantities(
     between = (flat * place) @ flat.T
     covariance = flat @ pushed.reshape(len(pushed), -1).T
     values = flat @ result.mean.ravel().astype(np.float64)
+    if not (np.isfinite(values).all() and np.isfinite(covariance).all()):
+        raise InputError("The result holds pixels that are NaN or infinite, of which nothing can be measured; make it again.")
     told = []
     for i, name in enumerate(names):
         variances = (float(covariance[i, i]), float(np.sum(functionals[i] * resolved[i])))

@@ -34,7 +34,8 @@ def solve(y: Tensor, columns: Tensor, covariances: Sequence[Tensor], sizes: Tens
     """``y = H b + e`` with ``e ~ N(0, C_0 + sum_k s_k C_k)`` and ``b ~ N(0, known^-1)``, at the sizes of the largest evidence.
 
     Fisher scoring on the logarithms of the sizes (restricted maximum likelihood, Patterson and Thompson, Biometrika 1971),
-    with the hyperprior ``log p(log s) = 1/2 log s`` of all but the first.
+    with the hyperprior ``log p(log s) = 1/2 log s`` of all but the first. Not the engine's evidence: a factor of which nothing
+    is known before has no prior covariance.
 
     Parameters
     ----------

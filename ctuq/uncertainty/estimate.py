@@ -17,8 +17,8 @@ from ctuq.laplace.fit import maximise
 from ctuq.laplace.system.problem import Point
 from ctuq.stages import Stages
 from ctuq.uncertainty.calibration.edges import EdgeScale
-from ctuq.uncertainty.calibration.held_out import Unseen, Without, calibrate, leave_one_out
-from ctuq.uncertainty.calibration.scales import Scales
+from ctuq.uncertainty.calibration.held_out import Unseen, Without, calibrate, leave_one_out, of_views
+from ctuq.uncertainty.calibration.scales import UNSCALED, Scales
 from ctuq.uncertainty.model.covariance import ImageCovariance
 from ctuq.uncertainty.model.left_out import Beside, LeftOut
 from ctuq.uncertainty.model.linear import ImageModel
@@ -150,12 +150,12 @@ def estimate(
     """
     rng = torch.Generator().manual_seed(0) if rng is None else rng
     stages = Stages() if stages is None else stages
-    unseen = torch.isin(model.views, torch.as_tensor(held_out, device=model.views.device))
+    unseen = of_views(model, held_out)
     way = by_size(model, ~unseen) if way is None else way
     if evidence is None:
         given = {"variation": variation, "floor_shape": floor_shape, "evidence_by": evidence_by}
         evidence = kept_evidence(model, ~unseen, way=way, rng=rng, stages=stages, **given)
-    scales, calibration = Scales(1, 1, float("inf"), float("inf")), None
+    scales, calibration = UNSCALED, None
     correction = torch.zeros_like(model.mean)
     given = SolvedRays.on(model, evidence.point, noise_by=way.noise_by, stages=stages)
     without = leaving_out(given, way, stages)

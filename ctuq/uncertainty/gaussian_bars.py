@@ -16,8 +16,8 @@ from ctuq.baselines.variances import Variances, learn_variance
 from ctuq.errors import InputError
 from ctuq.stages import Stages
 from ctuq.uncertainty.calibration.edges import EdgeScale, Facts, WidenedRays, edge_map, has_both, learn_ratio
-from ctuq.uncertainty.calibration.held_out import HeldOut, Without, calibrate, leave_one_out
-from ctuq.uncertainty.calibration.scales import Scales
+from ctuq.uncertainty.calibration.held_out import HeldOut, Without, calibrate, leave_one_out, of_views
+from ctuq.uncertainty.calibration.scales import UNSCALED
 from ctuq.uncertainty.estimate import ErrorBars, Evidence
 from ctuq.uncertainty.model.gaussian import ROUTES, GaussianPosterior, PixelField, PixelRays
 from ctuq.uncertainty.model.left_out import OmittedRays
@@ -168,7 +168,7 @@ def gaussian_bars(
     rays = with_image(rays, learned, held_out, route=route, rng=rng, stages=stages)
     posterior = learned.given(rays, route, rng=rng, stages=stages)
     sigma2, without = learned.found.noise, partial(OmittedRays, posterior)
-    scales, calibration, correction = Scales(1, 1, math.inf, math.inf), None, torch.zeros_like(rays.image)
+    scales, calibration, correction = UNSCALED, None, torch.zeros_like(rays.image)
     tell("held-out views")
     edges: EdgeScale | None = None
     if len(held_out):
@@ -187,7 +187,7 @@ def _by_region(
     without: Callable[[Tensor], OmittedRays], rays: PixelRays, y: Tensor, held_out: NDArray[np.int64], sigma2: float
 ) -> tuple[EdgeScale, Without, Calibration]:
     """How much more the image varies at its edges, by the held-out views; what leaves rays out by that; the rays before it."""
-    left = without(torch.isin(rays.views, torch.as_tensor(held_out, device=rays.views.device)).nonzero()[:, 0])
+    left = without(of_views(rays, held_out).nonzero()[:, 0])
     edges = edge_map(rays.image)
     own, across, marked = left.apart(edges)
 
@@ -202,7 +202,7 @@ def _by_region(
 
     found = EdgeScale(edges, learn_ratio(facts_at))
     plain = HeldOut.of(lambda rows: left, rays, y, held_out, sigma2, most=len(rays.target))
-    return found, leave(found.log_ratio), plain.calibration(Scales(1, 1, math.inf, math.inf))
+    return found, leave(found.log_ratio), plain.calibration(UNSCALED)
 
 
 def _told(calibration: Calibration, before: Calibration, edges: EdgeScale) -> Calibration:
@@ -222,7 +222,7 @@ def with_image(
     stages: Stages | None = None,
 ) -> PixelRays:
     """The rays with the mean by the learned field given those that are not held out; parameters as of `gaussian_bars`."""
-    fitted = ~torch.isin(rays.views, torch.as_tensor(held_out, device=rays.views.device))
+    fitted = ~of_views(rays, held_out)
 
     def imaged() -> Tensor:
         part = rays if len(held_out) == 0 else rays.part(fitted.nonzero()[:, 0])

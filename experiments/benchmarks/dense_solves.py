@@ -17,6 +17,7 @@ from ctuq.linops.block_cg import BlockCG
 from ctuq.linops.solve import Solution
 from ctuq.recon.dip import DIPOptions
 from ctuq.stages import Stages
+from ctuq.uncertainty.calibration.held_out import of_views
 from ctuq.uncertainty.estimate import fit_evidence
 from ctuq.uncertainty.model import noise as solving
 from ctuq.uncertainty.model.linear import ImageModel, image_model
@@ -57,7 +58,7 @@ def fitted(scan: str, size: int) -> tuple[ImageModel, System]:
     rng = torch.Generator().manual_seed(0)
     _, held, given = fit_of(load(scan), size, DIPOptions(iterations=_ITERATIONS), rng)
     model = image_model(**given, rank=_DIRECTIONS, rng=rng)
-    evidence = fit_evidence(model, ~torch.isin(model.views, torch.as_tensor(held)), rng=rng)
+    evidence = fit_evidence(model, ~of_views(model, held), rng=rng)
     return model, System(model.problem(), model.prior, evidence.point)
 
 

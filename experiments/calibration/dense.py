@@ -22,6 +22,7 @@ from ctuq.recon import tv
 from ctuq.recon.holdout import choose_views
 from ctuq.tomo.phantoms import PHANTOMS
 from ctuq.tomo.simulate import RelativeNoise, simulate
+from ctuq.uncertainty.calibration.held_out import of_views
 from ctuq.uncertainty.gaussian_bars import learn_edges, with_image
 from ctuq.uncertainty.model.gaussian import PixelRays
 from experiments.calibration.fits import Work, matrix_of, of_network
@@ -168,7 +169,7 @@ def _of_edges(subject: Subject) -> Dense:
     seen = np.setdiff1d(np.arange(work.scan.n_angles), held)
     image = tv(work.data.A.subset(seen), work.data.y[seen], weights=work.data.weights[seen])
     rays = PixelRays.of(work.data.A, work.data.y, work.data.weights, image)
-    learned = learn_edges(rays.part(torch.isin(rays.views, torch.as_tensor(seen)).nonzero()[:, 0]), image)
+    learned = learn_edges(rays.part(of_views(rays, seen).nonzero()[:, 0]), image)
     rays = with_image(rays, learned, held, route="rays", rng=work.rng)
     C = learned.found.signal * learned.field.times(torch.eye(work.grid.size, dtype=torch.float64))
     return _dense(subject, work, C.numpy(), rays.image, rays.views, rays.matrix.scipy, rays.target, held, learned.found.noise)

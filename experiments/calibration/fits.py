@@ -18,6 +18,7 @@ from ctuq.pipeline import choose_grid, match_detector
 from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip, generator
 from ctuq.recon.holdout import split
 from ctuq.tomo.rays.matrix import MatrixRayTransform
+from ctuq.uncertainty.calibration.held_out import of_views
 from ctuq.uncertainty.estimate import fit_evidence
 from ctuq.uncertainty.model.factor import rank_of
 from ctuq.uncertainty.model.left_out import LeftOut
@@ -155,7 +156,7 @@ def _linear(
     _, jacobian = jacobian_of(*generate.module(state.best))
     rank, scale, rng = rank_of(work.grid.size, y.numel()), float(generate.scale[0]), work.rng
     model = image_model(A, y, weights, image=image, jacobian=jacobian, scale=scale, prior="isotropic", rank=rank, rng=rng)
-    seen = ~torch.isin(model.views, torch.as_tensor(held))
+    seen = ~of_views(model, held)
     point = fit_evidence(model, seen, rng=rng).point
     psi = point.psi.clone()
     psi[: len(model.factor.prior.members)] += math.log(factor)
@@ -197,7 +198,7 @@ def _made(subject: Subject, views: int, place: str, iterations: int | None = Non
 
 def _of_held_out(model: ImageModel, given: SolvedRays, y: Tensor, held: NDArray[np.int64]) -> dict[str, NDArray]:
     """As `ctuq.uncertainty.estimate` has them, with the whole gain in place of the correction by two scales."""
-    new = torch.isin(model.views, torch.as_tensor(held)).nonzero()[:, 0]
+    new = of_views(model, held).nonzero()[:, 0]
     left = LeftOut.of(given, new)
     T = left.covariance()
     noise = given.system.point.sigma2[0] / model.precision[new]

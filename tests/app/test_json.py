@@ -33,7 +33,8 @@ def test_every_command_answers_with_one_document(scan, tmp_path, capsys):
     assert code == 0 and told["facts"]["result"]["grid"]["shape"] == [16, 16]
     assert told["facts"]["result"]["scores"]["truth"]["psnr"] > 5
     assert told["facts"]["report"].endswith("report.html")
-    assert run(capsys, "report", tmp_path / "run", "--json")[1]["facts"]["result"]["method"] == "fbp"
+    facts = run(capsys, "report", tmp_path / "run", "--json")[1]["facts"]
+    assert facts["result"]["method"] == "fbp" and facts["folder"] == str(tmp_path / "run")
     code, told, _ = run(capsys, "convert", scan, tmp_path / "part.nx", "--json")
     assert (code, told["command"], told["facts"]["scan"]["views"]) == (0, "convert", 6)
     code, told, _ = run(capsys, "simulate", "-o", tmp_path / "s.h5", "--size", "16", "--angles", "3", "--json")

@@ -143,6 +143,14 @@ def test_results_without_a_covariance_are_refused_in_one_sentence(known):
                 ask(bare)
 
 
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_results_with_nan_are_refused_and_not_told_as_nan(known, name):
+    broken = getattr(known.result, name).copy()
+    broken[2, 3] = np.nan
+    with pytest.raises(InputError, match="NaN"):
+        replace(known.result, **{name: broken}).region(DISC)
+
+
 def test_results_on_other_grids_have_no_difference(known):
     other = replace(known.result, grid=VolumeGrid(known.grid.shape, 1.0))
     with pytest.raises(InputError, match="different grids"):

@@ -12,7 +12,7 @@ from ctuq import files
 from ctuq.app.folder import held_folder
 from ctuq.app.png import drawn
 from ctuq.app.progress import told_about
-from ctuq.app.terminal import cell, say
+from ctuq.app.terminal import cell, give, say
 from ctuq.app.trials.figures import draw_angles, draw_comparison
 from ctuq.app.trials.options import Compare, Simulate
 from ctuq.app.trials.subjects import name_of, phantom_subject, scan_subject
@@ -85,6 +85,7 @@ def write_comparison(trials: Sequence[Trial], folder: Path, stem: str, *, rng: n
     first = [trial for trial in trials if trial.subject == trials[0].subject and trial.seed == 0]
     _write(folder / f"{stem}_angles.png", drawn(draw_angles, first[:_MOST_POLAR]))
     _write(folder / f"{stem}.csv", _csv(rows))
+    give(folder=folder, comparison=rows)
     return sentences
 
 

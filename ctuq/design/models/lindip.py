@@ -1,7 +1,6 @@
 """The linearised Deep Image Prior as an image covariance for design: the product's linear model of the views so far."""
 
 import hashlib
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from ctuq.recon.holdout import default_views, held_views, split, useful_views
 from ctuq.recon.unet import UNet
 from ctuq.stages import Stages, name_of
 from ctuq.tomo.geometry import bytes_of
-from ctuq.uncertainty.calibration.held_out import calibrate
-from ctuq.uncertainty.calibration.scales import Scales
+from ctuq.uncertainty.calibration.held_out import calibrate, of_views
+from ctuq.uncertainty.calibration.scales import UNSCALED, Scales
 from ctuq.uncertainty.estimate import Evidence, by_size, kept_evidence, leaving_out, named
 from ctuq.uncertainty.model.linear import ImageModel, image_model
 from ctuq.uncertainty.model.solved import SolvedRays
@@ -217,11 +216,11 @@ def _learned(
 
     The product's `estimate` without what a design does not ask: given all views by the engine, and each of them by the others.
     """
-    fitted = ~torch.isin(linear.views, torch.as_tensor(held, device=linear.views.device))
+    fitted = ~of_views(linear, held)
     way = by_size(linear, fitted)
     evidence = kept_evidence(linear, fitted, way=way, rng=rng, stages=stages, variation=variation)
     if not len(held):
-        return evidence, Scales(1, 1, math.inf, math.inf), torch.zeros_like(linear.mean)
+        return evidence, UNSCALED, torch.zeros_like(linear.mean)
     given = SolvedRays.on(linear, evidence.point, noise_by=way.noise_by, stages=stages)
     without = leaving_out(given, way, stages)
     scales, _, correction = calibrate(without, linear, y, held, evidence.sigma2, most=way.held_out)

@@ -175,7 +175,11 @@ class ExactExpectation:
         return _factor(K)
 
     def output_covariance(self, point: Point, new: Tensor) -> Tensor:
-        """Posterior covariance of the outputs of each new datum, float64 (n, d, d), from dense Jacobians ``new`` (n, d, P)."""
+        """Posterior covariance of the outputs of each new datum, float64 (n, d, d), from dense Jacobians ``new`` (n, d, P).
+
+        As of `ctuq.laplace.posterior.Posterior` at one point; a sweep asks at many, each with another factor and all with the
+        same matrices, and takes triangular solves alone.
+        """
         n, d, P = new.shape
         J = new.reshape(n * d, P).double()
         factor = self.factor(point)

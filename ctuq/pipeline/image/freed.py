@@ -37,6 +37,7 @@ from ctuq.tomo import ray_transform
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.rays.volume import VolumeTransform
+from ctuq.uncertainty.calibration.held_out import of_views
 from ctuq.uncertainty.estimate import Evidence, EvidenceOf, kept_evidence
 from ctuq.uncertainty.model.covariance import ImageCovariance
 from ctuq.uncertainty.model.linear import ImageModel
@@ -115,7 +116,7 @@ class Joint:
         taken, used, rounds = Taken(moves=self.moves), self.data, 0
         while True:
             model, used = self._model(used.A, state, taken, self._stages(rounds))
-            fitted = ~torch.isin(model.views, torch.as_tensor(self.views.held, device=model.views.device))
+            fitted = ~of_views(model, self.views.held)
             evidence = self._evidence(model, fitted, state, self._stages(rounds))
             found, change = self._found(model, evidence, fitted, taken)
             if not found or change <= 1 or rounds == MOST_FITS:

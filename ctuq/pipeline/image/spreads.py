@@ -29,6 +29,7 @@ from ctuq.recon.holdout import split
 from ctuq.recon.langevin import langevin
 from ctuq.recon.noise import noise_std
 from ctuq.uncertainty.calibration.foreign import calibrate
+from ctuq.uncertainty.calibration.held_out import of_views
 from ctuq.uncertainty.calibration.unseen import UnseenDirections
 from ctuq.uncertainty.estimate import kept_evidence
 from ctuq.uncertainty.restricted import NOTES, diagonal_deviations
@@ -123,7 +124,7 @@ def _diagonal(run: Run[ReconstructOptions], data: Data, views: SplitViews) -> Sp
     )
     given = {"prior": run.options.prior, "rank": way.rank, "rng": run.rng, "stages": run.stages}
     model = linear_model(data, generate, state.best, progress=run.products, **given)
-    fitted = ~torch.isin(model.views, torch.as_tensor(views.held, device=model.views.device))
+    fitted = ~of_views(model, views.held)
     evidence = kept_evidence(model, fitted, way=way, rng=run.rng, stages=run.stages, variation=run.options.variation)
     part, jacobian = model.part(fitted.nonzero()[:, 0]), jacobian_of(network, inputs)[1]
     drawn = partial(diagonal_deviations, part, evidence, jacobian, float(generate.scale[0]), count=_DRAWS, rng=run.rng)

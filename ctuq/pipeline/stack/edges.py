@@ -6,18 +6,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ctuq.linops.sparse import SparseRows
 from ctuq.pipeline.stack.taught import Given, lesson_of, with_bars
 from ctuq.pipeline.stack.work import Lesson, Product, Work
 from ctuq.recon import tv
 from ctuq.recon.dip import Data
 from ctuq.tomo.rays.transform import RayTransform
-from ctuq.uncertainty.calibration.held_out import HeldOut
+from ctuq.uncertainty.calibration.held_out import HeldOut, of_views
 from ctuq.uncertainty.gaussian_bars import SOFT, Learned, edges_at, learn_edges, with_image
-from ctuq.uncertainty.model.gaussian import GaussianPosterior, PixelRays
+from ctuq.uncertainty.model.gaussian import PixelRays
 from ctuq.uncertainty.model.left_out import OmittedRays
-
-_TOGETHER = 256
 
 
 def learned_by_edges(work: Work) -> Product:
@@ -47,7 +44,7 @@ def _given(work: Work, data: Data, image: Tensor, lesson: Lesson | None) -> Give
     way, held = work.setting.way, work.views.held
     assert isinstance(way, str) and isinstance(data.A, RayTransform)
     rays = PixelRays.of(data.A, data.y, data.weights, image)
-    seen = ~torch.isin(rays.views, torch.as_tensor(held, device=rays.views.device))
+    seen = ~of_views(rays, held)
     learned = learn_edges(rays.part(seen.nonzero()[:, 0]), image) if lesson is None else _taught(lesson, image)
     rays = with_image(rays, learned, held, route=way, rng=work.rng)
     posterior, sigma2 = learned.given(rays, way, rng=work.rng), learned.found.noise
@@ -55,18 +52,9 @@ def _given(work: Work, data: Data, image: Tensor, lesson: Lesson | None) -> Give
     if len(held):
         views = HeldOut.of(partial(OmittedRays, posterior), rays, data.y, held, sigma2, most=len(rays.target))
     psi = torch.tensor([learned.named[SOFT], learned.found.signal], dtype=torch.float64).log()
-    return Given(rays.image, psi, sigma2, views, lambda _: posterior, partial(_variance_of, posterior))
+    return Given(rays.image, psi, sigma2, views, lambda _: posterior, posterior.variance_of)
 
 
 def _taught(lesson: Lesson, image: Tensor) -> Learned:
     softness, signal = map(math.exp, lesson.psi)
     return edges_at(image, softness, signal=signal, noise=lesson.sigma2)
-
-
-def _variance_of(posterior: GaussianPosterior, rows: SparseRows) -> Tensor:
-    """Variance of each linear functional of the image, (k,)."""
-    parts = []
-    for start in range(0, rows.shape[0], _TOGETHER):
-        few = rows.dense(start, min(start + _TOGETHER, rows.shape[0]))
-        parts.append((posterior.times(few) * few).sum(-1))
-    return torch.cat(parts)

@@ -23,9 +23,10 @@ from ctuq.pipeline.stack.work import Lesson, Product, Work
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
 from ctuq.recon.holdout import split
 from ctuq.recon.noise import noise_std
+from ctuq.stages import Stages
 from ctuq.systematics.build import blocks_of
-from ctuq.uncertainty.calibration.held_out import HeldOut
-from ctuq.uncertainty.estimate import fit_evidence, solvable
+from ctuq.uncertainty.calibration.held_out import HeldOut, of_views
+from ctuq.uncertainty.estimate import kept_evidence
 from ctuq.uncertainty.model.left_out import LeftOut
 from ctuq.uncertainty.model.linear import ImageModel
 from ctuq.uncertainty.model.posterior import ImagePosterior
@@ -135,11 +136,9 @@ def _given(work: Work, data: Data, model: ImageModel, lesson: Lesson | None) -> 
 
 
 def _learned_point(work: Work, model: ImageModel) -> Point:
-    unseen = torch.isin(model.views, torch.as_tensor(work.views.held, device=model.views.device))
-    method = "dense" if _route(work).exact_evidence else "em"
-    found = fit_evidence(model, ~unseen, variation=work.options.variation, rng=work.rng, method=method)
-    found = solvable(found, model, _route(work).noise_by)
-    return Point(found.psi, torch.tensor([found.sigma2], dtype=torch.float64))
+    unseen = of_views(model, work.views.held)
+    given = {"way": _route(work), "variation": work.options.variation}
+    return kept_evidence(model, ~unseen, rng=work.rng, stages=Stages(), **given).point
 
 
 def _route(work: Work) -> Route:

@@ -89,6 +89,11 @@ Without = Callable[[Tensor], Unseen]
 """Leaves some of the used rays out."""
 
 
+def of_views(model: MeasuredRays, views: NDArray[np.int64]) -> Tensor:
+    """Which of the used rays are of these views, bool (m,)."""
+    return torch.isin(model.views, torch.as_tensor(views, device=model.views.device))
+
+
 def calibrate(
     without: Without,
     model: MeasuredRays,
@@ -159,7 +164,7 @@ class HeldOut:
         cls, without: Without, model: MeasuredRays, y: Tensor, views: NDArray[np.int64], sigma2: float, *, most: int
     ) -> "HeldOut":
         """Leave the rays of these views out; arguments as of `calibrate`."""
-        new = torch.isin(model.views, torch.as_tensor(views, device=model.views.device)).nonzero()[:, 0]
+        new = of_views(model, views).nonzero()[:, 0]
         left, some = without(new), spread(model, new, most)
         measured = y.reshape(-1)[model.rays[new]].double()
         absorbed, errors = left.systematic() or (None, 0.0)

@@ -71,6 +71,10 @@ class Scales:
     cover_95: Range = _UNKNOWN
 
 
+UNSCALED = Scales(1, 1, math.inf, math.inf)
+"""Without held-out views: the model's own, of which nothing is known."""
+
+
 @dataclass(frozen=True, eq=False)
 class ScalePosterior:
     """What held-out rays say of both scales, on a grid of their logarithms.

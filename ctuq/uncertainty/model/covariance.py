@@ -9,7 +9,10 @@ from ctuq.linops.basic import Symmetric
 from ctuq.linops.gaussian import stable_cholesky
 from ctuq.linops.operator import Space
 from ctuq.linops.precondition import nystrom
+from ctuq.linops.sparse import SparseRows
 from ctuq.uncertainty.results.kept import cosine_waves
+
+_TOGETHER = 256
 
 
 class ImageCovariance(ABC):
@@ -51,6 +54,14 @@ class ImageCovariance(ABC):
         """The whole matrix (d, d), float64: for small images."""
         eye = torch.eye(self.size, dtype=torch.float64, device=self.device)
         return torch.cat([self.times(part) for part in eye.split(1024)])
+
+    def variance_of(self, rows: SparseRows) -> Tensor:
+        """Variance of each linear functional of the image, rows of (k, d): (k,), float64."""
+        parts = []
+        for start in range(0, rows.shape[0], _TOGETHER):
+            few = rows.dense(start, min(start + _TOGETHER, rows.shape[0]))
+            parts.append((self.times(few) * few).sum(-1))
+        return torch.cat(parts)
 
     def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:
         """``n`` draws of the image minus its mean, (n, *shape), float32."""

@@ -9,7 +9,6 @@ whichever is cheaper, exactly where a factor fits.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
@@ -115,6 +114,9 @@ class PixelRays:
 class GaussianPosterior(ImageCovariance):
     """``N(mean, P)`` of an image given rays.
 
+    It is no `ctuq.uncertainty.model.solved.SolvedRays` without a network: floors are known by their variances, whose factor is
+    of rays, and a field by its precision, to which those of the rays are added over pixels.
+
     Parameters
     ----------
     given : PixelRays
@@ -171,21 +173,21 @@ class GaussianPosterior(ImageCovariance):
         return torch.cat(parts) if parts else self.given.target.new_empty(0, self.size)
 
     def std(self) -> Tensor:
-        return self._stages.once("std", self._std, rng=self._rng).to(self.device).reshape(self.shape)
+        kept = self._stages.once("std", lambda: self._variance().clamp(min=0).sqrt(), rng=self._rng)
+        return kept.to(self.device).reshape(self.shape)
 
     @property
     def error(self) -> float:
-        return (2 * _DRAWS) ** -0.5 if self._variance is None else 0.0
+        return 0.0 if self.exact else (2 * _DRAWS) ** -0.5
 
     @property
-    def _variance(self) -> Callable[[], Tensor] | None:
-        """What makes the exact variance of each pixel, (d,); None where draws are to tell it."""
-        return None
+    def exact(self) -> bool:
+        """Whether the standard deviations are; else draws tell them."""
+        return False
 
-    def _std(self) -> Tensor:
-        if self._variance is None:
-            return self.draws(_DRAWS, rng=self._rng).square().mean(0).sqrt()
-        return self._variance().clamp(min=0).sqrt()
+    def _variance(self) -> Tensor:
+        """Of each pixel, (d,)."""
+        return self.draws(_DRAWS, rng=self._rng).square().mean(0)
 
 
 class _OverRays(GaussianPosterior):
@@ -215,10 +217,12 @@ class _OverRays(GaussianPosterior):
         return self._given(images, self.sigma2**0.5 * self._noise(n, rng))
 
     @property
-    def _variance(self) -> Callable[[], Tensor] | None:
-        return self._prior_less_told if float(len(self.given.target)) ** 2 * self.size <= _EXACT_STD else None
+    def exact(self) -> bool:
+        return float(len(self.given.target)) ** 2 * self.size <= _EXACT_STD
 
-    def _prior_less_told(self) -> Tensor:
+    def _variance(self) -> Tensor:
+        if not self.exact:
+            return super()._variance()
         matrix, prior = self.given.matrix, self.signal * self.field.diagonal()
         count = matrix.shape[0]
         seen = torch.cat([self.signal * self.field.times(matrix.dense(*ends)) for ends in ends_of(count)])
@@ -243,8 +247,11 @@ class _OverPixels(GaussianPosterior):
         return torch.linalg.solve_triangular(self._factor.T, z, upper=True).T
 
     @property
-    def _variance(self) -> Callable[[], Tensor]:
-        return lambda: torch.cholesky_inverse(self._factor).diagonal()
+    def exact(self) -> bool:
+        return True
+
+    def _variance(self) -> Tensor:
+        return torch.cholesky_inverse(self._factor).diagonal()
 
 
 class _ByConjugateGradients(GaussianPosterior):

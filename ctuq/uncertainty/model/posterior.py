@@ -178,7 +178,6 @@ class ImagePosterior(ImageCovariance):
         return float(tail.squares(model.features.matrix).mean()) / float(point.sigma2)
 
     def variance_of(self, rows: SparseRows) -> Tensor:
-        """Variance of each linear functional of the image, rows of (k, d): (k,), float64."""
         network = self._of_network(rows)
         return (network + self._own(rows, network)[0]).clamp(min=0) + rows(self._hidden[0]).square().sum(0)
 

@@ -1,10 +1,12 @@
 import csv
+import json
 
 import numpy as np
 import pytest
 import tyro
 
 from ctuq import files
+from ctuq.app.cli import main
 from ctuq.app.design.commands import run_step
 from ctuq.app.trials import commands
 from ctuq.app.trials.options import Compare, Simulate
@@ -54,6 +56,14 @@ def test_a_simulation_leaves_trials_a_table_and_figures(folder):
     assert {row["strategy"] for row in table} == {"equidistant", "nested", "golden", "random", "eig matern"}
     (last,) = (r for r in table if (r["strategy"], r["quality"], r["angles"]) == ("eig matern", "tv truth", "6"))
     assert last["subjects"] == "2" and np.isfinite(float(last["minus equidistant (dB)"]))
+
+
+def test_a_comparison_is_given_to_programs_row_by_row(folder, capsys):
+    assert main(["design", "compare", str(folder), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["facts"]
+    written = rows(folder / "comparison.csv")
+    assert facts["folder"] == str(folder) and len(facts["comparison"]) == len(written)
+    assert {row["strategy"] for row in facts["comparison"]} == {row["strategy"] for row in written}
 
 
 def test_another_design_joins_the_folder_and_what_is_there_is_not_run_again(folder, capsys, monkeypatch):
