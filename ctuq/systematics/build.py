@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ctuq.errors import InputError
@@ -21,7 +23,13 @@ _INSIDE = {"%": 0.01, "deg": torch.pi / 180, "mm": 1.0, "per unit of line integr
 _CURVES = {"hardening": shapes.hardening, "scatter": shapes.scatter, "scale": shapes.scale}
 
 
-def blocks_of(wanted: Sequence[Wish], A: RayTransform | VolumeTransform, image: Tensor, weights: Tensor) -> tuple[Block, ...]:
+def blocks_of(
+    wanted: Sequence[Wish],
+    A: RayTransform | VolumeTransform,
+    image: Tensor,
+    weights: Tensor,
+    held: Sequence[int] | NDArray[np.int64] = (),
+) -> tuple[Block, ...]:
     """The blocks that are asked for, linearised at an image.
 
     Parameters
@@ -33,13 +41,15 @@ def blocks_of(wanted: Sequence[Wish], A: RayTransform | VolumeTransform, image: 
         The reconstruction, in 1/mm.
     weights : Tensor, shape (angle, column) or (row, angle, column)
         Of the rays; those of weight 0 say nothing.
+    held : sequence of int
+        Views from which no error is learned.
 
     Raises
     ------
     InputError
         If a block that was named changes no ray of this scan, or does what the others do as well.
     """
-    at, used, made = _At(A, image), weights.reshape(-1) > 0, []
+    at, used, made = _At(A, image, _that_tell(weights, held)), weights.reshape(-1) > 0, []
     for wish in possible(wanted, A.geometry):
         block = _block(wish, at)
         if bool((block.columns[used] != 0).any()):
@@ -48,6 +58,14 @@ def blocks_of(wanted: Sequence[Wish], A: RayTransform | VolumeTransform, image: 
             raise InputError(f"The systematic error {block.name} changes no ray of this scan; leave it out.")
     _refuse_alike([b for b in made if b.columns.shape[1] == 1], used)
     return tuple(made)
+
+
+def _that_tell(weights: Tensor, held: Sequence[int] | NDArray[np.int64]) -> Tensor:
+    """Views from which errors are learned, (angle,) bool."""
+    tell = (weights > 0).any(-1)
+    tell = tell.reshape(-1, tell.shape[-1]).any(0).cpu()
+    tell[torch.as_tensor(np.asarray(held, np.int64))] = False
+    return tell
 
 
 def possible(wanted: Sequence[Wish], geometry: Geometry | VolumeGeometry) -> tuple[Wish, ...]:
@@ -79,8 +97,9 @@ def told_in(name: str) -> float:
 class _At:
     """What blocks are made from; derivatives that two of them share are made once."""
 
-    def __init__(self, A: RayTransform | VolumeTransform, image: Tensor):
+    def __init__(self, A: RayTransform | VolumeTransform, image: Tensor, tell: Tensor | None = None):
         self.A, self.image = A, image
+        self.tell = torch.ones(A.geometry.shape[-2], dtype=torch.bool) if tell is None else tell
 
     @property
     def flat(self) -> RayTransform:
@@ -151,7 +170,7 @@ def _columns(name: str, at: _At) -> tuple[Tensor, Tensor | None]:
     if name == "gain":
         basis = detector.rough(rays.shape[1])
         return detector.of_columns(rays, basis), basis
-    basis = pose.without_frame(at.angles) if name == "shift" else pose.complement(torch.ones(len(at.angles), 1))
+    basis = pose.without_frame(at.angles, at.tell) if name == "shift" else pose.without_turn(at.tell)
     return detector.of_views(rays, basis), basis
 
 

@@ -32,7 +32,7 @@ class Bars:
         data = kept.data(subject)
         # Gains are in the default as the pipeline tells them, before a fit (`experiments.systematics.rings`).
         asked = [wish for wish in wishes(text) if wish.needed or wish.name != "gain"]
-        blocks = blocks_of(asked, data.A, kept.image, kept.weights)  # pyright: ignore[reportArgumentType]
+        blocks = blocks_of(asked, data.A, kept.image, kept.weights, kept.held)  # pyright: ignore[reportArgumentType]
         model = kept.model.with_errors(blocks)
         return cls(model, estimate(model, kept.y, kept.held, rng=torch.Generator().manual_seed(0)))
 

@@ -213,6 +213,25 @@ def test_rays_through_much_material_do_not_overflow():
     assert float(shapes.hardening(p)[0]) == 0 and float(shapes.scatter(p)[0]) == -1
 
 
+@pytest.mark.parametrize("name", ["shift", "jitter"])
+def test_views_that_tell_of_shifts_and_angles_move_no_object_among_themselves(image, name):
+    geometry = PARALLEL
+    A, held, dark = ray_transform(GRID, geometry, backend="matrix"), [2, 5], 7
+    weights = torch.ones(geometry.shape)
+    weights[dark] = 0
+    (block,) = blocks_of(wishes(name), A, image, weights, held)
+    angles = torch.tensor(geometry.angles)
+    frame = torch.stack([torch.ones_like(angles), angles.cos(), angles.sin()], 1)[:, : 3 if name == "shift" else 1]
+    assert block.spread is not None
+    others = torch.zeros(VIEWS, dtype=torch.bool)
+    others[[*held, dark]] = True
+    assert float((frame[~others].T @ block.spread[~others]).abs().max()) < 1e-12
+    assert block.spread.shape[1] == VIEWS - frame.shape[1]
+    assert near(block.spread.T @ block.spread, torch.eye(block.spread.shape[1], dtype=torch.float64), 1e-12)
+    # Each of the others has a shift that moves nothing else.
+    assert float(block.spread[others].abs().sum()) == pytest.approx(3) and float(block.spread[~others][:, -3:].abs().max()) == 0
+
+
 def test_complement_of_nothing_is_everything():
     assert pose.complement(torch.zeros(5, 1)).shape == (5, 5)
     assert pose.complement(torch.eye(3)).shape == (3, 0)

@@ -147,7 +147,7 @@ class Joint:
         with torch.no_grad():
             image = self.generate(state.best)[0].detach()
         # Refused, if they are, before the products are made.
-        blocks = (*blocks_of(self.asked, A, image, self.data.weights), *self.given)
+        blocks = (*blocks_of(self.asked, A, image, self.data.weights, self.views.held), *self.given)
         used = Data(A, _less(self.data.y, taken.rays(blocks)), self.data.weights)
         with run.clock("jacobian"):
             given = {"prior": run.options.prior, "rank": way.rank, "rng": run.rng, "stages": stages, "choice": choice}
