@@ -20,7 +20,8 @@ from ctuq.recon.holdout import choose_views, default_views, split
 from ctuq.scores.gaussian import gaussian_scores
 from ctuq.tomo.phantoms import ellipses, rectangles
 from ctuq.tomo.simulate import RelativeNoise, simulate
-from ctuq.uncertainty.estimate import estimate
+from ctuq.uncertainty.calibration.held_out import of_views
+from ctuq.uncertainty.estimate import estimate, fit_evidence
 from ctuq.uncertainty.model.factor import rank_of
 from ctuq.uncertainty.model.linear import image_model
 from experiments import FIGURES
@@ -80,7 +81,8 @@ def measure(subject: Subject) -> Iterator[dict[str, float | str]]:
     others = match_detector(subject.scan.select(np.setdiff1d(np.arange(subject.scan.n_angles), subject.used)), grid)
     unseen = ctuq.ray_transform(grid, others.geometry, backend="matrix")
     for shape in SHAPES:
-        found = estimate(model, y, held, rng=torch.Generator().manual_seed(0), floor_shape=shape)
+        learned = fit_evidence(model, ~of_views(model, held), rng=torch.Generator().manual_seed(0), floor_shape=shape)
+        found = estimate(model, y, held, evidence=learned)
         row: dict[str, float | str] = {"problem": subject.name, "shape": shape, "log_evidence": found.evidence.value}
         row |= dict(zip(("floor", "displacement"), model.prior.floors(found.evidence.psi).tolist(), strict=True))
         row |= {"image_scale": found.scales.image}

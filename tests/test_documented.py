@@ -269,6 +269,20 @@ def test_means_along_edges_are_those_of_the_experiment() -> None:
             check(cell, float(kept[name][key]) * (100 if cell.endswith("%") else 1))
 
 
+def test_probabilities_of_parts_are_those_of_the_experiment() -> None:
+    kept = [row for row in written("parts.csv") if (row["method"], row["half"]) == ("tv", "tested")]
+    told = table_of("docs/quantities.md", "parts")
+    assert {row[0] for row in told} == {row["size"] for row in kept}
+    for size, cells in told:
+        rows = [row for row in kept if row["size"] == size]
+        for cell, row in zip(cells.split(", "), rows, strict=True):
+            said, true = cell.split(": ")
+            share, asked = true.split(" of ")
+            check(said, 100 * float(row["told"]))
+            check(share, 100 * float(row["true"]))
+            check(asked, float(row["asked"]))
+
+
 def test_what_taking_errors_out_is_worth_is_that_of_the_experiment() -> None:
     kept: dict[tuple[str, float], list[Row]] = {}
     for row in written("systematics.csv"):

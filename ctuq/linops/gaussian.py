@@ -34,6 +34,13 @@ def root_given(L: Tensor, R: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(R, L.T, upper=False).T
 
 
+def whitened_factor(blocks: Tensor, scale: Tensor) -> Tensor:
+    """Cholesky factor of ``I + D^1/2 G D^1/2`` for blocks G (..., n, n) and ``D^1/2`` (..., n)."""
+    K = scale[..., :, None] * blocks * scale[..., None, :]
+    K.diagonal(dim1=-2, dim2=-1).add_(1)
+    return torch.linalg.cholesky(K)
+
+
 def explained(factor: Tensor, cross: Tensor) -> Tensor:
     """What data tell of a variance: the diagonal of ``C^T K^-1 C`` for columns C (m, k), by the Cholesky factor of K."""
     return torch.linalg.solve_triangular(factor, cross, upper=False).square().sum(0)

@@ -26,7 +26,7 @@ Alternative = tuple[Image, float, float]
 PLACE, SHIFT, SLACK, FADED, RAGGED = 0.15, 0.2, 0.025, 0.6, 4.0
 SHIFTED, SLACKED, FADES = "edges moved by blur", "level near a plateau", "thin structures"
 ALONE = "edges moved one by one"
-LEAK, LEAKS = 2.5, "edges along the outline"
+LEAK, LEAKS = 2.0, "edges along the outline"
 SHARED = {SHIFTED: 1.0, SLACKED: 1.0, FADES: FADED}
 
 

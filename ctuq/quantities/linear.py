@@ -40,7 +40,7 @@ class Measurable(Protocol):
     ) -> dict[str, float]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Profile:
     """Values along a line.
 
@@ -57,6 +57,10 @@ class Profile:
     positions: NDArray[np.float64]
     points: tuple[Quantity, ...]
     covariance: NDArray[np.float64]
+
+    def __repr__(self) -> str:
+        lengths, values = f"{len(self.points)} points over {self.positions[-1]:.3g} mm", self.values
+        return f"<Profile: {lengths}, {values.min():.3g} to {values.max():.3g} {self.points[0].unit}>"
 
     @property
     def values(self) -> NDArray[np.float64]:

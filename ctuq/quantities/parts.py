@@ -23,8 +23,6 @@ TOLERANCE, MOST = 0.01, 8192
 _BATCH, _BATCH_PIXELS = 64, 2**22
 _SMALL = 9
 """Pixels, three by three: what is smaller is thin in every direction, and an image may hold it at less than its contrast."""
-_HALF = 0.5
-"""Share of a pixel that lies in the region, from which on the pixel is one of it."""
 
 
 class _Drawable(Protocol):
@@ -68,12 +66,13 @@ def probability_of_part(
 def largest_parts(inside: NDArray[np.bool_], weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Size in pixels of the largest connected part of each image (k, ...), 0 without one.
 
-    Pixels are connected by their faces. A pixel is one of the region if half of it is, and counts by its share.
+    Pixels are connected by their faces, and count by the share of them that lies in the region, however small: without those
+    of less than a half, a part that filled a disc of 30 pixels was told to be impossible.
     """
     from scipy.ndimage import label
 
     found = np.zeros(len(inside))
-    for i, image in enumerate(inside & (weights >= _HALF)):
+    for i, image in enumerate(inside & (weights > 0)):
         parts: NDArray = label(image)[0]  # pyright: ignore[reportIndexIssue, reportAssignmentType]
         found[i] = np.bincount(parts.ravel(), weights.ravel())[1:].max(initial=0.0)
     return found

@@ -11,7 +11,7 @@ from ctuq.errors import InputError
 LEVEL = 0.95
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Quantity:
     """A value with its uncertainty.
 
@@ -51,6 +51,9 @@ class Quantity:
     monte_carlo_error: float = 0.0
     budget: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Quantity: {self}>"
 
     def __str__(self) -> str:
         low, high = self.interval

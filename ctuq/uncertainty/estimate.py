@@ -109,14 +109,11 @@ def estimate(
     y: Tensor,
     held_out: NDArray[np.int64],
     *,
-    variation: float = 0.0,
     rng: torch.Generator | None = None,
     way: Route | None = None,
-    floor_shape: float = _FLOOR_SHAPE,
     stages: Stages | None = None,
     region: tuple[slice, ...] | None = None,
     correct: bool = True,
-    evidence_by: EvidenceOf | None = None,
     evidence: Evidence | None = None,
 ) -> ErrorBars:
     """Evidence on the fitted views, scales from the held-out ones, posterior given all.
@@ -129,32 +126,25 @@ def estimate(
         All projections.
     held_out : array of int
         Views that the network never saw; empty for no calibration.
-    variation : float
-        Strength of the TV hyperprior; 0 leaves it out.
     rng : torch.Generator, optional
         Of seed 0 by default.
     way : Route, optional
         What is exact; by default by size alone.
-    floor_shape : float
-        See `log_hyperprior`.
     stages : Stages, optional
         Keeps what is dear.
     region : tuple of slice, optional
         Pixels whose standard deviation and samples are wanted, by axis; by default all.
     correct : bool
         Whether what held-out views add to the image is wanted.
-    evidence_by : callable, optional
-        See `fit_evidence`.
     evidence : Evidence, optional
-        Of this model's fitted views, where it is known.
+        Of this model's fitted views, where it is known; else by `kept_evidence`.
     """
     rng = torch.Generator().manual_seed(0) if rng is None else rng
     stages = Stages() if stages is None else stages
     unseen = of_views(model, held_out)
     way = by_size(model, ~unseen) if way is None else way
     if evidence is None:
-        given = {"variation": variation, "floor_shape": floor_shape, "evidence_by": evidence_by}
-        evidence = kept_evidence(model, ~unseen, way=way, rng=rng, stages=stages, **given)
+        evidence = kept_evidence(model, ~unseen, way=way, rng=rng, stages=stages)
     scales, calibration = UNSCALED, None
     correction = torch.zeros_like(model.mean)
     given = SolvedRays.on(model, evidence.point, noise_by=way.noise_by, stages=stages)
@@ -210,11 +200,10 @@ def kept_evidence(
     rng: torch.Generator,
     stages: Stages,
     variation: float = 0.0,
-    floor_shape: float = _FLOOR_SHAPE,
     evidence_by: EvidenceOf | None = None,
 ) -> Evidence:
     """`fit_evidence` by a route, once, with as much noise as its solves take."""
-    given = {"variation": variation, "floor_shape": floor_shape, "evidence_by": evidence_by, "stages": stages}
+    given = {"variation": variation, "evidence_by": evidence_by, "stages": stages}
 
     def maximised() -> dict[str, Any]:
         found = fit_evidence(model, fitted, rng=rng, method="dense" if way.exact_evidence else "em", **given)

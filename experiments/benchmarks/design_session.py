@@ -2,9 +2,9 @@
 
 Once the model is learned: seconds of wall clock and of CPU, and the largest memory. "told and asked" is a running Python
 process that tells one batch and asks for the next; "served" are calls of a client to `ctuq design serve`, counted with the
-client and its JSON; the others are commands as an operator types them, each a new process. "suggest" reads what "tell" worked
-out ahead; "suggest, one more" must condition on the batch first; "cold" has lost its cache. With other programs running the CPU
-seconds are the ones to read.
+client and its JSON, "again" where the angles were worked out since the last "tell"; the others are commands as an operator
+types them, each a new process. "suggest" reads what "tell" worked out ahead; "suggest, one more" must condition on the batch
+first; "cold" has lost its cache. With other programs running the CPU seconds are the ones to read.
 """
 
 import argparse
@@ -109,7 +109,13 @@ def served(path: Path, scan: Scan, views: int) -> None:
         asked = scanner.ask()["angles_deg"]
         rays = scan.projections[places(scan, np.deg2rad(asked))].tolist()
         tell = ("served tell", lambda: scanner.tell(asked, rays))
-        for name, call in (tell, ("served ask", scanner.ask)):
+        for name, call in (tell, ("served ask", scanner.ask), ("served ask, again", scanner.ask)):
+            if name.endswith("again"):
+                # The angles of the next view are worked out while that is measured.
+                asked = scanner.ask()["angles_deg"]
+                scanner.tell(asked, scan.projections[places(scan, np.deg2rad(asked))].tolist())
+                while scanner.call("status")["learning"]:
+                    time.sleep(0.05)
             wall, cpu = time.perf_counter(), time.process_time()
             call()
             row(views, name, time.perf_counter() - wall, time.process_time() - cpu, float("nan"))

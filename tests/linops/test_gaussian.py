@@ -3,7 +3,7 @@ import torch
 from scipy.stats import multivariate_normal
 
 from ctuq.errors import CtuqError
-from ctuq.linops.gaussian import log_evidence, stable_cholesky
+from ctuq.linops.gaussian import explained, log_evidence, root_given, stable_cholesky, whitened_factor
 
 
 def test_log_evidence_is_the_normal_density(rng):
@@ -31,3 +31,16 @@ def test_semi_definite_covariance_has_a_factor(rng):
 def test_indefinite_covariance_is_refused():
     with pytest.raises(CtuqError, match="indefinite"):
         stable_cholesky(torch.diag(torch.tensor([1.0, -1e-3], dtype=torch.float64)))
+
+
+def test_a_gaussian_given_data_by_a_root_and_by_what_data_tell(rng):
+    root, H = (torch.randn(*shape, generator=rng, dtype=torch.float64) for shape in ((6, 6), (4, 6)))
+    C, eye = root @ root.T, torch.eye(6, dtype=torch.float64)
+    P, L = torch.linalg.inv(torch.linalg.inv(C) + H.T @ H), torch.linalg.cholesky(C)
+    found = root_given(L, torch.linalg.cholesky(eye + L.T @ H.T @ H @ L))
+    torch.testing.assert_close(found @ found.T, P)
+    size = torch.rand(2, 4, generator=rng, dtype=torch.float64)
+    factors = whitened_factor((H @ C @ H.T).expand(2, 4, 4), size)
+    for factor, scale in zip(factors, size, strict=True):
+        given = C - torch.linalg.inv(torch.linalg.inv(C) + H.T @ torch.diag(scale.square()) @ H)
+        torch.testing.assert_close(explained(factor, scale[:, None] * H @ C), given.diagonal())

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -81,6 +82,12 @@ def test_rays_count_by_their_weights_in_the_budget(known):
     assert few == pytest.approx(np.sum(seen**2) / 1e-4, rel=2e-3)
     doubled = replace(known.result, scan=replace(known.result.scan, weights=np.full(shape, 2, np.float32)), sigma2=1.6e-4)
     assert doubled.region(DISC).budget[NOISE] == pytest.approx(known.result.region(DISC).budget[NOISE], rel=1e-6)
+
+
+def test_quantities_and_profiles_are_a_line_in_a_notebook(known):
+    found, along = known.result.region(DISC, name="grain"), known.result.profile((-3.0, -5.0), (6.0, 2.0), step=1.0)
+    assert repr(found) == f"<Quantity: {found}>" and repr(found).startswith("<Quantity: grain: 0.0")
+    assert re.fullmatch(r"<Profile: 13 points over 11.4 mm, 0\.\d+ to 0\.\d+ 1/mm>", repr(along))
 
 
 def test_a_profile_has_the_joint_covariance_of_its_points(known):

@@ -38,7 +38,16 @@ def test_the_largest_part_is_connected_by_faces_and_counts_shares():
     weights[0, 0] = 0.6
     assert largest_parts(inside, weights).tolist() == [2.6, 0.0]
     weights[0, 1] = 0.2
+    assert largest_parts(inside, weights)[0] == pytest.approx(1.8)
+    weights[0, 1] = 0
     assert largest_parts(inside, weights)[0] == 1.0
+
+
+def test_a_part_that_fills_the_region_is_as_large_as_the_region():
+    """Pixels of which less than a half lies in a disc were left out, so that no part could have its size."""
+    result = result_of(np.full((SIZE, SIZE), 0.05))
+    for disc in (Circle(0.1, -0.2, 1.5), Circle(0, 0, 4)):
+        assert result.probability(disc, above=0.03, at_least=0.999 * np.pi * disc.radius**2).value == 1
 
 
 def test_an_inclusion_that_is_sure_is_there_and_a_larger_one_is_not():

@@ -177,9 +177,9 @@ def test_leave_one_angle_out_is_a_prediction_of_each_view_from_the_others(way, m
     assert found.leave_one_out["rms_z"] == pytest.approx(float(torch.cat(z).square().mean().sqrt()), rel=1e-4)
 
 
-def test_variation_hyperprior_shrinks_the_variance(make, tiny):
+def test_variation_hyperprior_shrinks_the_variance(make, rng):
     model = make()
-    free, held = (estimate(model, tiny[1], HELD, variation=v).evidence for v in (0.0, 1e4))
+    free, held = (fit_evidence(model, everything(model), rng=rng, variation=v) for v in (0.0, 1e4))
     assert float(held.psi[0]) < float(free.psi[0])
 
 

@@ -67,6 +67,7 @@ class Resident:
         self.token = secrets.token_urlsafe(24)
         self._session, self._turn = Session(path, degrees=True), threading.Lock()
         self._learner: threading.Thread | None = None
+        self._beside, self._going, self._more = threading.Lock(), False, False
         self._trouble = ""
         self._ready()
 
@@ -150,15 +151,24 @@ class Resident:
         return self._state()
 
     def _state(self) -> dict[str, Any]:
-        learning = self._learner is not None and self._learner.is_alive()
-        return {"session": facts_of(self._session.refreshed()), "learning": learning, "trouble": self._trouble or None}
+        return {"session": facts_of(self._session.refreshed()), "learning": self._going, "trouble": self._trouble or None}
 
     def _go_on_beside(self) -> None:
-        """Work out the next angles and learn, if that is due, after the answer; nothing if that is going on."""
-        if self._learner is not None and self._learner.is_alive():
-            return
+        """Work out the next angles and learn, if that is due, after the answer; once more after what is going on now."""
+        with self._beside:
+            self._more = True
+            if not self._going:
+                self._going = True
+                self._learner = threading.Thread(target=self._go_on, daemon=True)
+                self._learner.start()
 
-        def learn() -> None:
+    def _is_more(self) -> bool:
+        with self._beside:
+            self._going, self._more = self._more, False
+            return self._going
+
+    def _go_on(self) -> None:
+        while self._is_more():
             try:
                 if not learning_due(self._session.record):
                     with self._turn:
@@ -172,9 +182,6 @@ class Resident:
             except Exception as error:  # whatever it is must be told to whoever asks
                 self._trouble = str(error)
                 _log.warning("The model was not learned: %s", error)
-
-        self._learner = threading.Thread(target=learn, daemon=True)
-        self._learner.start()
 
 
 def server_of(resident: Resident, port: int) -> ThreadingHTTPServer:

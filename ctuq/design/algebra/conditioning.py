@@ -15,6 +15,7 @@ from torch import Tensor
 from ctuq.design.algebra.covariance import Covariance
 from ctuq.design.algebra.rows import ViewRows
 from ctuq.errors import InputError
+from ctuq.linops.gaussian import whitened_factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +74,7 @@ class GivenViews:
     def given(self, view: int, precision: Tensor | None = None) -> "GivenViews":
         """Condition on one more view, with its planned precision or the one it was measured with, shape (n,)."""
         scale = (self.precision[view] if precision is None else precision.to(self.blocks)).sqrt()
-        L = torch.linalg.cholesky(whitened(self.blocks[view], scale))
+        L = whitened_factor(self.blocks[view], scale)
         # Laid out by columns: products with sparse rows read the transpose.
         U = torch.linalg.solve_triangular(L, scale[:, None] * self._row(view), upper=False).T.contiguous().T
         P = self.rows.project(U)
@@ -109,10 +110,3 @@ class GivenViews:
         half = self.rows.project(T) - 0.5 * P @ (weighted @ U.T)
         cross = P @ half.mT
         return self.squared - cross - cross.mT
-
-
-def whitened(blocks: Tensor, scale: Tensor) -> Tensor:
-    """``I + D^1/2 G D^1/2`` for blocks (..., n, n) and ``D^1/2`` (..., n)."""
-    K = scale[..., :, None] * blocks * scale[..., None, :]
-    K.diagonal(dim1=-2, dim2=-1).add_(1)
-    return K

@@ -8,14 +8,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctuq.design.algebra.conditioning import GivenViews, whitened
+from ctuq.design.algebra.conditioning import GivenViews
 from ctuq.errors import InputError
+from ctuq.linops.gaussian import whitened_factor
 from ctuq.tomo.geometry import VolumeGrid
 
 
 def _information_gain(state: GivenViews) -> Tensor:
     """EIG: ``1/2 log det(I + D^1/2 A_v S A_v^T D^1/2)`` in nats, the expected drop of the image's entropy; (V,)."""
-    L = torch.linalg.cholesky(whitened(state.blocks, state.precision.sqrt()))
+    L = whitened_factor(state.blocks, state.precision.sqrt())
     return L.diagonal(dim1=-2, dim2=-1).log().sum(-1)
 
 
@@ -44,7 +45,7 @@ def _variance_reduction(state: GivenViews) -> Tensor:
     if state.squared is None:
         raise InputError("The A-optimal gain needs a region; start the conditioning with one (ones for the whole image).")
     scale = state.precision.sqrt()
-    L = torch.linalg.cholesky(whitened(state.blocks, scale))
+    L = whitened_factor(state.blocks, scale)
     return torch.cholesky_solve(scale[..., :, None] * state.squared * scale[..., None, :], L).diagonal(dim1=1, dim2=2).sum(-1)
 
 

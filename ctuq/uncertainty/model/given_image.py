@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ctuq.linops.gaussian import root_given
+from ctuq.linops.gaussian import root_given, whitened_factor
 from ctuq.uncertainty.model.solved import SolvedRays
 
 
@@ -63,6 +63,4 @@ class ErrorsGivenImage:
 def _root(variances: Tensor, gram: Tensor) -> Tensor:
     """Of ``(S^-1 + N^T N)^-1``, by the prior's variances (e,)."""
     root = variances.sqrt()
-    inner = root[:, None] * gram * root
-    inner.diagonal().add_(1)
-    return root_given(torch.diag(root), torch.linalg.cholesky(inner))
+    return root_given(torch.diag(root), whitened_factor(gram, root))

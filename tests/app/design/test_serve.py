@@ -5,6 +5,7 @@ import socket
 import threading
 import urllib.error
 import urllib.request
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,29 @@ def test_what_another_process_tells_is_seen(served):
     path, scanner, _ = served
     Session(path, degrees=True).tell([0, 60, 120], projections([0, 60, 120]), anyway=True)
     assert scanner.call("status")["session"]["measured_deg"] == [0, 60, 120]
+
+
+def test_angles_are_worked_out_after_a_tell_that_came_while_others_were(tmp_path, monkeypatch):
+    """The second tell was passed over, and at 128 x 128 pixels the ask after it took 2 seconds in place of a tenth."""
+    resident = serve.Resident(piloted(tmp_path).path)
+    held, ended, updates = threading.Event(), threading.Event(), []
+
+    def update(self, learning):
+        updates.append(self.path)
+        held.set()
+        assert ended.wait(30)
+
+    resident.close()
+    monkeypatch.setattr(Session, "update", update)
+    monkeypatch.setattr(resident, "_turn", nullcontext())
+    for degrees in (18.0, 48.0):
+        resident.answer("tell", {"angles": [degrees], "projections": projections([degrees])})
+        assert held.wait(30)
+    assert resident.answer("status", {})["learning"]
+    ended.set()
+    resident.close()
+    assert len(updates) == 2
+    assert not resident.answer("status", {})["learning"]
 
 
 def test_angles_are_those_of_the_scanner(served_clockwise):
