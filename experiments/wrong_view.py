@@ -44,6 +44,7 @@ WRONG: dict[str, Callable[[NDArray, NDArray], NDArray]] = {
     "of an angle three views on": lambda view, other: other,
     "mirrored": lambda view, other: view[::-1],
     "1.3 times as much": lambda view, other: 1.3 * view,
+    "moved, and held out": lambda view, other: _moved(view),
 }
 
 
@@ -55,7 +56,8 @@ def problem(name: str, wrong: str) -> Problem:
     full = load(name)
     given = Problem.of(name, _SIZE, full, np.arange(0, full.n_angles, STEPS[name]))
     y = given.scan.projections.copy()
-    y[_VIEW] = WRONG[wrong](y[_VIEW].copy(), y[_VIEW + 3].copy())
+    view = int(given.held[0]) if "held out" in wrong else _VIEW
+    y[view] = WRONG[wrong](y[view].copy(), y[view + 3].copy())
     return replace(given, scan=replace(given.scan, projections=y))
 
 
