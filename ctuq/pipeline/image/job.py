@@ -171,7 +171,7 @@ def _reconstructed(
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
     data = _rays(run, A, scan, views)
     agreement = kept_agreement(run, data, (wish.name for wish in errors))
-    data = agreement.weighed(data)
+    data = agreement.weighed(data, views.held)
     rings = rings_of(run, data, views, scan)
     data = rings.taken_from(data)
     comparisons = classical(run, data, scan, less=rings.less, mark="without gains")

@@ -115,8 +115,13 @@ class Stack:
         projections, weights = _rays_of(self.scan, number, self.factor)
         if self.agreement is not None and self.agreement.far.any():
             all_alike = np.ones_like(projections) if weights is None else weights
-            weights = (all_alike * self.agreement.factors).astype(np.float32)
+            weights = (all_alike * self.agreement.factors(self._held)).astype(np.float32)
         return Slice(number, projections, weights, kept, judge)
+
+    @cached_property
+    def _held(self) -> NDArray[np.int64]:
+        """Views that slices hold out."""
+        return split_views(self.options, self.row(self.teachers[0])).held
 
     def weighed(self, agreement: Agreement) -> "Stack":
         """The stack whose views count as much as they agree in all slices."""

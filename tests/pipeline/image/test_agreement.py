@@ -14,6 +14,7 @@ from ctuq.tomo import ray_transform
 from ctuq.tomo.simulate import phantom_scan
 
 SIZE, VIEWS = 24, 24
+NOBODY = np.zeros(0, np.int64)
 
 
 def scan_of(phantom="ellipses", *, views=VIEWS, noise=0.02, seed=1):
@@ -45,7 +46,7 @@ WRONG = {
 def test_a_wrong_view_counts_for_as_much_less_as_it_is_off(name):
     found, data = agreement(changed(scan_of(), 7, WRONG[name]))
     assert np.flatnonzero(found.far).tolist() == [7]
-    weights = found.weighed(data).weights
+    weights = found.weighed(data, NOBODY).weights
     assert torch.allclose(weights[7], torch.tensor(found.times[7] ** -2, dtype=torch.float32))
     assert bool((weights[:7] == 1).all()) and bool((weights[8:] == 1).all())
     (told,) = found.told
@@ -73,8 +74,15 @@ SOUND = {
 @pytest.mark.parametrize("name", SOUND)
 def test_other_scans_keep_their_weights(name):
     found, data = agreement(SOUND[name]())
-    assert not found.far.any() and found.weighed(data) is data and found.told == ()
+    assert not found.far.any() and found.weighed(data, NOBODY) is data and found.told == ()
     assert np.isfinite(found.times).all()
+
+
+def test_a_held_out_view_that_disagrees_judges_nothing_unless_it_is_the_only_one():
+    found, data = agreement(changed(scan_of(), 7, WRONG["moved"]))
+    assert float(found.weighed(data, np.array([3, 7, 15])).weights[7].max()) == 0
+    alone, fitted = (found.weighed(data, np.array(held)).weights[7] for held in ([7], [3]))
+    assert float(alone.min()) > 0 and torch.equal(alone, fitted)
 
 
 def test_views_are_compared_with_their_neighbours_in_angle():
@@ -98,7 +106,7 @@ def test_rays_keep_their_weights_to_each_other():
     scan = changed(scan_of(), 7, WRONG["mirrored"])
     weights = np.random.default_rng(0).uniform(0.5, 1.5, scan.projections.shape).astype(np.float32)
     found, data = agreement(replace(scan, weights=weights))
-    ratio = found.weighed(data).weights / torch.from_numpy(weights)
+    ratio = found.weighed(data, NOBODY).weights / torch.from_numpy(weights)
     assert float(ratio[7].std() / ratio[7].mean()) < 1e-5 and float(ratio[7].mean()) < 1 / 16
 
 
