@@ -125,8 +125,8 @@ def test_a_batch_of_volumes_is_fitted_like_each_alone():
     images = generate(start)
     assert images.shape == (2, *fit.A.domain.shape)
     for i in range(2):
-        network, inputs = generate.module(start, i)
-        torch.testing.assert_close(generate.scale[i] * network(inputs)[0, 0], images[i])
+        network, _ = generate.module({name: value[i:] for name, value in start.items()})
+        torch.testing.assert_close(generate.scale[i] * network(generate.inputs[i])[0, 0], images[i])
 
 
 def test_random_weights_begin_flat_at_the_level_asked_for():

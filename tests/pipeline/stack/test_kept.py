@@ -57,7 +57,7 @@ def test_held_out_rays_tell_how_alike_slices_err(whole):
 def test_without_held_out_views_slices_are_taken_to_err_wholly_alike(scan):
     found = reconstruct_stack(scan, rows=range(2, 4), options=replace(TV, calibrate=False))
     assert found.alike is None
-    assert "wholly alike" in found.region(Cylinder(1, 0, 2, -1.9, 1.9)).notes[0]
+    assert any("wholly alike" in note for note in found.region(Cylinder(1, 0, 2, -1.9, 1.9)).notes)
 
 
 def test_covariances_take_as_much_as_is_allowed_and_that_is_told(scan, whole):

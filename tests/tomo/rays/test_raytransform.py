@@ -19,7 +19,7 @@ from ctuq.tomo import (
     require_exact_transpose,
 )
 from ctuq.tomo.coverage import detector_columns
-from ctuq.tomo.rays import backends, cache, matrix
+from ctuq.tomo.rays import backends, cache, entries
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 
 GRID = VolumeGrid((16, 20), 0.5, (0.3, -0.2))
@@ -72,7 +72,7 @@ def test_averaging_rays_brings_a_wide_pixel_nearer_to_its_mean_chords(geometry, 
     wide = geometry.binned(2)
     image, expected = disc(grid, (1.1, -2.2), 4.3), chords(wide, (1.1, -2.2), 4.3)
     averaged = np.linalg.norm(ray_transform(grid, wide)(image).numpy() - expected)
-    monkeypatch.setattr(matrix, "rays_per_pixel", lambda *_: 1)
+    monkeypatch.setattr(entries, "rays_per_pixel", lambda *_: 1)
     single = np.linalg.norm(ray_transform(grid, wide)(image).numpy() - expected)
     assert averaged < 0.8 * single
 
@@ -115,9 +115,9 @@ def test_a_subset_of_views_is_the_transform_of_the_subset_of_angles(geometry):
 
 @both
 def test_blocks_of_views_build_the_same_matrix(geometry, monkeypatch):
-    whole = matrix.build_matrix(GRID, geometry)
-    monkeypatch.setattr(matrix, "_BLOCK_BYTES", 1)
-    assert (matrix.build_matrix(GRID, geometry) != whole).nnz == 0
+    whole = entries.build_matrix(GRID, geometry)
+    monkeypatch.setattr(entries, "_BLOCK_BYTES", 1)
+    assert (entries.build_matrix(GRID, geometry) != whole).nnz == 0
 
 
 @both
