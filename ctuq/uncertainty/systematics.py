@@ -47,7 +47,7 @@ def systematics_of(
         return {}
     mean, covariance, cross = (values.cpu() for values in posterior.errors())
     variances = [*model.prior.error_variances(evidence.psi).tolist(), *(block.width**2 for block in model.hidden)]
-    told, start = {}, 0
+    told, start, of = {}, 0, _told_by(model)
     taken = None if model.taken is None else torch.cat([model.taken.cpu(), mean.new_zeros(len(mean) - len(model.taken))])
     counts = [block.columns.shape[1] for block in model.hidden]
     parts = np.split(effects, np.cumsum(counts[:-1])) if counts else []
@@ -57,21 +57,38 @@ def systematics_of(
         part = slice(start, start + block.columns.shape[1])
         start = part.stop
         unit, kind = told_in(block.name), KINDS[block.name]
-        width = (scale * variance) ** 0.5 if block.learned else block.width
-        own = block.told(block.told(covariance[part, part]).T).diagonal().clamp(min=0).sqrt()
+        width = variance**0.5 if block.learned else block.width
+        by = of[block.name]
+        own = ((by @ covariance) * by).sum(1).clamp(min=0).sqrt()
         told[block.name] = Systematic(
             unit=kind.unit,
             of=kind.of,
-            values=(block.told(mean[part]) / unit).numpy(),
+            values=(by @ mean / unit).numpy(),
             std=(scale**0.5 * own / unit).numpy(),
             width=width / unit,
             learned=block.learned,
             hidden=kind.hidden,
             share=_share(posterior, covariance[part, part], cross[part]),
-            taken=None if taken is None or not bool(taken[part].any()) else (block.told(taken[part]) / unit).numpy(),
+            taken=None if taken is None or not bool(taken[part].any()) else (by @ taken / unit).numpy(),
             effect=effect,
-            samples=((block.told(mean[part] + torch.from_numpy(draws[:, part]).double())) / unit).float().numpy(),
+            samples=((mean + torch.from_numpy(draws).double()) @ by.T / unit).float().numpy(),
         )
+    return told
+
+
+def _told_by(model: ImageModel) -> dict[str, Tensor]:
+    """By name, from the factors of all blocks to what is told of each, (n, e): the axis is where it was on the average view.
+
+    In the model it is that of the views from which shifts are learned, beside which the held-out ones have shifts with a mean:
+    of a fan whose views moved by 0.5 mm the axis was told as 0.447 +- 0.008 mm, where it was 0.5.
+    """
+    blocks = (*model.blocks, *model.hidden)
+    eye = torch.eye(sum(block.columns.shape[1] for block in blocks), dtype=torch.float64)
+    parts = eye.split([block.columns.shape[1] for block in blocks])
+    told = {block.name: block.told(part.T).T for block, part in zip(blocks, parts, strict=True)}
+    if "axis" in told and "shift" in told:
+        common = told["shift"][model.views.unique().cpu()].mean(0)
+        told |= {"axis": told["axis"] + common, "shift": told["shift"] - common}
     return told
 
 

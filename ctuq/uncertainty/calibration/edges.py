@@ -134,6 +134,10 @@ class WidenedRays:
         """As of `Unseen`."""
         return self.plain.systematic()
 
+    def own(self) -> Tensor:
+        """As `Unseen.own`."""
+        return self.plain.own()
+
     def correction(self, residual: Tensor, image_scale: float, noise_scale: float) -> Tensor:
         """As of `Unseen`."""
         return self.plain.correction(residual, image_scale, noise_scale)

@@ -14,13 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctuq.scores.gaussian import gaussian_scores
+from ctuq.systematics.pose import complement
 from ctuq.tomo.rays.rows import RayRows
 from ctuq.uncertainty.calibration.scales import Scales, learn_scales
 from ctuq.uncertainty.calibration.turns import Turns, in_turn
 from ctuq.uncertainty.model.route import views_among
 from ctuq.uncertainty.results.contents import Calibration
 
-_SEVERAL = 2
+_SEVERAL, _FEW = 2, 4
+"""Views that are predicted in turn; rays of a view to each of its own errors, of which these can be told."""
 
 
 class Unseen(Protocol):
@@ -43,6 +45,13 @@ class Unseen(Protocol):
 
         Both float64. Rays are then predicted by an image without it, and with these. Of errors that were taken out of the rays
         before the fit both are of what is left.
+        """
+        ...
+
+    def own(self) -> Tensor:
+        """What a standard deviation of each systematic error that no other ray has does to them, (k, q), float64.
+
+        Flux, angle and shift of a held-out view: they are no errors of the image, and say nothing of its scale.
         """
         ...
 
@@ -144,6 +153,10 @@ class HeldOut:
     views : array of int
     turns : Turns, optional
         Each view given the others, where there are several.
+    own : Tensor, float64, shape (k,)
+        Of ``signal``, what is of these views' own systematic errors.
+    told : tuple of Tensor, float64, shape (k,)
+        Residual, the image's variance and the noise's, beside what such errors can make of a residual.
     absorbed : Tensor, float64, shape (d,), optional
         What the fitted image holds of systematic errors, by all other rays; predictions are those of an image without it.
     """
@@ -156,6 +169,8 @@ class HeldOut:
     noise: Tensor
     on_detector: "_OnDetector"
     views: NDArray[np.int64]
+    own: Tensor
+    told: tuple[Tensor, Tensor, Tensor]
     turns: Turns | None = None
     absorbed: Tensor | None = None
 
@@ -174,12 +189,18 @@ class HeldOut:
         joint = left.joint(some)
         signal = (joint.diagonal() - 1).clamp(min=0) * noise[some]
         place, off = _OnDetector(model, new[some], views), (measured - predicted) / noise.sqrt()
-        turns = _turns(joint, off[some], noise[some], model.views[new[some]], place)
-        return cls(left, off, measured[some], predicted[some], signal, noise[some], place, views, turns, absorbed)
+        own, of = left.own()[some], model.views[new[some]]
+        free, noise, told = _beside(own, of), noise[some], (measured[some] - predicted[some], signal, noise[some])
+        if free is not None:
+            share = free.square().sum(1)
+            image = (((free @ (free.T @ joint @ free)) * free).sum(1) - share).clamp(min=0)
+            told = (free @ (free.T @ off[some]) * noise.sqrt(), image * noise, share * noise)
+        turns, own = _turns((joint, off[some], noise), of, place, free), own.square().sum(1) * noise
+        return cls(left, off, measured[some], predicted[some], signal, noise, place, views, own, told, turns, absorbed)
 
     def facts(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], Turns | None]:
         """Residual, the image's variance and the noise's, on the detector, and the views in turn: what `learn_scales` takes."""
-        residual, signal, noise = map(self.on_detector, (self.measured - self.predicted, self.signal, self.noise))
+        residual, signal, noise = map(self.on_detector, self.told)
         return residual, signal, noise, self.turns
 
     def correction(self, scales: Scales) -> Tensor:
@@ -189,7 +210,7 @@ class HeldOut:
 
     def calibration(self, scales: Scales) -> Calibration:
         """The record of what these scales make of the rays."""
-        rays = tuple(v.cpu().numpy() for v in (self.measured, self.predicted, self.signal, self.noise))
+        rays = tuple(v.cpu().numpy() for v in (self.measured, self.predicted, self.signal, self.noise, self.own))
         return record_of(rays, self.views, scales, on_detector=lambda v: self.on_detector(torch.from_numpy(v)))
 
 
@@ -205,14 +226,15 @@ def record_of(
     Parameters
     ----------
     rays : tuple of array, shape (k,)
-        Measured, predicted, variance that is the image's, variance that is the noise's.
+        Measured, predicted, variance that is the image's, variance that is the noise's, and, where there is any, of the image's
+        that of errors of single views, which is not scaled.
     views : array of int
     scales : Scales
     on_detector : callable
         Puts values (k,) in their places, (views, columns) or (views, rows, columns).
     """
-    measured, predicted, signal, noise = rays
-    raw, calibrated = signal + noise, scales.image * signal + scales.noise * noise
+    measured, predicted, signal, noise, *own = rays
+    raw, calibrated = signal + noise, scales.image * signal + scales.noise * noise + (1 - scales.image) * sum(own)
     return Calibration(
         views=tuple(int(v) for v in views),
         image_scale=scales.image,
@@ -229,10 +251,32 @@ def record_of(
     )
 
 
-def _turns(joint: Tensor, off: Tensor, noise: Tensor, views: Tensor, place: "_OnDetector") -> Turns | None:
+def _beside(own: Tensor, views: Tensor) -> Tensor | None:
+    """Orthonormal columns (k, n), each of one view, beside what errors of its own do to it; all of a view of few rays.
+
+    None where there are no such errors.
+    """
+    if not own.shape[1]:
+        return None
+    parts = []
+    for view in views.unique():
+        rows = (views == view).nonzero()[:, 0]
+        mine = own[rows][:, (own[rows] != 0).any(0)]
+        kept = complement(mine if len(mine) >= _FEW * mine.shape[1] else mine[:, :0])
+        part = own.new_zeros(len(own), kept.shape[1])
+        part[rows] = kept
+        parts.append(part)
+    return torch.cat(parts, 1)
+
+
+def _turns(
+    rays: tuple[Tensor, Tensor, Tensor], views: Tensor, place: "_OnDetector", free: Tensor | None = None
+) -> Turns | None:
+    """Of the covariance of some rays, how far they are off, and their noise."""
     if len(views.unique()) < _SEVERAL:
         return None
-    residual, variance = in_turn(joint, off, views)
+    joint, off, noise = rays
+    residual, variance = in_turn(joint, off, views, free)
     return Turns(*(np.stack([place(row) for row in rows]) for rows in (residual * noise.sqrt(), variance * noise)))
 
 

@@ -25,6 +25,8 @@ from torch import Tensor
 
 LOG_RATIOS = np.arange(-10.0, 10.1, 0.5)
 """Of the noise's scale to the image's; sums over rays are smooth in it, and interpolated."""
+_TINY = 1e-12
+"""Variance, over the noise's, of a ray that errors of its view alone explain: it says nothing, and its logarithm is finite."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +69,7 @@ class Turns:
         return self.residual[nearest], self.variance[nearest]
 
 
-def in_turn(covariance: Tensor, residual: Tensor, views: Tensor) -> tuple[Tensor, Tensor]:
+def in_turn(covariance: Tensor, residual: Tensor, views: Tensor, free: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Residual and variance over the image's scale of each ray, its view given the others, by ratio: (ratio, k) each.
 
     Parameters
@@ -78,16 +80,25 @@ def in_turn(covariance: Tensor, residual: Tensor, views: Tensor) -> tuple[Tensor
         In units of the noise.
     views : Tensor of int, shape (k,)
         Of each ray.
+    free : Tensor, float64, shape (k, n), optional
+        Orthonormal, each column of one view: what of the rays counts; by default all.
     """
+    of = views
+    if free is not None:
+        covariance, residual, of = free.T @ covariance @ free, free.T @ residual, views[free.abs().argmax(0)]
     values, vectors = torch.linalg.eigh(covariance)
     signal, along = (values - 1).clamp(min=0), vectors.T @ residual
-    blocks = [(views == view).nonzero()[:, 0] for view in views.unique()]
-    found = torch.empty(2, len(LOG_RATIOS), len(residual), dtype=torch.float64, device=residual.device)
+    blocks = [((views == view).nonzero()[:, 0], (of == view).nonzero()[:, 0]) for view in views.unique()]
+    found = torch.empty(2, len(LOG_RATIOS), len(views), dtype=torch.float64, device=residual.device)
     for i, ratio in enumerate(np.exp(LOG_RATIOS)):
         weights = 1 / (signal + ratio)
         solved = vectors @ (weights * along)
-        for block in blocks:
+        for rays, block in blocks:
             rows = vectors[block]
             given = torch.cholesky_inverse(torch.linalg.cholesky((rows * weights) @ rows.T))
-            found[0, i, block], found[1, i, block] = given @ solved[block], given.diagonal()
+            off, variance = given @ solved[block], given.diagonal()
+            if free is not None:
+                back = free[rays][:, block]
+                off, variance = back @ off, ((back @ given) * back).sum(1).clamp(min=_TINY)
+            found[0, i, rays], found[1, i, rays] = off, variance
     return found[0], found[1]

@@ -64,6 +64,10 @@ class GivenOthers(ABC):
     def systematic(self) -> tuple[Tensor, Tensor] | None:
         """What the image holds of systematic errors by the others, and these errors' rays."""
 
+    @abstractmethod
+    def own(self) -> Tensor:
+        """As `Unseen.own`."""
+
     def covariance(self) -> Tensor:
         """T, (k, k): of the left-out rays given the others, in units of the noise, and with it."""
         return self._covariance.clone()
@@ -140,6 +144,9 @@ class LeftOut(GivenOthers):
     def systematic(self) -> tuple[Tensor, Tensor] | None:
         return _systematic(self.given, self.errors(), self.rows)
 
+    def own(self) -> Tensor:
+        return _own(self.given, self.rows)
+
     def errors(self) -> Tensor:
         """Mean of the systematic errors given the others, (e,), float64."""
         return self.given.errors()[0] - self._coefficients(self._weighted[None])[0, self.given.model.factor.rank :]
@@ -185,6 +192,10 @@ class OmittedRays(GivenOthers):
 
     def systematic(self) -> None:
         """Not in this model."""
+
+    def own(self) -> Tensor:
+        """None in this model."""
+        return self._covariance.new_zeros(len(self._rows), 0)
 
     def apart(self, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Covariances of the rays h given the others, and of what they see of a share of each pixel, without noise.
@@ -300,6 +311,10 @@ class Beside:
         """As `LeftOut.systematic`."""
         return _systematic(self.every, self.errors(), self.index)
 
+    def own(self) -> Tensor:
+        """As `Unseen.own`."""
+        return _own(self.every, self.index)
+
     def errors(self) -> Tensor:
         """As `LeftOut.errors`."""
         return self.given.errors()[0]
@@ -323,6 +338,17 @@ def _systematic(every: SolvedRays, errors: Tensor, rows: Tensor) -> tuple[Tensor
         return None
     rays = every.model.features.basis[rows, every.model.factor.rank :]
     return every.absorbed(errors), rays @ every.model.left_of(errors)
+
+
+def _own(every: SolvedRays, rows: Tensor) -> Tensor:
+    """Standard deviations, in units of the noise, that errors which no other ray has put into these rays: (k, q), float64."""
+    prior, seen = every.model.prior, every.directions[:, every.model.factor.rank :]
+    others = torch.ones(len(seen), dtype=torch.bool, device=seen.device)
+    others[rows] = False
+    alone = (seen[others] == 0).all(0) & (seen[rows] != 0).any(0)
+    sizes = torch.tensor([error.size for error in prior.errors], dtype=torch.int64)
+    root = prior.error_variances(every.system.point.psi).sqrt().repeat_interleave(sizes).to(seen)
+    return (seen[rows] * root)[:, alone]
 
 
 def _block(noise: NoiseSolve, rows: Tensor, size: int) -> Tensor:

@@ -11,6 +11,7 @@ from ctuq.laplace.evidence.dense import ExactExpectation
 from ctuq.laplace.priors.sensitivity import derivatives
 from ctuq.systematics.block import Block
 from ctuq.uncertainty.calibration.held_out import HeldOut
+from ctuq.uncertainty.calibration.scales import Scales, learn_scales
 from ctuq.uncertainty.estimate import fit_evidence
 from ctuq.uncertainty.model.left_out import Beside, LeftOut
 from ctuq.uncertainty.model.linear import image_model
@@ -280,6 +281,37 @@ def test_held_out_rays_are_predicted_as_by_a_fit_to_rays_without_the_errors(kind
     assert close(held.absorbed, absorbed, 1e-4)
     predicted = A[rows] @ (model.image.double().flatten() - absorbed) + N[rows] @ errors
     assert close(held.predicted, predicted, 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["one by one", "beside"])
+def test_a_held_out_view_s_own_error_says_nothing_of_the_image_s_scale(kind, build, tiny):
+    """Of rectangles the scale was 1.4 beside flux of ten times the noise and 4.9 at the noise's own; without its share, 6.1."""
+    scan, views = tiny[1].double(), np.array([4, 7])
+    y = scan.clone()
+    y[views] -= torch.tensor([[0.3], [-0.2]], dtype=torch.float64)
+    point, found = some_point(build(rank=20), floors=(1e-5, 0.05)), []
+    for rays in (scan, y):
+        model = build(rank=20, y=rays)
+        given = SolvedRays.on(model, point)
+
+        def without(rows, given=given):
+            return LeftOut.of(given, rows) if kind == "one by one" else Beside.of(given, rows, noise_by="float64")
+
+        found.append(HeldOut.of(without, model, rays, views, float(point.sigma2[0]), most=1000))
+    assert close(found[1].predicted, found[0].predicted, 1e-9)
+    assert float((found[1].measured - found[0].measured).abs().max()) > 0.15
+    plain, wrong = (held.facts() for held in found)
+    for a, b in ((plain[i], wrong[i]) for i in range(3)):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(plain[3].residual, wrong[3].residual, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(plain[3].variance, wrong[3].variance, rtol=1e-5)
+    assert learn_scales(*plain).image == pytest.approx(learn_scales(*wrong).image)
+    # Rays are foretold with the error in them, which no scale of the image multiplies.
+    own = float(point.psi[3].exp())
+    assert found[0].own.numpy() == pytest.approx(own, rel=1e-6)
+    told = found[0].calibration(Scales(9.0, 1.0, 0.0, 0.0)).predictions[3] ** 2
+    whole = found[0].on_detector(9 * (found[0].signal - own) + own + found[0].noise)
+    np.testing.assert_allclose(told, whole, rtol=1e-4)
 
 
 def test_what_was_taken_out_of_the_rays_is_counted_once(build, blocks, tiny):
