@@ -32,7 +32,7 @@ _ROUNDS = 4
 _NOBODY = np.zeros(0, np.int64)
 _TOLD = (
     "{} of {} views, first number {} (at {:.4g} degrees), {} up to {:.2g} times as far from the image as the others (moved, of "
-    "another angle, or edges along the pixels): {} for as much less in image and error bars, and judge{} nothing."
+    "another angle, or along straight edges): {} for as much less in image and error bars, and judge{} nothing."
 )
 
 
@@ -90,7 +90,7 @@ class Agreement:
         return (_TOLD.format(n, len(self.far), first, np.rad2deg(self.angles[first]), lie, most, count, s),)
 
 
-def agreement_of(data: Data, own: Iterable[str] = ()) -> Agreement:
+def agreement_of(data: Data, own: Iterable[str] = (), *, judged: bool = False) -> Agreement:
     """How far views lie from total-variation images of all, each weighed by that itself.
 
     Parameters
@@ -99,6 +99,11 @@ def agreement_of(data: Data, own: Iterable[str] = ()) -> Agreement:
         As measured, of all views: of one slice, or of several of the same views (slice, angle, column).
     own : iterable of str
         Errors of single views that the error bars hold: what these can make of a residual is none.
+    judged : bool
+        Take views for sound (times 1) unless views beside them, left out, are predicted better with them weighed: for every
+        method but the network. A view along a straight edge lies far from any image of pixels, and says most of where the edge
+        is: weighed, it cost total variation up to 20 dB (a plate in golden-ratio order). The network gained 0.8 to 8 dB by it
+        on five of eight such objects, and lost 0.9 to 2.2 dB on three, two of them of plates half a pixel thick or one.
     """
     assert isinstance(data.A, RayTransform)
     names, angles = tuple(own), data.A.geometry.angles
@@ -107,23 +112,54 @@ def agreement_of(data: Data, own: Iterable[str] = ()) -> Agreement:
         before, found = found, Agreement(_times(data, found.weighed(data, _NOBODY).weights, names), angles)
         if (found.far == before.far).all():
             break
-    return found
+    return _judged(data, found, names) if judged else found
 
 
 def kept_agreement(run: Run[ReconstructOptions], data: Data, own: Iterable[str] = ()) -> Agreement:
     """`agreement_of`, made once in a run that is gone on with."""
     assert isinstance(data.A, RayTransform)
+    judged = run.options.method != "dip"
     with run.clock("agreement"):
-        times = run.stages.once("agreement", lambda: agreement_of(data, own).times)
+        times = run.stages.once("agreement", lambda: agreement_of(data, own, judged=judged).times)
     return Agreement(times, data.A.geometry.angles)
 
 
-def _times(data: Data, weights: Tensor, own: Iterable[str]) -> NDArray[np.float64]:
-    """By the weights that the rays were given, from images by others."""
+def _judged(data: Data, found: Agreement, own: Iterable[str]) -> Agreement:
+    """Without the views that the views beside them speak for."""
+    while found.far.any():
+        worse = _worse(data, found, own)
+        spoken = found.far & (worse >= 1)
+        if not spoken.any():
+            break
+        # A wrong view among sound ones looks sound as long as these are missed: the worst go first.
+        spoken &= worse >= np.sqrt(worse[spoken].max())
+        found = replace(found, times=np.where(found.far & ~spoken, found.times, 1.0))
+    return found
+
+
+def _worse(data: Data, found: Agreement, own: Iterable[str]) -> NDArray[np.float64]:
+    """How many times worse the sound views to both sides of each that disagrees are predicted by an image with it weighed."""
+    order, far = np.argsort(found.angles, kind="stable"), found.far
+    sound = np.flatnonzero(~far[order])
+    after = np.searchsorted(sound, np.argsort(order, kind="stable")) % len(sound)
+    beside = order[sound[np.stack([after - 1, after])]]
+    fitted = torch.ones(len(far), 1, dtype=data.weights.dtype, device=data.y.device)
+    fitted[torch.as_tensor(np.unique(beside[:, far]), device=data.y.device)] = 0
+    alike, weighed = (_sums(data, weights * fitted, own) for weights in (data.weights, found.weighed(data, _NOBODY).weights))
+    before, now = (sums[beside].sum(0) for sums in (alike, weighed))
+    return np.sqrt(np.divide(now, before, out=np.ones_like(now), where=before > 0))
+
+
+def _sums(data: Data, weights: Tensor, own: Iterable[str]) -> NDArray[np.float64]:
+    """Squares of each view's residuals by the weights that the rays were given, from an image by others."""
     image = tv(data.A, data.y, weights=weights)
-    residual, axes = without_own(data, image, own).residual(image), (*range(data.y.ndim - 2), -1)
-    counts = (data.weights > 0).sum(axes).cpu().numpy()
-    sums = (data.weights * residual.square()).sum(axes).double().cpu().numpy()
+    residual = without_own(data, image, own).residual(image)
+    return (data.weights * residual.square()).sum((*range(data.y.ndim - 2), -1)).double().cpu().numpy()
+
+
+def _times(data: Data, weights: Tensor, own: Iterable[str]) -> NDArray[np.float64]:
+    counts = (data.weights > 0).sum((*range(data.y.ndim - 2), -1)).cpu().numpy()
+    sums = _sums(data, weights, own)
     spread, seen = np.sqrt(sums / np.maximum(counts, 1)), counts > 0
     middle = float(np.median(spread[seen])) if seen.any() else 0.0
     return np.where(seen, spread / middle, 1.0) if middle > 0 else np.ones(len(spread))

@@ -25,4 +25,4 @@ def stack_agreement(stack: Stack, setting: Setting) -> NDArray[np.float64]:
     if not parts:
         return np.ones(len(setting.geometry.angles))
     y, weights = (torch.stack([vars(part)[name] for part in parts]) for name in ("y", "weights"))
-    return agreement_of(Data(parts[0].A, y, weights)).times
+    return agreement_of(Data(parts[0].A, y, weights), judged=setting.options.method != "dip").times

@@ -33,7 +33,8 @@ def kept_agreement(run: Run[VolumeOptions], scan: VolumeScan, grid: VolumeGrid) 
 
     def made() -> np.ndarray:
         A = ray_transform(plane, part.geometry, device=run.device, backend="matrix")
-        return agreement_of(rays_inside(A, part, np.zeros(0, np.int64), device=run.device, stages=Stages())).times
+        rays = rays_inside(A, part, np.zeros(0, np.int64), device=run.device, stages=Stages())
+        return agreement_of(rays, judged=run.options.method != "dip").times
 
     with run.clock("agreement"):
         return Agreement(run.stages.once("agreement", made), part.geometry.angles)

@@ -5,9 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ctuq.pipeline import ReconstructOptions, reconstruct_stack
 from ctuq.pipeline.running.volume_options import VolumeOptions
 from ctuq.pipeline.volume.job import reconstruct_volume
-from ctuq.tomo.solids import solid_scan
+from ctuq.tomo.geometry import VolumeGrid
+from ctuq.tomo.simulate import RelativeNoise
+from ctuq.tomo.solids import simulate_volume, solid_scan
+from ctuq.tomo.space import Parallel3D
 
 ANGLES = np.deg2rad(np.arange(0, 360, 15))
 
@@ -37,4 +41,23 @@ def test_a_wrong_view_is_found_and_hardly_hurts(distances):
 def test_a_scan_without_a_row_of_one_slice_is_left_as_it_is(change):
     scan = scan_of((100.0, 200.0), wrong=7)
     result = reconstructed(replace(scan, geometry=replace(scan.geometry, **change)))
+    assert not any("times as far from the image" in text for text in result.warnings)
+
+
+@pytest.fixture(scope="module")
+def plate():
+    """Standing upright, seen along its faces by two views of an order by the golden ratio."""
+    order = np.mod(np.arange(30) * (np.sqrt(5) - 1) / 2 * np.pi, np.pi)
+    solid = np.zeros((24, 96, 96))
+    solid[:, 46:50, 12:-12] = 0.05
+    geometry, grid = Parallel3D(angles=order, rows=6, columns=36, pixel=1.0), VolumeGrid((6, 24, 24), 1.0)
+    return simulate_volume(solid, geometry, grid, RelativeNoise(0.02), rng=np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("way", ["volume", "stack"])
+def test_views_along_a_plate_are_sound_to_every_method_but_the_network(plate, way):
+    if way == "volume":
+        result = reconstruct_volume(plate, options=VolumeOptions(method="sirt", size=24, iterations=2))
+    else:
+        result = reconstruct_stack(plate, options=ReconstructOptions(method="sirt", size=24))
     assert not any("times as far from the image" in text for text in result.warnings)
