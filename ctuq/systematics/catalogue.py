@@ -57,6 +57,8 @@ KINDS: Mapping[str, Kind] = {
 """Widths are knowledge of laboratory scanners. An axis is found to a column. Hardening: over plastic, water, bone and aluminium
 in beams of 45 to 150 kV with little filter, fitted to line integrals up to 2, its rms is 0.10, 0.02 the least and 0.13 the most
 (Kramers' spectrum, an integrating detector). Scatter behind a collimated fan is about 1 % of the open beam."""
+_MOST = 1e6
+"""Widths beyond, or below its inverse, are typing errors: their squares drown in rounding, or overflow."""
 STRONG = 3.0
 """Log of how much more probable the rays are with an error where it is taken out of them: 20 times. An axis known before to a
 column, now to a tenth of it, and off by 3.5 of these, has 3.8."""
@@ -100,7 +102,7 @@ def wishes(text: str, *, of: "Provenance | None" = None) -> tuple[Wish, ...]:
     Raises
     ------
     InputError
-        For a name that does not exist or comes twice, and a width that is no positive number.
+        For a name that does not exist or comes twice, and a width that is no positive number, or of no scanner.
     """
     parts = [part.strip() for part in text.split(",")] if isinstance(text, str) else []
     if not any(parts):
@@ -164,4 +166,6 @@ def _width(name: str, text: str) -> float:
         width = math.nan
     if not 0 < width < math.inf:
         raise InputError(f"The width of {name} is a positive number ({unit}), not {text.strip()!r}.")
+    if not 1 / _MOST <= width <= _MOST:
+        raise InputError(f"The width of {name} is {1 / _MOST:g} to {_MOST:g} ({unit}), not {text.strip()!r}.")
     return width

@@ -176,6 +176,8 @@ def test_a_named_error_changes_the_width_of_the_default(image):
         ("hardening=inf", "positive number"),
         ("hardening=0.1=2", "positive number"),
         ("axis=1cm", "positive number"),
+        ("flux=1e300", "is 1e-06 to 1e"),
+        ("axis=1e-300", "is 1e-06 to 1e"),
         ("axis,,flux", "no systematic error ''"),
         ("default=2", "no systematic error 'default'"),
     ],

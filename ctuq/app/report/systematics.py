@@ -3,7 +3,7 @@
 import numpy as np
 
 from ctuq.scores.gaussian import Z95
-from ctuq.systematics.catalogue import KINDS
+from ctuq.systematics.catalogue import KINDS, UNSURE
 from ctuq.uncertainty.results.contents import Systematic
 from ctuq.uncertainty.results.image import Result
 
@@ -34,7 +34,7 @@ def _told(name: str, found: Systematic) -> str:
         return _held_possible(name, found)
     if found.hidden:
         return _of_one_material(name, found)
-    told = _one(found) if len(found.values) == 1 else _many(found)
+    told = _one(name, found) if len(found.values) == 1 else _many(found)
     share = f" Knowing it would take {100 * found.share:.0f} % of the image's variance inside the object." * (
         found.share >= _SHARE
     )
@@ -61,12 +61,14 @@ def _of_one_material(name: str, found: Systematic) -> str:
     )
 
 
-def _one(found: Systematic) -> str:
+def _one(name: str, found: Systematic) -> str:
     value, sd = float(found.values[0]), float(found.std[0])
     low, high = value - Z95 * sd, value + Z95 * sd
     text = f"{_number(value, sd)} ± {_number(sd)} {found.unit} (95 % interval {_number(low, sd)} to {_number(high, sd)})"
     if sd > _LEARNT * found.width:
         return f"{text}; ± {_number(found.width)} was known before, and the scan cannot tell it from the image"
+    if name in UNSURE:
+        return f"{text}, a hint that says neither that it is wrong nor that it is right"
     return f"{text}, {'a significant error' if low * high > 0 else 'not significant'}"
 
 
