@@ -302,7 +302,7 @@ def _with_dip(
         comparisons = classical(run, shown, base.scan, less=rings.with_others(data.y - shown.y))
         removed = rings.with_others(last.removed).cpu().numpy().astype(np.float32)
         base = replace(base, comparisons=comparisons, removed=removed)
-    result = _assembled(run, base, model.image, found, named(model.prior, evidence.psi))
+    result = _assembled(run, base, model.image, found, named(model.prior, found.evidence.psi))
     return replace(result, systematics=rings.told(result.systematics))
 
 

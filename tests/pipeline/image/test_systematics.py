@@ -47,6 +47,18 @@ def test_a_learned_size_is_the_evidence_s_whatever_the_image_s_scale(made):
     assert result.systematics["flux"].width == pytest.approx(100 * result.prior["flux"] ** 0.5)
 
 
+def test_flux_of_held_out_views_alone_is_told_whole(noisy_scan, made):
+    """By the size of the others' it was told as a tenth of what it was, by an interval of a twentieth of that."""
+    held = list(made[1].calibration.views)
+    flux = np.zeros(noisy_scan.n_angles)
+    flux[held] = 0.05
+    scan = replace(noisy_scan, projections=noisy_scan.projections - flux[:, None].astype(np.float32))
+    result = ctuq.reconstruct(scan, systematics="flux", **SETTINGS)
+    found = result.systematics["flux"]
+    assert list(result.calibration.views) == held
+    assert np.abs((found.values - 100 * flux) / found.std)[held].max() < 3 and found.values[held].min() > 3
+
+
 def test_an_axis_beside_shifts_is_that_of_the_average_view(noisy_scan):
     """Told as that of the views that are not held out, of a fan it was 0.447 +- 0.008 mm where it was 0.5."""
     settings = SETTINGS | {"dip": DIPOptions(iterations=20), "samples": 20}
