@@ -54,5 +54,7 @@ def _row(scan: VolumeScan) -> Scan | None:
     if abs(geometry.row_offset) > geometry.rows / 2 * geometry.row_pitch:
         return None
     middle = middle_row(scan)
+    if scan.weights is not None and middle.weights is None:
+        return None  # No ray of it counts: what it holds is none of the object.
     shown = np.sqrt(np.mean(np.square(middle.projections, dtype=np.float64)))
     return middle if shown > _SHOWS * sizes.max() else None

@@ -44,6 +44,15 @@ def test_a_scan_without_a_row_of_one_slice_is_left_as_it_is(change):
     assert not any("times as far from the image" in text for text in result.warnings)
 
 
+def test_what_a_dead_middle_row_holds_says_nothing_of_views():
+    scan = scan_of((100.0, 200.0))
+    projections, weights, middle = scan.projections.copy(), np.ones_like(scan.projections), scan.geometry.rows // 2
+    weights[middle - 1 : middle + 1] = 0
+    projections[middle - 1 : middle + 1, 7] = projections[middle - 1 : middle + 1, 7, ::-1] + 1
+    result = reconstructed(replace(scan, projections=projections, weights=weights))
+    assert not any("times as far from the image" in text for text in result.warnings)
+
+
 @pytest.fixture(scope="module")
 def plate():
     """Standing upright, seen along its faces by two views of an order by the golden ratio."""
