@@ -60,7 +60,8 @@ def rays_inside(
         return Data(A, y, weights)
     seen = weights.clone()
     seen[torch.as_tensor(held, device=device)] = 0
-    outside = stages.once("outside", partial(outside_rays, A, y, weights=seen, reach=outline.reach))
+    name = "outside" if len(held) else "outside of all views"
+    outside = stages.once(name, partial(outside_rays, A, y, weights=seen, reach=outline.reach))
     return Data(A, y - outside, weights)
 
 

@@ -1,11 +1,12 @@
 """The stages of a reconstruction, in their order."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctuq.errors import CtuqError, InputError
@@ -57,7 +58,6 @@ _KEPT = 2**26
 _LESS = "choose a smaller --size or fewer --samples"
 
 _DEFAULT = ReconstructOptions()
-
 _log = logging.getLogger(__name__)
 
 
@@ -169,9 +169,9 @@ def _reconstructed(
         )
     errors = possible(asked_errors(run.options.systematics, scan), scan.geometry)  # refused before the fit
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
-    data = _rays(run, A, scan, views)
-    agreement = kept_agreement(run, data, (wish.name for wish in errors))
-    data = agreement.weighed(data, views.held)
+    # By what all views tell of what lies outside: else those held out alone do not fit it.
+    agreement = kept_agreement(run, _rays(run, A, scan), (wish.name for wish in errors))
+    data = agreement.weighed(_rays(run, A, scan, views.held), views.held)
     rings = rings_of(run, data, views, scan)
     data = rings.taken_from(data)
     comparisons = classical(run, data, scan, less=rings.less, mark="without gains")
@@ -214,7 +214,7 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
     scan, grid = matched(scan, run.options)
     views = split_views(run.options, scan)
     A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix")
-    data = _rays(run, A, scan, views)
+    data = _rays(run, A, scan, views.held)
     if run.options.bars in PRIORS:
         return plan_of_edges(A, int((data.weights > 0).sum()), run.options.bars)
     fit, _ = split(data, views.held, rng=run.rng)
@@ -224,9 +224,9 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
     return _plan(run, data, views, fit, generate=generate, start=start, scan=scan)
 
 
-def _rays(run: Run[ReconstructOptions], A: RayTransform, scan: Scan, views: SplitViews) -> Data:
+def _rays(run: Run[ReconstructOptions], A: RayTransform, scan: Scan, held: Sequence[int] | NDArray[np.int64] = ()) -> Data:
     flux = asks_for("flux", run.options.systematics, scan)
-    return rays_inside(A, scan, views.held, device=run.device, stages=run.stages, flux=flux)
+    return rays_inside(A, scan, np.asarray(held, np.int64), device=run.device, stages=run.stages, flux=flux)
 
 
 @undisturbed()

@@ -19,7 +19,7 @@ def stack_agreement(stack: Stack, setting: Setting) -> NDArray[np.float64]:
     parts = []
     for number in stack.teachers:
         try:
-            parts.append(Work(setting, stack.slice(number)).data())
+            parts.append(Work(setting, stack.slice(number)).data(of_all=True))
         except InputError:
             continue
     if not parts:

@@ -94,9 +94,10 @@ class Work:
         self.views = split_views(self.options, self.scan)
         self.A = self.rays(setting.geometry, "auto" if self.options.bars is None else "matrix")
 
-    def data(self) -> Data:
-        """The rays as what lies inside makes them."""
-        return rays_inside(self.A, self.scan, self.views.held, device=self.device, stages=Stages())
+    def data(self, *, of_all: bool = False) -> Data:
+        """The rays as what lies inside makes them; what lies outside by the fitted views, or all."""
+        held = self.views.held[:0] if of_all else self.views.held
+        return rays_inside(self.A, self.scan, held, device=self.device, stages=Stages())
 
     def rays(self, geometry: Geometry, backend: str) -> RayTransform:
         """Of the plane that all slices share."""

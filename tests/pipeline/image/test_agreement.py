@@ -151,3 +151,11 @@ def test_a_plate_is_not_worse_for_its_views_being_compared(monkeypatch):
 @pytest.mark.parametrize("name", WRONG)
 def test_the_views_beside_a_wrong_one_do_not_speak_for_it(name):
     assert np.flatnonzero(agreement(changed(scan_of(), 7, WRONG[name]), judged=True)[0].far).tolist() == [7]
+
+
+def test_views_held_out_of_what_lies_outside_are_not_far_for_that():
+    scan = phantom_scan("ellipses", SIZE, np.arange(VIEWS) * np.pi / VIEWS, noise=0.02, seed=1)
+    constant = ctuq.Scan(np.full(scan.projections.shape, 0.7, np.float32), scan.geometry)
+    result = ctuq.reconstruct(constant, size=16, method="tv")
+    assert any("do not fall to air" in text for text in result.warnings)
+    assert not any("times as far from the image" in text for text in result.warnings)
