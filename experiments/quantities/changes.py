@@ -6,7 +6,6 @@ change, regions beside it for no change, regions across its edge for a part of i
 again, the command goes on. ``figures/changes.csv`` has a row for each group.
 """
 
-import csv
 import math
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,6 +20,7 @@ from ctuq.tomo.phantoms import PHANTOMS
 from experiments import FIGURES
 from experiments.quantities import asked
 from experiments.quantities.objects import CHANGE, FIELD, Subject, fitted
+from experiments.quantities.tables import write
 
 SIZE, PER_PAIR = 32, 10
 _KINDS = tuple((noise, views) for noise in (0.01, 0.03) for views in ("20 views", "12 views", "90 degrees"))
@@ -94,10 +94,7 @@ def main(dip: int = 12, tv: int = 24) -> None:
     for method, count in {"dip": dip, "tv": tv}.items():
         if count:
             table += [{"method": method, "pairs": count, **row} for row in summary(list(answers(count, method)))]
-    with (FIGURES / "changes.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in each.items()} for each in table)
+    write(table, FIGURES / "changes.csv")
     for each in table:
         print(
             f"{each['method']}, {each['where']}, {each['group']} {each['value']}: "

@@ -7,9 +7,7 @@ the image shows them; circles anywhere are beside them. What averaging with neig
 ``runs/quantities``: run again, the command goes on. ``figures/outlines.csv`` has the table.
 """
 
-import csv
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,8 @@ from ctuq.quantities.discrepancy import LEAKS
 from ctuq.quantities.regions import shares_of
 from ctuq.scores.gaussian import Z95
 from experiments import FIGURES
-from experiments.quantities.objects import FIELD, FINER, HALVES, Subject, fitted, subjects
+from experiments.quantities.objects import FIELD, FINER, HALVES, Subject, fitted
+from experiments.quantities.tables import asked, write
 
 _FURTHER = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
 _LEAST = 12
@@ -104,18 +103,8 @@ def _parts(inside: NDArray[np.bool_], least: float) -> Iterator[NDArray[np.bool_
 
 def main(tv: int = 48, dip: int = 8) -> None:
     """Take so many objects by each method, half of them of each half, ask, print and record."""
-    rows: list[dict] = []
-    for method, size, count in (("tv", 64, tv), ("dip", 32, dip)):
-        for half in HALVES:
-            small = (subject for subject in subjects() if subject.half == half and subject.size <= size)
-            for subject in islice(small, count // 2):
-                rows += answers(subject, method)
-                print(f"asked: {subject.name}, {method}", flush=True)
-    table = list(summary(rows))
-    with (FIGURES / "outlines.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in each.items()} for each in table)
+    table = list(summary(list(asked(answers, {"tv": tv, "dip": dip}))))
+    write(table, FIGURES / "outlines.csv")
     for each in table:
         share = {key: f"{100 * each[key]:.1f} %" for key in ("cover_95", "cover_95_without", "median_error", "median_u")}
         print(

@@ -6,9 +6,8 @@ nine pixels to thirty where it shows none), and looks into the object. Fits are 
 command goes on. ``figures/parts.csv`` has a row for each method, half and range of what was told.
 """
 
-import csv
 from collections.abc import Iterator
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,8 @@ from ctuq.quantities.parts import largest_parts
 from ctuq.quantities.regions import shares_of
 from experiments import FIGURES
 from experiments.quantities.asked import LEVELS
-from experiments.quantities.objects import FIELD, FINER, HALVES, Subject, fitted, subjects
+from experiments.quantities.objects import FIELD, FINER, HALVES, Subject, fitted
+from experiments.quantities.tables import asked, write
 
 _RADII, _CIRCLES, _TOLERANCE = (3.0, 5.0, 8.0), 2, 0.02
 _ENDS = (0.0, 0.05, 0.2, 0.5, 0.8, 0.95, 1.01)
@@ -67,18 +67,8 @@ def summary(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def main(tv: int = 48, dip: int = 8) -> None:
     """Take so many objects by each method, half of them of each half, ask, print and record."""
-    rows: list[dict[str, Any]] = []
-    for method, most, count in (("tv", 64, tv), ("dip", 32, dip)):
-        for half in HALVES:
-            small = (subject for subject in subjects() if subject.half == half and subject.size <= most)
-            for subject in islice(small, count // 2):
-                rows += answers(subject, method)
-                print(f"asked: {subject.name}, {method}", flush=True)
-    table = list(summary(rows))
-    with (FIGURES / "parts.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in each.items()} for each in table)
+    table = list(summary(list(asked(answers, {"tv": tv, "dip": dip}))))
+    write(table, FIGURES / "parts.csv")
     for each in table:
         print(
             f"{each['method']}, {each['half']}, {each['size']}: told {100 * each['told']:.0f} %, true in "

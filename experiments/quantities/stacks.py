@@ -7,7 +7,6 @@ slices been taken as independent. Fits are kept in ``runs/quantities``: run agai
 ``figures/quantities_stacks.csv`` has a row for each group.
 """
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -30,6 +29,7 @@ from ctuq.tomo.phantoms import PHANTOMS
 from ctuq.uncertainty.results.volume import VolumeResult
 from experiments import FIGURES
 from experiments.quantities.objects import ATTENUATION, FIELD, FINER, KEPT
+from experiments.quantities.tables import write
 
 Row = dict[str, Any]
 SIZE, SLICES, VIEWS = 32, 12, 20
@@ -164,10 +164,7 @@ def main(tv: int = 1, dip: int = 1) -> None:
                 rows += answers(Stacked(kind, noise, 900 + seed), method)
                 print(f"asked: {kind}, {noise:.0%}, {seed}, {method}", flush=True)
     table = list(summary(rows))
-    with (FIGURES / "quantities_stacks.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in each.items()} for each in table)
+    write(table, FIGURES / "quantities_stacks.csv")
     for each in table:
         print(
             f"{each['method']}, {each['what']}, {each['group']} {each['value']}: {100 * each['cover_95']:.0f} % of "

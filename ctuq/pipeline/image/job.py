@@ -169,9 +169,9 @@ def _reconstructed(
         )
     errors = possible(asked_errors(run.options.systematics, scan), scan.geometry)  # refused before the fit
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
-    # By what all views tell of what lies outside: else those held out alone do not fit it.
-    agreement = kept_agreement(run, _rays(run, A, scan), (wish.name for wish in errors))
-    data = agreement.weighed(_rays(run, A, scan, views.held), views.held)
+    every = _rays(run, A, scan)  # What lies outside by all views: else those held out alone do not fit it.
+    agreement = kept_agreement(run, every, (wish.name for wish in errors))
+    data = agreement.weighed(_rays(run, A, scan, views.held) if len(views.held) else every, views.held)
     rings = rings_of(run, data, views, scan)
     data = rings.taken_from(data)
     comparisons = classical(run, data, scan, less=rings.less, mark="without gains")
