@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Scan
+from ctuq.tomo.subpixel import subpixel_variance
 
 NOISE, MISSING, FINE, CALIBRATION = "noise of the rays", "missing views", "fine detail", "calibration"
 
@@ -26,9 +27,12 @@ class VarianceBudget:
     grid : VolumeGrid
     sigma2 : float
         Noise variance of a ray of weight 1, before calibration.
+    subpixel : float
+        Beside it each ray has this times `ctuq.tomo.subpixel.subpixel_variance` of ``image``.
+    image : array, shape (y, x)
     """
 
-    def __init__(self, scan: Scan, grid: VolumeGrid, *, sigma2: float):
+    def __init__(self, scan: Scan, grid: VolumeGrid, *, sigma2: float, subpixel: float = 0.0, image: NDArray | None = None):
         # They take a while, and results are read without.
         import scipy.sparse as sp
 
@@ -37,7 +41,10 @@ class VarianceBudget:
         matrix = sp.csr_array(build_matrix(grid, scan.geometry))
         weights = np.ones(scan.projections.size) if scan.weights is None else scan.weights.ravel().astype(np.float64)
         used = weights > 0
-        self._rays, self._precision = matrix[used], weights[used] / max(sigma2, 1e-300)
+        variance = np.maximum(sigma2 / np.where(used, weights, 1.0), 1e-300)
+        if subpixel and image is not None:
+            variance += subpixel * subpixel_variance(image, matrix, scan.geometry).ravel()
+        self._rays, self._precision = matrix[used], 1 / variance[used]
 
     def __call__(self, resolved: NDArray[np.float64], variances: tuple[float, float], calibrated: float) -> dict[str, float]:
         """By source.

@@ -9,6 +9,7 @@ from ctuq.linops.memory import available_memory
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import flop_seconds, timed
 from ctuq.pipeline.running.run import Run
+from ctuq.pipeline.subpixel import RayNoise
 from ctuq.pipeline.views import SplitViews
 from ctuq.recon import tv
 from ctuq.recon.dip import Data
@@ -124,7 +125,7 @@ def way_of_edges(pixels: int, width: int, rays: int, left: int | None = None) ->
 
 
 def edge_bars(
-    run: Run[ReconstructOptions], data: Data, views: SplitViews, plan: EdgePlan
+    run: Run[ReconstructOptions], data: Data, views: SplitViews, plan: EdgePlan, noise: RayNoise
 ) -> tuple[ErrorBars, PixelRays, Learned]:
     """Error bars of an image by a Gaussian prior, the rays with that image, and the prior.
 
@@ -135,6 +136,8 @@ def edge_bars(
         All views.
     views : SplitViews
     plan : EdgePlan
+    noise : RayNoise
+        Of the error bars; total variation takes the weights of ``data``.
     """
     A, stages = data.A, run.stages
     assert isinstance(A, RayTransform)
@@ -147,7 +150,7 @@ def edge_bars(
     steps = iter(range(1, 5))
     with run.clock("evidence"):
         run.tell("Error bars", 0, 4, "evidence")
-        rays = PixelRays.of(A, data.y, data.weights, image)
+        rays = PixelRays.of(A, data.y, noise.weights, image)
         seen = torch.isin(rays.views, fitted).nonzero()[:, 0]
         kind, part = run.options.bars, rays.part(seen)
         learned = (

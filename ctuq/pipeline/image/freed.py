@@ -25,6 +25,7 @@ from ctuq.pipeline.bars import linear_model
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import MOST_FITS
 from ctuq.pipeline.running.run import Run
+from ctuq.pipeline.subpixel import RayNoise
 from ctuq.pipeline.views import SplitViews
 from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip
 from ctuq.recon.holdout import split
@@ -96,6 +97,8 @@ class Joint:
         Systematic errors.
     drawn : Tensor
         State of the random numbers from which the first fit's rays were chosen: those that stopped it stop the others.
+    noise : RayNoise
+        Of the linear model; fits take the weights of ``data``.
     moves : bool
         Whether the ray transform can be made for another geometry.
     given : tuple of Block
@@ -108,6 +111,7 @@ class Joint:
     generate: Generator
     asked: tuple[Wish, ...]
     drawn: Tensor
+    noise: RayNoise
     moves: bool
     given: tuple[Block, ...] = ()
 
@@ -152,7 +156,7 @@ class Joint:
         with run.clock("jacobian"):
             given = {"prior": run.options.prior, "rank": way.rank, "rng": run.rng, "stages": stages, "choice": choice}
             given |= {"parameters": self._restricted(state)[0], "progress": run.products}
-            model = linear_model(used, self.generate, state.best, **given)
+            model = linear_model(replace(used, weights=self.noise.weights), self.generate, state.best, **given)
         return (model.with_errors(blocks, taken.factors(blocks)) if blocks else model), used
 
     def _restricted(self, state: DIPState) -> tuple[Sequence[str] | None, EvidenceOf | None]:

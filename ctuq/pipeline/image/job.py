@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ctuq.errors import CtuqError, InputError
-from ctuq.linops.memory import available_memory, require_memory
+from ctuq.linops.memory import available_memory
 from ctuq.pipeline.bars import asked_errors, asks_for, doubts_of_bars, not_in_bars
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.agreement import kept_agreement
@@ -25,9 +25,10 @@ from ctuq.pipeline.image.spreads import SPREADS, with_spread
 from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.running.outlook import Outlook
-from ctuq.pipeline.running.plan import FIT_BYTES, Plan, measure, priced, route_of, with_refit
+from ctuq.pipeline.running.plan import FIT_BYTES, Plan, measure, priced, require_room, route_of, with_refit
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.threads import take_threads
+from ctuq.pipeline.subpixel import RayNoise, ray_noise
 from ctuq.pipeline.views import SplitViews, grid_of, match_detector, rays_inside, split_views
 from ctuq.progress import shown
 from ctuq.recon.dip import Data, DIPOptions, Generator, generator, trial_step, tries
@@ -55,7 +56,6 @@ from ctuq.uncertainty.systematics import doubts_of_errors, systematics_of
 _DENSE_PIXELS = 4096
 """Up to so many pixels a truth is scored against the whole covariance, above against samples."""
 _KEPT = 2**26
-_LESS = "choose a smaller --size or fewer --samples"
 
 _DEFAULT = ReconstructOptions()
 _log = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ def _reconstruct(
     scan = match_detector(scan, grid) if own is None else scan
     measured, scan = scan, of_one_material(run, scan)
     views = replace(split_views(run.options, scan), told=told_of_rays(scan) + doubts)
-    _require_memory(run, grid)
+    require_room(run.options, grid, run.device)
     run.checkpoint = Checkpoint.of(checkpoint, measured, run.options)
     run.checkpoint.begin()
     try:
@@ -191,7 +191,7 @@ def _reconstructed(
         removed=rings.removed,
     )
     if run.options.bars in PRIORS:
-        return _with_prior(run, base, data, views)
+        return _with_prior(run, base, data, views, ray_noise(data, comparisons["tv"]))
     if run.options.bars in SPREADS:
         return with_spread(run, base, data, views)
     if method_name != "dip":
@@ -246,24 +246,16 @@ def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
     return all(same.values()) and digest_of(result.scan) == digest_of(used)
 
 
-def _require_memory(run: Run[ReconstructOptions], grid: VolumeGrid) -> None:
-    """Refuse what cannot fit, before anything is begun: the fit's activations, and the samples."""
-    dip = run.options.method == "dip"
-    samples = 16 * run.options.samples if run.options.bars else 0
-    needed = grid.size * ((FIT_BYTES if dip else 64) + samples)
-    require_memory(needed, f"An image of {run.options.size} x {run.options.size} pixels", _LESS, run.device)
-
-
-def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: SplitViews) -> Result:
+def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: SplitViews, noise: RayNoise) -> Result:
     """Error bars by a Gaussian prior over the pixels."""
     A, kind = data.A, run.options.bars or ""
     assert isinstance(A, RayTransform)
     plan = plan_of_edges(A, int((data.weights > 0).sum()), kind)
     _log.info("Plan: %s", plan)
     run.checkpoint.begin()
-    found, rays, learned = edge_bars(run, data, views, plan)
+    found, rays, learned = edge_bars(run, data, views, plan, noise)
     notes = () if kind == "edges" else (f"The image is the mean of {PRIORS[kind]}, and not that of total variation.",)
-    base = replace(base, plan=plan.record(), warnings=base.warnings + views.notes + notes)
+    base = replace(base, plan=plan.record(), warnings=base.warnings + views.notes + notes, subpixel=noise.share(1.0))
     return _assembled(run, base, rays.image, found, learned.named)
 
 
@@ -290,13 +282,14 @@ def _with_dip(
     if checkpoint.way is None:
         return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
     asked = errors_left(run, asked_errors(run.options.systematics, base.scan))
-    last = Joint(run, data, views, generate, without_gains(asked), drawn, moves, rings.blocks(data.y.shape)).freed(state)
+    noise = ray_noise(data, base.comparisons["tv"])
+    last = Joint(run, data, views, generate, without_gains(asked), drawn, noise, moves, rings.blocks(data.y.shape)).freed(state)
     model, evidence = last.model, last.evidence
     given = {"rng": run.rng, "way": checkpoint.way[0], "stages": stages, "evidence": evidence}
     with run.clock("evidence"):
         found = estimate(model, last.data.y, views.held, **given)
     doubts = doubts_of_bars(model, evidence, found.posterior.error) + doubts_of_errors(model) + NOTES.get(run.options.bars, ())
-    base = replace(base, history=last.state.looks, warnings=base.warnings + doubts + last.notes)
+    base = replace(base, history=last.state.looks, warnings=base.warnings + doubts + last.notes, subpixel=noise.share(1.0))
     if last.removed is not None:
         shown = of_all_views(last, found.posterior, views.held)
         comparisons = classical(run, shown, base.scan, less=rings.with_others(data.y - shown.y))
@@ -389,7 +382,8 @@ def _assembled(
         samples=mean + deviations,
         directions=directions,
         waves=waves,
-        sigma2=found.scales.noise * evidence.sigma2,
+        sigma2=(sigma2 := found.scales.noise * evidence.sigma2),
+        subpixel=base.subpixel * sigma2,
         prior=prior,
         log_evidence=evidence.value,
         log_evidence_error=evidence.error,

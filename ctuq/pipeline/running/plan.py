@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from ctuq.linops.jacobian import cost
 from ctuq.linops.jacobian.cost import ProductCost
 from ctuq.linops.jacobian.network import ProductChoice, weight_names
+from ctuq.linops.memory import require_memory
+from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.recon.dip import Data, Generator, trial_step
+from ctuq.tomo.geometry import VolumeGrid
 from ctuq.uncertainty.model.factor import draws_of
 from ctuq.uncertainty.model.route import DRAWS, EVIDENCE_RAYS, Route, route
 
@@ -24,6 +27,7 @@ MOST_FITS = 3
 """Further ones of a network, to rays without what the scanner does wrong."""
 FIT_BYTES = 4096
 """A pixel, of the activations of an image's fit and their gradients."""
+_LESS = "choose a smaller --size or fewer --samples"
 _ROWS = 32
 # Beside its gradient a step has the total variation, Adam and the running average; float64 doubles the bytes of a ray.
 _STEP, _WIDE = 1.15, 2.0
@@ -277,3 +281,18 @@ def timed(work: Callable[[], object], runs: int = 2) -> float:
 
 def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def require_room(options: ReconstructOptions, grid: VolumeGrid, device: torch.device) -> None:
+    """Refuse what cannot fit, before anything is begun: the fit's activations, and the samples.
+
+    Parameters
+    ----------
+    options : ReconstructOptions
+    grid : VolumeGrid
+        Of the image.
+    device : torch.device
+    """
+    samples = 16 * options.samples if options.bars else 0
+    needed = grid.size * ((FIT_BYTES if options.method == "dip" else 64) + samples)
+    require_memory(needed, f"An image of {options.size} x {options.size} pixels", _LESS, device)

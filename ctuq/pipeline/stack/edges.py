@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ctuq.pipeline.stack.taught import Given, lesson_of, with_bars
 from ctuq.pipeline.stack.work import Lesson, Product, Work
+from ctuq.pipeline.subpixel import ray_noise
 from ctuq.recon import tv
 from ctuq.recon.dip import Data
 from ctuq.tomo.rays.transform import RayTransform
@@ -43,7 +44,8 @@ def _given(work: Work, data: Data, image: Tensor, lesson: Lesson | None) -> Give
     """A slice's posterior by a lesson; without one by its own evidence."""
     way, held = work.setting.way, work.views.held
     assert isinstance(way, str) and isinstance(data.A, RayTransform)
-    rays = PixelRays.of(data.A, data.y, data.weights, image)
+    noise = ray_noise(data, image)
+    rays = PixelRays.of(data.A, data.y, noise.weights, image)
     seen = ~of_views(rays, held)
     learned = learn_edges(rays.part(seen.nonzero()[:, 0]), image) if lesson is None else _taught(lesson, image)
     rays = with_image(rays, learned, held, route=way, rng=work.rng)
@@ -52,7 +54,7 @@ def _given(work: Work, data: Data, image: Tensor, lesson: Lesson | None) -> Give
     if len(held):
         views = HeldOut.of(partial(OmittedRays, posterior), rays, data.y, held, sigma2, most=len(rays.target))
     psi = torch.tensor([learned.named[SOFT], learned.found.signal], dtype=torch.float64).log()
-    return Given(rays.image, psi, sigma2, views, lambda _: posterior, posterior.variance_of)
+    return Given(rays.image, psi, sigma2, noise.share(sigma2), views, lambda _: posterior, posterior.variance_of)
 
 
 def _taught(lesson: Lesson, image: Tensor) -> Learned:

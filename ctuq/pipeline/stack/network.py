@@ -20,6 +20,8 @@ from ctuq.laplace.system.problem import Point
 from ctuq.pipeline.bars import linear_model
 from ctuq.pipeline.stack.taught import Given, lesson_of, with_bars
 from ctuq.pipeline.stack.work import Lesson, Product, Work
+from ctuq.pipeline.subpixel import RayNoise, ray_noise
+from ctuq.recon import tv
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
 from ctuq.recon.holdout import split
 from ctuq.recon.noise import noise_std
@@ -43,7 +45,8 @@ def learned_by_network(work: Work) -> Product:
     """A slice's fit, hyperparameters and held-out rays, by itself alone."""
     data = work.data()
     fit = _Fit(work, data, None)
-    return lesson_of(_given(work, data, fit.model(), None), fit.kept)
+    noise = _noise(data)
+    return lesson_of(_given(work, data, fit.model(noise), noise, None), fit.kept)
 
 
 def made_by_network(work: Work, before: Product | None) -> Product:
@@ -52,7 +55,8 @@ def made_by_network(work: Work, before: Product | None) -> Product:
     fit = _Fit(work, data, before)
     if not work.options.uncertainty:
         return {"fit": fit.kept, "mean": fit.image.float().cpu(), "facts": fit.facts}
-    product = with_bars(work, partial(_given, work, data, fit.model()))
+    noise = _noise(data)
+    product = with_bars(work, partial(_given, work, data, fit.model(noise), noise))
     return product | {"fit": fit.kept, "facts": fit.facts | product["facts"]}
 
 
@@ -111,14 +115,19 @@ class _Fit:
         noise = float(noise_std(self._fit.y, self._fit.weights).square()[0])
         return misfit / max(noise, 1e-6 * float(self._stop.size[0]), 1e-300)
 
-    def model(self) -> ImageModel:
+    def model(self, noise: RayNoise) -> ImageModel:
         """The linear model at the fitted weights."""
         options, rng = self._work.options, self._work.rng
         rank = _route(self._work).rank
-        return linear_model(self._data, self._generate, self._best, prior=options.prior, rank=rank, rng=rng)
+        data = replace(self._data, weights=noise.weights)
+        return linear_model(data, self._generate, self._best, prior=options.prior, rank=rank, rng=rng)
 
 
-def _given(work: Work, data: Data, model: ImageModel, lesson: Lesson | None) -> Given:
+def _noise(data: Data) -> RayNoise:
+    return ray_noise(data, tv(data.A, data.y, weights=data.weights))
+
+
+def _given(work: Work, data: Data, model: ImageModel, noise: RayNoise, lesson: Lesson | None) -> Given:
     """A slice's posterior by a lesson; without one by the hyperparameters of its own evidence."""
     point, route = _learned_point(work, model) if lesson is None else lesson.point, _route(work)
     given, sigma2 = SolvedRays.on(model, point, noise_by=route.noise_by), float(point.sigma2[0])
@@ -127,12 +136,13 @@ def _given(work: Work, data: Data, model: ImageModel, lesson: Lesson | None) -> 
         return LeftOut.of(given, rows)
 
     def posterior(image_scale: float) -> ImagePosterior:
-        hidden = blocks_of(work.setting.hidden, work.A, model.image, data.weights)
+        hidden = blocks_of(work.setting.hidden, work.A, model.image, noise.weights)
         return ImagePosterior(replace(given, model=replace(model, hidden=hidden)), rng=work.rng, scale=image_scale)
 
     views = work.views.held
     held = HeldOut.of(without, model, data.y, views, sigma2, most=route.held_out) if len(views) else None
-    return Given(model.image, point.psi, sigma2, held, posterior, ImagePosterior(given, rng=work.rng).variance_of)
+    variance_of, share = ImagePosterior(given, rng=work.rng).variance_of, noise.share(sigma2)
+    return Given(model.image, point.psi, sigma2, share, held, posterior, variance_of)
 
 
 def _learned_point(work: Work, model: ImageModel) -> Point:

@@ -13,7 +13,9 @@ from torch import Tensor
 from ctuq.linops.sparse import SparseRows
 from ctuq.pipeline.stack.work import Lesson, Product, Work
 from ctuq.scores.gaussian import gaussian_scores
+from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.tomo.rays.rows import ray_rows
+from ctuq.tomo.subpixel import subpixel_variance
 from ctuq.uncertainty.calibration.held_out import HeldOut
 from ctuq.uncertainty.calibration.scales import Scales, learn_scales
 from ctuq.uncertainty.calibration.unseen import UnseenDirections, WidenedPosterior
@@ -36,6 +38,8 @@ class Given:
         Logarithms of the hyperparameters.
     sigma2 : float
         Noise variance of a ray of weight 1.
+    subpixel : float
+        Beside it a ray has this times `subpixel_variance` of the image.
     held : HeldOut, optional
         None where no view is held out.
     posterior : callable
@@ -48,6 +52,7 @@ class Given:
     image: Tensor
     psi: Tensor
     sigma2: float
+    subpixel: float
     held: HeldOut | None
     posterior: Callable[[float], ImageCovariance]
     variance_of: Callable[[SparseRows], Tensor]
@@ -137,7 +142,10 @@ def _judged(work: Work, given: Given, scales: Scales, mean: Tensor) -> dict[str,
     kept = (weights.reshape(-1) > 0).nonzero()[:, 0]
     rows = ray_rows(A, kept, torch.ones(len(kept), dtype=torch.float64), free=False)
     assert isinstance(rows, SparseRows)
-    variance = scales.image * given.variance_of(rows).cpu() + scales.noise * given.sigma2 / weights.reshape(-1)[kept].double()
+    assert isinstance(A, MatrixRayTransform)
+    beside = torch.from_numpy(subpixel_variance(mean.numpy(), A.matrix, geometry)).reshape(-1)[kept]
+    noise = given.sigma2 / weights.reshape(-1)[kept].double() + given.subpixel * beside
+    variance = scales.image * given.variance_of(rows).cpu() + scales.noise * noise
     expected = rows(mean.double().reshape(1, -1).to(work.device))[0].cpu()
     scores = gaussian_scores(torch.from_numpy(judge[0]).reshape(-1)[kept].double() - expected, variance)
     return {f"judged_{name}": scores[name] for name in ("rms_z", "cover_68", "cover_95", "rmse")}

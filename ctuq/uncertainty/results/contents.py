@@ -102,6 +102,7 @@ class Contents:
     directions: NDArray[np.float32] | None = None
     waves: int = 0
     sigma2: float = float("nan")
+    subpixel: float = 0.0
     prior: Mapping[str, float] = field(default_factory=dict)
     log_evidence: float = float("nan")
     log_evidence_error: float = 0.0

@@ -44,6 +44,8 @@ class Result(Shown, Measured):
         Smooth images along each axis whose covariance ``directions`` hold exactly.
     sigma2 : float
         Noise variance of a ray of weight 1, calibrated.
+    subpixel : float
+        Beside it a ray has this times `ctuq.tomo.subpixel.subpixel_variance` of ``mean``: what pixels cannot draw, calibrated.
     prior : mapping of str to float
         Prior hyperparameters.
     log_evidence, log_evidence_error : float

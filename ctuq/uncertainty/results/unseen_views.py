@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -11,7 +12,10 @@ from ctuq.errors import InputError
 from ctuq.systematics.build import effects_of, told_in
 from ctuq.systematics.taken import Taken
 from ctuq.tomo import ray_transform
+from ctuq.tomo.rays.entries import build_matrix
+from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.tomo.rays.transform import RayTransform
+from ctuq.tomo.subpixel import subpixel_variance
 from ctuq.uncertainty.results.image import Result
 
 
@@ -49,8 +53,14 @@ def predict_views(
     if result.systematics:
         mean, deviations, own = _with_errors(result, A, (mean, deviations), rest)
     noise = np.float64(result.sigma2) / (1.0 if weights is None else weights.astype(np.float64))
+    if result.subpixel:
+        noise = noise + result.subpixel * subpixel_variance(result.mean, _matrix(A), A.geometry)
     variance: NDArray[np.float64] = (deviations.square().mean(0) + own).cpu().numpy() + noise
     return mean.cpu().numpy(), variance
+
+
+def _matrix(A: RayTransform) -> sp.csr_array:
+    return A.matrix if isinstance(A, MatrixRayTransform) else build_matrix(A.grid, A.geometry)
 
 
 def _scanner(result: Result, A: RayTransform) -> tuple[RayTransform, Mapping[str, Tensor]]:

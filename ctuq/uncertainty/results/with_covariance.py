@@ -61,4 +61,5 @@ class Measured(Questions, Contents):
     @cached_property
     def _budget(self) -> VarianceBudget:
         noise_scale = 1.0 if self.calibration is None else self.calibration.noise_scale
-        return VarianceBudget(self.scan, self.grid, sigma2=self.sigma2 / noise_scale)
+        noise = {"sigma2": self.sigma2 / noise_scale, "subpixel": self.subpixel / noise_scale}
+        return VarianceBudget(self.scan, self.grid, image=self.mean, **noise)

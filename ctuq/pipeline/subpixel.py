@@ -1,0 +1,55 @@
+"""Rays whose noise holds what pixels cannot draw, for the linear model; fits take them by the weights that were given."""
+
+from dataclasses import dataclass
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ctuq.recon.dip import Data
+from ctuq.tomo.rays.matrix import MatrixRayTransform
+from ctuq.tomo.subpixel import noise_beside, subpixel_variance
+
+
+@dataclass(frozen=True, eq=False)
+class RayNoise:
+    """Noise and sub-pixel structure together.
+
+    A fit by these weights loses thin shells: along them all rays count little. Of the Shepp-Logan head with 1 % of noise at
+    32 x 32 the result had 26.0 dB then, 27.9 with the error bars alone by them, and 27.3 without.
+
+    Parameters
+    ----------
+    weights : Tensor, shape (angle, column)
+        Relative precisions with both.
+    least : float
+        Of a ray of weight 1, the noise variance beside which the structure was set.
+    """
+
+    weights: Tensor
+    least: float
+
+    def share(self, sigma2: float) -> float:
+        """What `subpixel_variance` is multiplied by where the noise variance of a ray of weight 1 is found to be ``sigma2``."""
+        return sigma2 / self.least if self.least > 0 else 0.0
+
+
+def ray_noise(data: Data, image: NDArray | Tensor) -> RayNoise:
+    """Of one slice's rays (angle, column).
+
+    Parameters
+    ----------
+    data : Data
+        By the weights that were given.
+    image : array or Tensor, shape (y, x)
+        Of these rays by total variation, 1/mm: flat between edges, so that its noise is not taken for structure.
+    """
+    assert isinstance(data.A, MatrixRayTransform)
+    x = torch.as_tensor(image, dtype=data.y.dtype, device=data.y.device)
+    residual, weights = data.residual(x).cpu().numpy(), data.weights.double().cpu().numpy()
+    beside = subpixel_variance(x.cpu().numpy(), data.A.matrix, data.A.geometry)
+    least = noise_beside(residual, weights, beside)
+    if least <= 0:
+        return RayNoise(data.weights, 0.0)
+    lowered = torch.as_tensor(weights / (1 + weights * beside / least), device=data.weights.device)
+    return RayNoise(lowered.to(data.weights), least)
