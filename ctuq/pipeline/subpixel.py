@@ -1,5 +1,6 @@
 """Rays whose noise holds what pixels cannot draw, for the linear model; fits take them by the weights that were given."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,13 @@ from torch import Tensor
 from ctuq.recon.dip import Data
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.tomo.subpixel import noise_beside, subpixel_variance
+
+# From here on pixels, and not the noise, limit the image.
+_MUCH = 2.0
+_TOLD = (
+    "Edges inside of pixels change the rays by about {:.2g} times their noise (rms): the error bars hold that, and more pixels "
+    "(--size) would show more of the object."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +32,18 @@ class RayNoise:
         Relative precisions with both.
     least : float
         Of a ray of weight 1, the noise variance beside which the structure was set.
+    times : float
+        Structure over noise, root mean square of the rays that count.
     """
 
     weights: Tensor
     least: float
+    times: float = 0.0
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What the user should know of it."""
+        return (_TOLD.format(self.times),) if self.times > _MUCH else ()
 
     def share(self, sigma2: float) -> float:
         """What `subpixel_variance` is multiplied by where the noise variance of a ray of weight 1 is found to be ``sigma2``."""
@@ -52,4 +68,5 @@ def ray_noise(data: Data, image: NDArray | Tensor) -> RayNoise:
     if least <= 0:
         return RayNoise(data.weights, 0.0)
     lowered = torch.as_tensor(weights / (1 + weights * beside / least), device=data.weights.device)
-    return RayNoise(lowered.to(data.weights), least)
+    used = weights > 0
+    return RayNoise(lowered.to(data.weights), least, math.sqrt(float((weights * beside)[used].mean()) / least))

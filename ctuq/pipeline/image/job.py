@@ -255,7 +255,8 @@ def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: S
     run.checkpoint.begin()
     found, rays, learned = edge_bars(run, data, views, plan, noise)
     notes = () if kind == "edges" else (f"The image is the mean of {PRIORS[kind]}, and not that of total variation.",)
-    base = replace(base, plan=plan.record(), warnings=base.warnings + views.notes + notes, subpixel=noise.share(1.0))
+    notes = views.notes + noise.told + notes
+    base = replace(base, plan=plan.record(), warnings=base.warnings + notes, subpixel=noise.share(1.0))
     return _assembled(run, base, rays.image, found, learned.named)
 
 
@@ -289,7 +290,8 @@ def _with_dip(
     with run.clock("evidence"):
         found = estimate(model, last.data.y, views.held, **given)
     doubts = doubts_of_bars(model, evidence, found.posterior.error) + doubts_of_errors(model) + NOTES.get(run.options.bars, ())
-    base = replace(base, history=last.state.looks, warnings=base.warnings + doubts + last.notes, subpixel=noise.share(1.0))
+    told = base.warnings + doubts + last.notes + noise.told
+    base = replace(base, history=last.state.looks, warnings=told, subpixel=noise.share(1.0))
     if last.removed is not None:
         shown = of_all_views(last, found.posterior, views.held)
         comparisons = classical(run, shown, base.scan, less=rings.with_others(data.y - shown.y))
