@@ -120,7 +120,7 @@ def table(kept: Rows) -> str:
         for name, form in (text.split() for text in forms):
             before, now = float(row[name]), float(after[0][name])
             cells.append("" if np.isnan(before) else f"{before:{form}} → {now:{form}}")
-        lines.append(" | ".join((f"| {row['scan']}", row["method"], *cells)) + " |")
+        lines.append(" | ".join((f"| {row['scan']}", str(row["method"]), *cells)) + " |")
     return "\n".join(lines)
 
 
