@@ -11,8 +11,8 @@ from ctuq.tomo.footprint import pitches, require_shadow
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.joseph import build_volume_matrix, rays_of
 from ctuq.tomo.rays.matrix import MatrixRayTransform
-from ctuq.tomo.scan import binned_rays
 from ctuq.tomo.space import ConeBeam, Parallel3D
+from ctuq.tomo.volume_scan import averaged_pixels
 
 OrbitBeam = ConeBeam | Parallel3D
 _BUILT = 32
@@ -79,13 +79,8 @@ def averaged(
     projections: NDArray[np.float32], weights: NDArray[np.float32] | None, bins: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Projections and weights (row, angle, column), averaged over so many rows and columns, as rows of rays (angle, ray)."""
-    y, w = projections, np.ones_like(projections) if weights is None else weights
-    for axis, factor in zip((0, 2), bins, strict=True):
-        lines = [np.moveaxis(a, axis, -1) for a in (y, w)]
-        shape = lines[0].shape[:-1]
-        flat = binned_rays(*(a.reshape(-1, a.shape[-1]) for a in lines), factor)
-        y, w = (np.moveaxis(np.asarray(a).reshape(*shape, -1), -1, axis) for a in flat)
-    return tuple(np.ascontiguousarray(a.swapaxes(0, 1).reshape(a.shape[1], -1), np.float32) for a in (y, w))  # pyright: ignore[reportReturnType]
+    flat = averaged_pixels(projections, weights, bins)
+    return tuple(np.ascontiguousarray(a.swapaxes(0, 1).reshape(a.shape[1], -1), np.float32) for a in flat)  # pyright: ignore[reportReturnType]
 
 
 def flat_transform(grid: VolumeGrid, beam: OrbitBeam) -> FlatTransform:

@@ -52,7 +52,7 @@ def doubts_of_projections(raw: Raw, corrected: Corrected) -> tuple[str, ...]:
     good = corrected.weights > 0
     values = corrected.projections[good]
     told = []
-    if np.ptp(values) == 0:
+    if np.ptp(values) == 0 and not raw.one_of_many:
         if raw.kind_of_values == "log" and not values.any():
             raise InputError(f"all {values.size} line integrals are 0, so nothing was measured; check which data these are.")
         told.append(f"All {values.size} rays have the same value: air alone, or nothing was measured.")
@@ -62,15 +62,26 @@ def doubts_of_projections(raw: Raw, corrected: Corrected) -> tuple[str, ...]:
             raise InputError(_too_bright(raw, times))
         if times > _BRIGHTER:
             told.append(f"The brightest columns have {times:.2g} times the open beam; the flats may be of another exposure.")
-    low, high = np.percentile(values, [0.5, 99.5])
-    if low < 0 and -low > 4 * max(high, 0):
-        way = "'scale: -1' in a geometry file turns the sign" if raw.kind_of_values == "log" else "check the flats"
-        raise InputError(f"the line integrals run from {low:.3g} to {high:.3g}, but attenuation cannot be negative; {way}.")
-    if only_air(values):
-        told.append("The projections show no shadow, only air: another detector row may see the object.")
+    if not raw.one_of_many:
+        refuse_negative(values, raw.kind_of_values)
+        if only_air(values):
+            told.append("The projections show no shadow, only air: another detector row may see the object.")
     if corrected.suspects:
         told.append(suspicion(corrected.suspects))
     return tuple(told)
+
+
+def refuse_negative(values: NDArray, kind_of_values: str) -> None:
+    """Refuse line integrals that are mostly below 0.
+
+    Raises
+    ------
+    InputError
+    """
+    low, high = np.percentile(values, [0.5, 99.5])
+    if low < 0 and -low > 4 * max(high, 0):
+        way = "'scale: -1' in a geometry file turns the sign" if kind_of_values == "log" else "check the flats"
+        raise InputError(f"the line integrals run from {low:.3g} to {high:.3g}, but attenuation cannot be negative; {way}.")
 
 
 def doubts_of_angles(scan: Scan) -> tuple[str, ...]:

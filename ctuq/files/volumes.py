@@ -18,6 +18,7 @@ from ctuq.files.formats.raw import TURNS, Raw
 from ctuq.files.formats.scanners.series import lines_in_blocks
 from ctuq.files.noise import law_of
 from ctuq.files.reading import PathLike, opened, resolve, row_of, scan_of
+from ctuq.files.volume_rows import first_of, read_rows, refuse_implausible
 from ctuq.files.volume_truth import with_volume_truth
 from ctuq.guard import reading
 from ctuq.memory import require_room
@@ -142,8 +143,7 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
             f"'{path}' has one detector row, which is a slice: leave --volume or --stack out; its angles are designed by "
             "'ctuq design start'."
         )
-    middle_raw = raw_of(first.rows // 2)
-    middle = scan_of([(path, middle_raw)], wanted)
+    middle_raw, middle = first_of(raw_of, first.rows, lambda raw: scan_of([(path, raw)], wanted))
     column = column_of_axis(middle.geometry)
     views, columns = middle.geometry.shape
     upwards = bool(middle_raw.fields.get("rows_upwards", False))
@@ -156,8 +156,11 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
     whole = middle_raw.whole is not None
     # One detector has one law: that of the middle row, which its scan tells, weights all of them alike.
     noise = law_of(middle_raw)[0]
-    rows = [row_of(replace(raw_of(row), noise=noise), path, sha, None if whole else column) for row in stored]
-    scans = [row.scan for row in rows]
+    how = {"noise": noise, "one_of_many": True}
+    found = read_rows(lambda row: row_of(replace(raw_of(row), **how), path, sha, None if whole else column), stored)
+    rows, scans = found.live, [row.scan for row in found.live]
+    if not whole:
+        refuse_implausible(found, middle_raw)
     kept = _kept_views(scans, path)
     lost = int((~kept).sum())
     odd = None if whole else odd_views(_mean_row(scans))
@@ -166,7 +169,8 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
     beam = replace(middle.geometry, angles=scans[0].geometry.angles[kept])
     told = middle.provenance.then(f"{_count(some, first.rows)} detector rows read").warned(
         *_assumed(middle_raw, first.rows, upwards),
-        *_of_other_rows(scans, middle, stored),
+        *_of_other_rows(scans, middle, [number for number, live in zip(stored, found.at, strict=True) if live]),
+        *found.told,
         *((f"{lost} of {len(kept)} views hold no ray that counts and are left out.",) if lost else ()),
         *((odd.told,) if odd is not None else ()),
     )
@@ -177,14 +181,14 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
         if not any(words in text for words in _OF_ONE_ROW) and (text not in middle.warnings or ODD not in text)
     )
     told = replace(told, warnings=apart)
-    projections = np.stack([row.scan.projections for row in rows])[:, kept]
+    projections, weights = found.whole(np.stack([scan.projections for scan in scans])[:, kept], _weights(rows, kept))
     if middle_raw.vectors is not None:
         free = _free(middle_raw, scans[0].geometry.angles, kept, upwards)
         grid = _seen(in_space(beam, middle_raw, first.rows, upwards), float(free.table[:, 2].mean()))
-        return VolumeScan(projections, free, _weights(rows, kept), grid=grid, provenance=told)
+        return VolumeScan(projections, free, weights, grid=grid, provenance=told)
     geometry = in_space(beam, middle_raw, first.rows, upwards)
     geometry = geometry if chosen is None else of_rows(geometry, some)
-    return VolumeScan(projections, geometry, _weights(rows, kept), provenance=told)
+    return VolumeScan(projections, geometry, weights, provenance=told)
 
 
 def _count(rows: range, of: int) -> str:

@@ -19,6 +19,8 @@ from ctuq.tomo.geometry import MOST_PIXELS, FanBeam, ParallelBeam, frame, frozen
 _STEEPEST = np.deg2rad(80)
 _TURN = 2 * np.pi
 _FLAT = 1e-9
+_LEVEL = 0.1
+"""Columns whose share in the plane of x and y is smaller say nothing of a view's angle."""
 
 
 class AreaBeam(ABC):
@@ -304,8 +306,21 @@ class FreeBeam(AreaBeam):
 
     @property
     def angles(self) -> NDArray[np.float64]:
-        """Directions of the columns in the plane of x and y, radians: the angles where the scan is circular."""
-        return np.arctan2(self.table[:, 7], self.table[:, 6])
+        """Directions of the columns in the plane of x and y, radians: the angles where the scan is circular.
+
+        Where columns do not turn in that plane, as on an orbit about another axis or of a detector that stands still, they are
+        those of the rays, about the axis that these turn about. Else all views would count as of one direction.
+        """
+        first, centre, column, _ = np.split(self.table, 4, axis=1)
+        flat = np.linalg.norm(column[:, :2], axis=1) > _LEVEL * np.linalg.norm(column, axis=1)
+        angles = np.arctan2(column[:, 1], column[:, 0])
+        rays = centre - first if self.is_cone else first
+        rays = rays / np.linalg.norm(rays, axis=1, keepdims=True)
+        turning = np.abs(np.exp(1j * angles) - np.exp(1j * angles[0])).max() > _FLAT
+        if flat.all() and (turning or np.abs(rays - rays[0]).max() <= _FLAT):
+            return angles
+        plane = np.linalg.svd(rays - rays.mean(axis=0))[2][:2]
+        return np.arctan2(rays @ plane[1], rays @ plane[0])
 
     def vectors(self) -> NDArray[np.float64]:
         return self.table.copy()

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-from ctuq.tomo.scan import Views
+import numpy as np
+from numpy.typing import NDArray
+
+from ctuq.tomo.scan import Views, binned_rays
 from ctuq.tomo.space import VolumeGeometry
 
 
@@ -31,3 +34,16 @@ class VolumeScan(Views[VolumeGeometry]):
     """
 
     geometry: VolumeGeometry
+
+
+def averaged_pixels(
+    projections: NDArray[np.float32], weights: NDArray[np.float32] | None, bins: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Projections and weights (row, angle, column), averaged over so many rows and columns, by their precision."""
+    y, w = projections, np.ones_like(projections) if weights is None else weights
+    for axis, factor in zip((0, 2), bins, strict=True):
+        lines = [np.moveaxis(a, axis, -1) for a in (y, w)]
+        shape = lines[0].shape[:-1]
+        flat = binned_rays(*(a.reshape(-1, a.shape[-1]) for a in lines), factor)
+        y, w = (np.moveaxis(np.asarray(a).reshape(*shape, -1), -1, axis) for a in flat)
+    return y, w

@@ -151,6 +151,21 @@ def test_directions_that_are_missing_are_told(change, told):
     assert told is None or told in found[0]
 
 
+def test_directions_that_a_leaning_axis_or_free_vectors_miss_are_told():
+    def told(geometry):
+        scan = simulated()
+        scan = VolumeScan(np.resize(scan.projections, geometry.shape), geometry, truth=scan.truth, grid=scan.grid)
+        return [text for text in doubts_of_volume(scan, scan.grid) if "degrees of the" in text]
+
+    half, whole, arc = (radians(np.arange(0, stop, 10.0)) for stop in (180, 360, 120))
+    beam = Parallel3D(angles=half, rows=18, columns=18, pixel=2.5, axis_tilt=0.5)
+    assert "cover 180 degrees of the 360" in told(beam)[0]
+    assert not told(replace(beam, angles=whole)) and not told(replace(beam, axis_tilt=0.01))
+    cone = simulated().geometry
+    assert "cover 120 degrees of the 180" in told(replace(cone, angles=arc).raised(np.zeros(12)))[0]
+    assert not told(replace(cone, angles=whole).raised(np.linspace(-3, 3, 36)))
+
+
 def test_rays_that_pass_a_small_volume_by_are_told_for_iterative_methods_only():
     scan = solid_scan("ball", 16, radians(np.arange(0, 360, 24)), noise=0.0, seed=0, distances=(100.0, 200.0))
     slab = VolumeScan(scan.projections, scan.geometry, truth=np.zeros((2, 16, 16)), grid=VolumeGrid((2, 16, 16), 2.5))

@@ -155,3 +155,59 @@ def test_a_damaged_volume_scan_is_named(tmp_path):
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(InputError, match=r"scan\.h5"):
         read_volume(path)
+
+
+def stored(tmp_path, projections, values="log", flat=None):
+    """A stack of pictures of parallel rays, rows from above, of projections (row, angle, column) from below."""
+    if values == "counts":
+        projections = np.round(40000 * np.exp(-projections)) if flat is None else projections
+    tifffile.imwrite(tmp_path / "stack.tif", np.ascontiguousarray(projections[::-1].swapaxes(0, 1), np.float32))
+    text = (
+        f"kind: parallel\nvalues: {values}\nangles: {{first: 0, step: 15, count: 12}}\npixel: 2.0\nstack: projections\n"
+        "axis_column: 8.5\n"
+    )
+    (tmp_path / "stack.yaml").write_text(text + ("flat: 40000\n" if values == "counts" else ""))
+    return tmp_path / "stack.tif"
+
+
+@pytest.fixture(scope="module")
+def ball():
+    """A ball of radius 8 mm between rows of air."""
+    heights, columns = 2.0 * (np.arange(14) - 6.5)[:, None, None], 2.0 * (np.arange(18) - 8.5)
+    angles = np.deg2rad(np.arange(12) * 15.0)[:, None]
+    beside = columns - (2 * np.cos(angles) + 3 * np.sin(angles))
+    return 0.1 * np.sqrt(np.maximum(64 - beside**2 - heights**2, 0))
+
+
+@pytest.mark.parametrize("air", [0.0, -0.02], ids=["exactly 0", "a little below"])
+def test_rows_that_see_nothing_but_air_are_rows_of_a_volume(tmp_path, ball, air):
+    scan = read_volume(stored(tmp_path, ball + air))
+    np.testing.assert_allclose(scan.projections, ball + air, atol=1e-6)
+    assert (scan.weights is None or (scan.weights > 0).mean() > 0.98) and not any("air" in text for text in scan.warnings)
+    with pytest.raises(InputError, match="cannot be negative"):
+        read_volume(stored(tmp_path, -ball))
+    with pytest.raises(InputError, match="All 3024 line integrals are 0"):
+        read_volume(stored(tmp_path, 0 * ball))
+
+
+@pytest.mark.parametrize("kind", ["log", "counts"])
+@pytest.mark.parametrize("value", [np.nan, 0.0, -3.0], ids=["nan", "zero", "saturated"])
+def test_a_dead_row_is_filled_in_and_counts_for_nothing(tmp_path, ball, kind, value):
+    values, dead = ball.copy(), [4, 7]  # the second is the middle one
+    if kind == "counts":
+        values, value = 40000 * np.exp(-values), {0.0: 0.0, -3.0: 65535.0}.get(value, value)
+    values[dead] = value
+    scan = read_volume(stored(tmp_path, values, kind, flat=1))
+    assert np.flatnonzero(scan.weights.max(axis=(1, 2)) == 0).tolist() == dead
+    live = np.setdiff1d(np.arange(14), dead)
+    np.testing.assert_allclose(scan.projections[live], ball[live], atol=1e-3)
+    np.testing.assert_allclose(scan.projections[dead], (ball[[3, 6]] + ball[[5, 8]]) / 2, atol=1e-3)
+    told = [text for text in scan.warnings if "2 of 14 detector rows" in text]
+    assert len(told) == 1 and "first number 9 as stored" in told[0]
+
+
+def test_where_many_rows_are_dead_the_scan_is_refused(tmp_path, ball):
+    values = ball.copy()
+    values[3:9] = np.nan
+    with pytest.raises(InputError, match="nothing but NaN"):
+        read_volume(stored(tmp_path, values))

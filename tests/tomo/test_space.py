@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from ctuq.errors import GeometryError
+from ctuq.recon.holdout import choose_views
 from ctuq.tomo import VolumeGrid, radians
 from ctuq.tomo.coverage import detector_columns
 from ctuq.tomo.footprint import detector_pixels, pitches, require_shadow, unseen_share, volume_grid
@@ -85,6 +86,28 @@ def test_subsets_and_equality_hold_for_every_kind():
         np.testing.assert_array_equal(part.vectors(), geometry.vectors()[[3, 1]])
         assert part.shape == (12, 2, 20)
         assert part == geometry.subset([3, 1]) != geometry.subset([1, 3])
+
+
+def test_views_whose_columns_do_not_turn_about_z_have_the_angles_of_their_rays():
+    turns = np.deg2rad(np.arange(0, 360, 15.0))
+    beam = ConeBeam(angles=turns, rows=4, columns=5, pixel=1.0, source_to_axis=100.0, source_to_detector=150.0)
+    table = beam.vectors()
+    upended = np.hstack([table[:, :6], table[:, 9:], table[:, 6:9]])  # columns along z
+    about_x = table.reshape(-1, 4, 3)[:, :, [2, 0, 1]].reshape(-1, 12)
+    for other in (upended, about_x):
+        angles = FreeBeam(table=other, rows=5, columns=4).angles
+        steps = np.mod(np.diff(angles, append=angles[0]), 2 * np.pi)
+        np.testing.assert_allclose(np.minimum(steps, 2 * np.pi - steps), np.deg2rad(15), atol=1e-9)
+        assert choose_views(angles, 3)[1].size == 3 and not np.isin([0, 23], choose_views(angles, 3)[1]).all()
+    still = np.zeros((9, 12))  # a source that moves along x before a detector that stands still
+    still[:, 0], still[:, 1], still[:, 4], still[:, 6], still[:, 11] = np.linspace(-40, 40, 9), -100, 50, 1, 1
+    angles = np.unwrap(FreeBeam(table=still, rows=4, columns=5).angles)
+    np.testing.assert_allclose(np.abs(angles[-1] - angles[0]), 2 * np.arctan(40 / 150), rtol=1e-6)
+    assert (np.sign(np.diff(angles)) == np.sign(angles[-1] - angles[0])).all()
+    np.testing.assert_array_equal(FreeBeam(table=table, rows=4, columns=5).angles, np.arctan2(table[:, 7], table[:, 6]))
+    assert (
+        FreeBeam(table=table[[3, 3]], rows=4, columns=5).angles == FreeBeam(table=table[[3]], rows=4, columns=5).angles
+    ).all()
 
 
 def test_rays_are_told_apart_at_the_axis():

@@ -99,6 +99,8 @@ class Raw:
         The scan itself where the file holds one that ctuq wrote; nothing is to be made of it.
     noise : NoiseLaw, "learned" or None
         What counts vary by: a law, or one that is learned of the flats, or each count is a quantum.
+    one_of_many : bool
+        Whether it is read as one row of a volume, which may see nothing but air.
 
     Raises
     ------
@@ -130,6 +132,7 @@ class Raw:
     vectors: NDArray | None = None
     whole: Scan | None = None
     noise: NoiseLaw | Literal["learned"] | None = "learned"
+    one_of_many: bool = False
 
     def __post_init__(self):
         for name in ("values", "flats", "darks", "weights", "truth"):

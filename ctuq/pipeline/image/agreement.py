@@ -21,6 +21,7 @@ from ctuq.pipeline.running.run import Run
 from ctuq.recon import tv
 from ctuq.recon.dip import Data
 from ctuq.tomo.rays.transform import RayTransform
+from ctuq.tomo.rays.volume import VolumeTransform
 
 # Of 24 settings of walnut, ta, tb and tooth the largest is 3.3 (tb's first and last views), of 144 of phantoms 4.4, but for one
 # rectangle along the pixels: 7.9 to 16.7. Where total variation fits badly it does so in neighbouring views: of those that are
@@ -96,7 +97,7 @@ def agreement_of(data: Data, own: Iterable[str] = (), *, judged: bool = False) -
     Parameters
     ----------
     data : Data
-        As measured, of all views: of one slice, or of several of the same views (slice, angle, column).
+        As measured, of all views: of one slice, of several of the same views (slice, angle, column), or of a volume.
     own : iterable of str
         Errors of single views that the error bars hold: what these can make of a residual is none.
     judged : bool
@@ -105,7 +106,7 @@ def agreement_of(data: Data, own: Iterable[str] = (), *, judged: bool = False) -
         is: weighed, it cost total variation up to 20 dB (a plate in golden-ratio order). The network gained 0.8 to 8 dB by it
         on five of eight such objects, and lost 0.9 to 2.2 dB on three, two of them of plates half a pixel thick or one.
     """
-    assert isinstance(data.A, RayTransform)
+    assert isinstance(data.A, RayTransform | VolumeTransform)
     names, angles = tuple(own), data.A.geometry.angles
     found = Agreement(np.ones(len(angles)), angles)
     for _ in range(_ROUNDS):

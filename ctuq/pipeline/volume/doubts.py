@@ -7,16 +7,16 @@ from ctuq.errors import GeometryError
 from ctuq.pipeline.enough import told_of_air, told_of_rays
 from ctuq.tomo.field import doubts_of_field
 from ctuq.tomo.footprint import unseen_share
-from ctuq.tomo.geometry import FanBeam, VolumeGrid
+from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.stack import slice_of
 from ctuq.tomo.rays.volume import VolumeTransform
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.shadow import CUT
-from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D
+from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D, VolumeGeometry
 from ctuq.tomo.volume_scan import VolumeScan
 
 _UNSEEN, _OUTSIDE = 0.02, 1e-3
-_SHORT = np.deg2rad(2)
+_SHORT, _LEANS = np.deg2rad(2), np.deg2rad(5)
 
 
 def doubts_of_volume(scan: VolumeScan, grid: VolumeGrid) -> tuple[str, ...]:
@@ -30,7 +30,7 @@ def doubts_of_volume(scan: VolumeScan, grid: VolumeGrid) -> tuple[str, ...]:
     geometry, told = scan.geometry, [*told_of_rays(scan), *told_of_air(scan)]
     if not isinstance(geometry, FreeBeam):
         told += doubts_of_field(middle_row(scan), slice_of(grid), taken_out=False)
-        told += _short_arc(geometry)
+    told += _short_arc(geometry)
     told += _cut_rows(scan)
     share = 0.0 if isinstance(geometry, FreeBeam) else unseen_share(grid, geometry)
     if share > _UNSEEN:
@@ -81,18 +81,22 @@ def _cut_rows(scan: VolumeScan) -> tuple[str, ...]:
     )
 
 
-def _short_arc(geometry: ConeBeam | Parallel3D) -> tuple[str, ...]:
-    """A warning where directions are missing: a cone needs half a turn and its fan, parallel rays half a turn."""
-    plane = geometry.plane
-    diverges = isinstance(plane, FanBeam)
-    turn = 2 * np.pi if diverges else np.pi
+def _short_arc(geometry: VolumeGeometry) -> tuple[str, ...]:
+    """A warning where directions are missing: a cone needs half a turn and its fan, parallel rays half a turn.
+
+    Where the axis leans no view is the opposite of another, and a whole turn is needed. Of free cones half a turn is asked for.
+    """
+    leans = isinstance(geometry, Parallel3D) and abs(geometry.axis_tilt) > _LEANS
+    turn = 2 * np.pi if geometry.diverging or leans else np.pi
     around = np.unique(np.round(np.mod(geometry.angles, turn), 9))
     if len(around) < 3:
         return ()
     gaps = np.diff(around, append=around[0] + turn)
     covered = min(turn, turn - gaps.max() + float(np.median(gaps)))
-    fan = 2 * np.arcsin(min(1.0, plane.field_of_view / 2 / plane.source_to_axis)) if diverges else 0.0
-    needed = np.pi + max(fan, 0.0)
+    fan = 0.0
+    if isinstance(geometry, ConeBeam):
+        fan = 2 * np.arcsin(min(1.0, geometry.plane.field_of_view / 2 / geometry.source_to_axis))
+    needed = turn if leans else np.pi + max(fan, 0.0)
     if covered >= needed - _SHORT:
         return ()
     return (

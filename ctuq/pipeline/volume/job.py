@@ -242,8 +242,10 @@ def _reconstructed(run: Run[VolumeOptions], scan: VolumeScan, plan: VolumePlan) 
         A = volume_transform(grid, scan.geometry, backend=backend, device=run.device)
     data = Data(A, *tensors(scan, A.device))
     outside = () if options.method == "fdk" else left_outside(A, scan)
-    agreement = None if options.method == "fdk" else kept_agreement(run, scan, grid)
-    data, apart = (data, ()) if agreement is None else (agreement.weighed(data, _held(scan, options)), agreement.told)
+    apart = ()
+    if options.method != "fdk":
+        agreement = kept_agreement(run, scan, grid)
+        data, apart = agreement.weighed(data, _held(scan, options)), agreement.told
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
     base = VolumeResult(
         mean=np.zeros(grid.shape, np.float32),
