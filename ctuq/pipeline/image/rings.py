@@ -124,7 +124,7 @@ def rings_of(run: Run[ReconstructOptions], data: Data, views: SplitViews, scan: 
         run.tell("Gains of columns", 1, 1)
     if gains.log_odds >= STRONG:
         return Rings(gains, gains.rays(data.y.shape).to(data.y), wish.width is None)
-    return Rings(gains, None, wish.width is None) if wish.needed else Rings()
+    return Rings() if wish.default else Rings(gains, None, wish.width is None)
 
 
 def gains_asked(run: Run[ReconstructOptions], scan: Scan) -> Wish | None:
