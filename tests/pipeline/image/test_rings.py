@@ -74,6 +74,14 @@ def test_flux_that_drifts_hides_no_gains_and_makes_none(gains):
     assert rms(found.values.numpy() - gains) < 0.6 * rms(gains)
 
 
+def test_flux_that_falls_to_half_hides_no_gains(gains):
+    """An image takes what all views share for an object beside it; three images left two thirds of that, and hid the gains."""
+    drift = np.log(np.linspace(1, 0.5, len(ANGLES)))[:, None]
+    found = gains_of(data_of(views_of(ANGLES, gains + drift)))
+    assert found.log_odds > STRONG
+    assert rms(found.values.numpy() - gains) < 0.7 * rms(gains)
+
+
 def test_an_axis_beside_its_place_is_no_gain():
     scan = views_of(ANGLES, 0.0)
     data = data_of(scan)
