@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctuq.errors import InputError
-from ctuq.systematics import detector, pose, shapes
+from ctuq.systematics import detector, pixels, pose, shapes
 from ctuq.systematics.block import Block
 from ctuq.systematics.catalogue import KINDS, Wish
 from ctuq.tomo.geometry import FanBeam, Geometry
@@ -22,7 +22,7 @@ _ALIKE = 1e-6
 _SEVERAL = 2
 """Numbers that views must tell for a size to be learned from: of one alone the density is flat, and the shifts of four views
 came out as +- 530 mm, where the largest was 0.4."""
-_INSIDE = {"%": 0.01, "deg": torch.pi / 180, "mm": 1.0, "per unit of line integral": 1.0}
+_INSIDE = {"%": 0.01, "deg": torch.pi / 180, "mm": 1.0, "per unit of line integral": 1.0, KINDS["pixels"].unit: 1.0}
 _CURVES = {"hardening": shapes.hardening, "scatter": shapes.scatter, "scale": shapes.scale}
 
 
@@ -87,9 +87,12 @@ def possible(wanted: Sequence[Wish], geometry: Geometry | VolumeGeometry) -> tup
 
 
 def effects_of(names: Iterable[str], A: RayTransform, image: Tensor) -> dict[str, Tensor]:
-    """What a unit of each error does to the rays of any views, (angle, column) float64, of views and columns to their own."""
+    """What a unit of each error does to the rays of any views, (angle, column) float64, of views and columns to their own.
+
+    What has no number is left out.
+    """
     at = _At(A, image)
-    return {name: _effect(name, at) for name in names}
+    return {name: _effect(name, at) for name in names if KINDS[name].of != "image"}
 
 
 def told_in(name: str) -> float:
@@ -167,6 +170,9 @@ def _effect(name: str, at: _At) -> Tensor:
 
 def _columns(name: str, at: _At) -> tuple[Tensor, Tensor | None]:
     """N, and from eta to what is told."""
+    if name == "pixels":
+        columns = pixels.dipoles(at.flat, at.image)
+        return columns, columns.new_full((1, columns.shape[1]), columns.shape[1] ** -0.5).cpu()
     rays = _effect(name, at)
     if KINDS[name].of == "scan":
         return rays.reshape(-1, 1), None

@@ -25,7 +25,7 @@ class Kind:
     unit : str
         That it is told and asked for in; "%" of numbers that are shares inside.
     of : str
-        "scan", "view" or "column": what has a number each.
+        "scan", "view" or "column": what has a number each; "image" of what has none that could be told.
     width : float
         Prior standard deviation in that unit: what is usual, not what a scan says. Of the axis in columns, of the distance in
         per cent of it.
@@ -52,6 +52,7 @@ KINDS: Mapping[str, Kind] = {
     "scale": Kind("factor of all line integrals", "%", "scan", 5.0, True, False),
     "jitter": Kind("angle of each view", "deg", "view", 0.1, False, True),
     "shift": Kind("shift of each view along the detector", "mm", "view", 0.1, False, True),
+    "pixels": Kind("structure inside of pixels", "times that of straight edges", "image", 1.0, True, False),
     "distance": Kind("distance of the source from the axis", "mm", "scan", 1.0, False, False),
 }
 """Widths are knowledge of laboratory scanners. An axis is found to a column. Hardening: over plastic, water, bone and aluminium
@@ -142,14 +143,18 @@ def hidden_wishes(text: str, what: str, *, of: "Provenance | None" = None) -> tu
     """
     asked = wishes(text, of=of)
     for wish in asked:
-        if wish.needed and not KINDS[wish.name].hidden:
+        if wish.needed and not _in_volumes(wish):
             raise InputError(f"The systematic error {wish.name} is of single slices so far; leave it out of {what}.")
-    return tuple(wish for wish in asked if KINDS[wish.name].hidden)
+    return tuple(wish for wish in asked if _in_volumes(wish))
+
+
+def _in_volumes(wish: Wish) -> bool:
+    return KINDS[wish.name].hidden and KINDS[wish.name].of == "scan"
 
 
 def not_in_bars_of(text: str) -> tuple[str, ...]:
     """Names of errors that ``default`` or ``all`` ask for and that only single slices can have."""
-    return tuple(wish.name for wish in wishes(text) if not wish.needed and not KINDS[wish.name].hidden)
+    return tuple(wish.name for wish in wishes(text) if not wish.needed and not _in_volumes(wish))
 
 
 def _expanded(part: str) -> list[Wish]:
