@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from ctuq.app.report.systematics import error_facts, held_facts
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.results.contents import Calibration
@@ -35,6 +36,7 @@ def facts_of_result(result: Result) -> dict[str, Any]:
     return {
         "views": result.scan.n_angles,
         "scores": result.scores,
+        "systematics": error_facts(result),
         **_shared(result),
     }
 
@@ -44,6 +46,7 @@ def facts_of_volume(result: VolumeResult) -> dict[str, Any]:
     return {
         "views": len(result.geometry.angles),
         "scores": {**result.trust, "volume": result.scores},
+        "systematics": held_facts(result),
         **_shared(result),
     }
 

@@ -9,7 +9,7 @@ from ctuq.linops.jacobian.network import ProductChoice, jacobian_of
 from ctuq.recon.dip import Data, Generator
 from ctuq.recon.holdout import missing_arc
 from ctuq.stages import Stages
-from ctuq.systematics.catalogue import KINDS, Wish, wishes
+from ctuq.systematics.catalogue import KINDS, Wish, not_in_bars_of, wishes
 from ctuq.systematics.hardened import Hardened
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.estimate import Evidence
@@ -22,8 +22,10 @@ _NOT_HARDENED = (
     "beside its place, gains of detector columns (rings), and beam hardening: if the beam is not monochromatic, attenuation "
     "inside of thick parts may be lower than they say."
 )
-
-
+_OF_SLICES = (
+    "Error bars of {} hold nothing of what rays would tell of the scanner ({}): it is taken as the scan says. Reconstruct a "
+    "single slice to see whether that is right."
+)
 _HARDENED = (
     "These error bars do not hold how unsure the beam hardening is that was taken out (± {:.3f}), as those of a slice by the "
     "method dip do."
@@ -85,7 +87,7 @@ def asked_errors(text: str, scan: Scan) -> tuple[Wish, ...]:
     off by 0.08 +- 0.04 columns, and the image lost 1.5 dB.
     """
     unsure = scan.n_angles < _FEW or missing_arc(scan.geometry.angles) is not None
-    return tuple(w for w in wishes(text, of=scan.provenance) if w.needed or not (unsure and w.name in ("axis", "gain")))
+    return tuple(w for w in wishes(text, of=scan.provenance) if not (unsure and w.default and w.name in ("axis", "gain")))
 
 
 def asks_for(name: str, text: str, scan: Scan) -> bool:
@@ -98,6 +100,20 @@ def considered(name: str) -> str:
     return (
         f"{KINDS[name].what.capitalize()} is held possible, and is in the error bars: this scan does not tell how large it is."
     )
+
+
+def of_slices_alone(text: str, what: str) -> tuple[str, ...]:
+    """What is told of errors that are asked for by default or by ``all`` where only a single slice could tell them.
+
+    Parameters
+    ----------
+    text : str
+        As of `wishes`.
+    what : str
+        Is reconstructed, in the plural.
+    """
+    names = not_in_bars_of(text)
+    return (_OF_SLICES.format(what, ", ".join(names)),) if names else ()
 
 
 def not_in_bars(monochromatic: bool, hardened: Hardened | None = None) -> tuple[str, ...]:

@@ -87,11 +87,14 @@ class Wish:
         In its unit, for one that is given and not learned; None for the catalogue's.
     needed : bool
         Whether it was named: one that this scan cannot have is refused then, and else left out.
+    default : bool
+        Whether nobody asks for it but the default, which leaves out what a scan tells badly or has none of.
     """
 
     name: str
     width: float | None
     needed: bool
+    default: bool = False
 
 
 def wishes(text: str, *, of: "Provenance | None" = None) -> tuple[Wish, ...]:
@@ -115,7 +118,7 @@ def wishes(text: str, *, of: "Provenance | None" = None) -> tuple[Wish, ...]:
             before = found.get(wish.name)
             if before is not None and before.needed and wish.needed:
                 raise InputError(f"The systematic error {wish.name} is given twice; name it once.")
-            if before is None or wish.needed:
+            if before is None or wish.needed or (before.default and not wish.default):
                 found[wish.name] = wish
     return tuple(
         wish for wish in found.values() if wish.needed or wish.name != "hardening" or of is None or not of.monochromatic
@@ -144,11 +147,17 @@ def hidden_wishes(text: str, what: str, *, of: "Provenance | None" = None) -> tu
     return tuple(wish for wish in asked if KINDS[wish.name].hidden)
 
 
+def not_in_bars_of(text: str) -> tuple[str, ...]:
+    """Names of errors that ``default`` or ``all`` ask for and that only single slices can have."""
+    return tuple(wish.name for wish in wishes(text) if not wish.needed and not KINDS[wish.name].hidden)
+
+
 def _expanded(part: str) -> list[Wish]:
     if part == NONE:
         raise InputError(f"'{NONE}' stands alone; leave it out beside other systematic errors.")
     if part in (DEFAULT, ALL):
-        return [Wish(name, None, needed=False) for name in (DEFAULTS if part == DEFAULT else KINDS)]
+        names = DEFAULTS if part == DEFAULT else KINDS
+        return [Wish(name, None, needed=False, default=part == DEFAULT) for name in names]
     name, given, number = part.partition("=")
     name = name.strip()
     if name not in KINDS:

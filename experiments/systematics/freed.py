@@ -57,7 +57,7 @@ class Fitted:
         model, last = model or self.last.model, self.last
         assert self.run.checkpoint.way is not None
         given = {"rng": self.run.rng, "way": self.run.checkpoint.way[0], "evidence": last.evidence}
-        return measure.Bars(model, estimate(model, last.data.y, self.views.held, **given))
+        return measure.Bars(model, estimate(model, last.data.y, self.views.held, **given), self.views.held)
 
 
 def freed_row(subject: Subject, dip: DIPOptions | None = None) -> measure.Row:

@@ -158,6 +158,9 @@ def test_a_named_error_changes_the_width_of_the_default(image):
     assert set(chosen) == {*DEFAULTS, "flux"} and chosen["hardening"].width == 0.3 and chosen["axis"].width is None
     assert wishes("hardening=0.3,default") and wishes("none") == ()
     assert len(wishes(ALL)) == len(KINDS)
+    # Who asks for all, asks for gains and an axis, too, and is told them where there are none.
+    assert all(wish.default for wish in wishes("default"))
+    assert not any(wish.default for text in (ALL, "default,all", "all,default") for wish in wishes(text))
 
 
 @pytest.mark.parametrize(

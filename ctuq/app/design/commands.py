@@ -120,7 +120,7 @@ def _tell(command: Tell) -> int:
         with _working(command.debug):
             taken = {"unit": new.unit, "learning": command.retrain, "anyway": command.anyway}
             session.tell(new.angles, new.projections, new.weights, **taken)
-        warn(new.warnings)
+        warn((*new.warnings, *session.doubts()))
         say(f"Taken in: {angle_list(record.sense, new.angles)}")
     _print_state(session.record, command.session)
     return 0

@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ctuq.scores.gaussian import Z95
-from ctuq.systematics.catalogue import KINDS
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.uncertainty.results.image import Result
 
@@ -76,8 +75,7 @@ def draw_std(result: Result) -> Figure:
     """Standard deviation of each pixel; beside it, where that is less, without errors that no ray tells."""
     maps = {"": _std(result)}
     if result.std_rays is not None:
-        hidden = " and ".join(KINDS[name].what for name, found in result.systematics.items() if found.hidden)
-        maps = {f"with {hidden}": result.std, "of what rays tell": result.std_rays}
+        maps = {f"with {' and '.join(result.effects)}": result.std, "of what rays tell": result.std_rays}
     window = (0.0, float(np.percentile(_std(result), 99.5)))
     figure, panels = _panels(len(maps), result.grid)
     for axes, (title, values) in zip(panels, maps.items(), strict=True):

@@ -1,11 +1,14 @@
-"""What a result says of the scan's systematic errors, in sentences and as a table."""
+"""What a result says of the scan's systematic errors: in sentences, as a table, and as values for ``--json``."""
+
+from typing import Any
 
 import numpy as np
 
 from ctuq.scores.gaussian import Z95
-from ctuq.systematics.catalogue import KINDS, UNSURE
+from ctuq.systematics.catalogue import KINDS, NONE, UNSURE, hidden_wishes
 from ctuq.uncertainty.results.contents import Systematic
 from ctuq.uncertainty.results.image import Result
+from ctuq.uncertainty.results.volume import VolumeResult
 
 _LEARNT = 0.5
 """Of the prior's standard deviation: an error that is less sure after the scan was not told by it."""
@@ -26,6 +29,57 @@ def error_rows(result: Result) -> list[tuple[str, ...]]:
         width = f"± {_number(found.width)}{', learned' if found.learned else ''}"
         rows.append((f"{name} ({found.unit})", _estimate(found), width, f"{100 * found.share:.1f} %"))
     return rows
+
+
+def error_facts(result: Result) -> dict[str, dict[str, Any]]:
+    """By name, what a program asks for of each; whether a number is significant is None where rays do not tell it."""
+    return {name: _facts(name, found) for name, found in result.systematics.items()}
+
+
+def held_facts(result: VolumeResult) -> dict[str, dict[str, Any]]:
+    """By name, the errors that error bars of a volume or a stack hold possible: no ray tells them."""
+    if result.std is None or result.method != "dip":
+        return {}
+    asked = hidden_wishes(str(result.settings.get("systematics", NONE)), "volumes", of=result.provenance)
+    return {
+        wish.name: {
+            "what": KINDS[wish.name].what,
+            "unit": KINDS[wish.name].unit,
+            "of": KINDS[wish.name].of,
+            "told_by_rays": False,
+            "significant": None,
+            "width": KINDS[wish.name].width if wish.width is None else wish.width,
+            "width_learned": False,
+        }
+        for wish in asked
+    }
+
+
+def _facts(name: str, found: Systematic) -> dict[str, Any]:
+    low, high = found.values - Z95 * found.std, found.values + Z95 * found.std
+    told = _by_rays(found)
+    return {
+        "what": KINDS[name].what,
+        "unit": found.unit,
+        "of": found.of,
+        "values": found.values,
+        "std": found.std,
+        "interval": np.stack([low, high], 1),
+        "told_by_rays": told,
+        "significant": None if name in UNSURE or not told else low * high > 0,
+        "taken_out": found.taken,
+        "width": found.width,
+        "width_learned": found.learned,
+        "image_variance_share": found.share,
+        "sentence": _told(name, found),
+    }
+
+
+def _by_rays(found: Systematic) -> bool:
+    """Whether the scan says more of an error than was known before; of many numbers it does."""
+    if found.hidden:
+        return found.taken is not None  # of an object of one material
+    return len(found.values) > 1 or float(found.std[0]) <= _LEARNT * found.width
 
 
 def _told(name: str, found: Systematic) -> str:
@@ -65,7 +119,7 @@ def _one(name: str, found: Systematic) -> str:
     value, sd = float(found.values[0]), float(found.std[0])
     low, high = value - Z95 * sd, value + Z95 * sd
     text = f"{_number(value, sd)} ± {_number(sd)} {found.unit} (95 % interval {_number(low, sd)} to {_number(high, sd)})"
-    if sd > _LEARNT * found.width:
+    if not _by_rays(found):
         return f"{text}; ± {_number(found.width)} was known before, and the scan cannot tell it from the image"
     if name in UNSURE:
         return f"{text}, a hint that says neither that it is wrong nor that it is right"
@@ -78,6 +132,12 @@ def _many(found: Systematic) -> str:
     spread = float(np.sqrt(np.mean(found.values**2)))
     value, sd = float(found.values[most]), float(found.std[most])
     count = int(np.sum(z > Z95))
+    if not count and found.taken is None:
+        within = Z95 * float(np.sqrt(np.mean(found.std**2)))
+        return (
+            f"zero within ± {_number(within)} {found.unit} (95 %), as far as the scan tells: none of {len(z)} {found.of}s is "
+            f"significantly off, most of all {found.of} {most} (from 0) with {_number(value, sd)} ± {_number(sd)} {found.unit}"
+        )
     return (
         f"off by {_number(spread)} {found.unit} (rms), {count} of {len(z)} {found.of}s significantly, most of all {found.of} "
         f"{most} (from 0) with {_number(value, sd)} ± {_number(sd)} {found.unit}{_factor(value, found.unit)}"

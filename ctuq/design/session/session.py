@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ctuq.design.measurements import taken_back, taken_in
 from ctuq.design.session import file as sessionfile
 from ctuq.design.session.builder import DesignerBuilder
+from ctuq.design.session.doubts import doubts_of
 from ctuq.design.session.file import Record, Settings
 from ctuq.design.session.model import LearnedModel
 from ctuq.design.session.pilot import pilot_suggestion
@@ -108,6 +109,11 @@ class Session:
                 raise InputError(f"'{path}' exists already; choose another name, or go on with that session.")
             sessionfile.write(path, replace(record, plan=plan))
         return cls(path)
+
+    @undisturbed()
+    def doubts(self) -> tuple[str, ...]:
+        """What the views of a slice say against the scanner as it was told, a sentence each: axis and flux. Takes a second."""
+        return doubts_of(self.record, self._builder.problem(self.record))
 
     @property
     def state(self) -> DesignState:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.linops.memory import require_memory
-from ctuq.pipeline.bars import considered, not_in_bars
+from ctuq.pipeline.bars import considered, not_in_bars, of_slices_alone
 from ctuq.pipeline.enough import told_of_air, told_of_rays
 from ctuq.pipeline.image.agreement import Agreement
 from ctuq.pipeline.image.edges import EdgeWay, way_of_edges
@@ -93,6 +93,7 @@ class Stack:
         told = [*told_of_rays(scan), *told_of_air(scan)]
         told += [doubt for part in parts for doubt in doubts_of_field(part, plane)]
         told += [considered(wish.name) for wish in _hidden(scan, options)]
+        told += of_slices_alone(options.systematics, "stacks") if options.bars == "laplace" else ()
         if options.bars:
             unseen = UnseenDirections.of(parts[0].geometry, (plane.shape[0], plane.shape[1]), torch.device("cpu"))
             told += [] if unseen is None else [unseen.told]

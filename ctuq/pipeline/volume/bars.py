@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ctuq.linops.jacobian import cost
 from ctuq.linops.jacobian.network import ProductChoice
 from ctuq.linops.memory import available_memory
-from ctuq.pipeline.bars import UNCALIBRATED, considered, doubts_of_bars, linear_model
+from ctuq.pipeline.bars import UNCALIBRATED, considered, doubts_of_bars, linear_model, of_slices_alone
 from ctuq.pipeline.running.plan import Plan, Speeds, flop_seconds, priced, route_of, timed
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.volume_options import VolumeOptions
@@ -108,7 +108,7 @@ def _assembled(run: Run[VolumeOptions], base: VolumeResult, model: ImageModel, f
     if base.truth is not None:
         trust["truth"] = truth_scores(mean.cpu().numpy()[part], std[part], base.truth[part])
     notes = doubts_of_bars(model, found.evidence, posterior.error) + (() if found.calibration is not None else (UNCALIBRATED,))
-    notes += tuple(considered(block.name) for block in model.hidden)
+    notes += tuple(considered(block.name) for block in model.hidden) + of_slices_alone(run.options.systematics, "volumes")
     return replace(
         base,
         mean=mean.cpu().numpy(),

@@ -6,9 +6,10 @@ import torch
 
 import ctuq
 from ctuq.app.report.page import render_report
+from ctuq.pipeline.bars import asked_errors
 from ctuq.pipeline.image.rings import gains_of
 from ctuq.recon.dip import Data, DIPOptions
-from ctuq.systematics.catalogue import STRONG
+from ctuq.systematics.catalogue import KINDS, STRONG
 from ctuq.systematics.detector import rough
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians, ray_transform
 from ctuq.tomo.phantoms import PHANTOMS
@@ -71,6 +72,14 @@ def test_flux_that_drifts_hides_no_gains_and_makes_none(gains):
     found = gains_of(data_of(views_of(ANGLES, gains + drift)))
     assert found.log_odds > STRONG
     assert rms(found.values.numpy() - gains) < 0.6 * rms(gains)
+
+
+def test_flux_that_falls_to_half_hides_no_gains(gains):
+    """An image takes what all views share for an object beside it; three images left two thirds of that, and hid the gains."""
+    drift = np.log(np.linspace(1, 0.5, len(ANGLES)))[:, None]
+    found = gains_of(data_of(views_of(ANGLES, gains + drift)))
+    assert found.log_odds > STRONG
+    assert rms(found.values.numpy() - gains) < 0.7 * rms(gains)
 
 
 def test_an_axis_beside_its_place_is_no_gain():
@@ -137,3 +146,12 @@ def test_a_right_scan_stays_as_it_is():
     assert 1 <= second.std.mean() / first.std.mean() < 1.05
     third = ctuq.reconstruct(scan, systematics="default", **settings)
     assert "gain" not in third.systematics and third.removed is None
+    every = ctuq.reconstruct(scan, systematics="all", **settings)
+    assert set(every.systematics) == {*KINDS} - {"distance"}
+    assert "gain" not in " ".join(every.warnings) and "Gain of each column: zero within" in render_report(every, {})
+
+
+def test_all_over_an_arc_has_the_axis_that_the_default_leaves_out():
+    arc = views_of(np.arange(0, 90, 6.0), 0.0)
+    assert [wish.name for wish in asked_errors("default", arc)] == ["hardening"]
+    assert len(asked_errors("all", arc)) == len(KINDS)
