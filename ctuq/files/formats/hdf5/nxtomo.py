@@ -259,10 +259,7 @@ def _lengths(entry: h5py.Group, detector: Any, told: ToldGeometry, path: Path) -
         told.pixel(sample, remark=_two_pixels(sample, camera))
     elif camera is not None:
         told.pixel(camera)
-    wide, high = number_of(camera), number_of(first_of(detector, ("y_pixel_size",), path))
-    if "pixel" in told.fields and wide and high and high > 0:
-        # Both in one unit: only their ratio is needed.
-        told.fields["row_pixel"] = float(str(told.fields["pixel"])) * high / wide
+    told.rows_apart(camera, first_of(detector, ("y_pixel_size",), path))
 
 
 def _two_pixels(sample: Any, camera: Any) -> str:
