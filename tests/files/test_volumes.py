@@ -141,6 +141,17 @@ def test_a_tiff_stack_with_a_geometry_file_is_read_whole_with_its_turns(tmp_path
         read_volume(tmp_path / "stack.tif")
 
 
+def test_a_stack_of_projections_is_not_transposed_row_by_row(tmp_path):
+    values = a_disc_in_some_rows(slice(0, 12), axis=31.5, noise=0.0, views=64)
+    geometry = "kind: parallel\npixel: 1\nangles: {first: 0, step: 2.8125, count: 64}\ntranspose: true\n"
+    for name, stack, kind in (("projections", values, "projections"), ("sinograms", values.transpose(1, 2, 0), "sinograms")):
+        tifffile.imwrite(tmp_path / f"{name}.tif", stack)
+        (tmp_path / f"{name}.yaml").write_text(geometry + f"stack: {kind}\n")
+    np.testing.assert_allclose(read_volume(tmp_path / "sinograms.tif").projections[0], values[:, -1])
+    with pytest.raises(InputError, match="stack of 12 rows"):
+        read_volume(tmp_path / "projections.tif")
+
+
 def a_disc_in_some_rows(rows, axis, noise, views=40, columns=64):
     """Line integrals (angle, row, column) of a disc beside the axis, in these rows of 12; air elsewhere."""
     angles = np.linspace(0, np.pi, views, endpoint=False)
