@@ -197,7 +197,8 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
 def _telling(raw_of: Callable[[int | None], Raw], path: Path, count: int, wanted: float | None) -> tuple[Raw, Scan]:
     """The middle row; where it shows only air or no axis, of some others that with most shadow which tells more.
 
-    An object that stands in the upper third of the detector left the axis at the detector's middle, 5 columns off.
+    An object that stands in the upper third of the detector left the axis at the detector's middle, 5 columns off. Of a real
+    synchrotron scan of 135 rows the middle one told nothing, and row 92 column 85.81 ± 0.11, 6.3 from the detector's middle.
     """
     raw, middle = raw_of(count // 2), count // 2
     scan = scan_of([(path, raw)], wanted)
