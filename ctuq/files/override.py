@@ -28,6 +28,12 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
         fields |= {START: column} if search and isinstance(column, int | float) else {}
     if sidecar.clockwise and "angles" in fields and "angles" not in sidecar.fields:
         fields["angles"] = -np.asarray(fields["angles"], dtype=np.float64)
+    if sidecar.transpose and raw.rows > 1 and sidecar.stack != "sinograms":
+        # One row of them, (angle, column), would be taken for (column, angle): without a word where both are as many.
+        raise InputError(
+            f"'transpose' in the geometry file is of sinograms, and this is a stack of {raw.rows} rows: save its pictures with "
+            "their rows square to the rotation axis, or say 'stack: sinograms' if it is one of these."
+        )
     values = raw.values.T if sidecar.transpose else raw.values
     kind = sidecar.values or ("counts" if sidecar.flat is not None and not raw.stated else raw.kind_of_values)
     if sidecar.scale == 0:

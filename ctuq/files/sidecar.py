@@ -14,7 +14,7 @@
     detector_offset: 0.27     # mm; or
     axis_column: 163.2        # detector column of the rotation axis (0-based), a number or the word search
     axis_offset: 0            # mm
-    transpose: false          # true if the picture has one row for each detector column
+    transpose: false          # true if the picture, a sinogram, has one row for each detector column
     reverse_columns: false    # true if the columns run the other way
     scale: 1.0                # factor on log values
     flat: flat.tif            # counts only: a picture, a folder of them, or a number

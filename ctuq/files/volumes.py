@@ -1,6 +1,7 @@
 """Read scans of volumes: all detector rows of a file, each as `ctuq.read` reads one."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ctuq import records
 from ctuq.errors import InputError
 from ctuq.files.assemble import Assembled
+from ctuq.files.axis import wants_search
 from ctuq.files.formats.detect import file_hash
 from ctuq.files.formats.ownvolume import KIND, read_volume_scan
 from ctuq.files.formats.raw import TURNS, Raw
@@ -22,18 +24,23 @@ from ctuq.files.volume_rows import first_of, read_rows, refuse_implausible
 from ctuq.files.volume_truth import with_volume_truth
 from ctuq.guard import reading
 from ctuq.memory import require_room
+from ctuq.tomo.axis import UNCLEAR
 from ctuq.tomo.axis import axis_column as column_of_axis
 from ctuq.tomo.footprint import volume_grid
 from ctuq.tomo.geometry import FanBeam, VolumeGrid
 from ctuq.tomo.odd_views import ODD, odd_views
 from ctuq.tomo.scan import Scan
+from ctuq.tomo.shadow import only_air
 from ctuq.tomo.slices import chosen_rows, of_rows
 from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D
 from ctuq.tomo.volume_scan import VolumeScan
 
 # Sentences of a row that do not hold for all of them.
 _OF_ONE_ROW = ("--volume", " is read as a fan", " bad rays of ")
+_AIR = "only air"
 _MOST_TOLD = 3
+_LOOKED_AT, _TRIED = 17, 3
+"""Rows that are looked at where the middle one does not tell the axis, and of these so many searched."""
 _VOXELS = 128
 _UNSEALED = "The file was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its values."
 
@@ -52,8 +59,9 @@ def read_volume(
     """Read all detector rows of a scan.
 
     Every row is read and corrected as `ctuq.files.read` does it, one after the other, so a file is opened as often as it has
-    rows. The rotation axis is that of the middle row. Rows are stored from above, as pictures are, and come out upwards, as z
-    runs; only ctuq's own files of volumes and CIL's are upwards already.
+    rows. The rotation axis is that of the middle row, or of another one where this shows only air or does not tell it. Rows are
+    stored from above, as pictures are, and come out upwards, as z runs; only ctuq's own files of volumes and CIL's are upwards
+    already.
 
     Parameters
     ----------
@@ -136,14 +144,14 @@ def is_own_volume(path: Path) -> bool:
 
 
 def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[int], range] | None) -> VolumeScan:
-    """Rows of one file, in the geometry of the middle one."""
+    """Rows of one file, in the geometry of the middle one, or of one that tells more."""
     first = raw_of(None)
     if first.rows < 2:
         raise InputError(
             f"'{path}' has one detector row, which is a slice: leave --volume or --stack out; its angles are designed by "
             "'ctuq design start'."
         )
-    middle_raw, middle = first_of(raw_of, first.rows, lambda raw: scan_of([(path, raw)], wanted))
+    middle_raw, middle = _telling(raw_of, path, first.rows, wanted)
     column = column_of_axis(middle.geometry)
     views, columns = middle.geometry.shape
     upwards = bool(middle_raw.fields.get("rows_upwards", False))
@@ -191,6 +199,46 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
     return VolumeScan(projections, geometry, weights, provenance=told)
 
 
+def _telling(raw_of: Callable[[int | None], Raw], path: Path, count: int, wanted: float | None) -> tuple[Raw, Scan]:
+    """The middle row; where it shows only air or no axis, of some others that with most shadow which tells more.
+
+    An object that stands in the upper third of the detector left the axis at the detector's middle, 5 columns off. Of a real
+    synchrotron scan of 135 rows the middle one told nothing, and row 92 column 85.81 ± 0.11, 6.3 from the detector's middle.
+    """
+    middle, first, why = count // 2, None, "cannot be used"
+
+    def made(raw: Raw) -> Scan:
+        return scan_of([(path, raw)], wanted)
+
+    with suppress(InputError):  # a dead row; if no other can be used, that is told
+        raw = replace(raw_of(middle), one_of_many=True)
+        first = raw, made(raw)
+        why = _does_not_tell(first[1])
+        if raw.whole is not None or not why:
+            return first
+    others = []
+    for row in sorted({int(at) for at in np.linspace(0, count - 1, _LOOKED_AT)} - {middle}):
+        with suppress(InputError):  # a row without any value; whoever asks for it is told
+            other = replace(raw_of(row), one_of_many=True)
+            others.append((float(np.square(row_of(other, path, "", None).scan.projections).sum()), row, other))
+    for _, row, other in sorted(others, key=lambda each: -each[0])[:_TRIED]:
+        found = made(other)
+        if not _does_not_tell(found):
+            asked = wanted is None and wants_search(other)
+            return other, found.warned(
+                *([f"Row {row} tells the rotation axis: the middle one, {middle}, {why}."] if asked else [])
+            )
+    return first_of(raw_of, count, made) if first is None else first
+
+
+def _does_not_tell(scan: Scan) -> str:
+    """Why a row tells too little to stand for all of them; empty if it tells enough."""
+    rays = scan.projections if scan.weights is None else scan.projections[scan.weights > 0]
+    if not rays.size or only_air(rays) or np.ptp(rays) == 0:
+        return "shows only air"
+    return "does not tell where it is" if any(UNCLEAR in text for text in scan.warnings) else ""
+
+
 def _count(rows: range, of: int) -> str:
     if len(rows) == of:
         return str(of)
@@ -216,7 +264,7 @@ def _of_other_rows(scans: Sequence[Scan], middle: Scan, stored: Sequence[int]) -
     others: dict[str, int] = {}
     for row, scan in sorted(zip(stored, scans, strict=True), key=lambda pair: pair[0]):
         for text in scan.warnings:
-            if text not in middle.warnings and not any(words in text for words in _OF_ONE_ROW):
+            if text not in middle.warnings and not any(words in text for words in (*_OF_ONE_ROW, _AIR)):
                 others.setdefault(text, row)
     told += [f"In row {row}: {text}" for text, row in list(others.items())[:_MOST_TOLD]]
     if len(others) > _MOST_TOLD:

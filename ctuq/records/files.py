@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -147,15 +147,25 @@ class _Disk(io.RawIOBase):
 def opened(path: str | os.PathLike, *, kind: str) -> Iterator[h5py.File]:
     """A file that `write` wrote, open for what is too large to be read whole.
 
+    Errors of the block are the block's own, but for values that cannot be read.
+
     Raises
     ------
     InputError
         As `read`.
     """
     _require_kind(Path(path), kind)
-    with reading(Path(path), f"a {kind} of ctuq"), h5py.File(path, "r") as file:
-        _require_format(file, Path(path))
-        yield file
+    with ExitStack() as ends:
+        with reading(Path(path), f"a {kind} of ctuq"):
+            file = ends.enter_context(h5py.File(path, "r"))
+            _require_format(file, Path(path))
+        try:
+            yield file
+        except OSError as error:
+            if error.errno is not None:  # of the system; HDF5's own of a damaged part have none
+                raise
+            with reading(Path(path), f"a {kind} of ctuq"):
+                raise
 
 
 def kind_of(path: str | os.PathLike) -> str | None:

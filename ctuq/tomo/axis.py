@@ -18,6 +18,8 @@ _EACH, _GROUPS = 8, 5
 _OF_DOUBLING = 0.3
 _SEEMS = 0.5
 _FAR, _CLOSE, _OF_WIDTH, _CONTRAST, _BETTER = 3.0, 0.75, 0.003, 2.0, 1.5
+UNCLEAR = "was searched without a clear result"
+"""In the sentence of a search that found nothing."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,7 @@ def searched_axis(scan: Scan, kept: str = "the detector's middle") -> tuple[floa
         )
     guess = "" if np.isinf(found.uncertainty) else f", the best guess is {found.column:.1f} ± {found.uncertainty:.1f}"
     return start, (
-        f"The rotation axis was searched without a clear result ({found.reason}{guess}) and taken at {kept}, column "
-        f"{start:.2f}; give axis_column."
+        f"The rotation axis {UNCLEAR} ({found.reason}{guess}) and taken at {kept}, column {start:.2f}; give axis_column."
     )
 
 

@@ -243,7 +243,7 @@ def test_a_stack_by_the_command_leaves_every_file(parallel, tmp_path, capsys):
     assert result.pitches[0] == pytest.approx(2 * result.grid.voxel, rel=0.2)
     with tifffile.TiffFile(folder / "mean.tif") as tiff:
         np.testing.assert_array_equal(tiff.asarray(), result.mean)
-        assert tiff.imagej_metadata["spacing"] == pytest.approx(result.pitches[0])
+        assert tiff.imagej_metadata["spacing"] == pytest.approx(result.pitches[0] / 10)
         assert tiff.imagej_metadata["slices"] == 3
     assert not (folder / "std.tif").exists()
     assert not (folder / "checkpoint.h5").exists()

@@ -6,6 +6,7 @@ import tifffile
 from ctuq.errors import InputError
 from ctuq.files import read, read_volume, write_nxtomo, write_volume_scan
 from ctuq.tomo import ConeBeam, FanBeam, Parallel3D, ParallelBeam, Scan, VolumeGrid, VolumeScan, radians
+from ctuq.tomo.axis import axis_column
 from ctuq.tomo.scan import Provenance
 
 ANGLES = radians(np.arange(0, 360, 30))
@@ -138,6 +139,37 @@ def test_a_tiff_stack_with_a_geometry_file_is_read_whole_with_its_turns(tmp_path
     (tmp_path / "stack.yaml").write_text(text + "axis_tilt: 30\n")
     with pytest.raises(InputError, match="axis_tilt"):
         read_volume(tmp_path / "stack.tif")
+
+
+def test_a_stack_of_projections_is_not_transposed_row_by_row(tmp_path):
+    values = a_disc_in_some_rows(slice(0, 12), axis=31.5, noise=0.0, views=64)
+    geometry = "kind: parallel\npixel: 1\nangles: {first: 0, step: 2.8125, count: 64}\ntranspose: true\n"
+    for name, stack, kind in (("projections", values, "projections"), ("sinograms", values.transpose(1, 2, 0), "sinograms")):
+        tifffile.imwrite(tmp_path / f"{name}.tif", stack)
+        (tmp_path / f"{name}.yaml").write_text(geometry + f"stack: {kind}\n")
+    np.testing.assert_allclose(read_volume(tmp_path / "sinograms.tif").projections[0], values[:, -1])
+    with pytest.raises(InputError, match="stack of 12 rows"):
+        read_volume(tmp_path / "projections.tif")
+
+
+def a_disc_in_some_rows(rows, axis, noise, views=40, columns=64):
+    """Line integrals (angle, row, column) of a disc beside the axis, in these rows of 12; air elsewhere."""
+    angles = np.linspace(0, np.pi, views, endpoint=False)
+    u = np.arange(columns) - axis - (9 * np.cos(angles) - 5 * np.sin(angles))[:, None]
+    values = noise * np.random.default_rng(0).normal(size=(views, 12, columns))
+    values[:, rows] += 0.1 * np.sqrt(np.maximum(7.0**2 - u**2, 0))[:, None]
+    return values.astype(np.float32)
+
+
+@pytest.mark.parametrize("rows", [slice(0, 3), slice(9, 12)])
+def test_an_object_that_the_middle_row_does_not_see_tells_the_axis_by_its_own_rows(tmp_path, rows):
+    tifffile.imwrite(tmp_path / "scan.tif", a_disc_in_some_rows(rows, axis=36.3, noise=0.01))
+    geometry = "kind: parallel\npixel: 1\nangles: {first: 0, step: 4.5, count: 40}\nstack: projections\naxis_column: search\n"
+    (tmp_path / "scan.yaml").write_text(geometry)
+    scan = read_volume(tmp_path / "scan.tif")
+    assert axis_column(scan.geometry.plane) == pytest.approx(36.3, abs=0.3)
+    assert any("tells the rotation axis" in text for text in scan.warnings)
+    assert not any("only air: another" in text for text in scan.warnings)
 
 
 def test_a_single_row_and_several_files_are_refused(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ctuq.errors import InputError
 from ctuq.laplace.system.problem import Point
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.running.devices import device_of
@@ -87,6 +88,8 @@ class Work:
 
     def __init__(self, setting: Setting, item: Slice):
         self.options, self.item, self.setting = setting.options, item, setting
+        if item.weights is not None and not item.weights.any():
+            raise InputError("None of its rays counts (all are missing or of weight 0).")
         self.scan = Scan(item.projections, setting.geometry, item.weights)
         told_of_rays(self.scan)
         self.rng = torch.Generator().manual_seed(seed_of(self.options.seed, "slice", item.number))

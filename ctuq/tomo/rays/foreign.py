@@ -1,67 +1,95 @@
-"""Geometries of volumes to and from ASTRA, ODL and tomosipo.
+"""Geometries to and from ASTRA, ODL and tomosipo.
 
 Space is the same for all: (x, y, z), angles counter-clockwise, projections (row, angle, column) with rows upwards. Their
 volumes hold y upwards and ours downwards: the same volume is ``x[:, ::-1]`` for ASTRA and tomosipo, and ``x[:, ::-1].T`` for
-ODL, whose axes are (x, y, z).
+ODL, whose axes are (x, y, z). Of slices ASTRA's image is ours, with the first row at the top, and ODL's is ``x[::-1].T``.
+Slices of tomosipo are in `ctuq.tomo.rays.interop`.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import GeometryError
-from ctuq.tomo.geometry import VolumeGrid
+from ctuq.tomo.geometry import Beam, FanBeam, Geometry, VolumeGrid
 from ctuq.tomo.rays.interop import tomosipo
 from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D, VolumeGeometry
 
 _TOLERANCE = 1e-6
+_SPACINGS = ("DetectorSpacingX", "DetectorSpacingY")
 
 
-def to_astra(grid: VolumeGrid, geometry: VolumeGeometry) -> tuple[dict[str, Any], dict[str, Any]]:
-    """ASTRA's volume and projection geometry (``cone_vec`` or ``parallel3d_vec``), in mm."""
+def to_astra(grid: VolumeGrid, geometry: Geometry | VolumeGeometry) -> tuple[dict[str, Any], dict[str, Any]]:
+    """ASTRA's volume and projection geometry in mm, of vectors: ``cone_vec`` or ``parallel3d_vec``, of a slice ``fanflat_vec``
+    or ``parallel_vec``.
+
+    Raises
+    ------
+    GeometryError
+        If the grid is of a slice and the geometry of a volume, or the other way.
+    """
     import astra
 
-    _require_volume(grid)
+    _require_axes(grid, geometry)
     low, high = _bounds(grid)
+    ends = [x for pair in zip(low, high, strict=True) for x in pair]
+    if isinstance(geometry, Beam):
+        kind = "fanflat_vec" if isinstance(geometry, FanBeam) else "parallel_vec"
+        vectors = geometry.vectors()[:, [0, 1, 3, 4, 6, 7]]
+        return astra.create_vol_geom(*grid.shape, *ends), astra.create_proj_geom(kind, geometry.columns, vectors)
     slices, height, width = grid.shape
-    volume = astra.create_vol_geom(height, width, slices, *(x for pair in zip(low, high, strict=True) for x in pair))
     kind = "cone_vec" if geometry.diverging else "parallel3d_vec"
-    return volume, astra.create_proj_geom(kind, geometry.rows, geometry.columns, geometry.vectors())
+    projection = astra.create_proj_geom(kind, geometry.rows, geometry.columns, geometry.vectors())
+    return astra.create_vol_geom(height, width, slices, *ends), projection
 
 
-def from_astra(volume: Mapping[str, Any], projection: Mapping[str, Any]) -> tuple[VolumeGrid, VolumeGeometry]:
+def from_astra(volume: Mapping[str, Any], projection: Mapping[str, Any]) -> tuple[VolumeGrid, Geometry | VolumeGeometry]:
     """Our grid and geometry of ASTRA's, lengths taken as mm.
 
     Raises
     ------
     GeometryError
-        If voxels are no cubes, or the geometry is not one of ``cone``, ``parallel3d`` and their vectors.
+        If voxels are no cubes, the geometry is not one of ``cone``, ``parallel3d``, ``fanflat``, ``parallel`` and their
+        vectors, a slice's vectors are no circular scan, or one of both is of a slice and the other of a volume.
     """
-    option = volume["option"]
-    names = [(option[f"WindowMin{axis}"], option[f"WindowMax{axis}"]) for axis in "XYZ"]
+    kind = projection["type"]
+    known = ("parallel", "fanflat", "parallel3d", "cone")
+    if kind.removesuffix("_vec") not in known:
+        raise GeometryError(f"The geometry '{kind}' of ASTRA is none of {', '.join(known)} and their vectors.")
+    flat, option = kind.removesuffix("_vec") in known[:2], volume["option"]
+    if flat == ("GridSliceCount" in volume):
+        raise GeometryError(f"The geometry '{kind}' and the volume must both be of a slice, or both of three axes.")
+    names = [(option[f"WindowMin{axis}"], option[f"WindowMax{axis}"]) for axis in ("XY" if flat else "XYZ")]
     low, high = np.array(names, dtype=float).T
-    shape = (volume["GridSliceCount"], volume["GridRowCount"], volume["GridColCount"])
-    grid = _grid(shape, low, high)
-    kind, size = projection["type"], (int(projection["DetectorRowCount"]), int(projection["DetectorColCount"]))
-    if kind in ("cone_vec", "parallel3d_vec"):
-        rows, columns = size
-        free = FreeBeam(table=projection["Vectors"], rows=rows, columns=columns, is_cone=kind == "cone_vec")
-        return grid, circular(free) or free
-    if kind not in ("cone", "parallel3d"):
-        raise GeometryError(f"The geometry '{kind}' of ASTRA is none of cone, parallel3d, cone_vec and parallel3d_vec.")
+    shape = volume["GridRowCount"], volume["GridColCount"]
+    return _grid(shape if flat else (volume["GridSliceCount"], *shape), low, high), _of_astra(kind, projection, flat)
+
+
+def _of_astra(kind: str, projection: Mapping[str, Any], flat: bool) -> Geometry | VolumeGeometry:
+    columns, rows = int(projection["DetectorCount" if flat else "DetectorColCount"]), 1
+    if kind.endswith("_vec"):
+        table, is_cone = np.asarray(projection["Vectors"], dtype=float), kind in ("cone_vec", "fanflat_vec")
+        if flat:
+            return _flat(_lifted(table.reshape(-1, 3, 2)), columns, is_cone=is_cone)
+        free = FreeBeam(table=table, rows=int(projection["DetectorRowCount"]), columns=columns, is_cone=is_cone)
+        return circular(free) or free
+    rows, pitches = (1, ("DetectorWidth",) * 2) if flat else (projection["DetectorRowCount"], _SPACINGS)
     shared: dict[str, Any] = {
         "angles": projection["ProjectionAngles"],
-        "rows": size[0],
-        "columns": size[1],
-        "pixel": projection["DetectorSpacingX"],
-        "row_pixel": projection["DetectorSpacingY"],
+        "rows": int(rows),
+        "columns": columns,
+        "pixel": projection[pitches[0]],
+        "row_pixel": projection[pitches[1]],
     }
-    if kind == "parallel3d":
-        return grid, Parallel3D(**shared)
-    source, detector = projection["DistanceOriginSource"], projection["DistanceOriginDetector"]
-    return grid, ConeBeam(**shared, source_to_axis=source, source_to_detector=source + detector)
+    if kind.startswith("parallel"):
+        found: ConeBeam | Parallel3D = Parallel3D(**shared)
+    else:
+        source, detector = projection["DistanceOriginSource"], projection["DistanceOriginDetector"]
+        found = ConeBeam(**shared, source_to_axis=source, source_to_detector=source + detector)
+    return found.plane if flat else found
 
 
 def to_tomosipo(grid: VolumeGrid, geometry: VolumeGeometry) -> tuple[Any, Any]:
@@ -73,7 +101,7 @@ def to_tomosipo(grid: VolumeGrid, geometry: VolumeGeometry) -> tuple[Any, Any]:
         If tomosipo is not installed.
     """
     ts = tomosipo()
-    _require_volume(grid)
+    _require_axes(grid, geometry)
     volume = ts.volume(shape=grid.shape, extent=tuple(zip(*(bound[::-1] for bound in _bounds(grid)), strict=True)))
     first, centre, column, row = (part[:, ::-1] for part in np.split(geometry.vectors(), 4, axis=1))
     shared = dict(shape=(geometry.rows, geometry.columns), det_pos=centre, det_v=row, det_u=column)
@@ -104,44 +132,106 @@ def from_tomosipo(volume: Any, projection: Any) -> tuple[VolumeGrid, VolumeGeome
     return grid, circular(free) or free
 
 
-def to_odl(geometry: ConeBeam | Parallel3D) -> Any:
-    """ODL's geometry of a circular scan with an upright detector.
+def to_odl(geometry: Geometry | ConeBeam | Parallel3D) -> Any:
+    """ODL's geometry of a circular scan with an upright detector, or of a slice.
+
+    ODL 1.0's own projectors of parallel slices on a CPU leave the detector's offset out, and say nothing: use
+    `ctuq.tomo.rays.interop.as_odl_operator` there.
 
     Raises
     ------
     GeometryError
-        If the detector is not upright, the axis is offset, or the angles do not increase: ODL has no place for these.
+        If the detector is not upright, or the angles do not increase: ODL has no place for these.
     """
     import odl
     from odl.applications import tomo
 
-    if not geometry.upright or abs(geometry.axis_offset) > 0 or (np.diff(geometry.angles) <= 0).any():
-        raise GeometryError("ODL's circular geometries take an upright detector, no axis offset, and angles that increase.")
-    angles = odl.nonuniform_partition(geometry.angles) if geometry.n_angles > 1 else _single(geometry)
-    half = np.array([geometry.columns * geometry.pixel, geometry.rows * geometry.row_pitch]) / 2
-    middle = np.array([geometry.detector_offset, geometry.row_offset])
-    detector = odl.uniform_partition(middle - half, middle + half, (geometry.columns, geometry.rows))
-    if isinstance(geometry, Parallel3D):
-        return tomo.Parallel3dAxisGeometry(angles, detector)
-    behind = geometry.source_to_detector - geometry.source_to_axis
-    return tomo.ConeBeamGeometry(angles, detector, src_radius=geometry.source_to_axis, det_radius=behind)
+    area = None if isinstance(geometry, Beam) else geometry
+    if (area is not None and not getattr(area, "upright", False)) or (np.diff(geometry.angles) <= 0).any():
+        raise GeometryError("ODL's circular geometries take an upright detector, and angles that increase.")
+    angles = odl.nonuniform_partition(geometry.angles) if len(geometry.angles) > 1 else _single(geometry)
+    fan = hasattr(geometry, "source_to_axis")
+    # Of parallel rays the difference of both offsets is all there is.
+    middle = [geometry.detector_offset - (0.0 if fan else geometry.axis_offset)]
+    half, sizes = [geometry.columns * geometry.pixel / 2], [geometry.columns]
+    if area is not None:
+        middle, half = [*middle, area.row_offset], [*half, area.rows * area.row_pitch / 2]
+        sizes = [*sizes, area.rows]
+    detector = odl.uniform_partition(np.subtract(middle, half), np.add(middle, half), sizes)
+    if not fan:
+        return (tomo.Parallel2dGeometry if area is None else tomo.Parallel3dAxisGeometry)(angles, detector)
+    source: Any = geometry
+    lengths: dict[str, Any] = {
+        "src_radius": source.source_to_axis,
+        "det_radius": source.source_to_detector - source.source_to_axis,
+    }
+    # An axis beside the central ray is a source and a detector beside the axis, which ODL counts in opposite senses.
+    axes = 2 if area is None else 3
+    shifts: dict[str, Any] = {
+        f"{name}_shift_func": _Aside(sign * source.axis_offset, axes) for name, sign in (("src", -1), ("det", 1))
+    }
+    kind = tomo.FanBeamGeometry if area is None else tomo.ConeBeamGeometry
+    return kind(angles, detector, **lengths, **(shifts if source.axis_offset else {}))
 
 
-def from_odl(geometry: Any) -> VolumeGeometry:
-    """Our geometry of any of ODL's with a flat area detector, helices too, lengths taken as mm."""
-    angles = np.asarray(geometry.angles, dtype=float)
-    cells, low = geometry.det_partition.cell_sides, geometry.det_partition.min_pt
-    middle = (np.asarray(low) + np.asarray(geometry.det_partition.max_pt)) / 2
-    columns, rows = geometry.det_partition.shape
+@dataclass(frozen=True)
+class _Aside:
+    """The same shift along the tangent in every view."""
+
+    by: float
+    axes: int
+
+    def __call__(self, angles: Any) -> NDArray[np.float64]:
+        return np.tile([0.0, self.by, 0.0][: self.axes], (np.size(angles), 1))
+
+
+def from_odl(geometry: Any) -> Geometry | VolumeGeometry:
+    """Our geometry of any of ODL's with a flat detector, helices too, lengths taken as mm.
+
+    Raises
+    ------
+    GeometryError
+        If the detector is curved or its pixels are of several sizes, the source turns about more than one axis, or a slice's
+        scan is not circular.
+    """
+    partition, kind = geometry.det_partition, type(geometry.detector).__name__
+    if not kind.startswith("Flat") or not partition.is_uniform or geometry.motion_partition.ndim != 1:
+        raise GeometryError(
+            f"Only flat detectors of equal pixels that turn about one axis are read; this one is {kind} and turns by "
+            f"{geometry.motion_partition.ndim} angles."
+        )
+    angles, flat = np.asarray(geometry.angles, dtype=float), partition.ndim == 1
+    cells, middle = partition.cell_sides, (np.asarray(partition.min_pt) + np.asarray(partition.max_pt)) / 2
     is_cone = hasattr(geometry, "src_position")
     table = []
     for angle in angles:
-        across, up = (np.asarray(axis, dtype=float) for axis in geometry.det_axes(angle))
-        centre = np.asarray(geometry.det_refpoint(angle)) + middle[0] * across + middle[1] * up
-        first = geometry.src_position(angle) if is_cone else geometry.det_to_src(angle, middle)
-        table.append(np.concatenate([first, centre, cells[0] * across, cells[1] * up]))
-    free = FreeBeam(table=np.array(table), rows=rows, columns=columns, is_cone=is_cone)
+        found = [geometry.det_axis(angle)] if flat else geometry.det_axes(angle)
+        axes = [np.asarray(axis, dtype=float) for axis in found]
+        centre = geometry.det_refpoint(angle) + sum(at * axis for at, axis in zip(middle, axes, strict=True))
+        first = geometry.src_position(angle) if is_cone else geometry.det_to_src(angle, middle[0] if flat else middle)
+        table.append([first, centre, *(cell * axis for cell, axis in zip(cells, axes, strict=True))])
+    if flat:
+        return _flat(_lifted(np.array(table, dtype=float)), partition.shape[0], is_cone=is_cone)
+    columns, rows = partition.shape
+    free = FreeBeam(table=np.array(table, dtype=float).reshape(-1, 12), rows=rows, columns=columns, is_cone=is_cone)
     return circular(free) or free
+
+
+def _lifted(parts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Vectors of a slice, (view, part, 2), as those of a detector with one row: (view, 12)."""
+    table = np.zeros((len(parts), 4, 3))
+    table[:, :3, :2], table[:, 3, 2] = parts, np.linalg.norm(parts[:, 2], axis=1)
+    return table.reshape(-1, 12)
+
+
+def _flat(table: NDArray[np.float64], columns: int, *, is_cone: bool) -> Geometry:
+    """The fan or parallel beam of such vectors."""
+    found = circular(FreeBeam(table=table, rows=1, columns=columns, is_cone=is_cone))
+    if found is None:
+        raise GeometryError(
+            "The slice's vectors are no circular scan about the origin with columns along the turn; give a volume's vectors."
+        )
+    return found.plane
 
 
 def circular(free: FreeBeam) -> ConeBeam | Parallel3D | None:
@@ -174,7 +264,7 @@ def circular(free: FreeBeam) -> ConeBeam | Parallel3D | None:
     return found if np.abs(told - again).max() <= _TOLERANCE * max(pitch, np.abs(told).max()) else None
 
 
-def _single(geometry: ConeBeam | Parallel3D) -> Any:
+def _single(geometry: Any) -> Any:
     import odl
 
     angle = geometry.angles[0]
@@ -190,11 +280,12 @@ def _grid(shape: tuple[int, ...], low: NDArray, high: NDArray) -> VolumeGrid:
     voxels = (high - low) / np.array(shape[::-1])
     if np.ptp(voxels) > _TOLERANCE * voxels[0]:
         raise GeometryError(
-            f"The voxels must be cubes, not {voxels[0]:g} by {voxels[1]:g} by {voxels[2]:g}; resample the volume."
+            f"The voxels must be cubes, not {' by '.join(f'{side:g}' for side in voxels)}; resample the volume."
         )
     return VolumeGrid(shape, float(voxels[0]), tuple((low + high) / 2))
 
 
-def _require_volume(grid: VolumeGrid) -> None:
-    if len(grid.shape) != 3:
-        raise GeometryError(f"A volume has three axes (z, y, x), the grid {len(grid.shape)}.")
+def _require_axes(grid: VolumeGrid, geometry: Geometry | VolumeGeometry) -> None:
+    axes = 2 if isinstance(geometry, Beam) else 3
+    if len(grid.shape) != axes:
+        raise GeometryError(f"A {type(geometry).__name__} is of {axes} axes, and the grid has {len(grid.shape)}.")

@@ -43,7 +43,9 @@ def write_attenuation(path: Path, values: NDArray, pitch: float, about: Mapping[
 def write_volume_tiff(path: Path, result: VolumeResult, name: str) -> Path:
     """Write one of a volume's images as a stack: a page a slice, the lowest first, never more than one of them in memory.
 
-    The resolution tags tell the size of a pixel, and the description, as ImageJ reads it, the step from slice to slice in mm.
+    The resolution tags tell the size of a pixel, and the description, as ImageJ reads it, the step from slice to slice. Both
+    are in cm: ImageJ takes the description's unit for that of the tags, which have no mm, and made pixels a tenth of their
+    size.
 
     Raises
     ------
@@ -61,7 +63,8 @@ def write_volume_tiff(path: Path, result: VolumeResult, name: str) -> Path:
         "source": result.provenance.source,
     }
     depth = volume.shape[0]
-    told = f"ImageJ=1.11a\nimages={depth}\nslices={depth}\nunit=mm\nspacing={step:.9g}\nloop=false\nabout={json.dumps(about)}\n"
+    told = f"ImageJ=1.11a\nimages={depth}\nslices={depth}\nunit=cm\nspacing={step / 10:.9g}\nloop=false\n"
+    told += f"about={json.dumps(about)}\n"
 
     def fill(target: io.BufferedRandom) -> None:
         with tifffile.TiffWriter(target, bigtiff=4 * int(np.prod(volume.shape)) > _BIG) as tiff:

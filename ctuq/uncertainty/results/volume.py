@@ -246,8 +246,10 @@ class VolumeResult(Shown, MeasuredVolume):
             As `load`.
         """
         with records.opened(path, kind=KIND) as file:
-            rest = _checked(path, lambda: records.tree_in(file["entry"], Path(path), ("ctuq",))["ctuq"])
-            yield _checked(path, lambda: _volume(rest, _stored(file["entry/data"])))
+            with reading(path, "a volume of ctuq"):
+                rest = _checked(path, lambda: records.tree_in(file["entry"], Path(path), ("ctuq",))["ctuq"])
+                result = _checked(path, lambda: _volume(rest, _stored(file["entry/data"])))
+            yield result
 
 
 def _checked(path: str | os.PathLike, make: Callable[[], _Made]) -> _Made:

@@ -112,6 +112,7 @@ def test_slices_that_failed_hold_nothing_and_lose_no_other(scan):
     weights[1] = 0
     found = reconstruct_stack(VolumeScan(scan.projections, scan.geometry, weights), options=TV)
     assert found.made == [0, 2, 3, 4, 5] and np.isnan(found.directions[1]).all()
+    assert any("None of its rays counts" in text for text in found.warnings)
     assert np.isfinite(found.alike).all()
     with pytest.raises(InputError, match="Slice 1 could not be made"):
         found.region(Cylinder(1, 0, 2, -5, 5))

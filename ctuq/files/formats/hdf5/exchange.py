@@ -63,14 +63,14 @@ def read_dxchange(path: Path, row: int | None) -> Raw:
 
 
 _DX = "measurement/instrument/"
-_AT_SAMPLE = ("detector/actual_pixel_size_x", "detector/x_actual_pixel_size")
-_AT_DETECTOR = ("detector/pixel_size_x", "detector/x_pixel_size")
+_AT_SAMPLE = ("detector/actual_pixel_size_{0}", "detector/{0}_actual_pixel_size")
+_AT_DETECTOR = ("detector/pixel_size_{0}", "detector/{0}_pixel_size")
 _LENS = ("detection_system/objective/magnification", "objective/magnification")
 
 
 def _dxchange_pixel(file: h5py.File, told: ToldGeometry, path: Path) -> None:
     """The pixel at the sample; that of the camera is divided by the lens where only this is told."""
-    actual, camera, lens = (first_of(file, tuple(_DX + n for n in names), path) for names in (_AT_SAMPLE, _AT_DETECTOR, _LENS))
+    actual, camera, lens = (_told_of(file, names, "x", path) for names in (_AT_SAMPLE, _AT_DETECTOR, _LENS))
     if actual is not None:
         told.pixel(actual)
     elif camera is not None:
@@ -79,6 +79,12 @@ def _dxchange_pixel(file: h5py.File, told: ToldGeometry, path: Path) -> None:
             told.pixel(camera, per=times, remark=f"The camera's pixel is divided by its lens's magnification of {times:g}.")
         else:
             told.pixel(camera)
+    upright = _told_of(file, _AT_DETECTOR if actual is None else _AT_SAMPLE, "y", path)
+    told.rows_apart(camera if actual is None else actual, upright)
+
+
+def _told_of(file: h5py.File, names: tuple[str, ...], axis: str, path: Path) -> Any:
+    return first_of(file, tuple(_DX + name.format(axis) for name in names), path)
 
 
 def _axes(data: h5py.Dataset, path: Path) -> tuple[int, int, int]:

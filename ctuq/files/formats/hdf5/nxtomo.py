@@ -2,8 +2,9 @@
 
 Frames are sorted by ``image_key`` (0 projection, 1 flat, 2 dark, 3 invalid) and ``image_key_control`` (-1 return to an earlier
 angle). ``control/data`` is a beam monitor with one number a frame (NeXus' own definition): frames are scaled to its median. The
-detector's ``transformations`` are turns of 180 degrees, and a turn about the vertical axis (y) runs the columns the other way
-(nxtomo's ``get_lr_flip``). ``x_rotation_axis_pixel_position`` counts from the detector's middle as ESRF's nxtomomill writes it,
+detector's ``transformations`` are turns of 180 degrees: one about the vertical axis (y) runs the columns the other way, one
+about the horizontal axis (x) the rows (nxtomo's ``get_lr_flip`` and ``get_ud_flip``), so that a camera turned by both makes no
+mirror image of a volume. ``x_rotation_axis_pixel_position`` counts from the detector's middle as ESRF's nxtomomill writes it,
 or from its first column as nxtomo's documentation has it: `_axis_column` tells them apart. Angles are positive in ctuq's sense.
 """
 
@@ -180,8 +181,11 @@ def _monitored(frames: NDArray, monitor: Any, sorting: _Sorting) -> tuple[NDArra
 
 
 def _turned_over(raw: Raw, detector: Any, path: Path) -> tuple[Raw, tuple[str, ...]]:
-    """The data with columns as they run in space where the detector was turned about the vertical axis."""
-    mirrored, warnings = _flips(detector, path)
+    """The data with columns and rows as they run in space where the detector was turned by half a turn."""
+    mirrored, overhead, warnings = _flips(detector, path)
+    if overhead and raw.rows > 1:
+        raw = replace(raw, fields={**raw.fields, "rows_upwards": True})
+        warnings = (*warnings, "The file says that the detector is turned upside down: its rows are taken from below.")
     if not mirrored:
         return raw, warnings
 
@@ -198,10 +202,9 @@ def _turned_over(raw: Raw, detector: Any, path: Path) -> tuple[Raw, tuple[str, .
     return turned, (*warnings, text)
 
 
-def _flips(detector: Any, path: Path) -> tuple[bool, tuple[str, ...]]:
-    """Whether the columns run the other way, and a warning for turns that are not of 180 degrees."""
-    flipped = first_of(detector, ("x_flipped",), path)
-    mirrored = flag_of(flipped)
+def _flips(detector: Any, path: Path) -> tuple[bool, bool, tuple[str, ...]]:
+    """Whether the columns and the rows run the other way, and a warning for turns that are not of 180 degrees."""
+    mirrored, overhead = (flag_of(first_of(detector, (f"{axis}_flipped",), path)) for axis in "xy")
     group, odd = first_of(detector, ("transformations",), path), []
     for name in group if isinstance(group, h5py.Group) else ():
         node: Any = group.get(name)
@@ -210,11 +213,12 @@ def _flips(detector: Any, path: Path) -> tuple[bool, tuple[str, ...]]:
             continue
         degrees = (np.rad2deg(angle) if unit_of(node).startswith("rad") else angle) % 360
         if abs(degrees - 180) < _TURN:
-            mirrored ^= bool(abs(vector[0]) < 0.5 * np.linalg.norm(vector))
+            across, upright = np.abs(vector[:2]) >= 0.5 * np.linalg.norm(vector)
+            mirrored, overhead = mirrored ^ (not across), overhead ^ (not upright)
         elif min(degrees, 360 - degrees) > _TURN:
             odd.append(f"{name} by {degrees:.4g}°")
     text = f"The file says that the detector is turned ({', '.join(odd)}), which is left out: check the image."
-    return mirrored, (text,) if odd else ()
+    return mirrored, overhead, (text,) if odd else ()
 
 
 def _axis_column(entry: h5py.Group, detector: Any, columns: int, path: Path) -> dict[str, object]:
@@ -255,10 +259,7 @@ def _lengths(entry: h5py.Group, detector: Any, told: ToldGeometry, path: Path) -
         told.pixel(sample, remark=_two_pixels(sample, camera))
     elif camera is not None:
         told.pixel(camera)
-    wide, high = number_of(camera), number_of(first_of(detector, ("y_pixel_size",), path))
-    if "pixel" in told.fields and wide and high and high > 0:
-        # Both in one unit: only their ratio is needed.
-        told.fields["row_pixel"] = float(str(told.fields["pixel"])) * high / wide
+    told.rows_apart(camera, first_of(detector, ("y_pixel_size",), path))
 
 
 def _two_pixels(sample: Any, camera: Any) -> str:

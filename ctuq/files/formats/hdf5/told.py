@@ -64,6 +64,14 @@ class ToldGeometry:
         if remark:
             self.remarks["pixel"] = remark.strip()
 
+    def rows_apart(self, wide: Any, high: Any) -> None:
+        """The pitch of the rows by a pixel's width and height, of which the ratio is needed: in one unit whatever it is."""
+        width, height = number_of(wide), number_of(high)
+        if width is not None and height is not None and unit_of(wide).strip() != unit_of(high).strip():
+            width, height = self.length(wide, "pixel's width"), self.length(high, "pixel's height")
+        if "pixel" in self.fields and width and height and width > 0 and height > 0:
+            self.fields["row_pixel"] = float(str(self.fields["pixel"])) * height / width
+
     def length(self, data: Any, name: str) -> float | None:
         """Another length in mm, metres without a unit."""
         value, unit = number_of(data), unit_of(data)

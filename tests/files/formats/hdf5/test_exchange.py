@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ctuq.errors import InputError
-from ctuq.files import describe, read
+from ctuq.files import describe, read, read_volume
 from ctuq.tomo.axis import axis_column, with_axis_column
 from ctuq.tomo.geometry import FanBeam, VolumeGrid
 from ctuq.tomo.phantoms import ellipses
@@ -125,6 +125,18 @@ def test_dxchange_pixel_size_is_read_in_its_unit(tmp_path, parallel):
         file["measurement/instrument/detector/actual_pixel_size_x"] = 1.4
         file["measurement/instrument/detector/actual_pixel_size_x"].attrs["units"] = "um"
     assert read(path, axis_column=23.5).geometry.pixel == pytest.approx(0.0014)
+
+
+@pytest.mark.parametrize(("high", "unit"), [(2.8, "um"), (2.8e-3, "mm")])
+def test_rows_that_are_binned_lie_further_apart_than_columns(tmp_path, parallel, high, unit):
+    counts, _ = _counts(parallel)
+    path = _write_dx(tmp_path / "a.h5", counts, np.arange(30) * 6.0)
+    with h5py.File(path, "a") as file:
+        for axis, size, word in (("x", 1.4, "um"), ("y", high, unit)):
+            node = file.create_dataset(f"measurement/instrument/detector/actual_pixel_size_{axis}", data=size)
+            node.attrs["units"] = word
+    geometry = read_volume(path, axis_column=23.5).geometry
+    assert geometry.pixel == pytest.approx(0.0014) and geometry.row_pitch == pytest.approx(0.0028)
 
 
 def test_dxchange_without_angles_says_so_and_takes_them_from_a_geometry_file(tmp_path, parallel):

@@ -4,7 +4,7 @@ import pytest
 from scanned import misfit, predicted
 
 from ctuq.errors import InputError
-from ctuq.files import read
+from ctuq.files import read, read_volume
 from ctuq.tomo.axis import axis_column
 from ctuq.tomo.geometry import ParallelBeam
 
@@ -97,6 +97,24 @@ def test_a_detector_that_is_turned_left_to_right_is_turned_over(tmp_path):
     with h5py.File(path, "a") as file:
         file["entry0000/instrument/detector/transformations/ry"][...] = 90
     assert any("ry by 90°" in text for text in read(path).warnings)
+
+
+def test_a_camera_turned_upside_down_gives_the_volume_of_one_that_is_not(tmp_path):
+    def change(scan):
+        scan.instrument.detector.x_rotation_axis_pixel_position = 0.0
+
+    def turned(scan):
+        change(scan)
+        scan.instrument.detector.set_transformation_from_lr_flipped(True)
+        scan.instrument.detector.set_transformation_from_ud_flipped(True)
+
+    counts = _counts()
+    counts[:, 1] = 0.5 * (counts[:, 1] + BEAM + DARK)  # fainter
+    upright = read_volume(_save(tmp_path / "a.nx", counts, change=change))
+    again = read_volume(_save(tmp_path / "b.nx", counts[:, ::-1, ::-1], change=turned))
+    assert not np.allclose(upright.projections[0], upright.projections[1], atol=0.05)
+    np.testing.assert_allclose(again.projections, upright.projections, atol=1e-6)
+    assert any("upside down" in text for text in again.warnings)
 
 
 def test_frames_are_scaled_by_the_beam_monitor(tmp_path):
