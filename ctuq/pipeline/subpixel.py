@@ -3,13 +3,16 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ctuq.recon.dip import Data
 from ctuq.tomo.rays.matrix import MatrixRayTransform
-from ctuq.tomo.subpixel import noise_beside, subpixel_variance
+from ctuq.tomo.rays.volume import VolumeTransform
+from ctuq.tomo.subpixel import SHARE_IN_SPACE, curvature, noise_beside, subpixel_variance
+from ctuq.uncertainty.model.gaussian import PixelRays
 
 # From here on pixels, and not the noise, limit the image.
 _MUCH = 2.0
@@ -62,8 +65,26 @@ def ray_noise(data: Data, image: NDArray | Tensor) -> RayNoise:
     """
     assert isinstance(data.A, MatrixRayTransform)
     x = torch.as_tensor(image, dtype=data.y.dtype, device=data.y.device)
-    residual, weights = data.residual(x).cpu().numpy(), data.weights.double().cpu().numpy()
-    beside = subpixel_variance(x.cpu().numpy(), data.A.matrix, data.A.geometry)
+    return _beside(data, x, subpixel_variance(x.cpu().numpy(), data.A.matrix, data.A.geometry))
+
+
+def volume_noise(data: Data, image: Tensor) -> RayNoise:
+    """Of a volume's rays (row, angle, column); arguments as of `ray_noise`.
+
+    Without the direction of the rays: of a volume all six second differences would be asked for in 28 sums.
+    """
+    A = data.A
+    assert isinstance(A, VolumeTransform)
+    rays = PixelRays.of(A, data.y, data.weights, image)
+    bent = torch.from_numpy(SHARE_IN_SPACE[A.geometry.diverging] * curvature(image.cpu().numpy())).to(image.device)
+    beside = torch.zeros(data.y.numel(), dtype=torch.float64, device=image.device)
+    beside[rays.rays] = rays.matrix.squares(bent.flatten()) / rays.precision
+    return _beside(data, image, beside.reshape(data.y.shape).cpu().numpy())
+
+
+def _beside(data: Data, image: Tensor, beside: NDArray[np.float64]) -> RayNoise:
+    """Noise of rays, of which ``beside`` is the structure, by the residuals of an image."""
+    residual, weights = data.residual(image).cpu().numpy(), data.weights.double().cpu().numpy()
     least = noise_beside(residual, weights, beside)
     if least <= 0:
         return RayNoise(data.weights, 0.0)

@@ -23,6 +23,9 @@ from ctuq.tomo.geometry import Beam, FanBeam
 
 SHARE = 0.04
 """c."""
+SHARE_IN_SPACE = {True: 0.02, False: 0.01}
+"""Of volumes, by diverging rays or parallel ones, of all second differences of a voxel: of balls, shells and a box on 16^3
+voxels, drawn four times finer, 0.015 to 0.07 where a pixel is as wide as a voxel or wider, and 0.007 to 0.011."""
 _FINEST, _STEPS, _WIDTH = 1e-4, 400, 20.0
 """Of the largest S what the noise is at least: beyond, weights span more than float32 has digits for."""
 
@@ -57,6 +60,17 @@ def subpixel_variance(image: NDArray, matrix: sp.csr_array, geometry: Beam) -> N
     )
     total = sum(factor * (squares @ pixels.ravel()).reshape(geometry.shape) for factor, pixels in terms)
     return np.maximum(SHARE * np.asarray(total), 0.0)
+
+
+def curvature(volume: NDArray) -> NDArray[np.float64]:
+    """Squares of a volume's second differences along its axes, summed, per voxel squared, (z, y, x)."""
+    padded = np.pad(np.asarray(volume, np.float64), 1, mode="edge")
+    inside = [slice(1, -1)] * 3
+    total = np.zeros(volume.shape)
+    for axis in range(3):
+        above, below = (tuple(side if i == axis else s for i, s in enumerate(inside)) for side in (slice(2, None), slice(-2)))
+        total += (padded[above] - 2 * volume + padded[below]) ** 2
+    return total
 
 
 def noise_beside(residual: NDArray, weights: NDArray, subpixel: NDArray) -> float:

@@ -1,6 +1,7 @@
 """Error bars of a volume: what they take, and evidence, calibration, posterior and samples at the fitted network."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +14,10 @@ from ctuq.pipeline.bars import UNCALIBRATED, considered, doubts_of_bars, linear_
 from ctuq.pipeline.running.plan import Plan, Speeds, flop_seconds, priced, route_of, timed
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.volume_options import VolumeOptions
+from ctuq.pipeline.subpixel import volume_noise
 from ctuq.pipeline.volume.dip import BLOCK, VolumeFit
+from ctuq.recon import tv
+from ctuq.recon.tv import ITERATIONS
 from ctuq.recon.unet import UNet
 from ctuq.scores.gaussian import truth_scores
 from ctuq.systematics.build import blocks_of
@@ -55,7 +59,8 @@ def plan_of_bars(
     matrix = bytes_of_rows(grid, scan.geometry, route.rays, device)
     speeds = Speeds(0.0, products, _rays_seconds(scan, grid, device, held=matrix > 0), flop_seconds(device))
     # The fitted views' rows are copied.
-    return priced(route, speeds, 0.0, fit_bytes=0, matrix=2 * matrix)
+    made = priced(route, speeds, 0.0, fit_bytes=0, matrix=2 * matrix)
+    return replace(made, seconds={"tv": 2 * ITERATIONS * speeds.rays, **made.seconds})
 
 
 def _rays_seconds(scan: VolumeScan, grid: VolumeGrid, device: torch.device, *, held: bool) -> float:
@@ -77,18 +82,25 @@ def with_bars(run: Run[VolumeOptions], fit: VolumeFit, base: VolumeResult, way: 
     way : tuple of Route and ProductChoice
         How they are made.
     """
-    roi = run.options.roi
+    roi, data = run.options.roi, fit.data
+    with run.clock("tv"):
+        run.tell("Total variation", 0, 1)
+        drawn = run.stages.once("tv of all views", partial(tv, data.A, data.y, weights=data.weights))
+        noise = volume_noise(data, drawn.to(data.y.device))
+        run.tell("Total variation", 1, 1)
     with run.clock("jacobian"):
         given = {"prior": _PRIOR, "rank": way[0].rank, "rng": run.rng, "stages": run.stages}
-        model = linear_model(fit.data, fit.generate, fit.best, choice=way[1], progress=run.products, **given)
+        model = linear_model(
+            replace(data, weights=noise.weights), fit.generate, fit.best, choice=way[1], progress=run.products, **given
+        )
         hidden = hidden_wishes(run.options.systematics, "volumes", of=base.provenance)
-        model = model.with_errors(blocks_of(hidden, fit.data.A, model.image, fit.data.weights))
+        model = model.with_errors(blocks_of(hidden, data.A, model.image, data.weights))
     with run.clock("evidence"):
         run.tell("Evidence", 0, 1)
         wanted = {"region": None if roi is None else slices_of(roi), "correct": False}
         found = estimate(model, fit.data.y, fit.held, rng=run.rng, way=way[0], stages=run.stages, **wanted)
         run.tell("Evidence", 1, 1, f"log evidence {found.evidence.value:.1f}")
-    return _assembled(run, base, model, found)
+    return _assembled(run, replace(base, warnings=base.warnings + noise.told), model, found)
 
 
 def _assembled(run: Run[VolumeOptions], base: VolumeResult, model: ImageModel, found: ErrorBars) -> VolumeResult:
