@@ -9,7 +9,7 @@ from ctuq.linops.memory import available_memory
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import flop_seconds, timed
 from ctuq.pipeline.running.run import Run
-from ctuq.pipeline.subpixel import RayNoise
+from ctuq.pipeline.subpixel import RayNoise, ray_noise
 from ctuq.pipeline.views import SplitViews
 from ctuq.recon import tv
 from ctuq.recon.dip import Data
@@ -125,9 +125,9 @@ def way_of_edges(pixels: int, width: int, rays: int, left: int | None = None) ->
 
 
 def edge_bars(
-    run: Run[ReconstructOptions], data: Data, views: SplitViews, plan: EdgePlan, noise: RayNoise
-) -> tuple[ErrorBars, PixelRays, Learned]:
-    """Error bars of an image by a Gaussian prior, the rays with that image, and the prior.
+    run: Run[ReconstructOptions], data: Data, views: SplitViews, plan: EdgePlan
+) -> tuple[ErrorBars, PixelRays, Learned, RayNoise]:
+    """Error bars of an image by a Gaussian prior, the rays with that image, the prior, and the rays' noise.
 
     Parameters
     ----------
@@ -136,8 +136,6 @@ def edge_bars(
         All views.
     views : SplitViews
     plan : EdgePlan
-    noise : RayNoise
-        Of the error bars; total variation takes the weights of ``data``.
     """
     A, stages = data.A, run.stages
     assert isinstance(A, RayTransform)
@@ -146,6 +144,7 @@ def edge_bars(
         run.tell("Total variation", 0, 1)
         make = partial(tv, A.subset(views.fitted), data.y[fitted], weights=data.weights[fitted])
         image = stages.once("fitted tv", make).to(data.y.device)
+        noise = ray_noise(data, image)
         run.tell("Total variation", 1, 1)
     steps = iter(range(1, 5))
     with run.clock("evidence"):
@@ -168,4 +167,4 @@ def edge_bars(
             tell=lambda text: run.tell("Error bars", next(steps), 4, text),
         )
         run.tell("Error bars", 4, 4)
-    return *found, learned
+    return *found, learned, noise

@@ -28,7 +28,7 @@ from ctuq.pipeline.running.outlook import Outlook
 from ctuq.pipeline.running.plan import FIT_BYTES, Plan, measure, priced, require_room, route_of, with_refit
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.threads import take_threads
-from ctuq.pipeline.subpixel import RayNoise, ray_noise
+from ctuq.pipeline.subpixel import ray_noise
 from ctuq.pipeline.views import SplitViews, grid_of, match_detector, rays_inside, split_views
 from ctuq.progress import shown
 from ctuq.recon.dip import Data, DIPOptions, Generator, generator, trial_step, tries
@@ -191,7 +191,7 @@ def _reconstructed(
         removed=rings.removed,
     )
     if run.options.bars in PRIORS:
-        return _with_prior(run, base, data, views, ray_noise(data, comparisons["tv"]))
+        return _with_prior(run, base, data, views)
     if run.options.bars in SPREADS:
         return with_spread(run, base, data, views)
     if method_name != "dip":
@@ -246,14 +246,14 @@ def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
     return all(same.values()) and digest_of(result.scan) == digest_of(used)
 
 
-def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: SplitViews, noise: RayNoise) -> Result:
+def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: SplitViews) -> Result:
     """Error bars by a Gaussian prior over the pixels."""
     A, kind = data.A, run.options.bars or ""
     assert isinstance(A, RayTransform)
     plan = plan_of_edges(A, int((data.weights > 0).sum()), kind)
     _log.info("Plan: %s", plan)
     run.checkpoint.begin()
-    found, rays, learned = edge_bars(run, data, views, plan, noise)
+    found, rays, learned, noise = edge_bars(run, data, views, plan)
     notes = () if kind == "edges" else (f"The image is the mean of {PRIORS[kind]}, and not that of total variation.",)
     notes = views.notes + noise.told + notes
     base = replace(base, plan=plan.record(), warnings=base.warnings + notes, subpixel=noise.share(1.0))
