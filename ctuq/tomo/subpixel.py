@@ -50,7 +50,12 @@ def subpixel_variance(image: NDArray, matrix: "sp.csr_array", geometry: Beam) ->
     array, shape (angle, column)
         Variances of line integrals.
     """
-    xx, yy, xy = _second_differences(np.asarray(image, np.float64))
+    bent = np.stack(_second_differences(np.asarray(image, np.float64)))
+    peak = float(np.abs(bent).max(initial=0.0))
+    if peak == 0:
+        return np.zeros(geometry.shape)
+    # In single precision, as the lengths are: else SciPy makes a copy of these.
+    xx, yy, xy = (bent / peak).astype(np.float32)
     nx, ny = np.moveaxis(_across(geometry), -1, 0)
     # Copies the lengths, and shares where they stand.
     squares = type(matrix)((np.square(matrix.data), matrix.indices, matrix.indptr), shape=matrix.shape)
@@ -63,7 +68,7 @@ def subpixel_variance(image: NDArray, matrix: "sp.csr_array", geometry: Beam) ->
         (4 * nx * ny**3, yy * xy),
     )
     total = sum(factor * (squares @ pixels.ravel()).reshape(geometry.shape) for factor, pixels in terms)
-    return np.maximum(SHARE * np.asarray(total), 0.0)
+    return np.maximum(SHARE * peak**2 * np.asarray(total, np.float64), 0.0)
 
 
 def curvature(volume: NDArray) -> NDArray[np.float64]:
