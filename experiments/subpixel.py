@@ -12,15 +12,12 @@ import tyro
 from numpy.typing import NDArray
 
 import ctuq
-from ctuq.pipeline import match_detector
-from ctuq.scores.gaussian import gaussian_scores
 from ctuq.tomo import subpixel
 from ctuq.tomo.geometry import ParallelBeam, VolumeGrid
 from ctuq.tomo.simulate import RelativeNoise, phantom_scan, simulate
-from ctuq.uncertainty.results.unseen_views import predict_views
 from experiments import FIGURES
 from experiments.engine.rows import Rows
-from experiments.peers.problems import Problem
+from experiments.peers.problems import Problem, unseen_scores
 from experiments.unseen_views import load
 
 OUTPUT = FIGURES / "subpixel.csv"
@@ -42,8 +39,8 @@ def bars(fine: int, rng: np.random.Generator) -> NDArray[np.float64]:
     image, pixel = np.zeros((fine, fine)), 2 / _SIZE
     for _ in range(4):
         turn, place, width = rng.random() * np.pi, rng.uniform(-0.4, 0.4, 2), pixel * rng.uniform(1.5, 2)
-        u, v = np.cos(turn) * (x - place[0]) + np.sin(turn) * (y - place[1]), np.cos(turn) * (y - place[1])
-        v = v - np.sin(turn) * (x - place[0])
+        dx, dy = x - place[0], y - place[1]
+        u, v = np.cos(turn) * dx + np.sin(turn) * dy, np.cos(turn) * dy - np.sin(turn) * dx
         image[(np.abs(u) < width * rng.uniform(1, 4)) & (np.abs(v) < width)] = rng.uniform(0.5, 1)
     return image
 
@@ -82,12 +79,7 @@ def measure(given: Problem, method: str, share: float) -> dict[str, float]:
     with mock.patch.object(subpixel, "SHARE", share):
         result = ctuq.reconstruct(given.scan, size=given.size, method=method, samples=256)
         seconds = time.perf_counter() - start
-        others = match_detector(given.unseen, result.grid)
-        A = ctuq.ray_transform(result.grid, others.geometry, backend="matrix")
-        mean, variance = predict_views(result, A, others.weights)
-    row = gaussian_scores(others.projections - mean, variance)
-    truth = result.scores.get("truth", {})
-    row |= {f"truth_{name}": truth.get(name, float("nan")) for name in ("psnr", "cover_95_object", "rms_z")}
+        row = unseen_scores(given, result, ("psnr", "cover_95_object", "rms_z"))
     assert result.calibration is not None
     return row | {"image_scale": result.calibration.image_scale, "subpixel": result.subpixel, "seconds": seconds}
 

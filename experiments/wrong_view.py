@@ -13,16 +13,13 @@ import tyro
 from numpy.typing import NDArray
 
 import ctuq
-from ctuq.pipeline import match_detector
 from ctuq.pipeline.image import job
 from ctuq.pipeline.image.agreement import Agreement
 from ctuq.recon.dip import Data
-from ctuq.scores.gaussian import gaussian_scores
 from ctuq.tomo.simulate import phantom_scan
-from ctuq.uncertainty.results.unseen_views import predict_views
 from experiments import FIGURES
 from experiments.engine.rows import Rows
-from experiments.peers.problems import Problem
+from experiments.peers.problems import Problem, unseen_scores
 from experiments.unseen_views import load
 
 OUTPUT = FIGURES / "wrong_view.csv"
@@ -69,12 +66,7 @@ def measure(given: Problem, weighed: bool) -> dict[str, float]:
     """Scores of unseen rays, and of the object where it is known."""
     with mock.patch.object(job, "kept_agreement", job.kept_agreement if weighed else _all_alike):
         result = ctuq.reconstruct(given.scan, size=given.size, samples=256)
-    others = match_detector(given.unseen, result.grid)
-    A = ctuq.ray_transform(result.grid, others.geometry, backend="matrix")
-    mean, variance = predict_views(result, A, others.weights)
-    row = gaussian_scores(others.projections - mean, variance)
-    truth = result.scores.get("truth", {})
-    row |= {f"truth_{name}": truth.get(name, float("nan")) for name in ("psnr", "cover_95_object")}
+    row = unseen_scores(given, result, ("psnr", "cover_95_object"))
     return row | {"told": float(any("far from the image" in text for text in result.warnings))}
 
 

@@ -1,5 +1,6 @@
 """The problems: a real scan and simulated objects, each with views that are used for nothing but to judge."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +9,9 @@ import ctuq
 from ctuq.pipeline import match_detector
 from ctuq.pipeline.image.job import choose_grid
 from ctuq.recon.holdout import views_to_hold
+from ctuq.scores.gaussian import gaussian_scores
 from ctuq.tomo.simulate import phantom_scan
+from ctuq.uncertainty.results.unseen_views import predict_views
 from experiments.unseen_views import load
 
 OBJECT_SIZE, NOISE, VIEWS, STEP = 40, 0.05, 60, 3
@@ -51,6 +54,15 @@ class Problem:
     def split(self) -> tuple[ctuq.Scan, ctuq.Scan]:
         """Both scans with columns as wide as the image's pixels."""
         return match_detector(self.scan, self.grid), match_detector(self.unseen, self.grid)
+
+
+def unseen_scores(problem: Problem, result: ctuq.Result, of_truth: Sequence[str]) -> dict[str, float]:
+    """Scores of the unseen rays by their own weights, and some against the truth: NaN where it is not known."""
+    others = match_detector(problem.unseen, result.grid)
+    A = ctuq.ray_transform(result.grid, others.geometry, backend="matrix")
+    mean, variance = predict_views(result, A, others.weights)
+    truth = result.scores.get("truth", {})
+    return gaussian_scores(others.projections - mean, variance) | {f"truth_{n}": truth.get(n, float("nan")) for n in of_truth}
 
 
 def problem_of(name: str, seed: int) -> Problem:

@@ -141,8 +141,7 @@ def _judged(work: Work, given: Given, scales: Scales, mean: Tensor) -> dict[str,
     weights = torch.ones(judge[0].shape) if judge[1] is None else torch.from_numpy(judge[1])
     kept = (weights.reshape(-1) > 0).nonzero()[:, 0]
     rows = ray_rows(A, kept, torch.ones(len(kept), dtype=torch.float64), free=False)
-    assert isinstance(rows, SparseRows)
-    assert isinstance(A, MatrixRayTransform)
+    assert isinstance(rows, SparseRows) and isinstance(A, MatrixRayTransform)
     beside = torch.from_numpy(subpixel_variance(mean.numpy(), A.matrix, geometry)).reshape(-1)[kept]
     noise = given.sigma2 / weights.reshape(-1)[kept].double() + given.subpixel * beside
     variance = scales.image * given.variance_of(rows).cpu() + scales.noise * noise
