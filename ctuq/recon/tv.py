@@ -22,7 +22,7 @@ def tv(
     y: Tensor,
     *,
     weights: Tensor | None = None,
-    strength: float | None = None,
+    strength: float | Tensor | None = None,
     iterations: int = ITERATIONS,
     nonnegative: bool = True,
     largest: float | None = None,
@@ -41,7 +41,7 @@ def tv(
         Line integrals.
     weights : Tensor, shape as y, optional
         Relative precision of each ray; None means ones.
-    strength : float, optional
+    strength : float or Tensor, shape (...), optional
         Larger is smoother. By default 1 for images and 0.5 for volumes.
     iterations : int
     nonnegative : bool
@@ -57,7 +57,7 @@ def tv(
     axes, batch = len(A.domain.shape), y.shape[: -len(A.range.shape)]
     w = torch.ones_like(y) if weights is None else weights.expand_as(y)
     strength = _STRENGTH[axes] if strength is None else strength
-    penalty = strength * _noise_in_image(A, y, weights).reshape(*batch, *[1] * (axes + 1))
+    penalty = (strength * _noise_in_image(A, y, weights)).reshape(*batch, *[1] * (axes + 1))
     rays = A(torch.ones(A.domain.shape, device=y.device))
     pixels = A.T(torch.ones(A.range.shape, device=y.device))
     # |gradient|^2 is at most 4 for each axis.

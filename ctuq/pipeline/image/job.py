@@ -14,7 +14,7 @@ from ctuq.linops.memory import available_memory
 from ctuq.pipeline.bars import asked_errors, asks_for, doubts_of_bars, not_in_bars
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.agreement import kept_agreement
-from ctuq.pipeline.image.classical import classical
+from ctuq.pipeline.image.classical import Smoothness, classical, smooth_image, smoothness
 from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
 from ctuq.pipeline.image.freed import Joint, iterations_again, may_be_taken, of_all_views, of_any_flux
 from ctuq.pipeline.image.given import as_given
@@ -43,9 +43,8 @@ from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.calibration.edges import EdgePosterior
-from ctuq.uncertainty.calibration.unseen import UnseenDirections, WidenedPosterior
+from ctuq.uncertainty.calibration.unseen import of_all_directions
 from ctuq.uncertainty.estimate import ErrorBars, estimate, named
-from ctuq.uncertainty.model.covariance import ImageCovariance
 from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.model.route import Route
 from ctuq.uncertainty.restricted import NOTES, OF_WEIGHTS, routed
@@ -174,7 +173,8 @@ def _reconstructed(
     data = agreement.weighed(_rays(run, A, scan, views.held) if len(views.held) else every, views.held)
     rings = rings_of(run, data, views, scan)
     data = rings.taken_from(data)
-    comparisons = classical(run, data, scan, less=rings.less, mark="without gains")
+    smooth = smoothness(run, data, scan, views.held)
+    comparisons = classical(run, data, scan, strength=smooth.strength, less=rings.less, mark="without gains")
     method_name = run.options.method
     unheld = not_in_bars(scan.provenance.monochromatic, run.hardened) if run.options.bars not in (None, *OF_WEIGHTS) else ()
     base = Result(
@@ -196,7 +196,7 @@ def _reconstructed(
         return with_spread(run, base, data, views)
     if method_name != "dip":
         return replace(base, scores={} if truth is None else {"truth": image_scores(base.mean, truth)})
-    return _with_dip(run, base, data, views, moves=own is None, rings=rings)
+    return _with_dip(run, base, data, views, moves=own is None, rings=rings, smooth=smooth)
 
 
 @undisturbed()
@@ -261,7 +261,14 @@ def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: S
 
 
 def _with_dip(
-    run: Run[ReconstructOptions], base: Result, data: Data, views: SplitViews, *, moves: bool, rings: Rings
+    run: Run[ReconstructOptions],
+    base: Result,
+    data: Data,
+    views: SplitViews,
+    *,
+    moves: bool,
+    rings: Rings,
+    smooth: Smoothness,
 ) -> Result:
     drawn = run.rng.get_state()
     fit, stop = split(data, views.held, rng=run.rng)
@@ -279,11 +286,12 @@ def _with_dip(
     with run.clock("dip"):
         state = run.fit(generate, start, (fit, stop))
         image = generate(state.best)[0].detach()
-    base = replace(base, mean=image.cpu().numpy(), history=state.looks, warnings=base.warnings + views.notes)
+    told = base.warnings + views.notes + smooth.told(float(state.best_misfit[0]))
+    base = replace(base, mean=image.cpu().numpy(), history=state.looks, warnings=told)
     if checkpoint.way is None:
         return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
     asked = errors_left(run, asked_errors(run.options.systematics, base.scan))
-    noise = ray_noise(data, base.comparisons["tv"])
+    noise = ray_noise(data, smooth_image(run, data, base.comparisons["tv"], smooth.strength))
     last = Joint(run, data, views, generate, without_gains(asked), drawn, noise, moves, rings.blocks(data.y.shape)).freed(state)
     model, evidence = last.model, last.evidence
     given = {"rng": run.rng, "way": checkpoint.way[0], "stages": stages, "evidence": evidence}
@@ -294,7 +302,8 @@ def _with_dip(
     base = replace(base, history=last.state.looks, warnings=told, subpixel=noise.share(1.0))
     if last.removed is not None:
         shown = of_all_views(last, found.posterior, views.held)
-        comparisons = classical(run, shown, base.scan, less=rings.with_others(data.y - shown.y))
+        less = rings.with_others(data.y - shown.y)
+        comparisons = classical(run, shown, base.scan, strength=smooth.strength, less=less)
         removed = rings.with_others(last.removed).cpu().numpy().astype(np.float32)
         base = replace(base, comparisons=comparisons, removed=removed)
     result = _assembled(run, base, model.image, found, named(model.prior, found.evidence.psi))
@@ -331,24 +340,14 @@ def _route(run: Run[ReconstructOptions], data: Data, views: SplitViews, network:
     return routed(found, run.options.bars, network)
 
 
-def _of_all_directions(
-    run: Run[ReconstructOptions], base: Result, posterior: ImageCovariance
-) -> tuple[ImageCovariance, tuple[str, ...]]:
-    """The posterior, of a limited arc with longer error bars where no view sees; and what the user should know of that."""
-    y, x = posterior.shape
-    unseen = UnseenDirections.of(base.scan.geometry, (y, x), posterior.device)
-    if unseen is None:
-        return posterior, ()
-    return WidenedPosterior(posterior, unseen, rng=run.rng, stages=run.stages), (unseen.told,)
-
-
 def _assembled(
     run: Run[ReconstructOptions], base: Result, image: Tensor, found: ErrorBars, prior: Mapping[str, float]
 ) -> Result:
     """The result with its error bars, samples and scores; ``prior`` are its hyperparameters by name."""
     scale = found.scales.image**0.5
     whole = found.posterior
-    posterior, notes = _of_all_directions(run, base, whole if found.edges is None else EdgePosterior(whole, found.edges))
+    posterior = whole if found.edges is None else EdgePosterior(whole, found.edges)
+    posterior, notes = of_all_directions(posterior, base.scan.geometry, rng=run.rng, stages=run.stages)
     with run.clock("samples"):
         run.tell("Samples", 0, 1)
         raw = whole.std().cpu().numpy().astype(np.float32)

@@ -22,12 +22,13 @@ from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import route_of
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.views import SplitViews
-from ctuq.recon import CLASSICAL
+from ctuq.recon import CLASSICAL, tv
 from ctuq.recon.dip import Data, DIPOptions, Generator, dip, generator
 from ctuq.recon.dropout import dropped
 from ctuq.recon.holdout import split
 from ctuq.recon.langevin import langevin
 from ctuq.recon.noise import noise_std
+from ctuq.recon.strength import chosen_strength
 from ctuq.uncertainty.calibration.foreign import calibrate
 from ctuq.uncertainty.calibration.held_out import of_views
 from ctuq.uncertainty.calibration.unseen import UnseenDirections
@@ -156,6 +157,9 @@ def _images(
     A, fitted = data.A.subset(views.fitted), torch.as_tensor(views.fitted, device=data.y.device)
     y, weights = data.y[fitted], data.weights[fitted]
     method = CLASSICAL[run.options.method]
+    if run.options.method == "tv" and len(views.held):
+        strength, _ = chosen_strength(*split(data, views.held, rng=run.rng))
+        method = partial(tv, strength=strength)
     out = []
     for i, each in enumerate(times.to(y)):
         run.tell("Images", i, len(times))

@@ -142,3 +142,12 @@ class WidenedPosterior(Stretched):
 
     def _of_rows(self, rows: Tensor) -> Tensor:
         return self._unseen(rows.reshape(-1, *self.shape)).flatten(1)
+
+
+def of_all_directions(
+    posterior: ImageCovariance, geometry: Geometry, *, rng: torch.Generator, stages: Stages
+) -> tuple[ImageCovariance, tuple[str, ...]]:
+    """The posterior, of a limited arc with longer error bars where no view sees; and what the user should know of that."""
+    y, x = posterior.shape
+    unseen = UnseenDirections.of(geometry, (y, x), posterior.device)
+    return (posterior, ()) if unseen is None else (WidenedPosterior(posterior, unseen, rng=rng, stages=stages), (unseen.told,))
