@@ -55,14 +55,19 @@ def rays_inside(
     flux of ten times the noise it was, and no interval of a view's flux held it.
     """
     y, weights = tensors(scan, device)
-    outline = outline_of(scan)
-    if not (outline.cut or reaches_beyond(scan, A.grid)) or (flux and only_drifts(scan, A.grid)):
+    if not lies_outside(scan, A.grid, flux=flux):
         return Data(A, y, weights)
+    outline = outline_of(scan)
     seen = weights.clone()
     seen[torch.as_tensor(held, device=device)] = 0
     name = "outside" if len(held) else "outside of all views"
     outside = stages.once(name, partial(outside_rays, A, y, weights=seen, reach=outline.reach))
     return Data(A, y - outside, weights)
+
+
+def lies_outside(scan: Scan, grid: VolumeGrid, *, flux: bool) -> bool:
+    """Whether part of the object lies outside of the image; where the ``flux`` of views is unknown, not for it alone."""
+    return bool(outline_of(scan).cut or reaches_beyond(scan, grid)) and not (flux and only_drifts(scan, grid))
 
 
 def tensors(scan: Scan | VolumeScan, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -5,14 +5,13 @@ import torch
 from torch import Tensor
 
 from ctuq.recon.iterative import sirt
-from ctuq.tomo.geometry import FanBeam, VolumeGrid
+from ctuq.tomo.field import half_width
+from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.backends import ray_transform
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.resample import resample
 
 _CELLS, _ITERATIONS = 160, 100
-# The corners of the square stay on this side of the source.
-_BEFORE_SOURCE = 0.69
 
 
 @torch.no_grad()
@@ -29,11 +28,7 @@ def outside_rays(A: RayTransform, y: Tensor, *, weights: Tensor, reach: float) -
     reach : float
         Radius of the object about the axis, mm.
     """
-    left, right, bottom, top = A.grid.extent
-    around = max(-left, right, -bottom, top)
-    half = max(reach, around)
-    if isinstance(A.geometry, FanBeam):
-        half = max(around, min(half, _BEFORE_SOURCE * A.geometry.source_to_axis))
+    half = half_width(A.grid, A.geometry, reach)
     cells = int(np.clip(np.ceil(2 * half / A.grid.voxel), 2, _CELLS))
     grid = VolumeGrid((cells, cells), 2 * half / cells)
     B = ray_transform(grid, A.geometry, device=y.device)

@@ -22,7 +22,9 @@ _ALIKE = 1e-6
 _SEVERAL = 2
 """Numbers that views must tell for a size to be learned from: of one alone the density is flat, and the shifts of four views
 came out as +- 530 mm, where the largest was 0.4."""
-_INSIDE = {"%": 0.01, "deg": torch.pi / 180, "mm": 1.0, "per unit of line integral": 1.0}
+_INSIDE = {"%": 0.01, "deg": torch.pi / 180, "mm": 1.0, "1/mm": 1.0, "per unit of line integral": 1.0}
+GIVEN = ("gain", "truncation")
+"""Errors that a slice's rays are freed of before the fit, by what is no image of it: their blocks are made there."""
 _CURVES = {"hardening": shapes.hardening, "scatter": shapes.scatter, "scale": shapes.scale}
 
 
@@ -54,6 +56,8 @@ def blocks_of(
     """
     at, used, made = _At(A, image, _that_tell(weights, held)), weights.reshape(-1) > 0, []
     for wish in possible(wanted, A.geometry):
+        if KINDS[wish.name].of == "cell":
+            continue  # of no curve of the rays: `ctuq.systematics.margin` makes it
         block = _block(wish, at)
         if bool((block.columns[used] != 0).any()):
             made.append(block)

@@ -25,10 +25,10 @@ class Kind:
     unit : str
         That it is told and asked for in; "%" of numbers that are shares inside.
     of : str
-        "scan", "view" or "column": what has a number each.
+        "scan", "view", "column" or "cell": what has a number each.
     width : float
         Prior standard deviation in that unit: what is usual, not what a scan says. Of the axis in columns, of the distance in
-        per cent of it.
+        per cent of it, of what lies outside in root mean squares of the image.
     hidden : bool
         Whether an image can hold the error as well, so that no scan of a round object tells it.
     learned : bool
@@ -53,6 +53,7 @@ KINDS: Mapping[str, Kind] = {
     "jitter": Kind("angle of each view", "deg", "view", 0.1, False, True),
     "shift": Kind("shift of each view along the detector", "mm", "view", 0.1, False, True),
     "distance": Kind("distance of the source from the axis", "mm", "scan", 1.0, False, False),
+    "truncation": Kind("what lies outside of the image beside its estimate", "1/mm", "cell", 1.0, False, False),
 }
 """Widths are knowledge of laboratory scanners. An axis is found to a column. Hardening: over plastic, water, bone and aluminium
 in beams of 45 to 150 kV with little filter, fitted to line integrals up to 2, its rms is 0.10, 0.02 the least and 0.13 the most
@@ -62,7 +63,7 @@ _MOST = 1e6
 STRONG = 3.0
 """Log of how much more probable the rays are with an error where it is taken out of them: 20 times. An axis known before to a
 column, now to a tenth of it, and off by 3.5 of these, has 3.8."""
-DEFAULTS = ("axis", "gain", "hardening")
+DEFAULTS = ("axis", "gain", "hardening", "truncation")
 """What nobody's rays tell and every tube's beam does. With it 95 % intervals of the disc HTC ta at 128 x 128 hold 98 % of its
 pixels, without it 40 %: 3.88 nats a pixel, before -1.93. An axis half a column off costs 6 to 16 dB over a half-turn or a full
 turn, which the default gives back, and where it is right the image stays as it is (`experiments.systematics.axis`). Unseen rays

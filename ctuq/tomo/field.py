@@ -20,6 +20,8 @@ _DARK_AIR = 0.02
 _BESIDE, _RAYS, _SHARE = 2.0, 3, 1e-3
 # In such a share of views what drifts reads less than so much of its mean.
 _SOME, _FAINT = 0.1, 0.25
+# The corners of a square that wide stay on this side of the source.
+_BEFORE_SOURCE = 0.69
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,14 @@ def _refuse_detector_inside(scan: Scan, geometry: FanBeam) -> None:
             f"The object reaches {reach:.4g} mm from the rotation axis, and the detector stands {behind:.4g} mm behind it, "
             "inside the object; check source_to_axis and source_to_detector (mm)."
         )
+
+
+def half_width(grid: VolumeGrid, geometry: Geometry, reach: float) -> float:
+    """Of a square about the axis that holds a grid and an object of this radius, as far as they lie before the source, mm."""
+    left, right, bottom, top = grid.extent
+    around = max(-left, right, -bottom, top)
+    half = max(reach, around)
+    return max(around, min(half, _BEFORE_SOURCE * geometry.source_to_axis)) if isinstance(geometry, FanBeam) else half
 
 
 def reaches_beyond(scan: Scan, grid: VolumeGrid) -> bool:

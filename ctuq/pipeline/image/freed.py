@@ -31,7 +31,7 @@ from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip
 from ctuq.recon.holdout import split
 from ctuq.stages import Stages, Under
 from ctuq.systematics.block import Block
-from ctuq.systematics.build import blocks_of, effects_of
+from ctuq.systematics.build import GIVEN, blocks_of, effects_of
 from ctuq.systematics.catalogue import KINDS, STRONG, UNSURE, Wish
 from ctuq.systematics.taken import Taken
 from ctuq.tomo import ray_transform
@@ -275,11 +275,11 @@ def iterations_again(options: DIPOptions) -> int:
 
 def may_be_taken(wanted: Sequence[Wish]) -> tuple[str, ...]:
     """Names of the errors that a fit may find and take out of the rays; gains are, before it."""
-    return tuple(wish.name for wish in wanted if wish.name != "gain" and _may_leave(wish.name))
+    return tuple(wish.name for wish in wanted if wish.name not in GIVEN and _may_leave(wish.name))
 
 
 def _may_leave(name: str) -> bool:
-    return name not in UNSURE and not KINDS[name].hidden
+    return name not in UNSURE and not KINDS[name].hidden and KINDS[name].of != "cell"
 
 
 def told_too_far(taken: Taken, grid: VolumeGrid) -> tuple[str, ...]:

@@ -19,8 +19,9 @@ from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
 from ctuq.pipeline.image.freed import Joint, iterations_again, may_be_taken, of_all_views, of_any_flux
 from ctuq.pipeline.image.given import as_given
 from ctuq.pipeline.image.one_material import errors_left, hardening_told, of_one_material, with_removed
+from ctuq.pipeline.image.outside import asked_outside, made_at_image, outside_blocks
 from ctuq.pipeline.image.placed import matched, placed
-from ctuq.pipeline.image.rings import Rings, gains_asked, rings_of, seconds_of_gains, without_gains
+from ctuq.pipeline.image.rings import Rings, gains_asked, rings_of, seconds_of_gains
 from ctuq.pipeline.image.spreads import SPREADS, with_spread
 from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
@@ -167,6 +168,7 @@ def _reconstructed(
             else ray_transform(grid, scan.geometry, device=run.device, backend="matrix" if dense else "auto")
         )
     errors = possible(asked_errors(run.options.systematics, scan), scan.geometry)  # refused before the fit
+    asked_outside(errors, scan, grid)
     truth = None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, grid)
     every = _rays(run, A, scan)  # What lies outside by all views: else those held out alone do not fit it.
     agreement = kept_agreement(run, every, (wish.name for wish in errors))
@@ -292,7 +294,8 @@ def _with_dip(
         return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
     asked = errors_left(run, asked_errors(run.options.systematics, base.scan))
     noise = ray_noise(data, smooth_image(run, data, base.comparisons["tv"], smooth.strength))
-    last = Joint(run, data, views, generate, without_gains(asked), drawn, noise, moves, rings.blocks(data.y.shape)).freed(state)
+    given = (*rings.blocks(data.y.shape), *outside_blocks(asked, data, base.scan, base.comparisons["tv"]))
+    last = Joint(run, data, views, generate, made_at_image(asked), drawn, noise, moves, given).freed(state)
     model, evidence = last.model, last.evidence
     given = {"rng": run.rng, "way": checkpoint.way[0], "stages": stages, "evidence": evidence}
     with run.clock("evidence"):

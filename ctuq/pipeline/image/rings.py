@@ -143,11 +143,6 @@ def seconds_of_gains(data: Data) -> float:
     return (1 + 2 * _DRAWS) / _BATCH * ITERATIONS / _FEW * few
 
 
-def without_gains(wanted: tuple[Wish, ...]) -> tuple[Wish, ...]:
-    """Systematic errors that the linear model is left with."""
-    return tuple(wish for wish in wanted if wish.name != "gain")
-
-
 def gains_of(data: Data, *, width: float | None = None) -> Gains:
     """Gains of the columns of a slice's rays.
 

@@ -55,7 +55,7 @@ class Systematic:
     ----------
     unit : str
     of : str
-        "scan", "view" or "column": what ``values`` has a number for.
+        "scan", "view", "column" or "cell" (outside of the image, row by row): what ``values`` has a number for.
     values, std : array of float64, shape (n,)
         Mean and standard deviation, in the unit.
     width : float

@@ -88,7 +88,9 @@ def _with_errors(
     """
     mean, deviations = image
     own = torch.zeros_like(mean)
-    for name, effect in effects_of(result.systematics, A, torch.from_numpy(result.mean).to(A.device)).items():
+    # What lies outside of the image is in no ray that is foretold.
+    known = [name for name, found in result.systematics.items() if found.of != "cell"]
+    for name, effect in effects_of(known, A, torch.from_numpy(result.mean).to(A.device)).items():
         found, unit = result.systematics[name], told_in(name)
         if found.of == "view":
             own = own + (found.width * unit * effect).square()
