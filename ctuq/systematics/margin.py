@@ -20,6 +20,7 @@ from ctuq.tomo.rays.transform import RayTransform
 
 _CELLS, _FINE = 8, 1.5
 """Cells across everything, and what they are made of over the image's pixels."""
+_ROUNDING = 1e-6
 
 
 def margin(A: RayTransform, image: torch.Tensor, reach: float, width: float | None = None) -> Block:
@@ -44,7 +45,7 @@ def margin(A: RayTransform, image: torch.Tensor, reach: float, width: float | No
     x, y = np.meshgrid(places, -places)
     left, right, bottom, top = A.grid.extent
     inside = np.outer(_overlap(-places, grid.voxel, bottom, top), _overlap(places, grid.voxel, left, right))
-    outside = (1 - inside) * (np.hypot(x, y) < half)
+    outside = np.where(inside < 1 - _ROUNDING, 1 - inside, 0) * (np.hypot(x, y) < half)
     row, column = np.divmod(np.arange(n * n), n)
     cell = row // parts * _CELLS + column // parts
     cells = np.zeros((n * n, _CELLS**2), np.float32)

@@ -35,6 +35,12 @@ def test_a_cell_may_be_off_by_what_is_usual_in_the_image_or_by_what_is_said():
     assert margin(A, torch.full((24, 24), 0.3), 10.0, 0.02).width == 0.02
 
 
+def test_the_unit_of_attenuation_changes_no_cell():
+    A = ray_transform(GRID, BEAMS["parallel"], backend="matrix")
+    counts = [margin(A, torch.ones(24, 24), 10.0 * (1 + step)).columns.shape[1] for step in (-1e-9, 0, 1e-9, 1e-7)]
+    assert len(set(counts)) == 1
+
+
 def test_nothing_lies_outside_of_an_image_of_everything():
     A = ray_transform(GRID, BEAMS["parallel"], backend="matrix")
     corners = margin(A, torch.ones(24, 24), 6.0)
