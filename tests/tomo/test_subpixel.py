@@ -86,6 +86,19 @@ def test_noise_is_told_beside_it():
     assert noise_beside(residual, weights, beside) == pytest.approx(0.09, rel=0.1)
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_rays_that_are_taken_for_alike_leave_the_noise_as_it_is(seed):
+    rng = np.random.default_rng(seed)
+    weights = rng.uniform(0.1, 3.0, 3000) * (rng.random(3000) > 0.05)
+    beside = np.where(rng.random(3000) < 0.6, np.exp(rng.normal(-3, 4, 3000)), 0.0)
+    residual = rng.standard_normal(3000) * np.sqrt(np.exp(rng.normal(-4, 2)) / np.maximum(weights, 1e-3) + beside)
+    used = weights > 0
+    logs = np.log(np.mean(weights[used] * residual[used] ** 2)) - np.linspace(0, 20, 400)
+    variances = np.exp(logs[:, None]) / weights[used] + beside[used]
+    best = np.exp(logs[np.argmin((np.log(variances) + residual[used] ** 2 / variances).sum(1))])
+    assert noise_beside(residual, weights, beside) == pytest.approx(max(best, 1e-4 * beside[used].max()), rel=1e-9)
+
+
 @pytest.mark.parametrize("residual", [0.0, 1e-30])
 def test_without_noise_it_is_bounded_by_the_structure(residual):
     beside = np.array([[0.0, 1.0, 3.0]])

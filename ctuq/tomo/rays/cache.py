@@ -20,7 +20,7 @@ from ctuq.tomo.space import VolumeGeometry
 _Geometry = TypeVar("_Geometry", bound=Geometry | VolumeGeometry)
 _log = logging.getLogger(__name__)
 # Raised whenever build_matrix gives other numbers for the same geometry.
-_BUILDER = 1
+_BUILDER = 2
 _KEEP_BYTES = 4 * 2**30
 _LEFT = 3600.0
 """Seconds after which nobody is writing a file any more."""

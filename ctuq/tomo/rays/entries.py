@@ -11,12 +11,22 @@ _BLOCK_BYTES = 2**28
 def rays_per_pixel(grid: VolumeGrid, geometry: Geometry) -> int:
     """How many parallel or diverging rays stand for one detector pixel, so that a wide pixel integrates over its width.
 
-    One ray to a voxel's width for a parallel beam, whose Joseph projector interpolates over that width already; two for a fan,
-    whose line projector does not. Against a disc's mean chords
-    over each pixel these counts are the best, or within a tenth of it, of 1, 2, 4 and 8.
+    `joseph_rays` for a parallel beam; two to a voxel's width for a fan, whose line projector does not interpolate: of 1 to 4
+    rays over widths of 0.6 to 2 voxels and seven objects drawn finer these are within 3 % of the best.
     """
-    density = 2 if isinstance(geometry, FanBeam) else 1
-    return max(1, int(np.ceil(density * geometry.pixel_at_axis / grid.voxel - 1e-9)))
+    width = geometry.pixel_at_axis / grid.voxel
+    return max(1, int(np.ceil(2 * width - 1e-9))) if isinstance(geometry, FanBeam) else joseph_rays(width)
+
+
+def joseph_rays(width: float) -> int:
+    """How many rays of Joseph's method stand for a pixel that is so many voxels wide: as many, rounded.
+
+    His ray interpolates between voxels, which are means themselves, so that it is as blurred as a pixel of 1.4 (along a
+    diagonal) to 1.7 voxels. Against rays averaged over the pixel, of objects drawn finer, one ray misses less than two up to
+    1.7 voxels: of a cone at 1.3 it misses 4.3 %, two 6.2 %. Total variation's images by one ray are nearer to the truth up to
+    1.4 or 1.5, by a quarter to a third at 1.1 (`experiments.wide_pixels`).
+    """
+    return max(1, int(width + 0.5 + 1e-9))
 
 
 def expected_entries(grid: VolumeGrid, geometry: Geometry) -> float:

@@ -1,9 +1,9 @@
 """Joseph's method in three dimensions: what all its forms share, and its sparse matrix.
 
 A ray is stepped along the axis that it runs along most; in each plane of voxels across that axis it takes the value between
-four voxels, linear in both directions (P. M. Joseph, IEEE Trans. Med. Imaging 1, 192, 1982). A pixel that is wider than a voxel
-at the rotation axis takes the mean of several rays. Everything is in index coordinates (x, y, z): whole numbers at voxels'
-centres, y downwards.
+four voxels, linear in both directions (P. M. Joseph, IEEE Trans. Med. Imaging 1, 192, 1982). A pixel that is much wider than
+a voxel at the rotation axis takes the mean of several rays. Everything is in index coordinates (x, y, z): whole numbers at
+voxels' centres, y downwards.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ctuq.tomo.footprint import pitches
 from ctuq.tomo.geometry import VolumeGrid
+from ctuq.tomo.rays.entries import joseph_rays
 from ctuq.tomo.space import VolumeGeometry
 
 
@@ -66,7 +67,7 @@ class Rays:
 
 
 def rays_of(grid: VolumeGrid, geometry: VolumeGeometry) -> Rays:
-    """The rays of a geometry, so many to a pixel that they lie no further apart than a voxel at the axis."""
+    """The rays of a geometry, so many to a pixel as it is voxels wide at the axis."""
     depth, height, width = grid.shape
     voxel, centre = grid.voxel, np.array(grid.centre)
     table = geometry.vectors().reshape(-1, 4, 3)
@@ -78,7 +79,7 @@ def rays_of(grid: VolumeGrid, geometry: VolumeGeometry) -> Rays:
     table[:, 1] += middle
     if geometry.diverging:
         table[:, 0] += middle
-    finer_row, finer_column = (max(1, int(np.ceil(pitch / voxel - 1e-9))) for pitch in pitches(geometry))
+    finer_row, finer_column = (joseph_rays(pitch / voxel) for pitch in pitches(geometry))
     table[:, 2] /= finer_column
     table[:, 3] /= finer_row
     rows, columns = geometry.rows * finer_row, geometry.columns * finer_column

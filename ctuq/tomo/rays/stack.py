@@ -8,7 +8,7 @@ from torch import Tensor
 from ctuq.linops.operator import Space
 from ctuq.tomo.footprint import pitches
 from ctuq.tomo.geometry import VolumeGrid
-from ctuq.tomo.rays.entries import build_matrix
+from ctuq.tomo.rays.entries import build_matrix, joseph_rays
 from ctuq.tomo.rays.matrix import MatrixPair
 from ctuq.tomo.space import Parallel3D
 
@@ -42,7 +42,7 @@ def slice_of(grid: VolumeGrid) -> VolumeGrid:
 
 def _between_slices(grid: VolumeGrid, geometry: Parallel3D) -> NDArray[np.float32]:
     """What each detector row sees of each slice, (row, z): linear between slices, the mean of several heights if it is wide."""
-    finer = max(1, int(np.ceil(pitches(geometry)[0] / grid.voxel - 1e-9)))
+    finer = joseph_rays(pitches(geometry)[0] / grid.voxel)
     rows = (np.arange(geometry.rows * finer) + 0.5) / finer - 0.5
     heights = geometry.row_offset + (rows - (geometry.rows - 1) / 2) * geometry.row_pitch
     places = (heights - grid.centre[2]) / grid.voxel + (grid.shape[0] - 1) / 2

@@ -77,6 +77,16 @@ def test_averaging_rays_brings_a_wide_pixel_nearer_to_its_mean_chords(geometry, 
     assert averaged < 0.8 * single
 
 
+@pytest.mark.parametrize("width", [1.2, 1.4])
+def test_one_parallel_ray_is_nearer_to_a_pixel_little_wider_than_one_of_the_image_than_two(width, monkeypatch):
+    grid = VolumeGrid((64, 64), 0.5)
+    geometry = ParallelBeam(angles=ANGLES, columns=int(60 / width), pixel=width * grid.voxel)
+    image, expected = disc(grid, (1.1, -2.2), 4.3), chords(geometry, (1.1, -2.2), 4.3)
+    single = np.linalg.norm(ray_transform(grid, geometry)(image).numpy() - expected)
+    monkeypatch.setattr(entries, "rays_per_pixel", lambda *_: 2)
+    assert single < 0.85 * np.linalg.norm(ray_transform(grid, geometry)(image).numpy() - expected)
+
+
 @both
 def test_a_single_pixel_casts_its_shadow_where_its_centre_is(geometry):
     """Pins angle direction, detector and axis offset, row order and grid centre in one go."""

@@ -6,7 +6,7 @@ import torch
 
 from ctuq.errors import BackendError, GeometryError, ResourceError
 from ctuq.tomo import ConeBeam, FanBeam, FreeBeam, Parallel3D, VolumeGrid, adjoint_mismatch, radians, ray_transform
-from ctuq.tomo.rays import compiled, volume
+from ctuq.tomo.rays import compiled, entries, joseph, stack, volume
 from ctuq.tomo.rays.joseph import rays_of
 
 has_numba = pytest.mark.skipif(not compiled.has_numba(), reason="numba is not installed")
@@ -66,6 +66,23 @@ def test_projections_of_an_off_centre_ball_are_its_chords(geometry, backend):
     assert found.sum() == pytest.approx(expected.sum(), rel=0.02)
 
 
+@pytest.mark.parametrize("form", [ConeBeam, Parallel3D])
+@pytest.mark.parametrize("width", [1.2, 1.4])
+def test_one_ray_is_nearer_to_the_mean_chords_of_a_pixel_little_wider_than_a_voxel_than_two(form, width, monkeypatch):
+    # Joseph's ray is as blurred as such a pixel already.
+    grid, centre, radius = VolumeGrid((20, 20, 20), 0.5), (0.6, -0.5, 0.3), 2.3
+    scale, lengths = (LENGTHS["source_to_detector"] / LENGTHS["source_to_axis"], LENGTHS) if form is ConeBeam else (1, {})
+    count = int(24 / width)
+    geometry = form(angles=SHARED["angles"], rows=count, columns=count, pixel=width * grid.voxel * scale, **lengths)
+    solid, expected = ball(grid, centre, radius), chords(geometry, centre, radius)
+    misses = []
+    for rays in (None, 2):
+        for module in (joseph, entries, stack) if rays else ():
+            monkeypatch.setattr(module, "joseph_rays", lambda width: 2)
+        misses.append(np.linalg.norm(ray_transform(grid, geometry)(solid).numpy() - expected))
+    assert misses[0] < 0.85 * misses[1]
+
+
 @every
 @by_all
 def test_every_form_gives_the_same_projections_and_its_exact_transpose(geometry, backend):
@@ -77,9 +94,9 @@ def test_every_form_gives_the_same_projections_and_its_exact_transpose(geometry,
     assert adjoint_mismatch(A, rng=rng) < 1e-6
 
 
-@pytest.mark.parametrize("pitch", [0.5, 1.7])
+@pytest.mark.parametrize("pitch", [0.5, 0.65, 1.7])
 def test_a_stack_of_slices_is_the_same_as_joseph_in_three_dimensions(pitch):
-    geometry = Parallel3D(**{**SHARED, "pixel": 0.5, "row_pixel": pitch}, **OFFSETS)
+    geometry = Parallel3D(**{**SHARED, "pixel": min(pitch, 0.65), "row_pixel": pitch}, **OFFSETS)
     stack, matrix = (ray_transform(GRID, geometry, backend=each) for each in ("stack", "matrix"))
     x = stack.domain.randn(2, rng=torch.Generator().manual_seed(0))
     torch.testing.assert_close(stack(x), matrix(x), rtol=1e-4, atol=1e-5)
