@@ -17,7 +17,7 @@
     transpose: false          # true if the picture, a sinogram, has one row for each detector column
     reverse_columns: false    # true if the columns run the other way
     scale: 1.0                # factor on log values
-    flat: flat.tif            # counts only: a picture, a folder of them, or a number
+    flat: flat.tif            # counts only: a picture, a folder or a pattern ("flat_*.tif") of them, or a number
     flat_after: later.tif     # the same, if there are others of after the scan: the open beam is interpolated between both
     dark: 100                 # the same
     bad_columns: [17, 40]     # detector columns (0-based, as they are stored) that are at fault

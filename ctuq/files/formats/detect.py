@@ -12,7 +12,7 @@ from ctuq.files.formats.arrays import read_npz
 from ctuq.files.formats.hdf5 import cil, exchange, nxfile, nxtomo, parts
 from ctuq.files.formats.hdf5.layout import read_layout, with_parts
 from ctuq.files.formats.hdf5.reach import check_hdf5
-from ctuq.files.formats.matlab import read_matlab
+from ctuq.files.formats.matlab import MAGIC, is_matlab, read_matlab
 from ctuq.files.formats.mrc import is_mrc, read_mrc
 from ctuq.files.formats.ownscan import raw_of_scan, read_scan
 from ctuq.files.formats.ownvolume import KIND as VOLUME
@@ -29,7 +29,7 @@ from ctuq.text import listed
 Reader = Callable[[Path, int | None], Raw]
 
 _MAGIC: tuple[tuple[bytes, Reader], ...] = (
-    (b"MATLAB 5.0", lambda path, row: read_matlab(path)),
+    (MAGIC, lambda path, row: read_matlab(path)),
     (b"PK\x03\x04", read_npz),
     (b"\x93NUMPY", read_npz),
     (b"II*\x00", read_pictures),
@@ -88,6 +88,8 @@ def _read_by(reader: Reader, path: Path, row: int | None, pictures: Pictures) ->
 def _asked(path: Path, pictures: Pictures) -> Reader | None:
     """The reader of the places or the entry that somebody asks for."""
     if pictures.layout.data:
+        if pictures.layout.data.file is None and is_matlab(path):
+            return lambda path, row: read_matlab(path, pictures.layout)
         return lambda path, row: read_layout(path, row, pictures.layout, pictures.stack)
     if pictures.entry is None:
         return None
