@@ -18,7 +18,7 @@ from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 from numpy.typing import NDArray
 
 from ctuq.errors import CtuqError, InputError
-from ctuq.files.angles import angles_of, checked_radians
+from ctuq.files.angles import angles_of, checked_radians, degrees_in
 from ctuq.files.formats.places import Layout, Place
 from ctuq.files.formats.raw import Raw
 from ctuq.files.formats.sizes import refuse_bomb
@@ -72,8 +72,8 @@ def read_matlab(path: Path, layout: Layout = Layout()) -> Raw:  # noqa: B008
     if name is None:
         there, largest = ", ".join(variables) or "nothing", max(variables, key=lambda n: np.size(variables[n]), default="sino")
         raise InputError(
-            f"'{path}' holds {there}; a sinogram named {', '.join(_BARE)} or a CtData struct is needed, or a geometry file that "
-            f"names it, such as 'data: {largest}'."
+            f"'{path}' holds {there}; a sinogram named {', '.join(_BARE)} or a CtData struct is needed, or a geometry file "
+            f"that names it, such as 'data: {largest}'."
         )
     sinogram = _real(variables[name], name, path)
     return Raw("FIPS MATLAB", sinogram.T, "log", {}, warnings=(f"The variable '{name}' is read as (column, angle).",))
@@ -93,20 +93,24 @@ def _named(variables: Mapping[str, Any], place: Place, path: Path) -> Any:
 def _bare(found: Any, variables: Mapping[str, Any], layout: Layout, path: Path) -> Raw:
     """A sinogram that a geometry file names, turned by the number of its angles where it names these too."""
     assert layout.data is not None
-    name = layout.data.path
+    name, place = layout.data.path, layout.angles
+    if layout.flats or layout.darks or layout.image_key:
+        raise InputError(
+            f"'flats', 'darks' and 'image_key' are not read from MATLAB files such as '{path}'; use 'flat' and 'dark'."
+        )
     values = _real(found, name, path)
     if values.ndim != 2:
         raise InputError(f"'{name}' in '{path}' has the shape {values.shape}; a sinogram of two axes is needed.")
     raw = Raw("MATLAB", values.T, "log", {}, assumed={"kind": "parallel", "pixel": 1.0})
     how = f"The variable '{name}' is read as (column, angle)."
-    place = layout.angles
-    if place is None or place.file is not None:
+    if place is None:
         return raw.warned(how)
-    turned = np.ravel(_real(_named(variables, place, path), place.path, path))
+    inside = place.file is None
+    turned = np.ravel(_real(_named(variables, place, path), place.path, path)) if inside else degrees_in(Path(str(place.file)))
     if len(turned) not in values.shape:
         raise InputError(
-            f"'{path}' has {len(turned)} angles in '{place.path}' and a sinogram '{name}' of shape {values.shape}; one axis "
-            "must have as many."
+            f"'{path}' has {len(turned)} angles in '{place}' and a sinogram '{name}' of shape {values.shape}; one axis must "
+            "have as many."
         )
     angles, remarks = _angles(turned, place.path, path)
     raw = replace(raw, fields={"angles": angles}).warned(*remarks)

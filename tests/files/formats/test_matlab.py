@@ -6,6 +6,7 @@ from scipy.sparse.linalg import lsqr
 
 from ctuq.errors import InputError
 from ctuq.files import describe, read
+from ctuq.files.reading import opened
 from ctuq.tomo.geometry import FanBeam
 from ctuq.tomo.rays.entries import build_matrix
 
@@ -178,18 +179,22 @@ def test_a_geometry_file_names_the_variables_of_other_matlab_files(tmp_path, wri
     with pytest.raises(InputError, match="'data: sinoRD'"):
         read(path)
     (tmp_path / "a.yaml").write_text(PARALLEL + "data: sinoRD\nangles: anglesRad\n")
-    scan = read(path)
-    assert np.allclose(scan.projections, sinogram, atol=1e-6)
-    assert np.allclose(np.diff(np.rad2deg(scan.geometry.angles)), 4) and scan.geometry.pixel == 0.5
+    ((_, raw),) = opened(path)
+    assert np.array_equal(raw.values, sinogram)
+    assert np.allclose(np.diff(np.rad2deg(raw.fields["angles"])), 4) and raw.fields["pixel"] == 0.5
 
 
 def test_angles_of_no_known_unit_are_guessed_as_everywhere(tmp_path):
     sinogram = np.random.default_rng(0).uniform(0, 1, (30, 45))
     path = _of_any_names(tmp_path / "a.mat", _write_v5, sino_basalt=sinogram, theta=np.arange(45) * np.pi / 45)
-    (tmp_path / "a.yaml").write_text(PARALLEL + "data: sino_basalt\nangles: theta\n")
-    scan = read(path)
-    assert np.allclose(np.diff(scan.geometry.angles), np.pi / 45)
-    assert any("taken as radians" in text for text in scan.warnings)
+    told = PARALLEL + "data: sino_basalt\nangles: "
+    (tmp_path / "a.yaml").write_text(told + "theta\n")
+    ((_, raw),) = opened(path)
+    assert np.allclose(np.diff(raw.fields["angles"]), np.pi / 45)
+    assert any("taken as radians" in text for text in raw.warnings)
+    np.savetxt(tmp_path / "angles.txt", np.arange(45) * 4.0)
+    (tmp_path / "a.yaml").write_text(told + "angles.txt\n")
+    assert np.allclose(opened(path)[0][1].fields["angles"], raw.fields["angles"])
 
 
 @pytest.mark.parametrize(
@@ -199,6 +204,7 @@ def test_angles_of_no_known_unit_are_guessed_as_everywhere(tmp_path):
         ("data: sine\nangles: theta\n", "has no 'sine'.* it holds"),
         ("data: sino\nangles: phi\n", "has no 'phi'"),
         ("data: cube\nangles: theta\n", "two axes"),
+        ("data: sino\nflats: white\n", "not read from MATLAB"),
     ],
 )
 def test_variables_that_do_not_fit_are_refused(tmp_path, lines, words):
