@@ -16,7 +16,9 @@ from tyro.conf import Positional
 
 import ctuq
 from ctuq.pipeline import match_detector
+from ctuq.pipeline.views import rays_inside
 from ctuq.scores.gaussian import gaussian_scores
+from ctuq.stages import Stages
 from ctuq.uncertainty.results.unseen_views import predict_views
 from experiments import FIGURES
 from experiments.engine.rows import Rows
@@ -37,16 +39,21 @@ def opened(given: dict[str, Any], folder: Path) -> ctuq.Scan:
         return ctuq.read([folder / name for name in given["files"]], geometry=geometry, truth=truth)
 
 
-def measure(scan: ctuq.Scan, every: int, size: int, method: str) -> dict[str, float]:
+def measure(scan: ctuq.Scan, step: int, size: int, method: str) -> dict[str, float]:
     """Scores of rays that were used for nothing, and how much of a known object's pixels 95 % intervals hold."""
-    used = np.arange(0, scan.n_angles, every)
+    used = np.arange(0, scan.n_angles, step)
     result = ctuq.reconstruct(scan.select(used), method, size=size, samples=_SAMPLES)
     rest = np.setdiff1d(np.arange(scan.n_angles), used)
     rest = rest[np.unique(np.linspace(0, len(rest) - 1, min(_JUDGES, len(rest))).round().astype(int))]
-    others = match_detector(scan.select(rest), result.grid)
-    mean, variance = predict_views(result, ctuq.ray_transform(result.grid, others.geometry, backend="matrix"), others.weights)
-    good = np.isfinite(variance)  # a ray that counts for nothing has none
-    residual = (others.projections - mean)[good]
+    both = np.union1d(used, rest)
+    judged = np.isin(both, rest)
+    every = match_detector(scan.select(both), result.grid)
+    A = ctuq.ray_transform(result.grid, every.geometry, backend="matrix")
+    # What lies outside of the image is taken out of judged rays as out of fitted ones, and is estimated from these alone.
+    inside = rays_inside(A, every, np.flatnonzero(judged), device=A.device, stages=Stages()).y.numpy()
+    mean, variance = predict_views(result, A, every.weights)
+    good = judged[:, None] & np.isfinite(variance)  # a ray that counts for nothing has no finite one
+    residual = (inside - mean)[good]
     scores = gaussian_scores(residual, variance[good])
     held = result.calibration.predictions if result.calibration is not None else np.full((2, 1), np.nan)
     alike = np.full_like(residual, np.nanmean((held[0] - held[1]) ** 2))

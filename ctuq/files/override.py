@@ -60,6 +60,7 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
         raw = _with_later_flats(raw, sidecar.flat_after)
     if sidecar.bad_columns:
         raw = replace(raw, bad_columns=_marked(sidecar.bad_columns, raw.values.shape[-1]))
+    raw = replace(raw, air_at_edges=raw.air_at_edges or sidecar.air is not None)
     return _reversed(raw) if sidecar.reverse_columns else raw
 
 
