@@ -40,6 +40,7 @@ _MAGIC: tuple[tuple[bytes, Reader], ...] = (
     (zeiss.MAGIC, zeiss.read_txrm),
 )
 _UNSEALED = "The file was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its values."
+_NODES = 10_000
 _HDF5_NAMES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx")
 _DICOM_NAMES = (".dcm", ".ima", ".dicom")
 _KNOWN = (
@@ -199,8 +200,23 @@ def _hdf5_reader(path: Path) -> Reader:
             return nxtomo.read_nxtomo
         if lost := parts.broken_links(file):
             raise InputError(f"'{path}' takes its data from '{lost[0]}', which is missing beside it; copy that file too.")
-        names = listed(file) or "nothing"
-    raise InputError(f"'{path}' is HDF5 but neither ctuq, DXchange ('exchange/data') nor NXtomo; it holds {names}.")
+        names, place = listed(file) or "nothing", _largest(file)
+    hint = f"; name its projections in a geometry file, such as 'data: {place}'" if place else ""
+    raise InputError(f"'{path}' is HDF5 but neither ctuq, DXchange ('exchange/data') nor NXtomo; it holds {names}{hint}.")
+
+
+def _largest(file: h5py.File) -> str:
+    """Path of the largest dataset that could be projections; empty if there is none."""
+    found, left = {"": 0}, [_NODES]
+
+    def look(name: str, node: object) -> bool | None:
+        left[0] -= 1
+        if isinstance(node, h5py.Dataset) and node.dtype.kind in "iuf" and len(node.shape or ()) in (2, 3):
+            found[name] = int(node.size)
+        return None if left[0] else True
+
+    file.visititems(look)
+    return max(found, key=lambda name: found[name])
 
 
 def _own(path: Path, row: int | None) -> Raw:
