@@ -1,6 +1,7 @@
 """Which reader a file needs, found from its content."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -212,7 +213,7 @@ def _largest(file: h5py.File) -> str:
     def look(name: str, node: object) -> bool | None:
         left[0] -= 1
         if isinstance(node, h5py.Dataset) and node.dtype.kind in "iuf" and len(node.shape or ()) in (2, 3):
-            found[name] = int(node.size)
+            found[name] = math.prod(node.shape)
         return None if left[0] else True
 
     file.visititems(look)
