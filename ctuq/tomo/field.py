@@ -126,7 +126,7 @@ def doubts_of_field(scan: Scan, grid: VolumeGrid, *, taken_out: bool = True) -> 
             "both edges of the detector: the flux of views drifts. The method dip tells it by --systematics default,flux; else "
             f"it is taken for an object beside the {geometry.measured_field:.4g} mm that were measured, and {outside}."
         )
-    elif len(outline.cut) > 1 and reads_alike_beside(scan):
+    elif len(outline.cut) > 1 and _reads_alike_beside(scan):
         told.append(
             f"Beside the object all views read {outline.level:.2g} (of at most {outline.top:.2g}), alike at both edges: the "
             "beam was weaker than in the flats, the values have an offset, or something wider than the "
@@ -181,7 +181,7 @@ def reaches_beyond(scan: Scan, grid: VolumeGrid) -> bool:
     return int(solid.sum()) >= max(_RAYS, _SHARE * solid.size)
 
 
-def reads_alike_beside(scan: Scan) -> bool:
+def _reads_alike_beside(scan: Scan) -> bool:
     """Whether all views read the same at both edges and some way inwards, and much more between: no air, nor a cut object.
 
     So it is where the beam has weakened since its flats (of two real scans it read 17 and 35 % of the most), or in a furnace.
