@@ -13,6 +13,7 @@ from ctuq.files.axis import wants_search
 from ctuq.files.formats.raw import OTHER, SPACE, START, TURNS, Raw
 from ctuq.files.noise import law_of
 from ctuq.files.plausible import doubts_of_projections, doubts_of_values, full_scale
+from ctuq.tomo.air import air_of_views
 from ctuq.tomo.axis import axis_column, with_axis_column
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam
 from ctuq.tomo.preprocess import Corrected, projections_from_counts, repaired, spikes, where_an_object_can_stay
@@ -191,7 +192,11 @@ def _corrected(raw: Raw, source: str, geometry: Geometry) -> tuple[Corrected, tu
     try:
         doubts = doubts_of_values(raw)
         corrected, noise = _line_integrals(raw, values, source, geometry)
-        return corrected, (*doubts, *doubts_of_projections(raw, corrected), *noise)
+        air = ()
+        if raw.air_at_edges:
+            levels, air = air_of_views(corrected.projections, corrected.weights)
+            corrected = replace(corrected, projections=corrected.projections - levels[:, None])
+        return corrected, (*doubts, *air, *doubts_of_projections(raw, corrected), *noise)
     except InputError as error:
         raise error if source in str(error) else InputError(f"'{source}': {error}") from None
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.files.formats.pictures import matching
 from ctuq.files.formats.raw import AXIS, OTHER, START, Raw, as_sinogram
 from ctuq.files.formats.stack import load_stack
 from ctuq.files.sidecar import Sidecar
@@ -59,6 +60,7 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
         raw = _with_later_flats(raw, sidecar.flat_after)
     if sidecar.bad_columns:
         raw = replace(raw, bad_columns=_marked(sidecar.bad_columns, raw.values.shape[-1]))
+    raw = replace(raw, air_at_edges=raw.air_at_edges or sidecar.air is not None)
     return _reversed(raw) if sidecar.reverse_columns else raw
 
 
@@ -81,7 +83,7 @@ def _frames(level: Path | float, raw: Raw) -> NDArray:
     """Flats or darks as (frame, column) of the row that was read, or a number for every column."""
     if not isinstance(level, Path):
         return np.full((1, raw.values.shape[1]), level)
-    if not level.exists():
+    if not level.exists() and not matching(level):
         raise InputError(f"The geometry file names '{level}', which does not exist.")
     frames = load_stack(level)
     if frames.ndim == 2 and raw.row is not None:

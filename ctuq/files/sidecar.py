@@ -17,9 +17,10 @@
     transpose: false          # true if the picture, a sinogram, has one row for each detector column
     reverse_columns: false    # true if the columns run the other way
     scale: 1.0                # factor on log values
-    flat: flat.tif            # counts only: a picture, a folder of them, or a number
+    flat: flat.tif            # counts only: a picture, a folder or a pattern ("flat_*.tif") of them, or a number
     flat_after: later.tif     # the same, if there are others of after the scan: the open beam is interpolated between both
     dark: 100                 # the same
+    air: edges                # each view's first and last sixteenth of the columns see air: what they read is taken off it
     bad_columns: [17, 40]     # detector columns (0-based, as they are stored) that are at fault
     stack: projections        # what the pictures of a stack or a folder are: projections or sinograms
     files: "proj_*.tif"       # which pictures of a folder; those named as flat and dark are left out anyhow
@@ -67,6 +68,7 @@ _OTHERS = (
     "angles",
     "axis_column",
     "scale",
+    "air",
     "bad_columns",
     "stack",
     "files",
@@ -74,7 +76,7 @@ _OTHERS = (
     "entry",
     "middle_row",
 )
-_TREATMENT = ("values", "scale", *_FLAGS, *_LEVELS, "bad_columns", "stack", "files", "row", "entry")
+_TREATMENT = ("values", "scale", *_FLAGS, *_LEVELS, "air", "bad_columns", "stack", "files", "row", "entry")
 _LARGEST, _MOST = 1e300, 10_000_000
 _PLACES = ("data", "image_key", "flats", "darks")
 _KEYS = (*_LENGTHS, *TURNS, *_FLAGS, *_FACTS, *_LEVELS, *_OTHERS, *_PLACES)
@@ -94,6 +96,7 @@ class Sidecar:
     flat: Path | float | None = None
     flat_after: Path | float | None = None
     dark: Path | float | None = None
+    air: str | None = None
     bad_columns: tuple[int, ...] = ()
     stack: str | None = None
     files: str | None = None
@@ -159,6 +162,7 @@ def read_sidecar(path: str | Path, onto: Sidecar | None = None) -> Sidecar:
         transpose=flags["transpose"],
         reverse_columns=flags["reverse_columns"],
         **{key: _level(path, entries, key) if key in entries else getattr(base, key) for key in _LEVELS},
+        air=_choice(path, entries, "air", ("edges",)) if "air" in entries else base.air,
         bad_columns=_columns(path, entries["bad_columns"]) if "bad_columns" in entries else base.bad_columns,
         stack=_choice(path, entries, "stack", ("projections", "sinograms")) if "stack" in entries else base.stack,
         files=str(entries["files"]) if "files" in entries else base.files,

@@ -122,6 +122,22 @@ def test_flux_that_falls_from_that_of_the_flats_is_told_as_such(flux):
     assert "flux of views drifts" in told and "--systematics default,flux" in told
 
 
+@pytest.mark.parametrize("kind", ["parallel", "fan"])
+def test_a_beam_weaker_than_its_flats_is_told_as_such(kind):
+    """Two published scans are so: air reads 17 % of the most in one that has its flats beside it, and 35 % in the other."""
+    sound = disc(_beam(kind, 31.5), 8.0, (1.5, -1.0))
+    offset = 0.3 * sound.projections.max()
+    noise = 0.02 * offset * np.random.default_rng(0).standard_normal(sound.projections.shape)
+    scan = replace(sound, projections=(sound.projections + offset + noise).astype(np.float32))
+    grid = choose_grid(sound, 16)
+    (told,) = (text for text in doubts_of_field(scan, grid) if "mm that were measured" in text)
+    assert "beam was weaker than in the flats" in told and "'air: edges'" in told
+    weights = np.ones_like(scan.projections)
+    weights[:, 3] = 0
+    broken = replace(scan, weights=weights, projections=np.where(weights > 0, scan.projections, 9.0).astype(np.float32))
+    assert any("beam was weaker" in text for text in doubts_of_field(broken, grid))
+
+
 def test_a_plate_longer_than_the_detector_is_no_flux():
     """Across it all columns read alike, as flux would have them; along it, and seen whole, views hold far more."""
     y, x = np.mgrid[:120, :120] - 59.5

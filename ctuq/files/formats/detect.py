@@ -1,6 +1,7 @@
 """Which reader a file needs, found from its content."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from ctuq.files.formats.arrays import read_npz
 from ctuq.files.formats.hdf5 import cil, exchange, nxfile, nxtomo, parts
 from ctuq.files.formats.hdf5.layout import read_layout, with_parts
 from ctuq.files.formats.hdf5.reach import check_hdf5
-from ctuq.files.formats.matlab import read_matlab
+from ctuq.files.formats.matlab import MAGIC, is_matlab, read_matlab
 from ctuq.files.formats.mrc import is_mrc, read_mrc
 from ctuq.files.formats.ownscan import raw_of_scan, read_scan
 from ctuq.files.formats.ownvolume import KIND as VOLUME
@@ -29,7 +30,7 @@ from ctuq.text import listed
 Reader = Callable[[Path, int | None], Raw]
 
 _MAGIC: tuple[tuple[bytes, Reader], ...] = (
-    (b"MATLAB 5.0", lambda path, row: read_matlab(path)),
+    (MAGIC, lambda path, row: read_matlab(path)),
     (b"PK\x03\x04", read_npz),
     (b"\x93NUMPY", read_npz),
     (b"II*\x00", read_pictures),
@@ -40,6 +41,7 @@ _MAGIC: tuple[tuple[bytes, Reader], ...] = (
     (zeiss.MAGIC, zeiss.read_txrm),
 )
 _UNSEALED = "The file was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its values."
+_NODES = 10_000
 _HDF5_NAMES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx")
 _DICOM_NAMES = (".dcm", ".ima", ".dicom")
 _KNOWN = (
@@ -88,6 +90,8 @@ def _read_by(reader: Reader, path: Path, row: int | None, pictures: Pictures) ->
 def _asked(path: Path, pictures: Pictures) -> Reader | None:
     """The reader of the places or the entry that somebody asks for."""
     if pictures.layout.data:
+        if pictures.layout.data.file is None and is_matlab(path):
+            return lambda path, row: read_matlab(path, pictures.layout)
         return lambda path, row: read_layout(path, row, pictures.layout, pictures.stack)
     if pictures.entry is None:
         return None
@@ -197,8 +201,23 @@ def _hdf5_reader(path: Path) -> Reader:
             return nxtomo.read_nxtomo
         if lost := parts.broken_links(file):
             raise InputError(f"'{path}' takes its data from '{lost[0]}', which is missing beside it; copy that file too.")
-        names = listed(file) or "nothing"
-    raise InputError(f"'{path}' is HDF5 but neither ctuq, DXchange ('exchange/data') nor NXtomo; it holds {names}.")
+        names, place = listed(file) or "nothing", _largest(file)
+    hint = f"; name its projections in a geometry file, such as 'data: {place}'" if place else ""
+    raise InputError(f"'{path}' is HDF5 but neither ctuq, DXchange ('exchange/data') nor NXtomo; it holds {names}{hint}.")
+
+
+def _largest(file: h5py.File) -> str:
+    """Path of the largest dataset that could be projections; empty if there is none."""
+    found, left = {"": 0}, [_NODES]
+
+    def look(name: str, node: object) -> bool | None:
+        left[0] -= 1
+        if isinstance(node, h5py.Dataset) and node.dtype.kind in "iuf" and len(node.shape or ()) in (2, 3):
+            found[name] = math.prod(node.shape)
+        return None if left[0] else True
+
+    file.visititems(look)
+    return max(found, key=lambda name: found[name])
 
 
 def _own(path: Path, row: int | None) -> Raw:

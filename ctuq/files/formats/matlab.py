@@ -1,10 +1,13 @@
 """MATLAB scans of the Helsinki groups: ``CtData...`` structs (HTC 2022 and later FIPS sets) and bare matrices (walnut, lotus).
 
-Versions 5 and 7.3 are read to the same nested dict.
+Of other MATLAB files a geometry file names the sinogram, and perhaps its angles: ``data: sino``, ``angles: theta``; parts of
+structs are named with points, as ``scan.sino``. Versions 5 and 7.3 are read to the same nested dict.
 """
 
+import re
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +18,8 @@ from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 from numpy.typing import NDArray
 
 from ctuq.errors import CtuqError, InputError
+from ctuq.files.angles import angles_of, checked_radians, degrees_in
+from ctuq.files.formats.places import Layout, Place
 from ctuq.files.formats.raw import Raw
 from ctuq.files.formats.sizes import refuse_bomb
 from ctuq.files.units import millimetres
@@ -25,28 +30,100 @@ from ctuq.tomo.geometry import VolumeGrid, radians
 _HTC_SIZE = 512
 _V5_HEADER, _V5_PACKED = 128, 15
 _BARE = ("sinogram", "m", "sinogram120", "sinogram1200", "sino")
+_CT_DATA = {"sinogram", "parameters"}
+MAGIC = b"MATLAB 5.0"
+_RADIANS = re.compile(r"(^|[^a-z])rad|[a-z]Rad|rad(ian)?s?$")
 
 
-def read_matlab(path: Path) -> Raw:
+def is_matlab(path: Path) -> bool:
+    """Whether a file is MATLAB's own, of version 5 or 7.3."""
+    if not path.is_file():
+        return False
+    if h5py.is_hdf5(path):
+        with h5py.File(path, "r") as file:
+            return any(node is not None and "MATLAB_class" in node.attrs for node in file.values())
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def read_matlab(path: Path, layout: Layout = Layout()) -> Raw:  # noqa: B008
     """Read a sinogram from a MATLAB file.
 
-    Bare matrices are (column, angle), as FIPS publishes them, and have no geometry.
+    Bare matrices are (column, angle), as FIPS publishes them, unless the number of angles that a layout names tells otherwise.
+    They have no geometry.
 
     Raises
     ------
     InputError
-        If the file is damaged or holds no sinogram under a known name.
+        If the file is damaged, or holds no sinogram under a known name or the one that the layout has.
     """
     variables = _load_matlab(path)
-    struct = next((variables[name] for name in variables if name.startswith("CtData")), None)
-    if isinstance(struct, Mapping) and "sinogram" in struct and "parameters" in struct:
-        return _ct_data(struct, path)
+    if layout.data is not None:
+        found = _named(variables, layout.data, path)
+        if isinstance(found, Mapping) and found.keys() >= _CT_DATA:
+            return _ct_data(found, path)
+        return _bare(found, variables, layout, path)
+    structs = [n for n, v in variables.items() if n.startswith("CtData") and isinstance(v, Mapping) and v.keys() >= _CT_DATA]
+    if structs:
+        raw = _ct_data(variables[structs[0]], path)
+        others = f"The file holds {', '.join(structs)}, of which the first is read; name another as 'data' in a geometry file."
+        return raw.warned(others) if len(structs) > 1 else raw
     name = next((name for name in _BARE if name in variables), None)
     if name is None:
-        found = ", ".join(variables) or "nothing"
-        raise InputError(f"'{path}' holds {found}; a sinogram named {', '.join(_BARE)} or a CtData struct is needed.")
+        there, largest = ", ".join(variables) or "nothing", max(variables, key=lambda n: np.size(variables[n]), default="sino")
+        raise InputError(
+            f"'{path}' holds {there}; a sinogram named {', '.join(_BARE)} or a CtData struct is needed, or a geometry file "
+            f"that names it, such as 'data: {largest}'."
+        )
     sinogram = _real(variables[name], name, path)
     return Raw("FIPS MATLAB", sinogram.T, "log", {}, warnings=(f"The variable '{name}' is read as (column, angle).",))
+
+
+def _named(variables: Mapping[str, Any], place: Place, path: Path) -> Any:
+    """The variable, or the part of a struct, that a geometry file names."""
+    found: Any = variables
+    for part in re.split(r"[./]", place.path.strip("./")):
+        if not isinstance(found, Mapping) or part not in found:
+            there = ", ".join(found) if isinstance(found, Mapping) else "numbers"
+            raise InputError(f"'{path}' has no '{place.path}', the '{place.key}' of the geometry file; it holds {there}.")
+        found = found[part]
+    return found
+
+
+def _bare(found: Any, variables: Mapping[str, Any], layout: Layout, path: Path) -> Raw:
+    """A sinogram that a geometry file names, turned by the number of its angles where it names these too."""
+    assert layout.data is not None
+    name, place = layout.data.path, layout.angles
+    if layout.flats or layout.darks or layout.image_key:
+        raise InputError(
+            f"'flats', 'darks' and 'image_key' are not read from MATLAB files such as '{path}'; use 'flat' and 'dark'."
+        )
+    values = _real(found, name, path)
+    if values.ndim != 2:
+        raise InputError(f"'{name}' in '{path}' has the shape {values.shape}; a sinogram of two axes is needed.")
+    raw = Raw("MATLAB", values.T, "log", {}, assumed={"kind": "parallel", "pixel": 1.0})
+    how = f"The variable '{name}' is read as (column, angle)."
+    if place is None:
+        return raw.warned(how)
+    inside = place.file is None
+    turned = np.ravel(_real(_named(variables, place, path), place.path, path)) if inside else degrees_in(Path(str(place.file)))
+    if len(turned) not in values.shape:
+        raise InputError(
+            f"'{path}' has {len(turned)} angles in '{place}' and a sinogram '{name}' of shape {values.shape}; one axis must "
+            "have as many."
+        )
+    angles, remarks = _angles(turned, place.path, path)
+    raw = replace(raw, fields={"angles": angles}).warned(*remarks)
+    if values.shape[0] == values.shape[1]:
+        return raw.warned(how)
+    return replace(raw, values=values) if len(turned) == values.shape[0] else raw
+
+
+def _angles(turned: NDArray[np.float64], name: str, path: Path) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Angles in radians, by the variable's name where it tells the unit."""
+    if _RADIANS.search(name):
+        return checked_radians(turned, str(path), name), ()
+    return angles_of(turned, "deg" if "deg" in name.lower() else "", f"{path}:{name}")
 
 
 def _load_matlab(path: Path) -> dict[str, Any]:

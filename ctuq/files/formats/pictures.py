@@ -39,7 +39,9 @@ def read_pictures(path: Path, row: int | None, told: Pictures = Pictures()) -> R
 
 
 def load_pictures(path: Path, told: Pictures = Pictures()) -> NDArray:  # noqa: B008
-    """The numbers of a picture (2 axes), a stack or a folder of pictures in natural order (3 axes: angle, row, column).
+    """The numbers of a picture (2 axes), of a stack, or of a folder or a pattern of pictures (3 axes: angle, row, column).
+
+    Pictures of a folder or a pattern ("flat_*.tif") are taken in the natural order of their names.
 
     Raises
     ------
@@ -47,7 +49,9 @@ def load_pictures(path: Path, told: Pictures = Pictures()) -> NDArray:  # noqa: 
         As `read_pictures`.
     """
     if path.is_dir():
-        return _folder(path, told)
+        return _stacked(_names(path, told))
+    if alike := matching(path):
+        return _stacked(alike)
     values = load_picture(path)
     if values.ndim not in (2, 3) or 0 in values.shape:
         raise InputError(f"'{path}' has shape {values.shape}; one picture or one stack of pictures is needed.")
@@ -139,7 +143,7 @@ def _names(path: Path, told: Pictures) -> list[Path]:
     names = sorted((p for p in path.iterdir() if p.suffix.lower() in _PICTURES and p.name[0] != "."), key=_natural)
     if not names:
         raise InputError(f"The folder '{path}' holds no TIFF or PNG picture.")
-    aside = {each.resolve() for each in told.aside}
+    aside = {each.resolve() for level in told.aside for each in (level, *matching(level))}
     names = [p for p in names if fnmatch(p.name, told.files or "*") and p.resolve() not in aside]
     if not names:
         raise InputError(f"No picture in '{path}' is named like '{told.files or '*'}'; check 'files' in the geometry file.")
@@ -153,8 +157,14 @@ def _names(path: Path, told: Pictures) -> list[Path]:
     return names
 
 
-def _folder(path: Path, told: Pictures) -> NDArray:
-    names = _names(path, told)
+def matching(path: Path) -> list[Path]:
+    """The pictures that a pattern such as "flat_*.tif" names, in natural order; none of a path that exists or is no pattern."""
+    if not set("*?") & set(path.name) or path.exists():
+        return []
+    return sorted((p for p in path.parent.glob(path.name) if p.suffix.lower() in _PICTURES), key=_natural)
+
+
+def _stacked(names: Sequence[Path]) -> NDArray:
     pictures = [load_picture(name) for name in names]
     odd = next((n for n, p in zip(names, pictures, strict=True) if p.ndim != 2 or p.shape != pictures[0].shape), None)
     if odd is not None:

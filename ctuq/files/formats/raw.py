@@ -75,6 +75,8 @@ class Raw:
         Which detector row of how many was read; None of 1 for a sinogram.
     order_known : bool
         False of a stack that may be of sinograms as well as of projections.
+    air_at_edges : bool
+        Whether what the outer columns of each view read is air, to be taken off it.
     bad_columns : array of bool, shape (column,), optional
         Columns that somebody knows to be bad.
     facts : mapping of str to str
@@ -121,6 +123,7 @@ class Raw:
     row: int | None = None
     rows: int = 1
     order_known: bool = True
+    air_at_edges: bool = False
     bad_columns: NDArray | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -43,3 +43,15 @@ def test_dicom_is_refused_with_what_to_use(tmp_path, name):
     if name != "plain":
         with pytest.raises(InputError, match="helix2fan"):
             read(path.parent)
+
+
+def test_of_hdf5_of_no_known_layout_the_largest_array_is_named(tmp_path):
+    with h5py.File(tmp_path / "a.nxs", "w") as file:
+        file["entry/pco/data"], file["entry/pco/monitor"] = np.ones((6, 4, 5)), np.ones((6, 4))
+        file["entry/spectra"], file["entry/again"] = np.ones(500), h5py.SoftLink("/entry")
+    with pytest.raises(InputError, match=r"it holds entry; name its projections .* 'data: entry/pco/data'"):
+        read(tmp_path / "a.nxs")
+    with h5py.File(tmp_path / "b.nxs", "w") as file:
+        file["entry/spectra"] = np.ones(500)
+    with pytest.raises(InputError, match=r"it holds entry\.$"):
+        read(tmp_path / "b.nxs")

@@ -6,6 +6,7 @@ from scipy.sparse.linalg import lsqr
 
 from ctuq.errors import InputError
 from ctuq.files import describe, read
+from ctuq.files.reading import opened
 from ctuq.tomo.geometry import FanBeam
 from ctuq.tomo.rays.entries import build_matrix
 
@@ -150,3 +151,77 @@ def test_a_struct_is_described(shipped):
     told = describe(shipped / "htc2022" / "htc2022_tb_*.mat")
     assert len(told) == 4 and told[1].data == "181 views of 560 columns" and "0.5" in told[1].angles
     assert told[0].beam == "fan, source to axis 410.66 mm, source to detector 553.74 mm"
+
+
+PARALLEL = "kind: parallel\npixel: 0.5\naxis_column: 14.5\nvalues: log\n"
+
+
+def _of_any_names(path, write, **variables):
+    if write is _write_v5:
+        scipy.io.savemat(path, variables)
+        return path
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, value in variables.items():
+            file[name] = np.atleast_2d(value).T
+            file[name].attrs["MATLAB_class"] = np.bytes_("double")
+    content = bytearray(path.read_bytes())
+    content[:19] = b"MATLAB 7.3 MAT-file"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("write", [_write_v5, _write_v73])
+@pytest.mark.parametrize("by_column", [True, False])
+def test_a_geometry_file_names_the_variables_of_other_matlab_files(tmp_path, write, by_column):
+    sinogram = np.random.default_rng(0).uniform(0, 1, (45, 30))
+    kept = sinogram.T if by_column else sinogram
+    path = _of_any_names(tmp_path / "a.mat", write, sinoRD=kept, anglesRad=np.deg2rad(16740 + 4 * np.arange(45)), n=30.0)
+    with pytest.raises(InputError, match="'data: sinoRD'"):
+        read(path)
+    (tmp_path / "a.yaml").write_text(PARALLEL + "data: sinoRD\nangles: anglesRad\n")
+    ((_, raw),) = opened(path)
+    assert np.array_equal(raw.values, sinogram)
+    assert np.allclose(np.diff(np.rad2deg(raw.fields["angles"])), 4) and raw.fields["pixel"] == 0.5
+
+
+def test_angles_of_no_known_unit_are_guessed_as_everywhere(tmp_path):
+    sinogram = np.random.default_rng(0).uniform(0, 1, (30, 45))
+    path = _of_any_names(tmp_path / "a.mat", _write_v5, sino_basalt=sinogram, theta=np.arange(45) * np.pi / 45)
+    told = PARALLEL + "data: sino_basalt\nangles: "
+    (tmp_path / "a.yaml").write_text(told + "theta\n")
+    ((_, raw),) = opened(path)
+    assert np.allclose(np.diff(raw.fields["angles"]), np.pi / 45)
+    assert any("taken as radians" in text for text in raw.warnings)
+    np.savetxt(tmp_path / "angles.txt", np.arange(45) * 4.0)
+    (tmp_path / "a.yaml").write_text(told + "angles.txt\n")
+    assert np.allclose(opened(path)[0][1].fields["angles"], raw.fields["angles"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("data: sino\nangles: theta\n", "one axis must have"),
+        ("data: sine\nangles: theta\n", "has no 'sine'.* it holds"),
+        ("data: sino\nangles: phi\n", "has no 'phi'"),
+        ("data: cube\nangles: theta\n", "two axes"),
+        ("data: sino\nflats: white\n", "not read from MATLAB"),
+    ],
+)
+def test_variables_that_do_not_fit_are_refused(tmp_path, lines, words):
+    path = _of_any_names(
+        tmp_path / "a.mat", _write_v5, sino=np.ones((30, 45)), theta=np.arange(44) * 4.0, cube=np.ones((3, 30, 44))
+    )
+    (tmp_path / "a.yaml").write_text(PARALLEL + lines)
+    with pytest.raises(InputError, match=words):
+        read(path)
+
+
+def test_which_of_two_structs_is_read_is_told_and_can_be_said(tmp_path):
+    rng = np.random.default_rng(0)
+    full, limited = (_struct(rng.uniform(0, 1, (n, 30)), np.arange(n)) for n in (9, 4))
+    scipy.io.savemat(tmp_path / "a.mat", {"CtDataFull": full, "CtDataLimited": limited})
+    scan = read(tmp_path / "a.mat")
+    assert scan.n_angles == 9 and any("CtDataFull, CtDataLimited" in text for text in scan.warnings)
+    (tmp_path / "a.yaml").write_text("data: CtDataLimited\n")
+    other = read(tmp_path / "a.mat")
+    assert other.n_angles == 4 and not any("CtDataFull" in text for text in other.warnings)

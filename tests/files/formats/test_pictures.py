@@ -247,3 +247,20 @@ def test_what_is_no_picture_is_not_called_a_damaged_one(tmp_path, name, told):
     np.save(tmp_path / "a.npy", np.zeros(3))
     with pytest.raises(InputError, match=told):
         load_picture(tmp_path / name)
+
+
+def test_flats_beside_the_projections_are_named_by_a_pattern(tmp_path, fan, fan_scan):
+    """As neutron beamlines keep them: all in one folder, of which the open beam is ob_* and the dark current dc_*."""
+    counts = np.round(50000 * np.exp(-fan_scan.projections) + 100).astype(np.uint16)
+    for i, view in enumerate(counts):
+        _write_tiff(tmp_path / f"ct_{i:03}.tif", np.stack([view, view]))
+    for i in range(3):
+        _write_tiff(tmp_path / f"ob_{i}.tif", np.full((2, 40), 50099 + i, np.uint16))
+        _write_tiff(tmp_path / f"dc_{i}.tif", np.full((2, 40), 99 + i, np.uint16))
+    told = FAN.replace("log", "counts") + "row: 1\n"
+    (tmp_path / "geometry.yaml").write_text(told + "flat: ob_*.tif\ndark: dc_?.tif\n")
+    scan = read(tmp_path)
+    assert scan.geometry == fan and np.allclose(scan.projections, fan_scan.projections, atol=1e-3)
+    (tmp_path / "geometry.yaml").write_text(told + "flat: open_*.tif\ndark: dc_?.tif\nfiles: ct_*.tif\n")
+    with pytest.raises(InputError, match=r"open_.*does not exist"):
+        read(tmp_path)

@@ -16,7 +16,7 @@ from ctuq.errors import InputError
 from ctuq.files.formats.cone import fan_row, tilted
 from ctuq.files.formats.hdf5 import parts
 from ctuq.files.formats.hdf5.told import numbers_of
-from ctuq.files.formats.raw import Raw
+from ctuq.files.formats.raw import Raw, middle_row
 from ctuq.memory import require_room
 
 _ENTRY = "entry1/tomo_entry"
@@ -34,10 +34,12 @@ def is_cil(file: h5py.File) -> bool:
 def read_cil(path: Path, row: int | None) -> Raw:
     """Read an AcquisitionData; the angles, the panel and the positions become a parallel or fan beam.
 
+    Of one row in several channels (energies, or frames of a process) the row's number is that of the channel.
+
     Raises
     ------
     InputError
-        If the file holds an image, several energy channels, or a geometry that no circular scan has.
+        If the file holds an image, several channels of several rows, or a geometry that no circular scan has.
     """
     with parts.opened(path) as file:
         data: Any = parts.readable(parts.found(file, _DATA, path), path)
@@ -50,14 +52,20 @@ def read_cil(path: Path, row: int | None) -> Raw:
         axes = [_word(data.attrs.get(f"dim{i}", "nothing")) for i in range(len(data.shape or ()))]
         if data.dtype.kind not in "iuf" or len(set(axes)) < len(axes):
             raise InputError(f"'{path}' has data of {data.dtype} with the axes {', '.join(axes)}; write the file again.")
-        if "angle" not in axes or "horizontal" not in axes or not set(axes) <= set(_AXES):
-            raise InputError(f"'{path}' has the axes {', '.join(axes)}; one energy channel of {', '.join(_AXES)} is read.")
+        several = "channel" in axes and "vertical" in axes
+        if "angle" not in axes or "horizontal" not in axes or not set(axes) <= {*_AXES, "channel"} or several:
+            raise InputError(
+                f"'{path}' has the axes {', '.join(axes)}; {', '.join(_AXES)} are read, or one channel of {_AXES[0]} and "
+                f"{_AXES[2]}: write one channel of the AcquisitionData."
+            )
+        channel, of_channel = _channel(data.shape[axes.index("channel")], row, path) if "channel" in axes else (None, ())
+        row = row if channel is None else None
         rows = data.shape[axes.index("vertical")] if "vertical" in axes else 1
         slope = 0.0 if beam.length == np.inf else beam.pitch / beam.length
         row, warnings = fan_row(rows, row, beam.plane(rows), slope, str(path)) if rows > 1 else (None, ())
         views, columns = (data.shape[axes.index(axis)] for axis in ("angle", "horizontal"))
         require_room((views, columns), 8, f"'{path}'", "check where the file comes from", copies=4)
-        place = tuple(row or 0 if axis == "vertical" else slice(None) for axis in axes)
+        place = tuple({"vertical": row or 0, "channel": channel or 0}.get(axis, slice(None)) for axis in axes)
         values = np.asarray(data[place])
         if axes.index("angle") > axes.index("horizontal"):
             values = values.T
@@ -67,7 +75,16 @@ def read_cil(path: Path, row: int | None) -> Raw:
         values = values[:, ::-1] if beam.is_reversed else values
         fields = beam.fields() | ({"middle_row": beam.plane(rows), **beam.stacking()} if rows > 1 else {})
         raw = Raw("CIL AcquisitionData", values, "log", fields, row=row, rows=rows)
-        return raw.warned(*warnings, *beam.warnings, *_looks_like_transmission(values))
+        return raw.warned(*of_channel, *warnings, *beam.warnings, *_looks_like_transmission(values))
+
+
+def _channel(count: int, asked: int | None, path: Path) -> tuple[int, tuple[str, ...]]:
+    """Which energy channel or frame of a fan to read, by the number that is else the row's, and what is to be told of it."""
+    channel = middle_row((0, count), asked, str(path))
+    if count == 1 or asked is not None:
+        return channel, ()
+    told = f"Of {count} channels (energies or frames) only the middle one, {channel}, is read; give 'row' in a geometry file."
+    return channel, (told,)
 
 
 class _Beam:

@@ -109,10 +109,34 @@ def test_transmission_is_suspected_and_can_be_said(tmp_path):
     ("attrs", "labels", "words"),
     [
         ({"data_type": "ImageData"}, ("angle", "horizontal"), "ImageData of CIL"),
-        ({}, ("channel", "horizontal"), "one energy channel"),
+        ({}, ("channel", "horizontal"), "write one channel"),
         ({"geometry": "cone_flex"}, ("angle", "horizontal"), "no circular scan"),
     ],
 )
 def test_what_is_no_circular_scan_is_refused(tmp_path, attrs, labels, words):
     with pytest.raises(InputError, match=words):
         read(_write(tmp_path / "a.nxs", _cone(), attrs=attrs, labels=labels, **CONE))
+
+
+def test_one_channel_of_a_fan_is_read_and_told(tmp_path):
+    """Energies of a spectral scan, or frames of a process, as CIL writes several of one row."""
+    sound = _cone()
+    frames = np.stack([0 * sound, sound, 3 * sound], axis=0)
+    path = _write(tmp_path / "a.nxs", frames, labels=("channel", "angle", "horizontal"), **CONE)
+    scan = read(path)
+    assert misfit(scan) < 1e-5 and any("Of 3 channels" in text and "middle one, 1" in text for text in scan.warnings)
+    (tmp_path / "a.yaml").write_text("row: 2\n")
+    other = read(path)
+    assert np.allclose(other.projections, 3 * scan.projections, atol=1e-5)
+    assert not any("channels" in text for text in other.warnings)
+    (tmp_path / "a.yaml").write_text("row: 3\n")
+    with pytest.raises(InputError, match="rows 0 to 2"):
+        read(path)
+    last = _write(tmp_path / "b.nxs", np.moveaxis(frames, 0, 2), labels=("angle", "horizontal", "channel"), **CONE)
+    assert np.array_equal(read(last).projections, scan.projections)
+
+
+def test_channels_of_several_rows_are_refused(tmp_path):
+    many = np.zeros((2, VIEWS, 3, COLUMNS))
+    with pytest.raises(InputError, match="write one channel"):
+        read(_write(tmp_path / "a.nxs", many, labels=("channel", "angle", "vertical", "horizontal"), **CONE))

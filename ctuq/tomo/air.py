@@ -1,0 +1,38 @@
+"""Air that a view's outer columns read, where somebody says that they see nothing else."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+_FEWEST, _PART = 3, 16
+_APART = 0.08
+
+
+def air_of_views(projections: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Mean line integral of each view's first and last sixteenth of the columns, and what is to be told of it.
+
+    Parameters
+    ----------
+    projections, weights : array, shape (angle, column)
+        Rays of weight 0 count for nothing; a view without others there has the mean of all.
+    """
+    n = min(max(_FEWEST, projections.shape[1] // _PART), max(1, projections.shape[1] // 2))
+    ends = [_means(projections[:, end], weights[:, end] > 0) for end in (slice(n), slice(-n, None))]
+    levels = _means(np.c_[projections[:, :n], projections[:, -n:]], np.c_[weights[:, :n], weights[:, -n:]] > 0)
+    top = float(np.percentile(projections - levels[:, None], 99))
+    told = [
+        f"Air is taken from the {n} first and the {n} last columns of each view: {levels.min():.3g} to {levels.max():.3g} was "
+        "taken off its rays."
+    ]
+    apart = float(np.quantile(np.abs(ends[0] - ends[1]), 0.95))  # noise may be as large in a few of many views
+    if apart > _APART * top:
+        told.append(
+            f"In some views the first and the last columns differ by {apart:.2g} (of at most {top:.2g}), so one of them sees "
+            "more than air: leave out 'air: edges' if that is the object."
+        )
+    return levels, tuple(told)
+
+
+def _means(rays: NDArray[np.float64], counts: NDArray[np.bool_]) -> NDArray[np.float64]:
+    many = counts.sum(axis=1)
+    whole = float(rays[counts].mean()) if counts.any() else 0.0
+    return np.where(many > 0, np.where(counts, rays, 0).sum(axis=1) / np.maximum(many, 1), whole)
