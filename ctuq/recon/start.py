@@ -136,12 +136,15 @@ class Data:
         Line integrals, and relative precisions of the rays.
     own : tuple of Tensor, shape (angle, column)
         What errors that are each view's own do to its rays: as much of them as is there counts for no misfit.
+    beside : float
+        Misfit of these rays by an image of another method, to which a fit should come near before it slows down.
     """
 
     A: RayTransform | VolumeTransform
     y: Tensor
     weights: Tensor
     own: tuple[Tensor, ...] = ()
+    beside: float = math.inf
 
     def misfit(self, x: Tensor) -> Tensor:
         """Weighted mean squared residual of images ``(batch, y, x)`` or ``(batch, z, y, x)``, one for each."""

@@ -133,7 +133,7 @@ def test_rate_stays_up_while_it_helps_and_then_falls(monkeypatch):
 
 
 def test_fit_that_never_stalls_ends(monkeypatch):
-    monkeypatch.setattr(fitting, "_stalled", lambda state: False)
+    monkeypatch.setattr(fitting, "_stalled", lambda state, held_out: False)
     monkeypatch.setattr(fitting, "_FALL", 15)
     monkeypatch.setattr(module, "_EDUCATED", (40, 5e-3))
     (fit, held), _ = scanned(174)
@@ -141,6 +141,22 @@ def test_fit_that_never_stalls_ends(monkeypatch):
     generate, weights = generator(fit, options, rng=torch.Generator().manual_seed(0))
     *_, last = dip(generate, weights, fit, held, options)
     assert (last.falls_from, last.iteration) == (25, 40)
+
+
+def test_a_fit_goes_on_while_another_method_s_image_is_clearly_better(monkeypatch):
+    for name in ("_WARM", "_LONG"):
+        monkeypatch.setattr(fitting, name, 5)
+    monkeypatch.setattr(fitting, "_STALL", 0.0)  # as soon as looks allow
+    monkeypatch.setattr(fitting, "_FALL", 15)
+    monkeypatch.setattr(module, "_EDUCATED", (60, 5e-3))
+    (fit, held), _ = scanned(174)
+    options = replace(DIPOptions(), check_every=5)
+    ends = {}
+    for beside in (float("inf"), 1e-12):
+        generate, weights = generator(fit, options, rng=torch.Generator().manual_seed(0))
+        *_, last = dip(generate, weights, fit, replace(held, beside=beside), options)
+        ends[beside] = (last.falls_from, last.iteration)
+    assert ends[float("inf")][1] < 60 and ends[1e-12] == (45, 60)
 
 
 @pytest.mark.parametrize(

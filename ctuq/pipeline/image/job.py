@@ -276,6 +276,7 @@ def _with_dip(
     fit, stop = split(data, views.held, rng=run.rng)
     if run.options.bars and asks_for("flux", run.options.systematics, base.scan):
         fit, stop = of_any_flux(fit), of_any_flux(stop)
+    stop = replace(stop, beside=smooth.misfit)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     checkpoint, stages = run.checkpoint, run.stages
     checkpoint.threads = take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
