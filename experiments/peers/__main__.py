@@ -24,6 +24,7 @@ from ctuq.tomo import ray_transform
 from ctuq.uncertainty.results.unseen_views import predict_views
 from experiments import FIGURES
 from experiments.peers.drawing import draw as drawn
+from experiments.peers.drawing import table_of
 from experiments.peers.kinds import OURS
 from experiments.peers.problems import NAMES, STEPS, Problem, problem_of
 
@@ -66,6 +67,7 @@ def main(
         _add({"problem": name, "method": method, "seed": seed, **row})
         print(name, seed, method, f"{row['seconds']:.1f} s, unseen {row['log_likelihood']:.3f}", flush=True)
     drawn(TABLE)
+    print(table_of(TABLE))
 
 
 def _measured(problem: Problem, method: str, seed: int, python: Path | None) -> dict[str, float]:

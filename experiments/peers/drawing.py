@@ -1,4 +1,4 @@
-"""The figure of the peers, from their table alone."""
+"""The figure of the peers and the table of ``docs/peers.md``, from their rows alone."""
 
 import csv
 from pathlib import Path
@@ -50,3 +50,45 @@ def draw(table: Path) -> None:
         axes.margins(x=0.15, y=0.1)
     for ending in ("png", "pdf"):
         figure.savefig(table.with_suffix(f".{ending}"), dpi=200)
+
+
+def table_of(table: Path) -> str:
+    """Means over seeds, methods in the order of the walnut's log-likelihood, with its standard error.
+
+    Parameters
+    ----------
+    table : path
+    """
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+
+    def values(method: str, problem: str, column: str) -> np.ndarray:
+        found = [row for row in rows if (row["method"], row["problem"]) == (method, problem)]
+        return np.array([float(row.get(column) or "nan") for row in found])
+
+    def cell(method: str, problem: str, *columns: tuple[str, float, str]) -> str:
+        found = [scale * values(method, problem, column) for column, scale, _ in columns]
+        if not found[0].size:
+            return "not run"
+        return ", ".join(f"{value.mean():{form}}" for value, (*_, form) in zip(found, columns, strict=True))
+
+    def order(method: str) -> float:
+        found = values(method, "walnut", "log_likelihood")
+        return -found.mean() if found.size else np.inf
+
+    lines = [
+        "| image and error bars | seeds | walnut: nats a ray | 68 / 95 % | rms error | CPU s | ta: nats a ray | "
+        "glyph: 1000 CRPS, PSNR, 95 % | rectangles: 1000 CRPS, PSNR, 95 % |",
+        "|---|" + 8 * "---|",
+    ]
+    of_object = (("truth_crps_object", 1e3, ".2f"), ("truth_psnr", 1, ".1f"), ("truth_cover_95_object", 1e2, ".0f"))
+    for method in sorted(dict.fromkeys(row["method"] for row in rows), key=order):
+        nats = values(method, "walnut", "log_likelihood")
+        error = f" ± {nats.std(ddof=1) / nats.size**0.5:.3f}" if nats.size > 1 else ""
+        cells = [method, str(nats.size), cell(method, "walnut", ("log_likelihood", 1, ".3f")) + error]
+        cells += [cell(method, "walnut", ("cover_68", 1e2, ".0f"), ("cover_95", 1e2, ".0f"))]
+        cells += [cell(method, "walnut", (name, 1, form)) for name, form in (("rmse", ".4f"), ("seconds", ".0f"))]
+        cells += [cell(method, "ta", ("log_likelihood", 1, ".3f"))]
+        cells += [cell(method, problem, *of_object) for problem in ("glyph", "rectangles")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
