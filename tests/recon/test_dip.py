@@ -63,7 +63,7 @@ def test_fit_is_much_better_than_filtered_back_projection(problem):
 def test_no_ground_truth_can_reach_the_fit():
     for function in (dip, generator):
         assert not {"truth", "target"} & set(inspect.signature(function).parameters)
-    assert {f.name for f in fields(Data)} == {"A", "y", "weights", "own"}
+    assert {f.name for f in fields(Data)} == {"A", "y", "weights", "own", "beside"}
 
 
 def test_misfit_is_the_weighted_mean_square(problem, rng):

@@ -50,7 +50,8 @@ def outside_blocks(asked: Sequence[Wish], data: Data, scan: Scan, image: NDArray
     wish = asked_outside(asked, scan, data.A.grid)
     if wish is None:
         return ()
-    return (margin(data.A, torch.as_tensor(image, device=data.y.device), outline_of(scan).reach, wish.width),)
+    block = margin(data.A, torch.as_tensor(image, device=data.y.device), outline_of(scan).reach, wish.width)
+    return (block,) if block.columns.shape[1] else ()
 
 
 def made_at_image(asked: Sequence[Wish]) -> tuple[Wish, ...]:

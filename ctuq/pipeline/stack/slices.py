@@ -12,6 +12,8 @@ from ctuq.pipeline.stack.network import learned_by_network, made_by_network
 from ctuq.pipeline.stack.work import Product, Setting, Slice, Work
 from ctuq.pipeline.views import tensors
 from ctuq.recon import CLASSICAL
+from ctuq.recon.holdout import split, views_to_hold
+from ctuq.recon.strength import chosen_strength
 
 
 def learn_slice(setting: Setting, item: Slice, before: Product | None) -> Product:
@@ -66,5 +68,8 @@ def _classical(work: Work) -> Product:
     """FBP takes the rays as they were measured: it needs no account of what lies outside."""
     data = None if work.options.method == "fbp" else work.data()
     y, weights = tensors(work.scan, work.device) if data is None else (data.y, data.weights)
-    image = CLASSICAL[work.options.method](work.A, y, weights=weights)
+    given = {}
+    if data is not None and work.options.method == "tv" and len(held := views_to_hold(work.scan, None)[0]):
+        given["strength"] = chosen_strength(*split(data, held, rng=torch.Generator()))[0]
+    image = CLASSICAL[work.options.method](work.A, y, weights=weights, **given)
     return {"mean": image.float().cpu(), "facts": {}}

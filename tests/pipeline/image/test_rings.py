@@ -147,11 +147,11 @@ def test_a_right_scan_stays_as_it_is():
     third = ctuq.reconstruct(scan, systematics="default", **settings)
     assert "gain" not in third.systematics and third.removed is None
     every = ctuq.reconstruct(scan, systematics="all", **settings)
-    assert set(every.systematics) == {*KINDS} - {"distance"}
+    assert set(every.systematics) == {*KINDS} - {"distance", "truncation"}
     assert "gain" not in " ".join(every.warnings) and "Gain of each column: zero within" in render_report(every, {})
 
 
 def test_all_over_an_arc_has_the_axis_that_the_default_leaves_out():
     arc = views_of(np.arange(0, 90, 6.0), 0.0)
-    assert [wish.name for wish in asked_errors("default", arc)] == ["hardening"]
+    assert [wish.name for wish in asked_errors("default", arc)] == ["hardening", "truncation"]
     assert len(asked_errors("all", arc)) == len(KINDS)

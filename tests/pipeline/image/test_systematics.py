@@ -141,10 +141,10 @@ def test_values_in_a_unit_of_their_own_are_told_and_make_no_difference(noisy_sca
 
 def test_the_axis_is_looked_for_by_default_where_views_tell_it(disc_scan):
     half, arc, few = disc_scan.every(2), disc_scan.select(np.arange(disc_scan.n_angles // 2)), disc_scan.every(5)
-    assert [w.name for w in asked_errors("default", half)] == ["axis", "gain", "hardening"]
+    assert [w.name for w in asked_errors("default", half)] == ["axis", "gain", "hardening", "truncation"]
     for scan in (arc, few):
-        assert [w.name for w in asked_errors("default", scan)] == ["hardening"]
-        assert [w.name for w in asked_errors("default,axis", scan)] == ["axis", "hardening"]
+        assert [w.name for w in asked_errors("default", scan)] == ["hardening", "truncation"]
+        assert [w.name for w in asked_errors("default,axis", scan)] == ["axis", "hardening", "truncation"]
 
 
 def test_error_bars_without_hardening_say_so(noisy_scan):

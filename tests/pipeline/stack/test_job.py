@@ -225,7 +225,7 @@ def test_slices_of_a_beam_that_may_harden_are_less_sure(scan, whole):
     assert bool((whole.std >= sure.std).all()) and np.median(more[0] / sure.std**2) > 0.1
     np.testing.assert_allclose(more[1], 4 * more[0], rtol=1e-3, atol=1e-3 * more[0].max())
     assert any("hardening" in text for text in whole.warnings) and not any("hardening" in text for text in sure.warnings)
-    assert any("what rays would tell of the scanner (axis, gain)" in text for text in whole.warnings)
+    assert any("what rays would tell of the scanner (axis, gain, truncation)" in text for text in whole.warnings)
     with pytest.raises(InputError, match="axis is of single slices"):
         reconstruct_stack(scan, options=replace(OPTIONS, systematics="axis"))
 

@@ -74,7 +74,7 @@ def test_a_volume_of_a_beam_that_may_harden_is_less_sure(scan, whole):
     core = whole.mean > 0.8 * whole.mean.max()
     assert bool((unsure.std >= whole.std).all()) and np.median(unsure.std[core] / whole.std[core]) > 1.01
     assert any("hardening" in text for text in unsure.warnings) and not any("hardening" in text for text in whole.warnings)
-    assert any("what rays would tell of the scanner (axis, gain)" in text for text in whole.warnings)
+    assert any("what rays would tell of the scanner (axis, gain, truncation)" in text for text in whole.warnings)
     with pytest.raises(InputError, match="flux is of single slices"):
         replace(OPTIONS, systematics="flux")
 
