@@ -84,7 +84,10 @@ def _half_fan(geometry: Geometry) -> float:
 
 
 class WidenedPosterior(Stretched):
-    """``N(mean, T P T)`` with the P of a slice.
+    """``N(mean, T P T)`` with the P of a slice, but for what hidden errors of the scanner do to the image.
+
+    That is known in all directions: an image that holds the other way what hardening did to the rays foretells them. With T it
+    did not: of HTC 2022 tc over 40 degrees unseen rays had a standard deviation of 0.071, without 0.019.
 
     Parameters
     ----------
@@ -104,8 +107,15 @@ class WidenedPosterior(Stretched):
         self._unseen, self._rng, self._stages = unseen, rng, stages or Stages()
 
     def hidden_images(self) -> Tensor:
-        images = self._plain.hidden_images()
-        return self._unseen(images) if len(images) else images
+        return self._plain.hidden_images()
+
+    def times(self, images: Tensor) -> Tensor:
+        """The covariance with each row of images (k, d), float64."""
+        x, hidden = images.double(), self.hidden_images().flatten(1)
+        if not len(hidden):
+            return super().times(x)
+        stretched = self._of_rows(hidden)
+        return super().times(x) - (x @ stretched.T) @ stretched + (x @ hidden.T) @ hidden
 
     def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:
         return self.joint_deviations(n, rng=rng)[0]
@@ -113,7 +123,8 @@ class WidenedPosterior(Stretched):
     def joint_deviations(self, n: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """As `deviations`, and beside each draw that of the systematic errors."""
         images, errors = self._plain.joint_deviations(n, rng=rng)
-        return self._unseen(images), errors
+        hidden = self._plain.of_hidden(errors).to(images)
+        return self._unseen(images - hidden) + hidden, errors
 
     def std(self) -> Tensor:
         """Standard deviation of each pixel, (y, x), float64: exact where the whole covariance is small, else by draws."""
@@ -138,7 +149,9 @@ class WidenedPosterior(Stretched):
             drawn = self._plain.draws(_BATCH, rng=self._rng).reshape(-1, *shape)
             before += drawn.square().sum(0)
             after += self._unseen(drawn).square().sum(0)
-        return self._plain.std() * (after / before.clamp(min=torch.finfo(before.dtype).tiny)).sqrt()
+        hidden = self.hidden_images().square().sum(0)
+        seen = (self._plain.std().square() - hidden).clamp(min=0)
+        return (seen * after / before.clamp(min=torch.finfo(before.dtype).tiny) + hidden).sqrt()
 
     def _of_rows(self, rows: Tensor) -> Tensor:
         return self._unseen(rows.reshape(-1, *self.shape)).flatten(1)

@@ -79,6 +79,10 @@ class ImageCovariance(ABC):
         images = self.deviations(n, rng=rng)
         return images, images.new_empty(n, 0)
 
+    def of_hidden(self, errors: Tensor) -> Tensor:
+        """Of draws of the systematic errors, as `joint_deviations` gives them, what the hidden ones put into each image."""
+        return torch.zeros(len(errors), *self.shape, dtype=torch.float64, device=self.device)
+
     def directions(self, rank: int, *, waves: int = 0, rng: torch.Generator) -> Tensor:
         """``rank`` images l_i with ``sum l_i l_i^T <= P``, (rank, *shape), float64, or fewer where P has no more.
 

@@ -117,6 +117,12 @@ class ImagePosterior(ImageCovariance):
     def hidden_images(self) -> Tensor:
         return self._hidden[0].reshape(-1, *self.model.image.shape)
 
+    def of_hidden(self, errors: Tensor) -> Tensor:
+        if not (count := len(self._hidden[0])):
+            return super().of_hidden(errors)
+        z = errors[:, errors.shape[1] - count :].double() * self._scale**0.5 / self._widths
+        return (z @ self._hidden[0]).reshape(-1, *self.model.image.shape)
+
     def _of_network(self, rows: SparseRows | None) -> Tensor:
         """``R G Z G^T R^T``'s diagonal; R the identity if None."""
         basis, whole = self.model.factor.basis, root_given(*self.given.roots)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from images import some_point
 
+from ctuq.systematics.block import Block
 from ctuq.tomo import FanBeam, ParallelBeam, VolumeGrid, ray_transform
 from ctuq.uncertainty.calibration import unseen as module
 from ctuq.uncertainty.calibration.unseen import LONGER, UnseenDirections, WidenedPosterior
@@ -64,6 +65,32 @@ def test_where_directions_are_seen_all_around_nothing_changes():
     # A wide fan's outer rays see 26 degrees more on either side.
     assert of(fan).width == pytest.approx(of(flat).width - 2 * (np.arctan(0.5) - np.arctan(0.05)))
     assert of(flat).share.max() == 1
+
+
+def test_what_the_scanner_does_is_no_longer_in_unseen_directions(make, rng, monkeypatch):
+    """Image and error of a draw cancel in the rays as they do without a missing arc, and the covariance says the same."""
+    plain = make(rank=20)
+    curve = torch.rand(len(plain.target), 1, generator=rng, dtype=torch.float64)
+    columns = torch.zeros(int(plain.rays.max()) + 1, 1, dtype=torch.float64)
+    columns[plain.rays] = curve
+    model = plain.with_errors((Block("hardening", columns, 0.1, False, hidden=True),))
+    posterior = ImagePosterior(SolvedRays.on(model, some_point(plain, floors=(1e-5, 0.05))), rng=rng, scale=2.0)
+    part = of(parallel(0, 60, columns=10), (8, 8))
+    T = part(torch.eye(64, dtype=torch.float64).reshape(64, 8, 8)).flatten(1)
+    h = posterior.hidden_images().flatten(1)
+    assert len(h) == 1 and float(h.abs().max()) > 0
+    expected = T @ (posterior.covariance() - h.T @ h) @ T + h.T @ h
+    found = WidenedPosterior(posterior, part, rng=rng)
+    torch.testing.assert_close(found.covariance(), expected)
+    torch.testing.assert_close(found.hidden_images().flatten(1), h)
+    exact = expected.diagonal().sqrt()
+    torch.testing.assert_close(found.std().flatten(), exact)
+    images, errors = found.joint_deviations(4000, rng=rng)
+    torch.testing.assert_close(images.double().flatten(1).square().mean(0).sqrt(), exact, rtol=0.08, atol=0)
+    slope = (images.double().flatten(1) * errors[:, -1:]).mean(0) / errors[:, -1].double().square().mean()
+    torch.testing.assert_close(slope * 0.1 / 2.0**0.5, h[0], rtol=0, atol=float(0.1 * exact.max()))
+    monkeypatch.setattr(module, "_DENSE", 0)
+    torch.testing.assert_close(found.std().flatten(), exact, rtol=0.1, atol=0)
 
 
 def test_the_error_bars_are_those_of_the_widened_covariance(make, rng, monkeypatch):
