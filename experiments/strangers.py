@@ -96,6 +96,25 @@ def main(
                 continue
             kept.add([{"scan": given["scan"], "source": given["source"], "method": method} | row])
             print(kept.rows[-1], flush=True)
+    print(table(kept))
+
+
+def table(kept: Rows) -> str:
+    """Of the network: rms z, what 68 and 95 % intervals hold, and nats a ray, beside a constant deviation's and `tv`'s."""
+    lines = [
+        "| real scan | used of all | network: rms z | 68 / 95 % | nats a ray (constant) | `tv`: nats |",
+        "|---|" + 5 * "---|",
+    ]
+    for row in kept.where(method="dip"):
+        (simple,) = kept.where(method="tv", scan=row["scan"], size=row["size"]) or ({"log_likelihood": "nan"},)
+        z, low, high, nats, alike = (
+            float(row[name]) for name in ("rms_z", "cover_68", "cover_95", "log_likelihood", "constant_log_likelihood")
+        )
+        held = f"{100 * low:.0f}, {100 * high:.0f}"
+        used = f"{int(float(row['views']))} of {int(float(row['of']))}"
+        scores = f"{z:.2f} | {held} | {nats:.2f} ({alike:.2f}) | {float(simple['log_likelihood']):.2f}"
+        lines.append(f"| {row['scan']} | {used} | {scores} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ import pytest
 
 from ctuq.systematics.build import told_in
 from ctuq.systematics.catalogue import STRONG
+from experiments.engine.rows import Rows
 from experiments.peers.drawing import table_of as peers_table
+from experiments.strangers import table as strangers_table
 
 ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, str]
@@ -228,6 +230,10 @@ def test_every_page_has_its_place_on_the_site() -> None:
 def test_rows_of_other_programs_are_those_of_the_experiment() -> None:
     page = (ROOT / "docs" / "peers.md").read_text()
     assert peers_table(ROOT / "figures" / "peers.csv") in page
+
+
+def test_rows_of_strangers_are_those_of_the_experiment() -> None:
+    assert strangers_table(Rows(ROOT / "figures" / "strangers.csv")) in (ROOT / "README.md").read_text()
 
 
 def test_coverage_of_quantities_is_that_of_the_experiment() -> None:
