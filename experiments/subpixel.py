@@ -16,7 +16,7 @@ from ctuq.tomo import subpixel
 from ctuq.tomo.geometry import ParallelBeam, VolumeGrid
 from ctuq.tomo.simulate import RelativeNoise, phantom_scan, simulate
 from experiments import FIGURES
-from experiments.engine.rows import Rows
+from experiments.engine.rows import Rows, changes
 from experiments.peers.problems import Problem, unseen_scores
 from experiments.unseen_views import load
 
@@ -108,11 +108,7 @@ def table(kept: Rows) -> str:
         after = kept.where(subpixels="yes", scan=row["scan"], method=row["method"])
         if not after:
             continue
-        cells = []
-        for name, form in (text.split() for text in forms):
-            before, now = float(row[name]), float(after[0][name])
-            cells.append("" if np.isnan(before) else f"{before:{form}} → {now:{form}}")
-        lines.append(" | ".join((f"| {row['scan']}", str(row["method"]), *cells)) + " |")
+        lines.append(" | ".join((f"| {row['scan']}", str(row["method"]), *changes(row, after[0], forms))) + " |")
     return "\n".join(lines)
 
 

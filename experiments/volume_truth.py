@@ -26,7 +26,7 @@ from ctuq.tomo.solids import SOLIDS, simulate_volume
 from ctuq.tomo.space import ConeBeam, Parallel3D
 from ctuq.tomo.volume_scan import VolumeScan
 from experiments import FIGURES
-from experiments.engine.rows import Rows
+from experiments.engine.rows import Rows, changes
 
 OUTPUT = FIGURES / "volume_truth.csv"
 _FINER, _VIEWS, _FIELD = 4, 14, 40.0
@@ -171,9 +171,8 @@ def table(kept: Rows) -> str:
     for row in kept.where(subpixels="yes"):
         key = {name: row[name] for name in ("object", "geometry", "size", "noise")}
         before = kept.where(subpixels="no", **key)
-        cells = []
-        for name, form in (text.split() for text in forms):
-            cells.append((f"{float(before[0][name]):{form}} → " if before else "") + f"{float(row[name]):{form}}")
+        alone = [f"{float(row[name]):{form}}" for name, form in (text.split() for text in forms)]
+        cells = changes(before[0], row, forms) if before else alone
         size, noise = f"{row['size']}³", f"{float(row['noise']):.0%}"
         lines.append(" | ".join((f"| {row['object']}", str(row["geometry"]), size, noise, *cells)) + " |")
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from ctuq.recon.tv import ITERATIONS, tv
 # walnut, ta, tb and tooth at 48 x 48 are missed by 0.0446, 0.0175, 0.0202 and 0.0250 with 1, and by 0.0343, 0.0145, 0.0142 and
 # 0.0141 with 0.1; phantoms are best with 0.3 to 1.
 STRENGTHS = (1.0, 0.5, 0.25, 0.125)
+"""Smoothest first, which is the usual one of `ctuq.recon.tv`."""
 # What a smoother image's misfit may be over the smallest: rays are few, and flat objects like it smooth.
 _EVEN = 1.03
 

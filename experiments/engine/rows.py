@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 Value = str | int | float
@@ -36,6 +37,15 @@ class Rows:
             writer = csv.DictWriter(file, list(self.rows[0]))
             writer.writeheader()
             writer.writerows(self.rows)
+
+
+def changes(before: Row, after: Row, forms: Sequence[str]) -> list[str]:
+    """Cells of a table, "before → after"; of each name and format in ``forms``, such as "rmse .4f". Empty where it was NaN."""
+    cells = []
+    for name, form in (text.split() for text in forms):
+        then, now = float(before[name]), float(after[name])
+        cells.append("" if math.isnan(then) else f"{then:{form}} → {now:{form}}")
+    return cells
 
 
 def _rounded(value: Value) -> Value:

@@ -21,8 +21,7 @@ def draw(table: Path) -> None:
     ----------
     table : path
     """
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = _rows(table)
     problems = list(dict.fromkeys(row["problem"] for row in rows))
     panels = [(problem, "log_likelihood" if problem in ("walnut", "ta") else "truth_crps_object") for problem in problems]
     mpl.rcParams["pdf.fonttype"] = 42
@@ -59,8 +58,7 @@ def table_of(table: Path) -> str:
     ----------
     table : path
     """
-    with table.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = _rows(table)
 
     def values(method: str, problem: str, column: str) -> np.ndarray:
         found = [row for row in rows if (row["method"], row["problem"]) == (method, problem)]
@@ -92,3 +90,8 @@ def table_of(table: Path) -> str:
         cells += [cell(method, problem, *of_object) for problem in ("glyph", "rectangles")]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    with table.open(newline="") as file:
+        return list(csv.DictReader(file))

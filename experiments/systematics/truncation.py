@@ -16,7 +16,7 @@ from ctuq.tomo.phantoms import PHANTOMS
 from ctuq.tomo.resample import resample
 from ctuq.tomo.simulate import RelativeNoise, phantom_scan, simulate
 from experiments import FIGURES
-from experiments.engine.rows import Rows
+from experiments.engine.rows import Rows, changes
 
 OUTPUT = FIGURES / "systematics_truncation.csv"
 # Phantom, seed, beam, and the share of the detector that is left.
@@ -90,14 +90,10 @@ def table(kept: Rows) -> str:
         "| scan, share of the object's width | rms error | 95 % hold | 68 % hold | rms z | nats a pixel |",
         "|---|" + 5 * "---|",
     ]
+    forms = ("rms .3f", "cover_95 .0%", "cover_68 .0%", "rms_z .2f", "nats .2f")
     for row in kept.where(block="no"):
-        after = kept.where(block="yes", scan=row["scan"])
-        if after:
-            cells = [
-                f"{float(row[name]):{form}} → {float(after[0][name]):{form}}"
-                for name, form in (("rms", ".3f"), ("cover_95", ".0%"), ("cover_68", ".0%"), ("rms_z", ".2f"), ("nats", ".2f"))
-            ]
-            lines.append(" | ".join((f"| {row['scan']}", *cells)) + " |")
+        for after in kept.where(block="yes", scan=row["scan"]):
+            lines.append(" | ".join((f"| {row['scan']}", *changes(row, after, forms))) + " |")
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ from ctuq.pipeline.views import tensors
 from ctuq.recon import CLASSICAL, tv
 from ctuq.recon.dip import Data
 from ctuq.recon.holdout import split, views_to_hold
-from ctuq.recon.strength import chosen_strength
+from ctuq.recon.strength import STRENGTHS, chosen_strength
 from ctuq.stages import Under
 from ctuq.tomo.scan import Scan
 
@@ -28,7 +28,6 @@ _TOLD = (
     "Total variation foretells the held-out rays better than the network does (its rms error is {:.0%} less): look at its "
     "image beside this one, or take --method tv."
 )
-_USUAL = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -72,7 +71,7 @@ def smooth_image(run: Run[ReconstructOptions], data: Data, image: NDArray[np.flo
     What pixels cannot draw is told from it, whose constant was measured so: from images as held-out rays like them unseen rays
     of ta and the walnut are foretold as well, those of tb and the tooth by 0.07 and 0.03 nats worse.
     """
-    if strength in (None, _USUAL):
+    if strength in (None, STRENGTHS[0]):
         return torch.as_tensor(image, device=data.y.device)
     with run.clock("classical"):
         return run.stages.once("smooth tv", partial(tv, data.A, data.y, weights=data.weights))

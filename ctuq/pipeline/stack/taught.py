@@ -18,7 +18,7 @@ from ctuq.tomo.rays.rows import ray_rows
 from ctuq.tomo.subpixel import subpixel_variance
 from ctuq.uncertainty.calibration.held_out import HeldOut
 from ctuq.uncertainty.calibration.scales import Scales, learn_scales
-from ctuq.uncertainty.calibration.unseen import UnseenDirections, WidenedPosterior
+from ctuq.uncertainty.calibration.unseen import of_all_directions
 from ctuq.uncertainty.model.covariance import ImageCovariance
 from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.results.kept import waves_of
@@ -75,9 +75,7 @@ def with_bars(work: Work, given_by: Callable[[Lesson | None], Given]) -> Product
     correction = torch.zeros_like(given.image) if given.held is None else given.held.correction(scales)
     mean = (given.image.double() + correction).float().cpu()
     plain = given.posterior(scales.image)
-    y, x = given.image.shape
-    unseen = UnseenDirections.of(work.setting.geometry, (y, x), given.image.device)
-    posterior = plain if unseen is None else WidenedPosterior(plain, unseen, rng=work.rng)
+    posterior, _ = of_all_directions(plain, work.setting.geometry, rng=work.rng)
     scale = scales.image**0.5
     std = (scale * posterior.std()).float().cpu()
     facts |= {

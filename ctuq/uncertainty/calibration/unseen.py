@@ -123,6 +123,8 @@ class WidenedPosterior(Stretched):
     def joint_deviations(self, n: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """As `deviations`, and beside each draw that of the systematic errors."""
         images, errors = self._plain.joint_deviations(n, rng=rng)
+        if not len(self.hidden_images()):
+            return self._unseen(images), errors
         hidden = self._plain.of_hidden(errors).to(images)
         return self._unseen(images - hidden) + hidden, errors
 
@@ -158,7 +160,7 @@ class WidenedPosterior(Stretched):
 
 
 def of_all_directions(
-    posterior: ImageCovariance, geometry: Geometry, *, rng: torch.Generator, stages: Stages
+    posterior: ImageCovariance, geometry: Geometry, *, rng: torch.Generator, stages: Stages | None = None
 ) -> tuple[ImageCovariance, tuple[str, ...]]:
     """The posterior, of a limited arc with longer error bars where no view sees; and what the user should know of that."""
     y, x = posterior.shape
