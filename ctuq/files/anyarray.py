@@ -1,4 +1,4 @@
-"""One array of numbers out of a file of any program: ``.npy``, ``.npz``, HDF5, TIFF, PNG."""
+"""One array of numbers out of a file of any program: ``.npy``, ``.npz``, HDF5, MATLAB, TIFF, PNG."""
 
 import zipfile
 from pathlib import Path
@@ -8,13 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.files.formats.matlab import load_matlab
 from ctuq.files.formats.pictures import load_picture
 from ctuq.guard import reading
 from ctuq.memory import require_room
 from ctuq.records import refuse_endless_heap
 
 _HDF5, _PICTURES = (".h5", ".hdf5", ".hdf", ".nxs"), (".tif", ".tiff", ".png")
-SUFFIXES = (".npy", ".npz", *_HDF5, *_PICTURES)
+_NUMPY, _MATLAB = (".npy", ".npz"), ".mat"
+NAMED = (*_NUMPY, *_HDF5, _MATLAB)
+"""Files of arrays that may have names."""
+SUFFIXES = (*NAMED, *_PICTURES)
 _MOST_LISTED = 8
 
 
@@ -37,7 +41,7 @@ def read_array(text: str | Path, what: str, prefer: str = "") -> NDArray:
     ResourceError
         If it does not fit into memory.
     """
-    path, name = _named(str(text))
+    path, name = file_of(str(text))
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"{what[:1].upper()}{what[1:]} is read from a file of {', '.join(SUFFIXES)}, not '{path}'.")
@@ -48,6 +52,8 @@ def read_array(text: str | Path, what: str, prefer: str = "") -> NDArray:
             values = load_picture(path)
         elif suffix in _HDF5:
             values = _of_hdf5(path, name, prefer)
+        elif suffix == _MATLAB:
+            values = _of_matlab(path, name, prefer)
         else:
             values = _of_numpy(path, name, prefer)
         values = np.asarray(values)
@@ -56,7 +62,7 @@ def read_array(text: str | Path, what: str, prefer: str = "") -> NDArray:
         return values
 
 
-def _named(text: str) -> tuple[Path, str]:
+def file_of(text: str) -> tuple[Path, str]:
     """The file and the array's name; a colon may belong to the file, as on Windows."""
     head, mark, tail = text.rpartition(":")
     if mark and not Path(text).is_file() and Path(head).suffix.lower() in SUFFIXES:
@@ -76,6 +82,13 @@ def _of_numpy(path: Path, name: str, prefer: str) -> NDArray:
         return np.array(found)
     with found:
         return found[_chosen(list(found.files), name, prefer)]
+
+
+def _of_matlab(path: Path, name: str, prefer: str) -> NDArray:
+    found = {
+        key: value for key, value in load_matlab(path).items() if isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+    }
+    return found[_chosen(list(found), name, prefer)]
 
 
 def _of_hdf5(path: Path, name: str, prefer: str) -> NDArray:

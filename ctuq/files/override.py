@@ -7,10 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.files.anyarray import NAMED, file_of, read_array
 from ctuq.files.formats.pictures import matching
 from ctuq.files.formats.raw import AXIS, OTHER, START, Raw, as_sinogram
 from ctuq.files.formats.stack import load_stack
 from ctuq.files.sidecar import Sidecar
+
+_MANY = 8
+_AS_MANY = "There are {} flats, as many as views, and their mean is taken for all views: say 'flat_of_views' if each is of one."
 
 
 def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
@@ -36,7 +40,8 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
             "their rows square to the rotation axis, or say 'stack: sinograms' if it is one of these."
         )
     values = raw.values.T if sidecar.transpose else raw.values
-    kind = sidecar.values or ("counts" if sidecar.flat is not None and not raw.stated else raw.kind_of_values)
+    beams = sidecar.flat is not None or sidecar.flat_of_views is not None
+    kind = sidecar.values or ("counts" if beams and not raw.stated else raw.kind_of_values)
     if sidecar.scale == 0:
         raise InputError("'scale' is 0 in the geometry file, which leaves nothing of the line integrals; give another factor.")
     if sidecar.scale != 1:
@@ -48,20 +53,36 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
     raw = replace(raw, values=values, kind_of_values=kind, fields=fields, facts=facts, remarks=remarks, whole=None)
     flats = _frames(sidecar.flat, raw) if sidecar.flat is not None else raw.flats
     darks = _frames(sidecar.dark, raw) if sidecar.dark is not None else raw.darks
-    stated = raw.stated or sidecar.values is not None or sidecar.flat is not None
+    stated = raw.stated or sidecar.values is not None or beams
     if kind == "log" and not stated:
         raw = raw.warned("The values are taken as line integrals, as nothing says otherwise; say 'values:' in a geometry file.")
     if kind == "transmission" and not stated:
         raw = raw.warned(
             "The file has no flats: the values are taken as transmission I / I0; else give 'flat' in a geometry file."
         )
+    if sidecar.flat is not None and flats is not None and len(flats) == len(raw.values) > _MANY:
+        raw = raw.warned(_AS_MANY.format(len(flats)))
     raw = replace(raw, flats=flats, darks=darks, flats_after=raw.flats_after if sidecar.flat is None else None, stated=stated)
+    if sidecar.flat_of_views is not None:
+        raw = _with_flats_of_views(raw, sidecar)
     if sidecar.flat_after is not None:
         raw = _with_later_flats(raw, sidecar.flat_after)
     if sidecar.bad_columns:
         raw = replace(raw, bad_columns=_marked(sidecar.bad_columns, raw.values.shape[-1]))
     raw = replace(raw, air_at_edges=raw.air_at_edges or sidecar.air is not None)
     return _reversed(raw) if sidecar.reverse_columns else raw
+
+
+def _with_flats_of_views(raw: Raw, sidecar: Sidecar) -> Raw:
+    """Each view with its own open beam, such as a blank scan's."""
+    assert sidecar.flat_of_views is not None
+    if sidecar.flat is not None or sidecar.flat_after is not None:
+        raise InputError("The geometry file says both 'flat_of_views' and 'flat' or 'flat_after'; leave one out.")
+    beams = _frames(sidecar.flat_of_views, raw)
+    if len(beams) != len(raw.values):
+        raise InputError(f"'flat_of_views' in the geometry file has {len(beams)} frames, and the scan {len(raw.values)} views.")
+    # Between the views before and after: at its own time.
+    return replace(raw, flats=beams, flats_after=np.arange(len(beams)) + 0.5)
 
 
 def _with_later_flats(raw: Raw, level: Path | float) -> Raw:
@@ -83,12 +104,30 @@ def _frames(level: Path | float, raw: Raw) -> NDArray:
     """Flats or darks as (frame, column) of the row that was read, or a number for every column."""
     if not isinstance(level, Path):
         return np.full((1, raw.values.shape[1]), level)
-    if not level.exists() and not matching(level):
+    path, _ = file_of(str(level))
+    if not path.exists() and not matching(level):
         raise InputError(f"The geometry file names '{level}', which does not exist.")
+    if path.suffix.lower() in NAMED:
+        return _of_array(level, raw)
     frames = load_stack(level)
     if frames.ndim == 2 and raw.row is not None:
         frames = frames[None]
     return as_sinogram(frames, raw.row, str(level))[0]
+
+
+def _of_array(level: Path, raw: Raw) -> NDArray:
+    """Frames of another program's array: (frame, row, column), (row, column), (frame, column) or (column,)."""
+    frames, columns = np.asarray(read_array(level, "flats or darks")), raw.values.shape[1]
+    if frames.ndim == 2 and frames.shape[1] != columns == frames.shape[0]:
+        frames = frames.T  # MATLAB's files have columns first, as its sinograms.
+    if frames.ndim not in (1, 2, 3) or frames.shape[-1] != columns:
+        raise InputError(
+            f"'{level}' has the shape {frames.shape}, and the scan {columns} detector columns; flats and darks are arrays of "
+            "(frame, row, column), (row, column), (frame, column) or (column)."
+        )
+    if frames.ndim == 2 and raw.row is not None and len(frames) == raw.rows:
+        frames = frames[None]
+    return as_sinogram(np.atleast_2d(frames), raw.row, str(level))[0]
 
 
 def _reversed(raw: Raw) -> Raw:

@@ -17,9 +17,11 @@
     transpose: false          # true if the picture, a sinogram, has one row for each detector column
     reverse_columns: false    # true if the columns run the other way
     scale: 1.0                # factor on log values
-    flat: flat.tif            # counts only: a picture, a folder or a pattern ("flat_*.tif") of them, or a number
+    flat: flat.tif            # counts only: a picture, a folder or a pattern ("flat_*.tif") of them, an array (flat.npy,
+                              # ref.mat:flat, scan.h5:entry/flats), or a number
     flat_after: later.tif     # the same, if there are others of after the scan: the open beam is interpolated between both
-    dark: 100                 # the same
+    flat_of_views: blank.npy  # in place of flat: the open beam of each view, as many frames as views
+    dark: 100                 # as flat
     air: edges                # each view's first and last sixteenth of the columns see air: what they read is taken off it
     bad_columns: [17, 40]     # detector columns (0-based, as they are stored) that are at fault
     stack: projections        # what the pictures of a stack or a folder are: projections or sinograms
@@ -59,7 +61,7 @@ from ctuq.tomo.scan import BEAMS
 _LENGTHS = ("pixel", "row_pixel", "source_to_axis", "source_to_detector", "detector_offset", "axis_offset")
 _FLAGS = ("clockwise", "transpose", "reverse_columns")
 _FACTS = ("sample", "instrument", "beam", "licence", "citation")
-_LEVELS = ("flat", "flat_after", "dark")
+_LEVELS = ("flat", "flat_after", "flat_of_views", "dark")
 _OTHERS = (
     "kind",
     "columns",
@@ -95,6 +97,7 @@ class Sidecar:
     reverse_columns: bool = False
     flat: Path | float | None = None
     flat_after: Path | float | None = None
+    flat_of_views: Path | float | None = None
     dark: Path | float | None = None
     air: str | None = None
     bad_columns: tuple[int, ...] = ()
@@ -107,7 +110,7 @@ class Sidecar:
     @property
     def pictures(self) -> Pictures:
         """Which pictures of a folder are of the scan, and what they are."""
-        aside = tuple(level for level in (self.flat, self.flat_after, self.dark) if isinstance(level, Path))
+        aside = tuple(level for level in (getattr(self, name) for name in _LEVELS) if isinstance(level, Path))
         return Pictures(self.stack, self.files, aside, self.layout, self.entry)
 
 

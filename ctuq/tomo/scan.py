@@ -18,6 +18,8 @@ from ctuq.tomo.space import VolumeGeometry
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+NOISE_GROWTH = "noise growth"
+"""The fact under which a scan keeps by what growth of its noise it was weighed (`ctuq.tomo.count_noise`)."""
 BEAMS = MONOCHROMATIC, _ = "monochromatic", "polychromatic"
 _Taken = TypeVar("_Taken", bound=Geometry | VolumeGeometry)
 
@@ -53,6 +55,14 @@ class Provenance:
     def monochromatic(self) -> bool:
         """Whether the beam is known to have one energy, and so cannot harden."""
         return self.facts.get("beam", "").strip().lower() == MONOCHROMATIC
+
+    @property
+    def noise_growth(self) -> float:
+        """By what growth of the noise with attenuation the scan's weights were made; 0 where they were given, or none."""
+        try:
+            return float(self.facts.get(NOISE_GROWTH, 0.0))
+        except ValueError:
+            return 0.0
 
     def then(self, step: str) -> "Provenance":
         """The same with one more step."""

@@ -57,7 +57,7 @@ def read_matlab(path: Path, layout: Layout = Layout()) -> Raw:  # noqa: B008
     InputError
         If the file is damaged, or holds no sinogram under a known name or the one that the layout has.
     """
-    variables = _load_matlab(path)
+    variables = load_matlab(path)
     if layout.data is not None:
         found = _named(variables, layout.data, path)
         if isinstance(found, Mapping) and found.keys() >= _CT_DATA:
@@ -126,7 +126,7 @@ def _angles(turned: NDArray[np.float64], name: str, path: Path) -> tuple[NDArray
     return angles_of(turned, "deg" if "deg" in name.lower() else "", f"{path}:{name}")
 
 
-def _load_matlab(path: Path) -> dict[str, Any]:
+def load_matlab(path: Path) -> dict[str, Any]:
     """Variables of a MATLAB file of version 5 or 7.3: numbers as arrays, text as str, structs as dicts.
 
     Raises

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ctuq.errors import CtuqError, InputError
 from ctuq.linops.memory import available_memory
 from ctuq.pipeline.bars import asked_errors, asks_for, doubts_of_bars, not_in_bars
+from ctuq.pipeline.counted import unweighed, weighed_by_counts
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.agreement import kept_agreement
 from ctuq.pipeline.image.classical import Smoothness, classical, smooth_image, smoothness
@@ -144,11 +145,12 @@ def _reconstruct(
     scan = placed(as_given(scan), run.options, moves=own is None)
     grid = choose_grid(scan, run.options.size, run.options.field) if own is None else grid_of(own, scan, checkpoint)
     doubts = doubts_of_field(scan, grid)
-    scan = match_detector(scan, grid) if own is None else scan
-    measured, scan = scan, of_one_material(run, scan)
+    came = match_detector(scan, grid) if own is None else scan
+    measured = weighed_by_counts(came, run.options.size, run.device) if own is None else came
+    scan = of_one_material(run, measured)
     views = replace(split_views(run.options, scan), told=told_of_rays(scan) + doubts)
     require_room(run.options, grid, run.device)
-    run.checkpoint = Checkpoint.of(checkpoint, measured, run.options)
+    run.checkpoint = Checkpoint.of(checkpoint, came, run.options)
     run.checkpoint.begin()
     try:
         return with_removed(run, _reconstructed(run, scan, grid, views, own=own), measured)
@@ -243,9 +245,8 @@ def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
     options : ReconstructOptions
     """
     used = of_one_material(Run(options, None), matched(scan, options)[0])
-    settings = flat_settings(replace(options, threads=None))
-    same = {name: result.settings.get(name) == value for name, value in settings.items() if name != "threads"}
-    return all(same.values()) and digest_of(result.scan) == digest_of(used)
+    same = all(result.settings.get(k) == v for k, v in flat_settings(replace(options, threads=None)).items() if k != "threads")
+    return same and digest_of(unweighed(result.scan)) == digest_of(unweighed(used))
 
 
 def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: SplitViews) -> Result:

@@ -4,7 +4,10 @@ The model's axis is a derivative of the rays, right within a column or two. Of o
 makes an image of smears, at which that derivative says nothing.
 """
 
+import torch
+
 from ctuq.pipeline.bars import asked_errors
+from ctuq.pipeline.counted import weighed_by_counts
 from ctuq.pipeline.image.given import as_given
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.views import match_detector
@@ -47,4 +50,4 @@ def matched(scan: Scan, options: ReconstructOptions) -> tuple[Scan, VolumeGrid]:
     """The scan as a reconstruction by ctuq's own ray transform uses it, and the image's grid."""
     scan = placed(as_given(scan), options)
     grid = choose_grid(scan, options.size, options.field)
-    return match_detector(scan, grid), grid
+    return weighed_by_counts(match_detector(scan, grid), options.size, torch.device("cpu")), grid

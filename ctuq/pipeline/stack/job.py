@@ -147,6 +147,8 @@ class _Run:
         setting = self.stack.setting()
         if self.stack.options.bars or self.stack.options.method != "fbp":
             self.stack = self.stack.weighed(self._agreement(setting))
+            growth = float(self.products.stages.once("noise growth", self.stack.growth))
+            self.stack, setting = self.stack.grown(growth), replace(setting, growth=growth)
         if self.stack.options.bars:
             setting = replace(setting, way=self.stack.way())
             setting = replace(setting, lesson=self._lesson(setting))

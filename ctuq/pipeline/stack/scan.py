@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.linops.memory import require_memory
 from ctuq.pipeline.bars import considered, not_in_bars, of_slices_alone
+from ctuq.pipeline.counted import growth_in, told_of
 from ctuq.pipeline.enough import told_of_air, told_of_rays
 from ctuq.pipeline.image.agreement import Agreement
 from ctuq.pipeline.image.edges import EdgeWay, way_of_edges
+from ctuq.pipeline.running.devices import device_of
 from ctuq.pipeline.running.options import DEFAULT_BARS, ReconstructOptions
 from ctuq.pipeline.running.plan import route_of
 from ctuq.pipeline.stack.work import Product, Setting, Slice
@@ -127,6 +129,16 @@ class Stack:
     def weighed(self, agreement: Agreement) -> "Stack":
         """The stack whose views count as much as they agree in all slices."""
         return replace(self, agreement=agreement, told=(*self.told, *agreement.told))
+
+    def growth(self) -> float:
+        """How the noise of rays without weights grows with attenuation, by the slice in the middle of those that teach."""
+        middle = self.row(self.teachers[len(self.teachers) // 2])
+        return growth_in(middle, self.options.size, device_of(self.options.device))
+
+    def grown(self, growth: float) -> "Stack":
+        """The stack of which it is told that noise grows so, if it does."""
+        told = (told_of(self.row(self.teachers[len(self.teachers) // 2]), growth),) if growth else ()
+        return replace(self, told=(*self.told, *told))
 
     def setting(self) -> Setting:
         judging = None if self.judge is None else row_beam(self.judge.geometry).binned(self.factor)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ctuq.linops.sparse import SparseRows
 from ctuq.pipeline.stack.work import Lesson, Product, Work
 from ctuq.scores.gaussian import gaussian_scores
+from ctuq.tomo.count_noise import variance_of
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.tomo.rays.rows import ray_rows
 from ctuq.tomo.subpixel import subpixel_variance
@@ -141,8 +142,9 @@ def _judged(work: Work, given: Given, scales: Scales, mean: Tensor) -> dict[str,
     rows = ray_rows(A, kept, torch.ones(len(kept), dtype=torch.float64), free=False)
     assert isinstance(rows, SparseRows) and isinstance(A, MatrixRayTransform)
     beside = torch.from_numpy(subpixel_variance(mean.numpy(), A.matrix, geometry)).reshape(-1)[kept]
-    noise = given.sigma2 / weights.reshape(-1)[kept].double() + given.subpixel * beside
-    variance = scales.image * given.variance_of(rows).cpu() + scales.noise * noise
     expected = rows(mean.double().reshape(1, -1).to(work.device))[0].cpu()
+    grown = torch.from_numpy(variance_of(expected.numpy(), work.setting.growth))
+    noise = given.sigma2 * grown / weights.reshape(-1)[kept].double() + given.subpixel * beside
+    variance = scales.image * given.variance_of(rows).cpu() + scales.noise * noise
     scores = gaussian_scores(torch.from_numpy(judge[0]).reshape(-1)[kept].double() - expected, variance)
     return {f"judged_{name}": scores[name] for name in ("rms_z", "cover_68", "cover_95", "rmse")}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.laplace.system.problem import Point
+from ctuq.pipeline.counted import weighed
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.running.devices import device_of
 from ctuq.pipeline.running.options import ReconstructOptions
@@ -59,7 +60,7 @@ class Setting:
     that judge, and systematic errors that no ray tells.
 
     ``way`` is a network's route, or one of `ctuq.uncertainty.model.gaussian.ROUTES` for the edge prior. ``kept`` is in how many
-    images each slice keeps its covariance.
+    images each slice keeps its covariance. ``growth`` is of the noise of rays without weights (`ctuq.tomo.count_noise`).
     """
 
     options: ReconstructOptions
@@ -70,6 +71,7 @@ class Setting:
     judging: Geometry | None = None
     hidden: tuple[Wish, ...] = ()
     kept: int = 0
+    growth: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +96,8 @@ class Work:
         told_of_rays(self.scan)
         self.rng = torch.Generator().manual_seed(seed_of(self.options.seed, "slice", item.number))
         self.device = device_of(self.options.device)
+        if setting.growth:
+            self.scan = weighed(self.scan, setting.growth, self.options.size, self.device)
         self.views = split_views(self.options, self.scan)
         self.A = self.rays(setting.geometry, "auto" if self.options.bars is None else "matrix")
 

@@ -12,6 +12,7 @@ from ctuq.errors import InputError
 from ctuq.systematics.build import effects_of, told_in
 from ctuq.systematics.taken import Taken
 from ctuq.tomo import ray_transform
+from ctuq.tomo.count_noise import variance_of
 from ctuq.tomo.rays.entries import build_matrix
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.tomo.rays.transform import RayTransform
@@ -31,7 +32,8 @@ def predict_views(
     A : RayTransform
         Of the other views, on the result's grid, as the scanner is said to be: what is known to be wrong with it is put right.
     weights : array, shape (angle, column), optional
-        Relative precision of each ray; None means ones.
+        Relative precision of each ray; None means ones. Where they are 0 and 1 alone, noise that was found to grow with
+        attenuation grows here, too.
 
     Returns
     -------
@@ -52,7 +54,9 @@ def predict_views(
     own = torch.zeros_like(mean)
     if result.systematics:
         mean, deviations, own = _with_errors(result, A, (mean, deviations), rest)
-    noise = np.float64(result.sigma2) / (1.0 if weights is None else weights.astype(np.float64))
+    given = np.ones(A.range.shape) if weights is None else weights.astype(np.float64)
+    growth = result.scan.provenance.noise_growth if np.isin(given, (0, 1)).all() else 0.0
+    noise = np.float64(result.sigma2) * variance_of(mean.cpu().numpy(), growth) / given
     if result.subpixel:
         noise = noise + result.subpixel * subpixel_variance(result.mean, _matrix(A), A.geometry)
     variance: NDArray[np.float64] = (deviations.square().mean(0) + own).cpu().numpy() + noise
