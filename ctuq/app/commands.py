@@ -113,7 +113,7 @@ def _unsaid(description: files.Description) -> list[tuple[str, str]]:
     """What is not needed, but changes how the result is to be judged."""
     gaps = []
     if not description.weights and "counts" not in description.values:
-        gaps.append(("not given", "counts or weights of the rays: all are taken as equally precise"))
+        gaps.append(("not given", "counts or weights of the rays: all count alike unless their noise grows with attenuation"))
     if not description.truth:
         gaps.append(("not given", "truth: a result is judged by held-out views"))
     return gaps

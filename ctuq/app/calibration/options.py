@@ -16,7 +16,7 @@ _Scans = Positional[Annotated[tuple[Path, ...], arg(metavar="SCAN [SCAN ...]", h
 class Calibrate(Command):
     """Size the error bars of any program's image by views that it was not given, and write results and report.
 
-    Arrays are read from .npy, .npz, .h5, .tif and .png; FILE:NAME names one of several.
+    Arrays are read from .npy, .npz, .h5, .mat, .tif and .png; FILE:NAME names one of several.
     """
 
     scan: _Scans
