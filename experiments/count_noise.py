@@ -1,16 +1,19 @@
 """Line integrals of few counts, without weights: scores with the growth of their noise told by the rays, and without.
 
-``python -m experiments.count_noise`` goes on where it stopped, writes ``figures/count_noise.csv`` and prints a table; ``--no-run``
-prints it from the file. Two views of three are used for nothing but to judge.
+``python -m experiments.count_noise`` goes on where it stopped, writes ``figures/count_noise.csv`` and prints a table;
+``--no-run`` prints it from the file. Two views of three are used for nothing but to judge. ``--folder FOLDER`` adds the torso
+of ``strangers.yaml``, if its files are there.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import tyro
+import yaml
 from numpy.typing import NDArray
 
 import ctuq
@@ -24,6 +27,7 @@ from ctuq.uncertainty.results.unseen_views import predict_views
 from experiments import FIGURES
 from experiments.engine.rows import Rows, changes
 from experiments.peers.problems import Problem
+from experiments.strangers import LIST, opened
 from experiments.unseen_views import load
 
 OUTPUT = FIGURES / "count_noise.csv"
@@ -37,12 +41,17 @@ OBJECTS: dict[str, tuple[str, float, Noise]] = {
     "glyph, 1,000 counts": ("glyph", 0.3, PhotonNoise(1000)),
     "ellipses, even noise of 5 %": ("ellipses", 0.15, RelativeNoise(0.05)),
 }
-STEPS = {"walnut": 4, "ta": 8}
+STEPS, TORSO = {"walnut": 4, "ta": 8}, "torso"
 _FORMS = ("log_likelihood .2f", "rms_z .2f", "thick_cover_95 .0%", "rmse .4f", "truth_psnr .1f", "truth_cover_95_object .0%")
 
 
-def problem(name: str) -> Problem:
+def problem(name: str, folder: Path | None = None) -> Problem:
     """A scan of line integrals, with the other views of its object."""
+    if name == TORSO:
+        assert folder is not None
+        (given,) = (each for each in yaml.safe_load(LIST.read_text()) if each["scan"].startswith(TORSO))
+        full = replace(opened(given, folder), weights=None)
+        return Problem.of(name, 64, full, np.arange(0, full.n_angles, 3))
     if name in STEPS:
         full = load(name)
         return Problem.of(name, _SIZE, full, np.arange(0, full.n_angles, STEPS[name]))
@@ -72,15 +81,16 @@ def measure(given: Problem, method: str, weigh: Callable) -> dict[str, float]:
     return row | {"growth": result.scan.provenance.noise_growth, "seconds": seconds}
 
 
-def main(run: bool = True) -> None:
+def main(run: bool = True, folder: Path | None = None) -> None:
     """Measure what is not there yet, and print the table."""
+    names = (*OBJECTS, *STEPS, *((TORSO,) if folder else ()))
     kept = Rows(OUTPUT)
     for method in ("tv", "dip"):
-        for name in (*OBJECTS, *STEPS) if run else ():
+        for name in names if run else ():
             for which, weigh in (("no", lambda scan, *_: scan), ("yes", job.weighed_by_counts)):
                 told = {"scan": name, "method": method, "weighed": which}
                 if not kept.where(**told):
-                    kept.add([told | measure(problem(name), method, weigh)])
+                    kept.add([told | measure(problem(name, folder), method, weigh)])
                     print(kept.rows[-1], flush=True)
     print(table(kept))
 
