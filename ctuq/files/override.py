@@ -8,9 +8,15 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.formats.pictures import matching
-from ctuq.files.formats.raw import AXIS, OTHER, START, Raw, as_sinogram
+from ctuq.files.formats.raw import AXIS, OTHER, START, TURNED, Raw, as_sinogram
 from ctuq.files.formats.stack import load_stack
 from ctuq.files.sidecar import Sidecar
+
+_LYING = (
+    "The pictures lie on their side ('transpose'): their rows are taken as the detector's columns and their columns as its "
+    "rows, the first the lowest, as if they were turned counter-clockwise, so that nothing is mirrored; else say "
+    "'reverse_columns'."
+)
 
 
 def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
@@ -29,13 +35,18 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
         fields |= {START: column} if search and isinstance(column, int | float) else {}
     if sidecar.clockwise and "angles" in fields and "angles" not in sidecar.fields:
         fields["angles"] = -np.asarray(fields["angles"], dtype=np.float64)
-    if sidecar.transpose and raw.rows > 1 and sidecar.stack != "sinograms":
+    if raw.turned:
+        # A transposed picture shows the object's mirror image, one that is turned does not.
+        fields["rows_upwards"] = True
+        raw = raw.warned(_LYING)
+    elif sidecar.transpose and raw.rows > 1 and sidecar.stack != "sinograms":
         # One row of them, (angle, column), would be taken for (column, angle): without a word where both are as many.
         raise InputError(
-            f"'transpose' in the geometry file is of sinograms, and this is a stack of {raw.rows} rows: save its pictures with "
-            "their rows square to the rotation axis, or say 'stack: sinograms' if it is one of these."
+            f"'transpose' in the geometry file is of sinograms and stacks of bare numbers, and this is a stack of {raw.rows} "
+            f"rows ({raw.format}), which tells the order of its axes itself: leave it out, or say 'stack: sinograms' if it is "
+            "one of these."
         )
-    values = raw.values.T if sidecar.transpose else raw.values
+    values = raw.values.T if sidecar.transpose and not raw.turned else raw.values
     kind = sidecar.values or ("counts" if sidecar.flat is not None and not raw.stated else raw.kind_of_values)
     if sidecar.scale == 0:
         raise InputError("'scale' is 0 in the geometry file, which leaves nothing of the line integrals; give another factor.")
@@ -88,7 +99,7 @@ def _frames(level: Path | float, raw: Raw) -> NDArray:
     frames = load_stack(level)
     if frames.ndim == 2 and raw.row is not None:
         frames = frames[None]
-    return as_sinogram(frames, raw.row, str(level))[0]
+    return as_sinogram(frames, raw.row, str(level), stack=TURNED if raw.turned else None)[0]
 
 
 def _reversed(raw: Raw) -> Raw:

@@ -91,7 +91,7 @@ def _asked(path: Path, pictures: Pictures) -> Reader | None:
     """The reader of the places or the entry that somebody asks for."""
     if pictures.layout.data:
         if pictures.layout.data.file is None and is_matlab(path):
-            return lambda path, row: read_matlab(path, pictures.layout)
+            return lambda path, row: read_matlab(path, pictures.layout, row, pictures.stack)
         return lambda path, row: read_layout(path, row, pictures.layout, pictures.stack)
     if pictures.entry is None:
         return None
