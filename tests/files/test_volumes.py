@@ -196,6 +196,20 @@ def test_projections_that_lie_on_their_side_are_turned_as_a_camera_is_and_not_mi
     assert any("lie on their side" in text for text in found.warnings)
 
 
+def test_what_rows_tell_with_other_numbers_is_told_once(tmp_path):
+    values = a_disc_in_some_rows(slice(0, 12), axis=31.5, noise=0.002) + np.linspace(0.1, 0.3, 12)[:, None].astype(np.float32)
+    np.save(tmp_path / "stack.npy", values)
+    text = "kind: parallel\npixel: 1\naxis_column: 31.5\nangles: {first: 0, step: 4.5, count: 40}\nvalues: log\n"
+    (tmp_path / "stack.yaml").write_text(text + "air: edges\n")
+    told = [text for text in read_volume(tmp_path / "stack.npy").warnings if "Air is taken from" in text]
+    assert len(told) == 1 and not told[0].startswith("In row")
+    loud = values.copy()
+    loud[5, 2:5, 7] = 80.0
+    np.save(tmp_path / "stack.npy", loud)
+    rows = [text for text in read_volume(tmp_path / "stack.npy").warnings if text.startswith("In row")]
+    assert len(rows) == 1 and "In row 2 (and, with other numbers, 2 more): " in rows[0]
+
+
 @pytest.mark.parametrize(("axis", "order"), [(0, "angle, row, column"), (2, "row, column, angle")])
 def test_a_stack_of_matlab_has_its_views_where_as_many_angles_are(tmp_path, axis, order):
     values = a_disc_in_some_rows(slice(0, 12), axis=31.5, noise=0.0)
