@@ -22,6 +22,7 @@ from ctuq.pipeline import ReconstructOptions, reconstruct_stack, reconstruct_vol
 from ctuq.pipeline.running.volume_options import VolumeOptions
 from ctuq.pipeline.subpixel import volume_noise
 from ctuq.pipeline.views import tensors
+from ctuq.pipeline.volume.matched import match_pixels
 from ctuq.recon import tv
 from ctuq.recon.dip import Data
 from ctuq.scores.gaussian import gaussian_scores
@@ -64,7 +65,9 @@ def of_volume(scan: VolumeScan, given: dict[str, Any]) -> dict[str, float]:
     used = np.arange(0, scan.n_angles, given["every"])
     rest = scan.select(np.setdiff1d(np.arange(scan.n_angles), used))
     result = reconstruct_volume(scan.select(used), options=VolumeOptions("dip", given["size"]))
-    mean, variance = predicted(result, scan.select(used), rest)
+    # The noise that was learned is that of rays as the network was given them.
+    rest = match_pixels(rest, result.grid)
+    mean, variance = predicted(result, match_pixels(scan.select(used), result.grid), rest)
     good = np.ones(mean.shape, bool) if rest.weights is None else rest.weights > 0
     scores = gaussian_scores((rest.projections - mean)[good], variance[good])
     return {"voxels": result.mean.size} | {name: scores[name] for name in _TOLD}
