@@ -19,11 +19,11 @@ from ctuq.app.selection import chosen_views
 from ctuq.app.terminal import give, say, warn
 from ctuq.app.typed import distances, field, voxels
 from ctuq.errors import InputError
-from ctuq.linops.memory import keep_freed_memory
+from ctuq.linops.memory import available_memory, keep_freed_memory
 from ctuq.pipeline.running.checkpoint import remove
 from ctuq.pipeline.running.volume_options import VolumeOptions
 from ctuq.pipeline.volume.doubts import doubts_of_volume
-from ctuq.pipeline.volume.job import plan_volume, reconstruct_volume, volume_made_by
+from ctuq.pipeline.volume.job import VolumePlan, plan_volume, reconstruct_volume, volume_made_by
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.records import write_whole
@@ -64,11 +64,22 @@ def plan_of_volume(command: Reconstruct) -> int:
     options = _options(command)
     scan = _chosen(command)
     plan = plan_volume(scan, options)
-    warn(scan.warnings + doubts_of_volume(scan, plan.grid))
+    warn(scan.warnings + doubts_of_volume(scan, plan.grid) + _short_of_memory(plan))
     give(plan={"seconds": plan.seconds, "bytes": plan.bytes}, grid=plan.grid)
     say(f"Plan: {plan}")
     say(f"Volume: {_sizes(plan.grid)}.")
     return 0
+
+
+def _short_of_memory(plan: VolumePlan) -> tuple[str, ...]:
+    """A warning where the error bars' estimate, which is one from above, is more than there is: the system may end the run."""
+    left = available_memory()
+    if plan.bars is None or left is None or plan.peak <= left:
+        return ()
+    return (
+        f"The error bars may need {plan.peak / 2**30:.1f} GiB and {left / 2**30:.1f} GiB are available: choose a smaller "
+        "--size, fewer views by --every, or --no-uncertainty, if the system ends the run.",
+    )
 
 
 def reconstruct_volume_into(command: Reconstruct, folder: Path) -> int:
@@ -79,7 +90,7 @@ def reconstruct_volume_into(command: Reconstruct, folder: Path) -> int:
         return 0
     plan = plan_volume(scan, options)
     told = scan.warnings + doubts_of_volume(scan, plan.grid)
-    warn(told)
+    warn(told + _short_of_memory(plan))
     say(f"Plan: {plan}")
     if not command.resume:
         remove(checkpoint)

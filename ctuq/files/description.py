@@ -101,7 +101,7 @@ def _in_words(raw: Raw, path: Path) -> Description:
         axis=_axis(raw),
         weights="" if raw.weights is None else "each ray has its own",
         truth="" if raw.truth is None or raw.grid is None else f"{raw.truth.shape} of {raw.grid.voxel:g} mm pixels",
-        missing=missing_fields(raw.fields),
+        missing=(*missing_fields(raw.fields), *(("flat",) if raw.kind_of_values == "counts" and raw.flats is None else ())),
         history=raw.notes,
         warnings=raw.warnings if raw.whole is None else raw.whole.warnings,
         facts=tuple(f"{key}: {value}" for key, value in raw.facts.items()),

@@ -9,12 +9,17 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.files.anyarray import NAMED, file_of, read_array
 from ctuq.files.formats.pictures import matching
-from ctuq.files.formats.raw import AXIS, OTHER, START, Raw, as_sinogram
+from ctuq.files.formats.raw import AXIS, OTHER, START, TURNED, Raw, as_sinogram
 from ctuq.files.formats.stack import load_stack
 from ctuq.files.sidecar import Sidecar
 
 _MANY = 8
 _AS_MANY = "There are {} flats, as many as views, and their mean is taken for all views: say 'flat_of_views' if each is of one."
+_LYING = (
+    "The pictures lie on their side ('transpose'): their rows are taken as the detector's columns and their columns as its "
+    "rows, the first the lowest, as if they were turned counter-clockwise, so that nothing is mirrored; else say "
+    "'reverse_columns'."
+)
 
 
 def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
@@ -33,13 +38,18 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
         fields |= {START: column} if search and isinstance(column, int | float) else {}
     if sidecar.clockwise and "angles" in fields and "angles" not in sidecar.fields:
         fields["angles"] = -np.asarray(fields["angles"], dtype=np.float64)
-    if sidecar.transpose and raw.rows > 1 and sidecar.stack != "sinograms":
+    if raw.turned:
+        # A transposed picture shows the object's mirror image, one that is turned does not.
+        fields["rows_upwards"] = True
+        raw = raw.warned(_LYING)
+    elif sidecar.transpose and raw.rows > 1 and sidecar.stack != "sinograms":
         # One row of them, (angle, column), would be taken for (column, angle): without a word where both are as many.
         raise InputError(
-            f"'transpose' in the geometry file is of sinograms, and this is a stack of {raw.rows} rows: save its pictures with "
-            "their rows square to the rotation axis, or say 'stack: sinograms' if it is one of these."
+            f"'transpose' in the geometry file is of sinograms and stacks of bare numbers, and this is a stack of {raw.rows} "
+            f"rows ({raw.format}), which tells the order of its axes itself: leave it out, or say 'stack: sinograms' if it is "
+            "one of these."
         )
-    values = raw.values.T if sidecar.transpose else raw.values
+    values = raw.values.T if sidecar.transpose and not raw.turned else raw.values
     beams = sidecar.flat is not None or sidecar.flat_of_views is not None
     kind = sidecar.values or ("counts" if beams and not raw.stated else raw.kind_of_values)
     if sidecar.scale == 0:
@@ -51,8 +61,6 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
     fields, facts = {**fields, **sidecar.fields}, {**raw.facts, **sidecar.facts}
     remarks = {key: text for key, text in raw.remarks.items() if key not in sidecar.fields}
     raw = replace(raw, values=values, kind_of_values=kind, fields=fields, facts=facts, remarks=remarks, whole=None)
-    flats = _frames(sidecar.flat, raw) if sidecar.flat is not None else raw.flats
-    darks = _frames(sidecar.dark, raw) if sidecar.dark is not None else raw.darks
     stated = raw.stated or sidecar.values is not None or beams
     if kind == "log" and not stated:
         raw = raw.warned("The values are taken as line integrals, as nothing says otherwise; say 'values:' in a geometry file.")
@@ -60,17 +68,24 @@ def overridden(raw: Raw, sidecar: Sidecar) -> Raw:
         raw = raw.warned(
             "The file has no flats: the values are taken as transmission I / I0; else give 'flat' in a geometry file."
         )
-    if sidecar.flat is not None and flats is not None and len(flats) == len(raw.values) > _MANY:
-        raw = raw.warned(_AS_MANY.format(len(flats)))
-    raw = replace(raw, flats=flats, darks=darks, flats_after=raw.flats_after if sidecar.flat is None else None, stated=stated)
-    if sidecar.flat_of_views is not None:
-        raw = _with_flats_of_views(raw, sidecar)
-    if sidecar.flat_after is not None:
-        raw = _with_later_flats(raw, sidecar.flat_after)
+    raw = replace(_with_levels(raw, sidecar), stated=stated)
     if sidecar.bad_columns:
         raw = replace(raw, bad_columns=_marked(sidecar.bad_columns, raw.values.shape[-1]))
     raw = replace(raw, air_at_edges=raw.air_at_edges or sidecar.air is not None)
     return _reversed(raw) if sidecar.reverse_columns else raw
+
+
+def _with_levels(raw: Raw, sidecar: Sidecar) -> Raw:
+    """The data with the flats and darks that the geometry file names."""
+    if sidecar.dark is not None:
+        raw = replace(raw, darks=_frames(sidecar.dark, raw))
+    if sidecar.flat is not None:
+        raw = replace(raw, flats=_frames(sidecar.flat, raw), flats_after=None)
+        if len(np.atleast_2d(np.asarray(raw.flats))) == len(raw.values) > _MANY:
+            raw = raw.warned(_AS_MANY.format(len(raw.values)))
+    if sidecar.flat_of_views is not None:
+        raw = _with_flats_of_views(raw, sidecar)
+    return raw if sidecar.flat_after is None else _with_later_flats(raw, sidecar.flat_after)
 
 
 def _with_flats_of_views(raw: Raw, sidecar: Sidecar) -> Raw:
@@ -112,22 +127,29 @@ def _frames(level: Path | float, raw: Raw) -> NDArray:
     frames = load_stack(level)
     if frames.ndim == 2 and raw.row is not None:
         frames = frames[None]
-    return as_sinogram(frames, raw.row, str(level))[0]
+    return as_sinogram(frames, raw.row, str(level), stack=TURNED if raw.turned else None)[0]
 
 
 def _of_array(level: Path, raw: Raw) -> NDArray:
-    """Frames of another program's array: (frame, row, column), (row, column), (frame, column) or (column,)."""
+    """Frames of an array: (frame, row, column) or (row, column) of a stack, else (frame, column) or (column,)."""
     frames, columns = np.asarray(read_array(level, "flats or darks")), raw.values.shape[1]
-    if frames.ndim == 2 and frames.shape[1] != columns == frames.shape[0]:
-        frames = frames.T  # MATLAB's files have columns first, as its sinograms.
-    if frames.ndim not in (1, 2, 3) or frames.shape[-1] != columns:
+    shape = frames.shape
+    if raw.row is not None:
+        frames = frames[None] if frames.ndim == 2 else frames
+        # One row of them, as (frame, column), would be taken for a picture.
+        fits = frames.ndim == 3 and sorted(frames.shape[1:]) == sorted((raw.rows, columns))
+        frames = as_sinogram(frames, raw.row, str(level), stack=TURNED if raw.turned else None)[0] if fits else frames
+    else:
+        frames = np.atleast_2d(frames)
+        # MATLAB's files have columns first, as its sinograms.
+        frames = frames.T if frames.ndim == 2 and frames.shape[1] != columns == len(frames) else frames
+    if frames.ndim != 2 or frames.shape[1] != columns:
+        wanted = "(frame, row, column) or (row, column)" if raw.row is not None else "(frame, column) or (column)"
         raise InputError(
-            f"'{level}' has the shape {frames.shape}, and the scan {columns} detector columns; flats and darks are arrays of "
-            "(frame, row, column), (row, column), (frame, column) or (column)."
+            f"'{level}' has the shape {shape}, and the scan {columns} detector columns in {raw.rows} rows; its flats and darks "
+            f"are arrays of {wanted}."
         )
-    if frames.ndim == 2 and raw.row is not None and len(frames) == raw.rows:
-        frames = frames[None]
-    return as_sinogram(np.atleast_2d(frames), raw.row, str(level))[0]
+    return frames
 
 
 def _reversed(raw: Raw) -> Raw:

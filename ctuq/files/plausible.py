@@ -110,14 +110,21 @@ def _doubts_of_integrals(raw: Raw) -> tuple[str, ...]:
             f"its values go up to {largest:.4g}, which line integrals do not; say 'values: counts' with 'flat: N', or "
             "'values: transmission', or 'values: log' with a 'scale', in a geometry file."
         )
-    if not raw.stated and _brightest_at_the_edges(raw.values, values):
+    inverted = _brightest_at_the_edges(raw.values, values)
+    if not raw.stated and inverted:
         raise InputError(
             "its values are largest at the detector's edges, as transmission and counts are but line integrals are not; say "
             "'values:' (transmission, counts or log) in a geometry file."
         )
-    if largest <= _LARGEST_INTEGRAL:
-        return ()
-    return (f"Line integrals go up to {largest:.4g}, so attenuation is in arbitrary units; a 'scale' makes it 1/mm.",)
+    told = []
+    if inverted:
+        told.append(
+            "The values are said to be line integrals but are largest at the detector's edges, as transmission and counts are: "
+            "check 'values' in the geometry file, else air and object may change places."
+        )
+    if largest > _LARGEST_INTEGRAL:
+        told.append(f"Line integrals go up to {largest:.4g}, so attenuation is in arbitrary units; a 'scale' makes it 1/mm.")
+    return tuple(told)
 
 
 def _brightest_at_the_edges(rays: NDArray, finite: NDArray) -> bool:

@@ -14,7 +14,7 @@
     detector_offset: 0.27     # mm; or
     axis_column: 163.2        # detector column of the rotation axis (0-based), a number or the word search
     axis_offset: 0            # mm
-    transpose: false          # true if the picture, a sinogram, has one row for each detector column
+    transpose: false          # true if a sinogram has one row for each detector column, or projections lie on their side
     reverse_columns: false    # true if the columns run the other way
     scale: 1.0                # factor on log values
     flat: flat.tif            # counts only: a picture, a folder or a pattern ("flat_*.tif") of them, an array (flat.npy,
@@ -50,7 +50,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.formats.places import Layout, from_plain, place_of, plain
-from ctuq.files.formats.raw import TURNS, VALUES, Pictures
+from ctuq.files.formats.raw import TURNED, TURNS, VALUES, Pictures
 from ctuq.files.formats.sound import checked_angles
 from ctuq.files.units import millimetres
 from ctuq.files.yamlfile import read_mapping
@@ -111,7 +111,8 @@ class Sidecar:
     def pictures(self) -> Pictures:
         """Which pictures of a folder are of the scan, and what they are."""
         aside = tuple(level for level in (getattr(self, name) for name in _LEVELS) if isinstance(level, Path))
-        return Pictures(self.stack, self.files, aside, self.layout, self.entry)
+        lying = self.transpose and self.stack != "sinograms"
+        return Pictures(TURNED if lying else self.stack, self.files, aside, self.layout, self.entry)
 
 
 def read_sidecar(path: str | Path, onto: Sidecar | None = None) -> Sidecar:

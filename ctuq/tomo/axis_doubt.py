@@ -7,19 +7,19 @@ OPENING = "The rotation axis is taken at column"
 _COLUMNS, _SIGMAS, _TIMES = 1.0, 4.0, 1.05
 
 
-def contradicting_axis(scan: Scan) -> AxisSearch | None:
+def contradicting_axis(scan: Scan, *, columns: float = _COLUMNS, times: float = _TIMES) -> AxisSearch | None:
     """The axis that the rays show, where they clearly show another than the scan's geometry has; else None.
 
     It is searched over the whole detector (`ctuq.tomo.axis.find_axis`), in 0.1 to 1.5 seconds. A search without a clear result
-    contradicts nothing, and neither does an axis within a column or four standard deviations, nor one that explains the rays
-    hardly better.
+    contradicts nothing, and neither does an axis within so many columns or four standard deviations, nor one that does not
+    explain the rays so many times better.
     """
     if seems_right(scan):
         return None
     found = find_axis(scan)
     off = abs(found.column - axis_column(scan.geometry))
-    clear = found.clear and off > max(_COLUMNS, _SIGMAS * found.uncertainty)
-    return found if clear and found.misfit_at_start > _TIMES * found.misfit else None
+    clear = found.clear and off > max(columns, _SIGMAS * found.uncertainty)
+    return found if clear and found.misfit_at_start > times * found.misfit else None
 
 
 def doubt_of_axis(scan: Scan, found: AxisSearch) -> str:

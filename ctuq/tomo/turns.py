@@ -13,6 +13,13 @@ _FEWEST, _ARC, _HALF = 12, np.pi / 2, 1.05 * np.pi
 # Told right, every other turn explained the shipped scans and simulated ones (12 to 60 views, up to 30 % of noise) worse: by
 # 1.02 times and more, and by 3 to 50 times where noise is small.
 _TIMES = 2.0
+_OPPOSITE = 0.6
+"""How much less opposite views, one mirrored, differ than views a quarter of a turn apart, if the angles run as far as told.
+
+Of a real scan whose sample moves (catalyst, point by point) they differ by 0.16 of the rays and by 0.46, and half as far
+explained it 2.1 times as well: half a turn has no two views of the same rays that could contradict one another. Told twice
+too far, they differ alike.
+"""
 
 
 def better_turn(scan: Scan) -> tuple[str, float, float] | None:
@@ -37,6 +44,10 @@ def better_turn(scan: Scan) -> tuple[str, float, float] | None:
     if isinstance(scan.geometry, FanBeam):
         others["the other way round"] = -angles
     column, shadow = axis_column(scan.geometry), shadow_of(scan.projections, scan.weights)
+    if _opposite_views_agree(scan, column):
+        del others["half as far"]
+    if not others:
+        return None
     now = float(misfits_at(scan, [column], shadow)[0])
     tried = {
         name: float(misfits_at(replace(scan, geometry=replace(scan.geometry, angles=other)), [column], shadow)[0])
@@ -44,3 +55,26 @@ def better_turn(scan: Scan) -> tuple[str, float, float] | None:
     }
     best = min(tried, key=lambda name: tried[name])
     return (best, tried[best], now) if tried[best] * _TIMES < now else None
+
+
+def _opposite_views_agree(scan: Scan, column: float) -> bool:
+    """Whether views of parallel rays half a turn apart are one another's mirror images, as nearly as if the sample moves."""
+    if isinstance(scan.geometry, FanBeam):
+        return False
+    opposite, quarter = (_unlike(scan, column, turn) for turn in (np.pi, np.pi / 2))
+    return opposite < _OPPOSITE * quarter
+
+
+def _unlike(scan: Scan, column: float, turn: float) -> float:
+    """Root mean square of rays less those of the views that are nearest to a turn on, mirrored at a column; NaN without any."""
+    angles, rays = scan.geometry.angles, scan.projections
+    apart = np.abs(np.angle(np.exp(1j * (angles[:, None] + turn - angles[None]))))
+    views = np.flatnonzero(apart.min(axis=1) < np.ptp(angles) / len(angles))
+    if not len(views):
+        return np.nan
+    columns = np.arange(rays.shape[1])
+    shown = [
+        np.interp(2 * column - columns, columns, rays[at], left=np.nan, right=np.nan) for at in apart.argmin(axis=1)[views]
+    ]
+    gaps = np.square(rays[views] - np.stack(shown))
+    return float(np.sqrt(np.nanmean(gaps))) if np.isfinite(gaps).any() else np.nan

@@ -59,6 +59,13 @@ def test_the_plan_tells_who_computes_and_writes_nothing(ball, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("left", "told"), [(2**28, True), (2**36, False)])
+def test_error_bars_that_may_not_fit_into_memory_are_told_before_they_are_begun(ball, monkeypatch, capsys, left, told):
+    monkeypatch.setattr("ctuq.app.volumes.available_memory", lambda: left)
+    assert main(["reconstruct", str(ball), "--volume", "--size", "8", "--plan"]) == 0
+    assert ("error bars may need" in capsys.readouterr().out) == told
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -83,6 +83,25 @@ def test_what_does_not_fit_is_told(tmp_path, more, told):
         read(tmp_path, **more)
 
 
+@pytest.mark.parametrize("lying", [False, True])
+def test_flats_of_a_stack_are_arrays_of_its_pictures(tmp_path, lying):
+    beams = np.random.default_rng(0).uniform(4e4, 6e4, (3, COLUMNS))
+    values, line_integrals = counts(beams[1] - 10)
+    stack = np.stack([values + 1000 * row for row in (-1, 0, 1)], axis=1)
+    flat = np.stack([beams, beams])
+
+    def stored(pictures: np.ndarray) -> np.ndarray:
+        return np.flip(pictures.swapaxes(1, 2), axis=2) if lying else pictures
+
+    np.save(tmp_path / "counts.npy", stored(stack))
+    np.save(tmp_path / "flat.npy", stored(flat))
+    np.save(tmp_path / "rows.npy", np.ones((5, COLUMNS)))
+    more = {"stack": "projections", "row": 1} | ({"transpose": True} if lying else {})
+    np.testing.assert_allclose(read(tmp_path, flat="flat.npy", **more).projections, line_integrals, atol=5e-3)
+    with pytest.raises(InputError, match=r"arrays of \(frame, row, column\)"):
+        read(tmp_path, flat="rows.npy", **more)
+
+
 def test_an_image_to_calibrate_may_be_matlabs(tmp_path):
     from ctuq.files.anyarray import read_array
 

@@ -1,6 +1,7 @@
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 import tifffile
 
 from ctuq.errors import InputError
@@ -148,8 +149,76 @@ def test_a_stack_of_projections_is_not_transposed_row_by_row(tmp_path):
         tifffile.imwrite(tmp_path / f"{name}.tif", stack)
         (tmp_path / f"{name}.yaml").write_text(geometry + f"stack: {kind}\n")
     np.testing.assert_allclose(read_volume(tmp_path / "sinograms.tif").projections[0], values[:, -1])
-    with pytest.raises(InputError, match="stack of 12 rows"):
-        read_volume(tmp_path / "projections.tif")
+    nxtomo = tmp_path / "projections.nx"
+    write_nxtomo([read(tmp_path / "sinograms.tif", row=row) for row in range(12)], nxtomo)
+    (tmp_path / "turned.yaml").write_text("transpose: true\n")
+    with pytest.raises(InputError, match=r"'transpose'.* stack of 12 rows .*order of its axes itself"):
+        read_volume(nxtomo, geometry=tmp_path / "turned.yaml")
+
+
+@pytest.mark.parametrize("name", ["stack.tif", "stack.npy", "stack.mat", "stack.mrc", "stack.h5", "pictures"])
+def test_projections_that_lie_on_their_side_are_turned_as_a_camera_is_and_not_mirrored(tmp_path, name):
+    """Counter-clockwise: what is at the right of such a picture is at the top of the one that stands upright."""
+    values = a_disc_in_some_rows(slice(0, 5), axis=29.0, noise=0.01)
+    flats, darks = np.linspace(900, 1000, 12 * 64).reshape(12, 64), np.linspace(5, 9, 12 * 64).reshape(12, 64)
+    counts = (darks + (flats - darks) * np.exp(-values)).astype(np.float32)
+    lying = np.rot90(counts, -1, axes=(1, 2))
+    text = "kind: parallel\npixel: 1\naxis_column: 29\nangles: {first: 0, step: 4.5, count: 40}\nvalues: counts\n"
+    text += "flat: flat.tif\ndark: dark.tif\nfiles: 'view_*.tif'\n" + ("data: sino\n" if name.endswith((".mat", ".h5")) else "")
+    for frame, picture in (("flat", flats), ("dark", darks)):
+        tifffile.imwrite(tmp_path / f"{frame}.tif", np.rot90(picture, -1))
+    path = tmp_path / name
+    if name == "pictures":
+        path.mkdir()
+        for number, picture in enumerate(lying):
+            tifffile.imwrite(path / f"view_{number:03}.tif", picture)
+    elif name == "stack.tif":
+        tifffile.imwrite(path, lying)
+    elif name == "stack.npy":
+        np.save(path, lying)
+    elif name == "stack.mat":
+        scipy.io.savemat(path, {"sino": lying.transpose(1, 2, 0)})
+    elif name == "stack.mrc":
+        header = np.zeros(256, np.int32)
+        header[:4], header[52:54] = (12, 64, 40, 2), np.frombuffer(b"MAP \x44\x44\x00\x00", np.int32)
+        path.write_bytes(header.tobytes() + np.ascontiguousarray(lying).tobytes())
+    else:
+        with h5py.File(path, "w") as file:
+            file["sino"] = lying
+    (tmp_path / "lying.yaml").write_text(text + "transpose: true\n")
+    found = read_volume(path, geometry=tmp_path / "lying.yaml")
+    np.save(tmp_path / "upright.npy", counts)
+    for frame, picture in (("flat", flats), ("dark", darks)):
+        tifffile.imwrite(tmp_path / f"{frame}.tif", picture)
+    (tmp_path / "upright.yaml").write_text(text.replace("data: sino\n", ""))
+    expected = read_volume(tmp_path / "upright.npy", geometry=tmp_path / "upright.yaml")
+    np.testing.assert_allclose(found.projections, expected.projections, rtol=1e-4, atol=1e-5)
+    assert any("lie on their side" in text for text in found.warnings)
+
+
+def test_what_rows_tell_with_other_numbers_is_told_once(tmp_path):
+    values = a_disc_in_some_rows(slice(0, 12), axis=31.5, noise=0.002) + np.linspace(0.1, 0.3, 12)[:, None].astype(np.float32)
+    np.save(tmp_path / "stack.npy", values)
+    text = "kind: parallel\npixel: 1\naxis_column: 31.5\nangles: {first: 0, step: 4.5, count: 40}\nvalues: log\n"
+    (tmp_path / "stack.yaml").write_text(text + "air: edges\n")
+    told = [text for text in read_volume(tmp_path / "stack.npy").warnings if "Air is taken from" in text]
+    assert len(told) == 1 and not told[0].startswith("In row")
+    loud = values.copy()
+    loud[5, 2:5, 7] = 80.0
+    np.save(tmp_path / "stack.npy", loud)
+    rows = [text for text in read_volume(tmp_path / "stack.npy").warnings if text.startswith("In row")]
+    assert len(rows) == 1 and "In row 2 (and, with other numbers, 2 more): " in rows[0]
+
+
+@pytest.mark.parametrize(("axis", "order"), [(0, "angle, row, column"), (2, "row, column, angle")])
+def test_a_stack_of_matlab_has_its_views_where_as_many_angles_are(tmp_path, axis, order):
+    values = a_disc_in_some_rows(slice(0, 12), axis=31.5, noise=0.0)
+    angles = np.linspace(0, 180, 40, endpoint=False)
+    scipy.io.savemat(tmp_path / "stack.mat", {"scan": {"views": np.moveaxis(values, 0, axis), "tilt_deg": angles}})
+    (tmp_path / "stack.yaml").write_text("data: scan.views\nangles: scan.tilt_deg\npixel: 1\nkind: parallel\nvalues: log\n")
+    scan = read_volume(tmp_path / "stack.mat")
+    np.testing.assert_allclose(scan.projections, values.transpose(1, 0, 2)[::-1], atol=1e-6)
+    assert any(f"read as ({order})" in text for text in scan.warnings)
 
 
 def a_disc_in_some_rows(rows, axis, noise, views=40, columns=64):

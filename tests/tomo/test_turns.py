@@ -58,3 +58,15 @@ def test_where_little_was_measured_nothing_is_said():
     wrong = told(scan(180), lambda a: 2 * a)
     assert better_turn(wrong.select(range(0, 30, 3))) is None
     assert better_turn(told(scan(180), lambda a: a / 4)) is None
+
+
+def test_a_full_turn_of_a_sample_that_drifts_is_not_said_to_be_half_of_one():
+    """Half a turn explains it better: there no view has an opposite one that could contradict it."""
+    moved = scan(360, views=52, noise=0.0)
+    by = np.linspace(-2, 2, moved.n_angles)
+    lines = [np.interp(np.arange(44) - step, np.arange(44), line) for line, step in zip(moved.projections, by, strict=True)]
+    moved = replace(moved, projections=np.array(lines, np.float32))
+    assert better_turn(moved) is None
+    wrong = told(scan(180, views=52, noise=0.0), lambda a: 2 * a)
+    found = better_turn(wrong)
+    assert found is not None and found[0] == "half as far"

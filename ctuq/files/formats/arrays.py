@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.angles import checked_radians
-from ctuq.files.formats.raw import VALUES, Raw, as_sinogram
+from ctuq.files.formats.raw import TURNED, VALUES, Raw, as_sinogram
 from ctuq.files.formats.sizes import refuse_bomb
 from ctuq.files.formats.sound import checked_angles
 from ctuq.guard import reading
@@ -97,7 +97,7 @@ def read_npz(path: Path, row: int | None, stack: str | None = None) -> Raw:
     """Read a scan from an ``.npz`` file.
 
     Names: ``sinogram`` (angle, column) or ``projections`` (angle, row, column), with ``stack`` "sinograms" of three axes
-    (row, angle, column); ``angles`` in radians or ``angles_deg``;
+    (row, angle, column), and `TURNED` (angle, column, row); ``angles`` in radians or ``angles_deg``;
     ``kind``, ``values``; lengths in mm as in a geometry file; ``flats``, ``darks``, ``weights``; ``truth`` with ``voxel``.
     Problems with ``image`` and a system matrix ``A`` or ``A_data, A_indices, A_indptr, A_shape`` are read by `_problem`.
 
@@ -142,6 +142,7 @@ def read_npz(path: Path, row: int | None, stack: str | None = None) -> Raw:
         rows=rows,
         order_known=stack is not None or name == "projections" or rows == 1,
         stated="values" in arrays,
+        turned=stack == TURNED and row is not None,
     )
 
 

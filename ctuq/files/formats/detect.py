@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
 from ctuq import records
 from ctuq.errors import InputError
@@ -91,7 +92,7 @@ def _asked(path: Path, pictures: Pictures) -> Reader | None:
     """The reader of the places or the entry that somebody asks for."""
     if pictures.layout.data:
         if pictures.layout.data.file is None and is_matlab(path):
-            return lambda path, row: read_matlab(path, pictures.layout)
+            return lambda path, row: read_matlab(path, pictures.layout, row, pictures.stack)
         return lambda path, row: read_layout(path, row, pictures.layout, pictures.stack)
     if pictures.entry is None:
         return None
@@ -207,16 +208,21 @@ def _hdf5_reader(path: Path) -> Reader:
 
 
 def _largest(file: h5py.File) -> str:
-    """Path of the largest dataset that could be projections; empty if there is none."""
-    found, left = {"": 0}, [_NODES]
-
-    def look(name: str, node: object) -> bool | None:
-        left[0] -= 1
-        if isinstance(node, h5py.Dataset) and node.dtype.kind in "iuf" and len(node.shape or ()) in (2, 3):
-            found[name] = math.prod(node.shape)
-        return None if left[0] else True
-
-    file.visititems(look)
+    """Path of the largest dataset that could be projections, behind links too; empty if there is none."""
+    found, left, seen = {"": 0}, _NODES, set()
+    groups: list[tuple[h5py.Group, str]] = [(file, "")]
+    while groups and left > 0:
+        group, place = groups.pop()
+        where = group.file.filename, h5o.get_info(group.id).addr
+        if where in seen:  # links may go round in a circle
+            continue
+        seen.add(where)
+        for name, node in list(group.items())[:left]:
+            left -= 1
+            if isinstance(node, h5py.Group):
+                groups.append((node, f"{place}{name}/"))
+            elif isinstance(node, h5py.Dataset) and node.dtype.kind in "iuf" and len(node.shape or ()) in (2, 3):
+                found[f"{place}{name}"] = math.prod(node.shape)
     return max(found, key=lambda name: found[name])
 
 

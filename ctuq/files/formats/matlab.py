@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ctuq.errors import CtuqError, InputError
 from ctuq.files.angles import angles_of, checked_radians, degrees_in
 from ctuq.files.formats.places import Layout, Place
-from ctuq.files.formats.raw import Raw
+from ctuq.files.formats.raw import TURNED, Raw, as_sinogram
 from ctuq.files.formats.sizes import refuse_bomb
 from ctuq.files.units import millimetres
 from ctuq.memory import require_room
@@ -28,6 +28,7 @@ from ctuq.records import refuse_endless_heap
 from ctuq.tomo.geometry import VolumeGrid, radians
 
 _HTC_SIZE = 512
+_ASSUMED = {"kind": "parallel", "pixel": 1.0}
 _V5_HEADER, _V5_PACKED = 128, 15
 _BARE = ("sinogram", "m", "sinogram120", "sinogram1200", "sino")
 _CT_DATA = {"sinogram", "parameters"}
@@ -46,11 +47,12 @@ def is_matlab(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def read_matlab(path: Path, layout: Layout = Layout()) -> Raw:  # noqa: B008
-    """Read a sinogram from a MATLAB file.
+def read_matlab(path: Path, layout: Layout = Layout(), row: int | None = None, stack: str | None = None) -> Raw:  # noqa: B008
+    """Read a sinogram, or one row of a stack that a layout names, from a MATLAB file.
 
     Bare matrices are (column, angle), as FIPS publishes them, unless the number of angles that a layout names tells otherwise.
-    They have no geometry.
+    They have no geometry. A stack of projections is (row, column, angle), `TURNED` (column, row, angle), and one of sinograms
+    (column, angle, row), unless the number of angles tells where these are.
 
     Raises
     ------
@@ -62,7 +64,7 @@ def read_matlab(path: Path, layout: Layout = Layout()) -> Raw:  # noqa: B008
         found = _named(variables, layout.data, path)
         if isinstance(found, Mapping) and found.keys() >= _CT_DATA:
             return _ct_data(found, path)
-        return _bare(found, variables, layout, path)
+        return _bare((_real(found, layout.data.path, path), row, stack), variables, layout, path)
     structs = [n for n, v in variables.items() if n.startswith("CtData") and isinstance(v, Mapping) and v.keys() >= _CT_DATA]
     if structs:
         raw = _ct_data(variables[structs[0]], path)
@@ -90,21 +92,22 @@ def _named(variables: Mapping[str, Any], place: Place, path: Path) -> Any:
     return found
 
 
-def _bare(found: Any, variables: Mapping[str, Any], layout: Layout, path: Path) -> Raw:
-    """A sinogram that a geometry file names, turned by the number of its angles where it names these too."""
+def _bare(found: tuple[NDArray, int | None, str | None], variables: Mapping[str, Any], layout: Layout, path: Path) -> Raw:
+    """A sinogram that a geometry file names, or a row of a stack, turned by the number of its angles if it names these."""
     assert layout.data is not None
     name, place = layout.data.path, layout.angles
     if layout.flats or layout.darks or layout.image_key:
         raise InputError(
             f"'flats', 'darks' and 'image_key' are not read from MATLAB files such as '{path}'; use 'flat' and 'dark'."
         )
-    values = _real(found, name, path)
-    if values.ndim != 2:
-        raise InputError(f"'{name}' in '{path}' has the shape {values.shape}; a sinogram of two axes is needed.")
-    raw = Raw("MATLAB", values.T, "log", {}, assumed={"kind": "parallel", "pixel": 1.0})
-    how = f"The variable '{name}' is read as (column, angle)."
+    values, row, stack = found
+    if values.ndim not in (2, 3) or 0 in values.shape:
+        raise InputError(
+            f"'{name}' in '{path}' has the shape {values.shape}; a sinogram of two axes or a stack of three is needed."
+        )
+    raw, how = Raw("MATLAB", values.T, "log", {}, assumed=_ASSUMED), f"The variable '{name}' is read as (column, angle)."
     if place is None:
-        return raw.warned(how)
+        return _row_of(values, name, path, row, stack) if values.ndim == 3 else raw.warned(how)
     inside = place.file is None
     turned = np.ravel(_real(_named(variables, place, path), place.path, path)) if inside else degrees_in(Path(str(place.file)))
     if len(turned) not in values.shape:
@@ -113,10 +116,32 @@ def _bare(found: Any, variables: Mapping[str, Any], layout: Layout, path: Path) 
             "have as many."
         )
     angles, remarks = _angles(turned, place.path, path)
+    if values.ndim == 3:
+        raw = _row_of(values, name, path, row, stack, views=len(turned))
     raw = replace(raw, fields={"angles": angles}).warned(*remarks)
+    if values.ndim == 3:
+        return raw
     if values.shape[0] == values.shape[1]:
         return raw.warned(how)
     return replace(raw, values=values) if len(turned) == values.shape[0] else raw
+
+
+def _row_of(values: NDArray, name: str, path: Path, row: int | None, stack: str | None, *, views: int = 0) -> Raw:
+    """One row of a stack, whose angles run along the axis that is as long as they are many, else the usual one."""
+    sinograms, turned = stack == "sinograms", stack == TURNED
+    usual = 1 if sinograms else 2
+    alike = [axis for axis, size in enumerate(values.shape) if size == views]
+    axis = alike[0] if len(alike) == 1 else usual
+    pictures = np.moveaxis(values, axis, 0)
+    lying = sinograms and axis == usual
+    found, row, rows = as_sinogram(
+        pictures.swapaxes(1, 2) if lying else pictures, row, str(path), stack=stack if turned else None
+    )
+    words = ["column", "row"] if turned or lying else ["row", "column"]
+    words.insert(axis, "angle")
+    other = "" if turned or sinograms else "; if its pictures lie on their side say 'transpose: true'"
+    raw = Raw("MATLAB", found, "log", {}, row=row, rows=rows, assumed=_ASSUMED, turned=turned)
+    return raw.warned(f"The variable '{name}' is read as ({', '.join(words)}){other}.")
 
 
 def _angles(turned: NDArray[np.float64], name: str, path: Path) -> tuple[NDArray[np.float64], tuple[str, ...]]:

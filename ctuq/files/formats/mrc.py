@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.formats.raw import Raw, middle_row
+from ctuq.files.formats.raw import TURNED, Raw, middle_row
 from ctuq.files.formats.sidefile import decoded
 from ctuq.files.formats.sizes import refuse_bomb
 from ctuq.memory import require_room
@@ -64,6 +64,8 @@ def is_mrc(path: Path) -> bool:
 def read_mrc(path: Path, row: int | None, order: str | None = None) -> Raw:
     """Read one row of each section, or with the order "sinograms" one section, with the angles of the file beside it.
 
+    With the order `TURNED` it is one column of each section.
+
     Raises
     ------
     InputError
@@ -75,7 +77,9 @@ def read_mrc(path: Path, row: int | None, order: str | None = None) -> Raw:
         fields: dict[str, object] = {} if stack.pixel is None else {"pixel": stack.pixel}
         return Raw("MRC stack", _part(path, stack, 0), "log", fields)
     views, rows = stack.shape[:2] if order != "sinograms" else stack.shape[1::-1]
-    row = middle_row((views, rows, stack.shape[2]), row, str(path))
+    columns, turned = stack.shape[2], order == TURNED
+    rows, columns = (columns, rows) if turned else (rows, columns)
+    row = middle_row((views, rows, columns), row, str(path))
     fields = {} if stack.pixel is None else {"pixel": stack.pixel}
     warnings: tuple[str, ...] = ()
     found = _angles_beside(path)
@@ -85,8 +89,9 @@ def read_mrc(path: Path, row: int | None, order: str | None = None) -> Raw:
             what = "sections" if order != "sinograms" else "rows a section"
             raise InputError(f"'{path}' has {views} {what} but '{found}' {len(degrees)} angles; check both.")
         fields |= {"kind": "parallel", "angles": np.deg2rad(degrees)}
-    values = _part(path, stack, row if order == "sinograms" else (slice(None), row))
-    return Raw("MRC stack", values, "log", fields, row=row, rows=rows).warned(*warnings)
+    part = (slice(None), slice(None), row) if turned else (slice(None), row)
+    values = _part(path, stack, row if order == "sinograms" else part)
+    return Raw("MRC stack", values, "log", fields, row=row, rows=rows, turned=turned).warned(*warnings)
 
 
 def load_mrc(path: Path) -> NDArray:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from skimage.io import imread
 
 from ctuq.errors import CtuqError, InputError
-from ctuq.files.formats.raw import Pictures, Raw, as_sinogram
+from ctuq.files.formats.raw import TURNED, Pictures, Raw, as_sinogram
 from ctuq.files.formats.sizes import refuse_bomb
 from ctuq.memory import require_room
 
@@ -34,7 +34,8 @@ def read_pictures(path: Path, row: int | None, told: Pictures = Pictures()) -> R
     stack = load_pictures(path, told)
     values, row, rows = as_sinogram(stack, row, str(path), stack=told.stack)
     name = "folder of pictures" if path.is_dir() else "picture"
-    raw = Raw(name, values, "log", {}, row=row, rows=rows, order_known=stack.ndim == 2 or told.stack is not None)
+    known, turned = stack.ndim == 2 or told.stack is not None, stack.ndim == 3 and told.stack == TURNED
+    raw = Raw(name, values, "log", {}, row=row, rows=rows, order_known=known, turned=turned)
     return raw.warned(*_gap(path, told)) if path.is_dir() else raw
 
 

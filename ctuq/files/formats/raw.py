@@ -26,6 +26,9 @@ START, OTHER = "axis_start", "axis_other"
 another one that its axis may have been meant at, between which the projections decide."""
 
 
+TURNED = "turned"
+
+
 @dataclass(frozen=True)
 class Pictures:
     """Which pictures are a scan's, or where in an HDF5 file they lie, and what they are.
@@ -33,7 +36,8 @@ class Pictures:
     Parameters
     ----------
     stack : str, optional
-        "projections" or "sinograms"; None where nobody says so, and then projections as far as the angles agree.
+        "projections" or "sinograms"; None where nobody says so, and then projections as far as the angles agree; `TURNED` are
+        projections whose pictures lie on their side, their rows along the rotation axis.
     files : str, optional
         Pattern of the names in a folder.
     aside : tuple of Path
@@ -103,6 +107,8 @@ class Raw:
         What counts vary by: a law, or one that is learned of the flats, or each count is a quantum.
     one_of_many : bool
         Whether it is read as one row of a volume, which may see nothing but air.
+    turned : bool
+        Whether the row is a column of pictures that lie on their side; their flats and darks do so too.
 
     Raises
     ------
@@ -136,6 +142,7 @@ class Raw:
     whole: Scan | None = None
     noise: NoiseLaw | Literal["learned"] | None = "learned"
     one_of_many: bool = False
+    turned: bool = False
 
     def __post_init__(self):
         for name in ("values", "flats", "darks", "weights", "truth"):
@@ -191,7 +198,8 @@ def middle_row(shape: tuple[int, ...], row: int | None, source: str) -> int:
 
 
 def as_sinogram(values: NDArray, row: int | None, source: str, *, stack: str | None = None) -> tuple[NDArray, int | None, int]:
-    """One row of (angle, row, column) data, or of (row, angle, column) sinograms, or a sinogram as it is.
+    """One row of (angle, row, column) data, of (row, angle, column) sinograms or, `TURNED`, (angle, column, row) pictures, or a
+    sinogram as it is.
 
     Returns
     -------
@@ -202,5 +210,7 @@ def as_sinogram(values: NDArray, row: int | None, source: str, *, stack: str | N
         return values, None, 1
     if stack == "sinograms":
         values = values.swapaxes(0, 1)
+    elif stack == TURNED:
+        values = values.swapaxes(1, 2)
     row = middle_row(values.shape, row, source)
     return values[:, row], row, values.shape[1]

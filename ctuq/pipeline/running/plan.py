@@ -265,7 +265,9 @@ def _std(route: Route, speeds: Speeds, r: int) -> float:
     few = route.dims == 3
     draws = (32 if few else 64 + _PRODUCTS) + (0 if route.exact_std else DRAWS // 4 if few else DRAWS)
     one = _solve(route, speeds) + 4 * speeds.rays + 8.0 * m * r * speeds.flop
-    exact = (1.0 * m * m * d + 2.0 * m * r * d) * speeds.flop if route.exact_std else 0.0
+    # Over rays or pixels, whichever are fewer: the rays of a volume are many, and its voxels few.
+    n = min(m, d)
+    exact = (1.0 * n * n * d + 2.0 * n * r * d) * speeds.flop if route.exact_std else 0.0
     return pixels + draws * one + exact
 
 

@@ -5,6 +5,7 @@ import torch
 
 from ctuq.errors import GeometryError
 from ctuq.pipeline.enough import told_of_air, told_of_rays
+from ctuq.tomo.axis_doubt import OPENING, contradicting_axis, doubt_of_axis
 from ctuq.tomo.field import doubts_of_field
 from ctuq.tomo.footprint import unseen_share
 from ctuq.tomo.geometry import VolumeGrid
@@ -16,6 +17,12 @@ from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D, VolumeGeometry
 from ctuq.tomo.volume_scan import VolumeScan
 
 _UNSEEN, _OUTSIDE = 0.02, 1e-3
+_ASIDE, _WORSE = 0.2, 1.5
+"""Columns that the axis may lie beside its place, and times that rays may be explained worse there, without a word.
+
+A real weld's axis lies 0.29 columns beside where its own demonstration has it: misfit 2.7 % there, 0.97 % where the rays say.
+Rays of unseen views are missed by 0.045 there and by 0.031 here (total variation of 32^3 voxels), and nothing was told.
+"""
 _SHORT, _LEANS = np.deg2rad(2), np.deg2rad(5)
 
 
@@ -32,6 +39,7 @@ def doubts_of_volume(scan: VolumeScan, grid: VolumeGrid) -> tuple[str, ...]:
         told += doubts_of_field(middle_row(scan), slice_of(grid), taken_out=False)
     told += _short_arc(geometry)
     told += _cut_rows(scan)
+    told += _axis_beside(scan)
     share = 0.0 if isinstance(geometry, FreeBeam) else unseen_share(grid, geometry)
     if share > _UNSEEN:
         told.append(f"{share:.0%} of the volume falls above or below the detector in some views, and is less certain there.")
@@ -70,14 +78,32 @@ def middle_row(scan: VolumeScan) -> Scan:
     return Scan(scan.projections[chosen], geometry.plane, weights)
 
 
+def _axis_beside(scan: VolumeScan) -> tuple[str, ...]:
+    """A warning where the middle row shows the rotation axis beside its place, which a volume's fit takes as it is."""
+    if any(text.startswith(OPENING) for text in scan.warnings) or not _stands(scan.geometry):
+        return ()
+    row = middle_row(scan)
+    found = contradicting_axis(row, columns=_ASIDE, times=_WORSE)
+    return () if found is None else (doubt_of_axis(row, found),)
+
+
+def _stands(geometry: VolumeGeometry) -> bool:
+    """Whether a row of the detector sees a slice, and no other in parallel beams."""
+    turns = ("roll", "tilt", "yaw", "axis_tilt")
+    return not isinstance(geometry, FreeBeam) and not any(getattr(geometry, turn, 0.0) for turn in turns)
+
+
 def _cut_rows(scan: VolumeScan) -> tuple[str, ...]:
+    if isinstance(scan.geometry, Parallel3D) and _stands(scan.geometry):
+        return ()  # each row sees its own slice
     top = float(np.percentile(scan.projections, 99))
     ends = [name for name, row in (("lowest", 0), ("highest", -1)) if scan.projections[row].mean() > CUT * top]
     if not ends or top <= 0 or scan.geometry.rows == 1:
         return ()
     return (
         f"The projections do not fall to air at the {' and '.join(ends)} detector row: the object reaches beyond what was "
-        "measured along z, and FDK takes it to go on as it ends there.",
+        "measured along z. FDK takes it to go on as it ends there, the other methods put what lies beyond into the outermost "
+        "slices.",
     )
 
 

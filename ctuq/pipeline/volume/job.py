@@ -23,6 +23,7 @@ from ctuq.pipeline.volume.agreement import kept_agreement
 from ctuq.pipeline.volume.bars import plan_of_bars, with_bars
 from ctuq.pipeline.volume.dip import FitCost, fit_cost, fit_volume
 from ctuq.pipeline.volume.doubts import doubts_of_volume, left_outside, middle_row
+from ctuq.pipeline.volume.matched import match_pixels
 from ctuq.progress import shown
 from ctuq.recon import VOLUMES
 from ctuq.recon.dip import Data
@@ -144,6 +145,7 @@ def plan_volume(scan: VolumeScan, options: VolumeOptions) -> VolumePlan:
     require_shadow(grid, scan.geometry)
     if options.roi is not None:
         require_box(options.roi, grid.shape)
+    scan = _as_fitted(scan, grid, options)
     rays = rays_of(grid, scan.geometry)
     backend = chosen_backend(grid, scan.geometry, rays, device)
     volumes, projections = _HELD[options.method]
@@ -166,6 +168,11 @@ def plan_volume(scan: VolumeScan, options: VolumeOptions) -> VolumePlan:
         return VolumePlan(grid, backend, _BASE + needed, seconds, options.dip.expected, fitted.sparing, bars)
     iterations = options.iterations or ITERATIONS[options.method]
     return VolumePlan(grid, backend, _BASE + needed, once * iterations, iterations)
+
+
+def _as_fitted(scan: VolumeScan, grid: VolumeGrid, options: VolumeOptions) -> VolumeScan:
+    """The rays that a method is given: the network's are no finer than its voxels."""
+    return match_pixels(scan, grid) if options.method == "dip" else scan
 
 
 def _pair_seconds(scan: VolumeScan, grid: VolumeGrid, backend: str, device: torch.device) -> float:
@@ -237,6 +244,7 @@ def _begun(scan: VolumeScan, run: Run[VolumeOptions], plan: VolumePlan | None, c
 
 def _reconstructed(run: Run[VolumeOptions], scan: VolumeScan, plan: VolumePlan) -> VolumeResult:
     options, grid = run.options, plan.grid
+    whole, scan = scan, _as_fitted(scan, plan.grid, run.options)
     with run.clock("ray transform"):
         backend = "torch" if options.method == "fdk" else "auto"
         A = volume_transform(grid, scan.geometry, backend=backend, device=run.device)
@@ -257,8 +265,8 @@ def _reconstructed(run: Run[VolumeOptions], scan: VolumeScan, plan: VolumePlan) 
         timings=run.timings,
         settings=_settings(options) | {"backend": A.backend, "device": str(run.device)},
         versions=library_versions(),
-        warnings=tuple(dict.fromkeys((*scan.warnings, *doubts_of_volume(scan, grid), *outside, *apart))),
-        rays=digest_of(scan),
+        warnings=tuple(dict.fromkeys((*scan.warnings, *doubts_of_volume(whole, grid), *outside, *apart))),
+        rays=digest_of(whole),
     )
     result = _with_dip(run, scan, data, plan, base) if options.method == "dip" else _classical(run, data, base)
     return replace(result, scores=_scores(result))

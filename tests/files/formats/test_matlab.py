@@ -203,13 +203,13 @@ def test_angles_of_no_known_unit_are_guessed_as_everywhere(tmp_path):
         ("data: sino\nangles: theta\n", "one axis must have"),
         ("data: sine\nangles: theta\n", "has no 'sine'.* it holds"),
         ("data: sino\nangles: phi\n", "has no 'phi'"),
-        ("data: cube\nangles: theta\n", "two axes"),
+        ("data: cube\nangles: theta\n", "two axes or a stack of three"),
         ("data: sino\nflats: white\n", "not read from MATLAB"),
     ],
 )
 def test_variables_that_do_not_fit_are_refused(tmp_path, lines, words):
     path = _of_any_names(
-        tmp_path / "a.mat", _write_v5, sino=np.ones((30, 45)), theta=np.arange(44) * 4.0, cube=np.ones((3, 30, 44))
+        tmp_path / "a.mat", _write_v5, sino=np.ones((30, 45)), theta=np.arange(44) * 4.0, cube=np.ones((2, 3, 30, 44))
     )
     (tmp_path / "a.yaml").write_text(PARALLEL + lines)
     with pytest.raises(InputError, match=words):

@@ -47,7 +47,11 @@ def read_cil(path: Path, row: int | None) -> Raw:
             raise InputError(f"'{path}' holds {kind} of CIL, no projections; write the AcquisitionData.")
         config: Any = file.get(_ENTRY + "/config")
         if not isinstance(config, h5py.Group) or "angles" not in config:
-            raise InputError(f"'{path}' has no geometry ('config'); write the AcquisitionData again with CIL 21 or later.")
+            stack = "', 'stack: sinograms" if _word(data.attrs["dim0"]) == "vertical" else ""
+            raise InputError(
+                f"'{path}' has no geometry ('config'): write the AcquisitionData again with CIL 21 or later, or say it in a "
+                f"geometry file, with 'data: {_DATA}{stack}' and 'angles: {_ENTRY}/data/rotation_angle'."
+            )
         beam = _Beam(config, data, path)
         axes = [_word(data.attrs.get(f"dim{i}", "nothing")) for i in range(len(data.shape or ()))]
         if data.dtype.kind not in "iuf" or len(set(axes)) < len(axes):

@@ -30,7 +30,7 @@ from ctuq.files.formats.hdf5 import parts
 from ctuq.files.formats.hdf5.reach import check_hdf5
 from ctuq.files.formats.hdf5.told import unit_of
 from ctuq.files.formats.places import Layout, Place
-from ctuq.files.formats.raw import Raw, middle_row
+from ctuq.files.formats.raw import TURNED, Raw, middle_row
 from ctuq.memory import require_room
 
 _VIEW, _FLAT, _DARK = 0, 1, 2
@@ -46,7 +46,7 @@ def read_layout(path: Path, row: int | None, layout: Layout, stack: str | None) 
     row : int, optional
     layout : Layout
     stack : str, optional
-        "sinograms" if the first axis is the detector's rows.
+        "sinograms" if the first axis is the detector's rows, `TURNED` if the last one is.
 
     Raises
     ------
@@ -57,6 +57,7 @@ def read_layout(path: Path, row: int | None, layout: Layout, stack: str | None) 
     frames, row, rows = _frames(path, layout.data, row, stack)
     known = stack is not None or rows == 1
     raw = Raw("HDF5", frames, "log", {}, row=row, rows=rows, order_known=known, assumed={"kind": "parallel", "pixel": 1.0})
+    raw = replace(raw, turned=stack == TURNED and row is not None)
     return with_parts(raw, path, layout)
 
 
@@ -128,7 +129,7 @@ def _numbers(path: Path, place: Place) -> NDArray:
 
 def _level(path: Path, place: Place, raw: Raw) -> NDArray:
     """Flats or darks: (frame, column)."""
-    frames, _, rows = _frames(path, place, raw.row, None, all_rows=raw.rows)
+    frames, _, rows = _frames(path, place, raw.row, TURNED if raw.turned else None, all_rows=raw.rows)
     found, wanted = (rows, frames.shape[1]), (raw.rows, raw.values.shape[1])
     if found[1] != wanted[1] or (rows != raw.rows and rows > 1):
         raise InputError(f"'{place}' is of {found} rows and columns, but the projections of {wanted}; they must agree.")
@@ -153,7 +154,7 @@ def _frames(
     with _opened(place, path) as file:
         nodes = _nodes(file, place, path)
         if len(nodes) > 1:
-            return _of_pictures(nodes, row, str(place))
+            return _of_pictures(nodes, row, str(place), turned=stack == TURNED)
         data = parts.readable(nodes[0], path)
         shape = tuple(n for axis, n in enumerate(data.shape) if n != 1 or axis == 0 or axis >= data.ndim - 2)
         if all_rows is not None and (len(shape) == 1 or (len(shape) == 2 and all_rows > 1)):
@@ -166,23 +167,28 @@ def _frames(
             require_room(shape, 8, f"'{place}'", "check the file")
             return np.asarray(data[()]).reshape(shape), None, 1
         by_rows = stack == "sinograms"
-        rows = shape[0] if by_rows else shape[1]
+        turned = stack == TURNED
+        rows = shape[0] if by_rows else shape[2 if turned else 1]
         row = middle_row((0, rows), row, str(place))
         if shape == data.shape:
             require_room((max(shape[:2]), shape[2]), 8, f"'{place}'", "check the file")
-            return np.asarray(data[row] if by_rows else data[:, row]), row, rows
+            return np.asarray(data[row] if by_rows else data[:, :, row] if turned else data[:, row]), row, rows
         require_room(shape, data.dtype.itemsize, f"'{place}'", "check the file")
         values = np.asarray(data[()]).reshape(shape)
-        return values[row] if by_rows else values[:, row], row, rows
+        return values[row] if by_rows else values[:, :, row] if turned else values[:, row], row, rows
 
 
-def _of_pictures(pictures: Sequence[h5py.Dataset], row: int | None, where: str) -> tuple[NDArray, int | None, int]:
+def _of_pictures(
+    pictures: Sequence[h5py.Dataset], row: int | None, where: str, *, turned: bool
+) -> tuple[NDArray, int | None, int]:
     shape = tuple(n for n in pictures[0].shape if n != 1) if pictures[0].ndim > 2 else pictures[0].shape
     if len(shape) != 2 or any(picture.size != pictures[0].size for picture in pictures):
         raise InputError(f"'{where}' holds pictures of several sizes, {pictures[0].shape} first; all must have one size.")
-    row = middle_row((0, shape[0]), row, where)
-    require_room((len(pictures), shape[1]), 8, f"'{where}'", "check the file")
-    return np.stack([np.reshape(picture[()], shape)[row] for picture in pictures]), row, shape[0]
+    rows, columns = shape[::-1] if turned else shape
+    row = middle_row((0, rows), row, where)
+    require_room((len(pictures), columns), 8, f"'{where}'", "check the file")
+    read = (np.reshape(picture[()], shape) for picture in pictures)
+    return np.stack([each[:, row] if turned else each[row] for each in read]), row, rows
 
 
 def _nodes(file: h5py.File, place: Place, path: Path) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Zeiss (Xradia) ``.txrm`` scans: an OLE compound file with one stream a picture, of which the middle row is read.
+"""Zeiss (Xradia) ``.txrm`` scans: an OLE compound file with one stream a picture, of which one row is read.
 
 The streams' names are those that dxchange's ``read_txrm`` reads: pixel size at the object in micrometres, angles in degrees,
 distances from the axis in mm (one a view), float32 or uint16 pictures of a detector whose first row is the lowest, the
@@ -57,15 +57,19 @@ class _Scan:
             raise InputError(
                 f"'{self._path}' has {views} projections but {len(angles)} angles; the scan was not written whole."
             )
-        fields["angles"] = -np.deg2rad(angles.astype(np.float64))
+        fields |= {"angles": -np.deg2rad(angles.astype(np.float64)), "rows_upwards": True}
         aside, along = (self._floats(f"Alignment/{name}-Shifts", views) for name in "XY")
-        names = [f"ImageData{number // 100 + 1}/Image{number + 1}" for number in range(views)]
-        rows = np.clip(row - np.rint(along).astype(int), 0, shape[0] - 1) if len(along) == views else np.full(views, row)
-        lines = [self._line(name, int(at), shape, "ImageInfo/DataType") for name, at in zip(names, rows, strict=True)]
-        values = _moved(np.stack(lines), aside)
+        rows = row - np.rint(along).astype(int) if len(along) == views else np.full(views, row)
+        values = np.stack([self._counts(number, int(at), shape) for number, at in enumerate(rows)])
         flats = None
         if self._ole.exists("ReferenceData/Image"):
-            flats = self._line("ReferenceData/Image", row, shape, "ReferenceData/DataType")[None]
+            beam = {at: self._flat(at, shape) for at in {int(at) for at in rows} | {row}}
+            flats = beam[row][None]
+            # A flat belongs to the detector, which stays where it is: each view is divided by it before it is moved.
+            with np.errstate(divide="ignore", invalid="ignore"):
+                values = _moved(values / np.stack([beam[int(at)] for at in rows]), aside) * flats
+        else:
+            values = _moved(values, aside)
         name = self._text("SampleInfo/SampleID")
         raw = Raw(
             "Zeiss txrm",
@@ -78,9 +82,7 @@ class _Scan:
             facts={"instrument": "Zeiss Xradia"} | ({"sample": name} if name else {}),
             stated=flats is not None,
         )
-        largest = float(np.abs(aside).max()) if len(aside) == views else 0.0
-        text = f"Each view is moved by the file's own alignment, {largest:.2f} columns at most, before it is used."
-        return raw.warned(*warnings, *((text,) if largest > _STILL else ()))
+        return raw.warned(*warnings, *_told_of_shifts(aside if len(aside) == views else np.zeros(1), row - rows))
 
     def _views(self) -> int:
         said = self._size("NoOfImages")
@@ -118,6 +120,17 @@ class _Scan:
             raise InputError(f"'{self._path}' is damaged: '{name}' is shorter than its {shape[0]} rows; copy it again.")
         return np.frombuffer(content, dtype, shape[1], row * shape[1] * dtype.itemsize).astype(np.float32)
 
+    def _counts(self, number: int, row: int, shape: tuple[int, int]) -> NDArray:
+        """One row of a view, NaN where it was not measured."""
+        if not 0 <= row < shape[0]:
+            return np.full(shape[1], np.nan, np.float32)
+        return self._line(f"ImageData{number // 100 + 1}/Image{number + 1}", row, shape, "ImageInfo/DataType")
+
+    def _flat(self, row: int, shape: tuple[int, int]) -> NDArray:
+        """One row of the reference picture, the nearest one of a row beside the detector."""
+        row = int(np.clip(row, 0, shape[0] - 1))
+        return self._line("ReferenceData/Image", row, shape, "ReferenceData/DataType")
+
     def _size(self, name: str) -> int:
         value = self._number(f"ImageInfo/{name}", "<i4")
         if value is None or not 0 < value <= (_MOST if name == "NoOfImages" else _LARGEST):
@@ -142,6 +155,15 @@ class _Scan:
     def _text(self, name: str) -> str:
         content = self._ole.openstream(name).read() if self._ole.exists(name) else b""
         return content.split(b"\0")[0].decode("latin-1").strip()
+
+
+def _told_of_shifts(aside: NDArray, along: NDArray) -> tuple[str, ...]:
+    """A sentence of how far views are moved, columns and whole rows."""
+    columns, rows = float(np.abs(aside).max()), int(np.abs(along).max())
+    if columns <= _STILL and not rows:
+        return ()
+    parts = f"{columns:.2f} columns at most" + (f" and {rows} whole row{'s' * (rows > 1)}" if rows else "")
+    return (f"Each view is moved by the file's own alignment, {parts}, before it is used.",)
 
 
 def _moved(values: NDArray, shifts: Sequence[float] | NDArray) -> NDArray:

@@ -1,10 +1,12 @@
+import re
+
 import h5py
 import numpy as np
 import pytest
 from scanned import DISCS, misfit, turned_sample
 
 from ctuq.errors import InputError
-from ctuq.files import describe, read
+from ctuq.files import describe, read, read_volume
 from ctuq.tomo.geometry import FanBeam, ParallelBeam
 
 VIEWS, COLUMNS, PIXEL = 24, 80, 0.8
@@ -102,7 +104,22 @@ def test_transmission_is_suspected_and_can_be_said(tmp_path):
         read(path)
     (tmp_path / "a.yaml").write_text("values: transmission\n")
     scan = read(path)
-    assert misfit(scan) < 1e-5
+    assert misfit(scan) < 1e-5 and not any("change places" in text for text in scan.warnings)
+    (tmp_path / "a.yaml").write_text("values: log\n")
+    assert any("said to be line integrals but are largest at the detector's edges" in text for text in read(path).warnings)
+
+
+def test_a_file_of_before_its_geometry_is_refused_with_what_reads_it(tmp_path):
+    path = _write(tmp_path / "a.nxs", np.repeat(_cone()[None], 3, axis=0), labels=("vertical", "angle", "horizontal"), **CONE)
+    with h5py.File(path, "a") as file:
+        del file["entry1/tomo_entry/config"]
+        file["entry1/tomo_entry/data/rotation_angle"] = DEGREES
+    with pytest.raises(InputError, match=r"'data: .*', 'stack: sinograms' and 'angles: ") as refused:
+        read(path)
+    lines = ["kind: fan", *re.findall(r"'((?:data|stack|angles): [^']*)'", str(refused.value))]
+    lines += ["source_to_axis: 80", "source_to_detector: 200", f"pixel: {PIXEL}", "axis_column: 39.5"]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    assert read_volume(path).projections.shape == (3, *_cone().shape)
 
 
 @pytest.mark.parametrize(

@@ -147,3 +147,15 @@ def test_places_in_a_file_that_is_no_hdf5_are_refused(tmp_path):
     (tmp_path / "a.tif").write_bytes(b"II*\0")
     with pytest.raises(InputError, match=r"'data' in the geometry file names 'x' inside .* no HDF5 file"):
         read(_yaml(tmp_path / "a.tif", "data: x\n"))
+
+
+def test_projections_behind_links_are_named_where_the_layout_is_unknown(tmp_path):
+    with h5py.File(tmp_path / "camera.h5", "w") as file:
+        file["entry/data"] = np.ones((4, 5, 6), np.float32)
+    with h5py.File(tmp_path / "scan.nxs", "w") as file:
+        file["entry/camera"] = h5py.ExternalLink("camera.h5", "/entry")
+        file["entry/again"] = h5py.SoftLink("/entry")
+        file["entry/lost"] = h5py.SoftLink("/nowhere")
+        file["entry/keys"] = np.zeros((2, 3))
+    with pytest.raises(InputError, match="such as 'data: entry/camera/data'"):
+        read(tmp_path / "scan.nxs")

@@ -6,7 +6,7 @@ import pytest
 from scanned import DISCS, mirrored, misfit, turned_sample
 
 from ctuq.errors import BackendError, InputError
-from ctuq.files import read
+from ctuq.files import describe, read, read_volume
 from ctuq.tomo.geometry import FanBeam, ParallelBeam
 from experiments.fuzz.compound import write_compound
 
@@ -75,9 +75,31 @@ def test_views_are_moved_by_the_alignment_of_the_file(tmp_path):
     moved = np.stack([np.roll(view, -int(by)) for view, by in zip(moved, shifts, strict=True)])
     path = _write(tmp_path / "a.txrm", moved, **{"Alignment/X-Shifts": shifts.astype("<f4").tobytes()})
     scan = read(path, axis_column=(COLUMNS - 1) / 2)
-    # The flat of the test is a ramp that does not move with the view: 3 columns of it are 1.5 %.
     assert misfit(scan) < 0.05 < misfit(read(_write(tmp_path / "b.txrm", moved), axis_column=(COLUMNS - 1) / 2))
     assert any("3.00 columns at most" in text for text in scan.warnings)
+
+
+def test_the_flat_stays_with_the_detector_where_views_are_moved(tmp_path):
+    shifts = np.resize([0.0, 2.0, -3.0], VIEWS)
+    moved = np.stack([np.roll(view, -int(by)) for view, by in zip(_projections(), shifts, strict=True)])
+    path = _write(tmp_path / "a.txrm", moved, **{"Alignment/X-Shifts": shifts.astype("<f4").tobytes()})
+    scan = read(path, axis_column=(COLUMNS - 1) / 2)
+    at_rest = read(_write(tmp_path / "b.txrm", _projections()), axis_column=(COLUMNS - 1) / 2)
+    # It is a ramp, of which 3 columns are 1.5 %.
+    np.testing.assert_allclose(scan.projections[:, 4:-4], at_rest.projections[:, 4:-4], atol=1e-4)
+
+
+def test_rows_are_from_below_and_moved_by_whole_ones(tmp_path):
+    shifts = np.resize([0.0, 1.2], VIEWS).astype("<f4")
+    path = _write(tmp_path / "a.txrm", _projections(), **{"Alignment/Y-Shifts": shifts.tobytes()})
+    scan = read_volume(path, axis_column=(COLUMNS - 1) / 2)
+    assert scan.weights is not None
+    shows = scan.projections.max(axis=2) > 0.1
+    # Stored in the middle row of three; every second view is moved by one towards higher rows, and its first was not measured.
+    np.testing.assert_array_equal(shows[1, ::2], True)
+    np.testing.assert_array_equal(shows[2, 1::2], True)
+    np.testing.assert_array_equal(scan.weights[0].max(axis=1) > 0, np.resize([True, False], VIEWS))
+    assert any("1 whole row," in text for text in scan.warnings) and not any("from above" in text for text in scan.warnings)
 
 
 def test_an_interrupted_scan_is_read_as_far_as_it_went(tmp_path):
@@ -97,12 +119,17 @@ def test_an_interrupted_scan_is_read_as_far_as_it_went(tmp_path):
         ({"ImageInfo/Angles": b"\0" * 8}, "30 projections but 2 angles"),
         ({"ImageInfo/PixelSize": None}, "pixel size"),
         ({"ImageInfo/StoRADistance": None}, "does not say its distances"),
-        ({"ReferenceData/Image": None}, "flat"),
+        ({"ReferenceData/Image": None}, "no flats"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, changed, words):
     with pytest.raises(InputError, match=words):
         read(_write(tmp_path / "a.txrm", _projections(), **changed))
+
+
+def test_that_flats_are_missing_is_said_before_a_reconstruction(tmp_path):
+    path = _write(tmp_path / "a.txrm", _projections(), **{"ReferenceData/Image": None})
+    assert describe(path)[0].missing == ("flat",)
 
 
 def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch):

@@ -1,0 +1,54 @@
+"""Detector pixels that are finer than voxels, averaged before the network is fitted to a volume."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from ctuq.tomo.footprint import pitches
+from ctuq.tomo.geometry import VolumeGrid
+from ctuq.tomo.space import FreeBeam
+from ctuq.tomo.volume_scan import VolumeScan, averaged_pixels
+
+
+def match_pixels(scan: VolumeScan, grid: VolumeGrid) -> VolumeScan:
+    """Average neighbouring rows and columns while their rays stay closer than a voxel at the axis, as columns of a slice are.
+
+    Error bars keep numbers for each ray and direction: of a real scan of 31 views of 135 x 160 pixels on 24 voxels across
+    28 GiB were needed, and 1 GiB of those that are averaged.
+
+    Parameters
+    ----------
+    scan : VolumeScan
+    grid : VolumeGrid
+
+    Returns
+    -------
+    VolumeScan
+        Itself where nothing can be averaged: of free vectors, and of a detector that is turned as far as pixels would be left
+        over, by which its centre would move.
+    """
+    beam = scan.geometry
+    if isinstance(beam, FreeBeam):
+        return scan
+    sizes = beam.rows, beam.columns
+    bins = [min(n, max(1, int(grid.voxel / pitch + 1e-6))) for pitch, n in zip(pitches(beam), sizes, strict=True)]
+    left = [n % b for n, b in zip(sizes, bins, strict=True)]
+    if any(getattr(beam, turn, 0.0) for turn in ("roll", "tilt", "yaw")):
+        bins = [1 if rest else b for b, rest in zip(bins, left, strict=True)]
+        left = [0, 0]
+    rows, columns = bins
+    if rows == columns == 1:
+        return scan
+    coarse = replace(
+        beam,
+        rows=beam.rows // rows,
+        columns=beam.columns // columns,
+        pixel=beam.pixel * columns,
+        row_pixel=beam.row_pitch * rows,
+        row_offset=beam.row_offset - left[0] * beam.row_pitch / 2,
+        detector_offset=beam.detector_offset - left[1] * beam.pixel / 2,
+    )
+    projections, weights = averaged_pixels(scan.projections, scan.weights, (rows, columns))
+    told = scan.provenance.then(f"{rows} rows and {columns} columns averaged")
+    kept = None if scan.weights is None else np.asarray(weights, np.float32)
+    return replace(scan, projections=np.asarray(projections, np.float32), geometry=coarse, weights=kept, provenance=told)

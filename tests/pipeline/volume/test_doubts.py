@@ -1,0 +1,36 @@
+"""What a volume's scan tells against itself: an axis beside its place, an object that goes on above or below."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ctuq.pipeline.volume.doubts import doubts_of_volume
+from ctuq.tomo.solids import solid_scan
+
+ANGLES = np.deg2rad(np.arange(0, 360, 12))
+
+
+@pytest.fixture(scope="module", params=[None, (100.0, 200.0)], ids=["parallel", "cone"])
+def scan(request):
+    return solid_scan("shells", 24, ANGLES, noise=0.02, seed=0, distances=request.param)
+
+
+def told(scan, words):
+    return [text for text in doubts_of_volume(scan, scan.grid) if words in text]
+
+
+@pytest.mark.parametrize("off", [-0.4, 0.0, 0.4])
+def test_an_axis_a_part_of_a_column_beside_its_place_is_told(scan, off):
+    moved = replace(scan, geometry=replace(scan.geometry, detector_offset=off * scan.geometry.pixel))
+    found = told(moved, "rotation axis is taken at")
+    assert len(found) == bool(off)
+    middle = (scan.geometry.columns - 1) / 2
+    assert not off or f"the rays say {middle:.1f}" in found[0]
+
+
+def test_rows_that_are_cut_matter_to_a_cone_and_not_to_parallel_rays(scan):
+    middle, rows = scan.projections[[scan.geometry.rows // 2]], scan.geometry.rows
+    found = told(replace(scan, projections=np.repeat(middle, rows, axis=0)), "lowest and highest detector row")
+    assert len(found) == scan.geometry.diverging
+    assert not found or "the other methods put what lies beyond into the outermost slices" in found[0]
