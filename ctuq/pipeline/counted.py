@@ -16,6 +16,7 @@ from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.tomo.scan import NOISE_GROWTH, Scan
 from ctuq.tomo.subpixel import subpixel_variance
+from ctuq.tomo.volume_scan import VolumeScan
 
 _VIEWS, _SIZE = 64, 128
 """Most views and pixels of the image that tells."""
@@ -70,7 +71,7 @@ def unweighed(scan: Scan) -> Scan:
     return replace(scan, weights=None) if scan.provenance.noise_growth else scan
 
 
-def told_of(scan: Scan, growth: float) -> str:
+def told_of(scan: Scan | VolumeScan, growth: float) -> str:
     """What the user should know of it."""
     return _TOLD.format(float(np.sqrt(variance_of(np.asarray(_thick(scan)), growth))))
 
@@ -85,11 +86,11 @@ def _growth(scan: Scan, size: int, device: torch.device) -> float:
     return growth_of((y - shown).cpu().numpy()[kept], shown.cpu().numpy()[kept], beside)
 
 
-def _given(scan: Scan) -> NDArray[np.float32]:
+def _given(scan: Scan | VolumeScan) -> NDArray[np.float32]:
     return np.ones_like(scan.projections) if scan.weights is None else scan.weights
 
 
-def _thick(scan: Scan) -> float:
+def _thick(scan: Scan | VolumeScan) -> float:
     """Line integrals through the object's thickest parts."""
     return float(np.percentile(scan.projections[_given(scan) > 0], 99))
 

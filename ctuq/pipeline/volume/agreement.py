@@ -35,7 +35,7 @@ def kept_agreement(run: Run[VolumeOptions], scan: VolumeScan, grid: VolumeGrid) 
     """
 
     def made() -> np.ndarray:
-        row = _row(scan)
+        row = row_alone(scan)
         data = _coarse(run, scan, grid) if row is None else _slice(run, row, slice_of(grid))
         return agreement_of(data, judged=run.options.method != "dip").times
 
@@ -65,7 +65,7 @@ def _coarse(run: Run[VolumeOptions], scan: VolumeScan, grid: VolumeGrid) -> Data
     return Data(A, torch.tensor(y, device=run.device), torch.tensor(weights, device=run.device))
 
 
-def _row(scan: VolumeScan) -> Scan | None:
+def row_alone(scan: VolumeScan) -> Scan | None:
     """The row, as a scan of its slice; None where there is none."""
     geometry = scan.geometry
     if isinstance(geometry, FreeBeam) or not geometry.upright:

@@ -21,6 +21,7 @@ from ctuq.pipeline.running.volume_options import ITERATIONS, VolumeOptions
 from ctuq.pipeline.views import tensors
 from ctuq.pipeline.volume.agreement import kept_agreement
 from ctuq.pipeline.volume.bars import plan_of_bars, with_bars
+from ctuq.pipeline.volume.counted import weighed_by_counts
 from ctuq.pipeline.volume.dip import FitCost, fit_cost, fit_volume
 from ctuq.pipeline.volume.doubts import doubts_of_volume, left_outside, middle_row
 from ctuq.pipeline.volume.matched import match_pixels
@@ -245,6 +246,7 @@ def _begun(scan: VolumeScan, run: Run[VolumeOptions], plan: VolumePlan | None, c
 def _reconstructed(run: Run[VolumeOptions], scan: VolumeScan, plan: VolumePlan) -> VolumeResult:
     options, grid = run.options, plan.grid
     whole, scan = scan, _as_fitted(scan, plan.grid, run.options)
+    scan = scan if options.method == "fdk" else weighed_by_counts(run, scan)
     with run.clock("ray transform"):
         backend = "torch" if options.method == "fdk" else "auto"
         A = volume_transform(grid, scan.geometry, backend=backend, device=run.device)
