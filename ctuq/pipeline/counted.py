@@ -20,8 +20,9 @@ from ctuq.tomo.volume_scan import VolumeScan
 
 _VIEWS, _SIZE = 64, 128
 """Most views and pixels of the image that tells."""
-_THICK = 0.7
-"""Line integrals up to this are at most twice as uncertain, in variance, as air: weights gain 0.03 nats then."""
+_THICK, _UNITS = 0.7, 12.0
+"""Line integrals up to the one are at most twice as uncertain, in variance, as air: weights gain 0.03 nats then. No detector
+sees through the other: such numbers have other units (in published scans of basalt and dendrites they are 100 and 1,200)."""
 _TOGETHER = 0.1
 """Of the rays, whose weight differs, up to which a scan counts as one without weights: bins of columns, of which some are bad,
 are worth a part of the others."""
@@ -49,7 +50,9 @@ def growth_in(scan: Scan, size: int, device: torch.device) -> float:
     """How the noise of a scan without weights grows with attenuation (`ctuq.tomo.count_noise`); arguments as above."""
     given = _given(scan)
     used = given > 0
-    if not used.any() or np.mean(given[used] != np.median(given[used])) > _TOGETHER or _thick(scan) < _THICK:
+    if not used.any() or np.mean(given[used] != np.median(given[used])) > _TOGETHER:
+        return 0.0
+    if not _THICK < _thick(scan) < _UNITS:
         return 0.0
     found = _growth(scan, size, device)
     # An image by even rays fits the noise of the thickest, which then seem quieter than they are: of 300 to 3,000 counts g was

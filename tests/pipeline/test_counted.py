@@ -80,6 +80,14 @@ def test_scans_whose_noise_does_not_grow_stay_as_they_are():
         assert weighed_by_counts(scan, SIZE, CPU) is scan
 
 
+@pytest.mark.filterwarnings("error")
+def test_line_integrals_in_other_units_stay_as_they_are():
+    scan = scan_of(PhotonNoise(500))
+    for factor in (50, 1e4, 1e30):
+        other = replace(scan, projections=(factor * scan.projections).astype(np.float32))
+        assert weighed_by_counts(other, SIZE, CPU) is other
+
+
 def test_dead_columns_stay_dead():
     scan = scan_of(PhotonNoise(500))
     weights = np.ones_like(scan.projections)
