@@ -13,6 +13,7 @@ from ctuq.systematics.catalogue import STRONG
 from experiments.engine.rows import Rows
 from experiments.peers.drawing import table_of as peers_table
 from experiments.strangers import table as strangers_table
+from experiments.strangers_volumes import table as volumes_table
 
 ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, str]
@@ -234,6 +235,10 @@ def test_rows_of_other_programs_are_those_of_the_experiment() -> None:
 
 def test_rows_of_strangers_are_those_of_the_experiment() -> None:
     assert strangers_table(Rows(ROOT / "figures" / "strangers.csv")) in (ROOT / "README.md").read_text()
+
+
+def test_rows_of_strangers_volumes_are_those_of_the_experiment() -> None:
+    assert volumes_table(Rows(ROOT / "figures" / "strangers_volumes.csv")) in (ROOT / "README.md").read_text()
 
 
 def test_coverage_of_quantities_is_that_of_the_experiment() -> None:
