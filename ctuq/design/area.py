@@ -1,13 +1,13 @@
 """Views of an area detector as a design sees them: rows of rays of coarse pixels, in place of a sinogram's columns."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.linops.memory import require_memory
-from ctuq.tomo.footprint import pitches, require_shadow
+from ctuq.tomo.footprint import averaged_beam, pitches, require_shadow
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.joseph import build_volume_matrix, rays_of
 from ctuq.tomo.rays.matrix import MatrixRayTransform
@@ -62,17 +62,7 @@ def binned_beam(beam: OrbitBeam, grid: VolumeGrid) -> tuple[OrbitBeam, tuple[int
     """The beam with as many pixels averaged as fit into a voxel at the axis; pixels that are left over fall off at the end."""
     wanted = (max(1, int(grid.voxel / pitch + 0.5)) for pitch in pitches(beam))
     rows, columns = (min(b, n) for b, n in zip(wanted, (beam.rows, beam.columns), strict=True))
-    left_rows, left_columns = beam.rows % rows, beam.columns % columns
-    coarse = replace(
-        beam,
-        rows=beam.rows // rows,
-        columns=beam.columns // columns,
-        pixel=beam.pixel * columns,
-        row_pixel=beam.row_pitch * rows,
-        detector_offset=beam.detector_offset - left_columns * beam.pixel / 2,
-        row_offset=beam.row_offset - left_rows * beam.row_pitch / 2,
-    )
-    return coarse, (rows, columns)
+    return averaged_beam(beam, (rows, columns)), (rows, columns)
 
 
 def averaged(

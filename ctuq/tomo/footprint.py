@@ -1,5 +1,6 @@
 """Where points of a volume fall on an area detector, how far rays lie apart, and guards against volumes that rays miss."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import GeometryError
 from ctuq.tomo.geometry import VolumeGrid
-from ctuq.tomo.space import FreeBeam, Parallel3D, VolumeGeometry
+from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D, VolumeGeometry
 
 _LATTICE = 17
 """Points along each axis of a volume that are looked for on the detector."""
@@ -52,6 +53,20 @@ def pitches(geometry: VolumeGeometry) -> tuple[float, float]:
         scale = np.linalg.norm(first, axis=1) / np.linalg.norm(ray, axis=1)
     across = [np.linalg.norm(step - unit * (step * unit).sum(1, keepdims=True), axis=1) * scale for step in (row, column)]
     return float(np.median(across[0])), float(np.median(across[1]))
+
+
+def averaged_beam(beam: ConeBeam | Parallel3D, bins: tuple[int, int]) -> ConeBeam | Parallel3D:
+    """The beam with so many rows and columns averaged to a pixel; those that are left over fall off at the end."""
+    rows, columns = bins
+    return replace(
+        beam,
+        rows=beam.rows // rows,
+        columns=beam.columns // columns,
+        pixel=beam.pixel * columns,
+        row_pixel=beam.row_pitch * rows,
+        detector_offset=beam.detector_offset - beam.columns % columns * beam.pixel / 2,
+        row_offset=beam.row_offset - beam.rows % rows * beam.row_pitch / 2,
+    )
 
 
 def corners(grid: VolumeGrid) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ctuq.tomo.footprint import pitches
+from ctuq.tomo.footprint import averaged_beam, pitches
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.space import FreeBeam
 from ctuq.tomo.volume_scan import VolumeScan, averaged_pixels
@@ -32,23 +32,18 @@ def match_pixels(scan: VolumeScan, grid: VolumeGrid) -> VolumeScan:
         return scan
     sizes = beam.rows, beam.columns
     bins = [min(n, max(1, int(grid.voxel / pitch + 1e-6))) for pitch, n in zip(pitches(beam), sizes, strict=True)]
-    left = [n % b for n, b in zip(sizes, bins, strict=True)]
     if any(getattr(beam, turn, 0.0) for turn in ("roll", "tilt", "yaw")):
-        bins = [1 if rest else b for b, rest in zip(bins, left, strict=True)]
-        left = [0, 0]
+        bins = [1 if n % b else b for b, n in zip(bins, sizes, strict=True)]
     rows, columns = bins
     if rows == columns == 1:
         return scan
-    coarse = replace(
-        beam,
-        rows=beam.rows // rows,
-        columns=beam.columns // columns,
-        pixel=beam.pixel * columns,
-        row_pixel=beam.row_pitch * rows,
-        row_offset=beam.row_offset - left[0] * beam.row_pitch / 2,
-        detector_offset=beam.detector_offset - left[1] * beam.pixel / 2,
-    )
     projections, weights = averaged_pixels(scan.projections, scan.weights, (rows, columns))
     told = scan.provenance.then(f"{rows} rows and {columns} columns averaged")
     kept = None if scan.weights is None else np.asarray(weights, np.float32)
-    return replace(scan, projections=np.asarray(projections, np.float32), geometry=coarse, weights=kept, provenance=told)
+    return replace(
+        scan,
+        projections=np.asarray(projections, np.float32),
+        geometry=averaged_beam(beam, (rows, columns)),
+        weights=kept,
+        provenance=told,
+    )
