@@ -64,6 +64,10 @@ class Provenance:
         except ValueError:
             return 0.0
 
+    def grown(self, growth: float) -> "Provenance":
+        """The same of a scan that was weighed by this growth."""
+        return replace(self, facts={**self.facts, NOISE_GROWTH: f"{growth:g}"})
+
     def then(self, step: str) -> "Provenance":
         """The same with one more step."""
         return replace(self, steps=(*self.steps, step))

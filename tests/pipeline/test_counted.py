@@ -69,6 +69,13 @@ def test_rays_of_counts_without_weights_are_weighed_as_the_counts_would_weigh_th
     assert np.sqrt(np.mean(off**2)) < 0.25
 
 
+def test_a_gpu_weighs_as_the_host_does(gpu):
+    scan = scan_of(PhotonNoise(500), n=20)
+    there, here = (weighed_by_counts(scan, 24, device) for device in (gpu, CPU))
+    assert there.provenance.noise_growth == here.provenance.noise_growth > 0
+    np.testing.assert_allclose(there.weights, here.weights, rtol=1e-3)
+
+
 def test_scans_whose_noise_does_not_grow_stay_as_they_are():
     for scan in (
         scan_of(RelativeNoise(0.01)),
@@ -124,6 +131,27 @@ def test_other_views_that_say_only_which_rays_count_have_growing_noise_too():
     np.testing.assert_allclose(plain, by_ones)
     growth = result.scan.provenance.noise_growth
     np.testing.assert_allclose(plain - by_own, result.sigma2 * (variance_of(mean, growth) - 0.5), rtol=1e-6)
+
+
+def test_another_programs_image_is_calibrated_with_noise_that_grows():
+    full, held = scan_of(PhotonNoise(300)), np.arange(1, 60, 6)
+    used = np.arange(0, 60, 3)
+    both = full.select(np.union1d(used, held))
+    views = np.flatnonzero(np.isin(np.union1d(used, held), held))
+    image = ctuq.reconstruct(full.select(used), method="tv", size=SIZE, uncertainty=False)
+    alike = replace(both, weights=np.ones_like(both.projections) * (1 + 1e-6))
+    shown = []
+    for scan in (both, alike):
+        result = ctuq.calibrate(image.mean, 0.05 * image.mean.max(), scan, views, grid=image.grid)
+        unseen = full.select(np.setdiff1d(np.arange(60), np.union1d(used, held)))
+        A = ctuq.ray_transform(image.grid, unseen.geometry, backend="matrix")
+        mean = A(torch.from_numpy(image.mean)).numpy()
+        noise = result.sigma2 * variance_of(mean, result.scan.provenance.noise_growth)
+        thick = mean > np.quantile(mean, 0.9)
+        shown.append(np.mean((unseen.projections - mean)[thick] ** 2 / noise[thick]))
+        assert bool(result.scan.provenance.noise_growth) == (scan is both)
+    # Noise alone, whose variance in the thickest rays is told as less than half where all rays count alike.
+    assert shown[1] > 2 * shown[0]
 
 
 def test_a_result_is_known_again_and_keeps_its_growth(tmp_path):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.linops.memory import require_memory
 from ctuq.pipeline.bars import considered, not_in_bars, of_slices_alone
-from ctuq.pipeline.counted import growth_in, told_of
+from ctuq.pipeline.counted import growth_in
 from ctuq.pipeline.enough import told_of_air, told_of_rays
 from ctuq.pipeline.image.agreement import Agreement
 from ctuq.pipeline.image.edges import EdgeWay, way_of_edges
@@ -23,6 +23,7 @@ from ctuq.pipeline.views import split_views
 from ctuq.recon.unet import UNet
 from ctuq.records import Blocks
 from ctuq.systematics.catalogue import ANY, Wish, hidden_wishes
+from ctuq.tomo.count_noise import told_of
 from ctuq.tomo.field import choose_grid, doubts_of_field
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.stack import slice_of
@@ -137,7 +138,7 @@ class Stack:
 
     def grown(self, growth: float) -> "Stack":
         """The stack of which it is told that noise grows so, if it does."""
-        told = (told_of(self.row(self.teachers[len(self.teachers) // 2]), growth),) if growth else ()
+        told = (told_of(self.row(self.teachers[len(self.teachers) // 2]).projections, growth),) if growth else ()
         return replace(self, told=(*self.told, *told))
 
     def setting(self) -> Setting:

@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-from ctuq.pipeline.counted import growth_in, told_of
+from ctuq.pipeline.counted import growth_in
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.volume_options import VolumeOptions
 from ctuq.pipeline.volume.agreement import row_alone
-from ctuq.tomo.count_noise import variance_of
-from ctuq.tomo.scan import NOISE_GROWTH
+from ctuq.tomo.count_noise import told_of, variance_of
 from ctuq.tomo.volume_scan import VolumeScan
 
 _WINDOW = 5
@@ -38,6 +37,5 @@ def weighed_by_counts(run: Run[VolumeOptions], scan: VolumeScan) -> VolumeScan:
     weights = np.ones_like(scan.projections) if scan.weights is None else scan.weights.copy()
     for view in range(scan.n_angles):
         weights[:, view] /= variance_of(uniform_filter(scan.projections[:, view], _WINDOW, mode="nearest"), growth)
-    told = scan.provenance
-    told = replace(told, facts={**told.facts, NOISE_GROWTH: f"{growth:g}"})
-    return replace(scan, weights=weights, provenance=told).warned(told_of(scan, growth))
+    told = told_of(scan.projections, growth)
+    return replace(scan, weights=weights, provenance=scan.provenance.grown(growth)).warned(told)

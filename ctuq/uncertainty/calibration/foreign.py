@@ -12,6 +12,7 @@ from ctuq.recon.noise import noise_std
 from ctuq.scores.gaussian import truth_scores
 from ctuq.surroundings import undisturbed
 from ctuq.tomo.arrays import as_numbers
+from ctuq.tomo.count_noise import growth_of, told_of, variance_of
 from ctuq.tomo.field import doubts_of_field
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.backends import ray_transform
@@ -106,8 +107,11 @@ def calibrate(
     place = _grid_of(mean, scan, grid)
     spread = Spread.of(samples_or_covariance, mean.shape)
     A = ray_transform(place, scan.geometry.subset(views))
+    signal = _variances(A, spread)
+    if scan.weights is None:
+        scan = _weighed(scan, _projected(A, mean[None])[0], signal, views=views, image=(mean, place))
     held = _Held.of(scan, views)
-    found, noise = _calibrated(A, mean, spread, held, sigma2=sigma2, prior=ScalePrior() if cautious else TWO_SIDED)
+    found, noise = _calibrated(A, mean, signal, held, sigma2=sigma2, prior=ScalePrior() if cautious else TWO_SIDED)
     base = Result(
         mean=mean.astype(np.float32),
         scan=scan,
@@ -148,15 +152,38 @@ class _Held:
         return out
 
 
+def _weighed(
+    scan: Scan, predicted: NDArray, signal: NDArray, *, views: NDArray[np.int64], image: tuple[NDArray, VolumeGrid]
+) -> Scan:
+    """The scan with weights, where its held-out rays show noise that grows as that of counts does; else itself.
+
+    Parameters
+    ----------
+    scan : Scan
+        Without weights.
+    predicted, signal : array, shape (view, column)
+        Held-out rays by the image, and the variances that its error bars give these.
+    views : array of int
+    image : tuple of array and VolumeGrid
+    """
+    growth = growth_of(scan.projections[views] - predicted, predicted, signal)
+    if not growth:
+        return scan
+    line_integrals = _projected(ray_transform(image[1], scan.geometry), image[0][None])[0]
+    weights = (1 / variance_of(line_integrals, growth)).astype(np.float32)
+    grown = replace(scan, weights=weights, provenance=scan.provenance.grown(growth))
+    return grown.warned(told_of(line_integrals, growth))
+
+
 def _calibrated(
-    A: RayTransform, mean: NDArray, spread: Spread, held: _Held, *, sigma2: float | None, prior: ScalePrior
+    A: RayTransform, mean: NDArray, signal: NDArray, held: _Held, *, sigma2: float | None, prior: ScalePrior
 ) -> tuple[Calibration, float]:
     """The scales with all that the held-out rays say of them, and the noise variance of a ray of weight 1 before them."""
     used, predicted = held.used, _projected(A, mean[None])[0]
     noise = _noise(held.scan, sigma2, (held.measured - predicted)[used])
-    rays = (held.measured[used], predicted[used], _variances(A, spread)[used], noise / held.weights[used])
-    residual, signal, others = (held.on_detector(values) for values in (rays[0] - rays[1], rays[2], rays[3]))
-    scales = learn_scales(residual, signal, others, prior=prior)
+    rays = (held.measured[used], predicted[used], signal[used], noise / held.weights[used])
+    residual, image, others = (held.on_detector(values) for values in (rays[0] - rays[1], rays[2], rays[3]))
+    scales = learn_scales(residual, image, others, prior=prior)
     return record_of(rays, held.views, scales, on_detector=held.on_detector), noise
 
 
