@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 GROWTHS = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 """g that are tried."""
 _STEPS, _WIDTH = 120, 16.0
-_WORTH, _ALL = 0.04, 20.0
+_WORTH, _ALL = 0.04, 50.0
 """Nats a ray, and of all rays, from which on weights are taken. Where noise does not grow, scans gain up to 0.03."""
 _THICK, _UNITS = 0.7, 12.0
 """Line integrals up to the one are at most twice as uncertain, in variance, as air: weights gain 0.03 nats then. No detector

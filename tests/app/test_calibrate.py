@@ -174,7 +174,7 @@ def test_what_cannot_be_calibrated_is_refused_in_one_sentence(world, tmp_path, k
         (["--centre", "1"], HELD, "2", "--centre takes"),
         (["--sigma2", "-1"], HELD, "2", "sigma2"),
         (["--samples", "nowhere.npy"], HELD, "2", "no file"),
-        (["--samples", "x.mat"], HELD, "2", "is read from a file of"),
+        (["--samples", "x.txt"], HELD, "2", "is read from a file of"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_in_one_sentence(world, files, tmp_path, typed, held, pixel, words, capsys):

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-from scipy.ndimage import uniform_filter
 
 from ctuq.pipeline.counted import growth_in
 from ctuq.pipeline.running.run import Run
@@ -34,6 +33,8 @@ def weighed_by_counts(run: Run[VolumeOptions], scan: VolumeScan) -> VolumeScan:
         growth = float(run.stages.once("noise growth", grown))
     if not growth:
         return scan
+    from scipy.ndimage import uniform_filter  # SciPy's parts are imported where they are used.
+
     weights = np.ones_like(scan.projections) if scan.weights is None else scan.weights.copy()
     for view in range(scan.n_angles):
         weights[:, view] /= variance_of(uniform_filter(scan.projections[:, view], _WINDOW, mode="nearest"), growth)

@@ -108,8 +108,7 @@ def calibrate(
     spread = Spread.of(samples_or_covariance, mean.shape)
     A = ray_transform(place, scan.geometry.subset(views))
     signal = _variances(A, spread)
-    if scan.weights is None:
-        scan = _weighed(scan, _projected(A, mean[None])[0], signal, views=views, image=(mean, place))
+    scan = _weighed(scan, signal, A, mean, views)
     held = _Held.of(scan, views)
     found, noise = _calibrated(A, mean, signal, held, sigma2=sigma2, prior=ScalePrior() if cautious else TWO_SIDED)
     base = Result(
@@ -152,24 +151,18 @@ class _Held:
         return out
 
 
-def _weighed(
-    scan: Scan, predicted: NDArray, signal: NDArray, *, views: NDArray[np.int64], image: tuple[NDArray, VolumeGrid]
-) -> Scan:
-    """The scan with weights, where its held-out rays show noise that grows as that of counts does; else itself.
+def _weighed(scan: Scan, signal: NDArray, A: RayTransform, mean: NDArray, views: NDArray[np.int64]) -> Scan:
+    """The scan with weights, where it has none and its held-out rays' noise grows as that of counts does; else itself.
 
-    Parameters
-    ----------
-    scan : Scan
-        Without weights.
-    predicted, signal : array, shape (view, column)
-        Held-out rays by the image, and the variances that its error bars give these.
-    views : array of int
-    image : tuple of array and VolumeGrid
+    ``signal`` are the variances that the error bars of the image, ``mean``, give these rays; ``A`` is of these views.
     """
+    if scan.weights is not None:
+        return scan
+    predicted = _projected(A, mean[None])[0]
     growth = growth_of(scan.projections[views] - predicted, predicted, signal)
     if not growth:
         return scan
-    line_integrals = _projected(ray_transform(image[1], scan.geometry), image[0][None])[0]
+    line_integrals = _projected(ray_transform(A.grid, scan.geometry), mean[None])[0]
     weights = (1 / variance_of(line_integrals, growth)).astype(np.float32)
     grown = replace(scan, weights=weights, provenance=scan.provenance.grown(growth))
     return grown.warned(told_of(line_integrals, growth))

@@ -29,14 +29,14 @@ def scan_of(geometry: ConeBeam | Parallel3D, counts: float | None = COUNTS) -> V
 
 
 CONE = ConeBeam(
-    angles=np.arange(24) * np.pi / 12,
+    angles=np.arange(48) * np.pi / 24,
     rows=24,
     columns=24,
     pixel=5.0,
     source_to_axis=150.0,
     source_to_detector=300.0,
 )
-PARALLEL = Parallel3D(angles=np.arange(24) * np.pi / 24, rows=14, columns=24, pixel=3.0)
+PARALLEL = Parallel3D(angles=np.arange(48) * np.pi / 48, rows=14, columns=24, pixel=3.0)
 
 
 @pytest.mark.parametrize("geometry", [CONE, PARALLEL])
