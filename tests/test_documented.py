@@ -12,6 +12,7 @@ from ctuq.systematics.build import told_in
 from ctuq.systematics.catalogue import STRONG
 from experiments.engine.rows import Rows
 from experiments.peers.drawing import table_of as peers_table
+from experiments.count_noise import table as count_noise_table
 from experiments.strangers import table as strangers_table
 from experiments.strangers_volumes import table as volumes_table
 
@@ -239,6 +240,10 @@ def test_rows_of_strangers_are_those_of_the_experiment() -> None:
 
 def test_rows_of_strangers_volumes_are_those_of_the_experiment() -> None:
     assert volumes_table(Rows(ROOT / "figures" / "strangers_volumes.csv")) in (ROOT / "README.md").read_text()
+
+
+def test_what_weights_by_counts_are_worth_is_that_of_the_experiment() -> None:
+    assert count_noise_table(Rows(ROOT / "figures" / "count_noise.csv")) in (ROOT / "docs" / "how_it_works.md").read_text()
 
 
 def test_coverage_of_quantities_is_that_of_the_experiment() -> None:
