@@ -10,9 +10,9 @@ import pytest
 
 from ctuq.systematics.build import told_in
 from ctuq.systematics.catalogue import STRONG
+from experiments.count_noise import table as count_noise_table
 from experiments.engine.rows import Rows
 from experiments.peers.drawing import table_of as peers_table
-from experiments.count_noise import table as count_noise_table
 from experiments.strangers import table as strangers_table
 from experiments.strangers_volumes import table as volumes_table
 
