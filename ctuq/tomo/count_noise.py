@@ -8,8 +8,8 @@ are all that noisy
 with g = 1 where counts alone make noise, and g = 0 where nothing grows. Line integrals of ta, tb, the walnut and the tooth, as
 they come, are 2.3, 2.1, 2.3 and 1.9 times as noisy through the thickest parts as in air (fourth differences along the
 columns); e^(p / 2) is 2.6, 2.1, 2.0 and 2.1. There whatever else is wrong with rays is larger, and weights are worth less than
-0.03 nats a ray. Of a torso with 57 counts in the open beam they are worth 0.2, and without them 95 % intervals hold 79 % of the unseen
-rays through its thickest fifth, and all in air.
+0.03 nats a ray. Of a torso with 57 counts in the open beam they are worth 0.2, and without them 95 % intervals hold 79 % of the
+unseen rays through its thickest fifth, and all in air.
 """
 
 import numpy as np
