@@ -56,5 +56,5 @@ def told_how_to_go_on(checkpoint: Path) -> Iterator[None]:
         raise KeyboardInterrupt(told) from None
     except Exception as error:
         if checkpoint.is_file() and not isinstance(error, CheckpointError):
-            error.add_note(f"what was done is kept in {checkpoint.parent}, and --resume goes on from it")
+            error.add_note(f"what could be kept of it is in {checkpoint.parent}, and --resume goes on from there")
         raise
