@@ -48,7 +48,7 @@ def dip(
     The rule: keep the averaged weights whose misfit on the held-out rays is smallest, and stop when it has not improved for
     ``patience`` of the iterations. Held-out rays see over-fitting directly; a ground truth is never used.
 
-    A fit whose misfit leaps to three times its smallest goes back to its best weights with half the learning rate. A network that
+    A fit whose misfit leaps to thrice its smallest goes back to its best weights with half the learning rate. A network that
     is dead (a flat image or no gradient), or after 100 iterations no better than a quarter of nothing or twice the noise, is
     drawn anew at random. Both follow from the state alone, so a fit that is resumed is the same fit.
 
