@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from ctuq.tomo.simulate import RelativeNoise, phantom_scan, simulate
 SIZE, WIDTH, ATTENUATION, FINER = 28, 40.0, 0.05, 2
 CHECKSUMS = {
     "9fb629c4189551a2d022fa330f9573f3": "mnist",
+    "2646ac647ad5339dbf082846283269ea": "mnist",
     "5c965bf0a639b31b8f53240b1b52f4d7": "kmnist",
 }
-"""MD5 of ``t10k-images-idx3-ubyte.gz`` as published, and whose it is."""
+"""MD5 of ``t10k-images-idx3-ubyte.gz`` as published, or of what is in it, as many have packed it again; and whose it is."""
 _FILE = "*t10k-images-idx3-ubyte.gz"
 
 
@@ -32,9 +34,11 @@ def images_of(folder: Path) -> tuple[str, NDArray[np.uint8]]:
     if not found:
         raise InputError(f"'{folder}' has no file {_FILE[1:]}; give the folder of MNIST or Kuzushiji-MNIST.")
     packed = found[0].read_bytes()
-    name = CHECKSUMS.get(hashlib.md5(packed, usedforsecurity=False).hexdigest())
+    name = _set_of(packed)
     if name is None:
-        raise InputError(f"'{found[0]}' is not the published file of {' or '.join(CHECKSUMS.values())}; fetch it again.")
+        raise InputError(
+            f"'{found[0]}' is not the published file of {' or '.join(dict.fromkeys(CHECKSUMS.values()))}; fetch it again."
+        )
     return name, np.frombuffer(gzip.decompress(packed), np.uint8, offset=16).reshape(-1, SIZE, SIZE)
 
 
@@ -59,3 +63,15 @@ def scan_of(image: int, angles: int, noise: float, pixels: NDArray[np.uint8] | N
     fine = np.kron(pixels[image] / 255, np.ones((FINER, FINER)))
     grid, rng = ctuq.VolumeGrid((SIZE, SIZE), voxel), np.random.default_rng(image)
     return simulate(fine, beam, grid, RelativeNoise(noise), rng=rng, finer=FINER, attenuation=ATTENUATION)
+
+
+def _set_of(packed: bytes) -> str | None:
+    name = CHECKSUMS.get(_md5(packed))
+    try:
+        return name or CHECKSUMS.get(_md5(gzip.decompress(packed)))
+    except (OSError, EOFError, zlib.error):
+        return None
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
