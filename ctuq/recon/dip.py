@@ -1,7 +1,6 @@
 """The Deep Image Prior: a U-Net with a fixed input, fitted to one scan, stopped by rays that it never sees."""
 
 import logging
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -10,10 +9,11 @@ from torch import Tensor
 
 from ctuq.errors import CtuqError
 from ctuq.recon.noise import noise_std
+from ctuq.recon.schedule import ended, falls, finished, looked_at, origin, own_looks, settings_of, share_of_rate
 from ctuq.recon.start import Data, DIPOptions, Generator, generator, random_weights
 from ctuq.recon.state import DIPState
 
-__all__ = ["DIPOptions", "DIPState", "Data", "Generator", "dip", "finished", "generator", "trial_step", "tries"]
+__all__ = ["DIPOptions", "DIPState", "Data", "Generator", "dip", "generator", "trial_step", "tries"]
 
 # The misfit of first images is no noise yet: total variation by all of it keeps some objects flat for good, from 1e-2 on.
 _MOST_VARIATION, _COARSE = 5e-3, 64
@@ -24,10 +24,6 @@ _WORTH = 1.2
 _EVEN = 1.02
 _JUDGED_FROM = 100
 _ATTEMPTS, _LEAP, _NOTHING, _FLAT = 6, 3.0, 0.25, 1e-4
-# Over another method's misfit: of flat phantoms total variation's is 0.88 of the network's at its best.
-_CLEARLY = 1.25
-# The rate rises over so many iterations, stays up while so many bring a twentieth, and falls over so many.
-_WARM, _LONG, _STALL, _FALL = 50, 100, 0.95, 150
 # Of the flat image that fits best, where a network that died is begun again.
 _LEVELS = (1.0, 0.5, 2.0)
 _log = logging.getLogger(__name__)
@@ -113,22 +109,9 @@ def dip(
         state = _again(state, generate, fit, worthy, options)
 
 
-def finished(state: DIPState, options: DIPOptions) -> bool:
-    """Whether a fit in this state stops by its rule."""
-    return _ended(state, options) and not state.follows
-
-
 def tries(fit: Data, options: DIPOptions) -> int:
     """Fits that `dip` may make to choose from: 2 where the projections are so noisy that total variation may weigh more."""
     return 2 if options.patient and options.by_noise is None and bool(_allowed(fit, _noise(fit), options).any()) else 1
-
-
-def _ended(state: DIPState, options: DIPOptions) -> bool:
-    settings, looked = _settings(state, options), _looked(state)
-    length = settings.length
-    if settings.patient:
-        return looked >= _origin(state) + length or (state.falls_from > 0 and looked >= state.falls_from + _FALL)
-    return looked >= length or looked - int(state.best_iteration.max()) > options.patience * length
 
 
 def _second(state: DIPState, start: dict[str, Tensor]) -> DIPState:
@@ -170,44 +153,18 @@ def _most(fit: Data) -> float:
     return _MOST_VARIATION * max(1.0, fit.A.domain.shape[-1] / _COARSE)
 
 
-def expected_end(state: DIPState, options: DIPOptions) -> int:
-    """The iteration at which the fit will stop by its rule, as far as this state tells; never behind the state."""
-    settings, looked = _settings(state, options), _looked(state)
-    length = settings.length
-    if settings.patient:
-        end = state.falls_from + _FALL if state.falls_from else max(_origin(state) + options.expected, looked + _FALL)
-        if state.follows:
-            return state.iteration + options.expected
-        length += _origin(state)
-    else:
-        best = int(state.best_iteration.max())
-        improves = looked - best <= 2 * options.check_every
-        end = length if improves else best + int(options.patience * length) + 1
-    return max(min(end, length), state.iteration)
-
-
 def trial_step(generate: Generator, start: dict[str, Tensor], fit: Data) -> None:
     """A step's work without a step, to be timed."""
     parameters = {name: _laid_out(value).requires_grad_(True) for name, value in start.items()}
     fit.misfit(generate(parameters)).sum().backward()
 
 
-def _looked(state: DIPState) -> int:
-    """The iteration of the last look: what is decided depends on nothing later, so that a fit stops where it always does."""
-    return int(state.history[-1, 0]) if len(state.history) else 0
-
-
-def _settings(state: DIPState, options: DIPOptions) -> DIPOptions:
-    """A network that was drawn anew needs a random start's iterations."""
-    return replace(options, start="random") if state.redrawn else options
-
-
 def _failure(state: DIPState, fit: Data, noise: Tensor, alive: Tensor) -> str:
     if not bool(alive.all()):
         return "is dead"
-    if _looked(state) < _origin(state) + _JUDGED_FROM:
+    if looked_at(state) < origin(state) + _JUDGED_FROM:
         return ""
-    misfits = _own(state)[:, 1 : 1 + len(fit.y)].to(noise)
+    misfits = own_looks(state)[:, 1 : 1 + len(fit.y)].to(noise)
     latest, smallest = misfits[-1], misfits.amin(0)
     if not bool((latest < _LEAP * smallest.clamp(min=1e-30)).all()):
         return "diverges"
@@ -247,7 +204,7 @@ def _descend(
     due: Callable[[], bool],
 ) -> Iterator[tuple[DIPState, Tensor]]:
     """States at every look, and between two where one is due; and which images are alive: not flat, and with a gradient."""
-    settings = _settings(state, options)
+    settings = settings_of(state, options)
     rate = settings.rate / 2**state.attempt
     parameters = {name: _laid_out(value).requires_grad_(True) for name, value in state.parameters.items()}
     average = {name: value.clone() for name, value in state.average.items()}
@@ -255,9 +212,9 @@ def _descend(
     _restore(optimiser, parameters, state)
     weight, size = _weight(fit, options), fit.size
     most = (weight * noise / size).clamp(min=_most(fit)) if state.by_noise else torch.full_like(size, _most(fit))
-    end = _origin(state) + settings.length
+    end = origin(state) + settings.length
     for iteration in range(state.iteration + 1, end + 1):
-        optimiser.param_groups[0]["lr"] = rate * _schedule(iteration, state, settings)
+        optimiser.param_groups[0]["lr"] = rate * share_of_rate(iteration, state, settings)
         optimiser.zero_grad()
         x = generate(parameters)
         misfit = fit.misfit(x) / size
@@ -265,7 +222,7 @@ def _descend(
         loss = misfit + strength * _variation(x) / generate.scale
         loss.sum().backward()
         optimiser.step()
-        averaged = iteration - _origin(state)
+        averaged = iteration - origin(state)
         decay = min(options.average, averaged / (averaged + 10))
         with torch.no_grad():
             for name, value in parameters.items():
@@ -276,12 +233,12 @@ def _descend(
                 x = generate(average)
                 misfits = fit.misfit(x), held_out.misfit(x)
             state = _look(_reached(iteration, state, parameters, average, optimiser), misfits)
-            if settings.patient and not state.falls_from and (_stalled(state, held_out) or iteration >= end - _FALL):
+            if falls(state, held_out, settings):
                 state = replace(state, falls_from=iteration)
-            if _ended(state, options) and _second_due(state, fit, noise, options):
+            if ended(state, options) and _second_due(state, fit, noise, options):
                 state = replace(state, follows=1)
             yield state, alive
-            if _ended(state, options):
+            if ended(state, options):
                 return
         elif due():
             yield _reached(iteration, state, parameters, average, optimiser), torch.ones(len(fit.y), dtype=torch.bool)
@@ -358,40 +315,6 @@ def _restore(optimiser: torch.optim.Adam, parameters: dict[str, Tensor], state: 
             "exp_avg": state.first[name].clone(),
             "exp_avg_sq": state.second[name].clone(),
         }
-
-
-def _origin(state: DIPState) -> int:
-    """Iteration from which this fit counts: the second of two from where it began."""
-    return state.begun if state.opened else 0
-
-
-def _own(state: DIPState) -> Tensor:
-    """The looks of this fit, without those of the first of two."""
-    return state.history[state.history[:, 0] > _origin(state)]
-
-
-def _stalled(state: DIPState, held_out: Data) -> bool:
-    """Whether the last 100 iterations have improved the held-out misfit of every image by less than a twentieth.
-
-    Not while it is clearly larger than that of another method's image: of HTC 2022 ta at 128 x 128 it rose for a while at 200
-    iterations, and the fit ended with 2.3e-4 (unseen rays missed by 0.0123), where total variation has 1.2e-4; so it goes on
-    to 1.2e-4 (0.0096).
-    """
-    if state.iteration < state.begun + _WARM + _LONG or bool((state.best_misfit > _CLEARLY * held_out.beside).any()):
-        return False
-    history = _own(state)
-    unseen = history[:, 1 + (history.shape[1] - 1) // 2 :]
-    before = history[:, 0] <= state.iteration - _LONG
-    return bool(before.any()) and bool((unseen.amin(0) > _STALL * unseen[before].amin(0)).all())
-
-
-def _schedule(iteration: int, state: DIPState, settings: DIPOptions) -> float:
-    """The learning rate over its peak."""
-    warm = min(1.0, (iteration - state.begun) / _WARM)
-    share = iteration / settings.length
-    if settings.patient:
-        share = (iteration - state.falls_from) / _FALL if state.falls_from else 0.0
-    return warm * max(0.01, 0.5 * (1 + math.cos(math.pi * share)))
 
 
 def _variation(x: Tensor) -> Tensor:

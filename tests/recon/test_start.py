@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ctuq.errors import InputError
-from ctuq.recon import dip as fitting
+from ctuq.recon import schedule
 from ctuq.recon import start as module
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
 from ctuq.recon.educated import educated_weights, save_educated
@@ -115,9 +115,9 @@ def test_random_weights_begin_flat_at_the_level_asked_for(level):
 
 
 def test_rate_stays_up_while_it_helps_and_then_falls(monkeypatch):
-    monkeypatch.setattr(fitting, "_LONG", 10)
-    monkeypatch.setattr(fitting, "_WARM", 10)
-    monkeypatch.setattr(fitting, "_FALL", 15)
+    monkeypatch.setattr(schedule, "_LONG", 10)
+    monkeypatch.setattr(schedule, "_WARM", 10)
+    monkeypatch.setattr(schedule, "_FALL", 15)
     (fit, held), _ = scanned(174)
     options = DIPOptions(check_every=5)
     generate, weights = generator(fit, options, rng=torch.Generator().manual_seed(0))
@@ -125,16 +125,16 @@ def test_rate_stays_up_while_it_helps_and_then_falls(monkeypatch):
     last = states[-1]
     unseen = last.history[:, 2].cummin(0).values
     gains = [float(unseen[i] / unseen[i - 2]) for i in range(3, len(unseen))]
-    stalled = next(i for i, gain in enumerate(gains, 3) if gain > fitting._STALL)
+    stalled = next(i for i, gain in enumerate(gains, 3) if gain > schedule._STALL)
     assert last.falls_from == int(last.history[stalled, 0])
     assert last.iteration == last.falls_from + 15
-    rates = [fitting._schedule(i, last, options) for i in (last.falls_from, last.falls_from + 8, last.iteration)]
+    rates = [schedule.share_of_rate(i, last, options) for i in (last.falls_from, last.falls_from + 8, last.iteration)]
     assert rates[0] > rates[1] > rates[2] == pytest.approx(0.01)
 
 
 def test_fit_that_never_stalls_ends(monkeypatch):
-    monkeypatch.setattr(fitting, "_stalled", lambda state, held_out: False)
-    monkeypatch.setattr(fitting, "_FALL", 15)
+    monkeypatch.setattr(schedule, "_stalled", lambda state, held_out: False)
+    monkeypatch.setattr(schedule, "_FALL", 15)
     monkeypatch.setattr(module, "_EDUCATED", (40, 5e-3))
     (fit, held), _ = scanned(174)
     options = replace(DIPOptions(), check_every=5)
@@ -145,9 +145,9 @@ def test_fit_that_never_stalls_ends(monkeypatch):
 
 def test_a_fit_goes_on_while_another_method_s_image_is_clearly_better(monkeypatch):
     for name in ("_WARM", "_LONG"):
-        monkeypatch.setattr(fitting, name, 5)
-    monkeypatch.setattr(fitting, "_STALL", 0.0)  # as soon as looks allow
-    monkeypatch.setattr(fitting, "_FALL", 15)
+        monkeypatch.setattr(schedule, name, 5)
+    monkeypatch.setattr(schedule, "_STALL", 0.0)  # as soon as looks allow
+    monkeypatch.setattr(schedule, "_FALL", 15)
     monkeypatch.setattr(module, "_EDUCATED", (60, 5e-3))
     (fit, held), _ = scanned(174)
     options = replace(DIPOptions(), check_every=5)

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from ctuq.recon import dip as module
-from ctuq.recon.dip import Data, DIPOptions, dip, finished, generator, tries
+from ctuq.recon import schedule
+from ctuq.recon.dip import Data, DIPOptions, dip, generator, tries
+from ctuq.recon.schedule import finished, own_looks
 from ctuq.tomo import ParallelBeam, VolumeGrid, radians, ray_transform
 
 OPTIONS = DIPOptions(check_every=5)
@@ -16,7 +18,7 @@ OPTIONS = DIPOptions(check_every=5)
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     for name, iterations in (("_WARM", 10), ("_LONG", 10), ("_FALL", 15)):
-        monkeypatch.setattr(module, name, iterations)
+        monkeypatch.setattr(schedule, name, iterations)
 
 
 def scanned(noise, *, thin):
@@ -82,7 +84,7 @@ def test_a_second_fit_that_fails_each_time_leaves_the_first(monkeypatch):
     alone, whole = fitted(data, replace(OPTIONS, by_noise=False))[-1], module._failure
 
     def failing(state, *others):
-        fails = state.by_noise and len(module._own(state)) == 1
+        fails = state.by_noise and len(own_looks(state)) == 1
         begun.extend([(state.attempt, state.begun, state.opened)] if fails else [])
         return "diverges" if fails else whole(state, *others)
 

@@ -17,7 +17,8 @@ from ctuq.errors import CtuqError, InputError
 from ctuq.linops.jacobian.network import ProductChoice
 from ctuq.pipeline.running.options import ReconstructOptions, flat_settings
 from ctuq.pipeline.running.volume_options import VolumeOptions
-from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip, finished
+from ctuq.recon.dip import Data, DIPOptions, DIPState, Generator, dip
+from ctuq.recon.schedule import finished
 from ctuq.stages import KeptStages, Stages
 from ctuq.tomo.geometry import bytes_of
 from ctuq.tomo.scan import Scan

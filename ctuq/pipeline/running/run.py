@@ -13,7 +13,8 @@ from ctuq.pipeline.running.devices import device_of
 from ctuq.pipeline.running.options import Progress, ReconstructOptions
 from ctuq.pipeline.running.outlook import Outlook
 from ctuq.pipeline.running.volume_options import VolumeOptions
-from ctuq.recon.dip import Data, DIPState, Generator, expected_end
+from ctuq.recon.dip import Data, DIPState, Generator
+from ctuq.recon.schedule import expected_end
 from ctuq.stages import Stages
 from ctuq.systematics.hardened import Hardened
 
