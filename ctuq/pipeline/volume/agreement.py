@@ -7,7 +7,7 @@ from ctuq.pipeline.image.agreement import Agreement, agreement_of
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.volume_options import VolumeOptions
 from ctuq.pipeline.views import match_detector, rays_inside
-from ctuq.pipeline.volume.doubts import middle_row
+from ctuq.pipeline.volume.placed import middle_row
 from ctuq.recon.dip import Data
 from ctuq.stages import Stages
 from ctuq.tomo import ray_transform

@@ -23,8 +23,9 @@ from ctuq.pipeline.volume.agreement import kept_agreement
 from ctuq.pipeline.volume.bars import plan_of_bars, with_bars
 from ctuq.pipeline.volume.counted import weighed_by_counts
 from ctuq.pipeline.volume.dip import FitCost, fit_cost, fit_volume
-from ctuq.pipeline.volume.doubts import doubts_of_volume, left_outside, middle_row
+from ctuq.pipeline.volume.doubts import doubts_of_volume, left_outside
 from ctuq.pipeline.volume.matched import match_pixels
+from ctuq.pipeline.volume.placed import middle_row, placed
 from ctuq.progress import shown
 from ctuq.recon import VOLUMES
 from ctuq.recon.dip import Data
@@ -140,6 +141,7 @@ def plan_volume(scan: VolumeScan, options: VolumeOptions) -> VolumePlan:
     CtuqError
         As `reconstruct_volume`.
     """
+    scan = placed(scan, options)
     grid, device = volume_of(scan, options), device_of(options.device)
     if options.method == "fdk":
         require_circle(scan.geometry)
@@ -245,7 +247,7 @@ def _begun(scan: VolumeScan, run: Run[VolumeOptions], plan: VolumePlan | None, c
 
 def _reconstructed(run: Run[VolumeOptions], scan: VolumeScan, plan: VolumePlan) -> VolumeResult:
     options, grid = run.options, plan.grid
-    whole, scan = scan, _as_fitted(scan, plan.grid, run.options)
+    whole, scan = scan, _as_fitted(placed(scan, options), grid, options)
     scan = scan if options.method == "fdk" else weighed_by_counts(run, scan)
     with run.clock("ray transform"):
         backend = "torch" if options.method == "fdk" else "auto"
