@@ -200,9 +200,7 @@ def _groups(views: int) -> int:
     return views if views <= _EACH else _GROUPS
 
 
-def _refined(
-    scan: Scan, shadow: Shadow, best: float, reach: float, start: float
-) -> tuple[float, float, tuple[float, float]]:
+def _refined(scan: Scan, shadow: Shadow, best: float, reach: float, start: float) -> tuple[float, float, tuple[float, float]]:
     """The minimum near a column on finer columns, its uncertainty, and the misfits there and at a start that is as near."""
     scan, columns = _thinned(scan, _VIEWS), scan.geometry.columns
     half = max(best, columns - 1 - best) + 1 + 2 * reach
