@@ -30,7 +30,7 @@ def without_still_columns(scan: Scan) -> Scan:
     scan : Scan
     """
     counts = np.ones(scan.projections.shape, bool) if scan.weights is None else scan.weights > 0
-    useful = counts.any(axis=1)
+    useful = np.asarray(counts.any(axis=1))
     if useful.sum() < _FEWEST or scan.geometry.columns < _COLUMNS or _span(scan.geometry, useful) < _HALF:
         return scan
     y, counts = scan.projections[useful].astype(np.float64), counts[useful]
@@ -60,9 +60,9 @@ def _span(geometry: Geometry, useful: NDArray[np.bool_]) -> float:
 
 def _still(y: NDArray[np.float64], counts: NDArray[np.bool_]) -> int:
     """How many of the first columns are dark in all views alike, up to columns that see air in all views; 0 if none do."""
-    n, seen, known = y.shape[1], counts.any(axis=0), np.where(counts, y, 0)
+    n, seen, known = y.shape[1], np.asarray(counts.any(axis=0)), np.where(counts, y, 0)
     low, middle, high = np.nanquantile(np.where(counts | ~seen, y, np.nan), (0.1, 0.5, 0.9), axis=0)
-    turning = seen & (high - low > 2 * air_below(known, 1, 0))
+    turning = np.asarray(seen & (high - low > 2 * air_below(known, 1, 0)))
     if not turning.any():
         return 0
     # Air by what turns, not by what stands still, which may be darker by far.

@@ -106,13 +106,13 @@ def _tiff(path: Path) -> NDArray:
             sizes = " and ".join(str(series.shape) for series in file.series[:2])
             raise InputError(f"'{path}' holds pictures of several sizes, {sizes}; give a file of one size.")
         _refuse_beyond(file, path)
-        packed = file.pages.first.compression
+        packed = tifffile.COMPRESSION(file.pages.first.compression).name
         try:
             return np.asarray(file.asarray())
         except ValueError as error:
             if "imagecodecs" not in str(error):
                 raise
-        return _unpacked(path, file.series[0].shape, file.series[0].dtype, packed.name)
+        return _unpacked(path, file.series[0].shape, file.series[0].dtype, packed)
 
 
 def _unpacked(path: Path, shape: tuple[int, ...], dtype: np.dtype, packed: str) -> NDArray:
