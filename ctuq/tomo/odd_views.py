@@ -80,8 +80,9 @@ def odd_views(scan: Scan) -> OddViews | None:
     if wrong:
         return OddViews(odd, True, f"{what}, which see all of the object: flats, or of another object or beam, and left out.")
     if air is None:
-        # A plate or a film is longer the nearer a view is to its plane: twice as long at 60 degrees.
-        if _gradual(scan.geometry.angles[seen], means, odd[seen], _STEP * middle):
+        # A plate or a film is longer the nearer a view is to its plane: twice as long at 60 degrees. Views that see less and
+        # less of it are no views of one object: of a picture whose rows are the columns they begin and end in air.
+        if (means[odd[seen]] > middle).all() and _gradual(scan.geometry.angles[seen], means, odd[seen], _STEP * middle):
             return None
         return OddViews(odd, False, f"{what}: they may be flats, or of another object or beam.")
     offsets = np.zeros(len(odd))
