@@ -19,6 +19,7 @@ _MANY_TURNS = 200 * np.pi
 _FEWEST = 10
 _LARGEST = 1 << 24
 _ASK = "give 'angles' in degrees in a geometry file"
+_RADIANS = re.compile(r"(^|[^a-z])rad|[a-z]Rad|rad(ian)?s?$")
 
 
 def angles_of(values: ArrayLike, unit: str, source: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
@@ -57,6 +58,19 @@ def angles_of(values: ArrayLike, unit: str, source: str) -> tuple[NDArray[np.flo
     if np.ptp(angles) <= _TWO_TURNS or _round_as_radians_only(angles):
         raise InputError(f"The {angles.size} angles of '{source}' run from {span} without a unit, degrees or radians; {_ASK}.")
     return np.deg2rad(angles), ()
+
+
+def angles_named(values: ArrayLike, name: str, source: str) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Angles in radians, with what was assumed of them, by the name of their array where it tells the unit.
+
+    Raises
+    ------
+    InputError
+        As `angles_of` and `checked_radians`.
+    """
+    if _RADIANS.search(name):
+        return checked_radians(values, source, name), ()
+    return angles_of(values, "deg" if "deg" in name.lower() else "", f"{source}:{name}" if name else source)
 
 
 def degrees_in(path: Path) -> NDArray[np.float64]:

@@ -117,7 +117,7 @@ def _data(raw: Raw) -> str:
 def _values(raw: Raw) -> str:
     values = np.asarray(raw.values, dtype=np.float64)
     finite = values[np.isfinite(values)]
-    span = f"{finite.min():.4g} to {finite.max():.4g}" if finite.size else "none finite"
+    span = f"{finite.min() + 0.0:.4g} to {finite.max() + 0.0:.4g}" if finite.size else "none finite"
     lost = f", {values.size - finite.size} not finite" if finite.size < values.size else ""
     words = {"log": "line integrals (no unit)", "transmission": "transmission I / I0", "counts": "raw counts"}
     frames = "".join(f", {len(part)} {name}" for part, name in ((raw.flats, "flats"), (raw.darks, "darks")) if part is not None)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.anyarray import read_array
+from ctuq.files.formats.anyarray import read_array
 
 
 def read_mask(text: str | Path) -> NDArray[np.float64]:

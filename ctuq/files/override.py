@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.anyarray import NAMED, file_of, read_array
+from ctuq.files.formats.anyarray import NAMED, file_of, read_array
 from ctuq.files.formats.pictures import matching
 from ctuq.files.formats.raw import AXIS, OTHER, START, TURNED, Raw, as_sinogram
 from ctuq.files.formats.stack import load_stack

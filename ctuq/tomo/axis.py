@@ -33,7 +33,8 @@ class AxisSearch:
     uncertainty : float
         Its standard deviation in columns: what leaving views out moves it, and how sharp the misfit's minimum is.
     misfit, misfit_at_start : float
-        Relative residual of a few CGLS iterations there, and where the scan's geometry had the axis.
+        Relative residual of a few CGLS iterations there, and where the scan's geometry had the axis: on columns so coarse or
+        fine that the two differ most.
     reason : str
         Why the column is not to be relied on, in a few words; empty if it is.
     clear : bool
@@ -95,12 +96,17 @@ def find_axis(scan: Scan) -> AxisSearch:
     lowest, moved = float(misfits[:, 0].min()), _jackknife(coarse[1:])
     if reason:
         return AxisSearch(float(coarse[0]), max(moved, level.factor), lowest, at_start, reason)
-    column, uncertainty = _refined(scan, shadow, float(coarse[0]), level.factor)
+    column, uncertainty, finer = _refined(scan, shadow, float(coarse[0]), level.factor, start)
     # Within a coarse column the minimum is interpolated; what moves it further is no matter of interpolation.
     uncertainty = float(np.sqrt(uncertainty**2 + max(0.0, moved**2 - (level.factor / 4) ** 2)))
     if uncertainty > max(_CLOSE, _OF_WIDTH * columns):
         reason = f"it would be known to {uncertainty:.1f} columns only"
-    return AxisSearch(column, uncertainty, float(level.misfits(column)[0]), at_start, reason, clear=True)
+    misfit = float(level.misfits(column)[0])
+    # Coarse columns average noise away, but do not resolve a fraction of themselves: of a scan of 512 columns whose object has
+    # a dense rim they had a misfit of 2.8 % at the axis and of 2.5 % six columns beside it, fine ones 0.15 and 3.6 %.
+    if finer[1] * misfit > finer[0] * at_start:
+        misfit, at_start = finer
+    return AxisSearch(column, uncertainty, misfit, at_start, reason, clear=True)
 
 
 def searched_axis(scan: Scan, kept: str = "the detector's middle") -> tuple[float, str]:
@@ -194,8 +200,8 @@ def _groups(views: int) -> int:
     return views if views <= _EACH else _GROUPS
 
 
-def _refined(scan: Scan, shadow: Shadow, best: float, reach: float) -> tuple[float, float]:
-    """The minimum near a column on finer columns, and its uncertainty."""
+def _refined(scan: Scan, shadow: Shadow, best: float, reach: float, start: float) -> tuple[float, float, tuple[float, float]]:
+    """The minimum near a column on finer columns, its uncertainty, and the misfits there and at a start that is as near."""
     scan, columns = _thinned(scan, _VIEWS), scan.geometry.columns
     half = max(best, columns - 1 - best) + 1 + 2 * reach
     level = _level(scan, shadow, best, half, _FINE)
@@ -210,7 +216,9 @@ def _refined(scan: Scan, shadow: Shadow, best: float, reach: float) -> tuple[flo
     bend = np.polyfit(tried - best, misfits[:, 0] ** 2, 2)[0]
     doubling = float(misfits[:, 0].min() / np.sqrt(bend)) if bend > 0 else np.inf
     without = np.array([_lowest(tried, each) for each in misfits[:, 1:].T])
-    return best, float(np.hypot(_jackknife(without), _OF_DOUBLING * doubling))
+    near = abs(start - best) < 2 * reach
+    there, at_start = (float(level.misfits(column)[0]) if near else 1.0 for column in (best, start))
+    return best, float(np.hypot(_jackknife(without), _OF_DOUBLING * doubling)), (there, at_start)
 
 
 def _unclear(misfits: NDArray, found: NDArray, factor: int) -> str:

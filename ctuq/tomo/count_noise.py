@@ -23,6 +23,7 @@ _WORTH, _ALL = 0.04, 50.0
 _THICK, _UNITS = 0.7, 12.0
 """Line integrals up to the one are at most twice as uncertain, in variance, as air: weights gain 0.03 nats then. No detector
 sees through the other: such numbers have other units (in published scans of basalt and dendrites they are 100 and 1,200)."""
+_LARGEST = 700.0
 _TOLD = (
     "The noise of rays grows with attenuation as that of counts, {:.2g} times as large through the thickest parts as in air, "
     "and the scan has no weights: rays count as that says. If the counts are known, give them in place of line integrals."
@@ -39,7 +40,8 @@ def variance_of(line_integrals: NDArray, growth: float) -> NDArray[np.float64]:
     growth : float
         g.
     """
-    return 1 + growth * np.expm1(np.maximum(np.asarray(line_integrals, np.float64), 0))
+    # Numbers of other units are beyond what an exponential holds: of rays up to 28,000 most were foretold with no variance.
+    return 1 + growth * np.expm1(np.clip(np.asarray(line_integrals, np.float64), 0, _LARGEST))
 
 
 def may_grow(line_integrals: NDArray) -> bool:

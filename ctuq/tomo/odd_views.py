@@ -18,6 +18,8 @@ from ctuq.tomo.shadow import edge_columns, shadow_of
 ODD = "times as much as the others"
 """What every sentence about such views holds."""
 _ODD, _FEW, _FEWEST = 0.5, 0.2, 8
+_STEP = 0.25
+"""From one view to the next, over the others' mean, up to which an object may be seen to grow."""
 _SIGMAS = 8.0
 """Robust standard deviations of all views' sums, which hold noise, and what a fan magnifies."""
 _ALIKE = 0.1
@@ -78,10 +80,21 @@ def odd_views(scan: Scan) -> OddViews | None:
     if wrong:
         return OddViews(odd, True, f"{what}, which see all of the object: flats, or of another object or beam, and left out.")
     if air is None:
+        # A plate or a film is longer the nearer a view is to its plane: twice as long at 60 degrees. Views that see less and
+        # less of it are no views of one object: of a picture whose rows are the columns they begin and end in air.
+        if (means[odd[seen]] > middle).all() and _gradual(scan.geometry.angles[seen], means, odd[seen], _STEP * middle):
+            return None
         return OddViews(odd, False, f"{what}: they may be flats, or of another object or beam.")
     offsets = np.zeros(len(odd))
     offsets[odd] = air
     return OddViews(odd, False, f"{what}, and so does their air: what it reads is taken off them.", offsets)
+
+
+def _gradual(angles: NDArray[np.float64], means: NDArray[np.float64], odd: NDArray[np.bool_], step: float) -> bool:
+    """Whether views go over into the odd ones by small steps, from angle to angle."""
+    order = np.argsort(angles, kind="stable")
+    means, odd = means[order], odd[order]
+    return bool((np.abs(np.diff(means))[odd[1:] != odd[:-1]] < step).all())
 
 
 def _compared(

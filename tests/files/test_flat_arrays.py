@@ -103,7 +103,7 @@ def test_flats_of_a_stack_are_arrays_of_its_pictures(tmp_path, lying):
 
 
 def test_an_image_to_calibrate_may_be_matlabs(tmp_path):
-    from ctuq.files.anyarray import read_array
+    from ctuq.files.formats.anyarray import read_array
 
     scipy.io.savemat(tmp_path / "image.mat", {"image": np.arange(6.0).reshape(2, 3), "note": "text"})
     np.testing.assert_array_equal(read_array(tmp_path / "image.mat", "an image"), np.arange(6.0).reshape(2, 3))

@@ -180,3 +180,18 @@ def test_all_slices_of_a_stack_are_weighed_by_the_growth_of_one():
     assert np.isfinite(result.std).all()
     quiet = reconstruct_stack(replace(scan, weights=np.exp(-rows).astype(np.float32)), "tv", size=24)
     assert not any("no weights" in text for text in quiet.warnings)
+
+
+def test_views_are_foretold_in_any_unit():
+    # Electron counts of 28,000 in place of line integrals had no variance: nothing times an infinite exponential.
+    scan, unit = scan_of(RelativeNoise(0.02), n=40), 1e4
+    loud = replace(scan, projections=unit * scan.projections, truth=None)
+    found = []
+    for given, scale in ((replace(scan, truth=None), 1.0), (loud, unit)):
+        result = ctuq.reconstruct(given.select(np.arange(0, 40, 2)), "tv", size=24, samples=64)
+        rest = match_detector(given.select(np.arange(1, 40, 2)), result.grid)
+        A = ctuq.ray_transform(result.grid, rest.geometry, backend="matrix")
+        found.append([part / scale for part in (predict_views(result, A)[0], np.sqrt(predict_views(result, A)[1]))])
+    assert np.isfinite(found[1][1]).all()
+    np.testing.assert_allclose(found[1][0], found[0][0], atol=0.02 * np.abs(found[0][0]).max())
+    np.testing.assert_allclose(found[1][1], found[0][1], rtol=0.15)

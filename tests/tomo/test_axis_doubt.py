@@ -69,3 +69,20 @@ def test_where_nothing_tells_the_axis_nothing_is_contradicted():
     noise = np.random.default_rng(0).standard_normal(HALF.shape).astype(np.float32)
     assert contradicting_axis(Scan(noise, HALF)) is None
     assert contradicting_axis(Scan(np.zeros(HALF.shape, np.float32), HALF)) is None
+
+
+@pytest.mark.parametrize("off", [6.0, 3.0, -6.5])
+def test_an_axis_a_part_of_a_coarse_column_off_is_contradicted_on_a_wide_detector(off):
+    # The dense rim of this disc ends just so that the coarse search explains it better beside the axis than at it.
+    wide = ParallelBeam(angles=np.deg2rad(np.linspace(0, 180, 24, endpoint=False)), columns=512, pixel=1.0)
+    across, angles = np.arange(512) - 249.5, wide.angles[:, None]
+
+    def disc(radius, x=0.0, y=0.0):
+        beside = across - x * np.cos(angles) - y * np.sin(angles)
+        return 2 * np.sqrt(np.clip(radius**2 - beside**2, 0, None))
+
+    rays = 0.025 * disc(186) - 0.02 * disc(182) + 0.01 * disc(30, 50, 30)
+    rays += 0.005 * np.random.default_rng(0).standard_normal(rays.shape)
+    found = contradicting_axis(Scan(rays.astype(np.float32), with_axis_column(wide, 249.5 + off)))
+    assert found is not None and found.column == pytest.approx(249.5, abs=0.2)
+    assert found.misfit * 4 < found.misfit_at_start

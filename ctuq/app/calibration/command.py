@@ -15,7 +15,7 @@ from ctuq.app.report.summary import sentences
 from ctuq.app.report.tables import scale_rows
 from ctuq.app.terminal import give, say, warn
 from ctuq.errors import InputError
-from ctuq.files.anyarray import read_array
+from ctuq.files.formats.anyarray import read_array
 from ctuq.tomo import Scan
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.uncertainty.calibration.foreign import calibrate

@@ -157,7 +157,10 @@ def _other_reader(path: Path, start: bytes) -> Reader:
         return skyscan.read_skyscan
     if walnuts.is_walnut(path):
         return walnuts.read_walnut
-    raise InputError(f"'{path}' is of no type that ctuq reads ({_KNOWN}).")
+    raise InputError(
+        f"'{path}' is of no type that ctuq reads ({_KNOWN}); save bare numbers as TIFF or .npy and say the rest in a geometry "
+        "file."
+    )
 
 
 def _folder_reader(path: Path) -> Reader:

@@ -5,35 +5,29 @@ structs are named with points, as ``scan.sino``. Versions 5 and 7.3 are read to 
 """
 
 import re
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
 import numpy as np
-import scipy.io
-from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 from numpy.typing import NDArray
 
-from ctuq.errors import CtuqError, InputError
-from ctuq.files.angles import angles_of, checked_radians, degrees_in
+from ctuq.errors import InputError
+from ctuq.files.angles import angles_named
+from ctuq.files.formats.anyarray import angles_in
+from ctuq.files.formats.matfile import load_matlab
 from ctuq.files.formats.places import Layout, Place
 from ctuq.files.formats.raw import TURNED, Raw, as_sinogram
-from ctuq.files.formats.sizes import refuse_bomb
 from ctuq.files.units import millimetres
-from ctuq.memory import require_room
-from ctuq.records import refuse_endless_heap
 from ctuq.tomo.geometry import VolumeGrid, radians
 
 _HTC_SIZE = 512
 _ASSUMED = {"kind": "parallel", "pixel": 1.0}
-_V5_HEADER, _V5_PACKED = 128, 15
 _BARE = ("sinogram", "m", "sinogram120", "sinogram1200", "sino")
 _CT_DATA = {"sinogram", "parameters"}
 MAGIC = b"MATLAB 5.0"
-_RADIANS = re.compile(r"(^|[^a-z])rad|[a-z]Rad|rad(ian)?s?$")
 
 
 def is_matlab(path: Path) -> bool:
@@ -109,13 +103,13 @@ def _bare(found: tuple[NDArray, int | None, str | None], variables: Mapping[str,
     if place is None:
         return _row_of(values, name, path, row, stack) if values.ndim == 3 else raw.warned(how)
     inside = place.file is None
-    turned = np.ravel(_real(_named(variables, place, path), place.path, path)) if inside else degrees_in(Path(str(place.file)))
+    turned = np.ravel(_real(_named(variables, place, path), place.path, path)) if inside else angles_in(place)
     if len(turned) not in values.shape:
         raise InputError(
             f"'{path}' has {len(turned)} angles in '{place}' and a sinogram '{name}' of shape {values.shape}; one axis must "
             "have as many."
         )
-    angles, remarks = _angles(turned, place.path, path)
+    angles, remarks = angles_named(turned, place.path, str(path if inside else place.file))
     if values.ndim == 3:
         raw = _row_of(values, name, path, row, stack, views=len(turned))
     raw = replace(raw, fields={"angles": angles}).warned(*remarks)
@@ -142,74 +136,6 @@ def _row_of(values: NDArray, name: str, path: Path, row: int | None, stack: str 
     other = "" if turned or sinograms else "; if its pictures lie on their side say 'transpose: true'"
     raw = Raw("MATLAB", found, "log", {}, row=row, rows=rows, assumed=_ASSUMED, turned=turned)
     return raw.warned(f"The variable '{name}' is read as ({', '.join(words)}){other}.")
-
-
-def _angles(turned: NDArray[np.float64], name: str, path: Path) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Angles in radians, by the variable's name where it tells the unit."""
-    if _RADIANS.search(name):
-        return checked_radians(turned, str(path), name), ()
-    return angles_of(turned, "deg" if "deg" in name.lower() else "", f"{path}:{name}")
-
-
-def load_matlab(path: Path) -> dict[str, Any]:
-    """Variables of a MATLAB file of version 5 or 7.3: numbers as arrays, text as str, structs as dicts.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged or of another type.
-    """
-    try:
-        if h5py.is_hdf5(path):
-            refuse_endless_heap(path)
-            with h5py.File(path, "r") as file:
-                return _children(file, set())
-        _refuse_bombs(path)
-        loaded = scipy.io.loadmat(path, struct_as_record=False, squeeze_me=True)
-    except CtuqError:
-        raise
-    except Exception as error:  # scipy raises many types on damaged files
-        raise InputError(f"'{path}' is not a whole MATLAB file (version 5 or 7.3); copy it again.") from error
-    return {name: _from_v5(value) for name, value in loaded.items() if not name.startswith("__")}
-
-
-def _from_v5(value: Any) -> Any:
-    return {name: _from_v5(getattr(value, name)) for name in value._fieldnames} if hasattr(value, "_fieldnames") else value
-
-
-def _refuse_bombs(path: Path) -> None:
-    """Look at what the packed variables of a version 5 file declare, before SciPy unpacks them."""
-    with path.open("rb") as file:
-        order: Literal["little", "big"] = "big" if file.read(_V5_HEADER)[-2:] == b"MI" else "little"
-        while len(tag := file.read(8)) == 8:
-            kind, size = (int.from_bytes(tag[at : at + 4], order) for at in (0, 4))
-            start = file.tell()
-            if kind == _V5_PACKED:
-                inner = zlib.decompressobj().decompress(file.read(min(size, 256)), 8)
-                declared = int.from_bytes(inner[4:8], order)
-                refuse_bomb(declared, size, f"A variable in '{path}'")
-                require_room((declared,), 1, f"A variable in '{path}'", "save the sinogram alone")
-            file.seek(start + size)
-
-
-def _children(group: h5py.Group, seen: set[int]) -> dict[str, Any]:
-    """Variables of a group, each group once: links may go round in a circle."""
-    where = h5o.get_info(group.id).addr
-    if where in seen:
-        return {}
-    seen.add(where)
-    return {name: _from_hdf5(node, seen) for name, node in group.items() if not name.startswith("#") and node is not None}
-
-
-def _from_hdf5(node: Any, seen: set[int]) -> Any:
-    if isinstance(node, h5py.Group):
-        return _children(node, seen)
-    if not isinstance(node, h5py.Dataset) or node.shape is None or node.attrs.get("MATLAB_empty", 0):
-        return ""
-    require_room(node.shape, node.dtype.itemsize, f"'{node.name}'", "save the sinogram alone")
-    if node.attrs.get("MATLAB_class", b"") == b"char" and node.dtype.kind in "iu":
-        return "".join(chr(c) for c in np.ravel(node[()]) if c < 0x110000)
-    return np.squeeze(np.asarray(node[()]).T)
 
 
 def _real(value: Any, name: str, path: Path) -> NDArray[np.float64]:

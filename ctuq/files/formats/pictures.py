@@ -106,7 +106,29 @@ def _tiff(path: Path) -> NDArray:
             sizes = " and ".join(str(series.shape) for series in file.series[:2])
             raise InputError(f"'{path}' holds pictures of several sizes, {sizes}; give a file of one size.")
         _refuse_beyond(file, path)
-        return np.asarray(file.asarray())
+        packed = tifffile.COMPRESSION(file.pages.first.compression).name
+        try:
+            return np.asarray(file.asarray())
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+        return _unpacked(path, file.series[0].shape, file.series[0].dtype, packed)
+
+
+def _unpacked(path: Path, shape: tuple[int, ...], dtype: np.dtype, packed: str) -> NDArray:
+    """A TIFF in a compression that tifffile does not know by itself, such as LZW (OpenCV's own), as Pillow reads it."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        pages = []
+        for n in range(getattr(picture, "n_frames", 1)):
+            picture.seek(n)
+            pages.append(np.array(picture))
+    values = pages[0] if len(pages) == 1 else np.stack(pages)
+    kept = values.astype(dtype)
+    if values.size != np.prod(shape) or not np.array_equal(kept, values, equal_nan=dtype.kind == "f"):
+        raise InputError(f"'{path}' is a TIFF of {dtype} in {packed} compression, which is not read; save it uncompressed.")
+    return kept.reshape(shape)
 
 
 def _refuse_beyond(file: tifffile.TiffFile, path: Path) -> None:
@@ -143,7 +165,10 @@ def _names(path: Path, told: Pictures) -> list[Path]:
     """The pictures of a folder in natural order, without flats and darks; all must be named alike, or be told by a pattern."""
     names = sorted((p for p in path.iterdir() if p.suffix.lower() in _PICTURES and p.name[0] != "."), key=_natural)
     if not names:
-        raise InputError(f"The folder '{path}' holds no TIFF or PNG picture.")
+        others = Counter(p.suffix.lower() for p in path.iterdir() if p.suffix and p.is_file() and p.name[0] != ".")
+        kind, count = (others.most_common(1) or [("", 0)])[0]
+        there = f" but {count} {kind}; save them as grey values in one of these" if count else ""
+        raise InputError(f"The folder '{path}' holds no TIFF or PNG picture{there}.")
     aside = {each.resolve() for level in told.aside for each in (level, *matching(level))}
     names = [p for p in names if fnmatch(p.name, told.files or "*") and p.resolve() not in aside]
     if not names:

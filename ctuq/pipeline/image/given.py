@@ -12,6 +12,7 @@ from ctuq.tomo.axis import axis_column
 from ctuq.tomo.odd_views import odd_views
 from ctuq.tomo.preprocess import repaired, suspicion, where_an_object_can_stay
 from ctuq.tomo.scan import Scan, require_scan
+from ctuq.tomo.still_columns import without_still_columns
 from ctuq.tomo.stray_rays import without_stray_rays
 
 
@@ -25,7 +26,7 @@ def as_given(scan: Scan) -> Scan:
     require_scan(scan, Scan)
     if scan.provenance.sha256 or not (np.ones(1) if scan.weights is None else scan.weights).any():
         return scan
-    scan = without_stray_rays(_without_bad_columns(scan))
+    scan = without_stray_rays(without_still_columns(_without_bad_columns(scan)))
     odd = odd_views(scan)
     if odd is None:
         return scan

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from scipy.sparse.linalg import lsqr
 from skimage.io import imsave
 
@@ -263,4 +264,33 @@ def test_flats_beside_the_projections_are_named_by_a_pattern(tmp_path, fan, fan_
     assert scan.geometry == fan and np.allclose(scan.projections, fan_scan.projections, atol=1e-3)
     (tmp_path / "geometry.yaml").write_text(told + "flat: open_*.tif\ndark: dc_?.tif\nfiles: ct_*.tif\n")
     with pytest.raises(InputError, match=r"open_.*does not exist"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate", None])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("pages", [1, 3])
+def test_compressed_tiffs_are_read_as_they_were_written(tmp_path, compression, dtype, pages):
+    # OpenCV packs by LZW unless it is told not to, and tifffile does not unpack that by itself.
+    values = (np.random.default_rng(0).random((pages, 12, 20)) * 250).astype(dtype)
+    first, *others = [Image.fromarray(page) for page in values]
+    first.save(tmp_path / "a.tif", compression=compression, save_all=pages > 1, append_images=others)
+    found = load_picture(tmp_path / "a.tif")
+    assert found.dtype == dtype and np.array_equal(found, values if pages > 1 else values[0])
+
+
+def test_a_cut_lzw_tiff_is_refused(tmp_path):
+    Image.fromarray(np.random.default_rng(0).random((40, 40)).astype(np.float32)).save(
+        tmp_path / "a.tif", compression="tiff_lzw"
+    )
+    whole = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(whole[:-200])
+    with pytest.raises(InputError, match="not a whole TIFF"):
+        load_picture(tmp_path / "a.tif")
+
+
+def test_a_folder_of_other_pictures_says_what_is_there(tmp_path):
+    for n in range(3):
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / f"view{n}.jpg")
+    with pytest.raises(InputError, match=r"no TIFF or PNG picture but 3 \.jpg; save them as grey values"):
         read(tmp_path)

@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.angles import angles_of, degrees_in
+from ctuq.files.angles import angles_named, angles_of
+from ctuq.files.formats.anyarray import angles_in
 from ctuq.files.formats.hdf5 import parts
 from ctuq.files.formats.hdf5.reach import check_hdf5
 from ctuq.files.formats.hdf5.told import unit_of
@@ -108,14 +109,14 @@ def _keys(path: Path, place: Place, count: int) -> NDArray:
 
 def _angles(path: Path, place: Place, views: NDArray[np.bool_]) -> tuple[NDArray, tuple[str, ...]]:
     """Angles of the views, of which there is one for each or one for each frame."""
-    if not place.path and place.file is not None:
-        values, unit = degrees_in(place.file), ""
-    else:
-        with _opened(place, path) as file:
-            node = _node(file, place, path)
-            if not isinstance(node, h5py.Dataset) or node.shape is None or node.dtype.kind not in "iuf":
-                raise InputError(f"'{place}' holds no angles; check 'angles' in the geometry file.")
-            values, unit = np.ravel(parts.readable(node, path)[()]), unit_of(node)
+    if place.file is not None and not (place.path and h5py.is_hdf5(place.file)):
+        values = angles_in(place)
+        return angles_named(values[views] if len(values) == len(views) else values, place.path, str(place.file))
+    with _opened(place, path) as file:
+        node = _node(file, place, path)
+        if not isinstance(node, h5py.Dataset) or node.shape is None or node.dtype.kind not in "iuf":
+            raise InputError(f"'{place}' holds no angles; check 'angles' in the geometry file.")
+        values, unit = np.ravel(parts.readable(node, path)[()]), unit_of(node)
     return angles_of(values[views] if len(values) == len(views) else values, unit, str(place))
 
 

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.formats.matlab import load_matlab
+from ctuq.files.angles import degrees_in
+from ctuq.files.formats.matfile import load_matlab
 from ctuq.files.formats.pictures import load_picture
+from ctuq.files.formats.places import Place
 from ctuq.guard import reading
 from ctuq.memory import require_room
 from ctuq.records import refuse_endless_heap
@@ -60,6 +62,20 @@ def read_array(text: str | Path, what: str, prefer: str = "") -> NDArray:
         if values.dtype.kind not in "biuf" or not values.size:
             raise InputError(f"{what} is an array of real numbers, and this one is {values.dtype} of shape {values.shape}")
         return values
+
+
+def angles_in(place: Place) -> NDArray[np.float64]:
+    """The numbers of another file that a geometry file names as angles: an array, or text.
+
+    Raises
+    ------
+    InputError
+        As `read_array` and `ctuq.files.angles.degrees_in`.
+    """
+    assert place.file is not None
+    if place.file.suffix.lower() not in NAMED:
+        return degrees_in(place.file)
+    return np.ravel(read_array(str(place).rstrip(":"), "angles", prefer="angles")).astype(np.float64)
 
 
 def file_of(text: str) -> tuple[Path, str]:
