@@ -9,7 +9,7 @@ from ctuq.tomo.moments import stray_of_centre
 from ctuq.tomo.preprocess import Corrected, suspicion
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.shadow import only_air
-from ctuq.tomo.turns import better_turn
+from ctuq.tomo.turns import better_turn, other_end
 
 _BRIGHTER, _FAR_BRIGHTER = 1.2, 2.0
 _LARGEST_INTEGRAL = 50.0
@@ -86,11 +86,11 @@ def refuse_negative(values: NDArray, kind_of_values: str) -> None:
 
 def doubts_of_angles(scan: Scan) -> tuple[str, ...]:
     """A warning where the projections do not move with the angles as those of one object do, or do so with others."""
-    stray, other = stray_of_centre(scan), better_turn(scan)
+    stray, other = stray_of_centre(scan), better_turn(scan) or other_end(scan)
     if other is not None:
         how, then, now = other
         return (
-            f"The projections are explained much better if the angles run {how} (misfit {100 * then:.2g} %, as they are told "
+            f"The projections are explained better if the angles run {how} (misfit {100 * then:.2g} %, as they are told "
             f"{100 * now:.2g} %): check the angles, their step, the sense of rotation ('clockwise: true') and axis_column.",
         )
     if stray is None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctuq.tomo.axis import axis_column, misfits_at
 from ctuq.tomo.geometry import FanBeam
@@ -13,6 +14,12 @@ _FEWEST, _ARC, _HALF = 12, np.pi / 2, 1.05 * np.pi
 # Told right, every other turn explained the shipped scans and simulated ones (12 to 60 views, up to 30 % of noise) worse: by
 # 1.02 times and more, and by 3 to 50 times where noise is small.
 _TIMES = 2.0
+_CLEARER, _MOST = 1.15, 200
+"""Times that the end of a turn left out or added must explain rays better to be told, and views up to which it matters.
+
+Told right, phantoms of 16 to 180 views with 1 and 5 % of noise and nine real scans were explained by it at
+most 1.03 times as well. Told wrong, phantoms of 16 and 30 views were explained 1.02 to 10 times as well by the right angles.
+"""
 _OPPOSITE = 0.6
 """How much less opposite views, one mirrored, differ than views a quarter of a turn apart, if the angles run as far as told.
 
@@ -55,6 +62,39 @@ def better_turn(scan: Scan) -> tuple[str, float, float] | None:
     }
     best = min(tried, key=lambda name: tried[name])
     return (best, tried[best], now) if tried[best] * _TIMES < now else None
+
+
+def other_end(scan: Scan) -> tuple[str, float, float] | None:
+    """Whether even angles that end with a turn should end a step before it, or the other way round; as `better_turn`.
+
+    Of 30 views over half a turn that is 6 degrees at the end: ``np.linspace(0, 180, 30)`` counts the end in, scanners do not.
+    """
+    if not _FEWEST <= scan.n_angles <= _MOST or scan.geometry.columns < 8 or not np.any(scan.projections):
+        return None
+    found = _with_other_end(scan.geometry.angles)
+    if found is None:
+        return None
+    column, shadow = axis_column(scan.geometry), shadow_of(scan.projections, scan.weights)
+    changed = replace(scan, geometry=replace(scan.geometry, angles=found[1]))
+    now, then = (float(misfits_at(each, [column], shadow)[0]) for each in (scan, changed))
+    return (found[0], then, now) if then * _CLEARER < now else None
+
+
+def _with_other_end(angles: NDArray[np.float64]) -> tuple[str, NDArray[np.float64]] | None:
+    """In words and numbers; None of angles that are uneven, or end nowhere near a quarter turn."""
+    n, steps = len(angles), np.diff(angles)
+    step = float(angles[-1] - angles[0]) / (n - 1)
+    if step == 0 or not np.allclose(steps, step, rtol=0, atol=0.02 * abs(step)):
+        return None
+    for arc, other, words in (
+        ((n - 1) * step, (n - 1) / n, "a step before the end of the turn"),
+        (n * step, n / (n - 1), "the end of the turn itself"),
+    ):
+        quarters = abs(arc) / (np.pi / 2)
+        if round(quarters) >= 2 and abs(quarters - round(quarters)) * np.pi / 2 < 0.1 * abs(step):
+            changed = angles[0] + (angles - angles[0]) * other
+            return f"to {np.rad2deg(changed[-1]):.4g} degrees, {words}", changed
+    return None
 
 
 def _opposite_views_agree(scan: Scan, column: float) -> bool:
