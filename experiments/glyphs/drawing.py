@@ -14,6 +14,8 @@ _PANELS = (
     ("log_likelihood_object", "log-likelihood (nats a pixel of the object)"),
     ("cover_95_object", "share of the object in 95 % intervals"),
 )
+_DEEP = 8.0
+"""Nats below the best that are shown: one standard deviation for all pixels is far below from few views."""
 _PATCHES = ("patch_1", "patch_2", "patch_4", "patch_7", "patch_14", "full")
 
 
@@ -48,12 +50,16 @@ def draw(table: Path) -> None:
             if full:
                 names = [p.removeprefix("patch_") for p in _PATCHES]
                 line[-1].plot(names, [mean_of(full, f"log_likelihood_{p}")[0] for p in _PATCHES], **look)
-        for axes, (_, label) in zip(line, _PANELS, strict=False):
+        for axes, (column, label) in zip(line, _PANELS, strict=False):
             axes.set(xlabel="angles", ylabel=label)
+            if column.startswith("log_likelihood"):
+                lowest, highest = axes.get_ylim()
+                axes.set_ylim(max(lowest, highest - _DEEP), highest)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         line[-1].set(xlabel=f"patch (pixels), {most} angles", ylabel="log-likelihood (nats a pixel)")
         line[0].set_title(f"{name}, {noise:.0%} noise", fontsize=9)
-    grid[0, -1].legend(fontsize=6)
+    handles = {label: handle for axes in grid[:, -1] for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=6, fontsize=8)
     for ending in ("png", "pdf"):
         figure.savefig(table.with_suffix(f".{ending}"), dpi=200)
 
