@@ -9,7 +9,7 @@ from ctuq.tomo.moments import stray_of_centre
 from ctuq.tomo.preprocess import Corrected, suspicion
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.shadow import only_air
-from ctuq.tomo.turns import better_turn, other_end
+from ctuq.tomo.turns import better_turn
 
 _BRIGHTER, _FAR_BRIGHTER = 1.2, 2.0
 _LARGEST_INTEGRAL = 50.0
@@ -86,7 +86,7 @@ def refuse_negative(values: NDArray, kind_of_values: str) -> None:
 
 def doubts_of_angles(scan: Scan) -> tuple[str, ...]:
     """A warning where the projections do not move with the angles as those of one object do, or do so with others."""
-    stray, other = stray_of_centre(scan), better_turn(scan) or other_end(scan)
+    stray, other = stray_of_centre(scan), better_turn(scan)
     if other is not None:
         how, then, now = other
         return (

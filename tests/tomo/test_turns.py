@@ -9,7 +9,7 @@ from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
 from ctuq.tomo.moments import stray_of_centre
 from ctuq.tomo.phantoms import ellipses
 from ctuq.tomo.simulate import RelativeNoise, simulate
-from ctuq.tomo.turns import better_turn, other_end
+from ctuq.tomo.turns import better_turn
 
 
 def scan(span, *, fan=False, views=30, noise=0.02):
@@ -77,22 +77,22 @@ def test_a_full_turn_of_a_sample_that_drifts_is_not_said_to_be_half_of_one():
 @pytest.mark.parametrize(("span", "fan"), [(180, False), (360, False), (360, True)])
 def test_of_the_end_of_a_turn_nothing_is_said_where_it_is_right(span, fan, views, noise):
     right = scan(span, fan=fan, views=views, noise=noise)
-    assert other_end(right) is None
+    assert better_turn(right) is None
     whole = scan(span * views / (views - 1), fan=fan, views=views, noise=noise)
     assert whole.geometry.angles[-1] == pytest.approx(np.deg2rad(span))
-    assert other_end(whole) is None
+    assert better_turn(whole) is None
 
 
 @pytest.mark.parametrize(("span", "views"), [(180, 16), (180, 30), (360, 30)])
 def test_an_end_of_the_turn_that_was_counted_in_is_named(span, views):
     right = scan(span, views=views, noise=0.01)
-    found = other_end(told(right, lambda a: a * views / (views - 1)))
+    found = better_turn(told(right, lambda a: a * views / (views - 1)))
     assert found is not None and f"to {span - span / views:.4g} degrees, a step before" in found[0]
     whole = scan(span * views / (views - 1), views=views, noise=0.01)
-    found = other_end(told(whole, lambda a: a * (views - 1) / views))
+    found = better_turn(told(whole, lambda a: a * (views - 1) / views))
     assert found is not None and f"to {span} degrees, the end of the turn itself" in found[0]
 
 
-def test_arcs_that_end_nowhere_in_particular_have_no_other_end():
-    assert other_end(told(scan(180), lambda a: 0.77 * a)) is None
-    assert other_end(told(scan(180), lambda a: a + 0.2 * np.sin(5 * a))) is None
+def test_arcs_that_end_nowhere_in_particular_have_no_better_turn():
+    assert better_turn(told(scan(180), lambda a: 0.77 * a)) is None
+    assert better_turn(told(scan(180), lambda a: a + 0.2 * np.sin(5 * a))) is None
