@@ -62,6 +62,13 @@ def halved(images: Images) -> Images:
     return Images(f"{images.name}_half", torch.nn.functional.avg_pool2d(images.x, 2), images.y)
 
 
+def padded(images: Images, size: int) -> Images:
+    """Zeros around, to so many pixels on a side."""
+    more = size - images.x.shape[-1]
+    before = more // 2
+    return Images(images.name, torch.nn.functional.pad(images.x, (before, more - before) * 2), images.y)
+
+
 def split(images: Images, train: int, held_out: int, test: int, *, rng: torch.Generator) -> Split:
     """Disjoint random parts; the test set is as large as it can be, up to ``test``."""
     order = torch.randperm(len(images.x), generator=rng)

@@ -1,14 +1,16 @@
-"""LeNet: sample-based EM and its posterior against the network, KFAC, ensembles and dropout.
+"""LeNet or ResNet-18: sample-based EM and its posterior against the network, KFAC, ensembles and dropout.
 
-``python -m experiments.engine.lenet FOLDER`` with MNIST or the binary version of CIFAR-10 (``--halve`` averages squares
-of 2 x 2 pixels); finished methods are in ``figures/engine_lenet_*.csv`` and are not run again.
+``python -m experiments.engine.convolutional FOLDER`` with MNIST or the binary version of CIFAR-10 (``--halve`` averages squares
+of 2 x 2 pixels), ``--network resnet18 --width 8`` at 32 x 32 pixels; finished methods are in ``figures/engine_lenet_*.csv`` and
+``figures/engine_resnet18_*.csv``, and are not run again.
 """
 
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
@@ -19,10 +21,13 @@ from ctuq import laplace
 from experiments import FIGURES
 from experiments.engine.digits import ANGLES, sweep_rows
 from experiments.engine.drawing import draw_methods
-from experiments.engine.images import Split, halved, load, split
+from experiments.engine.images import Split, halved, load, padded, split
 from experiments.engine.methods import CLASSES, Draws, Trainer, by_library, of_fit, plain, scores
-from experiments.engine.networks import build, lenet, train
+from experiments.engine.networks import build, lenet, resnet18, train
 from experiments.engine.rows import Row, Rows
+
+_RESNET = 32
+"""Pixels on a side."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,9 @@ class Options:
     """Of the experiment."""
 
     data: Positional[Path]
+    network: Literal["lenet", "resnet18"] = "lenet"
+    width: int | None = None
+    """Channels of the first layer; 8 and 64 by default."""
     halve: bool = False
     train: int = 1000
     held_out: int = 200
@@ -48,7 +56,8 @@ def chosen(options: Options) -> Options:
     """The options, or those of a quick look."""
     if not options.quick:
         return options
-    return Options(options.data, True, 200, 50, 100, 40, 2, 4, options.seed, True, options.out)
+    few = {"halve": options.network == "lenet", "train": 200, "held_out": 50, "test": 100, "epochs": 40, "members": 2}
+    return replace(options, **few, samples=4)
 
 
 def methods(
@@ -98,13 +107,21 @@ def main(options: Options) -> None:
     options = chosen(options)
     images = load(options.data)
     images = halved(images) if options.halve else images
-    stem = options.out / f"engine_lenet_{images.name}{'_quick' * options.quick}"
+    images = padded(images, _RESNET) if options.network == "resnet18" else images
+    stem = options.out / f"engine_{options.network}_{images.name}{'_quick' * options.quick}"
     table = Rows(stem.with_suffix(".csv"))
     parts = Rows(stem.with_name(f"{stem.name}_sweep.csv")), Rows(stem.with_name(f"{stem.name}_em.csv"))
     data = split(images, options.train, options.held_out, options.test, rng=torch.Generator().manual_seed(options.seed))
     channels, _, size = data.train[0][0].shape
+    wide = {} if options.width is None else {"width": options.width}
+
+    def made(dropped: float) -> nn.Module:
+        if options.network == "lenet":
+            return lenet(channels, size, dropped=dropped, **wide)
+        return resnet18(channels, dropped=dropped, **wide)
+
     trainer = Trainer(
-        lambda dropped: lenet(channels, size, dropped=dropped),
+        made,
         lambda make, seed: train(build(make, seed), *data.train, epochs=options.epochs, seed=seed, lr=5e-3),
     )
     network = trainer(options.seed)
