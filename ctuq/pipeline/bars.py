@@ -6,14 +6,17 @@ import torch
 from torch import Tensor
 
 from ctuq.linops.jacobian.network import ProductChoice, jacobian_of
+from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.recon.dip import Data, Generator
 from ctuq.recon.holdout import missing_arc
 from ctuq.stages import Stages
+from ctuq.systematics.build import missing_in
 from ctuq.systematics.catalogue import KINDS, Wish, not_in_bars_of, wishes
 from ctuq.systematics.hardened import Hardened
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.estimate import Evidence
 from ctuq.uncertainty.model.linear import ImageModel, image_model
+from ctuq.uncertainty.restricted import OF_WEIGHTS
 
 UNCALIBRATED = "Not calibrated: the error bars are the model's own, which are too short on real scans."
 _WORTH_TELLING, _FEW = 0.1, 8
@@ -88,6 +91,16 @@ def asked_errors(text: str, scan: Scan) -> tuple[Wish, ...]:
     """
     unsure = scan.n_angles < _FEW or missing_arc(scan.geometry.angles) is not None
     return tuple(w for w in wishes(text, of=scan.provenance) if not (unsure and w.default and w.name in ("axis", "gain")))
+
+
+def not_possible(options: ReconstructOptions, scan: Scan) -> tuple[str, ...]:
+    """A note of the errors that ``all`` asks for and a scan of this geometry cannot have."""
+    if options.bars not in OF_WEIGHTS:
+        return ()
+    asked = (wish for wish in asked_errors(options.systematics, scan) if not wish.needed and not wish.default)
+    why = {wish.name: missing_in(wish.name, scan.geometry) for wish in asked}
+    left_out = "; ".join(f"{name}, as {reason}" for name, reason in why.items() if reason)
+    return (f"Of all systematic errors left out: {left_out}.",) if left_out else ()
 
 
 def asks_for(name: str, text: str, scan: Scan) -> bool:

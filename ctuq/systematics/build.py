@@ -84,10 +84,10 @@ def possible(wanted: Sequence[Wish], geometry: Geometry | VolumeGeometry) -> tup
         If it cannot have one that was named.
     """
     for wish in wanted:
-        why = _missing(wish.name, geometry)
+        why = missing_in(wish.name, geometry)
         if why and wish.needed:
             raise InputError(f"This scan cannot tell of the systematic error {wish.name}: {why}; leave it out.")
-    return tuple(wish for wish in wanted if not _missing(wish.name, geometry))
+    return tuple(wish for wish in wanted if not missing_in(wish.name, geometry))
 
 
 def effects_of(names: Iterable[str], A: RayTransform, image: Tensor) -> dict[str, Tensor]:
@@ -127,8 +127,8 @@ class _At:
         return torch.tensor(self.flat.geometry.angles, dtype=torch.float64)
 
 
-def _missing(name: str, geometry: Geometry | VolumeGeometry) -> str:
-    """Why a scan has no such block; empty if it has."""
+def missing_in(name: str, geometry: Geometry | VolumeGeometry) -> str:
+    """Why a scan of this geometry has no such block; empty if it has."""
     *_, views, columns = geometry.shape
     if name == "distance" and not isinstance(geometry, FanBeam):
         return "its rays are parallel, and have no distances"

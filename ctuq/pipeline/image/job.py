@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ctuq.errors import CtuqError, InputError
 from ctuq.linops.memory import available_memory
-from ctuq.pipeline.bars import asked_errors, asks_for, doubts_of_bars, not_in_bars
+from ctuq.pipeline.bars import asked_errors, asks_for, doubts_of_bars, not_in_bars, not_possible
 from ctuq.pipeline.counted import unweighed, weighed_by_counts
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.agreement import kept_agreement
@@ -144,7 +144,7 @@ def _reconstruct(
 ) -> Result:
     scan = placed(as_given(scan), run.options, moves=own is None)
     grid = choose_grid(scan, run.options.size, run.options.field) if own is None else grid_of(own, scan, checkpoint)
-    doubts = doubts_of_field(scan, grid)
+    doubts = doubts_of_field(scan, grid) + not_possible(run.options, scan)
     came = match_detector(scan, grid) if own is None else scan
     measured = weighed_by_counts(came, run.options.size, run.device) if own is None else came
     scan = of_one_material(run, measured)

@@ -148,6 +148,9 @@ def test_a_right_scan_stays_as_it_is():
     assert "gain" not in third.systematics and third.removed is None
     every = ctuq.reconstruct(scan, systematics="all", **settings)
     assert set(every.systematics) == {*KINDS} - {"distance", "truncation"}
+    (told,) = (text for text in every.warnings if text.startswith("Of all systematic errors left out"))
+    assert told.endswith("left out: distance, as its rays are parallel, and have no distances.")
+    assert not any("left out" in text for text in third.warnings)
     assert "gain" not in " ".join(every.warnings) and "Gain of each column: zero within" in render_report(every, {})
 
 
