@@ -68,7 +68,7 @@ class Resident:
         self._session, self._turn = Session(path, degrees=True), threading.Lock()
         self._learner: threading.Thread | None = None
         self._beside, self._going, self._more = threading.Lock(), False, False
-        self._trouble = ""
+        self._trouble, self._doubts = "", list[str]()
         self._ready()
 
     def answer(self, name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -116,6 +116,7 @@ class Resident:
             self._go_on_beside()
         else:
             self._session.warm()
+            self._doubts = list(self._session.doubts())
 
     def _wait_for_the_first_model(self) -> None:
         """It must be there before an angle can be chosen by it. Who waits holds no turn: what goes on beside may need one."""
@@ -151,7 +152,8 @@ class Resident:
         return self._state()
 
     def _state(self) -> dict[str, Any]:
-        return {"session": facts_of(self._session.refreshed()), "learning": self._going, "trouble": self._trouble or None}
+        going = {"learning": self._going, "trouble": self._trouble or None, "doubts": self._doubts}
+        return {"session": facts_of(self._session.refreshed())} | going
 
     def _go_on_beside(self) -> None:
         """Work out the next angles and learn, if that is due, after the answer; once more after what is going on now."""
@@ -174,6 +176,7 @@ class Resident:
                     with self._turn:
                         self._session.update(learning=False)
                 other = Session(self._session.path)
+                self._doubts = list(other.doubts())
                 while learning_due(other.refreshed()):
                     other.learn()
                 self._trouble = ""

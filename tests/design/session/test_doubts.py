@@ -1,11 +1,13 @@
 """A session whose scanner is not as it was told says so: no design has systematic errors in its model."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ctuq.app import cli
+from ctuq.app.design.serve import Resident
 from ctuq.design.session.file import Settings
 from ctuq.design.session.session import Session
 from ctuq.files import write_scan
@@ -49,5 +51,22 @@ def test_the_command_warns_where_views_are_told(scan, tmp_path, capsys):
     made = ["design", "start", tmp_path / "s.h5", "--geometry", tmp_path / "g.yml", "--candidates", "0:180:18", "--size", "16"]
     assert cli.main([str(word) for word in [*made, "--prior", "isotropic", "--pilot", "10"]]) == 0
     assert cli.main([str(word) for word in ["design", "tell", tmp_path / "s.h5", tmp_path / "views.h5"]]) == 0
-    told = capsys.readouterr().out
-    assert "taken at column 28.0, but 10 views say" in told
+    assert "taken at column 28.0, but 10 views say" in capsys.readouterr().out
+
+
+def test_a_resident_session_tells_its_doubts(scan, tmp_path):
+    settings = Settings(size=16, prior="isotropic", pilot=10)
+    Session.start(tmp_path / "s.h5", replace(scan.geometry, axis_offset=5 * scan.geometry.pixel), settings)
+    resident = Resident(tmp_path / "s.h5")
+    assert resident.answer("status", {})["doubts"] == []
+    degrees = np.rad2deg(ANGLES).tolist()
+    resident.answer("tell", {"angles": degrees, "projections": scan.projections.tolist()})
+    resident.close()
+    for _ in range(200):
+        if not resident.answer("status", {})["learning"]:
+            break
+        time.sleep(0.1)
+    (text,) = resident.answer("status", {})["doubts"]
+    assert "10 views say" in text
+    (same,) = Resident(tmp_path / "s.h5").answer("status", {})["doubts"]
+    assert same == text
