@@ -21,7 +21,7 @@ import numpy as np
 
 from ctuq import files
 from ctuq.app import commands
-from ctuq.pipeline.image import job
+from ctuq.pipeline import bars
 from ctuq.recon.dip import DIPOptions
 from ctuq.tomo import radians
 from ctuq.tomo.simulate import phantom_scan
@@ -127,7 +127,7 @@ def _prepared(settings: Mapping[str, str], killed: bool) -> None:
     os.environ.update(settings)
     commands.DIPOptions = _SHORT
     if killed:
-        job.jacobian_of = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+        bars.jacobian_of = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

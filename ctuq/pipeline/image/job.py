@@ -1,41 +1,38 @@
 """The stages of a reconstruction, in their order."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from ctuq.errors import CtuqError, InputError
-from ctuq.linops.memory import available_memory
-from ctuq.pipeline.bars import asked_errors, asks_for, doubts_of_bars, not_in_bars, not_possible
+from ctuq.pipeline.bars import asked_errors, asks_for, not_in_bars, not_possible
 from ctuq.pipeline.counted import unweighed, weighed_by_counts
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.agreement import kept_agreement
-from ctuq.pipeline.image.classical import Smoothness, classical, smooth_image, smoothness
+from ctuq.pipeline.image.classical import classical, smoothness
 from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
-from ctuq.pipeline.image.freed import Joint, iterations_again, may_be_taken, of_all_views, of_any_flux
 from ctuq.pipeline.image.given import as_given
-from ctuq.pipeline.image.one_material import errors_left, hardening_told, of_one_material, with_removed
-from ctuq.pipeline.image.outside import asked_outside, made_at_image, outside_blocks
+from ctuq.pipeline.image.network import by_network, plan_of_network
+from ctuq.pipeline.image.one_material import of_one_material, with_removed
+from ctuq.pipeline.image.outside import asked_outside
 from ctuq.pipeline.image.placed import matched, placed
-from ctuq.pipeline.image.rings import Rings, gains_asked, rings_of, seconds_of_gains
+from ctuq.pipeline.image.rings import gains_asked, rings_of, seconds_of_gains
 from ctuq.pipeline.image.spreads import SPREADS, with_spread
+from ctuq.pipeline.image.with_bars import with_bars
 from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
-from ctuq.pipeline.running.outlook import Outlook
-from ctuq.pipeline.running.plan import FIT_BYTES, Plan, measure, priced, require_room, route_of, with_refit
+from ctuq.pipeline.running.plan import Plan, require_room
 from ctuq.pipeline.running.run import Run
-from ctuq.pipeline.running.threads import take_threads
-from ctuq.pipeline.subpixel import ray_noise
 from ctuq.pipeline.views import SplitViews, grid_of, match_detector, rays_inside, split_views
 from ctuq.progress import shown
-from ctuq.recon.dip import Data, DIPOptions, Generator, generator, trial_step, tries
+from ctuq.recon.dip import Data, DIPOptions, generator
 from ctuq.recon.holdout import split
-from ctuq.scores.gaussian import image_scores, patch_scores, truth_scores
+from ctuq.scores.gaussian import image_scores
 from ctuq.surroundings import undisturbed
 from ctuq.systematics.build import possible
 from ctuq.tomo import ray_transform
@@ -44,19 +41,8 @@ from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
-from ctuq.uncertainty.calibration.edges import EdgePosterior
-from ctuq.uncertainty.calibration.unseen import of_all_directions
-from ctuq.uncertainty.estimate import ErrorBars, estimate, named
-from ctuq.uncertainty.model.posterior import ImagePosterior
-from ctuq.uncertainty.model.route import Route
-from ctuq.uncertainty.restricted import NOTES, OF_WEIGHTS, routed
+from ctuq.uncertainty.restricted import OF_WEIGHTS
 from ctuq.uncertainty.results.image import Result
-from ctuq.uncertainty.results.kept import waves_of
-from ctuq.uncertainty.systematics import doubts_of_errors, systematics_of
-
-_DENSE_PIXELS = 4096
-"""Up to so many pixels a truth is scored against the whole covariance, above against samples."""
-_KEPT = 2**26
 
 _DEFAULT = ReconstructOptions()
 _log = logging.getLogger(__name__)
@@ -200,7 +186,7 @@ def _reconstructed(
         return with_spread(run, base, data, views)
     if method_name != "dip":
         return replace(base, scores={} if truth is None else {"truth": image_scores(base.mean, truth)})
-    return _with_dip(run, base, data, views, moves=own is None, rings=rings, smooth=smooth)
+    return by_network(run, base, data, views, moves=own is None, rings=rings, smooth=smooth)
 
 
 @undisturbed()
@@ -225,7 +211,7 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     if gains_asked(run, scan):
         run.timings["gains"] = seconds_of_gains(data)
-    return _plan(run, data, views, fit, generate=generate, start=start, scan=scan)
+    return plan_of_network(run, data, views, fit, generate=generate, start=start, scan=scan)
 
 
 def _rays(run: Run[ReconstructOptions], A: RayTransform, scan: Scan, held: Sequence[int] | NDArray[np.int64] = ()) -> Data:
@@ -260,141 +246,4 @@ def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: S
     notes = () if kind == "edges" else (f"The image is the mean of {PRIORS[kind]}, and not that of total variation.",)
     notes = views.notes + noise.told + notes
     base = replace(base, plan=plan.record(), warnings=base.warnings + notes, subpixel=noise.share(1.0))
-    return _assembled(run, base, rays.image, found, learned.named)
-
-
-def _with_dip(
-    run: Run[ReconstructOptions],
-    base: Result,
-    data: Data,
-    views: SplitViews,
-    *,
-    moves: bool,
-    rings: Rings,
-    smooth: Smoothness,
-) -> Result:
-    drawn = run.rng.get_state()
-    fit, stop = split(data, views.held, rng=run.rng)
-    if run.options.bars and asks_for("flux", run.options.systematics, base.scan):
-        fit, stop = of_any_flux(fit), of_any_flux(stop)
-    stop = replace(stop, beside=smooth.misfit)
-    generate, start = generator(fit, run.options.dip, rng=run.rng)
-    checkpoint, stages = run.checkpoint, run.stages
-    checkpoint.threads = take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
-    if run.options.bars:
-        kept_route = None if checkpoint.way is None else checkpoint.way[0]
-        plan = _plan(run, data, views, fit, generate=generate, start=start, scan=base.scan, chosen=kept_route)
-        checkpoint.way = (plan.route, plan.products) if checkpoint.way is None else checkpoint.way
-        base, run.outlook = replace(base, plan=plan.record()), Outlook(plan.seconds)
-    checkpoint.begin()
-    with run.clock("dip"):
-        state = run.fit(generate, start, (fit, stop))
-        image = generate(state.best)[0].detach()
-    told = base.warnings + views.notes + smooth.told(float(state.best_misfit[0]))
-    base = replace(base, mean=image.cpu().numpy(), history=state.looks, warnings=told)
-    if checkpoint.way is None:
-        return replace(base, scores={} if base.truth is None else {"truth": image_scores(base.mean, base.truth)})
-    asked = errors_left(run, asked_errors(run.options.systematics, base.scan))
-    noise = ray_noise(data, smooth_image(run, data, base.comparisons["tv"], smooth.strength))
-    given = (*rings.blocks(data.y.shape), *outside_blocks(asked, data, base.scan, base.comparisons["tv"]))
-    last = Joint(run, data, views, generate, made_at_image(asked), drawn, noise, moves, given).freed(state)
-    model, evidence = last.model, last.evidence
-    given = {"rng": run.rng, "way": checkpoint.way[0], "stages": stages, "evidence": evidence}
-    with run.clock("evidence"):
-        found = estimate(model, last.data.y, views.held, **given)
-    doubts = doubts_of_bars(model, evidence, found.posterior.error) + doubts_of_errors(model) + NOTES.get(run.options.bars, ())
-    told = base.warnings + doubts + last.notes + noise.told
-    base = replace(base, history=last.state.looks, warnings=told, subpixel=noise.share(1.0))
-    if last.removed is not None:
-        shown = of_all_views(last, found.posterior, views.held)
-        less = rings.with_others(data.y - shown.y)
-        comparisons = classical(run, shown, base.scan, strength=smooth.strength, less=less)
-        removed = rings.with_others(last.removed).cpu().numpy().astype(np.float32)
-        base = replace(base, comparisons=comparisons, removed=removed)
-    result = _assembled(run, base, model.image, found, named(model.prior, found.evidence.psi))
-    return replace(result, systematics=rings.told(result.systematics))
-
-
-def _plan(
-    run: Run[ReconstructOptions],
-    data: Data,
-    views: SplitViews,
-    fit: Data,
-    *,
-    generate: Generator,
-    start: dict[str, Tensor],
-    scan: Scan,
-    chosen: Route | None = None,
-) -> Plan:
-    """What the error bars will take, told before the fit; by the route that a run began with, if it is resumed."""
-    chosen = _route(run, data, views, generate.module(start)[0]) if chosen is None else chosen
-    options = run.options.dip
-    asked = may_be_taken(possible(errors_left(run, asked_errors(run.options.systematics, scan)), scan.geometry))
-    speeds = measure(fit, generate, start)
-    made = priced(chosen, speeds, tries(fit, options) * options.expected, fit_bytes=FIT_BYTES * chosen.pixels)
-    made = with_refit(made, speeds, iterations_again(options), asked)
-    if "gains" in run.timings:
-        made = replace(made, seconds={"gains": run.timings["gains"], **made.seconds})
-    _log.info("Plan: %s", made)
-    return made
-
-
-def _route(run: Run[ReconstructOptions], data: Data, views: SplitViews, network: nn.Module) -> Route:
-    memory = available_memory(run.device)
-    found = route_of(data.weights, views.fitted, data.A.grid.size, network, prior=run.options.prior, memory=memory)
-    return routed(found, run.options.bars, network)
-
-
-def _assembled(
-    run: Run[ReconstructOptions], base: Result, image: Tensor, found: ErrorBars, prior: Mapping[str, float]
-) -> Result:
-    """The result with its error bars, samples and scores; ``prior`` are its hyperparameters by name."""
-    scale = found.scales.image**0.5
-    whole = found.posterior
-    posterior = whole if found.edges is None else EdgePosterior(whole, found.edges)
-    posterior, notes = of_all_directions(posterior, base.scan.geometry, rng=run.rng, stages=run.stages)
-    with run.clock("samples"):
-        run.tell("Samples", 0, 1)
-        raw = whole.std().cpu().numpy().astype(np.float32)
-        std = raw if posterior is whole else posterior.std().cpu().numpy()
-        count = run.options.samples
-        drawn = run.stages.once("drawn", lambda: posterior.joint_deviations(count, rng=run.rng), rng=run.rng)
-        deviations, errors = ((scale * draws).cpu().numpy().astype(np.float32) for draws in drawn)
-        kept = min(run.options.directions, max(1, _KEPT // (4 * raw.size)))
-        waves, directions = waves_of(kept, raw.shape), None
-        if kept:
-            leading = run.stages.once("directions", lambda: posterior.directions(kept, waves=waves, rng=run.rng), rng=run.rng)
-            directions = (scale * leading).cpu().numpy().astype(np.float32)
-        run.tell("Samples", 1, 1)
-    mean = (image.double() + found.correction).cpu().numpy().astype(np.float32)
-    std = (scale * std).astype(np.float32)
-    scores = {"leave_one_angle_out": found.leave_one_out}
-    if found.calibration is not None:
-        scores |= {"held_out": dict(found.calibration.calibrated), "held_out_raw": dict(found.calibration.raw)}
-    if base.truth is not None:
-        small = raw.size <= _DENSE_PIXELS
-        covariance = scale**2 * posterior.covariance().cpu().numpy() if small else None
-        scores["truth"] = truth_scores(mean, std, base.truth) | patch_scores(base.truth - mean, covariance, deviations)
-        scores["truth_raw"] = truth_scores(mean, raw, base.truth)
-    evidence = found.evidence
-    effects = (scale * posterior.hidden_images()).cpu().numpy().astype(np.float32)
-    known = isinstance(whole, ImagePosterior)
-    return replace(
-        base,
-        mean=mean,
-        std=std,
-        std_raw=raw,
-        std_error=posterior.error,
-        samples=mean + deviations,
-        directions=directions,
-        waves=waves,
-        sigma2=(sigma2 := found.scales.noise * evidence.sigma2),
-        subpixel=base.subpixel * sigma2,
-        prior=prior,
-        log_evidence=evidence.value,
-        log_evidence_error=evidence.error,
-        calibration=found.calibration,
-        scores=scores,
-        warnings=base.warnings + notes,
-        systematics=hardening_told(run, systematics_of(whole, evidence, found.scales.image, errors, effects)) if known else {},
-    )
+    return with_bars(run, base, rays.image, found, learned.named)

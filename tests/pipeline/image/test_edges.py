@@ -96,7 +96,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(scan, result, tmp_path,
 
     path = tmp_path / "checkpoint.h5"
     with monkeypatch.context() as patched:
-        patched.setattr("ctuq.pipeline.image.job._assembled", stopped)
+        patched.setattr("ctuq.pipeline.image.job.with_bars", stopped)
         with pytest.raises(KeyboardInterrupt):
             reconstruct(scan, "tv", size=24, checkpoint=path)
     again = reconstruct(scan, "tv", size=24, checkpoint=path)

@@ -13,7 +13,7 @@ from ctuq import files
 from ctuq.errors import InputError
 from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.pipeline import ReconstructOptions, reconstruct
-from ctuq.pipeline.image import job
+from ctuq.pipeline.image import network
 from ctuq.recon.dip import Data, DIPOptions, dip, generator
 from ctuq.recon.holdout import split
 from ctuq.recon.unet import UNetOptions
@@ -109,8 +109,8 @@ def test_units_change_the_units_alone():
 
 @pytest.mark.parametrize("size", [8, 17, 24])
 def test_any_size_has_means_of_regions_that_draws_confirm(size, monkeypatch):
-    found, assembled = [], job._assembled
-    monkeypatch.setattr(job, "_assembled", lambda *given: found.append(given[3]) or assembled(*given))
+    found, assembled = [], network.with_bars
+    monkeypatch.setattr(network, "with_bars", lambda *given: found.append(given[3]) or assembled(*given))
     result = reconstruct(seen(), options=replace(OPTIONS, size=size))
     regions = np.zeros((4, size, size))
     for image, part in zip(regions, (slice(None), slice(size // 2), slice(size // 4, -(size // 4)), slice(2, 5)), strict=True):
@@ -164,7 +164,7 @@ def test_a_killed_run_goes_on_to_the_same_result(when, whole, tmp_path):
 
     def work():
         if when == "evidence":
-            job.estimate = die
+            network.estimate = die
         reconstruct(ctuq.read(file), options=OPTIONS, checkpoint=path, progress=late if when == "fit" else None)
 
     assert killed(work) and path.is_file()
@@ -176,7 +176,7 @@ def test_a_killed_run_goes_on_to_the_same_result(when, whole, tmp_path):
 def test_little_memory_takes_a_smaller_way_and_says_what_it_is_worth(monkeypatch):
     scan, options = seen(), replace(OPTIONS, dip=replace(DIP, network=UNetOptions(channels=(16, 16), skips=(4,))))
     whole = reconstruct(scan, options=options)
-    monkeypatch.setattr(job, "available_memory", lambda device: 10**6)
+    monkeypatch.setattr(network, "available_memory", lambda device: 10**6)
     poor = reconstruct(scan, options=options)
     assert whole.std_error == 0 and all(text.startswith("Total variation foretells") for text in whole.warnings)
     assert poor.plan["rank"] < whole.plan["rank"]

@@ -49,9 +49,9 @@ def test_products_are_as_many_as_planned(size, scan, monkeypatch):
 
         return count
 
-    from ctuq.pipeline.image import job
+    from ctuq.pipeline.image import network
 
-    monkeypatch.setattr(job, "measure", lambda *_: SPEEDS)
+    monkeypatch.setattr(network, "measure", lambda *_: SPEEDS)
     monkeypatch.setattr(Jacobian, "_apply", counted("jvps", Jacobian._apply))
     monkeypatch.setattr(Jacobian, "_apply_transpose", counted("vjps", Jacobian._apply_transpose))
     result = ctuq.reconstruct(scan, size=size, dip=SMALL)
