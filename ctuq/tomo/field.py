@@ -14,6 +14,8 @@ FIELDS = ("all", "common")
 _RIM = 1.0
 """Columns of air that are left around an object."""
 _WIDEST, _NARROWEST, _USUAL = 2.0, 1.25, 1.5
+_TWO = 1e-6
+"""Of the farthest column's, how much squares of distances differ at least for a line through them: two columns have one."""
 _DARK_AIR = 0.02
 """Below 0, of the most that rays read: the air of the shipped scans lies between 0.3 % below and 2.6 % above it."""
 # So many columns beside a grid's shadow the rays must be, and so many of them, or such a share, see more than air.
@@ -269,6 +271,9 @@ def _goes_on(scan: Scan, shadow: Shadow) -> float:
     distances = scan.geometry.axis_distances(np.arange(scan.geometry.columns))
     mean = np.asarray(scan.projections, np.float64).mean(axis=0)
     far = np.abs(distances).max()
-    slope, start = np.polyfit((distances / far) ** 2, np.maximum(mean, 0) ** 2, 1)
+    squares = (distances / max(far, 1e-300)) ** 2
+    if np.ptp(squares) < _TWO:
+        return _USUAL
+    slope, start = np.polyfit(squares, np.maximum(mean, 0) ** 2, 1)
     wide = np.sqrt(start / -slope) if slope < 0 < start else _USUAL
     return float(np.clip(wide, _NARROWEST, _WIDEST))

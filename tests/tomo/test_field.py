@@ -1,5 +1,6 @@
 """What an image shows by default, by wish, and what is told of what it leaves out."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,6 +175,14 @@ def test_one_column_and_one_direction():
         choose_grid(Scan(np.ones((5, 1), np.float32), ParallelBeam(angles=np.arange(5.0), columns=1, pixel=1.0)), 16)
     scan = disc(replace(_beam("parallel", 31.5), angles=np.array([0.3, 0.3, 0.3 + np.pi])), 8.0)
     assert any("All 3 views are of one direction" in text for text in doubts_of_field(scan, choose_grid(scan, 16)))
+
+
+def test_two_columns_that_both_see_an_object_fit_no_disc_and_say_nothing_of_that():
+    scan = Scan(np.ones((5, 2), np.float32), ParallelBeam(angles=np.arange(5) * np.pi / 5, columns=2, pixel=1.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = outline_of(scan)
+    assert found.cut and np.isfinite(found.reach)
 
 
 def test_a_detector_inside_the_object_is_refused():
