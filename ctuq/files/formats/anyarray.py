@@ -1,4 +1,4 @@
-"""One array of numbers out of a file of any program: ``.npy``, ``.npz``, HDF5, MATLAB, TIFF, PNG."""
+"""One array of numbers out of a file of any program: ``.npy``, ``.npz``, HDF5, MATLAB, TIFF, PNG, FITS."""
 
 import zipfile
 from pathlib import Path
@@ -10,17 +10,18 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.files.angles import degrees_in
 from ctuq.files.formats.matfile import load_matlab
+from ctuq.files.formats.pictures import SUFFIXES as PICTURES
 from ctuq.files.formats.pictures import load_picture
 from ctuq.files.formats.places import Place
 from ctuq.guard import reading
 from ctuq.memory import require_room
 from ctuq.records import refuse_endless_heap
 
-_HDF5, _PICTURES = (".h5", ".hdf5", ".hdf", ".nxs"), (".tif", ".tiff", ".png")
+_HDF5 = (".h5", ".hdf5", ".hdf", ".nxs")
 _NUMPY, _MATLAB = (".npy", ".npz"), ".mat"
 NAMED = (*_NUMPY, *_HDF5, _MATLAB)
 """Files of arrays that may have names."""
-SUFFIXES = (*NAMED, *_PICTURES)
+SUFFIXES = (*NAMED, *PICTURES)
 _MOST_LISTED = 8
 
 
@@ -50,7 +51,7 @@ def read_array(text: str | Path, what: str, prefer: str = "") -> NDArray:
     if not path.is_file():
         raise InputError(f"There is no file '{path}' for {what}; check the name.")
     with reading(path, what):
-        if suffix in _PICTURES:
+        if suffix in PICTURES:
             values = load_picture(path)
         elif suffix in _HDF5:
             values = _of_hdf5(path, name, prefer)
