@@ -1,6 +1,7 @@
 """One array of numbers out of a file of any program: ``.npy``, ``.npz``, HDF5, MATLAB, TIFF, PNG, FITS."""
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.angles import degrees_in
+from ctuq.files.angletable import Told, angles_of_array, angles_of_text
 from ctuq.files.formats.matfile import load_matlab
 from ctuq.files.formats.pictures import SUFFIXES as PICTURES
 from ctuq.files.formats.pictures import load_picture
@@ -65,18 +66,26 @@ def read_array(text: str | Path, what: str, prefer: str = "") -> NDArray:
         return values
 
 
-def angles_in(place: Place) -> NDArray[np.float64]:
-    """The numbers of another file that a geometry file names as angles: an array, or text.
+def angles_in(place: Place, counts: Sequence[int]) -> Told:
+    """The numbers of another file that a geometry file names as angles: an array, or text, and of a table one column.
+
+    Parameters
+    ----------
+    place : Place
+    counts : sequence of int
+        How many there may be.
 
     Raises
     ------
     InputError
-        As `read_array` and `ctuq.files.angles.degrees_in`.
+        As `read_array`, `ctuq.files.angles.degrees_in` and `ctuq.files.angletable`.
     """
     assert place.file is not None
     if place.file.suffix.lower() not in NAMED:
-        return degrees_in(place.file)
-    return np.ravel(read_array(str(place).rstrip(":"), "angles", prefer="angles")).astype(np.float64)
+        return angles_of_text(place.file, counts, place.path)
+    values = read_array(str(place).rstrip(":"), "angles", prefer="angles")
+    angles, _, remarks = angles_of_array(values, counts, str(place).rstrip(":"))
+    return angles, place.path, remarks
 
 
 def file_of(text: str) -> tuple[Path, str]:
