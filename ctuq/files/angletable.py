@@ -18,7 +18,7 @@ Told = tuple[NDArray[np.float64], str, tuple[str, ...]]
 
 
 def angles_of_text(path: Path, counts: Sequence[int], column: str) -> Told:
-    """The angles of a text file: all its numbers, or one column of a table that has a line for each view.
+    """The angles of a text file: all its numbers, below a heading or not, or one column of a table with a line for each view.
 
     Parameters
     ----------
@@ -35,12 +35,20 @@ def angles_of_text(path: Path, counts: Sequence[int], column: str) -> Told:
     """
     names, lines = _lines(path)
     width = len(lines[0]) if lines else 0
-    table = width > 1 and all(len(line) == width for line in lines)
+    same = all(len(line) == width for line in lines)
+    if not column and width == len(names) == 1 and same and (values := _numbers([line[0] for line in lines])) is not None:
+        return values, names[0], ()
+    table = width > 1 and same
     if not column and not (table and len(lines) in counts and len(lines) * width not in counts):
         return degrees_in(path), "", ()
     if not table:
         raise InputError(f"'{path}' is no table of several columns, of which '{column}' could be one; leave it out.")
     named = names if len(names) == width else [""] * width
+    if not column and _may_be_decimal_commas(path):
+        raise InputError(
+            f"'{path}' has commas between digits and no point, so each may stand before decimals: write these with points, or "
+            f"blanks between columns, or name a column, such as 'angles: {path.name}:2'."
+        )
     columns = [_numbers([line[n] for line in lines]) for n in range(width)]
     return _one(columns, named, column, str(path), f"name it, such as 'angles: {path.name}:2'")
 
@@ -98,6 +106,11 @@ def _may_be_angles(values: NDArray) -> bool:
 
 def _counts_lines(values: NDArray) -> bool:
     return any(np.array_equal(values, first + np.arange(len(values))) for first in (0, 1))
+
+
+def _may_be_decimal_commas(path: Path) -> bool:
+    text = path.read_text(encoding="utf-8-sig")
+    return "." not in text and re.search(r"\d,\d", text) is not None
 
 
 def _numbers(words: Sequence[str]) -> NDArray[np.float64] | None:

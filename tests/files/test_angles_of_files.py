@@ -121,6 +121,14 @@ def test_a_columns_name_tells_its_unit(tmp_path):
     np.testing.assert_allclose(np.rad2deg(_read(tmp_path, "a.csv").geometry.angles), DEGREES)
 
 
+@pytest.mark.parametrize(
+    ("heading", "factor"), [("angle", 1.0), ("theta_deg", 1.0), ("theta_rad", np.pi / 180), ("# rad", np.pi / 180)]
+)
+def test_one_column_may_have_a_heading_which_tells_its_unit(tmp_path, heading, factor):
+    (tmp_path / "a.txt").write_text(heading + "\n" + _lines(factor * DEGREES))
+    np.testing.assert_allclose(np.rad2deg(_read(tmp_path, "a.txt").geometry.angles), DEGREES)
+
+
 def test_whole_degrees_beside_their_numbers_are_angles_and_a_list_in_lines_of_several_is_a_list(tmp_path):
     rays = np.random.default_rng(0).random((30, 9))
     for numbers in (range(30), range(1, 31)):
@@ -149,3 +157,11 @@ def test_a_table_in_an_array_is_read_as_one_in_a_text(tmp_path, turned):
     np.save(tmp_path / "a.npy", two.T if turned else two)
     with pytest.raises(InputError, match="columns 1 and 2 may be the angles: save the one of the angles by itself"):
         _read(tmp_path, "a.npy")
+
+
+@pytest.mark.parametrize("text", ["{:d},5\n", "{0:d};{0:d},5\n", "{0:d},{0:d}\n"])
+def test_commas_that_may_stand_before_decimals_are_no_columns_unless_one_is_named(tmp_path, text):
+    (tmp_path / "a.txt").write_text("".join(text.format(10 * n) for n in range(N)))
+    with pytest.raises(InputError, match="each may stand before decimals: write these with points"):
+        _read(tmp_path, "a.txt")
+    np.testing.assert_allclose(np.rad2deg(_read(tmp_path, "a.txt:1").geometry.angles), 10.0 * np.arange(N))
