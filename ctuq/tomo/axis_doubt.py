@@ -4,10 +4,9 @@ from ctuq.tomo.axis import AxisSearch, axis_column, find_axis, seems_right
 from ctuq.tomo.scan import Scan
 
 OPENING = "The rotation axis is taken at column"
-_COLUMNS, _SIGMAS, _TIMES = 1.0, 4.0, 1.05
 
 
-def contradicting_axis(scan: Scan, *, columns: float = _COLUMNS, times: float = _TIMES) -> AxisSearch | None:
+def contradicting_axis(scan: Scan, *, columns: float = 1.0, times: float = 1.05) -> AxisSearch | None:
     """The axis that the rays show, where they clearly show another than the scan's geometry has; else None.
 
     It is searched over the whole detector (`ctuq.tomo.axis.find_axis`), in 0.1 to 1.5 seconds. A search without a clear result
@@ -17,9 +16,7 @@ def contradicting_axis(scan: Scan, *, columns: float = _COLUMNS, times: float = 
     if seems_right(scan):
         return None
     found = find_axis(scan)
-    off = abs(found.column - axis_column(scan.geometry))
-    clear = found.clear and off > max(columns, _SIGMAS * found.uncertainty)
-    return found if clear and found.misfit_at_start > times * found.misfit else None
+    return found if found.contradicts(axis_column(scan.geometry), columns=columns, times=times) else None
 
 
 def doubt_of_axis(scan: Scan, found: AxisSearch) -> str:

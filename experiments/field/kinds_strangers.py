@@ -130,13 +130,12 @@ def texts() -> list[Kind]:
         Kind("a decimal comma and a unit", _text(lambda text: text, "pixel: 0,3 mm"), "refused", "'pixel'"),
         Kind("a negative pixel", _text(lambda text: text, "pixel: -0.3"), "refused", "'pixel'"),
         Kind("a file of angles, Windows", _angles_file(b"\xef\xbb\xbf" + "\r\n".join(degrees).encode()), "image"),
-        Kind("a file of angles with decimal commas", _angles_file("\n".join(spans).encode()), "refused", "96 angles"),
-        Kind("a file of angles with a heading", _angles_file(("angle\n" + "\n".join(degrees)).encode()), "refused", "angle"),
+        Kind("a file of angles with decimal commas", _angles_file("\n".join(spans).encode()), "refused", "decimals"),
+        Kind("a file of angles with a heading", _angles_file(("angle\n" + "\n".join(degrees)).encode()), "image"),
         Kind(
             "a file of numbered angles",
             _angles_file("\n".join(f"{n} {a}" for n, a in enumerate(degrees)).encode()),
-            "refused",
-            "angle",
+            "image",
         ),
         Kind("a comment behind a value", _text(lambda text: text.replace(b"0.3\n", b"0.3   # mm, at the detector\n")), "image"),
     ]

@@ -1,5 +1,6 @@
 """A small sound file of every format, and what a user would do with it."""
 
+import importlib
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -286,6 +287,13 @@ def _png(folder: Path) -> str:
     return "a.png"
 
 
+def _fits(folder: Path) -> str:
+    fits = importlib.import_module("astropy.io.fits")
+    fits.PrimaryHDU(_counts()).writeto(folder / "a.fits")
+    (folder / "a.yaml").write_text(_GEOMETRY + "values: counts\nflat: 20100\ndark: 100\nstack: projections\n")
+    return "a.fits"
+
+
 def _yaml(folder: Path) -> str:
     np.save(folder / "a.npy", np.repeat(projections()[:, None], ROWS, axis=1))
     about = "sample: disc\ninstrument: none\nclockwise: false\ntranspose: false\nscale: 1.0\nrow: 1\nbad_columns: [3]\n"
@@ -386,6 +394,7 @@ FORMATS: dict[str, Format] = {
     "TIFF": Format(_tiff, "bytes"),
     "TIFF zlib": Format(_tiff_packed, "bytes"),
     "PNG": Format(_png, "bytes", checked=True),
+    "FITS": Format(_fits, "bytes"),
     "MRC": Format(_mrc, "bytes"),
     "EDF": Format(_edf, "text"),
     "Nikon": Format(_nikon, "text"),

@@ -102,6 +102,17 @@ def test_noise_widens_the_uncertainty():
     assert quiet.uncertainty < loud.uncertainty and abs(loud.column - 34.3) < 2 * loud.uncertainty
 
 
+def test_an_axis_that_is_not_known_to_a_column_is_taken_where_the_rays_contradict_the_one_that_is_kept():
+    wide = replace(HALF, columns=128)
+    scan = _scan(_views(wide, 60, 30), 50.0, noise=0.05)
+    found = find_axis(scan)
+    assert not found.reliable and found.clear and found.uncertainty > 0.75
+    column, text = searched_axis(scan)
+    assert column == found.column == pytest.approx(50.0, abs=1.0) and f"± {found.uncertainty:.2f}" in text
+    near = replace(scan, geometry=with_axis_column(scan.geometry, found.column + 1.5))
+    assert searched_axis(near)[0] == axis_column(near.geometry)
+
+
 def test_an_object_that_says_nothing_gives_no_reliable_axis():
     noise = np.random.default_rng(0).normal(size=HALF.shape).astype(np.float32)
     found = find_axis(Scan(noise, HALF))

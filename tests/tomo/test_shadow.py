@@ -34,6 +34,21 @@ def test_one_view_of_many_that_is_cut_is_seen():
     assert shadow.cut == (True, False) and np.flatnonzero(~shadow.air[:, 0]).tolist() == [7]
 
 
+@pytest.mark.parametrize("offset", [0.0, -0.05])
+def test_noise_that_is_alike_in_neighbouring_columns_is_no_object_and_hides_none(offset):
+    noise = np.repeat(0.04 * np.random.default_rng(1).normal(size=(60, 8)), 8, axis=1) + offset
+    rows = _disc(30.0) + noise
+    assert np.ptp(rows[:, [0, -1]]) > 0.16 and shadow_of(rows).cut == (False, False)
+    rows[7] = _disc(8.0)[0] + noise[7]
+    assert shadow_of(rows).cut == (True, False) and np.flatnonzero(~shadow_of(rows).air[:, 0]).tolist() == [7]
+    assert shadow_of(_disc(60.0) + noise).cut == (False, True)
+
+
+def test_flux_alike_at_both_edges_is_not_taken_for_noise():
+    flux = 0.06 * np.random.default_rng(1).normal(size=(60, 1))
+    assert shadow_of(_disc(30.0) + flux).cut == (True, True)
+
+
 def test_rays_that_count_for_nothing_show_nothing():
     rows, weights = _disc(30.0), np.ones((60, 64))
     rows[:, -2:], weights[:, -2:] = 1.0, 0.0

@@ -1,6 +1,7 @@
-"""One array of numbers out of a file of any program: ``.npy``, ``.npz``, HDF5, MATLAB, TIFF, PNG."""
+"""One array of numbers out of a file of any program: ``.npy``, ``.npz``, HDF5, MATLAB, TIFF, PNG, FITS."""
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -8,19 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.angles import degrees_in
+from ctuq.files.angletable import Told, angles_of_array, angles_of_text
 from ctuq.files.formats.matfile import load_matlab
+from ctuq.files.formats.pictures import SUFFIXES as PICTURES
 from ctuq.files.formats.pictures import load_picture
 from ctuq.files.formats.places import Place
 from ctuq.guard import reading
 from ctuq.memory import require_room
 from ctuq.records import refuse_endless_heap
 
-_HDF5, _PICTURES = (".h5", ".hdf5", ".hdf", ".nxs"), (".tif", ".tiff", ".png")
+_HDF5 = (".h5", ".hdf5", ".hdf", ".nxs")
 _NUMPY, _MATLAB = (".npy", ".npz"), ".mat"
 NAMED = (*_NUMPY, *_HDF5, _MATLAB)
 """Files of arrays that may have names."""
-SUFFIXES = (*NAMED, *_PICTURES)
+SUFFIXES = (*NAMED, *PICTURES)
 _MOST_LISTED = 8
 
 
@@ -50,7 +52,7 @@ def read_array(text: str | Path, what: str, prefer: str = "") -> NDArray:
     if not path.is_file():
         raise InputError(f"There is no file '{path}' for {what}; check the name.")
     with reading(path, what):
-        if suffix in _PICTURES:
+        if suffix in PICTURES:
             values = load_picture(path)
         elif suffix in _HDF5:
             values = _of_hdf5(path, name, prefer)
@@ -64,18 +66,26 @@ def read_array(text: str | Path, what: str, prefer: str = "") -> NDArray:
         return values
 
 
-def angles_in(place: Place) -> NDArray[np.float64]:
-    """The numbers of another file that a geometry file names as angles: an array, or text.
+def angles_in(place: Place, counts: Sequence[int]) -> Told:
+    """The numbers of another file that a geometry file names as angles: an array, or text, and of a table one column.
+
+    Parameters
+    ----------
+    place : Place
+    counts : sequence of int
+        How many there may be.
 
     Raises
     ------
     InputError
-        As `read_array` and `ctuq.files.angles.degrees_in`.
+        As `read_array`, `ctuq.files.angles.degrees_in` and `ctuq.files.angletable`.
     """
     assert place.file is not None
     if place.file.suffix.lower() not in NAMED:
-        return degrees_in(place.file)
-    return np.ravel(read_array(str(place).rstrip(":"), "angles", prefer="angles")).astype(np.float64)
+        return angles_of_text(place.file, counts, place.path)
+    values = read_array(str(place).rstrip(":"), "angles", prefer="angles")
+    angles, _, remarks = angles_of_array(values, counts, str(place).rstrip(":"))
+    return angles, place.path, remarks
 
 
 def file_of(text: str) -> tuple[Path, str]:

@@ -10,6 +10,7 @@ from h5py import h5o  # pyright: ignore[reportAttributeAccessIssue]
 
 from ctuq import records
 from ctuq.errors import InputError
+from ctuq.files.formats import fitspicture
 from ctuq.files.formats.arrays import read_npz
 from ctuq.files.formats.hdf5 import cil, exchange, nxfile, nxtomo, parts
 from ctuq.files.formats.hdf5.layout import read_layout, with_parts
@@ -19,7 +20,7 @@ from ctuq.files.formats.mrc import is_mrc, read_mrc
 from ctuq.files.formats.ownscan import raw_of_scan, read_scan
 from ctuq.files.formats.ownvolume import KIND as VOLUME
 from ctuq.files.formats.ownvolume import read_own_row
-from ctuq.files.formats.pictures import read_pictures
+from ctuq.files.formats.pictures import read_pictures, refuse_jpeg
 from ctuq.files.formats.raw import Pictures, Raw
 from ctuq.files.formats.scanners import nikon, skyscan, walnuts, zeiss
 from ctuq.files.formats.scanners.edf import edf_files, is_edf, read_edf
@@ -39,6 +40,7 @@ _MAGIC: tuple[tuple[bytes, Reader], ...] = (
     (b"II+\x00", read_pictures),
     (b"MM\x00+", read_pictures),
     (b"\x89PNG", read_pictures),
+    (fitspicture.MAGIC, read_pictures),
     (zeiss.MAGIC, zeiss.read_txrm),
 )
 _UNSEALED = "The file was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its values."
@@ -47,7 +49,7 @@ _HDF5_NAMES = (".h5", ".hdf5", ".hdf", ".nxs", ".nx")
 _DICOM_NAMES = (".dcm", ".ima", ".dicom")
 _KNOWN = (
     "HDF5 of ctuq, DXchange, NXtomo and CIL, Nikon .xtekct, Zeiss .txrm, SkyScan .log, the walnut collection's .geom, TIFF, "
-    "PNG, MRC, EDF, HTC and FIPS .mat, .npz"
+    "PNG, FITS, MRC, EDF, HTC and FIPS .mat, .npz"
 )
 
 
@@ -145,6 +147,7 @@ def _reader(path: Path) -> Reader:
 
 def _other_reader(path: Path, start: bytes) -> Reader:
     """The reader of a format without magic bytes at its start."""
+    refuse_jpeg(path, start)
     if start[128:132] == b"DICM" or path.suffix.lower() in _DICOM_NAMES:
         raise _dicom(path)
     if is_mrc(path):

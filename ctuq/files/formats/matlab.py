@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.angles import angles_named
+from ctuq.files.angletable import angles_of_array
 from ctuq.files.formats.anyarray import angles_in
 from ctuq.files.formats.matfile import load_matlab
 from ctuq.files.formats.places import Layout, Place
@@ -102,22 +103,35 @@ def _bare(found: tuple[NDArray, int | None, str | None], variables: Mapping[str,
     raw, how = Raw("MATLAB", values.T, "log", {}, assumed=_ASSUMED), f"The variable '{name}' is read as (column, angle)."
     if place is None:
         return _row_of(values, name, path, row, stack) if values.ndim == 3 else raw.warned(how)
-    inside = place.file is None
-    turned = np.ravel(_real(_named(variables, place, path), place.path, path)) if inside else angles_in(place)
-    if len(turned) not in values.shape:
-        raise InputError(
-            f"'{path}' has {len(turned)} angles in '{place}' and a sinogram '{name}' of shape {values.shape}; one axis must "
-            "have as many."
-        )
-    angles, remarks = angles_named(turned, place.path, str(path if inside else place.file))
+    angles, remarks = _angles(variables, place, name, values.shape, path)
     if values.ndim == 3:
-        raw = _row_of(values, name, path, row, stack, views=len(turned))
+        raw = _row_of(values, name, path, row, stack, views=len(angles))
     raw = replace(raw, fields={"angles": angles}).warned(*remarks)
     if values.ndim == 3:
         return raw
     if values.shape[0] == values.shape[1]:
         return raw.warned(how)
-    return replace(raw, values=values) if len(turned) == values.shape[0] else raw
+    return replace(raw, values=values) if len(angles) == values.shape[0] else raw
+
+
+def _angles(
+    variables: Mapping[str, Any], place: Place, name: str, shape: tuple[int, ...], path: Path
+) -> tuple[NDArray, tuple[str, ...]]:
+    """The angles that a geometry file names, of which there are as many as one axis of the sinogram is long."""
+    if place.file is None:
+        given = _real(_named(variables, place, path), place.path, path)
+        turned, _, told = angles_of_array(given, shape, f"{path}:{place.path}")
+        called, source = place.path, path
+    else:
+        turned, called, told = angles_in(place, shape)
+        source = place.file
+    if len(turned) not in shape:
+        raise InputError(
+            f"'{path}' has {len(turned)} angles in '{place}' and a sinogram '{name}' of shape {shape}; one axis must have as "
+            "many."
+        )
+    angles, remarks = angles_named(turned, called, str(source))
+    return angles, (*told, *remarks)
 
 
 def _row_of(values: NDArray, name: str, path: Path, row: int | None, stack: str | None, *, views: int = 0) -> Raw:

@@ -1,4 +1,4 @@
-"""Pictures (TIFF, PNG): bare numbers that a geometry file makes a scan of."""
+"""Pictures (TIFF, PNG, FITS): bare numbers that a geometry file makes a scan of."""
 
 import io
 import re
@@ -15,12 +15,16 @@ from numpy.typing import NDArray
 from skimage.io import imread
 
 from ctuq.errors import CtuqError, InputError
+from ctuq.files.formats import fitspicture
 from ctuq.files.formats.raw import TURNED, Pictures, Raw, as_sinogram
 from ctuq.files.formats.sizes import refuse_bomb
 from ctuq.memory import require_room
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_PICTURES = (".tif", ".tiff", ".png")
+SUFFIXES = (".tif", ".tiff", ".png", *fitspicture.SUFFIXES)
+_TIFFS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+_JPEG, _JPEGS = b"\xff\xd8\xff", (".jpg", ".jpeg")
+_WROTE = "give what the detector wrote, as grey TIFF, PNG or FITS"
 
 
 def read_pictures(path: Path, row: int | None, told: Pictures = Pictures()) -> Raw:  # noqa: B008
@@ -60,14 +64,20 @@ def load_pictures(path: Path, told: Pictures = Pictures()) -> NDArray:  # noqa: 
 
 
 def load_picture(path: Path) -> NDArray:
-    """The grey values of a picture or of a multi-page TIFF.
+    """The grey values of a picture, of a multi-page TIFF or of a FITS file.
 
     Raises
     ------
     InputError
         If it is damaged, coloured or missing.
+    BackendError
+        If it is FITS and astropy is not installed.
     """
-    tiff = _is_tiff(path)
+    start = _start(path)
+    refuse_jpeg(path, start)
+    if fitspicture.is_fits(start) or (not start and path.suffix.lower() in fitspicture.SUFFIXES):
+        return fitspicture.load_fits(path)
+    tiff = start[:4] in _TIFFS if start else path.suffix.lower() in (".tif", ".tiff")
     try:
         values = _tiff(path) if tiff else _png(path)
     except CtuqError:
@@ -81,16 +91,28 @@ def load_picture(path: Path) -> NDArray:
     return values
 
 
-_COLOURED = "'{}' is a colour picture; grey values are needed."
+_COLOURED = "'{}' is a colour picture, as a screen shows it; grey values are needed: " + _WROTE + "."
 
 
-def _is_tiff(path: Path) -> bool:
+def refuse_jpeg(path: Path, start: bytes) -> None:
+    """Refuse a JPEG picture: its packing changes values as much as noise does, and not alike from ray to ray.
+
+    Raises
+    ------
+    InputError
+        If the file begins as one.
+    """
+    if start.startswith(_JPEG):
+        raise InputError(f"'{path}' is a JPEG picture, whose values were changed to make it small; {_WROTE}.")
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes of a file; none if it cannot be read."""
     try:
         with path.open("rb") as file:
-            start = file.read(4)
+            return file.read(len(fitspicture.MAGIC))
     except OSError:
-        return path.suffix.lower() in (".tif", ".tiff")
-    return start in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+        return b""
 
 
 def _tiff(path: Path) -> NDArray:
@@ -144,7 +166,7 @@ def _png(path: Path) -> NDArray:
     """A PNG picture, whose checksums are compared first, as decoders do not with those of the values."""
     content = path.read_bytes()
     if content and not content.startswith(_PNG):
-        raise InputError(f"'{path}' is neither a TIFF nor a PNG picture, or its first bytes are damaged; give one of these.")
+        raise InputError(f"'{path}' is no TIFF, PNG or FITS picture, or its first bytes are damaged; give one of these.")
     at, names = len(_PNG), []
     while at + 12 <= len(content) and names[-1:] != [b"IEND"]:
         size = int.from_bytes(content[at : at + 4], "big")
@@ -163,12 +185,13 @@ def _png(path: Path) -> NDArray:
 
 def _names(path: Path, told: Pictures) -> list[Path]:
     """The pictures of a folder in natural order, without flats and darks; all must be named alike, or be told by a pattern."""
-    names = sorted((p for p in path.iterdir() if p.suffix.lower() in _PICTURES and p.name[0] != "."), key=_natural)
+    names = sorted((p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != "."), key=_natural)
     if not names:
         others = Counter(p.suffix.lower() for p in path.iterdir() if p.suffix and p.is_file() and p.name[0] != ".")
         kind, count = (others.most_common(1) or [("", 0)])[0]
-        there = f" but {count} {kind}; save them as grey values in one of these" if count else ""
-        raise InputError(f"The folder '{path}' holds no TIFF or PNG picture{there}.")
+        hint = _WROTE if kind in _JPEGS else "save them as grey values in one of these"
+        there = f" but {count} {kind}; {hint}" if count else ""
+        raise InputError(f"The folder '{path}' holds no TIFF, PNG or FITS picture{there}.")
     aside = {each.resolve() for level in told.aside for each in (level, *matching(level))}
     names = [p for p in names if fnmatch(p.name, told.files or "*") and p.resolve() not in aside]
     if not names:
@@ -187,7 +210,7 @@ def matching(path: Path) -> list[Path]:
     """The pictures that a pattern such as "flat_*.tif" names, in natural order; none of a path that exists or is no pattern."""
     if not set("*?") & set(path.name) or path.exists():
         return []
-    return sorted((p for p in path.parent.glob(path.name) if p.suffix.lower() in _PICTURES), key=_natural)
+    return sorted((p for p in path.parent.glob(path.name) if p.suffix.lower() in SUFFIXES), key=_natural)
 
 
 def _stacked(names: Sequence[Path]) -> NDArray:

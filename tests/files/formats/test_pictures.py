@@ -154,11 +154,16 @@ def test_degrees_out_of_scale_are_refused(tmp_path, fan_scan):
 
 def test_pictures_that_cannot_be_used_are_refused(tmp_path, fan_scan):
     (tmp_path / "none").mkdir()
-    with pytest.raises(InputError, match="no TIFF or PNG"):
+    with pytest.raises(InputError, match="no TIFF, PNG or FITS"):
         read(tmp_path / "none")
     imsave(tmp_path / "colour.png", np.zeros((8, 8, 3), np.uint8), check_contrast=False)
-    with pytest.raises(InputError, match="colour"):
+    with pytest.raises(InputError, match=r"colour picture, as a screen shows it; .* give what the detector wrote"):
         read(tmp_path / "colour.png")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "view.jpg")
+    (tmp_path / "view.tif").write_bytes((tmp_path / "view.jpg").read_bytes())
+    for name in ("view.jpg", "view.tif"):
+        with pytest.raises(InputError, match="JPEG picture, whose values were changed to make it small; give what the det"):
+            read(tmp_path / name)
     for name in ("a.tif", "a.png"):
         path = tmp_path / name
         imsave(path, (fan_scan.projections * 100).astype(np.uint16), check_contrast=False)
@@ -241,9 +246,7 @@ def test_numbers_mean_what_they_look_like(tmp_path, fan_scan):
         read(path)
 
 
-@pytest.mark.parametrize(
-    ("name", "told"), [("a.npy", "neither a TIFF nor a PNG"), (".", "directory"), ("b.png", "no such file")]
-)
+@pytest.mark.parametrize(("name", "told"), [("a.npy", "no TIFF, PNG or FITS"), (".", "directory"), ("b.png", "no such file")])
 def test_what_is_no_picture_is_not_called_a_damaged_one(tmp_path, name, told):
     np.save(tmp_path / "a.npy", np.zeros(3))
     with pytest.raises(InputError, match=told):
@@ -292,5 +295,5 @@ def test_a_cut_lzw_tiff_is_refused(tmp_path):
 def test_a_folder_of_other_pictures_says_what_is_there(tmp_path):
     for n in range(3):
         Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / f"view{n}.jpg")
-    with pytest.raises(InputError, match=r"no TIFF or PNG picture but 3 \.jpg; save them as grey values"):
+    with pytest.raises(InputError, match=r"no TIFF, PNG or FITS picture but 3 \.jpg; give what the detector wrote"):
         read(tmp_path)

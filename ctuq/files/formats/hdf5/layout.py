@@ -110,8 +110,9 @@ def _keys(path: Path, place: Place, count: int) -> NDArray:
 def _angles(path: Path, place: Place, views: NDArray[np.bool_]) -> tuple[NDArray, tuple[str, ...]]:
     """Angles of the views, of which there is one for each or one for each frame."""
     if place.file is not None and not (place.path and h5py.is_hdf5(place.file)):
-        values = angles_in(place)
-        return angles_named(values[views] if len(values) == len(views) else values, place.path, str(place.file))
+        values, name, told = angles_in(place, (len(views), int(views.sum())))
+        angles, remarks = angles_named(values[views] if len(values) == len(views) else values, name, str(place.file))
+        return angles, (*told, *remarks)
     with _opened(place, path) as file:
         node = _node(file, place, path)
         if not isinstance(node, h5py.Dataset) or node.shape is None or node.dtype.kind not in "iuf":
