@@ -41,8 +41,8 @@ def told_of_rays(scan: Views) -> tuple[str, ...]:
 def _told_of_zeros(projections: NDArray, used: NDArray[np.bool_]) -> tuple[str, ...]:
     """A warning where air was set to 0; negative values that were cut off leave single zeros, and say nothing here.
 
-    Of a shale at a synchrotron a third of the rays were: the noise by them was a thirtieth of that of the others, and intervals
-    the network held 91 % of unseen rays in place of 95.
+    Of projections that were computed from an image a third were: the noise by them was a thirtieth of that of the others, and
+    intervals of the network held 91 % of unseen rays in place of 95.
     """
     zeros = (projections == 0) & used
     among = zeros
