@@ -88,12 +88,19 @@ def _with_errors(
     """Rays of mean and samples with the systematic errors, and the variance of those that are new in each view.
 
     Those of the scan and of its columns are drawn together with the image, which holds the other way what an error may have
-    done to it: without them an image that is unsure for hardening foretells rays that are unsure, too, and they are not.
+    done to it. What errors that no ray tells do to the image is left out: an image that hides hardening foretells the rays that
+    it was made from, and what it cannot hide is in the residuals of held-out rays, which sized the error bars. Drawn together,
+    of a head with line integrals up to 3.8 that part alone was 1.6 times what rays missed by (rms z 0.68).
     """
     mean, deviations = image
     own = torch.zeros_like(mean)
+    hiding = {name: found.effect for name, found in result.systematics.items() if found.hidden and found.effect is not None}
+    for name, effect in hiding.items():
+        found = result.systematics[name]
+        z = torch.from_numpy(found.samples[:, :1, None] - found.values[:1]).to(mean) / found.width
+        deviations = deviations - z * A(torch.from_numpy(effect).to(A.device)).to(mean)
     # What lies outside of the image is in no ray that is foretold.
-    known = [name for name, found in result.systematics.items() if found.of != "cell"]
+    known = [name for name, found in result.systematics.items() if found.of != "cell" and name not in hiding]
     for name, effect in effects_of(known, A, torch.from_numpy(result.mean).to(A.device)).items():
         found, unit = result.systematics[name], told_in(name)
         if found.of == "view":

@@ -182,6 +182,17 @@ def test_an_error_that_the_scan_cannot_have_is_refused_before_the_fit(noisy_scan
         ctuq.reconstruct(noisy_scan, systematics="distance", size=16, progress=lambda _: pytest.fail("the fit began"))
 
 
+def test_what_hides_in_the_image_leaves_unseen_rays_as_sure_as_they_are(noisy_scan):
+    """Thick parts: what an image cannot hide of hardening that is held possible was most of the rays' variance."""
+    thick = replace(noisy_scan, projections=noisy_scan.projections * np.float32(4 / noisy_scan.projections.max()))
+    widths = (0.01, 1.0)
+    results = [ctuq.reconstruct(thick, systematics=f"hardening={width}", **SETTINGS) for width in widths]
+    A = ctuq.ray_transform(results[0].grid, results[0].scan.geometry, backend="matrix")
+    variances = [predict_views(result, A)[1] for result in results]
+    np.testing.assert_allclose(variances[1], variances[0], rtol=0.02)
+    assert results[1].std.mean() > 3 * results[0].std.mean()
+
+
 def test_unseen_rays_are_foretold_with_errors_and_image_together(made, disc_scan):
     _, _, result = made
     others = disc_scan.select(np.arange(1, disc_scan.n_angles, 4))
