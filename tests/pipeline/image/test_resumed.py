@@ -15,7 +15,7 @@ from ctuq.errors import InputError
 from ctuq.laplace.evidence import dense
 from ctuq.laplace.evidence.sampled import SampledExpectation
 from ctuq.pipeline import ReconstructOptions, reconstruct
-from ctuq.pipeline.image import freed, job
+from ctuq.pipeline.image import freed, job, network
 from ctuq.pipeline.running import checkpoint
 from ctuq.pipeline.running.checkpoint import Checkpoint, remove
 from ctuq.recon import dip as dip_module
@@ -164,8 +164,8 @@ def test_a_search_of_the_evidence_that_was_killed_computes_no_point_of_it_twice(
 
 @pytest.mark.parametrize("call", [1, 4])
 def test_a_search_by_samples_that_was_killed_goes_on_to_the_same_result(call, scan, tmp_path, monkeypatch):
-    found = job._route
-    monkeypatch.setattr(job, "_route", lambda *parts: replace(found(*parts), exact_evidence=False))
+    found = network._route
+    monkeypatch.setattr(network, "_route", lambda *parts: replace(found(*parts), exact_evidence=False))
     monkeypatch.setattr(stages, "_OFTEN", 0.0)
     path = tmp_path / "checkpoint.h5"
 
@@ -181,7 +181,7 @@ def test_a_search_by_samples_that_was_killed_goes_on_to_the_same_result(call, sc
 
 @pytest.mark.parametrize(
     ("where", "error"),
-    [((freed, "linear_model"), torch.linalg.LinAlgError("singular")), ((job, "estimate"), ZeroDivisionError("oh"))],
+    [((freed, "linear_model"), torch.linalg.LinAlgError("singular")), ((network, "estimate"), ZeroDivisionError("oh"))],
     ids=["model", "estimate"],
 )
 def test_an_error_after_the_fit_does_not_lose_it(where, error, scan, whole, tmp_path, monkeypatch):
