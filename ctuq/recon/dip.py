@@ -245,7 +245,10 @@ def _descend(
 
 
 def _laid_out(value: Tensor) -> Tensor:
-    """A copy whose filters are channels-last: a step on a CPU is 1.2 times as fast at 64 x 64, 1.6 times at 256 x 256."""
+    """A copy whose filters are channels-last: a step on a CPU is 1.2 times as fast at 64 x 64, 1.6 times at 256 x 256.
+
+    Compiling does not help there: `torch.compile` takes 1.7 times as long as this (`experiments.benchmarks.fit_step`).
+    """
     if value.ndim < 5 or len(value) > 1:
         return value.clone()
     layout = torch.channels_last if value.ndim == 5 else torch.channels_last_3d
