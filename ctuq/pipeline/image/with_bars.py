@@ -30,7 +30,9 @@ def with_bars(
     scale = found.scales.image**0.5
     whole = found.posterior
     posterior = whole if found.edges is None else EdgePosterior(whole, found.edges)
-    posterior, notes = of_all_directions(posterior, base.scan.geometry, rng=run.rng, stages=run.stages)
+    posterior, notes = of_all_directions(
+        posterior, base.scan.geometry, image, found.scales.image, rng=run.rng, stages=run.stages
+    )
     with run.clock("samples"):
         run.tell("Samples", 0, 1)
         raw = whole.std().cpu().numpy().astype(np.float32)
