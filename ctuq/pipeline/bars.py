@@ -25,6 +25,10 @@ _NOT_HARDENED = (
     "beside its place, gains of detector columns (rings), and beam hardening: if the beam is not monochromatic, attenuation "
     "inside of thick parts may be lower than they say."
 )
+_HIDDEN_ALONE = (
+    "These error bars hold what no ray tells of the scanner ({}). Of what rays would tell, a rotation axis beside its place and"
+    " gains of detector columns (rings), they hold nothing; those of a slice by the method dip do."
+)
 _OF_SLICES = (
     "Error bars of {} hold nothing of what rays would tell of the scanner ({}): it is taken as the scan says. Reconstruct a "
     "single slice to see whether that is right."
@@ -129,8 +133,15 @@ def of_slices_alone(text: str, what: str) -> tuple[str, ...]:
     return (_OF_SLICES.format(what, ", ".join(names)),) if names else ()
 
 
-def not_in_bars(monochromatic: bool, hardened: Hardened | None = None) -> tuple[str, ...]:
-    """What error bars do not hold that know nothing of systematic errors, of a scan whose beam may harden."""
+def hidden_among(wanted: Sequence[Wish]) -> tuple[Wish, ...]:
+    """Those that no ray tells."""
+    return tuple(wish for wish in wanted if KINDS[wish.name].hidden)
+
+
+def not_in_bars(monochromatic: bool, hardened: Hardened | None = None, *, held: Sequence[str] = ()) -> tuple[str, ...]:
+    """What error bars do not hold that know no systematic errors but those ``held``, of a scan whose beam may harden."""
+    if held:
+        return (_HIDDEN_ALONE.format(", ".join(KINDS[name].what for name in held)),)
     if hardened is not None:
         return (_HARDENED.format(hardened.sd),)
     return () if monochromatic else (_NOT_HARDENED,)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ctuq.errors import CtuqError, InputError
-from ctuq.pipeline.bars import asked_errors, asks_for, not_in_bars, not_possible
+from ctuq.pipeline.bars import asked_errors, asks_for, hidden_among, not_in_bars, not_possible
 from ctuq.pipeline.counted import unweighed, weighed_by_counts
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.agreement import kept_agreement
@@ -18,7 +18,7 @@ from ctuq.pipeline.image.classical import classical, smoothness
 from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
 from ctuq.pipeline.image.given import as_given
 from ctuq.pipeline.image.network import by_network, plan_of_network
-from ctuq.pipeline.image.one_material import of_one_material, with_removed
+from ctuq.pipeline.image.one_material import errors_left, of_one_material, with_removed
 from ctuq.pipeline.image.outside import asked_outside
 from ctuq.pipeline.image.placed import matched, placed
 from ctuq.pipeline.image.rings import gains_asked, rings_of, seconds_of_gains
@@ -34,7 +34,8 @@ from ctuq.recon.dip import Data, DIPOptions, generator
 from ctuq.recon.holdout import split
 from ctuq.scores.gaussian import image_scores
 from ctuq.surroundings import undisturbed
-from ctuq.systematics.build import possible
+from ctuq.systematics.build import blocks_of, possible
+from ctuq.systematics.catalogue import Wish
 from ctuq.tomo import ray_transform
 from ctuq.tomo.field import choose_grid, doubts_of_field
 from ctuq.tomo.geometry import VolumeGrid
@@ -43,6 +44,7 @@ from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.restricted import OF_WEIGHTS
 from ctuq.uncertainty.results.image import Result
+from ctuq.uncertainty.systematics import doubts_of_errors
 
 _DEFAULT = ReconstructOptions()
 _log = logging.getLogger(__name__)
@@ -166,7 +168,10 @@ def _reconstructed(
     smooth = smoothness(run, data, scan, views.held)
     comparisons = classical(run, data, scan, strength=smooth.strength, less=rings.less, mark="without gains")
     method_name = run.options.method
-    unheld = not_in_bars(scan.provenance.monochromatic, run.hardened) if run.options.bars not in (None, *OF_WEIGHTS) else ()
+    hidden = hidden_among(errors_left(run, errors)) if run.options.bars in PRIORS else ()
+    unheld: tuple[str, ...] = ()
+    if run.options.bars not in (None, *OF_WEIGHTS):
+        unheld = not_in_bars(scan.provenance.monochromatic, run.hardened, held=[wish.name for wish in hidden])
     base = Result(
         mean=comparisons.get(method_name, np.zeros(grid.shape, np.float32)),
         scan=scan,
@@ -181,7 +186,7 @@ def _reconstructed(
         removed=rings.removed,
     )
     if run.options.bars in PRIORS:
-        return _with_prior(run, base, data, views)
+        return _with_prior(run, base, data, views, hidden)
     if run.options.bars in SPREADS:
         return with_spread(run, base, data, views)
     if method_name != "dip":
@@ -235,8 +240,8 @@ def made_by(result: Result, scan: Scan, options: ReconstructOptions) -> bool:
     return same and digest_of(unweighed(result.scan)) == digest_of(unweighed(used))
 
 
-def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: SplitViews) -> Result:
-    """Error bars by a Gaussian prior over the pixels."""
+def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: SplitViews, hidden: tuple[Wish, ...]) -> Result:
+    """Error bars by a Gaussian prior over the pixels, with errors that no ray tells."""
     A, kind = data.A, run.options.bars or ""
     assert isinstance(A, RayTransform)
     plan = plan_of_edges(A, int((data.weights > 0).sum()), kind)
@@ -244,6 +249,7 @@ def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: S
     run.checkpoint.begin()
     found, rays, learned, noise = edge_bars(run, data, views, plan)
     notes = () if kind == "edges" else (f"The image is the mean of {PRIORS[kind]}, and not that of total variation.",)
-    notes = views.notes + noise.told + notes
+    blocks = blocks_of(hidden, A, rays.image, noise.weights)
+    notes = views.notes + doubts_of_errors(blocks) + noise.told + notes
     base = replace(base, plan=plan.record(), warnings=base.warnings + notes, subpixel=noise.share(1.0))
-    return with_bars(run, base, rays.image, found, learned.named)
+    return with_bars(run, base, rays.image, found, learned.named, hidden=blocks)

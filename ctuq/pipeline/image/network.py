@@ -75,8 +75,8 @@ def by_network(
     given = {"rng": run.rng, "way": checkpoint.way[0], "stages": stages, "evidence": evidence}
     with run.clock("evidence"):
         found = estimate(model, last.data.y, views.held, **given)
-    doubts = doubts_of_bars(model, evidence, found.posterior.error) + doubts_of_errors(model) + NOTES.get(run.options.bars, ())
-    told = base.warnings + doubts + last.notes + noise.told
+    doubts = doubts_of_bars(model, evidence, found.posterior.error) + doubts_of_errors((*model.blocks, *model.hidden))
+    told = base.warnings + doubts + NOTES.get(run.options.bars, ()) + last.notes + noise.told
     base = replace(base, history=last.state.looks, warnings=told, subpixel=noise.share(1.0))
     if last.removed is not None:
         shown = of_all_views(last, found.posterior, views.held)

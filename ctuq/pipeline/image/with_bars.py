@@ -10,13 +10,16 @@ from ctuq.pipeline.image.one_material import hardening_told
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.run import Run
 from ctuq.scores.gaussian import patch_scores, truth_scores
+from ctuq.systematics.block import Block
 from ctuq.uncertainty.calibration.edges import EdgePosterior
 from ctuq.uncertainty.calibration.unseen import of_all_directions
 from ctuq.uncertainty.estimate import ErrorBars
+from ctuq.uncertainty.model.beside import BesideHidden
+from ctuq.uncertainty.model.gaussian import GaussianPosterior
 from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.results.image import Result
 from ctuq.uncertainty.results.kept import waves_of
-from ctuq.uncertainty.systematics import systematics_of
+from ctuq.uncertainty.systematics import hidden_alone, systematics_of
 
 _DENSE_PIXELS = 4096
 """Up to so many pixels a truth is scored against the whole covariance, above against samples."""
@@ -24,12 +27,32 @@ _KEPT = 2**26
 
 
 def with_bars(
-    run: Run[ReconstructOptions], base: Result, image: Tensor, found: ErrorBars, prior: Mapping[str, float]
+    run: Run[ReconstructOptions],
+    base: Result,
+    image: Tensor,
+    found: ErrorBars,
+    prior: Mapping[str, float],
+    *,
+    hidden: tuple[Block, ...] = (),
 ) -> Result:
-    """The result with its error bars, samples and scores; ``prior`` are its hyperparameters by name."""
+    """The result with its error bars, samples and scores.
+
+    Parameters
+    ----------
+    run, base, image, found
+    prior : mapping of str to float
+        Hyperparameters by name.
+    hidden : tuple of Block
+        Errors that no ray tells and that the posterior of a Gaussian prior does not know.
+    """
     scale = found.scales.image**0.5
     whole = found.posterior
-    posterior = whole if found.edges is None else EdgePosterior(whole, found.edges)
+    if isinstance(whole, GaussianPosterior):
+        whole = BesideHidden.of(whole, hidden, found.scales.image)
+    posterior = whole
+    if found.edges is not None:
+        stretched = EdgePosterior(found.posterior, found.edges)
+        posterior = whole.around(stretched) if isinstance(whole, BesideHidden) else stretched
     posterior, notes = of_all_directions(
         posterior, base.scan.geometry, image, found.scales.image, rng=run.rng, stages=run.stages
     )
@@ -58,7 +81,10 @@ def with_bars(
         scores["truth_raw"] = truth_scores(mean, raw, base.truth)
     evidence = found.evidence
     effects = (scale * posterior.hidden_images()).cpu().numpy().astype(np.float32)
-    known = isinstance(whole, ImagePosterior)
+    if isinstance(whole, ImagePosterior):
+        systematics = systematics_of(whole, evidence, found.scales.image, errors, effects)
+    else:
+        systematics = hidden_alone(posterior, image, std, errors, effects)
     return replace(
         base,
         mean=mean,
@@ -76,5 +102,5 @@ def with_bars(
         calibration=found.calibration,
         scores=scores,
         warnings=base.warnings + notes,
-        systematics=hardening_told(run, systematics_of(whole, evidence, found.scales.image, errors, effects)) if known else {},
+        systematics=hardening_told(run, systematics),
     )

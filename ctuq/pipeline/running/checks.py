@@ -6,7 +6,7 @@ from numbers import Integral
 from typing import Any
 
 from ctuq.errors import InputError
-from ctuq.systematics.catalogue import Wish
+from ctuq.systematics.catalogue import KINDS, Wish
 from ctuq.tomo.field import FIELDS, checked_field
 
 MOST_SAMPLES, MOST_THREADS, MOST_ITERATIONS = 100_000, 4096, 100_000
@@ -70,12 +70,22 @@ def check_field(field: float | str | None) -> None:
         checked_field(field)
 
 
-def check_errors(asked: Sequence[Wish], held: bool) -> None:
-    """Refuse systematic errors that are named where error bars do not hold any.
+def check_errors(asked: Sequence[Wish], *, all_of: bool, hidden: bool) -> None:
+    """Refuse systematic errors that are named where error bars do not hold them.
+
+    Parameters
+    ----------
+    asked : sequence of Wish
+    all_of, hidden : bool
+        Whether these hold all kinds, or those that no ray tells.
 
     Raises
     ------
     InputError
     """
-    if not held and any(wish.needed for wish in asked):
+    for wish in asked:
+        if not wish.needed or all_of or (hidden and KINDS[wish.name].hidden):
+            continue
+        if hidden:
+            raise InputError(f"The systematic error {wish.name} is a part of the error bars of the method dip; leave it out.")
         raise InputError("Systematic errors are a part of the error bars of the method dip; leave --systematics out.")

@@ -88,7 +88,7 @@ class VolumeOptions:
         check_whole(self, _WHOLE)
         check_flags(self, "calibrate", "uncertainty")
         check_field(self.field)
-        check_errors(hidden_wishes(self.systematics, "volumes"), self.method == "dip" and self.uncertainty)
+        check_errors(hidden_wishes(self.systematics, "volumes"), all_of=self.method == "dip" and self.uncertainty, hidden=False)
         if self.dip.module is not None:
             raise InputError("A network of one's own is for slices; leave it out of volumes.")
         if self.dip.network.dims != 3:

@@ -11,9 +11,11 @@ from ctuq.pipeline.stack.work import Lesson, Product, Work
 from ctuq.pipeline.subpixel import ray_noise
 from ctuq.recon import tv
 from ctuq.recon.dip import Data
+from ctuq.systematics.build import blocks_of
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.uncertainty.calibration.held_out import HeldOut, of_views
 from ctuq.uncertainty.gaussian_bars import SOFT, Learned, edges_at, learn_edges, with_image
+from ctuq.uncertainty.model.beside import BesideHidden
 from ctuq.uncertainty.model.gaussian import PixelRays
 from ctuq.uncertainty.model.left_out import OmittedRays
 
@@ -54,7 +56,9 @@ def _given(work: Work, data: Data, image: Tensor, lesson: Lesson | None) -> Give
     if len(held):
         views = HeldOut.of(partial(OmittedRays, posterior), rays, data.y, held, sigma2, most=len(rays.target))
     psi = torch.tensor([learned.named[SOFT], learned.found.signal], dtype=torch.float64).log()
-    return Given(rays.image, psi, sigma2, noise.share(sigma2), views, lambda _: posterior, posterior.variance_of)
+    hidden = blocks_of(work.setting.hidden, work.A, rays.image, noise.weights)
+    beside = partial(BesideHidden.of, posterior, hidden)
+    return Given(rays.image, psi, sigma2, noise.share(sigma2), views, beside, posterior.variance_of)
 
 
 def _taught(lesson: Lesson, image: Tensor) -> Learned:

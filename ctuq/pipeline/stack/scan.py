@@ -96,12 +96,13 @@ class Stack:
         told = [*told_of_rays(scan), *told_of_air(scan)]
         told += [doubt for part in parts for doubt in doubts_of_field(part, plane)]
         told += [considered(wish.name) for wish in _hidden(scan, options)]
-        told += of_slices_alone(options.systematics, "stacks") if options.bars == "laplace" else ()
+        told += of_slices_alone(options.systematics, "stacks") if options.bars in ("laplace", "edges") else ()
         if options.bars:
             unseen = UnseenDirections.of(parts[0].geometry, (plane.shape[0], plane.shape[1]), torch.device("cpu"))
             told += [] if unseen is None else [unseen.told]
             told += split_views(options, parts[0]).notes
-            told += not_in_bars(scan.provenance.monochromatic) if options.bars == "edges" else ()
+            none = options.bars == "edges" and not _hidden(scan, options)
+            told += not_in_bars(scan.provenance.monochromatic) if none else ()
         stack = cls(scan, options, plane, parts[0].geometry.binning(plane), tuple(dict.fromkeys(told)), judge, covariance)
         return replace(stack, told=(*stack.told, *stack._doubts_of_covariance()))
 
@@ -239,7 +240,7 @@ def _spread(numbers: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 def _hidden(scan: VolumeScan, options: ReconstructOptions) -> tuple[Wish, ...]:
     """The systematic errors that error bars of slices hold."""
     asked = hidden_wishes(options.systematics, "stacks", of=scan.provenance)
-    return asked if options.bars == "laplace" else ()
+    return asked if options.bars in ("laplace", "edges") else ()
 
 
 def _rays_of(scan: VolumeScan, row: int, factor: int) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:

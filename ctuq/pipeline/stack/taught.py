@@ -21,7 +21,6 @@ from ctuq.uncertainty.calibration.held_out import HeldOut
 from ctuq.uncertainty.calibration.scales import Scales, learn_scales
 from ctuq.uncertainty.calibration.unseen import of_all_directions
 from ctuq.uncertainty.model.covariance import ImageCovariance
-from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.results.kept import waves_of
 
 HOLDS = 1.5
@@ -99,7 +98,7 @@ def _covariance(work: Work, plain: ImageCovariance, posterior: ImageCovariance, 
     product: Product = {"directions": directions.float().cpu()}
     if work.setting.hidden:
         # An error that changes no ray of this slice has no image there.
-        names = [block.name for block in plain.model.hidden] if isinstance(plain, ImagePosterior) else []
+        names = [block.name for block in plain.hidden]
         images = dict(zip(names, scale * posterior.hidden_images(), strict=True))
         none = torch.zeros(posterior.shape, dtype=torch.float64, device=posterior.device)
         product["effects"] = torch.stack([images.get(wish.name, none) for wish in work.setting.hidden]).float().cpu()

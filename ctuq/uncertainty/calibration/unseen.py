@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ctuq.recon.holdout import missing_arc
 from ctuq.stages import Stages
+from ctuq.systematics.block import Block
 from ctuq.tomo.geometry import FanBeam, Geometry
 from ctuq.uncertainty.model.covariance import ImageCovariance
 
@@ -211,6 +212,10 @@ class WidenedPosterior(ImageCovariance):
     @property
     def device(self) -> torch.device:
         return self._plain.device
+
+    @property
+    def hidden(self) -> tuple[Block, ...]:
+        return self._plain.hidden
 
     def hidden_images(self) -> Tensor:
         return self._plain.hidden_images()

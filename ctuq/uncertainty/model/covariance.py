@@ -10,6 +10,7 @@ from ctuq.linops.gaussian import stable_cholesky
 from ctuq.linops.operator import Space
 from ctuq.linops.precondition import nystrom
 from ctuq.linops.sparse import SparseRows
+from ctuq.systematics.block import Block
 from ctuq.uncertainty.results.kept import cosine_waves
 
 _TOGETHER = 256
@@ -73,6 +74,11 @@ class ImageCovariance(ABC):
         Hidden errors are those of the scanner that no ray tells; most covariances know of none.
         """
         return torch.zeros(0, *self.shape, dtype=torch.float64, device=self.device)
+
+    @property
+    def hidden(self) -> tuple[Block, ...]:
+        """The hidden errors, whose columns have an image of `hidden_images` each."""
+        return ()
 
     def joint_deviations(self, n: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """As `deviations`, and beside each draw that of the systematic errors, (n, e): here none."""

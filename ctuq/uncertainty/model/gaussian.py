@@ -154,7 +154,11 @@ class GaussianPosterior(ImageCovariance):
     @cached_property
     def mean(self) -> Tensor:
         """The image given the rays, (d,) float64: ``P M^T t / sigma^2``."""
-        return self.times(self.given.matrix.transposed(self.given.target[None]))[0] / self.sigma2
+        return self.response(self.given.target[None])[0]
+
+    def response(self, rays: Tensor) -> Tensor:
+        """The images that would be the mean if whitened rays (k, m) had been measured, (k, d)."""
+        return self.times(self.given.matrix.transposed(rays)) / self.sigma2
 
     @abstractmethod
     def times(self, images: Tensor) -> Tensor: ...

@@ -29,6 +29,7 @@ from torch import Tensor
 from ctuq.linops.gaussian import explained, root_given
 from ctuq.linops.sparse import SparseRows
 from ctuq.stages import Stages
+from ctuq.systematics.block import Block
 from ctuq.uncertainty.model.covariance import ImageCovariance
 from ctuq.uncertainty.model.given_image import ErrorsGivenImage
 from ctuq.uncertainty.model.noise import for_products
@@ -113,6 +114,10 @@ class ImagePosterior(ImageCovariance):
     @cached_property
     def _given_image(self) -> ErrorsGivenImage:
         return ErrorsGivenImage.of(self.given, self._scale)
+
+    @property
+    def hidden(self) -> tuple[Block, ...]:
+        return self.model.hidden
 
     def hidden_images(self) -> Tensor:
         return self._hidden[0].reshape(-1, *self.model.image.shape)

@@ -134,7 +134,7 @@ def test_hidden_errors_are_kept_for_themselves(scan):
     "change",
     [
         {"waves": 99},
-        {"hidden": ("hardening",)},
+        {"hidden": ("hardening", "scatter")},
         {"hidden": ("nonsense",), "effects": np.zeros((ROWS, 1, N, N), np.float32)},
         {"effects": np.zeros((ROWS, 2, N, N), np.float32), "hidden": ("hardening",)},
         {"directions": np.zeros((ROWS, 3, N, N - 1), np.float32)},

@@ -175,7 +175,7 @@ def test_the_error_bars_are_those_of_both_together(make, rng, monkeypatch):
 
 def test_the_scale_of_held_out_views_multiplies_the_posterior_and_not_the_field(make, rng):
     """The covariance is multiplied by the scale later, so that the field, whose size is the object's, is divided by it."""
-    posterior, found, _ = widened(make(rank=20), rng)
+    posterior, _, _ = widened(make(rank=20), rng)
     directions = of(parallel(0, 60, columns=10), (8, 8))
     image = 0.2 * texture(rng, 8)
     without = UnseenField.of(directions, image, nothing(directions))
