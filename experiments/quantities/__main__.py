@@ -27,17 +27,17 @@ _GROUPS = ("noise", "views", "radius", "share", "size")
 _REGIONS = (CHANGE, ctuq.quantities.Circle(-6, -3, 4), ctuq.quantities.Circle(0, 0, 12), ctuq.quantities.Circle(5, -8, 2))
 
 
-def answers(fit: bool, anew: bool) -> Iterator[asked.Row]:
-    """Every answer, with what it was asked of."""
+def answers(fit: bool, anew: bool, views: str) -> Iterator[asked.Row]:
+    """Every answer, with what it was asked of; of scans of some views alone, if they are named."""
     for subject in subjects():
-        if fit or is_kept(subject.name):
+        if views in subject.views and (fit or is_kept(subject.name)):
             yield from _remembered(subject.name, anew, lambda s=subject: _of(s), noise=subject.noise, views=subject.views,
                                    half=subject.half, size=subject.size, phantom=subject.phantom)  # fmt: skip
     for first, second in again():
-        if fit or (is_kept(first.name) and is_kept(second.name)):
+        if views in first.views and (fit or (is_kept(first.name) and is_kept(second.name))):
             more = {"noise": first.noise, "views": first.views, "half": first.half, "size": first.size}
             yield from _remembered(second.name, anew, lambda a=first, b=second: _changes(a, b), **more)
-    for name in ("ta", "tb"):
+    for name in ("ta", "tb") if not views else ():
         if fit or is_kept(f"{name}, 64"):
             yield from _remembered(f"{name}, 64", anew, lambda n=name: _real(n), half="real")
 
@@ -118,12 +118,12 @@ def probabilities(rows: list[asked.Row]) -> Iterator[str]:
             yield f"probability {100 * p[inside].mean():.0f} %: true in {100 * y[inside].mean():.0f} % of {inside.sum()}"
 
 
-def main(fit: bool = True, anew: bool = False) -> None:
-    """Fit, ask, print and record."""
-    rows = list(answers(fit, anew))
+def main(fit: bool = True, anew: bool = False, views: str = "") -> None:
+    """Fit, ask, print and record; with ``--views "90 degrees"`` scans of such views alone, in ``figures/quantities_arcs.csv``."""
+    rows = list(answers(fit, anew, views))
     table = list(summary(rows))
     names = list(dict.fromkeys(name for each in table for name in each))
-    with (FIGURES / "quantities.csv").open("w", newline="") as file:
+    with (FIGURES / ("quantities_arcs.csv" if views else "quantities.csv")).open("w", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in each.items()} for each in table)
@@ -137,6 +137,8 @@ def main(fit: bool = True, anew: bool = False) -> None:
         print(f"{each['quantity']}, {each['group']} {each['value']}: {', '.join(told)}; {alone}")
     print(*probabilities(rows), sep="\n")
     print(f"{len({r['scan'] for r in rows})} scans")
+    if views:
+        return
     draw(table).savefig(FIGURES / "quantities.png", dpi=110)
 
 
