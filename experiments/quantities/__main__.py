@@ -119,7 +119,7 @@ def probabilities(rows: list[asked.Row]) -> Iterator[str]:
 
 
 def main(fit: bool = True, anew: bool = False, views: str = "") -> None:
-    """Fit, ask, print and record; with ``--views "90 degrees"`` scans of such views alone, in ``figures/quantities_arcs.csv``."""
+    """Fit, ask, print and record; ``--views "90 degrees"``: scans of such views alone, in ``figures/quantities_arcs.csv``."""
     rows = list(answers(fit, anew, views))
     table = list(summary(rows))
     names = list(dict.fromkeys(name for each in table for name in each))
