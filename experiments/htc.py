@@ -33,13 +33,14 @@ FIRST = {
 }
 """Where the arcs begin that the challenge gave, degrees, of levels 1 to 7."""
 _WIDEST, _NARROWER = 90, 10
-_THINNED = {"arc": 6, "turn": 24}
+DISCS = tuple(f"{level:02d}{letter}" for letter in FIRST for level in range(1, 8))
+_THINNED = {"arc": 6, "turn": 24, "many": 6}
 _TOLD = ("cover_68", "cover_95", "rms_z", "log_likelihood")
 _ASKED = {"share of an area": "areas", "centre": "centres", "thickness": "widths"}
 
 
 def seen(folder: Path, disc: str, way: str) -> ctuq.Scan:
-    """The views of a disc, such as "07c", over its arc or the full turn, with the truth."""
+    """The views of a disc, such as "07c", over its "arc", or few or "many" of the full turn, with the truth."""
     stem = folder / f"htc2022_{disc}"
     scan = ctuq.read(f"{stem}_full.mat", truth=f"{stem}_recon_fbp_seg.png")
     if way == "arc":
@@ -105,7 +106,7 @@ def main(
     """
     kept = Rows(output)
     for method in methods:
-        for disc in (f"{level:02d}{letter}" for letter in discs for level in range(1, 8)):
+        for disc in sorted((disc for disc in DISCS if disc[2] in discs), key=lambda disc: discs.index(disc[2])):
             for way in ways:
                 key: Row = {"disc": disc, "way": way, "method": method, "size": size}
                 if kept.where(**key):

@@ -3,7 +3,8 @@
 ``python -m experiments.systematics.material``: objects of 32 to 40 pixels with a beam that hardens, the discs HTC ta and tb,
 and scans that strangers may bring; each is reconstructed as it is, with ``--material uniform``, and linearised as the field
 does: a polynomial without a constant of what rays read over their lengths in the segmented image, and its inverse.
-A row each in ``figures/systematics_material.csv``; run again, it goes on. ``real`` takes ta and tb, ``strangers`` the others.
+A row each in ``figures/systematics_material.csv``; run again, it goes on. ``real`` takes ta and tb, ``strangers`` the others,
+and ``discs --folder FOLDER`` the 21 of `experiments.htc`, every sixth view of the full turn.
 """
 
 import csv
@@ -27,7 +28,10 @@ from ctuq.recon.tv import tv
 from ctuq.scores.gaussian import STD_OF_MAD, Z95
 from ctuq.systematics.hardened import Hardened
 from ctuq.systematics.material import Parts
+from ctuq.tomo.field import choose_grid
+from ctuq.tomo.resample import resample
 from experiments import FIGURES
+from experiments.htc import DISCS, seen
 from experiments.systematics.objects import OTHERS, UNIFORM, Beam, scanned
 from experiments.systematics.scans import real
 
@@ -157,7 +161,17 @@ def words_of(name: str, scan: ctuq.Scan) -> Row:
     return row | told(found, np.nan)
 
 
-def jobs(what: str) -> Iterator[tuple[str, str, Iterator[Row]]]:
+def discs(folder: Path, size: int) -> Iterator[tuple[str, ctuq.Scan]]:
+    """Real discs with known holes, on the image's grid."""
+    for disc in DISCS:
+        scan = seen(folder, disc, "many")
+        assert scan.truth is not None and scan.grid is not None
+        grid = choose_grid(scan, size)
+        on_grid = replace(scan, truth=resample(scan.truth, scan.grid, grid), grid=grid)
+        yield f"HTC 2022 {disc}", match_detector(on_grid, grid)
+
+
+def jobs(what: str, folder: Path) -> Iterator[tuple[str, str, Iterator[Row]]]:
     """Name, method and rows of each scan."""
     if what in ("simulated", "all"):
         for i, beam in enumerate(BEAMS):
@@ -174,15 +188,22 @@ def jobs(what: str) -> Iterator[tuple[str, str, Iterator[Row]]]:
             subject = real(name, size)
             scan = match_detector(subject.scan, subject.grid)
             yield name, method, ways(name, scan, method, size, np.nan)
+    if what == "discs":
+        for name, scan in discs(folder, 64):
+            yield name, "tv", ways(name, scan, "tv", 64, np.nan)
 
 
-def main(what: Positional[Literal["all", "simulated", "strangers", "real"]] = "all", output: Path = OUTPUT) -> None:
+def main(
+    what: Positional[Literal["all", "simulated", "strangers", "real", "discs"]] = "all",
+    folder: Path = Path(),
+    output: Path = OUTPUT,
+) -> None:
     """Measure what is not yet in the table."""
     done = set()
     if output.is_file():
         with output.open(newline="") as file:
             done = {(row["scan"], row["method"]) for row in csv.DictReader(file)}
-    for name, method, rows in jobs(what):
+    for name, method, rows in jobs(what, folder):
         if (name, method) in done:
             continue
         found = list(rows)

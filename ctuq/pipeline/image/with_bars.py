@@ -53,8 +53,9 @@ def with_bars(
     if found.edges is not None:
         stretched = EdgePosterior(found.posterior, found.edges)
         posterior = whole.around(stretched) if isinstance(whole, BesideHidden) else stretched
+    noise = found.scales.noise * found.evidence.sigma2
     posterior, notes = of_all_directions(
-        posterior, base.scan.geometry, image, found.scales.image, rng=run.rng, stages=run.stages
+        posterior, base.scan.geometry, image, found.scales.image, noise, rng=run.rng, stages=run.stages
     )
     with run.clock("samples"):
         run.tell("Samples", 0, 1)

@@ -75,7 +75,8 @@ def with_bars(work: Work, given_by: Callable[[Lesson | None], Given]) -> Product
     correction = torch.zeros_like(given.image) if given.held is None else given.held.correction(scales)
     mean = (given.image.double() + correction).float().cpu()
     plain = given.posterior(scales.image)
-    posterior, _ = of_all_directions(plain, work.setting.geometry, given.image, scales.image, rng=work.rng)
+    noise = scales.noise * given.sigma2
+    posterior, _ = of_all_directions(plain, work.setting.geometry, given.image, scales.image, noise, rng=work.rng)
     scale = scales.image**0.5
     std = (scale * posterior.std()).float().cpu()
     facts |= {

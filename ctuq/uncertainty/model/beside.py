@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from ctuq.systematics.block import Block
+from ctuq.tomo.rays.rows import RayRows
 from ctuq.uncertainty.model.covariance import ImageCovariance
 from ctuq.uncertainty.model.gaussian import GaussianPosterior
 
@@ -49,6 +50,10 @@ class BesideHidden(ImageCovariance):
     @property
     def device(self) -> torch.device:
         return self._plain.device
+
+    @property
+    def matrix(self) -> RayRows:
+        return self._plain.matrix
 
     @property
     def error(self) -> float:

@@ -11,6 +11,7 @@ from ctuq.linops.operator import Space
 from ctuq.linops.precondition import nystrom
 from ctuq.linops.sparse import SparseRows
 from ctuq.systematics.block import Block
+from ctuq.tomo.rays.rows import RayRows
 from ctuq.uncertainty.results.kept import cosine_waves
 
 _TOGETHER = 256
@@ -45,6 +46,11 @@ class ImageCovariance(ABC):
     @abstractmethod
     def error(self) -> float:
         """Relative error of `std`, rms over the pixels."""
+
+    @property
+    @abstractmethod
+    def matrix(self) -> RayRows:
+        """The rays that it is given, whitened, (m, d)."""
 
     @property
     def size(self) -> int:
@@ -125,6 +131,10 @@ class Stretched(ImageCovariance):
     @property
     def device(self) -> torch.device:
         return self._plain.device
+
+    @property
+    def matrix(self) -> RayRows:
+        return self._plain.matrix
 
     def times(self, images: Tensor) -> Tensor:
         """``T P T x`` for each row of images (k, d), float64."""

@@ -151,6 +151,10 @@ class GaussianPosterior(ImageCovariance):
     def device(self) -> torch.device:
         return self.given.target.device
 
+    @property
+    def matrix(self) -> RayRows:
+        return self.given.matrix
+
     @cached_property
     def mean(self) -> Tensor:
         """The image given the rays, (d,) float64: ``P M^T t / sigma^2``."""

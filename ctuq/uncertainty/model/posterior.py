@@ -30,6 +30,7 @@ from ctuq.linops.gaussian import explained, root_given
 from ctuq.linops.sparse import SparseRows
 from ctuq.stages import Stages
 from ctuq.systematics.block import Block
+from ctuq.tomo.rays.rows import RayRows
 from ctuq.uncertainty.model.covariance import ImageCovariance
 from ctuq.uncertainty.model.given_image import ErrorsGivenImage
 from ctuq.uncertainty.model.noise import for_products
@@ -81,6 +82,10 @@ class ImagePosterior(ImageCovariance):
     @property
     def device(self) -> torch.device:
         return self.model.target.device
+
+    @property
+    def matrix(self) -> RayRows:
+        return self.model.matrix
 
     @property
     def exact(self) -> bool:
