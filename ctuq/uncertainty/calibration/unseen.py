@@ -80,6 +80,8 @@ class UnseenDirections:
         beside = np.minimum(inside, width - inside).clip(0, np.pi / 2)
         frequency = np.hypot(down, right)
         distance = frequency * np.sin(beside)
+        # The highest frequency is its own opposite: alike there too, a filter is real.
+        distance = np.minimum(distance, np.roll(distance[::-1, ::-1], 1, axis=(0, 1)))
         return cls(torch.from_numpy(distance).to(device), torch.from_numpy(frequency).to(device), width)
 
     @property

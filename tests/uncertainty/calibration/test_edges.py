@@ -25,6 +25,10 @@ class Dense(ImageCovariance):
         return self._shape
 
     @property
+    def matrix(self):
+        raise NotImplementedError
+
+    @property
     def device(self) -> torch.device:
         return self._P.device
 
