@@ -63,6 +63,18 @@ def test_a_reconstruction_gives_the_numbers_of_the_host(noisy_scan, gpu):
     assert found.scores["leave_one_angle_out"] == pytest.approx(host.scores["leave_one_angle_out"], rel=1e-3)
 
 
+@pytest.mark.parametrize("method", ["tv", "dip"])
+def test_error_bars_over_an_arc_are_those_of_the_host(method, disc_scan, gpu):
+    """With what no view sees, and with hidden errors of the scanner beside a Gaussian prior."""
+    scan = disc_scan.select(np.flatnonzero(disc_scan.geometry.angles < np.deg2rad(80)))
+    dip = DIPOptions(network=NETWORK, iterations=20, check_every=10)
+    options = ReconstructOptions(method=method, size=16, samples=6, directions=12, dip=dip, device="cpu")
+    host, found = reconstruct(scan, options=options), reconstruct(scan, options=replace(options, device="cuda"))
+    assert any("No view lies within" in text for text in found.warnings)
+    for name in ("mean", "std", "std_raw", "samples"):
+        close(getattr(found, name), getattr(host, name), 1e-3)
+
+
 def model_on(device, rank, prior="isotropic"):
     """The linear model of a tiny scan by a tiny network, and its projections."""
     draw, grid = rng(), VolumeGrid((SIZE, SIZE), 1.0)
