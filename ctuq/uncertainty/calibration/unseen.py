@@ -307,6 +307,9 @@ class WidenedPosterior(ImageCovariance):
         drawn = self._plain.draws(n, rng=rng)
         return drawn + self._of_field(n, rng).reshape(drawn.shape).to(drawn)
 
+    def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:
+        return self.joint_deviations(n, rng=rng)[0]
+
     def joint_deviations(self, n: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """As `deviations`, and beside each draw that of the systematic errors."""
         images, errors = self._plain.joint_deviations(n, rng=rng)
@@ -375,9 +378,8 @@ def of_all_directions(
         return posterior, ()
 
     def room() -> Tensor:
-        drawn, errors = posterior.joint_deviations(_COMPARED, rng=rng)
         # What hidden errors of the scanner do to the image is known in all directions, and leaves no room for edges.
-        return energy(drawn - posterior.of_hidden(errors).reshape(drawn.shape).to(drawn), unseen)
+        return energy(posterior.draws(_COMPARED, rng=rng).reshape(-1, y, x), unseen)
 
     known = (stages or Stages()).once("room in unseen directions", room, rng=rng).to(posterior.device)
     field = UnseenField.of(unseen, image, scale * known)

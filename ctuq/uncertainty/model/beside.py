@@ -74,7 +74,10 @@ class BesideHidden(ImageCovariance):
         return self._plain.times(images) + (images.double() @ self._images.T) @ self._images
 
     def draws(self, n: int, *, rng: torch.Generator) -> Tensor:
-        return self.joint_deviations(n, rng=rng)[0].reshape(n, -1)
+        return self._plain.draws(n, rng=rng)
+
+    def deviations(self, n: int, *, rng: torch.Generator) -> Tensor:
+        return self.joint_deviations(n, rng=rng)[0]
 
     def joint_deviations(self, n: int, *, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """As `deviations`, and beside each draw that of the hidden errors, (n, k)."""

@@ -36,7 +36,7 @@ class ImageCovariance(ABC):
 
     @abstractmethod
     def draws(self, n: int, *, rng: torch.Generator) -> Tensor:
-        """``n`` draws (n, d)."""
+        """``n`` draws (n, d), without what hidden errors do."""
 
     @abstractmethod
     def std(self) -> Tensor:

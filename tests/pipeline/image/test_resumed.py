@@ -117,6 +117,17 @@ def test_a_run_that_is_killed_anywhere_goes_on_to_the_same_result(point, scan, w
     same(reconstruct(scan, options=OPTIONS, checkpoint=path), whole)
 
 
+@pytest.mark.parametrize("method", ["dip", "tv"])
+def test_a_run_over_an_arc_keeps_what_no_view_sees(method, disc_scan, tmp_path):
+    arc = disc_scan.select(np.flatnonzero(disc_scan.geometry.angles < np.deg2rad(80)))
+    options = replace(OPTIONS, method=method)
+    expected, path = reconstruct(arc, options=options), tmp_path / "checkpoint.h5"
+    assert len(expected.samples) == OPTIONS.samples
+    for where in (("Samples", 1), ("Samples", 2)):
+        assert killed(lambda where=where: reconstruct(arc, options=options, checkpoint=path, progress=Killed(*where)))
+    same(reconstruct(arc, options=options, checkpoint=path), expected)
+
+
 def test_a_run_that_is_killed_again_and_again_goes_on_to_the_same_result(scan, whole, tmp_path):
     path = tmp_path / "checkpoint.h5"
     for where in POINTS.values():

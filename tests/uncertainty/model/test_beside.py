@@ -68,6 +68,8 @@ def test_draws_of_image_and_errors_belong_together(plain, hidden, rng):
     left = images.double() - found.of_hidden(errors)
     torch.testing.assert_close(left.flatten(1).square().mean(0).sqrt(), plain.covariance().diagonal().sqrt(), rtol=0.08, atol=0)
     assert found.draws(3, rng=rng).shape == (3, 64)
+    several = found.deviations(n, rng=rng).double().flatten(1).square().mean(0).sqrt()
+    torch.testing.assert_close(several, spread, rtol=0.1, atol=0)
 
 
 def test_errors_are_not_stretched_at_edges(plain, hidden):
