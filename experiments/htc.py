@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from tyro.conf import Positional
 
@@ -35,6 +36,7 @@ FIRST = {
 _WIDEST, _NARROWER = 90, 10
 DISCS = tuple(f"{level:02d}{letter}" for letter in FIRST for level in range(1, 8))
 _THINNED = {"arc": 6, "turn": 24, "many": 6}
+_DRAWN = (("02c", "turn"), ("01c", "arc"), ("04c", "arc"), ("06c", "arc"))
 _TOLD = ("cover_68", "cover_95", "rms_z", "log_likelihood")
 _ASKED = {"share of an area": "areas", "centre": "centres", "thickness": "widths"}
 
@@ -79,6 +81,27 @@ def _matthews(told: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
     return float(np.corrcoef(told.ravel(), true.ravel())[0, 1])
 
 
+def draw(folder: Path, size: int) -> Figure:
+    """Truth, image, error and standard deviation on one scale, of three discs over their arcs and of one around."""
+    figure = Figure(figsize=(8.2, 8), layout="constrained")
+    axes = figure.subplots(len(_DRAWN), 4, sharex=True, sharey=True)
+    for row, (disc, way) in zip(axes, _DRAWN, strict=True):
+        result = ctuq.reconstruct(seen(folder, disc, way), size=size)
+        assert result.truth is not None and result.std is not None
+        top, error = float(result.truth.max()), np.abs(result.truth - result.mean)
+        held = 100 * np.mean((error <= Z95 * result.std)[result.truth > 0.05 * top])
+        shown = ((result.truth, 1.2 * top), (result.mean, 1.2 * top), (error, top), (result.std, top))
+        for place, (image, limit) in zip(row, shown, strict=True):
+            drawn = place.imshow(image, cmap="viridis", vmin=0, vmax=limit, extent=result.grid.extent)
+            place.tick_params(labelsize=6)
+            figure.colorbar(drawn, ax=place, shrink=0.8).ax.tick_params(labelsize=6)
+        degrees = "full turn" if way == "turn" else f"{_WIDEST - _NARROWER * (int(disc[:2]) - 1)}°"
+        row[0].set_ylabel(f"{disc}, {degrees}, {held:.0f} %\ny (mm)", fontsize=8)
+    for place, title in zip(axes[0], ("truth (1/mm)", "reconstruction", "|error|", "standard deviation"), strict=True):
+        place.set_title(title, fontsize=9)
+    return figure
+
+
 def main(
     folder: Positional[Path],
     size: int = 64,
@@ -86,6 +109,7 @@ def main(
     ways: tuple[str, ...] = ("arc", "turn"),
     discs: str = "abc",
     output: Path = OUTPUT,
+    picture: bool = False,
 ) -> None:
     """Score what is not there yet.
 
@@ -103,6 +127,8 @@ def main(
         Letters: each has a disc of every level.
     output
         The table.
+    picture
+        Draw four reconstructions, in ``figures/htc.png``.
     """
     kept = Rows(output)
     for method in methods:
@@ -115,6 +141,8 @@ def main(
                 kept.add([key | {"views": scan.n_angles} | measure(scan, size, method)])
                 print({k: v for k, v in kept.rows[-1].items() if "log" not in k and "68" not in k}, flush=True)
     print(table(kept, size))
+    if picture:
+        draw(folder, size).savefig(FIGURES / "htc.png", dpi=110)
 
 
 def table(kept: Rows, size: int) -> str:
