@@ -38,6 +38,7 @@ DISCS = tuple(f"{level:02d}{letter}" for letter in FIRST for level in range(1, 8
 _THINNED = {"arc": 6, "turn": 24, "many": 6}
 _DRAWN = (("02c", "turn"), ("01c", "arc"), ("04c", "arc"), ("06c", "arc"))
 _TOLD = ("cover_68", "cover_95", "rms_z", "log_likelihood")
+_BY = {"dip": "network", "tv": "`tv`"}
 _ASKED = {"share of an area": "areas", "centre": "centres", "thickness": "widths"}
 
 
@@ -148,14 +149,14 @@ def main(
 def table(kept: Rows, size: int) -> str:
     """What 95 % intervals hold, by how the discs are seen and by which method; of pixels the mean over discs."""
     lines = [
-        "| discs seen over | by | object, rms z | edges that rays run along, others | areas | centres | widths | Matthews |",
+        "| discs seen over | by | object, worst disc, rms z | edges along rays, others | areas | centres | widths | Matthews |",
         "|---|" + 7 * "---|",
     ]
     for told, way, levels in (("a full turn", "turn", "1234567"), ("70 to 90°", "arc", "123"), ("30 to 60°", "arc", "4567")):
-        for method in ("dip", "tv"):
+        for method, name in _BY.items():
             rows = [row for row in kept.where(way=way, method=method, size=size) if str(row["disc"])[1] in levels]
             if rows:
-                lines.append(f"| {told}, {len(rows)} | {method} | {' | '.join(_cells(rows))} |")
+                lines.append(f"| {told}, {len(rows)} | {name} | {' | '.join(_cells(rows))} |")
     return "\n".join(lines)
 
 
@@ -163,7 +164,8 @@ def _cells(rows: Sequence[Row]) -> Iterator[str]:
     def all_of(name: str) -> NDArray[np.float64]:
         return np.array([float(row[name]) for row in rows])
 
-    yield f"{100 * all_of('object_cover_95').mean():.0f} %, {all_of('object_rms_z').mean():.2f}"
+    held = 100 * all_of("object_cover_95")
+    yield f"{held.mean():.0f} %, {held.min():.0f} %, {all_of('object_rms_z').mean():.2f}"
     along, across = (100 * np.nanmean(all_of(f"{kind}_cover_95")) for kind in ("edges", "edges_unseen"))
     yield f"{along:.0f}, {across:.0f} %"
     for name in _ASKED.values():

@@ -12,6 +12,7 @@ from ctuq.systematics.build import told_in
 from ctuq.systematics.catalogue import STRONG
 from experiments.count_noise import table as count_noise_table
 from experiments.engine.rows import Rows
+from experiments.htc import table as htc_table
 from experiments.peers.drawing import table_of as peers_table
 from experiments.strangers import table as strangers_table
 from experiments.strangers_volumes import table as volumes_table
@@ -236,6 +237,10 @@ def test_rows_of_other_programs_are_those_of_the_experiment() -> None:
 
 def test_rows_of_strangers_are_those_of_the_experiment() -> None:
     assert strangers_table(Rows(ROOT / "figures" / "strangers.csv")) in (ROOT / "README.md").read_text()
+
+
+def test_rows_of_real_discs_are_those_of_the_experiment() -> None:
+    assert htc_table(Rows(ROOT / "figures" / "htc.csv"), 64) in (ROOT / "README.md").read_text()
 
 
 def test_rows_of_strangers_volumes_are_those_of_the_experiment() -> None:

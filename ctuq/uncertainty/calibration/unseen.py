@@ -13,7 +13,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from ctuq.linops.sparse import SparseRows
@@ -175,9 +174,11 @@ class UnseenField:
 
 def _where_object_is(image: Tensor) -> Tensor:
     """1 where the object is, 0 where it is not, and between within some pixels of its edge."""
+    from scipy.ndimage import gaussian_filter
+
     values = image.cpu().numpy()
-    above = ndimage.gaussian_filter(values, 1.0) > _OBJECT * np.percentile(values, 99)
-    return torch.from_numpy(ndimage.gaussian_filter(above.astype(np.float64), _EDGE)).to(image.device)
+    above = gaussian_filter(values, 1.0) > _OBJECT * np.percentile(values, 99)
+    return torch.from_numpy(gaussian_filter(above.astype(np.float64), _EDGE)).to(image.device)
 
 
 def energy(images: Tensor, directions: UnseenDirections) -> Tensor:
