@@ -21,7 +21,7 @@ from ctuq.stages import Stages
 from ctuq.systematics.block import Block
 from ctuq.tomo.geometry import FanBeam, Geometry
 from ctuq.tomo.rays.rows import RayRows
-from ctuq.uncertainty.model.covariance import ImageCovariance
+from ctuq.uncertainty.model.covariance import Changed, ImageCovariance
 from ctuq.uncertainty.model.route import some_of
 
 _CELLS = 1.25
@@ -244,7 +244,7 @@ class NotInRays:
         return torch.linalg.cholesky(K)
 
 
-class WidenedPosterior(ImageCovariance):
+class WidenedPosterior(Changed):
     """``N(mean, P + N C N)`` with the P of a slice, the C of an `UnseenField`, and N what no ray says anything of.
 
     Rays of the arc are therefore foretold as before, and neither calibration nor mean know of C.
@@ -271,20 +271,8 @@ class WidenedPosterior(ImageCovariance):
         rng: torch.Generator,
         stages: Stages | None = None,
     ):
-        self._plain, self._field, self._untold = posterior, field, untold
-        self._rng, self._stages = rng, stages or Stages()
-
-    @property
-    def matrix(self) -> RayRows:
-        return self._plain.matrix
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._plain.shape
-
-    @property
-    def device(self) -> torch.device:
-        return self._plain.device
+        super().__init__(posterior)
+        self._field, self._untold, self._rng, self._stages = field, untold, rng, stages or Stages()
 
     @property
     def hidden(self) -> tuple[Block, ...]:

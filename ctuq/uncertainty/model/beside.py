@@ -4,12 +4,11 @@ import torch
 from torch import Tensor
 
 from ctuq.systematics.block import Block
-from ctuq.tomo.rays.rows import RayRows
-from ctuq.uncertainty.model.covariance import ImageCovariance
+from ctuq.uncertainty.model.covariance import Changed, ImageCovariance
 from ctuq.uncertainty.model.gaussian import GaussianPosterior
 
 
-class BesideHidden(ImageCovariance):
+class BesideHidden(Changed):
     """``N(mean, P + sum_k h_k h_k^T)``, h_k how far a standard deviation of each hidden error puts the image beside the truth.
 
     As `ctuq.uncertainty.model.posterior.ImagePosterior` has it: rays are not asked how large these errors are.
@@ -25,7 +24,8 @@ class BesideHidden(ImageCovariance):
     """
 
     def __init__(self, plain: ImageCovariance, hidden: tuple[Block, ...], images: Tensor, scale: float = 1.0):
-        self._plain, self._blocks, self._scale, self._images = plain, hidden, scale, images / scale**0.5
+        super().__init__(plain)
+        self._blocks, self._scale, self._images = hidden, scale, images / scale**0.5
         widths = [torch.full((block.columns.shape[1],), block.width, dtype=torch.float64) for block in hidden]
         self._widths = torch.cat(widths).to(images.device) / scale**0.5
 
@@ -42,18 +42,6 @@ class BesideHidden(ImageCovariance):
     def around(self, plain: ImageCovariance) -> "BesideHidden":
         """The same errors beside another covariance of the image, such as a stretched one."""
         return BesideHidden(plain, self._blocks, self._images * self._scale**0.5, self._scale)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self._plain.shape
-
-    @property
-    def device(self) -> torch.device:
-        return self._plain.device
-
-    @property
-    def matrix(self) -> RayRows:
-        return self._plain.matrix
 
     @property
     def error(self) -> float:

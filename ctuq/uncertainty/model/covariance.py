@@ -118,8 +118,8 @@ class ImageCovariance(ABC):
         return torch.cat([first, second]).reshape(-1, *self.shape)
 
 
-class Stretched(ImageCovariance):
-    """``T P T`` of another covariance P, with a symmetric T that `_of_rows` applies."""
+class Changed(ImageCovariance):
+    """A covariance that is made of another one, of the same image given the same rays."""
 
     def __init__(self, plain: ImageCovariance):
         self._plain = plain
@@ -135,6 +135,10 @@ class Stretched(ImageCovariance):
     @property
     def matrix(self) -> RayRows:
         return self._plain.matrix
+
+
+class Stretched(Changed):
+    """``T P T`` of another covariance P, with a symmetric T that `_of_rows` applies."""
 
     def times(self, images: Tensor) -> Tensor:
         """``T P T x`` for each row of images (k, d), float64."""
