@@ -35,6 +35,8 @@ _EDGE = 1.5
 _RINGS = (0.5, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Between these distances from what is seen, in cells, one number tells how much the posterior leaves out."""
 _COMPARED, _DRAWS, _BATCH, _DENSE = 256, 512, 64, 4096
+_BYTES = 2**28
+"""Of an image with its border by so many frequencies at once; a few such tensors are made of a batch."""
 _SHARE_ERROR = 0.03
 """Of a standard deviation by the draws."""
 _RAYS = 10240
@@ -158,13 +160,16 @@ class UnseenField:
 
     def times(self, images: Tensor) -> Tensor:
         """The covariance with each of the images (k, y, x), float64."""
-        within = self.inside * _filtered(images.double(), self.unseen)
-        return _filtered(self.inside * _filtered(within, self.amplitude.square()), self.unseen)
+        parts = []
+        for part in images.double().split(_together(self.amplitude)):
+            within = self.inside * _filtered(part, self.unseen)
+            parts.append(_filtered(self.inside * _filtered(within, self.amplitude.square()), self.unseen))
+        return torch.cat(parts)
 
     def draws(self, n: int, *, rng: torch.Generator) -> Tensor:
         """``n`` draws (n, y, x), float64."""
-        parts = []
-        for count in (min(_BATCH, n - start) for start in range(0, n, _BATCH)):
+        parts, together = [], _together(self.amplitude)
+        for count in (min(together, n - start) for start in range(0, n, together)):
             noise = torch.randn(count, *self.amplitude.shape, generator=rng, dtype=torch.float64).to(self.amplitude.device)
             alike = torch.fft.ifft2(torch.fft.fft2(noise) * self.amplitude).real
             y, x = self.inside.shape
@@ -185,7 +190,7 @@ def energy(images: Tensor, directions: UnseenDirections) -> Tensor:
     """By frequency, of an image (y, x), or the mean of several (k, y, x)."""
     around = directions.frequency.shape
     total = torch.zeros(around, dtype=torch.float64, device=images.device)
-    for part in images.reshape(-1, *images.shape[-2:]).split(_BATCH):
+    for part in images.reshape(-1, *images.shape[-2:]).split(_together(directions.frequency)):
         total += torch.fft.fft2(part.double(), s=around).abs().square().sum(0)
     return total * images.shape[-1] * images.shape[-2] / images.numel()
 
@@ -202,6 +207,11 @@ def _alike_all_around(energies: Tensor, directions: UnseenDirections, step: floa
     first = 2 * torch.arange(int(ring.max()) + 1, device=half.device)
     count, total = (sum(values[first + k] for k in range(4)) for values in (count, total))
     return (total / count.clamp(min=1))[ring]
+
+
+def _together(frequencies: Tensor) -> int:
+    """Images that are transformed at once."""
+    return max(1, min(_BATCH, _BYTES // (16 * frequencies.numel())))
 
 
 def _filtered(images: Tensor, share: Tensor) -> Tensor:
