@@ -120,7 +120,7 @@ class SparseRows:
 
     def binned(self, count: int) -> "SparseRows":
         """The matrix of sums of so many neighbouring rows, over the root of their number: of white noise as much is left."""
-        m = self._matrix.shape[0] if self._matrix.shape else 0
+        m = self.shape[0]
         group = np.arange(m) // count
         share = 1 / np.sqrt(np.bincount(group)[group])
         sums = sp.csr_array((share, (group, np.arange(m))), shape=(int(group[-1]) + 1, m))

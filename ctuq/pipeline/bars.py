@@ -133,11 +133,6 @@ def of_slices_alone(text: str, what: str) -> tuple[str, ...]:
     return (_OF_SLICES.format(what, ", ".join(names)),) if names else ()
 
 
-def hidden_among(wanted: Sequence[Wish]) -> tuple[Wish, ...]:
-    """Those that no ray tells."""
-    return tuple(wish for wish in wanted if KINDS[wish.name].hidden)
-
-
 def not_in_bars(monochromatic: bool, hardened: Hardened | None = None, *, held: Sequence[str] = ()) -> tuple[str, ...]:
     """What error bars do not hold that know no systematic errors but those ``held``, of a scan whose beam may harden."""
     if held:

@@ -1,7 +1,9 @@
 """One systematic error of a scan: what it does to the rays, its unit, and how large it may be."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -36,3 +38,9 @@ class Block:
     def told(self, eta: Tensor) -> Tensor:
         """Of factors (..., k), on the CPU, the numbers that are told, (..., n)."""
         return eta if self.spread is None else eta @ self.spread.T
+
+
+def columns_of(blocks: Sequence[Block], rays: Tensor, precision: Tensor) -> Tensor:
+    """What a prior standard deviation of each number does to rays of these indices and weights, whitened: (m, k), float64."""
+    root = precision.sqrt()[:, None]
+    return torch.cat([block.width * block.columns.to(root)[rays] * root for block in blocks], 1)

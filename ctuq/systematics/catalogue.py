@@ -1,7 +1,7 @@
 """The systematic errors that there are, how large they may be, and what a user asks for."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -145,6 +145,11 @@ def hidden_wishes(text: str, what: str, *, of: "Provenance | None" = None) -> tu
     for wish in asked:
         if wish.needed and not KINDS[wish.name].hidden:
             raise InputError(f"The systematic error {wish.name} is of single slices so far; leave it out of {what}.")
+    return hidden_among(asked)
+
+
+def hidden_among(asked: Sequence[Wish]) -> tuple[Wish, ...]:
+    """Those that no ray tells."""
     return tuple(wish for wish in asked if KINDS[wish.name].hidden)
 
 

@@ -24,8 +24,12 @@ from ctuq.uncertainty.model.left_out import OmittedRays
 from ctuq.uncertainty.model.route import some_of
 from ctuq.uncertainty.results.contents import Calibration
 
-OF_PIXELS = ("edges", "gmrf", "matern")
-"""Kinds of error bars by a Gaussian prior over the pixels."""
+OF_PIXELS = {
+    "edges": "a Gaussian edge prior about the total-variation image",
+    "gmrf": "a Gaussian Markov field",
+    "matern": "a Matern process",
+}
+"""Kinds of error bars by a Gaussian prior over the pixels, and what it is."""
 _EVIDENCE_RAYS = 1024
 """A few hyperparameters are learned from so many fitted rays at most, spread evenly: an eigendecomposition of a second."""
 SOFTNESS = (0.001, 0.003, 0.01, 0.03)

@@ -15,7 +15,7 @@ from ctuq.recon import tv
 from ctuq.recon.dip import Data
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.uncertainty.estimate import ErrorBars
-from ctuq.uncertainty.gaussian_bars import Learned, gaussian_bars, learn_edges, learn_matern, learn_smooth
+from ctuq.uncertainty.gaussian_bars import OF_PIXELS, Learned, gaussian_bars, learn_edges, learn_matern, learn_smooth
 from ctuq.uncertainty.model.gaussian import PixelRays
 
 _LARGEST = 16384
@@ -57,13 +57,6 @@ class EdgePlan:
         return {"reason": self.reason, "route": self.route, "seconds": self.total, "bytes": self.bytes}
 
 
-PRIORS = {
-    "edges": "a Gaussian edge prior about the total-variation image",
-    "gmrf": "a Gaussian Markov field",
-    "matern": "a Matern process",
-}
-
-
 def plan_of_edges(A: RayTransform, rays: int, kind: str = "edges", *, way: "EdgeWay | None" = None) -> EdgePlan:
     """What error bars of so many rays take.
 
@@ -73,7 +66,7 @@ def plan_of_edges(A: RayTransform, rays: int, kind: str = "edges", *, way: "Edge
     rays : int
         Of positive weight.
     kind : str
-        One of `PRIORS`.
+        One of `OF_PIXELS`.
     way : EdgeWay, optional
         By default the cheapest within the memory that is left.
     """
@@ -86,7 +79,7 @@ def plan_of_edges(A: RayTransform, rays: int, kind: str = "edges", *, way: "Edge
     }[way.route]
     image = torch.ones(1, *A.domain.shape, device=device)
     seconds = way.flops * flop_seconds(device) + _TV * timed(lambda: A.T(A(image)))
-    return EdgePlan(way.route, f"{pixels} pixels and {rays} rays: {PRIORS[kind]}, {how}", seconds, way.bytes)
+    return EdgePlan(way.route, f"{pixels} pixels and {rays} rays: {OF_PIXELS[kind]}, {how}", seconds, way.bytes)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ctuq.errors import CtuqError, InputError
-from ctuq.pipeline.bars import asked_errors, asks_for, hidden_among, not_in_bars, not_possible
+from ctuq.pipeline.bars import asked_errors, asks_for, not_in_bars, not_possible
 from ctuq.pipeline.counted import unweighed, weighed_by_counts
 from ctuq.pipeline.enough import told_of_rays
 from ctuq.pipeline.image.agreement import kept_agreement
 from ctuq.pipeline.image.classical import classical, smoothness
-from ctuq.pipeline.image.edges import PRIORS, EdgePlan, edge_bars, plan_of_edges
+from ctuq.pipeline.image.edges import EdgePlan, edge_bars, plan_of_edges
 from ctuq.pipeline.image.given import as_given
 from ctuq.pipeline.image.network import by_network, plan_of_network
 from ctuq.pipeline.image.one_material import errors_left, of_one_material, with_removed
@@ -35,13 +35,14 @@ from ctuq.recon.holdout import split
 from ctuq.scores.gaussian import image_scores
 from ctuq.surroundings import undisturbed
 from ctuq.systematics.build import blocks_of, possible
-from ctuq.systematics.catalogue import Wish
+from ctuq.systematics.catalogue import Wish, hidden_among
 from ctuq.tomo import ray_transform
 from ctuq.tomo.field import choose_grid, doubts_of_field
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
+from ctuq.uncertainty.gaussian_bars import OF_PIXELS
 from ctuq.uncertainty.restricted import OF_WEIGHTS
 from ctuq.uncertainty.results.image import Result
 from ctuq.uncertainty.systematics import doubts_of_errors
@@ -168,7 +169,7 @@ def _reconstructed(
     smooth = smoothness(run, data, scan, views.held)
     comparisons = classical(run, data, scan, strength=smooth.strength, less=rings.less, mark="without gains")
     method_name = run.options.method
-    hidden = hidden_among(errors_left(run, errors)) if run.options.bars in PRIORS else ()
+    hidden = hidden_among(errors_left(run, errors)) if run.options.bars in OF_PIXELS else ()
     unheld: tuple[str, ...] = ()
     if run.options.bars not in (None, *OF_WEIGHTS):
         unheld = not_in_bars(scan.provenance.monochromatic, run.hardened, held=[wish.name for wish in hidden])
@@ -185,7 +186,7 @@ def _reconstructed(
         warnings=scan.warnings + views.told + unheld + agreement.told + rings.notes,
         removed=rings.removed,
     )
-    if run.options.bars in PRIORS:
+    if run.options.bars in OF_PIXELS:
         return _with_prior(run, base, data, views, hidden)
     if run.options.bars in SPREADS:
         return with_spread(run, base, data, views)
@@ -204,13 +205,13 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
         As for `reconstruct`, by default with the method "dip".
     """
     run = Run(options or options_from(str(settings.pop("method", "dip")), settings), None)
-    if run.options.bars not in (*OF_WEIGHTS, *PRIORS):
-        raise InputError(f"Only error bars of the kinds {', '.join((*OF_WEIGHTS, *PRIORS))} have a plan.")
+    if run.options.bars not in (*OF_WEIGHTS, *OF_PIXELS):
+        raise InputError(f"Only error bars of the kinds {', '.join((*OF_WEIGHTS, *OF_PIXELS))} have a plan.")
     scan, grid = matched(scan, run.options)
     views = split_views(run.options, scan)
     A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix")
     data = _rays(run, A, scan, views.held)
-    if run.options.bars in PRIORS:
+    if run.options.bars in OF_PIXELS:
         return plan_of_edges(A, int((data.weights > 0).sum()), run.options.bars)
     fit, _ = split(data, views.held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
@@ -248,7 +249,7 @@ def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: S
     _log.info("Plan: %s", plan)
     run.checkpoint.begin()
     found, rays, learned, noise = edge_bars(run, data, views, plan)
-    notes = () if kind == "edges" else (f"The image is the mean of {PRIORS[kind]}, and not that of total variation.",)
+    notes = () if kind == "edges" else (f"The image is the mean of {OF_PIXELS[kind]}, and not that of total variation.",)
     blocks = blocks_of(hidden, A, rays.image, noise.weights)
     notes = views.notes + doubts_of_errors(blocks) + noise.told + notes
     base = replace(base, plan=plan.record(), warnings=base.warnings + notes, subpixel=noise.share(1.0))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ctuq.systematics.block import Block
+from ctuq.systematics.block import Block, columns_of
 from ctuq.uncertainty.model.covariance import Changed, ImageCovariance
 from ctuq.uncertainty.model.gaussian import GaussianPosterior
 
@@ -34,9 +34,7 @@ class BesideHidden(Changed):
         """The posterior of a Gaussian prior with errors that its image holds; itself where there are none."""
         if not hidden:
             return plain
-        given = plain.given
-        root = given.precision.sqrt()[:, None]
-        columns = torch.cat([block.width * block.columns.to(root)[given.rays] * root for block in hidden], 1)
+        columns = columns_of(hidden, plain.given.rays, plain.given.precision)
         return cls(plain, hidden, -plain.response(columns.T), scale)
 
     def around(self, plain: ImageCovariance) -> "BesideHidden":

@@ -17,7 +17,7 @@ from ctuq.linops.jacobian.network import Jacobian
 from ctuq.linops.local import LocalCovariance
 from ctuq.linops.operator import LinearOperator, Space
 from ctuq.stages import Stages
-from ctuq.systematics.block import Block
+from ctuq.systematics.block import Block, columns_of
 from ctuq.tomo.rays.rows import RayRows
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.rays.volume import VolumeTransform
@@ -151,8 +151,7 @@ class ImageModel:
 
     def hidden_columns(self) -> Tensor:
         """What a prior standard deviation of each number of ``hidden`` does to the used rays, whitened: (m, k), float64."""
-        root = self.precision.sqrt()[:, None]
-        return torch.cat([b.width * b.columns[self.rays] * root for b in self.hidden], 1)
+        return columns_of(self.hidden, self.rays, self.precision)
 
     @property
     def factor(self) -> NetworkFactor:
