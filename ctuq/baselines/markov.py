@@ -4,7 +4,7 @@ A pixel is tied to its neighbours, so that Q is block tridiagonal over the image
 solves 1,024 right-hand sides at 128 x 128 in a quarter of the time of a sparse LU, and gives the variance of every pixel.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -79,6 +79,11 @@ class MarkovField:
     def dense_precision(self) -> Tensor:
         """Q, (d, d), float64."""
         return torch.from_numpy(self.precision.toarray()).to(self.device)
+
+    def with_precision(self, more: Tensor) -> "MarkovField":
+        """The field of precision ``Q + diag(more)``, more positive (d,)."""
+        own = sp.diags_array(more.sqrt().cpu().numpy())
+        return replace(self, root=sp.csr_array(sp.vstack([self.root, own])))
 
     @cached_property
     def _tensor(self) -> Tensor:

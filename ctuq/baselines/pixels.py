@@ -94,6 +94,10 @@ class KernelField:
         """``S^-1``, (d, d)."""
         return torch.cholesky_inverse(self._factor)
 
+    def with_precision(self, more: Tensor) -> "DenseField":
+        """The field of precision ``S^-1 + diag(more)``, more positive (d,)."""
+        return DenseField(self.dense_precision() + torch.diag(more))
+
     @cached_property
     def _factor(self) -> Tensor:
         return stable_cholesky(self.kernel.dense().to(self.device))
@@ -101,3 +105,19 @@ class KernelField:
     def _white(self, n: int, rng: torch.Generator) -> Tensor:
         size = torch.Size(self.kernel.shape).numel()
         return torch.randn(n, size, generator=rng, dtype=torch.float64, device=rng.device).to(self.device)
+
+
+class DenseField:
+    """A field that is known by its precision (d, d).
+
+    Parameters
+    ----------
+    precision : Tensor, float64
+    """
+
+    def __init__(self, precision: Tensor):
+        self._factor = torch.linalg.cholesky(precision)
+
+    def times(self, x: Tensor) -> Tensor:
+        """``x S`` for rows (k, d)."""
+        return torch.cholesky_solve(x.double().T, self._factor).T

@@ -131,6 +131,10 @@ class SparseRows:
         squared = sp.csr_array(self._matrix.multiply(self._matrix))
         return (csr_tensor(squared, self.device) @ v.double()[:, None])[:, 0]
 
+    def column_squares(self) -> Tensor:
+        """``sum_i M_ij^2``, (d,)."""
+        return torch.from_numpy(self._matrix.power(2).sum(axis=0)).to(self.device)
+
     def dense(self, start: int, stop: int) -> Tensor:
         """Rows ``start`` to ``stop``, (stop - start, d), float64."""
         return torch.from_numpy(self._matrix[start:stop].toarray()).to(self.device)

@@ -16,11 +16,11 @@ from ctuq.baselines.variances import Variances, learn_variance
 from ctuq.errors import InputError
 from ctuq.stages import Stages
 from ctuq.uncertainty.calibration.edges import EdgeScale, Facts, WidenedRays, edge_map, has_both, learn_ratio
-from ctuq.uncertainty.calibration.held_out import HeldOut, Without, calibrate, leave_one_out, of_views
+from ctuq.uncertainty.calibration.held_out import HeldOut, Without, calibrate, leave_one_out, of_views, spread
 from ctuq.uncertainty.calibration.scales import UNSCALED
 from ctuq.uncertainty.estimate import ErrorBars, Evidence
 from ctuq.uncertainty.model.gaussian import ROUTES, GaussianPosterior, PixelField, PixelRays
-from ctuq.uncertainty.model.left_out import OmittedRays
+from ctuq.uncertainty.model.omitted import OmittedRays, PartedRays, asked_of, omit
 from ctuq.uncertainty.model.route import some_of
 from ctuq.uncertainty.results.contents import Calibration
 
@@ -38,7 +38,6 @@ SOFTNESS = (0.001, 0.003, 0.01, 0.03)
 SOFT = "softness (1/mm)"
 _LENGTHS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 _DENSE_PIXELS = 8192
-_LEFT_OUT = 512
 _RATIO_RAYS = 768
 """Held-out rays, on a lattice of more, that teach how much more edges vary: seven eigendecompositions of a second each."""
 
@@ -173,41 +172,52 @@ def gaussian_bars(
     tell("image")
     rays = with_image(rays, learned, held_out, route=route, rng=rng, stages=stages)
     posterior = learned.given(rays, route, rng=rng, stages=stages)
-    sigma2, without = learned.found.noise, partial(OmittedRays, posterior)
+    sigma2, without, asked = learned.found.noise, partial(omit, posterior), asked_of(posterior)
     scales, calibration, correction = UNSCALED, None, torch.zeros_like(rays.image)
     tell("held-out views")
     edges: EdgeScale | None = None
     if len(held_out):
-        taught = _by_region(without, rays, y, held_out, sigma2) if by_region and has_both(edge_map(rays.image)) else None
+        split = by_region and has_both(edge_map(rays.image))
+        taught = _by_region(without, rays, y, held_out, sigma2, most=asked.held_out) if split else None
         edges, given, before = taught or (None, without, None)
-        scales, calibration, correction = calibrate(given, rays, y, held_out, sigma2, most=len(rays.target))
+        scales, calibration, correction = calibrate(given, rays, y, held_out, sigma2, most=asked.held_out)
         calibration = calibration if edges is None or before is None else _told(calibration, before, edges)
     tell("views left out")
-    single = stages.once("leave one out", lambda: leave_one_out(without, rays, sigma2, rays=_LEFT_OUT))
+
+    def scored() -> dict[str, float]:
+        return leave_one_out(without, rays, sigma2, rays=asked.left_out, each=asked.each)
+
+    single = stages.once("leave one out", scored)
     values = torch.tensor(list(learned.named.values()), dtype=torch.float64)
     evidence = Evidence(values.log(), sigma2, learned.found.value, 0.0, True, "dense")
     return ErrorBars(evidence, posterior, scales, calibration, correction, single, edges), rays
 
 
 def _by_region(
-    without: Callable[[Tensor], OmittedRays], rays: PixelRays, y: Tensor, held_out: NDArray[np.int64], sigma2: float
+    without: Callable[[Tensor], OmittedRays | PartedRays],
+    rays: PixelRays,
+    y: Tensor,
+    held_out: NDArray[np.int64],
+    sigma2: float,
+    *,
+    most: int,
 ) -> tuple[EdgeScale, Without, Calibration]:
     """How much more the image varies at its edges, by the held-out views; what leaves rays out by that; the rays before it."""
-    left = without(of_views(rays, held_out).nonzero()[:, 0])
-    edges = edge_map(rays.image)
-    own, across, marked = left.apart(edges)
+    held = of_views(rays, held_out).nonzero()[:, 0]
+    left, edges, some = without(held), edge_map(rays.image), spread(rays, held, most)
+    own, across, marked = left.apart(edges, some)
 
     def leave(log_ratio: float) -> Without:
         T = EdgeScale(edges, log_ratio)
         covariance = T.flat**2 * own + T.flat * T.more * (across + across.T) + T.more**2 * marked
         covariance.diagonal().add_(1)
-        return lambda rows: WidenedRays(left, covariance)
+        return lambda rows: WidenedRays(left, covariance, some)
 
     def facts_at(log_ratio: float) -> Facts:
-        return HeldOut.of(leave(log_ratio), rays, y, held_out, sigma2, most=_RATIO_RAYS).facts()
+        return HeldOut.of(leave(log_ratio), rays, y, held_out, sigma2, most=min(most, _RATIO_RAYS)).facts()
 
     found = EdgeScale(edges, learn_ratio(facts_at))
-    plain = HeldOut.of(lambda rows: left, rays, y, held_out, sigma2, most=len(rays.target))
+    plain = HeldOut.of(lambda rows: left, rays, y, held_out, sigma2, most=most)
     return found, leave(found.log_ratio), plain.calibration(UNSCALED)
 
 

@@ -1,7 +1,7 @@
 """What the posterior says of a scan's systematic errors, in the units that people know."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from ctuq.systematics.build import told_in
 from ctuq.systematics.catalogue import KINDS, UNSURE
 from ctuq.systematics.shapes import excess
 from ctuq.uncertainty.estimate import Evidence
-from ctuq.uncertainty.model.covariance import ImageCovariance
 from ctuq.uncertainty.model.linear import ImageModel
 from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.results.contents import Systematic
@@ -80,17 +79,17 @@ def systematics_of(
 
 
 def hidden_alone(
-    posterior: ImageCovariance,
+    blocks: Sequence[Block],
     image: Tensor,
     std: NDArray[np.float32],
     draws: NDArray[np.float32],
     effects: NDArray[np.float32],
 ) -> dict[str, Systematic]:
-    """Each hidden error beside a posterior that knows of no others.
+    """Each hidden error beside error bars that know of no others.
 
     Parameters
     ----------
-    posterior : ImageCovariance
+    blocks : sequence of Block
     image : Tensor, shape (y, x)
     std : array, shape (y, x)
         With all that is in it.
@@ -101,7 +100,7 @@ def hidden_alone(
     """
     told, start, inside = {}, 0, _inside(image.cpu()).reshape(image.shape).numpy()
     whole = float(np.square(std[inside], dtype=np.float64).sum())
-    for block in posterior.hidden:
+    for block in blocks:
         part = slice(start, start + block.columns.shape[1])
         start = part.stop
         unit, kind = told_in(block.name), KINDS[block.name]

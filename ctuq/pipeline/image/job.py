@@ -18,7 +18,7 @@ from ctuq.pipeline.image.classical import classical, smoothness
 from ctuq.pipeline.image.edges import EdgePlan, edge_bars, plan_of_edges
 from ctuq.pipeline.image.given import as_given
 from ctuq.pipeline.image.network import by_network, plan_of_network
-from ctuq.pipeline.image.one_material import errors_left, of_one_material, with_removed
+from ctuq.pipeline.image.one_material import errors_left, hardening_told, of_one_material, with_removed
 from ctuq.pipeline.image.outside import asked_outside
 from ctuq.pipeline.image.placed import matched, placed
 from ctuq.pipeline.image.rings import gains_asked, rings_of, seconds_of_gains
@@ -169,9 +169,9 @@ def _reconstructed(
     smooth = smoothness(run, data, scan, views.held)
     comparisons = classical(run, data, scan, strength=smooth.strength, less=rings.less, mark="without gains")
     method_name = run.options.method
-    hidden = hidden_among(errors_left(run, errors)) if run.options.bars in OF_PIXELS else ()
-    unheld: tuple[str, ...] = ()
+    hidden, unheld = (), ()
     if run.options.bars not in (None, *OF_WEIGHTS):
+        hidden = hidden_among(errors_left(run, errors))
         unheld = not_in_bars(scan.provenance.monochromatic, run.hardened, held=[wish.name for wish in hidden])
     base = Result(
         mean=comparisons.get(method_name, np.zeros(grid.shape, np.float32)),
@@ -189,7 +189,8 @@ def _reconstructed(
     if run.options.bars in OF_PIXELS:
         return _with_prior(run, base, data, views, hidden)
     if run.options.bars in SPREADS:
-        return with_spread(run, base, data, views)
+        made = with_spread(run, base, data, views, hidden=hidden, strength=smooth.strength)
+        return replace(made, systematics=hardening_told(run, made.systematics))
     if method_name != "dip":
         return replace(base, scores={} if truth is None else {"truth": image_scores(base.mean, truth)})
     return by_network(run, base, data, views, moves=own is None, rings=rings, smooth=smooth)

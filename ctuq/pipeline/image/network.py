@@ -26,6 +26,7 @@ from ctuq.recon.holdout import split
 from ctuq.scores.gaussian import image_scores
 from ctuq.systematics.build import possible
 from ctuq.tomo.scan import Scan
+from ctuq.uncertainty.calibration.unseen import bytes_of_room
 from ctuq.uncertainty.estimate import estimate, named
 from ctuq.uncertainty.model.route import Route
 from ctuq.uncertainty.restricted import NOTES, routed
@@ -105,7 +106,8 @@ def plan_of_network(
     asked = may_be_taken(possible(errors_left(run, asked_errors(run.options.systematics, scan)), scan.geometry))
     speeds = measure(fit, generate, start)
     made = priced(chosen, speeds, tries(fit, options) * options.expected, fit_bytes=FIT_BYTES * chosen.pixels)
-    made = with_refit(made, speeds, iterations_again(options), asked)
+    beside = bytes_of_room(scan.geometry, data.A.grid.shape, chosen.rays)
+    made = with_refit(replace(made, bytes=made.bytes + beside), speeds, iterations_again(options), asked)
     if "gains" in run.timings:
         made = replace(made, seconds={"gains": run.timings["gains"], **made.seconds})
     _log.info("Plan: %s", made)

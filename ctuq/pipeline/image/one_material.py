@@ -1,5 +1,6 @@
 """An image of one material: its scan without beam hardening, and what its result says of that."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +30,7 @@ def errors_left(run: Run[ReconstructOptions], wanted: tuple[Wish, ...]) -> tuple
     return wanted if run.hardened is None else run.hardened.asked(wanted)
 
 
-def hardening_told(run: Run[ReconstructOptions], found: dict[str, Systematic]) -> dict[str, Systematic]:
+def hardening_told(run: Run[ReconstructOptions], found: Mapping[str, Systematic]) -> Mapping[str, Systematic]:
     """Beam hardening that was taken out, with the whole of it in place of what is left."""
     if run.hardened is None or "hardening" not in found:
         return found

@@ -18,6 +18,7 @@ from ctuq.errors import InputError
 from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.linops.memory import available_memory
 from ctuq.pipeline.bars import linear_model
+from ctuq.pipeline.image.hold_hidden import hidden_images, with_hidden
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import route_of
 from ctuq.pipeline.running.run import Run
@@ -29,12 +30,15 @@ from ctuq.recon.holdout import split
 from ctuq.recon.langevin import langevin
 from ctuq.recon.noise import noise_std
 from ctuq.recon.strength import chosen_strength
+from ctuq.systematics.build import blocks_of
+from ctuq.systematics.catalogue import Wish
 from ctuq.uncertainty.calibration.foreign import calibrate
 from ctuq.uncertainty.calibration.held_out import of_views
 from ctuq.uncertainty.calibration.unseen import UnseenDirections
 from ctuq.uncertainty.estimate import kept_evidence
 from ctuq.uncertainty.restricted import NOTES, diagonal_deviations
 from ctuq.uncertainty.results.image import Result
+from ctuq.uncertainty.systematics import doubts_of_errors
 
 _NOT_SEEN = (
     "No view lies within {:.0f} degrees of directions, and error bars of the kind {} know nothing of edges across these: they "
@@ -204,8 +208,25 @@ def _networks(
     return run.stages.once("networks", partial(fitted), rng=run.rng).cpu().numpy().astype(np.float64)
 
 
-def with_spread(run: Run[ReconstructOptions], base: Result, data: Data, views: SplitViews) -> Result:
-    """Error bars by images that differ, or one number, scaled on held-out views; without these there are none."""
+def with_spread(
+    run: Run[ReconstructOptions],
+    base: Result,
+    data: Data,
+    views: SplitViews,
+    *,
+    hidden: tuple[Wish, ...],
+    strength: float | None,
+) -> Result:
+    """Error bars by images that differ, or one number, scaled on held-out views; without these there are none.
+
+    Parameters
+    ----------
+    run, base, data, views
+    hidden : tuple of Wish
+        Errors that no ray tells, which are put beside what held-out views scale.
+    strength : float, optional
+        Of total variation, by which these are seen.
+    """
     if not len(views.held):
         raise InputError(
             f"Error bars of the kind {run.options.bars} need held-out views; give more views, or --calibration-views."
@@ -221,4 +242,9 @@ def with_spread(run: Run[ReconstructOptions], base: Result, data: Data, views: S
     unseen = UnseenDirections.of(base.scan.geometry, base.mean.shape, data.y.device)
     if unseen is not None:
         doubts += (_NOT_SEEN.format(math.degrees(unseen.width), run.options.bars),)
-    return replace(base, **{name: getattr(found, name) for name in names}, warnings=base.warnings + doubts)
+    made = replace(base, **{name: getattr(found, name) for name in names}, warnings=base.warnings + doubts)
+    blocks = blocks_of(hidden, data.A, torch.as_tensor(made.mean, device=data.y.device), data.weights)
+    if not blocks:
+        return made
+    made = replace(made, warnings=made.warnings + doubts_of_errors(blocks))
+    return with_hidden(run, made, blocks, hidden_images(data, blocks, strength))

@@ -85,7 +85,7 @@ def with_bars(
     if isinstance(whole, ImagePosterior):
         systematics = systematics_of(whole, evidence, found.scales.image, errors, effects)
     else:
-        systematics = hidden_alone(posterior, image, std, errors, effects)
+        systematics = hidden_alone(posterior.hidden, image, std, errors, effects)
     return replace(
         base,
         mean=mean,

@@ -24,7 +24,6 @@ from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import DIPOptions
 from ctuq.systematics.catalogue import ANY, DEFAULT, MATERIALS, wishes
 from ctuq.tomo.geometry import MOST_PIXELS
-from ctuq.uncertainty.gaussian_bars import OF_PIXELS
 from ctuq.uncertainty.model.factor import PRIORS
 from ctuq.uncertainty.restricted import OF_WEIGHTS
 from ctuq.versions import versions_of
@@ -140,7 +139,7 @@ def _refuse_other_bars(method: str, kind: bool | str) -> None:
 def _refuse_without_bars(options: ReconstructOptions) -> None:
     if options.bars == "diagonal" and options.prior == "filter":
         raise InputError("Error bars of the kind diagonal take independent weights; take the prior isotropic, layerwise or g.")
-    check_errors(wishes(options.systematics), all_of=options.bars in OF_WEIGHTS, hidden=options.bars in OF_PIXELS)
+    check_errors(wishes(options.systematics), all_of=options.bars in OF_WEIGHTS, hidden=options.bars is not None)
 
 
 def options_from(method: str, settings: Mapping) -> ReconstructOptions:

@@ -17,7 +17,7 @@ from ctuq.uncertainty.calibration.held_out import HeldOut, of_views
 from ctuq.uncertainty.gaussian_bars import SOFT, Learned, edges_at, learn_edges, with_image
 from ctuq.uncertainty.model.beside import BesideHidden
 from ctuq.uncertainty.model.gaussian import PixelRays
-from ctuq.uncertainty.model.left_out import OmittedRays
+from ctuq.uncertainty.model.omitted import asked_of, omit
 
 
 def learned_by_edges(work: Work) -> Product:
@@ -54,7 +54,7 @@ def _given(work: Work, data: Data, image: Tensor, lesson: Lesson | None) -> Give
     posterior, sigma2 = learned.given(rays, way, rng=work.rng), learned.found.noise
     views = None
     if len(held):
-        views = HeldOut.of(partial(OmittedRays, posterior), rays, data.y, held, sigma2, most=len(rays.target))
+        views = HeldOut.of(partial(omit, posterior), rays, data.y, held, sigma2, most=asked_of(posterior).held_out)
     psi = torch.tensor([learned.named[SOFT], learned.found.signal], dtype=torch.float64).log()
     hidden = blocks_of(work.setting.hidden, work.A, rays.image, noise.weights)
     beside = partial(BesideHidden.of, posterior, hidden)

@@ -14,14 +14,11 @@ from ctuq.recon.holdout import split
 from ctuq.stages import Stages
 from ctuq.tomo import ray_transform
 from ctuq.tomo.volume_scan import VolumeScan
+from ctuq.uncertainty.calibration.unseen import bytes_of_room
 
 _FEW_ITERATIONS = 100
 _WEIGHTS = 3.5e5
 """Bytes of a network's weights."""
-_DEARER = 3.4
-"""Of a slice by total variation, over its plan's own seconds, which count multiplications and leave out the exact standard
-deviations, the directions that are kept, and many small solves. Stacks of 2 to 8 slices of 16, 24, 32, 48 and 64 pixels took
-4.0, 3.1, 3.8, 3.5 and 3.1 times as long, in CPU seconds of plan and run on a machine that others used as well."""
 _WORKER = 700 * 2**20
 """Of a worker with torch and ctuq, and no slice."""
 
@@ -102,7 +99,7 @@ def _planned(stack: Stack) -> StackPlan:
     if options.method != "dip":
         edges = plan_of_edges(A, rays_used(scan), way=stack.edges())
         teachers = len(stack.teachers)
-        return StackPlan(count, teachers, edges.reason, (count + teachers) * _DEARER * edges.total, edges.bytes, disk)
+        return StackPlan(count, teachers, edges.reason, (count + teachers) * edges.total, edges.bytes, disk)
     views = split_views(options, scan)
     data = rays_inside(A, scan, views.held, device=device, stages=Stages())
     fit, _ = split(data, views.held, rng=rng)
@@ -116,7 +113,8 @@ def _planned(stack: Stack) -> StackPlan:
     following = one.seconds["jacobian"] + one.seconds["samples"] + 0.2 * one.seconds["evidence"]
     teachers = len(stack.teachers)
     seconds = teachers * own + cold * _share_of_fit(stack) + count * following
-    return StackPlan(count, teachers, one.route.reason, seconds, one.bytes, disk)
+    most = one.bytes + bytes_of_room(scan.geometry, stack.plane.shape, rays_used(scan))
+    return StackPlan(count, teachers, one.route.reason, seconds, most, disk)
 
 
 def _share_of_fit(stack: Stack) -> float:

@@ -110,6 +110,11 @@ class FreeRows:
         """``sum_j M_ij^2 v_j``, (m,)."""
         return torch.cat([csr_tensor(part.power(2), self.device) @ v.double()[:, None] for part in self._parts()])[:, 0]
 
+    def column_squares(self) -> Tensor:
+        """``sum_i M_ij^2``, (d,)."""
+        found = sum((part.power(2).sum(axis=0) for part in self._parts()), np.zeros(self.shape[1]))
+        return torch.from_numpy(found).to(self.device)
+
     def dense(self, start: int, stop: int) -> Tensor:
         """Rows ``start`` to ``stop``, (stop - start, d), float64."""
         return torch.from_numpy(self._built(slice(start, stop)).toarray()).to(self.device)

@@ -112,15 +112,18 @@ class WidenedRays:
     ----------
     plain : Unseen
     covariance : Tensor, float64, shape (k, k)
-        Of all left-out rays by ``T P T``, noise included, in units of the noise.
+        Of some left-out rays by ``T P T``, noise included, in units of the noise.
+    rows : Tensor of int, shape (k,)
+        Which of them these are, in order; no others may be asked for.
     """
 
     plain: Unseen
     covariance: Tensor
+    rows: Tensor
 
     def variances(self, index: Tensor) -> Tensor:
         """As of `Unseen`."""
-        return self.covariance.diagonal()[index]
+        return self.covariance.diagonal()[self._at(index)]
 
     def innovations(self, index: Tensor) -> Tensor:
         """As of `Unseen`."""
@@ -128,7 +131,8 @@ class WidenedRays:
 
     def joint(self, index: Tensor) -> Tensor:
         """As of `Unseen`."""
-        return self.covariance[index][:, index]
+        at = self._at(index)
+        return self.covariance[at][:, at]
 
     def systematic(self) -> tuple[Tensor, Tensor] | None:
         """As of `Unseen`."""
@@ -141,6 +145,9 @@ class WidenedRays:
     def correction(self, residual: Tensor, image_scale: float, noise_scale: float) -> Tensor:
         """As of `Unseen`."""
         return self.plain.correction(residual, image_scale, noise_scale)
+
+    def _at(self, index: Tensor) -> Tensor:
+        return torch.searchsorted(self.rows, index)
 
 
 class EdgePosterior(Stretched):

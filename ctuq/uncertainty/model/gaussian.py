@@ -11,7 +11,7 @@ whichever is cheaper, exactly where a factor fits.
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -26,11 +26,15 @@ from ctuq.tomo.rays.transform import RayTransform, require_exact_transpose
 from ctuq.tomo.rays.volume import VolumeTransform
 from ctuq.uncertainty.model.covariance import ImageCovariance
 
-_BATCH = 256
+_BATCH, _FEWEST, _VALUES = 256, 32, 2**24
+"""Images in a batch, at most and at least, and values of all of them: eight such batches are held at once."""
 _DRAWS = 256
 _EXACT_STD = 1e12
 """Up to so many multiplications the standard deviations over rays are exact; above they come from draws."""
 _RTOL, _STEPS = 1e-6, 2000
+_TIMES, _DRAWN, _ROUGH = 1e-4, 1e-3, 0.03
+"""Relative residuals of products, of draws, whose number makes an error of 4 %, and of what enters by its square."""
+_UNSEEN = 1e-12
 
 
 class PixelField(Protocol):
@@ -58,6 +62,18 @@ class PixelField(Protocol):
 
     def dense_precision(self) -> Tensor:
         """``S^-1``, (d, d)."""
+        ...
+
+    def with_precision(self, more: Tensor) -> "HasCovariance":
+        """The field of precision ``S^-1 + diag(more)``, more positive (d,)."""
+        ...
+
+
+class HasCovariance(Protocol):
+    """What a field's covariance is known by."""
+
+    def times(self, x: Tensor) -> Tensor:
+        """``x S`` for rows (k, d)."""
         ...
 
 
@@ -164,6 +180,21 @@ class GaussianPosterior(ImageCovariance):
         """The images that would be the mean if whitened rays (k, m) had been measured, (k, d)."""
         return self.times(self.given.matrix.transposed(rays)) / self.sigma2
 
+    def of_rays(self, index: Tensor) -> Self:
+        """The same prior and noise given these rays alone."""
+        given = self.given.part(index)
+        return type(self)(given, self.field, signal=self.signal, sigma2=self.sigma2, rng=self._rng, stages=self._stages)
+
+    def precision_of_rays(self, index: Tensor) -> Tensor:
+        """``sigma^2 (K^-1)_hh`` of some rays, (k, k): the inverse of their covariance given all others, in units of the noise.
+
+        It is ``I - M_h P M_h^T / sigma^2``.
+        """
+        matrix = self.given.matrix.rows(index)
+        inverse = -torch.cat([matrix(self.times(matrix.dense(*ends))) for ends in ends_of(len(index), self.size)]) / self.sigma2
+        inverse.diagonal().add_(1)
+        return (inverse + inverse.T) / 2
+
     @abstractmethod
     def times(self, images: Tensor) -> Tensor: ...
 
@@ -177,7 +208,7 @@ class GaussianPosterior(ImageCovariance):
         return noise.to(self.device)
 
     def draws(self, n: int, *, rng: torch.Generator) -> Tensor:
-        parts = [self._few(min(_BATCH, n - start), rng) for start in range(0, n, _BATCH)]
+        parts = [self._few(stop - start, rng) for start, stop in ends_of(n, self.size)]
         return torch.cat(parts) if parts else self.given.target.new_empty(0, self.size)
 
     def std(self) -> Tensor:
@@ -206,14 +237,23 @@ class _OverRays(GaussianPosterior):
         matrix = self.given.matrix
         count = matrix.shape[0]
         K = torch.empty(count, count, dtype=torch.float64, device=self.device)
-        for start, stop in ends_of(count):
+        for start, stop in ends_of(count, self.size):
             K[start:stop] = self.signal * matrix(self.field.times(matrix.dense(start, stop)))
-        K = (K + K.T) / 2
         K.diagonal().add_(self.sigma2)
-        return torch.linalg.cholesky(K)
+        # One triangle is read: the other need not be its mirror image to the last digit.
+        return torch.linalg.cholesky(K, out=K)
+
+    def precision_of_rays(self, index: Tensor) -> Tensor:
+        # No difference of large numbers, and no product with the prior: half of a solve for each.
+        unit = torch.zeros(len(self.given.target), len(index), dtype=torch.float64, device=self.device)
+        unit[index, torch.arange(len(index), device=self.device)] = self.sigma2**0.5
+        half = torch.linalg.solve_triangular(self._factor, unit, upper=False)
+        return half.T @ half
 
     def times(self, images: Tensor) -> Tensor:
-        return torch.cat([self._given(self.signal * self.field.times(part)) for part in images.double().split(_BATCH)])
+        return torch.cat(
+            [self._given(self.signal * self.field.times(part)) for part in images.double().split(together(self.size))]
+        )
 
     def _given(self, prior: Tensor, noise: Tensor | float = 0.0) -> Tensor:
         """Prior images less what their rays, with noise, make of them."""
@@ -226,14 +266,14 @@ class _OverRays(GaussianPosterior):
 
     @property
     def exact(self) -> bool:
-        return float(len(self.given.target)) ** 2 * self.size <= _EXACT_STD
+        return exact_over_rays(len(self.given.target), self.size)
 
     def _variance(self) -> Tensor:
         if not self.exact:
             return super()._variance()
         matrix, prior = self.given.matrix, self.signal * self.field.diagonal()
         count = matrix.shape[0]
-        seen = torch.cat([self.signal * self.field.times(matrix.dense(*ends)) for ends in ends_of(count)])
+        seen = torch.cat([self.signal * self.field.times(matrix.dense(*ends)) for ends in ends_of(count, self.size)])
         return prior - torch.cat([explained(self._factor, part) for part in seen.split(1024, dim=1)])
 
 
@@ -262,28 +302,71 @@ class _OverPixels(GaussianPosterior):
         return torch.cholesky_inverse(self._factor).diagonal()
 
 
-class _ByConjugateGradients(GaussianPosterior):
-    """By conjugate gradients on ``P^-1``, begun from the prior's own inverse."""
+class ByConjugateGradients(GaussianPosterior):
+    """By conjugate gradients on ``P^-1``, begun from the prior with ``diag(M^T M) / sigma^2`` added to its precision.
+
+    From the prior alone they took 240 steps to 0.1 and 1,661 to 1e-6 for rays of HTC ta at 128 x 128 (8,540 of them); so they
+    take 25 and 377.
+    """
 
     def times(self, images: Tensor) -> Tensor:
-        space = Space((self.size,), torch.float64, self.device)
-        H = Symmetric(self._precision, space)
-        prior = Symmetric(lambda x: self.signal * self.field.times(x), space)
-        solve = CG(_RTOL, _STEPS, prior)
-        return torch.cat([solve(H, part).value for part in images.double().split(_BATCH)])
+        return self.solved(images, _TIMES)
 
-    def _precision(self, x: Tensor) -> Tensor:
+    def response(self, rays: Tensor) -> Tensor:
+        return self.solved(self.given.matrix.transposed(rays), _RTOL) / self.sigma2
+
+    def solved(self, images: Tensor, rtol: float) -> Tensor:
+        """``P x`` for rows (k, d), to a relative residual."""
+        solve, H = CG(rtol, _STEPS, self._preconditioner), Symmetric(self.precision_times, self._space)
+        return torch.cat([solve(H, part).value for part in images.double().split(together(self.size))])
+
+    def precision_times(self, x: Tensor) -> Tensor:
+        """``P^-1 x`` for rows (k, d)."""
         seen = self.given.matrix.transposed(self.given.matrix(x)) / self.sigma2
         return seen + self.field.precision_times(x) / self.signal
 
+    def between(self, x: Tensor) -> Tensor:
+        """``x P x^T`` of rows (k, d), by rough solves: what these miss, E, enters by ``E P^-1 E^T``."""
+        rough = self.solved(x, _ROUGH)
+        found = rough @ x.T
+        found = found + found.T - rough @ self.precision_times(rough).T
+        return (found + found.T) / 2
+
+    def updated(self, rays: RayRows, measured: Tensor, ratio: float) -> Tensor:
+        """The mean, (d,), of an image of covariance P and mean 0 given more rays (k, d), with so many times the noise."""
+        level = ratio * self.sigma2
+        H = Symmetric(lambda x: self.precision_times(x) + rays.transposed(rays(x)) / level, self._space)
+        return CG(_RTOL, _STEPS, self._preconditioner)(H, rays.transposed(measured[None]) / level).value[0]
+
+    @cached_property
+    def _preconditioner(self) -> Symmetric:
+        seen = self.given.matrix.column_squares() * (self.signal / self.sigma2)
+        near = self.field.with_precision(seen.clamp(min=_UNSEEN * float(seen.max())))
+        return Symmetric(lambda x: self.signal * near.times(x), self._space)
+
+    @property
+    def _space(self) -> Space:
+        return Space((self.size,), torch.float64, self.device)
+
     def _few(self, n: int, rng: torch.Generator) -> Tensor:
         pulled = self.given.matrix.transposed(self._noise(n, rng)) / self.sigma2**0.5
-        return self.times(pulled + self.field.noise(n, rng=rng) / self.signal**0.5)
+        return self.solved(pulled + self.field.noise(n, rng=rng) / self.signal**0.5, _DRAWN)
 
 
-ROUTES: dict[str, type[GaussianPosterior]] = {"rays": _OverRays, "pixels": _OverPixels, "cg": _ByConjugateGradients}
+ROUTES: dict[str, type[GaussianPosterior]] = {"rays": _OverRays, "pixels": _OverPixels, "cg": ByConjugateGradients}
 
 
-def ends_of(count: int) -> list[tuple[int, int]]:
-    """Ends of so many rows that are made dense together."""
-    return [(start, min(start + _BATCH, count)) for start in range(0, count, _BATCH)]
+def exact_over_rays(rays: float, pixels: float) -> bool:
+    """Whether standard deviations by a factor over so many rays are exact."""
+    return rays**2 * pixels <= _EXACT_STD
+
+
+def together(pixels: int) -> int:
+    """Images of so many pixels in a batch."""
+    return min(_BATCH, max(_FEWEST, _VALUES // max(pixels, 1)))
+
+
+def ends_of(count: int, pixels: int) -> list[tuple[int, int]]:
+    """Ends of so many rows that are made dense together, a batch after another."""
+    step = together(pixels)
+    return [(start, min(start + step, count)) for start in range(0, count, step)]

@@ -29,7 +29,6 @@ from ctuq.linops.operator import Space
 from ctuq.linops.solve import CG
 from ctuq.stages import Stages
 from ctuq.tomo.rays.rows import RayRows
-from ctuq.uncertainty.model.gaussian import GaussianPosterior, ends_of
 from ctuq.uncertainty.model.noise import BATCH, UNITS, NoiseSolve, least_noise, to_faint
 from ctuq.uncertainty.model.solved import SolvedRays
 
@@ -156,66 +155,6 @@ class LeftOut(GivenOthers):
         h = _embedded(q @ self.S + c @ self.seen.T, self.rows, len(given.W))
         pulled = model.features.matrix.transposed(given.noise(h - c @ given.directions.T) / given.system.noise_root())
         return model.images(c) + model.misfit(given.system.point.psi).times(pulled).reshape(-1, *model.image.shape)
-
-
-class OmittedRays(GivenOthers):
-    """Rays given all others, by a Gaussian prior over pixels: from its posterior P given all.
-
-    With ``b = M / sigma``, ``(K^-1)_hh = I - b_h P b_h^T``, and P given the others is ``P + P b_h^T T b_h P``.
-
-    Parameters
-    ----------
-    posterior : GaussianPosterior
-        Given all rays.
-    rows : Tensor of int, shape (k,)
-        Those that are left out.
-    """
-
-    def __init__(self, posterior: GaussianPosterior, rows: Tensor):
-        self._posterior, self._rows = posterior, rows
-        self._matrix, self._root = posterior.given.matrix.rows(rows), posterior.sigma2**0.5
-
-    def _made(self) -> Tensor:
-        blocks = [self._matrix(self._posterior.times(self._matrix.dense(*ends))) for ends in ends_of(len(self._rows))]
-        inverse = -torch.cat(blocks) / self._root**2
-        inverse.diagonal().add_(1)
-        return torch.linalg.inv((inverse + inverse.T) / 2)
-
-    @property
-    def _weighted(self) -> Tensor:
-        off = self._posterior.given.target[self._rows] - self._matrix(self._posterior.mean[None])[0]
-        return off / self._root
-
-    def images_of(self, q: Tensor) -> Tensor:
-        pulled = self._matrix.transposed(q @ self._covariance) / self._root
-        return self._posterior.times(pulled).reshape(-1, *self._posterior.shape)
-
-    def systematic(self) -> None:
-        """Not in this model."""
-
-    def own(self) -> Tensor:
-        """None in this model."""
-        return self._covariance.new_zeros(len(self._rows), 0)
-
-    def apart(self, share: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Covariances of the rays h given the others, and of what they see of a share of each pixel, without noise.
-
-        With M the share, ``h P h^T``, ``h M P h^T`` and ``h M P M h^T``, in units of the noise and P given the others: as many
-        solves as left-out rays.
-
-        Parameters
-        ----------
-        share : Tensor, float64, shape (y, x)
-        """
-        T, count, weights = self._covariance, len(self._rows), share.flatten()
-        U, W = torch.empty_like(T), torch.empty_like(T)
-        for start, stop in ends_of(count):
-            pushed = self._posterior.times(weights * self._matrix.dense(start, stop)) / self._root**2
-            U[start:stop], W[start:stop] = self._matrix(pushed), self._matrix(weights * pushed)
-        seen, plain = U @ T, T.clone()
-        plain.diagonal().sub_(1)
-        both = W + seen @ U.T
-        return plain, seen, (both + both.T) / 2
 
 
 @dataclass(frozen=True, eq=False)

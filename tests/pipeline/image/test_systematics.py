@@ -193,6 +193,30 @@ def test_what_hides_in_the_image_leaves_unseen_rays_as_sure_as_they_are(noisy_sc
     assert results[1].std.mean() > 3 * results[0].std.mean()
 
 
+@pytest.mark.parametrize(("method", "kind"), [("fbp", "constant"), ("tv", "noise"), ("sirt", "bootstrap")])
+def test_images_that_differ_hold_what_no_ray_tells_too(method, kind, noisy_scan):
+    thick = replace(noisy_scan, projections=noisy_scan.projections * np.float32(2 / noisy_scan.projections.max()))
+    plain, held = (
+        ctuq.reconstruct(thick, method, size=24, uncertainty=kind, systematics=asked) for asked in ("none", "hardening=0.3")
+    )
+    told = held.systematics["hardening"]
+    assert told.std[0] == pytest.approx(0.3) and 0.1 < told.share <= 1 and not plain.systematics
+    np.testing.assert_allclose(held.std**2, plain.std**2 + told.effect**2, rtol=1e-4)
+    # What it does is what an image of rays that are so much lower is off by: most where rays are long, little in the air.
+    inside = held.mean > 0.5 * held.mean.max()
+    assert 0.1 < np.median(told.effect[inside] / held.mean[inside]) < 0.3 * 2  # of line integrals up to 2
+    region = np.zeros(held.mean.shape, bool)
+    region[8:16, 8:16] = True
+    u, without = (result.region(region).standard_uncertainty for result in (held, plain))
+    assert u**2 == pytest.approx(without**2 + told.effect[region].mean() ** 2, rel=0.02)
+    assert any("hold what no ray tells of the scanner (beam hardening)" in text for text in held.warnings)
+    if held.samples is not None:
+        deviations = (held.samples - held.mean)[:, inside].mean(1)
+        assert np.corrcoef(told.samples[:, 0], deviations)[0, 1] > 0.7
+        A = ctuq.ray_transform(held.grid, held.scan.geometry, backend="matrix")
+        np.testing.assert_allclose(predict_views(held, A)[1], predict_views(plain, A)[1], rtol=0.02)
+
+
 def test_unseen_rays_are_foretold_with_errors_and_image_together(made, disc_scan):
     _, _, result = made
     others = disc_scan.select(np.arange(1, disc_scan.n_angles, 4))

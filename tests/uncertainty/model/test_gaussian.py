@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from ctuq.baselines.markov import edge_field, smooth_field
+from ctuq.baselines.pixels import KernelField, PixelMatern
 from ctuq.baselines.variances import learn_variance
 from ctuq.uncertainty import gaussian_bars as bars
 from ctuq.uncertainty.gaussian_bars import SOFTNESS, best_of, gaussian_bars, learn_edges
 from ctuq.uncertainty.model import gaussian as module
 from ctuq.uncertainty.model.gaussian import ROUTES, PixelRays
-from ctuq.uncertainty.model.left_out import OmittedRays
+from ctuq.uncertainty.model.omitted import omit
 
 SIGNAL, SIGMA2 = 3e-4, 2e-4
 
@@ -38,7 +39,7 @@ def posterior(request, rays, exact, rng):
 
 def test_every_route_has_the_posterior_of_the_formula(posterior, exact, rng):
     _, _, P, mean = exact
-    torch.testing.assert_close(posterior.covariance(), P, rtol=1e-4, atol=1e-5 * float(P.max()))
+    torch.testing.assert_close(posterior.covariance(), P, rtol=1e-4, atol=1e-4 * float(P.max()))
     torch.testing.assert_close(posterior.mean, mean, rtol=1e-4, atol=1e-5 * float(mean.abs().max()))
     rtol = 6 * posterior.error or 1e-6
     torch.testing.assert_close(posterior.std().flatten(), P.diagonal().sqrt(), rtol=rtol, atol=0)
@@ -66,8 +67,8 @@ def test_omitted_rays_are_what_the_others_say_of_them(posterior, rays, exact):
     P = torch.linalg.inv(left.T @ left / SIGMA2 + field.dense_precision() / SIGNAL)
     mean = P @ left.T @ rays.target[others] / SIGMA2
     T = h @ P @ h.T / SIGMA2 + torch.eye(4, dtype=torch.float64)
-    found, index = OmittedRays(posterior, rows), torch.tensor([0, 2, 3])
-    torch.testing.assert_close(found.variances(index), T.diagonal()[index], rtol=1e-4, atol=0)
+    found, index = omit(posterior, rows), torch.tensor([0, 2, 3])
+    torch.testing.assert_close(found.variances(index), T.diagonal()[index], rtol=1e-3, atol=0)
     torch.testing.assert_close(found.joint(index), T[index][:, index], rtol=1e-3, atol=1e-4)
     off = (rays.target[rows] - h @ mean) / SIGMA2**0.5
     torch.testing.assert_close(found.innovations(index), off[index], rtol=1e-3, atol=1e-3)
@@ -76,6 +77,28 @@ def test_omitted_rays_are_what_the_others_say_of_them(posterior, rays, exact):
     torch.testing.assert_close(
         found.correction(off, a, b).flatten(), expected, rtol=2e-3, atol=1e-3 * float(expected.abs().max())
     )
+
+
+def test_conjugate_gradients_begin_near_the_posterior(rays, exact, rng, monkeypatch):
+    """From the prior alone they take more steps: 1.6 times as many of 64 pixels, five to ten times of 16,384."""
+    posterior = ROUTES["cg"](rays, exact[0], signal=1e3 * SIGNAL, sigma2=1e-2 * SIGMA2, rng=rng)
+    steps, products = {}, posterior.precision_times
+    for name, field in (("near", exact[0].with_precision), ("prior", lambda more: exact[0])):
+        count = []
+        fresh = ROUTES["cg"](rays, exact[0], signal=posterior.signal, sigma2=posterior.sigma2, rng=rng)
+        monkeypatch.setattr(fresh, "precision_times", lambda x, count=count: count.append(1) or products(x))
+        monkeypatch.setattr(type(exact[0]), "with_precision", lambda self, more, field=field: field(more))
+        fresh.solved(exact[1][:4], 1e-3)
+        steps[name] = len(count)
+    assert steps["near"] < 0.75 * steps["prior"]
+
+
+def test_a_field_with_more_precision_is_that_of_the_sum(exact, rng):
+    more = torch.rand(64, generator=rng, dtype=torch.float64)
+    x = torch.randn(3, 64, generator=rng, dtype=torch.float64)
+    for field in (exact[0], KernelField(PixelMatern((8, 8), 4.0), torch.device("cpu"))):
+        expected = torch.linalg.solve(field.dense_precision() + torch.diag(more), x.T).T
+        torch.testing.assert_close(field.with_precision(more).times(x), expected)
 
 
 def test_omitted_rays_are_told_apart_by_a_share_of_each_pixel(posterior, exact, rng):
@@ -87,9 +110,12 @@ def test_omitted_rays_are_told_apart_by_a_share_of_each_pixel(posterior, exact, 
     P = torch.linalg.inv(left.T @ left / SIGMA2 + field.dense_precision() / SIGNAL)
     share = torch.rand(8, 8, generator=rng, dtype=torch.float64)
     marked = h * share.flatten()
-    found = OmittedRays(posterior, rows).apart(share)
+    index = torch.tensor([0, 2, 3])
+    found = omit(posterior, rows).apart(share, index)
     for part, expected in zip(found, (h @ P @ h.T, marked @ P @ h.T, marked @ P @ marked.T), strict=True):
-        torch.testing.assert_close(part, expected / SIGMA2, rtol=2e-3, atol=2e-4 * float(expected.max()) / SIGMA2)
+        torch.testing.assert_close(
+            part, expected[index][:, index] / SIGMA2, rtol=2e-3, atol=2e-4 * float(expected.max()) / SIGMA2
+        )
 
 
 def test_held_out_views_scale_edges_apart(tiny, rays, exact, rng, monkeypatch):
@@ -112,7 +138,7 @@ def test_held_out_views_scale_edges_apart(tiny, rays, exact, rng, monkeypatch):
     signal = ((h * T) @ P @ (h * T).T).diagonal()
     torch.testing.assert_close(calibrated, (a * signal + b * SIGMA2) / precision, rtol=1e-4, atol=0)
     off = (rays.target[~fitted] - h @ made.image.flatten().double()) / SIGMA2**0.5
-    added = OmittedRays(found.posterior, (~fitted).nonzero()[:, 0]).correction(off, a, b)
+    added = omit(found.posterior, (~fitted).nonzero()[:, 0]).correction(off, a, b)
     torch.testing.assert_close(found.correction, added, rtol=1e-3, atol=1e-5 * float(added.abs().max()))
 
 
@@ -145,6 +171,6 @@ def test_the_image_is_of_the_fitted_rays_and_the_posterior_of_all(held, tiny, ra
         # At scales of 1 image and correction are the mean of all rays.
         rows = (~fitted).nonzero()[:, 0]
         off = (rays.target[rows] - exact[1][rows] @ expected.double()) / SIGMA2**0.5
-        whole = made.image.double() + OmittedRays(found.posterior, rows).correction(off, 1.0, 1.0)
+        whole = made.image.double() + omit(found.posterior, rows).correction(off, 1.0, 1.0)
         torch.testing.assert_close(whole.flatten(), exact[3], rtol=1e-3, atol=1e-4 * float(exact[3].max()))
     assert math.isfinite(found.leave_one_out["log_likelihood"])
