@@ -1,29 +1,18 @@
 """What the posterior says of a scan's systematic errors, in the units that people know."""
 
-import math
-from collections.abc import Iterable, Sequence
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ctuq.linops.gaussian import explained, stable_cholesky
-from ctuq.systematics.block import Block
 from ctuq.systematics.build import told_in
-from ctuq.systematics.catalogue import KINDS, UNSURE
-from ctuq.systematics.shapes import excess
+from ctuq.systematics.catalogue import KINDS
 from ctuq.uncertainty.estimate import Evidence
+from ctuq.uncertainty.hidden_errors import inside_of
 from ctuq.uncertainty.model.linear import ImageModel
 from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.results.contents import Systematic
-
-_NO_UNIT = (
-    "Line integrals up to {:.3g} cannot be such: values are taken to be in a unit of their own, and what beam hardening may "
-    "have done as for integrals up to 2."
-)
-_OBJECT = 0.5
-"""Of the image's 99th percentile: what lies above is the object."""
 
 
 def systematics_of(
@@ -78,48 +67,6 @@ def systematics_of(
     return told
 
 
-def hidden_alone(
-    blocks: Sequence[Block],
-    image: Tensor,
-    std: NDArray[np.float32],
-    draws: NDArray[np.float32],
-    effects: NDArray[np.float32],
-) -> dict[str, Systematic]:
-    """Each hidden error beside error bars that know of no others.
-
-    Parameters
-    ----------
-    blocks : sequence of Block
-    image : Tensor, shape (y, x)
-    std : array, shape (y, x)
-        With all that is in it.
-    draws : array, shape (samples, k)
-        Deviations of the errors, scaled.
-    effects : array, shape (k, y, x)
-        Scaled.
-    """
-    told, start, inside = {}, 0, _inside(image.cpu()).reshape(image.shape).numpy()
-    whole = float(np.square(std[inside], dtype=np.float64).sum())
-    for block in blocks:
-        part = slice(start, start + block.columns.shape[1])
-        start = part.stop
-        unit, kind = told_in(block.name), KINDS[block.name]
-        by = block.told(torch.eye(block.columns.shape[1], dtype=torch.float64)).T
-        told[block.name] = Systematic(
-            unit=kind.unit,
-            of=kind.of,
-            values=np.zeros(len(by)),
-            std=(block.width * by.norm(dim=1) / unit).numpy(),
-            width=block.width / unit,
-            learned=False,
-            hidden=True,
-            share=min(1.0, float(np.square(effects[part][:, inside], dtype=np.float64).sum()) / max(whole, 1e-300)),
-            effect=effects[part][0] if len(effects[part]) == 1 else None,
-            samples=(torch.from_numpy(draws[:, part]).double() @ by.T / unit).float().numpy(),
-        )
-    return told
-
-
 def _told_by(model: ImageModel) -> dict[str, Tensor]:
     """By name, from the factors of all blocks to what is told of each, (n, e): the axis is where it was on the average view.
 
@@ -136,26 +83,9 @@ def _told_by(model: ImageModel) -> dict[str, Tensor]:
     return told
 
 
-def _inside(image: Tensor) -> Tensor:
-    """Which pixels of an image are the object, (d,) bool."""
-    inside = image.flatten() > _OBJECT * float(np.percentile(image.numpy(), 99))
-    return inside if bool(inside.any()) else torch.ones_like(inside)
-
-
-def doubts_of_errors(blocks: Iterable[Block]) -> tuple[str, ...]:
-    """What to know of the errors before they are trusted."""
-    blocks = tuple(blocks)
-    told = tuple(UNSURE[block.name] for block in blocks if not block.hidden and block.name in UNSURE)
-    for block in (block for block in blocks if block.hidden):
-        usual, p = KINDS["hardening"].width, block.columns.abs().max().sqrt()
-        if block.name == "hardening" and excess(p) > 1 and math.isclose(block.width * excess(p), usual):
-            told += (_NO_UNIT.format(float(p)),)
-    return told
-
-
 def _share(posterior: ImagePosterior, covariance: Tensor, cross: Tensor) -> float:
     """Of the image's variance inside the object, what errors of this covariance would take away if they were known."""
-    inside = _inside(posterior.model.image.cpu())
+    inside = inside_of(posterior.model.image.cpu())
     whole = float(posterior.std().square().flatten().cpu()[inside].sum())
     told = explained(stable_cholesky(covariance), cross[:, inside])
     return min(1.0, float(told.sum()) / max(whole, 1e-300))

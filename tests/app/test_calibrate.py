@@ -11,6 +11,7 @@ from ctuq.errors import InputError
 from ctuq.files import write_scan
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians
 from ctuq.tomo.rays.entries import build_matrix
+from ctuq.tomo.scan import Provenance
 from ctuq.uncertainty.calibration.foreign import calibrate
 from ctuq.uncertainty.results.image import Result
 
@@ -27,7 +28,8 @@ def world(tmp_path_factory):
     truth[2:9, 3:7], truth[7:9, 7:11] = 0.05, 0.03
     beam = ParallelBeam(angles=radians(np.arange(VIEWS) * 9.0), columns=18, pixel=VOXEL)
     rays = (build_matrix(GRID, beam) @ truth.ravel().astype(np.float32)).reshape(beam.shape)
-    scan = Scan((rays + 0.01 * rng.standard_normal(rays.shape)).astype(np.float32), beam)
+    noisy = (rays + 0.01 * rng.standard_normal(rays.shape)).astype(np.float32)
+    scan = Scan(noisy, beam, provenance=Provenance(facts={"beam": "monochromatic"}))
     write_scan(scan, folder / "scan.h5")
     image = truth + 0.005 * rng.standard_normal(truth.shape)
     samples = image + 0.01 * rng.standard_normal((40, N, N))
@@ -72,6 +74,19 @@ def test_the_command_gives_what_the_function_gives_and_writes_a_report(world, fi
     assert "CUQIpy &lt;1.5&gt;" in page and (tmp_path / "out/std.tif").is_file()
     told = capsys.readouterr().out
     assert "Factor on the covariance of the image" in told and "95 % intervals hold" in told
+
+
+def test_hardening_that_is_named_is_held(world, files, tmp_path, plain, capsys):
+    typed = ["--samples", str(files / "samples.npy")]
+    assert run(world, tmp_path / "none", *typed) == 0
+    assert run(world, tmp_path / "held", *typed, "--systematics", "hardening=0.2") == 0
+    without, held = (Result.load(tmp_path / name / "results.h5") for name in ("none", "held"))
+    effect = held.systematics["hardening"].effect
+    np.testing.assert_allclose(held.std**2, without.std**2 + effect**2, rtol=1e-4)
+    assert not without.systematics and float(np.abs(effect).max()) > 0.002
+    capsys.readouterr()
+    assert run(world, tmp_path / "axis", *typed, "--systematics", "axis") == 2
+    assert "axis" in capsys.readouterr().err and not (tmp_path / "axis/results.h5").exists()
 
 
 @pytest.mark.parametrize("name", ["samples.npy", "samples.tif", "all.npz:samples", "other.h5:run/draws"])

@@ -53,6 +53,7 @@ def run_calibrate(command: Calibrate) -> int:
         sigma2=command.sigma2,
         cautious=command.cautious,
         method=command.name or "another program",
+        systematics=command.systematics,
     )
     result.save(command.output / RESULTS)
     write_tiff(result, command.output)

@@ -7,6 +7,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from ctuq.app.arguments import Amount, Command, File, Name, On
+from ctuq.systematics.catalogue import DEFAULT
 
 _Array = Annotated[str | None, arg(metavar="FILE[:NAME]", help_behavior_hint="")]
 _Scans = Positional[Annotated[tuple[Path, ...], arg(metavar="SCAN [SCAN ...]", help_behavior_hint="(required)")]]
@@ -41,6 +42,9 @@ class Calibrate(Command):
     """Noise variance of a ray of weight 1; read from the projections by default."""
     cautious: On = False
     """Let no error bar become shorter: for a bootstrap's, which are rather too short."""
+    systematics: Annotated[str, arg(metavar="none|default|NAMES", help_behavior_hint="")] = DEFAULT
+    """What the scanner may do wrong that no ray tells: hardening=0.1 (a width), scatter, scale; by default beam hardening, but
+    where the file says that the beam is monochromatic."""
     name: Name = None
     """What to call the program in the report."""
     geometry: File = None

@@ -43,9 +43,9 @@ from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.gaussian_bars import OF_PIXELS
+from ctuq.uncertainty.hidden_errors import doubts_of_errors
 from ctuq.uncertainty.restricted import OF_WEIGHTS
 from ctuq.uncertainty.results.image import Result
-from ctuq.uncertainty.systematics import doubts_of_errors
 
 _DEFAULT = ReconstructOptions()
 _log = logging.getLogger(__name__)

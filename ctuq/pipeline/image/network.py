@@ -28,10 +28,10 @@ from ctuq.systematics.build import possible
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.calibration.unseen import bytes_of_room
 from ctuq.uncertainty.estimate import estimate, named
+from ctuq.uncertainty.hidden_errors import doubts_of_errors
 from ctuq.uncertainty.model.route import Route
 from ctuq.uncertainty.restricted import NOTES, routed
 from ctuq.uncertainty.results.image import Result
-from ctuq.uncertainty.systematics import doubts_of_errors
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from ctuq.errors import InputError
 from ctuq.linops.jacobian.network import jacobian_of
 from ctuq.linops.memory import available_memory
 from ctuq.pipeline.bars import linear_model
-from ctuq.pipeline.image.hold_hidden import hidden_images, with_hidden
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import route_of
 from ctuq.pipeline.running.run import Run
@@ -30,15 +29,15 @@ from ctuq.recon.holdout import split
 from ctuq.recon.langevin import langevin
 from ctuq.recon.noise import noise_std
 from ctuq.recon.strength import chosen_strength
-from ctuq.systematics.build import blocks_of
 from ctuq.systematics.catalogue import Wish
-from ctuq.uncertainty.calibration.foreign import calibrate
+from ctuq.tomo.rays.transform import RayTransform
+from ctuq.uncertainty.calibration.foreign import calibrated_alone
 from ctuq.uncertainty.calibration.held_out import of_views
 from ctuq.uncertainty.calibration.unseen import UnseenDirections
 from ctuq.uncertainty.estimate import kept_evidence
+from ctuq.uncertainty.hidden_errors import HiddenErrors
 from ctuq.uncertainty.restricted import NOTES, diagonal_deviations
 from ctuq.uncertainty.results.image import Result
-from ctuq.uncertainty.systematics import doubts_of_errors
 
 _NOT_SEEN = (
     "No view lies within {:.0f} degrees of directions, and error bars of the kind {} know nothing of edges across these: they "
@@ -236,15 +235,15 @@ def with_spread(
         image, spread = SPREADS[run.options.bars or ""](run, data, views)
     scan = replace(base.scan, projections=data.y.cpu().numpy())
     with run.clock("calibration"):
-        found = calibrate(image, spread, scan, views.held, grid=base.grid, cautious=True, method=base.method)
+        found = calibrated_alone(
+            np.asarray(image, np.float64), spread, scan, views.held, grid=base.grid, cautious=True, method=base.method
+        )
     names = ("mean", "std", "std_raw", "std_error", "samples", "directions", "waves", "sigma2", "calibration", "scores")
     doubts = tuple(text for text in found.warnings if text not in base.warnings) + NOTES.get(run.options.bars, ())
     unseen = UnseenDirections.of(base.scan.geometry, base.mean.shape, data.y.device)
     if unseen is not None:
         doubts += (_NOT_SEEN.format(math.degrees(unseen.width), run.options.bars),)
     made = replace(base, **{name: getattr(found, name) for name in names}, warnings=base.warnings + doubts)
-    blocks = blocks_of(hidden, data.A, torch.as_tensor(made.mean, device=data.y.device), data.weights)
-    if not blocks:
-        return made
-    made = replace(made, warnings=made.warnings + doubts_of_errors(blocks))
-    return with_hidden(run, made, blocks, hidden_images(data, blocks, strength))
+    assert isinstance(data.A, RayTransform)
+    errors = HiddenErrors.of(hidden, data.A, data.y, data.weights, made.mean, strength=strength)
+    return errors.within(made, rng=run.rng, draws=run.options.samples)

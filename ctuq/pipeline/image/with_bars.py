@@ -14,12 +14,13 @@ from ctuq.systematics.block import Block
 from ctuq.uncertainty.calibration.edges import EdgePosterior
 from ctuq.uncertainty.calibration.unseen import of_all_directions
 from ctuq.uncertainty.estimate import ErrorBars
+from ctuq.uncertainty.hidden_errors import hidden_alone
 from ctuq.uncertainty.model.beside import BesideHidden
 from ctuq.uncertainty.model.gaussian import GaussianPosterior
 from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.results.image import Result
 from ctuq.uncertainty.results.kept import waves_of
-from ctuq.uncertainty.systematics import hidden_alone, systematics_of
+from ctuq.uncertainty.systematics import systematics_of
 
 _DENSE_PIXELS = 4096
 """Up to so many pixels a truth is scored against the whole covariance, above against samples."""

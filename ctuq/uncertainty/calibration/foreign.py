@@ -11,6 +11,7 @@ from ctuq.errors import InputError
 from ctuq.recon.noise import noise_std
 from ctuq.scores.gaussian import truth_scores
 from ctuq.surroundings import undisturbed
+from ctuq.systematics.catalogue import DEFAULT, hidden_wishes
 from ctuq.tomo.arrays import as_numbers
 from ctuq.tomo.count_noise import growth_of, told_of, variance_of
 from ctuq.tomo.field import doubts_of_field
@@ -22,6 +23,7 @@ from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.calibration.held_out import fill_gaps, record_of
 from ctuq.uncertainty.calibration.scales import ScalePrior, learn_scales
 from ctuq.uncertainty.calibration.spread import Spread
+from ctuq.uncertainty.hidden_errors import HiddenErrors
 from ctuq.uncertainty.results.contents import Calibration
 from ctuq.uncertainty.results.image import Result
 from ctuq.versions import versions_of
@@ -55,6 +57,7 @@ def calibrate(
     sigma2: float | None = None,
     cautious: bool = False,
     method: str = "another program",
+    systematics: str = DEFAULT,
 ) -> Result:
     """Error bars of any reconstruction, scaled by how it predicts views that it has not seen.
 
@@ -83,6 +86,9 @@ def calibrate(
         such as those of a bootstrap.
     method : str
         What to call the program in reports.
+    systematics : str
+        Errors of the scanner that no ray tells, and no held-out view either: beam hardening by default, unless the scan's beam
+        is monochromatic; ``none`` for none.
 
     Returns
     -------
@@ -93,7 +99,7 @@ def calibrate(
     Raises
     ------
     InputError
-        If shapes do not fit, or no held-out view is left with a ray that counts.
+        If shapes do not fit, no held-out view is left with a ray that counts, or an error is named that rays would tell.
 
     Examples
     --------
@@ -104,6 +110,29 @@ def calibrate(
     >>> result.calibration.image_scale, result.std  # doctest: +SKIP
     """
     mean, views = _image(image), _held_views(scan, held_out)
+    wanted = hidden_wishes(systematics, "other programs' images", of=scan.provenance)
+    result = calibrated_alone(
+        mean, samples_or_covariance, scan, views, grid=grid, sigma2=sigma2, cautious=cautious, method=method
+    )
+    A = ray_transform(result.grid, scan.geometry)
+    y = torch.from_numpy(scan.projections.astype(np.float32))
+    weights = torch.ones_like(y) if result.scan.weights is None else torch.from_numpy(result.scan.weights.astype(np.float32))
+    hidden = HiddenErrors.of(wanted, A, y, weights, result.mean)
+    return hidden.within(result, rng=torch.Generator().manual_seed(0))
+
+
+def calibrated_alone(
+    mean: NDArray[np.float64],
+    samples_or_covariance: Any,
+    scan: Scan,
+    views: NDArray[np.int64],
+    *,
+    grid: VolumeGrid | None = None,
+    sigma2: float | None = None,
+    cautious: bool = False,
+    method: str,
+) -> Result:
+    """As `calibrate`, without errors that no ray tells; an image and views that were checked."""
     place = _grid_of(mean, scan, grid)
     spread = Spread.of(samples_or_covariance, mean.shape)
     A = ray_transform(place, scan.geometry.subset(views))

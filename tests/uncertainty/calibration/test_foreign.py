@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,6 +7,7 @@ import torch
 from ctuq.errors import InputError
 from ctuq.scores.gaussian import gaussian_scores
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians, ray_transform
+from ctuq.tomo.scan import Provenance
 from ctuq.uncertainty.calibration.foreign import calibrate
 from ctuq.uncertainty.results.image import Result
 
@@ -30,7 +33,8 @@ def world():
     A = ray_transform(GRID, geometry)
     truth = image + smooth(normal, 1)[0]
     clean = A(torch.tensor(truth, dtype=torch.float32)).numpy()
-    scan = Scan(clean + NOISE * normal.standard_normal(clean.shape), geometry, truth=truth, grid=GRID)
+    given = {"truth": truth, "grid": GRID, "provenance": Provenance(facts={"beam": "monochromatic"})}
+    scan = Scan(clean + NOISE * normal.standard_normal(clean.shape), geometry, **given)
     return image, scan, smooth(normal, 400)
 
 
@@ -159,3 +163,20 @@ def test_what_cannot_be_calibrated_is_refused_in_one_sentence(world, change, tol
     given = {"image": image, "samples_or_covariance": draws, "scan": scan, "held_out": [3], **change}
     with pytest.raises(InputError, match=told):
         calibrate(**given)
+
+
+def test_what_no_ray_tells_is_held_beside_what_held_out_rays_scale(world):
+    """Of a beam that may harden, unless it is said that it cannot: no held-out ray shows that an image is too dark inside."""
+    image, scan, draws = world
+    scan = replace(scan, provenance=Provenance())
+    held, none = (calibrate(image, image + draws, scan, HELD, systematics=asked) for asked in ("default", "none"))
+    assert held.calibration.image_scale == none.calibration.image_scale and not none.systematics
+    effect = held.systematics["hardening"].effect
+    np.testing.assert_allclose(held.std**2, none.std**2 + effect**2, rtol=1e-4)
+    region = [result.region(REGION > 0).standard_uncertainty for result in (held, none)]
+    assert region[0] ** 2 == pytest.approx(region[1] ** 2 + effect[REGION > 0].mean() ** 2, rel=1e-3)
+    spread = np.cov(held.samples.reshape(len(draws), -1), rowvar=False)
+    expected = np.cov(none.samples.reshape(len(draws), -1), rowvar=False) + np.outer(effect, effect)
+    assert np.abs(spread - expected).max() < 0.2 * expected.max()
+    with pytest.raises(InputError, match="other programs' images"):
+        calibrate(image, image + draws, scan, HELD, systematics="axis")

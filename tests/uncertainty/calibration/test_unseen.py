@@ -230,7 +230,7 @@ def test_neighbouring_rows_added_up_keep_white_noise_white(rng):
 
 
 def test_room_is_planned_where_directions_are_missing():
-    arc = ParallelBeam(np.linspace(0, np.pi / 3, 7), columns=32, pixel=1.0)
+    arc = ParallelBeam(angles=np.linspace(0, np.pi / 3, 7), columns=32, pixel=1.0)
     assert bytes_of_room(arc, (32, 32), 224) == bytes_of_room(arc, (32, 32), 112) + 8 * (224**2 - 112**2) > 0
     assert bytes_of_room(arc, (32, 32), 10**6) < 2**31
     assert bytes_of_room(replace(arc, angles=np.linspace(0, np.pi, 7)[:-1]), (32, 32), 224) == 0
