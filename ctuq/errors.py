@@ -17,6 +17,10 @@ class GeometryError(InputError):
     """A scanning geometry that is inconsistent or does not fit the data."""
 
 
+class FitError(CtuqError):
+    """A fit that ends without an image, and would again."""
+
+
 class BackendError(CtuqError):
     """A library or device that was asked for is missing, or is not exact enough for the task."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ctuq.app.folder import CHECKPOINT, RESULTS
 from ctuq.app.terminal import say
-from ctuq.errors import InputError
+from ctuq.errors import FitError, InputError
 from ctuq.pipeline.running.checkpoint import CheckpointError
 
 REPORT = "report.html"
@@ -55,6 +55,6 @@ def told_how_to_go_on(checkpoint: Path) -> Iterator[None]:
             told = f"Interrupted; the state is kept in {checkpoint.parent}: add --resume to the same command to go on."
         raise KeyboardInterrupt(told) from None
     except Exception as error:
-        if checkpoint.is_file() and not isinstance(error, CheckpointError):
+        if checkpoint.is_file() and not isinstance(error, CheckpointError | FitError):
             error.add_note(f"what could be kept of it is in {checkpoint.parent}, and --resume goes on from there")
         raise

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ctuq.errors import InputError
 from ctuq.files.assemble import missing_fields
 from ctuq.files.formats.raw import OTHER, Raw
+from ctuq.files.plausible import doubts_of_values
 from ctuq.files.reading import PathLike, opened
 from ctuq.guard import reading
 
@@ -101,11 +103,24 @@ def _in_words(raw: Raw, path: Path) -> Description:
         axis=_axis(raw),
         weights="" if raw.weights is None else "each ray has its own",
         truth="" if raw.truth is None or raw.grid is None else f"{raw.truth.shape} of {raw.grid.voxel:g} mm pixels",
-        missing=(*missing_fields(raw.fields), *(("flat",) if raw.kind_of_values == "counts" and raw.flats is None else ())),
+        missing=_missing(raw),
         history=raw.notes,
         warnings=raw.warnings if raw.whole is None else raw.whole.warnings,
         facts=tuple(f"{key}: {value}" for key, value in raw.facts.items()),
     )
+
+
+def _missing(raw: Raw) -> tuple[str, ...]:
+    """What a scan cannot be read without."""
+    missing = list(missing_fields(raw.fields))
+    if raw.kind_of_values == "counts" and raw.flats is None:
+        missing.append("flat")
+    if raw.whole is None:
+        try:
+            doubts_of_values(raw)
+        except InputError as error:
+            missing.append(f"values: {error}")
+    return tuple(missing)
 
 
 def _data(raw: Raw) -> str:

@@ -1,5 +1,7 @@
 """What cannot be right in the values of a scan is refused, and what may be wrong is told."""
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -128,9 +130,20 @@ def _doubts_of_integrals(raw: Raw) -> tuple[str, ...]:
 
 
 def _brightest_at_the_edges(rays: NDArray, finite: NDArray) -> bool:
+    """Whether both edges are as bright as anything, and the rest is darker: by all rays, or by the medians of the columns.
+
+    Of pictures in 8 bit whose air reads 22 with 5 % of noise a hundredth of all rays is brighter than the edges.
+    """
+    if rays.shape[1] < 8:
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of columns that are NaN in every view
+        columns = np.nanmedian(np.asarray(rays, np.float64), axis=0)
+    edges = min(float(np.nanmedian(rays[:, :2])), float(np.nanmedian(rays[:, -2:])))
     low, high = np.percentile(finite, [1, 99])
-    edges = [float(np.nanmedian(rays[:, :2])), float(np.nanmedian(rays[:, -2:]))]
-    return bool(rays.shape[1] >= 8 and low >= 0 and min(edges) > 0.9 * high and low < 0.8 * min(edges))
+    darkest, brightest = np.nanpercentile(columns, [1, 99])
+    by_rays = edges > 0.9 * high and low < 0.8 * edges
+    return bool(low >= 0 and (by_rays or (edges > 0.9 * brightest and darkest < 0.8 * edges)))
 
 
 def _darkest_at_the_edges(rays: NDArray) -> bool:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.quantities import discrepancy
-from ctuq.quantities.drawn import TOLERANCE, values_at_draws
+from ctuq.quantities.drawn import TOLERANCE, square_about, values_at_draws
 from ctuq.quantities.lines import Line, Point, line
 from ctuq.quantities.quantity import LEVEL, Quantity, checked_level, gaussian_quantity
 from ctuq.tomo.geometry import VolumeGrid
@@ -83,7 +83,7 @@ def thickness(
         return np.array([distance(image.astype(np.float64), at) for image in images])
 
     values, error = values_at_draws(result, distances, tolerance, seed)
-    budget = {DRAWN: float(values.var(ddof=1)), discrepancy.ALONE: 2 * (EDGE * grid.voxel) ** 2}
+    budget = {DRAWN: square_about(value, values), discrepancy.ALONE: 2 * (EDGE * grid.voxel) ** 2}
     for source, *both in discrepancy.alternatives(result.mean, at):
         ends = [distance(x + shift * discrepancy.slope(x), limit) for x, limit, shift in both]
         width = sum(abs(end - value) for end in ends) / (1 if source == discrepancy.FADES else 2)

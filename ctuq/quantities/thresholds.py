@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.quantities import discrepancy
-from ctuq.quantities.drawn import TOLERANCE, values_at_draws
+from ctuq.quantities.drawn import TOLERANCE, square_about, values_at_draws
 from ctuq.quantities.linear import one_limit
 from ctuq.quantities.quantity import LEVEL, Quantity, checked_level, gaussian_quantity
 from ctuq.quantities.regions import Region, shares_of
@@ -193,7 +193,7 @@ def _measured(
     values, error = values_at_draws(result, lambda images: statistic(shares_above(images, limit)), tolerance, seed)
     shares = shares_above(result.mean, limit)
     value = float(statistic(shares))
-    budget = {DRAWN: float(values.var(ddof=1)) + least}
+    budget = {DRAWN: square_about(value, values) + least}
     for source, *both in discrepancy.alternatives(result.mean, limit):
         moved = [shares_above(*each) for each in both]
         ends = [float(statistic(each)) for each in moved]

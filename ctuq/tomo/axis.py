@@ -16,7 +16,7 @@ _COARSE, _FINE, _MOVES = 64, 144, 3
 _EACH, _GROUPS = 8, 5
 # On simulated scans of known axes the error was below this share of the distance at which the squared misfit doubles.
 _OF_DOUBLING = 0.3
-_SEEMS = 0.5
+_SEEMS, _VAGUE = 0.5, 0.03
 _FAR, _CLOSE, _OF_WIDTH, _CONTRAST, _BETTER, _SIGMAS = 3.0, 0.75, 0.003, 2.0, 1.5, 4.0
 UNCLEAR = "was searched without a clear result"
 """In the sentence of a search that found nothing."""
@@ -144,7 +144,8 @@ def searched_axis(scan: Scan, kept: str = "the detector's middle") -> tuple[floa
             f"(misfit {100 * found.misfit:.2g} %, {100 * found.misfit_at_start:.2g} % at {kept}); give axis_column if you know "
             "better."
         )
-    guess = "" if np.isinf(found.uncertainty) else f", the best guess is {found.column:.1f} ± {found.uncertainty:.1f}"
+    vague = found.uncertainty > _VAGUE * scan.geometry.columns
+    guess = "" if vague else f", the best guess is {found.column:.1f} ± {found.uncertainty:.1f}"
     return start, (
         f"The rotation axis {UNCLEAR} ({found.reason}{guess}) and taken at {kept}, column {start:.2f}; give axis_column."
     )

@@ -42,6 +42,8 @@ class Outline:
         Mean line integral there, and the largest.
     edges : float
         Mean line integral at that edge of the detector where it is larger.
+    beyond : tuple of float and int
+        Mean line integral of the views that are cut off, and how many these are.
     """
 
     reach: float
@@ -49,6 +51,7 @@ class Outline:
     level: float
     top: float
     edges: float
+    beyond: tuple[float, int] = (0.0, 0)
 
 
 def outline_of(scan: Scan) -> Outline:
@@ -71,7 +74,8 @@ def outline_of(scan: Scan) -> Outline:
         return Outline(reach, (), 0.0, shadow.top, max(shadow.levels))
     names = tuple(("first", "last")[side] for side in sides)
     level = max(shadow.levels[side] for side in sides)
-    return Outline(far * _goes_on(scan, shadow), names, level, shadow.top, max(shadow.levels))
+    beyond = max((shadow.beyond[side], int((~shadow.air[:, side]).sum())) for side in sides)
+    return Outline(far * _goes_on(scan, shadow), names, level, shadow.top, max(shadow.levels), beyond)
 
 
 def choose_grid(scan: Scan, size: int, field: float | str | None = None) -> VolumeGrid:
@@ -139,9 +143,9 @@ def doubts_of_field(scan: Scan, grid: VolumeGrid, *, taken_out: bool = True) -> 
         )
     elif outline.cut:
         told.append(
-            f"The projections do not fall to air at the {' and '.join(outline.cut)} columns ({outline.level:.2g} of at most "
-            f"{outline.top:.2g}): the object reaches beyond the {geometry.measured_field:.4g} mm that were measured, so the "
-            f"values are not quantitative; {outside}."
+            f"The projections do not fall to air at the {' and '.join(outline.cut)} columns ({_in_views(scan, outline)} of at "
+            f"most {outline.top:.2g}): the object reaches beyond the {geometry.measured_field:.4g} mm that were measured, so "
+            f"the values are not quantitative; {outside}."
         )
     elif reaches_beyond(scan, grid):
         told.append(
@@ -162,6 +166,11 @@ def doubts_of_field(scan: Scan, grid: VolumeGrid, *, taken_out: bool = True) -> 
     if scan.n_angles > 1 and angles == 1:
         told.append(f"All {scan.n_angles} views are of one direction, which says nothing of where along the rays something is.")
     return tuple(told)
+
+
+def _in_views(scan: Scan, outline: Outline) -> str:
+    level, views = outline.beyond
+    return f"{outline.level:.2g}" if views == scan.n_angles else f"in {views} of {scan.n_angles} views, {level:.2g}"
 
 
 def _refuse_detector_inside(scan: Scan, geometry: FanBeam) -> None:

@@ -70,7 +70,11 @@ def odd_views(scan: Scan) -> OddViews | None:
     y = np.where(counts, scan.projections, np.nan).astype(np.float64)[seen]
     means, odd = np.nanmean(y, axis=1), np.zeros(len(counts), bool)
     middle = float(np.median(means))
-    odd[seen] = np.abs(means - middle) > _ODD * abs(middle)
+    off = np.abs(means - middle)
+    odd[seen] = off > _ODD * abs(middle)
+    if odd.sum() > _FEW * seen.sum():
+        # Of a faint object half of the mean is less than what air reads from view to view.
+        odd[seen] = off > max(_ODD * abs(middle), _SIGMAS * STD_OF_MAD * float(np.median(off)))
     if middle <= 0 or not 0 < odd.sum() <= _FEW * seen.sum():
         return None
     first = int(np.argmax(odd))

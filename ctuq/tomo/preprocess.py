@@ -13,6 +13,7 @@ from ctuq.tomo.noise_law import NoiseLaw
 _SPIKE = 10.0
 _SMALLEST_SPIKE = 0.3
 _SMALLEST_BUMP = 0.15
+_SAMPLE, _STORED = 2**16, 64
 _SMOOTH_COLUMNS = 2.0
 _FEWEST_VIEWS = 10
 _FEW_COUNTS = 5.0
@@ -275,8 +276,9 @@ def spikes(projections: NDArray) -> NDArray[np.bool_]:
 def alone(projections: NDArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_], float]:
     """Rays that are brighter than all of their eight neighbours, and darker, by a least difference; and that difference.
 
-    It is ten robust standard deviations of the local residual, and 30 % of the sinogram's range at least. In one or two views
-    the neighbours are those of the same view.
+    It is ten robust standard deviations of the local residual, 30 % of the sinogram's range and two steps between stored values
+    at least: of air that reads two numbers alone, one here and there is a robust standard deviation of nothing away. In one or
+    two views the neighbours are those of the same view.
 
     Parameters
     ----------
@@ -291,8 +293,15 @@ def alone(projections: NDArray) -> tuple[NDArray[np.bool_], NDArray[np.bool_], f
     padded = np.pad(values, 1, mode="edge" if few else "reflect")
     steps = [step for step in _NEIGHBOURS if not few or step[0] == 0]
     ring = np.stack([np.roll(padded, step, (0, 1))[1:-1, 1:-1] for step in steps])
-    least = max(_SPIKE * _spread(values - median_filter(values, (1 if few else 3, 3))), _SMALLEST_SPIKE * _range(values))
+    noise = _spread(values - median_filter(values, (1 if few else 3, 3)))
+    least = max(_SPIKE * noise, _SMALLEST_SPIKE * _range(values), 2 * _step_of(projections[~lost]))
     return (ring.min(axis=0) - values > least) & ~lost, (values - ring.max(axis=0) > least) & ~lost, least
+
+
+def _step_of(values: NDArray) -> float:
+    """Between the few numbers that values are stored as, the smallest step; 0 where they are many."""
+    numbers = np.unique(values.reshape(-1)[:: max(1, values.size // _SAMPLE)])
+    return float(np.diff(numbers).min()) if 1 < len(numbers) <= _STORED else 0.0
 
 
 def filled(projections: NDArray, bad: NDArray[np.bool_]) -> NDArray[np.float64]:

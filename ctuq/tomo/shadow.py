@@ -15,6 +15,7 @@ _EDGE, _ENDS = 3, 1.5
 # The quartiles of the half of a normal distribution are so many of its standard deviations apart; fewer values do not tell it.
 _HALF_QUARTILES, _ENOUGH, _ALIKE = 0.8317, 8, 0.5
 _EVEN = 0.15
+_MANY, _LONELY = 30, 0.015
 STENCIL = (1.0, -4.0, 6.0, -4.0, 1.0)
 """Of fourth differences, which are blind to whatever is smooth: of white noise their standard deviation is its norm times that
 of the noise."""
@@ -35,8 +36,8 @@ class Shadow:
     ----------
     air : array of bool, shape (angle, 2)
         Whether each view sees nothing but air at its first and at its last columns.
-    levels : tuple of float
-        Mean line integral at the first and at the last columns, over the views.
+    levels, beyond : tuple of float
+        Mean line integral at the first and at the last columns, over the views; and over those that see no air there.
     top : float
         The largest line integrals (99th percentile).
     first, last : int
@@ -47,6 +48,7 @@ class Shadow:
 
     air: NDArray[np.bool_]
     levels: tuple[float, float]
+    beyond: tuple[float, float]
     top: float
     first: int
     last: int
@@ -54,8 +56,13 @@ class Shadow:
 
     @property
     def cut(self) -> tuple[bool, bool]:
-        """Whether the object goes on beyond the first and beyond the last column, in any view."""
-        return bool((~self.air[:, 0]).any()), bool((~self.air[:, 1]).any())
+        """Whether the object goes on beyond the first and beyond the last column.
+
+        Of many views it does so in several: what ends a column or more beyond does that over 6 degrees and more.
+        """
+        least = 0 if len(self.air) < _MANY else max(1.0, _LONELY * len(self.air))
+        first, last = (~self.air).sum(axis=0) > least
+        return bool(first), bool(last)
 
 
 def edge_columns(columns: int) -> int:
@@ -120,7 +127,9 @@ def shadow_of(projections: NDArray, weights: NDArray | None = None) -> Shadow:
     seen = np.flatnonzero((gaussian_filter1d(y, 2.0, axis=1, mode="nearest") > max(_SHARE * top, 2 * noise)).any(axis=0))
     first, last = (int(seen[0]), int(seen[-1])) if len(seen) else (0, columns - 1)
     solid = y > air_below(y, 1)
-    return Shadow(air, (float(levels[0]), float(levels[1])), top, first, last, solid)
+    beyond = np.where(air, 0, edge).sum(axis=0) / np.maximum((~air).sum(axis=0), 1)
+    (a, b), (c, d) = levels.tolist(), beyond.tolist()
+    return Shadow(air, (a, b), (c, d), top, first, last, solid)
 
 
 def _noise(y: NDArray[np.float64]) -> float:

@@ -27,11 +27,21 @@ def test_noise_is_no_object_and_hides_none_that_every_view_sees(noise):
     assert shadow_of(_disc(5.0) + noisy).cut == (True, False)
 
 
-def test_one_view_of_many_that_is_cut_is_seen():
-    rows = _disc(30.0)
-    rows[7] = _disc(8.0)[0]
+@pytest.mark.parametrize(("views", "cut"), [(20, [7]), (60, [7, 8])])
+def test_views_that_are_cut_are_seen(views, cut):
+    rows = _disc(30.0, views=views)
+    rows[cut] = _disc(8.0)[0]
     shadow = shadow_of(rows)
-    assert shadow.cut == (True, False) and np.flatnonzero(~shadow.air[:, 0]).tolist() == [7]
+    assert shadow.cut == (True, False) and np.flatnonzero(~shadow.air[:, 0]).tolist() == cut
+    assert shadow.beyond == (pytest.approx(rows[7, :3].mean()), 0.0)
+
+
+def test_one_view_of_many_says_nothing_of_the_object():
+    """What goes a column beyond the detector does so over several degrees."""
+    rows = _disc(30.0)
+    rows[7, :3] += 0.3
+    shadow = shadow_of(rows)
+    assert shadow.cut == (False, False) and np.flatnonzero(~shadow.air[:, 0]).tolist() == [7]
 
 
 @pytest.mark.parametrize("offset", [0.0, -0.05])
@@ -39,8 +49,8 @@ def test_noise_that_is_alike_in_neighbouring_columns_is_no_object_and_hides_none
     noise = np.repeat(0.04 * np.random.default_rng(1).normal(size=(60, 8)), 8, axis=1) + offset
     rows = _disc(30.0) + noise
     assert np.ptp(rows[:, [0, -1]]) > 0.16 and shadow_of(rows).cut == (False, False)
-    rows[7] = _disc(8.0)[0] + noise[7]
-    assert shadow_of(rows).cut == (True, False) and np.flatnonzero(~shadow_of(rows).air[:, 0]).tolist() == [7]
+    rows[[7, 8]] = _disc(8.0)[0] + noise[[7, 8]]
+    assert shadow_of(rows).cut == (True, False) and np.flatnonzero(~shadow_of(rows).air[:, 0]).tolist() == [7, 8]
     assert shadow_of(_disc(60.0) + noise).cut == (False, True)
 
 

@@ -93,3 +93,12 @@ def test_the_edge_on_foil_is_a_ray_that_stands_alone():
     # Else the test above would say nothing.
     _, dark, _ = alone(SOUND["a foil, edge-on in one view"]().projections.astype(float))
     assert np.argwhere(dark).tolist() == [[15, 32]]
+
+
+def test_air_that_is_stored_as_two_numbers_holds_no_stray_rays():
+    """One storage step is more than ten robust deviations of values of which nearly all are one number."""
+    step, rng = 0.018, np.random.default_rng(0)
+    air = step * (rng.random((len(DEGREES), 64)) < 0.01)
+    assert not np.any(alone(air)[:2])
+    air[20, 30] = 5 * step
+    assert np.argwhere(alone(air)[1]).tolist() == [[20, 30]]

@@ -54,10 +54,14 @@ def spread_told(mean: NDArray, std: NDArray, what: str) -> str:
     typical, level = (float(np.median(values[inside])) for values in (std, mean))
     low, high = np.percentile(std[inside], [5, 95])
     return (
-        f"Inside the object a {what} is typically known to ± {typical:.2g} 1/mm, {100 * typical / level:.2g} % of its "
+        f"Inside the object a {what} is typically known to ± {typical:.2g} 1/mm, {_per_cent(typical / level)} % of its "
         f"attenuation of {level:.3g} 1/mm (one standard deviation; 90 % of these {what}s have between {low:.2g} and "
         f"{high:.2g})."
     )
+
+
+def _per_cent(share: float) -> str:
+    return f"{100 * share:.2g}" if share < 0.995 else f"{100 * share:.0f}"
 
 
 def how_trustworthy(result: Result | VolumeResult) -> str:

@@ -85,7 +85,9 @@ def _short_arc(geometry: VolumeGeometry) -> tuple[str, ...]:
     if len(around) < 3:
         return ()
     gaps = np.diff(around, append=around[0] + turn)
-    covered = min(turn, turn - gaps.max() + float(np.median(gaps)))
+    # Uneven steps of a whole turn, folded onto half of it, lie up to twice their mean apart, but not one alone.
+    second, largest = np.sort(gaps)[-2:]
+    covered = turn - float(largest - second)
     fan = 0.0
     if isinstance(geometry, ConeBeam):
         fan = 2 * np.arcsin(min(1.0, geometry.plane.field_of_view / 2 / geometry.source_to_axis))

@@ -34,3 +34,12 @@ def test_rows_that_are_cut_matter_to_a_cone_and_not_to_parallel_rays(scan):
     found = told(replace(scan, projections=np.repeat(middle, rows, axis=0)), "lowest and highest detector row")
     assert len(found) == scan.geometry.diverging
     assert not found or "the other methods put what lies beyond into the outermost slices" in found[0]
+
+
+def test_a_whole_turn_by_uneven_steps_misses_no_direction():
+    parallel = solid_scan("shells", 24, ANGLES, noise=0.02, seed=0, distances=None)
+    uneven = ANGLES + np.deg2rad(np.random.default_rng(0).normal(0, 1, len(ANGLES)))
+    for angles in (ANGLES, uneven, np.deg2rad(8.1 * np.arange(len(ANGLES))), np.deg2rad(11.0 * np.arange(len(ANGLES)))):
+        assert not told(replace(parallel, geometry=replace(parallel.geometry, angles=angles)), "missing directions")
+    arc = replace(parallel.geometry, angles=np.deg2rad(np.linspace(0, 150, len(ANGLES))))
+    assert "The views cover 155.2 degrees of the 180" in told(replace(parallel, geometry=arc), "missing directions")[0]

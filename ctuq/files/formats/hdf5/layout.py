@@ -8,8 +8,9 @@
     flats: flats.h5:entry/data                 # where there are no image keys
     darks: darks.h5:entry/data
 
-A path may also name a group of pictures, or a pattern of them ("scan/scan_0000_*.tif", as ALS wrote them): they are taken in
-the natural order of their names. Without a pixel size one of 1 mm is assumed, as for DXchange.
+A path may also name a group of pictures, or a pattern of them ("scan/scan_0000_*.tif", as ALS wrote them; "view_*/phase/raw",
+a group for each): they are taken in the natural order of their names. Without a pixel size one of 1 mm is assumed, as for
+DXchange.
 """
 
 import re
@@ -195,15 +196,33 @@ def _of_pictures(
 
 def _nodes(file: h5py.File, place: Place, path: Path) -> list[Any]:
     """The dataset at a place, or the pictures of a group or a pattern in the natural order of their names."""
-    folder, _, pattern = place.path.rpartition("/")
-    node = _node(file, Place(folder, place.file), path) if any(c in pattern for c in "*?[") else _node(file, place, path)
+    parted = place.path.strip("/").split("/")
+    first = next((i for i, part in enumerate(parted) if _is_pattern(part)), len(parted))
+    node = _node(file, Place("/".join(parted[:first]), place.file), path)
     if isinstance(node, h5py.Dataset):
         return [node]
-    names = sorted((n for n in node if fnmatchcase(n, pattern if "*" in pattern or "?" in pattern else "*")), key=_natural)
-    found = [child for name in names if isinstance(child := node.get(name), h5py.Dataset) and child.ndim >= 2]
+    found = [each for each in _matching(node, parted[first:] or ["*"]) if each.ndim >= 2]
     if not found:
         raise InputError(f"'{place}' of '{path}' holds no pictures; name a dataset, or a group of pictures.")
     return found
+
+
+def _matching(group: h5py.Group, patterns: Sequence[str]) -> Iterator[h5py.Dataset]:
+    """Datasets below a group whose path matches, part for part; a group with a picture of its own in each is read so, too."""
+    pattern, *others = patterns
+    names = [pattern]
+    if _is_pattern(pattern):
+        names = sorted((name for name in map(str, group) if fnmatchcase(name, pattern)), key=_natural)
+    for name in names:
+        child = group.get(name)
+        if isinstance(child, h5py.Group) and others:
+            yield from _matching(child, others)
+        elif isinstance(child, h5py.Dataset) and not others:
+            yield child
+
+
+def _is_pattern(name: str) -> bool:
+    return any(c in name for c in "*?[")
 
 
 def _node(file: h5py.File, place: Place, path: Path) -> Any:

@@ -81,6 +81,19 @@ def test_a_group_of_pictures_is_a_stack_in_the_order_of_their_numbers(tmp_path):
     assert misfit(read(path)) < 1e-5
 
 
+def test_a_group_for_each_picture_is_a_stack_too(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for number, picture in enumerate(_counts()):
+            file[f"view_{number}/phase/raw"] = picture
+            file[f"view_{number}/phase/other"] = np.zeros(3)
+        file["flat/raw"], file["dark/raw"] = _level(BEAM + DARK, 1), _level(DARK, 1)
+    places = "data: view_*/phase/r?w\nflats: flat/raw\ndarks: dark/raw\n"
+    path = _yaml(tmp_path / "a.h5", places + f"angles: {{first: 0, step: 6, count: {VIEWS}}}\n")
+    assert misfit(read(path)) < 1e-5
+    with pytest.raises(InputError, match="holds no pictures"):
+        read(_yaml(tmp_path / "a.h5", places.replace("r?w", "s?w")))
+
+
 @pytest.mark.parametrize("how", ["rows first", "row", "sinogram", "four axes", "clockwise"])
 def test_stacks_of_other_shapes_are_read(tmp_path, how):
     line, counts = -np.log((_counts()[:, 1] - DARK) / BEAM), -np.log((_counts() - DARK) / BEAM)
