@@ -30,6 +30,8 @@ _DEARER = 3.4
 that are kept and many small solves. Stacks of 2 to 8 slices of 16, 24, 32, 48 and 64 pixels took 4.0, 3.1, 3.8, 3.5 and 3.1
 times as long, in CPU seconds of plan and run on a machine that others used as well; 256 x 256 pixels and 11,480 rays of an arc,
 three times."""
+_AROUND = 5.0
+"""Seconds of what a slice takes whatever its size: other images, the strength of total variation, pictures."""
 _FIELD = 16
 _SLOW = 8
 """A product of the sparse matrix with one image of a batch, over a multiplication of a dense one."""
@@ -76,9 +78,10 @@ def plan_of_edges(A: RayTransform, rays: int, kind: str = "edges", *, way: "Edge
     kind : str
         One of `OF_PIXELS`.
     way : EdgeWay, optional
-        By default the cheapest within the memory that is left.
+        Of a slice of a stack; by default that of a single slice, the cheapest within the memory that is left.
     """
     pixels, width, device = A.grid.size, A.grid.shape[-1], A.device
+    around = _AROUND if way is None else 0.0
     way = way or way_of_edges(pixels, width, rays, available_memory(device))
     how = {
         "rays": f"exact, by a factor over {rays} rays",
@@ -86,7 +89,7 @@ def plan_of_edges(A: RayTransform, rays: int, kind: str = "edges", *, way: "Edge
         "cg": "by conjugate gradients, with the standard deviation from 256 draws",
     }[way.route]
     image = torch.ones(1, *A.domain.shape, device=device)
-    seconds = _DEARER * way.flops * flop_seconds(device) + _TV * timed(lambda: A.T(A(image)))
+    seconds = around + _DEARER * way.flops * flop_seconds(device) + _TV * timed(lambda: A.T(A(image)))
     most = way.bytes + bytes_of_room(A.geometry, A.grid.shape, rays)
     return EdgePlan(way.route, f"{pixels} pixels and {rays} rays: {OF_PIXELS[kind]}, {how}", seconds, most)
 
