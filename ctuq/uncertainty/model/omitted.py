@@ -10,7 +10,7 @@ from ctuq.uncertainty.model.left_out import GivenOthers
 
 
 @dataclass(frozen=True)
-class Asked:
+class RaysAsked:
     """How many rays are predicted from all others.
 
     Parameters
@@ -26,11 +26,11 @@ class Asked:
     each: int | None = None
 
 
-def asked_of(posterior: GaussianPosterior) -> Asked:
+def asked_of(posterior: GaussianPosterior) -> RaysAsked:
     """All rays of held-out views, or where each takes a solve by conjugate gradients some, on a lattice."""
     if isinstance(posterior, ByConjugateGradients):
-        return Asked(held_out=512, left_out=256, each=128)
-    return Asked(held_out=len(posterior.given.target), left_out=512)
+        return RaysAsked(held_out=512, left_out=256, each=128)
+    return RaysAsked(held_out=len(posterior.given.target), left_out=512)
 
 
 def omit(posterior: GaussianPosterior, rows: Tensor) -> "OmittedRays | PartedRays":
