@@ -51,8 +51,6 @@ Transform = RayTransform | VolumeTransform
 _STILL, _SMALL = 0.3, 0.1
 """Errors stand still where each changes the rays by less than this share of the noise (rms), or of what it does to them."""
 _ITERATIONS = 300
-_FAINT = 0.15
-"""Of an empty image's misfit, from which the rest is more than noise and what a fit misses."""
 _TOO_FAR = (
     "Systematic errors ({}) come out so large that the image's rim moves by {:.1f} pixels. Beyond one pixel they are told "
     "worse than their intervals say: check the geometry in the file, and take them for a hint."
@@ -206,9 +204,6 @@ class Joint:
             image = self.generate(state.best)[0].detach()
         fit, stop = split(data, self.views.held, rng=rng)
         stop = without_own(stop, image, taken.values) if len(self.views.held) else stop
-        # Of an object that is faint beside what air reads the first fit left as much, and was no failure.
-        left = float(state.best_misfit.max())
-        stop = replace(stop, beside=left) if left > _FAINT * float(stop.size.max()) else stop
         options = replace(run.options.dip, iterations=iterations_again(run.options.dip), by_noise=state.best_by_noise)
 
         def made() -> dict[str, Any]:
