@@ -8,6 +8,9 @@ from torch import Tensor
 from ctuq.uncertainty.model.gaussian import ByConjugateGradients, GaussianPosterior, ends_of
 from ctuq.uncertainty.model.left_out import GivenOthers
 
+_VALUES = 2**25
+"""Of all images of rays that are held at once: 256 MiB."""
+
 
 @dataclass(frozen=True)
 class RaysAsked:
@@ -29,7 +32,8 @@ class RaysAsked:
 def asked_of(posterior: GaussianPosterior) -> RaysAsked:
     """All rays of held-out views, or where each takes a solve by conjugate gradients some, on a lattice."""
     if isinstance(posterior, ByConjugateGradients):
-        return RaysAsked(held_out=512, left_out=256, each=128)
+        # Twice as many images, of each ray and of what it sees of edges, are held three times.
+        return RaysAsked(held_out=min(512, max(128, _VALUES // posterior.size)), left_out=256, each=128)
     return RaysAsked(held_out=len(posterior.given.target), left_out=512)
 
 
