@@ -77,17 +77,14 @@ def dip(
     FitError
         If six attempts bring no image.
     """
-    noise, judged = _noise(fit), held_out
+    noise, judge = _noise(fit), _Judge(fit, held_out)
     state = resume or _fresh(start, fit, options)
     while not finished(state, options):
         if state.follows:
             state = _second(state, start)
         failure = ""
         for following, alive in _descend(generate, fit, held_out, noise, options=options, state=state, due=due):
-            failure = _failure(following, fit, torch.maximum(_little(judged) * fit.size, 2 * noise), alive)
-            if failure == _NO_IMAGE and not math.isfinite(judged.beside):
-                judged = replace(judged, beside=_by_variation(fit, judged))
-                failure = _failure(following, fit, torch.maximum(_little(judged) * fit.size, 2 * noise), alive)
+            failure = judge.failure(following, alive)
             if failure:
                 break
             state = following
@@ -96,7 +93,7 @@ def dip(
             continue
         if not failure:
             return
-        worthy = _worthy(state, generate, judged)
+        worthy = judge.worthy(state, generate)
         if state.opened and worthy:
             # From its own start once more: the best weights may be the first fit's.
             if state.attempt + 1 >= _ATTEMPTS:
@@ -166,6 +163,38 @@ def trial_step(generate: Generator, start: dict[str, Tensor], fit: Data) -> None
     fit.misfit(generate(parameters)).sum().backward()
 
 
+class _Judge:
+    """Whether a fit goes wrong, and whether its best weights show something.
+
+    What total variation leaves of held-out rays is asked for where nobody has told it and a fit seems to find nothing: it costs
+    what some of the fit's steps do. It follows from the rays alone, so that a fit that is resumed is judged alike.
+    """
+
+    def __init__(self, fit: Data, held_out: Data):
+        self._fit, self._held_out, self._noise = fit, held_out, _noise(fit)
+
+    def failure(self, state: DIPState, alive: Tensor) -> str:
+        """What is wrong with a fit; nothing if it is well."""
+        failure = _failure(state, self._fit, self._nothing, alive)
+        if failure != _NO_IMAGE or math.isfinite(self._held_out.beside):
+            return failure
+        with torch.no_grad():
+            image = tv(self._fit.A, self._fit.y, weights=self._fit.weights)
+            self._held_out = replace(self._held_out, beside=float(self._held_out.misfit(image).max()))
+        return _failure(state, self._fit, self._nothing, alive)
+
+    @torch.no_grad()
+    def worthy(self, state: DIPState, generate: Generator) -> bool:
+        """Whether the best weights so far show something."""
+        found = state.best_misfit < _little(self._held_out) * self._held_out.size
+        return bool((_uneven(generate(state.best)) & found).all())
+
+    @property
+    def _nothing(self) -> Tensor:
+        """Misfit of a fit that has found nothing, (batch,)."""
+        return torch.maximum(_little(self._held_out) * self._fit.size, 2 * self._noise)
+
+
 def _little(held_out: Data) -> Tensor:
     """Share of an empty image's misfit that is left where a fit has found something, one for each image.
 
@@ -177,15 +206,6 @@ def _little(held_out: Data) -> Tensor:
         return torch.full_like(held_out.size, _NOTHING)
     other = held_out.beside / held_out.size
     return torch.minimum(_LIKE_ANOTHER * other, (1 + other) / 2).clamp(_NOTHING, 1.0)
-
-
-@torch.no_grad()
-def _by_variation(fit: Data, held_out: Data) -> float:
-    """Misfit of the held-out rays by total variation's image of the others, the largest of a batch.
-
-    Where nobody has told it: it is asked for when a fit seems to find nothing, and costs what some of its steps do.
-    """
-    return float(held_out.misfit(tv(fit.A, fit.y, weights=fit.weights)).max())
 
 
 def _failure(state: DIPState, fit: Data, nothing: Tensor, alive: Tensor) -> str:
@@ -215,12 +235,6 @@ def _again(state: DIPState, generate: Generator, fit: Data, worthy: bool, option
     rng = torch.Generator(device="cpu").manual_seed(attempt)
     weights = random_weights(generate, fit, options.network, rng=rng, level=_LEVELS[attempt % len(_LEVELS)])
     return replace(_fresh(weights, fit, options), attempt=attempt, redrawn=1)
-
-
-@torch.no_grad()
-def _worthy(state: DIPState, generate: Generator, held_out: Data) -> bool:
-    """Whether the best weights so far show something."""
-    return bool((_uneven(generate(state.best)) & (state.best_misfit < _little(held_out) * held_out.size)).all())
 
 
 def _descend(
