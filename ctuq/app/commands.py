@@ -105,7 +105,7 @@ def _description_lines(description: files.Description) -> list[tuple[str, str]]:
     lines += [("", fact) for fact in description.facts]
     lines += [("history", text) for text in description.history]
     lines += [("warning", text) for text in description.warnings]
-    lines += [("MISSING", text) for text in description.missing]
+    lines += [("MISSING", text) for text in description.missing] + [("REFUSED", description.refused)]
     return [line for line in lines if line[1]] + _unsaid(description)
 
 

@@ -23,6 +23,8 @@ class Description:
     source, format, data, values, beam, angles, detector, axis, weights, truth : str
     missing : tuple of str
         What must be given before the file can be reconstructed.
+    refused : str
+        Why its values, as they are taken, will be refused then.
     history : tuple of str
         What was done to the data before.
     warnings : tuple of str
@@ -42,6 +44,7 @@ class Description:
     weights: str
     truth: str
     missing: tuple[str, ...]
+    refused: str
     history: tuple[str, ...]
     warnings: tuple[str, ...]
     facts: tuple[str, ...]
@@ -104,6 +107,7 @@ def _in_words(raw: Raw, path: Path) -> Description:
         weights="" if raw.weights is None else "each ray has its own",
         truth="" if raw.truth is None or raw.grid is None else f"{raw.truth.shape} of {raw.grid.voxel:g} mm pixels",
         missing=_missing(raw),
+        refused=_refused(raw),
         history=raw.notes,
         warnings=raw.warnings if raw.whole is None else raw.whole.warnings,
         facts=tuple(f"{key}: {value}" for key, value in raw.facts.items()),
@@ -112,15 +116,18 @@ def _in_words(raw: Raw, path: Path) -> Description:
 
 def _missing(raw: Raw) -> tuple[str, ...]:
     """What a scan cannot be read without."""
-    missing = list(missing_fields(raw.fields))
-    if raw.kind_of_values == "counts" and raw.flats is None:
-        missing.append("flat")
+    flat = ("flat",) if raw.kind_of_values == "counts" and raw.flats is None else ()
+    return (*missing_fields(raw.fields), *flat)
+
+
+def _refused(raw: Raw) -> str:
+    """Why its values cannot be right."""
     if raw.whole is None:
         try:
             doubts_of_values(raw)
         except InputError as error:
-            missing.append(f"values: {error}")
-    return tuple(missing)
+            return str(error)
+    return ""
 
 
 def _data(raw: Raw) -> str:

@@ -217,7 +217,7 @@ def _by_region(
         return HeldOut.of(leave(log_ratio), rays, y, held_out, sigma2, most=min(most, _RATIO_RAYS)).facts()
 
     found = EdgeScale(edges, learn_ratio(facts_at))
-    plain = HeldOut.of(lambda rows: left, rays, y, held_out, sigma2, most=most)
+    plain = HeldOut.of(leave(0.0), rays, y, held_out, sigma2, most=most)
     return found, leave(found.log_ratio), plain.calibration(UNSCALED)
 
 

@@ -270,6 +270,16 @@ def test_info_tells_the_file_and_draws_its_geometry(scan_file, tmp_path, capsys)
     assert (tmp_path / "g.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(("more", "code"), [("", 0), ("angles: {first: 0, step: 3, count: 60}\npixel: 1\n", 2)])
+def test_info_tells_that_values_will_be_refused_and_refuses_a_whole_scan(tmp_path, capsys, more, code):
+    np.save(tmp_path / "a.npy", np.tile(1e3 * (1 + np.hanning(64)), (60, 1)))
+    (tmp_path / "a.yaml").write_text("kind: parallel\n" + more)
+    assert cli.main(["info", str(tmp_path / "a.npy")]) == code
+    shown = capsys.readouterr()
+    assert "REFUSED  its values go up to" in shown.out and ("MISSING" in shown.out) == (code == 0)
+    assert ("which line integrals do not" in shown.err) == (code == 2)
+
+
 @pytest.mark.parametrize(("noise", "relative"), [("5%", 0.05), ("0.02", 0.02), ("0", 0.0)])
 def test_simulate_writes_a_scan_of_the_asked_size_and_noise(tmp_path, noise, relative):
     for name, level in (("noisy", noise), ("clean", "0")):

@@ -71,8 +71,8 @@ def test_pictures_that_are_bright_beside_the_object_are_no_line_integrals(tmp_pa
     (tmp_path / "a.yaml").write_text("kind: parallel\nangles: {first: 0, step: 3, count: 60}\npixel: 1\n")
     with pytest.raises(InputError, match="largest at the detector's edges"):
         read(tmp_path / "a.png")
-    (missing,) = describe(tmp_path / "a.png")[0].missing
-    assert missing.startswith("values: its values are largest at the detector's edges")
+    told = describe(tmp_path / "a.png")[0]
+    assert not told.missing and told.refused.startswith("its values are largest at the detector's edges")
     with (tmp_path / "a.yaml").open("a") as file:
         file.write("values: counts\nflat: 25\n")
     assert read(tmp_path / "a.png").projections[:, 50:70].mean() > 0.3

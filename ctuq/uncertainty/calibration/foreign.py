@@ -114,6 +114,8 @@ def calibrate(
     result = calibrated_alone(
         mean, samples_or_covariance, scan, views, grid=grid, sigma2=sigma2, cautious=cautious, method=method
     )
+    if not wanted:
+        return result
     A = ray_transform(result.grid, scan.geometry)
     y = torch.from_numpy(scan.projections.astype(np.float32))
     weights = torch.ones_like(y) if result.scan.weights is None else torch.from_numpy(result.scan.weights.astype(np.float32))

@@ -197,7 +197,8 @@ def _of_pictures(
 def _nodes(file: h5py.File, place: Place, path: Path) -> list[Any]:
     """The dataset at a place, or the pictures of a group or a pattern in the natural order of their names."""
     parted = place.path.strip("/").split("/")
-    first = next((i for i, part in enumerate(parted) if _is_pattern(part)), len(parted))
+    there = parts.found(file, "/".join(parted), place.file or path) is not None  # names may hold brackets
+    first = len(parted) if there else next((i for i, part in enumerate(parted) if _is_pattern(part)), len(parted))
     node = _node(file, Place("/".join(parted[:first]), place.file), path)
     if isinstance(node, h5py.Dataset):
         return [node]
@@ -208,7 +209,7 @@ def _nodes(file: h5py.File, place: Place, path: Path) -> list[Any]:
 
 
 def _matching(group: h5py.Group, patterns: Sequence[str]) -> Iterator[h5py.Dataset]:
-    """Datasets below a group whose path matches, part for part; a group with a picture of its own in each is read so, too."""
+    """Datasets below a group whose path matches, part for part."""
     pattern, *others = patterns
     names = [pattern]
     if _is_pattern(pattern):

@@ -94,6 +94,11 @@ def test_a_group_for_each_picture_is_a_stack_too(tmp_path):
         read(_yaml(tmp_path / "a.h5", places.replace("r?w", "s?w")))
 
 
+def test_brackets_in_a_name_that_is_there_are_no_pattern(tmp_path):
+    path = _file(tmp_path / "a.h5", **{"run[1]__data": -np.log((_counts()[:, 1] - DARK) / BEAM), "run[1]__theta": DEGREES})
+    assert misfit(read(_yaml(path, "data: run[1]/data\nangles: run[1]/theta\nvalues: log\n"))) < 1e-5
+
+
 @pytest.mark.parametrize("how", ["rows first", "row", "sinogram", "four axes", "clockwise"])
 def test_stacks_of_other_shapes_are_read(tmp_path, how):
     line, counts = -np.log((_counts()[:, 1] - DARK) / BEAM), -np.log((_counts() - DARK) / BEAM)
