@@ -107,15 +107,23 @@ SETTINGS = (
     Setting("shells", "cone, wide pixels", 12, 0.01),
     Setting("balls", "cone", 12, 0.01),
     Setting("plates", "parallel", 12, 0.05),
+    Setting("balls", "parallel over 110 degrees", 12, 0.05),
+    Setting("boxes", "parallel over 90 degrees", 12, 0.01),
+    Setting("boxes", "cone over 90 degrees", 12, 0.05),
+    Setting("shells", "cone over 60 degrees", 12, 0.05),
+    Setting("balls", "cone over 100 degrees", 10, 0.01),
+    Setting("plates", "parallel over 60 degrees", 10, 0.05),
 )
 
 
 def beam(name: str, grid: VolumeGrid) -> ConeBeam | Parallel3D:
     """Pixels as wide as a voxel at the axis, or 1.3 times; all of the ball in the cube is seen."""
     turn = {"parallel": np.pi, "short scan": np.pi + 2 * np.arcsin(_FIELD / 2 / _SOURCE)}.get(name, 2 * np.pi)
+    if " over " in name:
+        turn = np.deg2rad(float(name.split()[-2]))
     angles = np.arange(2 * _VIEWS) * turn / (2 * _VIEWS) + 0.007
     wide = 1.3 if "wide" in name else 1.0
-    if name == "parallel":
+    if name.startswith("parallel"):
         return Parallel3D(angles=angles, rows=grid.shape[0] + 2, columns=grid.shape[0] + 2, pixel=grid.voxel)
     radius, pixel = _FIELD / 2, wide * grid.voxel * _DETECTOR / _SOURCE
     count = 2 * int(np.ceil(_DETECTOR * radius / np.sqrt(_SOURCE**2 - radius**2) / pixel)) + 2

@@ -10,7 +10,7 @@ from ctuq.recon.dip import Data
 from ctuq.tomo.scan import Views
 
 _FEWEST = 5
-_WIDE = np.deg2rad(60.0)
+WIDE = np.deg2rad(60.0)
 """Directions missing side by side that make an arc limited. HTC 2022 tb lacks 57 degrees: held out inside its arcs, views size
 the error bars of unseen ones beside them well (rms z 0.99); held out at the gap, too long (0.65)."""
 _RIM, _SPARE = 2.5, 2
@@ -92,7 +92,7 @@ def missing_arc(angles: NDArray[np.float64]) -> tuple[float, float] | None:
     directions = np.sort(angles % np.pi)
     gaps = np.diff(np.append(directions, directions[0] + np.pi))
     widest = int(np.argmax(gaps))
-    wide = gaps[widest] >= max(_WIDE, 3 * float(np.median(gaps)))
+    wide = gaps[widest] >= max(WIDE, 3 * float(np.median(gaps)))
     return (float(directions[widest]), float(gaps[widest])) if wide else None
 
 

@@ -3,7 +3,6 @@
 Each gives an image of the fitted views and how sure it is of it; held-out views then scale that as those of any program.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,16 +30,16 @@ from ctuq.recon.noise import noise_std
 from ctuq.recon.strength import chosen_strength
 from ctuq.systematics.catalogue import Wish
 from ctuq.tomo.rays.transform import RayTransform
+from ctuq.uncertainty.calibration.directions import UnseenDirections
 from ctuq.uncertainty.calibration.foreign import calibrated_alone
 from ctuq.uncertainty.calibration.held_out import of_views
-from ctuq.uncertainty.calibration.unseen import UnseenDirections
 from ctuq.uncertainty.estimate import kept_evidence
 from ctuq.uncertainty.hidden_errors import HiddenErrors
 from ctuq.uncertainty.restricted import NOTES, diagonal_deviations
 from ctuq.uncertainty.results.image import Result
 
 _NOT_SEEN = (
-    "No view lies within {:.0f} degrees of directions, and error bars of the kind {} know nothing of edges across these: they "
+    "{}, and error bars of the kind {} know nothing of edges across these: they "
     "are far too short there; take edges or gmrf of the method tv, or laplace of dip."
 )
 
@@ -242,7 +241,7 @@ def with_spread(
     doubts = tuple(text for text in found.warnings if text not in base.warnings) + NOTES.get(run.options.bars, ())
     unseen = UnseenDirections.of(base.scan.geometry, base.mean.shape, data.y.device)
     if unseen is not None:
-        doubts += (_NOT_SEEN.format(math.degrees(unseen.width), run.options.bars),)
+        doubts += (_NOT_SEEN.format(unseen.lacking, run.options.bars),)
     made = replace(base, **{name: getattr(found, name) for name in names}, warnings=base.warnings + doubts)
     assert isinstance(data.A, RayTransform)
     errors = HiddenErrors.of(hidden, data.A, data.y, data.weights, made.mean, strength=strength)

@@ -31,7 +31,7 @@ from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan, binned_rays, require_scan
 from ctuq.tomo.slices import chosen_rows, row_beam, row_of_stack
 from ctuq.tomo.volume_scan import VolumeScan
-from ctuq.uncertainty.calibration.unseen import UnseenDirections
+from ctuq.uncertainty.calibration.directions import UnseenDirections
 from ctuq.uncertainty.model.route import Route
 
 _TEACHERS, BLOCK = 4, 8

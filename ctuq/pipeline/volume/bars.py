@@ -24,8 +24,10 @@ from ctuq.systematics.build import blocks_of
 from ctuq.systematics.catalogue import hidden_wishes
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.rays.rows import bytes_of_rows
-from ctuq.tomo.rays.volume import volume_transform
+from ctuq.tomo.rays.volume import VolumeTransform, volume_transform
+from ctuq.tomo.space import VolumeGeometry
 from ctuq.tomo.volume_scan import VolumeScan
+from ctuq.uncertainty.calibration.unseen import of_all_directions
 from ctuq.uncertainty.estimate import ErrorBars, estimate, named
 from ctuq.uncertainty.model.linear import ImageModel
 from ctuq.uncertainty.model.route import Route
@@ -100,11 +102,24 @@ def with_bars(run: Run[VolumeOptions], fit: VolumeFit, base: VolumeResult, way: 
         wanted = {"region": None if roi is None else slices_of(roi), "correct": False}
         found = estimate(model, fit.data.y, fit.held, rng=run.rng, way=way[0], stages=run.stages, **wanted)
         run.tell("Evidence", 1, 1, f"log evidence {found.evidence.value:.1f}")
-    return _assembled(run, replace(base, warnings=base.warnings + noise.told), model, found)
+    assert isinstance(data.A, VolumeTransform)
+    return _assembled(run, replace(base, warnings=base.warnings + noise.told), model, found, data.A.geometry)
 
 
-def _assembled(run: Run[VolumeOptions], base: VolumeResult, model: ImageModel, found: ErrorBars) -> VolumeResult:
-    posterior, scale, part = found.posterior, found.scales.image**0.5, slices_of(run.options.roi)
+def _assembled(
+    run: Run[VolumeOptions], base: VolumeResult, model: ImageModel, found: ErrorBars, geometry: VolumeGeometry
+) -> VolumeResult:
+    scale, part = found.scales.image**0.5, slices_of(run.options.roi)
+    posterior, unseen = of_all_directions(
+        found.posterior,
+        geometry,
+        model.image,
+        found.scales.image,
+        found.scales.noise * found.evidence.sigma2,
+        rng=run.rng,
+        stages=run.stages,
+        region=None if run.options.roi is None else part,
+    )
     with run.clock("samples"):
         run.tell("Samples", 0, 1)
         std = np.full(base.mean.shape, np.nan, np.float32)
@@ -119,7 +134,11 @@ def _assembled(run: Run[VolumeOptions], base: VolumeResult, model: ImageModel, f
         trust |= {"held_out": dict(found.calibration.calibrated), "held_out_raw": dict(found.calibration.raw)}
     if base.truth is not None:
         trust["truth"] = truth_scores(mean.cpu().numpy()[part], std[part], base.truth[part])
-    notes = doubts_of_bars(model, found.evidence, posterior.error) + (() if found.calibration is not None else (UNCALIBRATED,))
+    notes = (
+        unseen
+        + doubts_of_bars(model, found.evidence, posterior.error)
+        + (() if found.calibration is not None else (UNCALIBRATED,))
+    )
     notes += tuple(considered(block.name) for block in model.hidden) + of_slices_alone(run.options.systematics, "volumes")
     return replace(
         base,

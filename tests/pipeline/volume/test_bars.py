@@ -19,6 +19,7 @@ from ctuq.recon.unet import UNetOptions
 from ctuq.tomo import Parallel3D, VolumeGrid, VolumeScan, radians
 from ctuq.tomo.solids import solid_scan
 from ctuq.tomo.space import FreeBeam
+from ctuq.uncertainty.calibration import unseen
 from ctuq.uncertainty.model import route as routes
 from ctuq.uncertainty.results.volume import VolumeResult
 
@@ -95,7 +96,53 @@ def test_a_region_of_interest_alone_has_error_bars_and_samples(scan, whole, tmp_
     np.testing.assert_array_equal(again.samples, part.samples)
 
 
-def test_a_run_killed_among_its_samples_goes_on_to_the_same_bits(scan, whole, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def arc(scan):
+    """Views over 80 degrees."""
+    return solid_scan("ball", 8, np.deg2rad(np.arange(0, 81, 10)), noise=0.03, seed=0, distances=(100.0, 200.0))
+
+
+@pytest.fixture
+def sure(monkeypatch):
+    """The posterior of so short a fit has more room than its faint image asks for; here it has none, and the image more."""
+    plain = unseen.energy
+
+    def energy(images, directions):
+        return plain(images, directions) * (1e-6 if images.ndim == 4 else 1e4)
+
+    monkeypatch.setattr(unseen, "energy", energy)
+
+
+def test_what_no_view_of_an_arc_sees_is_in_the_error_bars_and_told(arc, sure, monkeypatch):
+    over_arc = reconstruct_volume(arc, options=OPTIONS)
+    assert sum("No view lies within" in text and "have room" in text for text in over_arc.warnings) == 1
+    part = reconstruct_volume(arc, options=replace(OPTIONS, roi=BOX))
+    box = tuple(slice(*ends) for ends in BOX)
+    np.testing.assert_allclose(part.std[box], over_arc.std[box], rtol=1e-5)
+    assert part.samples.shape == (6, 2, 8, 4)
+    spread = np.sqrt(np.mean((over_arc.samples - over_arc.mean) ** 2, axis=0)) / over_arc.std
+    assert 0.7 < np.median(spread) < 1.3
+    monkeypatch.setattr("ctuq.pipeline.volume.bars.of_all_directions", lambda posterior, *_, **__: (posterior, ()))
+    plain = reconstruct_volume(arc, options=OPTIONS)
+    np.testing.assert_array_equal(plain.mean, over_arc.mean)
+    assert plain.trust["held_out"] == over_arc.trust["held_out"]
+    assert (over_arc.std >= plain.std).all()
+    inside = arc.truth > 0.5 * arc.truth.max()
+    assert np.median(over_arc.std[inside] / plain.std[inside]) > 1.05
+
+
+def test_room_in_unseen_directions_is_the_same_on_a_gpu(arc, sure, gpu):
+    torch.manual_seed(0)
+    over_arc = reconstruct_volume(arc, options=replace(OPTIONS, device="cpu"))
+    there = reconstruct_volume(arc, options=replace(OPTIONS, device="cuda"))
+    np.testing.assert_allclose(there.mean, over_arc.mean, atol=1e-3 * over_arc.mean.max())
+    np.testing.assert_allclose(there.std, over_arc.std, rtol=0.02)
+
+
+# Over an arc, draws tell before the samples what room there is.
+@pytest.mark.parametrize(("kind", "dies"), [("scan", 3), ("arc", 4)])
+def test_a_run_killed_among_its_samples_goes_on_to_the_same_bits(kind, dies, request, sure, tmp_path, monkeypatch):
+    scan = request.getfixturevalue(kind)
     monkeypatch.setattr(stages, "_WORTH", 0.0)
     monkeypatch.setattr("ctuq.uncertainty.model.posterior.images_together", lambda _: 2)
     path = tmp_path / "checkpoint.h5"
@@ -109,7 +156,7 @@ def test_a_run_killed_among_its_samples_goes_on_to_the_same_bits(scan, whole, tm
 
         def counted(*arguments, **settings):
             made.append(None)
-            return die() if len(made) == 3 else draws(*arguments, **settings)
+            return die() if len(made) == dies else draws(*arguments, **settings)
 
         monkeypatch.setattr(SolvedRays, "draws", counted)
         reconstruct_volume(scan, options=OPTIONS, checkpoint=path)
