@@ -169,10 +169,13 @@ def _refuse_other_number(raw: Raw, source: str) -> None:
         return
     sinograms = not raw.order_known and angles == raw.rows
     if angles != views:
-        frames = sum(len(part) for part in (raw.flats, raw.darks) if part is not None)
+        # A number that was given for the flat is no picture.
+        frames = sum(len(part) for part in (raw.flats, raw.darks) if part is not None and (len(part) > 1 or np.ptp(part) > 0))
         hint = "check both"
         if sinograms:
             hint = "if it is a stack of sinograms, set 'stack: sinograms' in its geometry file"
+        elif angles == raw.values.shape[1] and raw.rows > 1:
+            hint = "where the views are the last of three axes, save the array as (view, row, column)"
         elif angles == raw.values.shape[1]:
             hint = "set 'transpose: true' in its geometry file"
         elif frames and angles == views + frames:

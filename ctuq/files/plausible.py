@@ -11,7 +11,7 @@ from ctuq.tomo.moments import stray_of_centre
 from ctuq.tomo.preprocess import Corrected, suspicion
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.shadow import only_air
-from ctuq.tomo.turns import better_turn
+from ctuq.tomo.turns import better_turn, to_and_fro
 
 _BRIGHTER, _FAR_BRIGHTER = 1.2, 2.0
 _LARGEST_INTEGRAL = 50.0
@@ -19,6 +19,10 @@ _DRIFT = 0.02
 _SATURATED = 1e-3
 _FAR_BELOW = 0.1
 _DARK_EDGE = 0.3
+_CUT_OFF, _PILED = 0.01, 8
+"""Share of the rays at one end of the values, and how many times those at the value beside it, that were cut off. Of drawn
+scans of which 39 and 9 % were, 95 % intervals held 59 and 94 % of the object's pixels."""
+_VIEWS = 8
 _BITS = (8, 10, 12, 14, 16)
 
 
@@ -40,7 +44,7 @@ def doubts_of_values(raw: Raw) -> tuple[str, ...]:
         )
     no_darks = "The file has no darks: the detector is taken to count 0 without beam; else give 'dark' in a geometry file."
     dark = no_darks if raw.kind_of_values == "counts" and raw.darks is None else ""
-    return tuple(text for text in (dark, _saturation(raw), _drift(raw)) if text)
+    return tuple(text for text in (dark, _saturation(raw), _floor(raw), _drift(raw)) if text)
 
 
 def doubts_of_projections(raw: Raw, corrected: Corrected) -> tuple[str, ...]:
@@ -87,13 +91,18 @@ def refuse_negative(values: NDArray, kind_of_values: str) -> None:
 
 
 def doubts_of_angles(scan: Scan) -> tuple[str, ...]:
-    """A warning where the projections do not move with the angles as those of one object do, or do so with others."""
+    """Warnings where the projections are not those of one object at these angles, or are with others."""
     stray, other = stray_of_centre(scan), better_turn(scan)
     if other is not None:
         how, then, now = other
         return (
             f"The projections are explained better if the angles run {how} (misfit {100 * then:.2g} %, as they are told "
             f"{100 * now:.2g} %): check the angles, their step, the sense of rotation ('clockwise: true') and axis_column.",
+        )
+    if (mirrored := to_and_fro(scan)) is not None:
+        return (
+            f"The projections are explained better if every second view is mirrored (misfit {100 * mirrored[0]:.2g} %, as they "
+            f"are {100 * mirrored[1]:.2g} %): a scanner that goes to and fro saves its rows in turn from left and right.",
         )
     if stray is None:
         return ()
@@ -124,6 +133,7 @@ def _doubts_of_integrals(raw: Raw) -> tuple[str, ...]:
             "The values are said to be line integrals but are largest at the detector's edges, as transmission and counts are: "
             "check 'values' in the geometry file, else air and object may change places."
         )
+    told += [text for text in (_over_their_most(raw.values) or _cut_off(values, values.max(), "largest"),) if text]
     if largest > _LARGEST_INTEGRAL:
         told.append(f"Line integrals go up to {largest:.4g}, so attenuation is in arbitrary units; a 'scale' makes it 1/mm.")
     return tuple(told)
@@ -202,6 +212,42 @@ def _saturation(raw: Raw) -> str:
             "can tell, and attenuation is too low everywhere."
         )
     return f"{stand}such a ray tells a bound alone; it is taken at half of it, and hardly counts in the fit."
+
+
+def _floor(raw: Raw) -> str:
+    """Of counts and transmission that go no lower than a value above 0; what counts 0 is told as missing."""
+    values = np.asarray(raw.values)
+    values = values[np.isfinite(values)]
+    return _cut_off(values, values.min(), "smallest") if values.size and values.min() > 0 else ""
+
+
+def _over_their_most(rays: NDArray) -> str:
+    """A warning where all views have the same largest value, each at a ray or two."""
+    if len(rays) < _VIEWS or not np.isfinite(rays).all():
+        return ""
+    top = float(rays.max())
+    at = (rays == top).sum(axis=1)
+    if top <= 0 or at.min() == 0 or np.median(at) > 2:
+        return ""
+    return (
+        f"All views have the same largest value, {top:.4g}: each seems to be divided by its own, so that these are no line "
+        "integrals, and no object explains them; give the values as they were before."
+    )
+
+
+def _cut_off(values: NDArray, limit: float, name: str) -> str:
+    """A warning where many rays stand at one end of the values, and next to none at the value before it."""
+    levels, counts = np.unique(values, return_counts=True)
+    if len(levels) < 8:
+        return ""
+    at, before = (counts[-1], counts[-2]) if limit == levels[-1] else (counts[0], counts[1])
+    share = at / values.size
+    if share < _CUT_OFF or at < _PILED * max(1, before):
+        return ""
+    return (
+        f"{100 * share:.2g} % of the rays stand at {limit:.4g}, the {name} value: they seem to be cut off there, so that what "
+        "is dense is too light in the image, and its error bars do not know of it."
+    )
 
 
 def _drift(raw: Raw) -> str:

@@ -23,6 +23,7 @@ from ctuq.tomo.axis import centred, with_axis_column
 from ctuq.tomo.axis_doubt import contradicting_axis, doubt_of_axis
 from ctuq.tomo.odd_views import odd_views
 from ctuq.tomo.scan import Scan
+from ctuq.tomo.sums import doubt_of_sums
 
 PathLike = str | os.PathLike[str]
 
@@ -130,7 +131,8 @@ def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None)
     doubts = doubts_of_angles(turning) if any(raw.whole is None for raw in raws) else ()
     if other is not None and not doubts:
         doubts = (doubt_of_axis(scan, other),)
-    return scan.warned(*doubts, *how)
+    sums = doubt_of_sums(scan) if any(raw.whole is None for raw in raws) else None
+    return scan.warned(*doubts, *((sums,) if sums else ()), *how)
 
 
 def _together(found: Sequence[tuple[Path, Raw]], axis_column: float | None) -> Scan:

@@ -244,9 +244,12 @@ def _flag(path: Path, entries: dict[Any, Any], key: str) -> bool:
 
 
 def _choice(path: Path, entries: dict[Any, Any], key: str, choices: tuple[str, ...]) -> str:
-    if entries[key] not in choices:
-        raise InputError(f"'{key}' in '{path}' must be one of {', '.join(choices)}, not {shortened(repr(entries[key]), 60)}.")
-    return entries[key]
+    given = entries[key]
+    named = given.strip().lower() if isinstance(given, str) else given
+    if named not in choices:
+        hint = "; a cone is a fan, with its two distances" if named == "cone" else ""
+        raise InputError(f"'{key}' in '{path}' must be one of {', '.join(choices)}, not {shortened(repr(given), 60)}{hint}.")
+    return named
 
 
 def _is_place(value: Any) -> bool:

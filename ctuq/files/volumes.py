@@ -28,12 +28,13 @@ from ctuq.memory import require_room
 from ctuq.tomo.axis import UNCLEAR
 from ctuq.tomo.axis import axis_column as column_of_axis
 from ctuq.tomo.footprint import volume_grid
-from ctuq.tomo.geometry import FanBeam, VolumeGrid
+from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
 from ctuq.tomo.odd_views import ODD, odd_views
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.shadow import only_air
 from ctuq.tomo.slices import chosen_rows, of_rows
 from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D
+from ctuq.tomo.sums import lies_on_its_side
 from ctuq.tomo.volume_scan import VolumeScan
 
 # Sentences of a row that do not hold for all of them.
@@ -183,6 +184,7 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
         *found.told,
         *((f"{lost} of {len(kept)} views hold no ray that counts and are left out.",) if lost else ()),
         *((odd.told,) if odd is not None else ()),
+        *((side,) if (side := _on_its_side(scans, middle_raw)) else ()),
     )
     # What the middle row says of itself as one of many is not so here.
     apart = tuple(
@@ -275,6 +277,12 @@ def _of_other_rows(scans: Sequence[Scan], middle: Scan, stored: Sequence[int]) -
     if len(others) > _MOST_TOLD:
         told.append(f"Rows warn of {len(others) - _MOST_TOLD} things more; each tells its own ('row' in a geometry file).")
     return tuple(told)
+
+
+def _on_its_side(scans: Sequence[Scan], raw: Raw) -> str | None:
+    """Of parallel rays alone something is known of single rows of pictures."""
+    parallel = raw.vectors is None and raw.whole is None and isinstance(scans[0].geometry, ParallelBeam)
+    return lies_on_its_side(np.stack([scan.projections for scan in scans])) if parallel else None
 
 
 def _mean_row(scans: Sequence[Scan]) -> Scan:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 NOISE_GROWTH = "noise growth"
 """The fact under which a scan keeps by what growth of its noise it was weighed (`ctuq.tomo.count_noise`)."""
+AXIS_MOVE = "axis moved, mm"
+"""The fact under which the scan of a result keeps how far a fit moved its rotation axis."""
 BEAMS = MONOCHROMATIC, _ = "monochromatic", "polychromatic"
 _Taken = TypeVar("_Taken", bound=Geometry | VolumeGeometry)
 
@@ -61,6 +63,14 @@ class Provenance:
         """By what growth of the noise with attenuation the scan's weights were made; 0 where they were given, or none."""
         try:
             return float(self.facts.get(NOISE_GROWTH, 0.0))
+        except ValueError:
+            return 0.0
+
+    @property
+    def axis_move(self) -> float:
+        """By how many mm along the detector a fit moved the rotation axis' shadow from where the scan had it."""
+        try:
+            return float(self.facts.get(AXIS_MOVE, 0.0))
         except ValueError:
             return 0.0
 

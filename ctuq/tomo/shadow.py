@@ -73,7 +73,7 @@ def edge_columns(columns: int) -> int:
 def air_below(y: NDArray, rays: int, share: float = _SHARE) -> float:
     """Below which mean of so many rays there is but air: a share of a sinogram's top, or four standard deviations of noise."""
     values = np.asarray(y, np.float64)
-    return max(share * float(np.percentile(values, 99)), _SIGMAS * _noise(values) / np.sqrt(rays), 0.0)
+    return max(share * float(np.percentile(values, 99)), _SIGMAS * noise_of(values) / np.sqrt(rays), 0.0)
 
 
 def goes_on(edge: NDArray, inner: NDArray, n: int, least: float | NDArray) -> NDArray[np.bool_]:
@@ -113,7 +113,7 @@ def shadow_of(projections: NDArray, weights: NDArray | None = None) -> Shadow:
     if weights is not None:
         y = np.where(np.asarray(weights) > 0, y, 0)
     views, columns = y.shape
-    n, noise = edge_columns(columns), _noise(y)
+    n, noise = edge_columns(columns), noise_of(y)
     top = max(float(np.percentile(y, 99)), 0.0)
     edge, inner = (
         np.stack([y[:, k * n : (k + 1) * n].mean(axis=1), y[:, ::-1][:, k * n : (k + 1) * n].mean(axis=1)], axis=1)
@@ -132,7 +132,8 @@ def shadow_of(projections: NDArray, weights: NDArray | None = None) -> Shadow:
     return Shadow(air, (a, b), (c, d), top, first, last, solid)
 
 
-def _noise(y: NDArray[np.float64]) -> float:
+def noise_of(y: NDArray) -> float:
+    """Standard deviation of the rays' noise, by how single columns differ from their neighbours."""
     if y.shape[1] < len(STENCIL):
         return 0.0
     windows = np.lib.stride_tricks.sliding_window_view(y, len(STENCIL), axis=1)

@@ -46,7 +46,13 @@ def better_turn(scan: Scan) -> tuple[str, float, float] | None:
     """
     angles = scan.geometry.angles
     arc = float(np.ptp(angles))
-    if scan.n_angles < _FEWEST or arc < _ARC or scan.geometry.columns < 8 or not np.any(scan.projections):
+    # With the step after the last view: 60 views in steps of 1.5 degrees cover a quarter turn, if no more.
+    if (
+        scan.n_angles < _FEWEST
+        or arc * scan.n_angles / (scan.n_angles - 1) < _ARC
+        or scan.geometry.columns < 8
+        or not np.any(scan.projections)
+    ):
         return None
     others = {"half as far": angles / 2}
     if arc < _HALF:
@@ -69,6 +75,25 @@ def better_turn(scan: Scan) -> tuple[str, float, float] | None:
     better = [name for name, then in tried.items() if then * clear[name] < now]
     best = min(better, key=lambda name: tried[name], default=None)
     return None if best is None else (best, tried[best], now)
+
+
+def _too_little(scan: Scan) -> bool:
+    return scan.n_angles < _FEWEST or scan.geometry.columns < 8 or not np.any(scan.projections)
+
+
+def to_and_fro(scan: Scan) -> tuple[float, float] | None:
+    """Relative misfit with every second view mirrored, and as they are, if the former is less than half.
+
+    So it is where a scanner goes to and fro, and each row is saved as it was measured.
+    """
+    if _too_little(scan):
+        return None
+    column, shadow = axis_column(scan.geometry), shadow_of(scan.projections, scan.weights)
+    columns, rays = np.arange(scan.geometry.columns), scan.projections.copy()
+    for view in rays[1::2]:
+        view[:] = np.interp(2 * column - columns, columns, view)
+    then, now = (float(misfits_at(one, [column], shadow)[0]) for one in (replace(scan, projections=rays), scan))
+    return (then, now) if then * _TIMES < now else None
 
 
 def _with_other_end(angles: NDArray[np.float64]) -> tuple[str, NDArray[np.float64]] | None:

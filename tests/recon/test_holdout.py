@@ -4,7 +4,7 @@ import torch
 
 from ctuq.errors import InputError
 from ctuq.recon.dip import Data
-from ctuq.recon.holdout import choose_views, default_views, held_views, split, useful_views
+from ctuq.recon.holdout import choose_views, default_views, held_views, missing_arc, split, useful_views
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
 
 
@@ -116,3 +116,11 @@ def test_without_held_views_one_ray_in_twenty_stops_the_fit(data):
     share = (stop.weights > 0).double().mean().item()
     assert share == pytest.approx(0.05, abs=0.02)
     assert torch.equal(fit.weights + stop.weights, data.weights[None]) and not torch.any(fit.weights * stop.weights)
+
+
+@pytest.mark.parametrize("first", [-76, -72, -68, -66, -62, -60, -58, -48, -44])
+def test_an_arc_of_exactly_120_degrees_is_limited_whatever_rounding_does(first):
+    angles = np.deg2rad(np.linspace(first, first + 120, 31))
+    assert missing_arc(angles) is not None
+    assert missing_arc(np.deg2rad(np.linspace(first, first + 122, 31))) is None
+    assert missing_arc(np.deg2rad(np.linspace(first, first + 150, 31)), np.deg2rad(29.9)) is not None

@@ -139,6 +139,15 @@ def test_a_beam_weaker_than_its_flats_is_told_as_such(kind):
     assert any("beam was weaker" in text for text in doubts_of_field(broken, grid))
 
 
+@pytest.mark.parametrize("part", [0.3, 0.8, 3.0])
+def test_an_offset_is_told_as_such_however_faint_the_object_is_beside_it(part):
+    """Of a real scan all air read three quarters of the most: that was told as an object that reaches beyond."""
+    sound = disc(_beam("parallel", 31.5), 8.0, (1.5, -1.0))
+    noise = 0.02 * sound.projections.max() * np.random.default_rng(0).standard_normal(sound.projections.shape)
+    offset = replace(sound, projections=(sound.projections + part * sound.projections.max() + noise).astype(np.float32))
+    assert any("alike at both edges" in text for text in doubts_of_field(offset, choose_grid(sound, 16)))
+
+
 def test_a_plate_longer_than_the_detector_is_no_flux():
     """Across it all columns read alike, as flux would have them; along it, and seen whole, views hold far more."""
     y, x = np.mgrid[:120, :120] - 59.5

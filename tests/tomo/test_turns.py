@@ -9,7 +9,7 @@ from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
 from ctuq.tomo.moments import stray_of_centre
 from ctuq.tomo.phantoms import ellipses
 from ctuq.tomo.simulate import RelativeNoise, simulate
-from ctuq.tomo.turns import better_turn
+from ctuq.tomo.turns import better_turn, to_and_fro
 
 
 def scan(span, *, fan=False, views=30, noise=0.02):
@@ -96,3 +96,25 @@ def test_an_end_of_the_turn_that_was_counted_in_is_named(span, views):
 def test_arcs_that_end_nowhere_in_particular_have_no_better_turn():
     assert better_turn(told(scan(180), lambda a: 0.77 * a)) is None
     assert better_turn(told(scan(180), lambda a: a + 0.2 * np.sin(5 * a))) is None
+
+
+def test_half_a_step_of_a_half_turn_is_a_quarter_turn_with_the_step_after_its_last_view():
+    found = better_turn(told(scan(180, views=60), lambda a: a / 2))
+    assert found is not None and found[0] == "twice as far"
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_views_that_go_to_and_fro_are_told(noise):
+    right = scan(180, noise=noise)
+    assert to_and_fro(right) is None
+    rays = right.projections.copy()
+    rays[1::2] = rays[1::2, ::-1]
+    then, now = to_and_fro(replace(right, projections=rays))
+    assert 2 * then < now
+    assert to_and_fro(replace(right, projections=rays).select(range(8))) is None
+
+
+def test_an_object_that_mirrors_itself_goes_nowhere():
+    right = scan(180, noise=0.1)
+    even = replace(right, projections=(right.projections + right.projections[:, ::-1]) / 2)
+    assert to_and_fro(even) is None

@@ -4,6 +4,8 @@ The model's axis is a derivative of the rays, right within a column or two. Of o
 makes an image of smears, at which that derivative says nothing.
 """
 
+from dataclasses import replace
+
 import torch
 
 from ctuq.pipeline.bars import asked_errors
@@ -15,7 +17,7 @@ from ctuq.tomo.axis import axis_column, centred
 from ctuq.tomo.axis_doubt import OPENING, contradicting_axis, doubt_of_axis
 from ctuq.tomo.field import choose_grid
 from ctuq.tomo.geometry import VolumeGrid
-from ctuq.tomo.scan import Scan
+from ctuq.tomo.scan import AXIS_MOVE, Scan
 from ctuq.uncertainty.restricted import OF_WEIGHTS
 
 
@@ -40,7 +42,10 @@ def placed(scan: Scan, options: ReconstructOptions, *, moves: bool = True) -> Sc
         return scan
     there = axis_column(scan.geometry)
     step = f"rotation axis moved from column {there:.2f} to {found.column:.2f}"
-    return centred(scan, found.column, step).warned(
+    moved = centred(scan, found.column, step)
+    facts = {**scan.provenance.facts, AXIS_MOVE: f"{(found.column - there) * scan.geometry.pixel:.9g}"}
+    moved = replace(moved, provenance=replace(moved.provenance, facts=facts))
+    return moved.warned(
         f"The fit begins with the rotation axis at column {found.column:.2f}, where the rays say it is, and what is told of "
         f"the axis counts from there; --systematics none keeps column {there:.1f}."
     )

@@ -4,18 +4,24 @@ That is the same whatever model the error bars come from.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ctuq.linops.sparse import SparseRows
 from ctuq.pipeline.stack.work import Lesson, Product, Work
+from ctuq.pipeline.views import lies_outside, rays_inside
 from ctuq.scores.gaussian import gaussian_scores
+from ctuq.stages import Stages
 from ctuq.tomo.count_noise import variance_of
+from ctuq.tomo.geometry import Geometry
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.tomo.rays.rows import ray_rows
+from ctuq.tomo.scan import Scan
 from ctuq.tomo.subpixel import subpixel_variance
 from ctuq.uncertainty.calibration.held_out import HeldOut
 from ctuq.uncertainty.calibration.scales import Scales, learn_scales
@@ -146,5 +152,24 @@ def _judged(work: Work, given: Given, scales: Scales, mean: Tensor) -> dict[str,
     grown = torch.from_numpy(variance_of(expected.numpy(), work.setting.growth))
     noise = given.sigma2 * grown / weights.reshape(-1)[kept].double() + given.subpixel * beside
     variance = scales.image * given.variance_of(rows).cpu() + scales.noise * noise
-    scores = gaussian_scores(torch.from_numpy(judge[0]).reshape(-1)[kept].double() - expected, variance)
+    scores = gaussian_scores(_inside(work, geometry, judge[0], weights).reshape(-1)[kept].double() - expected, variance)
     return {f"judged_{name}": scores[name] for name in ("rms_z", "cover_68", "cover_95", "rmse")}
+
+
+def _inside(work: Work, geometry: Geometry, projections: NDArray[np.float32], weights: Tensor) -> Tensor:
+    """Rays of other views as what lies inside makes them; what lies outside is told by the slice's own rays.
+
+    Without it balls in a cylinder that is cut at both sides were judged to miss by ten times their error bars.
+    """
+    scan = work.scan
+    if not lies_outside(scan, work.setting.plane, flux=False):
+        return torch.from_numpy(projections.copy())
+    own = np.ones_like(scan.projections) if scan.weights is None else scan.weights
+    whole = Scan(
+        np.concatenate([scan.projections, projections]),
+        replace(geometry, angles=np.concatenate([scan.geometry.angles, geometry.angles])),
+        np.concatenate([own, weights.numpy()]),
+    )
+    others = np.arange(scan.n_angles, whole.n_angles)
+    A = work.rays(whole.geometry, "matrix")
+    return rays_inside(A, whole, others, device=work.device, stages=Stages()).y[scan.n_angles :].cpu()

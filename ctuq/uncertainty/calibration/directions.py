@@ -9,12 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctuq.recon.holdout import WIDE, missing_arc
+from ctuq.recon.holdout import missing_arc
 from ctuq.tomo.geometry import FanBeam, Geometry
 from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D, VolumeGeometry
 
 _LEANS = np.deg2rad(5)
 """An axis that leans by less is taken to stand: its cone of unmeasured directions is no wider than a view's own strip."""
+_NARROW = np.deg2rad(29.9)
 _SHARE = 0.05
 """Of all directions, missing, to be worth a word: those about an axis that leans by 18 degrees. An arc of 60 is a third."""
 
@@ -41,7 +42,7 @@ class UnseenDirections:
 
     @classmethod
     def of(cls, geometry: Geometry | VolumeGeometry, shape: tuple[int, ...], device: torch.device) -> "UnseenDirections | None":
-        """What a scan leaves out of an image (y, x) or a volume (z, y, x); None where less than 60 degrees side by side do."""
+        """What a scan leaves out of an image (y, x) or a volume (z, y, x); None where less than `_NARROW` side by side is."""
         if isinstance(geometry, ConeBeam | Parallel3D) and abs(getattr(geometry, "axis_tilt", 0.0)) < _LEANS:
             flat = cls.of(geometry.plane, shape[1:], device)
             if flat is None:
@@ -50,13 +51,13 @@ class UnseenDirections:
         if isinstance(geometry, Parallel3D | FreeBeam | ConeBeam):
             return _of_space(_rays(geometry), shape, device)
         columns = geometry.vectors()[:, 6:8]
-        arc = missing_arc(np.arctan2(columns[:, 1], columns[:, 0]))
+        arc = missing_arc(np.arctan2(columns[:, 1], columns[:, 0]), _NARROW)
         if arc is None:
             return None
         start, width = arc
         spread = _half_fan(geometry)
         start, width = start + spread, width - 2 * spread
-        if width <= 0:
+        if width < _NARROW:
             return None
         down, right = _frequencies(shape)
         # Rows of an image run against y; a direction and its opposite are one.
@@ -119,7 +120,7 @@ def _of_space(rays: NDArray[np.float64], shape: tuple[int, ...], device: torch.d
 def _neighbours(rays: NDArray[np.float64]) -> list[tuple[NDArray, NDArray]]:
     """Views side by side as pairs, less far apart than an arc is missing from; a ray and its opposite are one."""
     following = list(zip(rays, np.roll(rays, -1, axis=0), strict=True))
-    wide = max(WIDE, 3 * float(np.median([_apart(a, b) for a, b in following])))
+    wide = max(_NARROW, 3 * float(np.median([_apart(a, b) for a, b in following])))
     pairs = []
     for a, b in following:
         # The end of an arc may lie beside the opposite of another view.

@@ -82,7 +82,7 @@ class UnseenField:
             whole = alike[chosen]
             if not whole.sum() > 0:
                 continue
-            shown = (of_image[chosen].sum() / whole.sum()).clamp(max=1)
+            shown = of_image[chosen].sum() / whole.sum()
             expected = (1 + shown) * whole
             there = room[chosen].sum() / (unseen[chosen].square() * expected).sum()
             missing[chosen] = expected * (1 - there).clamp(min=0)

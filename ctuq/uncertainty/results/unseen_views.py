@@ -1,6 +1,7 @@
 """The predictive distribution of views that were never measured."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,6 +14,7 @@ from ctuq.systematics.build import effects_of, told_in
 from ctuq.systematics.taken import Taken
 from ctuq.tomo import ray_transform
 from ctuq.tomo.count_noise import variance_of
+from ctuq.tomo.geometry import Geometry
 from ctuq.tomo.rays.entries import build_matrix
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.tomo.rays.transform import RayTransform
@@ -30,7 +32,8 @@ def predict_views(
     result : Result
         With samples; the relative Monte Carlo error of the image's part of the variance is ``sqrt(2 / samples)``.
     A : RayTransform
-        Of the other views, on the result's grid, as the scanner is said to be: what is known to be wrong with it is put right.
+        Of the other views, on the result's grid, as the scanner is said to be: what is known to be wrong with it is put right,
+        and the rotation axis is where the fit put it.
     weights : array, shape (angle, column), optional
         Relative precision of each ray; None means ones. Where they are 0 and 1 alone, noise that was found to grow with
         attenuation grows here, too.
@@ -75,11 +78,19 @@ def _scanner(result: Result, A: RayTransform) -> tuple[RayTransform, Mapping[str
     values |= {name: torch.zeros_like(values[name]) for name in hidden}
     known = {name for name, found in result.systematics.items() if found.of == "scan" and found.taken is not None}
     moved = Taken({name: values[name] for name in known})
-    geometry = moved.scanner(A.geometry)
+    geometry = moved.scanner(_placed(result, A.geometry))
     if geometry == A.geometry:
         return A, values
     A = ray_transform(A.grid, geometry, device=A.device, backend="matrix")
     return A, {name: torch.zeros_like(value) if moved.moved(name) else value for name, value in values.items()}
+
+
+def _placed(result: Result, geometry: Geometry) -> Geometry:
+    """The geometry with the rotation axis where the fit began, if it is the scan's from before."""
+    move, now = result.scan.provenance.axis_move, result.scan.geometry.detector_offset
+    if abs(geometry.detector_offset - now) <= abs(geometry.detector_offset - (now + move)):
+        return geometry
+    return replace(geometry, detector_offset=geometry.detector_offset - move)
 
 
 def _with_errors(

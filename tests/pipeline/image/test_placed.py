@@ -13,6 +13,7 @@ from ctuq.recon.dip import DIPOptions
 from ctuq.tomo.axis import axis_column, with_axis_column
 from ctuq.tomo.phantoms import ellipses
 from ctuq.tomo.simulate import RelativeNoise, simulate
+from ctuq.uncertainty.results.unseen_views import predict_views
 
 OFF = 8.0
 OPTIONS = ReconstructOptions(size=20, samples=8, directions=0, dip=DIPOptions(iterations=25))
@@ -36,6 +37,12 @@ def test_the_fit_begins_where_the_axis_is_and_says_so(scan):
     said = [text for text in result.warnings if "rotation axis" in text]
     assert len(said) == 2 and "at column 22.5, but the rays say 14." in said[0] and said[1].startswith(BEGINS)
     assert made_by(result, scan, OPTIONS)
+    # Whoever foretells other views gives the scanner as it was said to be.
+    used = match_detector(scan, result.grid)
+    before, now = (ctuq.ray_transform(result.grid, geometry) for geometry in (used.geometry, result.scan.geometry))
+    foretold, expected = predict_views(result, before), predict_views(result, now)
+    np.testing.assert_allclose(foretold[0], expected[0], atol=1e-5 * expected[0].max())
+    assert np.sqrt(np.mean((used.projections - foretold[0]) ** 2 / foretold[1])) < 2
 
 
 def test_an_axis_that_is_not_in_the_model_or_not_contradicted_stays(scan):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tifffile
+import torch
 from cylinders import N, cylinders
 from stacks import KillsAWorker, resumed
 
@@ -17,7 +18,7 @@ from ctuq.pipeline.stack import scan as stack_scan
 from ctuq.pipeline.stack import taught
 from ctuq.pipeline.stack.plan import plan_stack
 from ctuq.scale import cluster
-from ctuq.tomo import VolumeScan
+from ctuq.tomo import Parallel3D, ParallelBeam, VolumeGrid, VolumeScan, radians, ray_transform
 from ctuq.tomo.slices import row_of_stack
 from ctuq.uncertainty import gaussian_bars
 from ctuq.uncertainty.results.volume import VolumeResult
@@ -142,6 +143,27 @@ def test_other_views_judge_each_slice_and_change_nothing(scan):
     np.testing.assert_array_equal(found.std, plain.std)
     assert (found.slices["judged_rmse"] < 0.1).all()
     assert ((found.slices["judged_rms_z"] > 0.3) & (found.slices["judged_rms_z"] < 3)).all()
+
+
+def test_views_of_an_object_that_reaches_beyond_judge_what_lies_inside(monkeypatch):
+    """They see what lies outside too: as they are, they miss by many times the error bars."""
+    y, x = np.mgrid[19.5:-20:-1, -19.5:20]
+    image = 0.01 * (np.hypot(x, y) < 18) + 0.04 * (np.hypot(x - 2, y + 1) < 4)
+    beam = ParallelBeam(angles=radians(np.arange(0, 180, 6.0)), columns=40, pixel=1.0)
+    rays = ray_transform(VolumeGrid((40, 40), 1.0), beam, backend="matrix")(torch.from_numpy(image.astype(np.float32))).numpy()
+    rays = rays + 0.01 * np.random.default_rng(0).standard_normal((2, *rays.shape)).astype(np.float32)
+    space = Parallel3D(angles=beam.angles, rows=2, columns=20, pixel=1.0)
+    scan = VolumeScan(np.ascontiguousarray(rays[..., 10:30]), space)
+    even, odd = scan.select(np.arange(0, 30, 2)), scan.select(np.arange(1, 30, 2))
+
+    def judged():
+        found = reconstruct_stack(even, rows=range(2), judge=odd, options=replace(TV, size=20))
+        assert any("do not fall to air" in text for text in found.warnings)
+        return found.slices["judged_rms_z"]
+
+    assert ((judged() > 0.5) & (judged() < 2)).all()
+    monkeypatch.setattr(taught, "lies_outside", lambda *_, **__: False)
+    assert (judged() > 5).all()
 
 
 def test_a_stack_that_sees_air_or_has_one_view_is_told(scan):
