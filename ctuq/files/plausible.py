@@ -99,14 +99,16 @@ def doubts_of_angles(scan: Scan) -> tuple[str, ...]:
             f"The projections are explained better if the angles run {how} (misfit {100 * then:.2g} %, as they are told "
             f"{100 * now:.2g} %): check the angles, their step, the sense of rotation ('clockwise: true') and axis_column.",
         )
+    told = ()
     if (mirrored := to_and_fro(scan)) is not None:
-        return (
+        told = (
             f"The projections are explained better if every second view is mirrored (misfit {100 * mirrored[0]:.2g} %, as they "
             f"are {100 * mirrored[1]:.2g} %): a scanner that goes to and fro saves its rows in turn from left and right.",
         )
     if stray is None:
-        return ()
+        return told
     return (
+        *told,
         f"The projections' centre of mass strays by {stray:.2g} columns (rms) from where one object's would be at these "
         "angles: check the angles, their unit and order, and whether the sample moved.",
     )
