@@ -9,13 +9,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ctuq.recon.holdout import missing_arc
+from ctuq.recon.holdout import WIDE, missing_arc
 from ctuq.tomo.geometry import FanBeam, Geometry
 from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D, VolumeGeometry
 
 _LEANS = np.deg2rad(5)
 """An axis that leans by less is taken to stand: its cone of unmeasured directions is no wider than a view's own strip."""
 _NARROW = np.deg2rad(29.9)
+"""Directions missing side by side from which on they are told and have room; of a fan, whose outer rays see further, where the
+views themselves lack `WIDE` or the rays so much."""
 _SHARE = 0.05
 """Of all directions, missing, to be worth a word: those about an axis that leans by 18 degrees. An arc of 60 is a third."""
 
@@ -54,10 +56,9 @@ class UnseenDirections:
         arc = missing_arc(np.arctan2(columns[:, 1], columns[:, 0]), _NARROW)
         if arc is None:
             return None
-        start, width = arc
         spread = _half_fan(geometry)
-        start, width = start + spread, width - 2 * spread
-        if width < _NARROW:
+        start, width = arc[0] + spread, arc[1] - 2 * spread
+        if width <= 0 or (width < _NARROW and arc[1] < WIDE):
             return None
         down, right = _frequencies(shape)
         # Rows of an image run against y; a direction and its opposite are one.
