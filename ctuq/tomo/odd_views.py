@@ -18,6 +18,7 @@ from ctuq.tomo.shadow import edge_columns, shadow_of
 ODD = "times as much as the others"
 """What every sentence about such views holds."""
 _ODD, _FEW, _FEWEST = 0.5, 0.2, 8
+_ENORMOUS = 50
 _STEP = 0.25
 """From one view to the next, over the others' mean, up to which an object may be seen to grow."""
 _SIGMAS = 8.0
@@ -79,7 +80,7 @@ def odd_views(scan: Scan) -> OddViews | None:
         return None
     first = int(np.argmax(odd))
     times, degrees = means[np.argmax(odd[seen])] / middle, np.rad2deg(scan.geometry.angles[first])
-    what = f"{int(odd.sum())} of {len(odd)} views, first number {first} (at {degrees:.4g} degrees), attenuate {times:.2g} {ODD}"
+    what = f"{int(odd.sum())} of {len(odd)} views, first number {first} (at {degrees:.4g} degrees), attenuate {_in_words(times)}{ODD}"
     wrong, air = _compared(scan, y, odd[seen], np.flatnonzero(seen & ~odd))
     if wrong:
         return OddViews(odd, True, f"{what}, which see all of the object: flats, or of another object or beam, and left out.")
@@ -92,6 +93,11 @@ def odd_views(scan: Scan) -> OddViews | None:
     offsets = np.zeros(len(odd))
     offsets[odd] = air
     return OddViews(odd, False, f"{what}, and so does their air: what it reads is taken off them.", offsets)
+
+
+def _in_words(times: float) -> str:
+    """Where the others see next to nothing a ratio says nothing."""
+    return f"{times:.2g} " if 0 <= times < _ENORMOUS else "many " if times > 0 else "(below 0 in the mean) other "
 
 
 def _gradual(angles: NDArray[np.float64], means: NDArray[np.float64], odd: NDArray[np.bool_], step: float) -> bool:

@@ -75,6 +75,8 @@ class NotInRaysBySteps:
     def __call__(self, rows: Tensor) -> Tensor:
         """N of each image (k, d), float64."""
         M, level, rows = self._matrix, self._noise, rows.double()
+        if not len(rows):
+            return rows
         seen, wanted = M.transposed(M(rows)).norm(dim=1), level * rows.norm(dim=1)
         rtol = _RTOL + _OF_SEEN * seen / wanted.clamp(min=torch.finfo(rows.dtype).tiny)
         K = Symmetric(lambda x: M.transposed(M(x)) + level * x, Space((M.shape[1],), torch.float64, M.device))

@@ -92,6 +92,16 @@ def test_solving_by_steps_leaves_what_a_factor_leaves(rng):
         assert float(rows(found - exact).square().mean().sqrt()) < 0.2 * noise**0.5
 
 
+def test_no_images_and_empty_ones_take_no_steps(rng):
+    geometry = ParallelBeam(angles=np.deg2rad(np.arange(0, 60, 5.0)), columns=34, pixel=1.0)
+    A = ray_transform(VolumeGrid((24, 24), 1.0), geometry, backend="matrix")
+    found = NotInRaysBySteps(ray_rows(A, torch.arange(A.range.size), torch.ones(A.range.size)), 0.01)
+    assert found(torch.zeros(0, 576)).shape == (0, 576)
+    one = torch.randn(1, 576, generator=rng, dtype=torch.float64)
+    torch.testing.assert_close(found(torch.cat([one, 0 * one])), torch.cat([found(one), 0 * one]), rtol=0, atol=0.4)
+    assert float(found(torch.zeros(3, 576)).abs().max()) == 0
+
+
 class Even(ImageCovariance):
     """The same variance everywhere, of whose images a region is shown."""
 
