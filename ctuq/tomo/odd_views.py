@@ -80,7 +80,9 @@ def odd_views(scan: Scan) -> OddViews | None:
         return None
     first = int(np.argmax(odd))
     times, degrees = means[np.argmax(odd[seen])] / middle, np.rad2deg(scan.geometry.angles[first])
-    what = f"{int(odd.sum())} of {len(odd)} views, first number {first} (at {degrees:.4g} degrees), attenuate {_in_words(times)}{ODD}"
+    # Where the others see next to nothing a ratio says nothing.
+    ratio = f"{times:.2g}" if abs(times) < _ENORMOUS else "many"
+    what = f"{int(odd.sum())} of {len(odd)} views, first number {first} (at {degrees:.4g} degrees), attenuate {ratio} {ODD}"
     wrong, air = _compared(scan, y, odd[seen], np.flatnonzero(seen & ~odd))
     if wrong:
         return OddViews(odd, True, f"{what}, which see all of the object: flats, or of another object or beam, and left out.")
@@ -93,11 +95,6 @@ def odd_views(scan: Scan) -> OddViews | None:
     offsets = np.zeros(len(odd))
     offsets[odd] = air
     return OddViews(odd, False, f"{what}, and so does their air: what it reads is taken off them.", offsets)
-
-
-def _in_words(times: float) -> str:
-    """Where the others see next to nothing a ratio says nothing."""
-    return f"{times:.2g} " if 0 <= times < _ENORMOUS else "many " if times > 0 else "(below 0 in the mean) other "
 
 
 def _gradual(angles: NDArray[np.float64], means: NDArray[np.float64], odd: NDArray[np.bool_], step: float) -> bool:
