@@ -30,6 +30,9 @@ _HELD_OUT, _FEW_VIEWS, _SOME = 768, 2, 128
 _GOLDEN = (5**0.5 - 1) / 2
 _CORRECTION = 100
 """What solves of one right-hand side cost, in right-hand sides of a block (HTC ta at 256 x 256)."""
+_WHITENED = 6, 12
+"""Arrays of rays by directions in float64 at once, by a factor and by steps. Counted as 4, all views of ta and the tooth took 1.2
+times the memory that was planned at 128 x 128, and by steps 1.6 times at 256 x 256; so counted, 1.0 times each."""
 _GIVEN = 4 * 8192**2
 """Bytes of a factor over the pixels that stand out, which conjugate gradients begin with."""
 _TOGETHER, _FEWEST_TOGETHER, _PIXELS = 64, 8, 2**24
@@ -166,7 +169,9 @@ def route(
     peak = max(
         _factor_bytes(pixels, rays, weights, rank, components), _evidence_bytes(pixels, fitted, rank, evidence, exact_evidence)
     )
-    posterior = _noise_bytes(unknowns, noise_by) + 8 * 4 * rays * rank + 8 * 2 * _HELD_OUT * (rays + rank)
+    posterior = (
+        _noise_bytes(unknowns, noise_by) + 8 * _WHITENED[noise_by == "cg"] * rays * rank + 8 * 2 * _HELD_OUT * (rays + rank)
+    )
     posterior += 8 * images_together(pixels) * (pixels + rank) * 8 + 8 * 512 * pixels + 4 * pixels * rank * (rank < pixels)
     posterior += _local_bytes(pixels, rays, rank, dims)
     together = (noise_by == "float64" and dims == 2) or rays - fitted <= _few(rank)
