@@ -31,8 +31,8 @@ _GOLDEN = (5**0.5 - 1) / 2
 _CORRECTION = 100
 """What solves of one right-hand side cost, in right-hand sides of a block (HTC ta at 256 x 256)."""
 _WHITENED = 6, 12
-"""Arrays of rays by directions in float64 at once, by a factor and by steps. Counted as 4, all views of ta and the tooth took 1.2
-times the memory that was planned at 128 x 128, and by steps 1.6 times at 256 x 256; so counted, 1.0 times each."""
+"""Arrays of rays by directions in float64 at once, by a factor and by steps. Counted as 4, all views of ta and the tooth took
+1.2 times the memory that was planned at 128 x 128, and by steps 1.6 times at 256 x 256; so counted, 1.0 times each."""
 _GIVEN = 4 * 8192**2
 """Bytes of a factor over the pixels that stand out, which conjugate gradients begin with."""
 _TOGETHER, _FEWEST_TOGETHER, _PIXELS = 64, 8, 2**24
