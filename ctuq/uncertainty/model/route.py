@@ -17,8 +17,8 @@ _FLOAT64, _FLOAT32 = 12288, 24576
 of conjugate gradients are cheaper than a second factor."""
 EXACT_WORK = 6e11
 """Up to so many multiplications every pixel's own reduction is exact: 20 seconds."""
-_SHARE = 0.4
-"""Of the memory that is left, for the largest stage."""
+_SHARE, _POSTERIOR = 0.4, 0.5
+"""Of the memory that is left, for factor and evidence, and for the posterior."""
 _FEWEST = 32
 """Directions that are kept however little memory there is."""
 DRAWS = 256
@@ -158,24 +158,25 @@ def route(
         Rays of a view, on average.
     """
     budget = float("inf") if memory is None else _SHARE * memory
+    unknowns = min(rays, pixels)
+    noise_by = noise_route(unknowns, budget)
+
+    def taken(rank: int) -> float:
+        return _posterior_bytes(pixels, rays, rank, dims, noise_by)
+
     rank = rank_of(pixels, rays, dims)
-    while rank > _FEWEST and _factor_bytes(pixels, rays, weights, rank, components) > budget:
+    while rank > _FEWEST and (
+        _factor_bytes(pixels, rays, weights, rank, components) > budget or taken(rank) > budget * _POSTERIOR / _SHARE
+    ):
         rank //= 2
     evidence = 8 * (components + 14) * min(fitted, EVIDENCE_RAYS) ** 2
     exact_evidence = evidence <= budget
-    unknowns = min(rays, pixels)
-    noise_by = noise_route(unknowns, budget)
     exact_std = noise_by == "float64" and float(unknowns) ** 2 * pixels <= EXACT_WORK
     peak = max(
         _factor_bytes(pixels, rays, weights, rank, components), _evidence_bytes(pixels, fitted, rank, evidence, exact_evidence)
     )
-    posterior = (
-        _noise_bytes(unknowns, noise_by) + 8 * _WHITENED[noise_by == "cg"] * rays * rank + 8 * 2 * _HELD_OUT * (rays + rank)
-    )
-    posterior += 8 * images_together(pixels) * (pixels + rank) * 8 + 8 * 512 * pixels + 4 * pixels * rank * (rank < pixels)
-    posterior += _local_bytes(pixels, rays, rank, dims)
     together = (noise_by == "float64" and dims == 2) or rays - fitted <= _few(rank)
-    most = int(max(peak, posterior))
+    most = int(max(peak, taken(rank)))
     return Route(pixels, rays, fitted, weights, rank, exact_evidence, noise_by, exact_std, most, together, dims, view)
 
 
@@ -219,6 +220,13 @@ def noise_route(unknowns: int, budget: float = float("inf")) -> str:
 
 def _noise_bytes(unknowns: int, noise_by: str) -> float:
     return {"float64": 16, "float32": 4, "cg": 0}[noise_by] * float(unknowns) ** 2 + 2**28 + _GIVEN * (noise_by == "cg")
+
+
+def _posterior_bytes(pixels: int, rays: int, rank: int, dims: int, noise_by: str) -> float:
+    taken = _noise_bytes(min(rays, pixels), noise_by) + 8 * _WHITENED[noise_by == "cg"] * rays * rank
+    taken += 8 * 2 * _HELD_OUT * (rays + rank)
+    taken += 8 * images_together(pixels) * (pixels + rank) * 8 + 8 * 512 * pixels + 4 * pixels * rank * (rank < pixels)
+    return taken + _local_bytes(pixels, rays, rank, dims)
 
 
 def _factor_bytes(pixels: int, rays: int, weights: int, rank: int, components: int) -> float:
