@@ -61,16 +61,17 @@ class Provenance:
     @property
     def noise_growth(self) -> float:
         """By what growth of the noise with attenuation the scan's weights were made; 0 where they were given, or none."""
-        try:
-            return float(self.facts.get(NOISE_GROWTH, 0.0))
-        except ValueError:
-            return 0.0
+        return self._number(NOISE_GROWTH)
 
     @property
     def axis_move(self) -> float:
         """By how many mm along the detector a fit moved the rotation axis' shadow from where the scan had it."""
+        return self._number(AXIS_MOVE)
+
+    def _number(self, fact: str) -> float:
+        """What a fact says; 0 of one that is none, as files may have facts of any name."""
         try:
-            return float(self.facts.get(AXIS_MOVE, 0.0))
+            return float(self.facts.get(fact, 0.0))
         except ValueError:
             return 0.0
 
