@@ -1,6 +1,6 @@
 """Directions that no view of a limited arc sees: no ray of the arc can size the error bars of what lies in them.
 
-By the Fourier slice theorem a view measures the frequencies along its detector. Where 60 degrees and more of them are missing,
+By the Fourier slice theorem a view measures the frequencies along its detector. Where a wide arc of them is missing,
 the posterior there is the prior's: nothing in the data, held-out views of the same arc included, says whether it is right, and
 a network that shows no wall there is sure that there is none. But what the object has in the directions that are seen, it has
 about as much of in those that are not. Where the posterior leaves less room than that, what is missing is added to it.
