@@ -239,12 +239,14 @@ def _over_their_most(rays: NDArray) -> str:
 
 def _cut_off(values: NDArray, limit: float, name: str) -> str:
     """A warning where many rays stand at one end of the values, and next to none at the value before it."""
+    share = np.count_nonzero(values == limit) / values.size
+    if share < _CUT_OFF:  # of each row of a volume; to sort two million values takes 0.15 s, this 0.002
+        return ""
     levels, counts = np.unique(values, return_counts=True)
     if len(levels) < 8:
         return ""
-    at, before = (counts[-1], counts[-2]) if limit == levels[-1] else (counts[0], counts[1])
-    share = at / values.size
-    if share < _CUT_OFF or at < _PILED * max(1, before):
+    at, before = counts[[-1, -2]] if limit == levels[-1] else counts[:2]
+    if at < _PILED * before:
         return ""
     return (
         f"{100 * share:.2g} % of the rays stand at {limit:.4g}, the {name} value: they seem to be cut off there, so that what "

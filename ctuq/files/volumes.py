@@ -282,7 +282,7 @@ def _of_other_rows(scans: Sequence[Scan], middle: Scan, stored: Sequence[int]) -
 def _on_its_side(scans: Sequence[Scan], raw: Raw) -> str | None:
     """Of parallel rays alone something is known of single rows of pictures."""
     parallel = raw.vectors is None and raw.whole is None and isinstance(scans[0].geometry, ParallelBeam)
-    return lies_on_its_side(np.stack([scan.projections for scan in scans])) if parallel else None
+    return lies_on_its_side([scan.projections for scan in scans]) if parallel else None
 
 
 def _mean_row(scans: Sequence[Scan]) -> Scan:

@@ -3,6 +3,8 @@
 Every parallel view of an object that is seen whole has the same (Helgason-Ludwig consistency of order zero).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -58,17 +60,20 @@ def doubt_of_sums(scan: Scan) -> str | None:
     )
 
 
-def lies_on_its_side(rays: NDArray) -> str | None:
+def lies_on_its_side(rays: Sequence[NDArray] | NDArray) -> str | None:
     """One sentence where the columns of pictures, and not their rows, hold the same amount in all parallel views.
 
     Parameters
     ----------
-    rays : array, shape (row, angle, column)
+    rays : sequence of array, shape (angle, column)
+        Of each row; no copy of them all is made.
     """
-    if min(rays.shape) < _FEWEST:
+    if min(len(rays), *rays[0].shape) < _FEWEST:
         return None
-    lines = np.asarray(rays, np.float64)
-    rows, columns = lines.sum(axis=2), lines.sum(axis=0).T
+    rows = np.stack([row.sum(axis=1, dtype=np.float64) for row in rays])
+    columns = sum(rays, np.zeros(rays[0].shape)).T
+    if not rows.any():
+        return None
     of_rows, of_columns = (float(sums.std(axis=1).mean() / np.abs(sums).mean()) for sums in (rows, columns))
     if of_rows < max(_ON_SIDE * of_columns, _VARIES):
         return None

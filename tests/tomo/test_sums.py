@@ -79,7 +79,7 @@ def test_pictures_on_their_side_are_told(pictures):
     assert lies_on_its_side(upright) is None
     told = lies_on_its_side(np.ascontiguousarray(upright.transpose(2, 1, 0)))
     assert told is not None and "transpose: true" in told
-    assert lies_on_its_side(upright[:4]) is None
+    assert lies_on_its_side(upright[:4]) is None and lies_on_its_side(0 * upright) is None
     round_about = np.repeat(upright[:, :1], upright.shape[1], axis=1)
     assert lies_on_its_side(round_about) is None and lies_on_its_side(round_about.transpose(2, 1, 0)) is None
 

@@ -45,13 +45,13 @@ class UnseenDirections:
     @classmethod
     def of(cls, geometry: Geometry | VolumeGeometry, shape: tuple[int, ...], device: torch.device) -> "UnseenDirections | None":
         """What a scan leaves out of an image (y, x) or a volume (z, y, x); None where less than `_NARROW` side by side is."""
-        if isinstance(geometry, ConeBeam | Parallel3D) and abs(getattr(geometry, "axis_tilt", 0.0)) < _LEANS:
+        if isinstance(geometry, FreeBeam) or (isinstance(geometry, Parallel3D) and abs(geometry.axis_tilt) >= _LEANS):
+            return _of_space(_rays(geometry), shape, device)
+        if isinstance(geometry, ConeBeam | Parallel3D):
             flat = cls.of(geometry.plane, shape[1:], device)
             if flat is None:
                 return None
             return replace(flat, distance=flat.distance.expand(2 * shape[0], *flat.distance.shape).contiguous())
-        if isinstance(geometry, Parallel3D | FreeBeam | ConeBeam):
-            return _of_space(_rays(geometry), shape, device)
         columns = geometry.vectors()[:, 6:8]
         arc = missing_arc(np.arctan2(columns[:, 1], columns[:, 0]), _NARROW)
         if arc is None:
