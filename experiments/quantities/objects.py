@@ -68,7 +68,7 @@ class Subject:
 
 
 def subjects() -> Iterator[Subject]:
-    """48 scans in blocks of twelve, each block of all phantoms and noises; only the Shepp-Logan head is always the same."""
+    """48 scans in blocks of twelve, each of all phantoms and noises, then four of 96 pixels; the Shepp-Logan head is always the same."""
     kinds = tuple(_VIEWS)
     for block, (n, noise), (p, phantom) in product(range(len(_SIZES)), enumerate(_NOISES), enumerate(PHANTOMS)):
         turn = block + n + p
@@ -80,6 +80,8 @@ def subjects() -> Iterator[Subject]:
             100 * block + 10 * n + p,
             HALVES[block > 1],
         )
+    for p, phantom in enumerate(PHANTOMS):
+        yield Subject(phantom, 96, _NOISES[p % 3], kinds[p % 3], 400 + p, HALVES[1])
 
 
 def again() -> Iterator[tuple[Subject, Subject]]:
