@@ -68,7 +68,7 @@ class Subject:
 
 
 def subjects() -> Iterator[Subject]:
-    """48 scans in blocks of twelve, each of all phantoms and noises, then four of 96 pixels; the Shepp-Logan head is always the same."""
+    """48 scans in blocks of twelve, each of all phantoms and noises, then four of 96 pixels; the head is always the same."""
     kinds = tuple(_VIEWS)
     for block, (n, noise), (p, phantom) in product(range(len(_SIZES)), enumerate(_NOISES), enumerate(PHANTOMS)):
         turn = block + n + p
