@@ -24,6 +24,7 @@ from ctuq.tomo.axis_doubt import contradicting_axis, doubt_of_axis
 from ctuq.tomo.odd_views import odd_views
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.sums import doubt_of_sums
+from ctuq.tomo.unexplained import doubt_of_misfit
 
 PathLike = str | os.PathLike[str]
 
@@ -128,11 +129,14 @@ def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None)
     other = None if searched else contradicting_axis(scan)
     # About a wrong axis no turn explains the rays, and by wrong angles no axis is found.
     turning = scan if other is None else replace(scan, geometry=with_axis_column(scan.geometry, other.column))
-    doubts = doubts_of_angles(turning) if any(raw.whole is None for raw in raws) else ()
+    unsealed = any(raw.whole is None for raw in raws)
+    doubts = doubts_of_angles(turning) if unsealed else ()
+    misfit = doubt_of_misfit(turning) if unsealed and not doubts else None
     if other is not None and not doubts:
         doubts = (doubt_of_axis(scan, other),)
-    sums = doubt_of_sums(scan) if any(raw.whole is None for raw in raws) else None
-    return scan.warned(*doubts, *((sums,) if sums else ()), *how)
+    sums = doubt_of_sums(scan) if unsealed else None
+    doubts += tuple(text for text in (sums, misfit) if text)
+    return scan.warned(*doubts, *how)
 
 
 def _together(found: Sequence[tuple[Path, Raw]], axis_column: float | None) -> Scan:

@@ -172,9 +172,14 @@ def better_axis(scan: Scan, columns: tuple[float, float]) -> tuple[float, str]:
 
 def misfits_at(scan: Scan, columns: Sequence[float], shadow: Shadow) -> NDArray[np.float64]:
     """Relative residuals of a few CGLS iterations with the axis at columns, on a coarse detector, for a scan of this shadow."""
-    n = scan.geometry.columns
-    level = Consistency(_thinned(scan, _VIEWS), shadow, centre=(n - 1) / 2, half=1.02 * n, width=_COARSE, groups=0)
+    level = coarse_consistency(scan, shadow)
     return np.array([level.misfits(column)[0] for column in columns])
+
+
+def coarse_consistency(scan: Scan, shadow: Shadow) -> Consistency:
+    """Of some of the views on a coarse detector, for an axis anywhere on it."""
+    n = scan.geometry.columns
+    return Consistency(_thinned(scan, _VIEWS), shadow, centre=(n - 1) / 2, half=1.02 * n, width=_COARSE, groups=0)
 
 
 def seems_right(scan: Scan) -> bool:
