@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ctuq.errors import ResourceError
@@ -12,7 +13,12 @@ except ImportError:  # not on Windows
     resource = None
 
 _SMALL = 1 << 20
-_CGROUP = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current"))
+_GROUPS, _GROUP_OF = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+# Of version 2 and 1 of control groups: limit, what is used, and how much of that is a cache of files that gives way.
+_VERSIONS = {
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 
 
 def free_memory() -> int | None:
@@ -59,11 +65,32 @@ def _system() -> int | None:
 
 
 def _container() -> int | None:
+    """What the limits of this process' control group and of those around it leave: a container's, a batch job's."""
     try:
-        limit, used = (path.read_text().strip() for path in _CGROUP)
+        lines = [line.split(":", 2) for line in _GROUP_OF.read_text().splitlines()]
     except OSError:
+        lines = []
+    own = {kind: path for _, kinds, path in lines for kind in kinds.split(",")}
+    left = []
+    for kind, names in _VERSIONS.items():
+        # Inside of a container its own group is the root, whatever the host calls it.
+        at = Path(own.get(kind, "/").lstrip("/"))
+        left += [_left_in(_GROUPS / kind / group, *names) for group in (at, *at.parents)]
+    return min((each for each in left if each is not None), default=None)
+
+
+def _left_in(group: Path, limit: str, used: str, cache: str) -> int | None:
+    try:
+        most = (group / limit).read_text().strip()
+        if most == "max":
+            return None
+        taken = int((group / used).read_text())
+    except (OSError, ValueError):
         return None
-    return None if limit == "max" else max(0, int(limit) - int(used))
+    with suppress(OSError):
+        stat = (group / "memory.stat").read_text().splitlines()
+        taken -= sum(int(line.split()[1]) for line in stat if line.split()[0] == cache)
+    return max(0, int(most) - taken)
 
 
 def _process() -> int | None:

@@ -87,3 +87,12 @@ def test_a_scan_is_read_whatever_numpy_raises(tmp_path):
     expected = ctuq.read(tmp_path / "a.tif").projections
     with np.errstate(all="raise"):
         np.testing.assert_array_equal(ctuq.read(tmp_path / "a.tif").projections, expected)
+
+
+@pytest.mark.parametrize("method", ["dip", "tv", "fbp"])
+def test_the_number_of_threads_that_is_asked_for_is_taken_and_given_back(method, monkeypatch):
+    before, taken = torch.get_num_threads(), []
+    monkeypatch.setattr(torch, "set_num_threads", lambda n, real=torch.set_num_threads: (taken.append(n), real(n)))
+    scan = ctuq.simulate("ellipses", size=12, angles=8)
+    ctuq.reconstruct(scan, method, size=8, threads=before + 1, dip=DIP, systematics="none", uncertainty=False)
+    assert taken[0] == before + 1 and torch.get_num_threads() == before

@@ -140,12 +140,13 @@ def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None)
 
 
 def _together(found: Sequence[tuple[Path, Raw]], axis_column: float | None) -> Scan:
-    scans = []
+    parts = []
     for path, raw in found:
         with reading(path, "a scan"):
-            scan = _without_lost_views(row_of(raw, path, file_hash(path), axis_column).scan)
-            scans.append(scan if raw.whole is not None else _without_odd_views(scan))
-    return scans[0] if len(scans) == 1 else merged(scans)
+            part = row_of(raw, path, file_hash(path), axis_column)
+            scan = _without_lost_views(part.scan)
+            parts.append(replace(part, scan=scan if raw.whole is not None else _without_odd_views(scan)))
+    return parts[0].scan if len(parts) == 1 else merged(parts)
 
 
 def _without_lost_views(scan: Scan) -> Scan:

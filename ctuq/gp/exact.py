@@ -217,7 +217,7 @@ def goal(K: KernelOperator, tolerance: float) -> float:
 def warn_of_miss(name: str, residual: Tensor, goal: float, advice: str) -> None:
     """Say by how much a residual (k,) in norm misses its goal, if it does."""
     worst = float(residual.max()) if len(residual) else 0.0
-    if worst > goal:
+    if not worst <= goal:  # of NaN too
         warnings.warn(f"{name} left a residual of {worst / goal:.1f} times the tolerance: {advice}.", stacklevel=4)
 
 

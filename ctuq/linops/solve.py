@@ -156,6 +156,8 @@ def relative(residual: Tensor, rows: Tensor) -> Tensor:
 
 def reported(name: str, found: Solution, rtol: float | Tensor) -> Solution:
     """The solution with ``converged`` by its residuals, and a warning with the number if they miss the tolerance."""
+    if not bool(found.residual.isfinite().all()):
+        raise CtuqError(f"{name} came to values that are not finite: check the operator, its noise and its scale.")
     missed = found.residual > rtol
     if not bool(missed.any()):
         return found

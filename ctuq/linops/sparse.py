@@ -1,7 +1,7 @@
 """Sparse matrices on a torch device: float32 for many products, float64 for what a difference of near numbers is made from."""
 
 import warnings
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import scipy.sparse as sp
@@ -169,7 +169,7 @@ class SparseRows:
         return out
 
     def __reduce__(self):
-        return SparseRows, (self._matrix, str(self.device))
+        return partial(SparseRows, image=self._image), (self._matrix, str(self.device))
 
 
 def _tile_order(height: int, width: int) -> NDArray[np.int32]:

@@ -62,7 +62,7 @@ def rays_inside(
     seen[torch.as_tensor(held, device=device)] = 0
     name = "outside" if len(held) else "outside of all views"
     outside = stages.once(name, partial(outside_rays, A, y, weights=seen, reach=outline.reach))
-    return Data(A, y - outside, weights)
+    return Data(A, y - outside.to(device), weights)
 
 
 def lies_outside(scan: Scan, grid: VolumeGrid, *, flux: bool) -> bool:

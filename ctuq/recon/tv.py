@@ -71,7 +71,9 @@ def tv(
         # A ray of no weight that misses the image has no step either.
         p = w * (p + dual_step * (A(ahead) - y)) / (w + dual_step).clamp_min(torch.finfo(y.dtype).tiny)
         q = q + slope_step * balance * _gradient(ahead, axes)
-        q = q / (q.norm(dim=-axes - 1, keepdim=True) * balance / penalty).clamp_min(1)
+        # `norm` along an axis of two takes 50 times as long as this, and was two thirds of all at 256 x 256.
+        length = q.square().sum(dim=-axes - 1, keepdim=True).sqrt()
+        q = q / (length * balance / penalty).clamp_min(1)
         new = x - step * (A.T(p) + balance * _gradient_transpose(q, axes))
         new = new.clamp_min(0) if nonnegative else new
         new = new if largest is None else new.clamp_max(largest)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ctuq.tomo.consistency import Consistency
 from ctuq.tomo.geometry import Geometry
 from ctuq.tomo.scan import Scan
-from ctuq.tomo.shadow import Shadow, shadow_of
+from ctuq.tomo.shadow import Shadow
 
 _FEW, _VIEWS = 24, 48
 _COARSE, _FINE, _MOVES = 64, 144, 3
@@ -98,7 +98,7 @@ def find_axis(scan: Scan) -> AxisSearch:
     reason = _hopeless(scan)
     if reason:
         return AxisSearch(start, float("inf"), 1.0, 1.0, reason)
-    shadow, columns = shadow_of(scan.projections, scan.weights), scan.geometry.columns
+    shadow, columns = scan.shadow, scan.geometry.columns
     # Of a half acquisition two views see what one sees of a whole object.
     level = _level(_thinned(scan, _VIEWS if any(shadow.cut) else _FEW), shadow, (columns - 1) / 2, 1.02 * columns, _COARSE)
     # An axis outside the detector leaves a hole that explains everything; near an edge a scan inside the object does so too.
@@ -159,7 +159,7 @@ def better_axis(scan: Scan, columns: tuple[float, float]) -> tuple[float, str]:
     first, other = columns
     misfits = np.ones(2)
     if not _hopeless(scan):
-        shadow = shadow_of(scan.projections, scan.weights)
+        shadow = scan.shadow
         misfits = misfits_at(scan, columns, shadow)
     if misfits[1] * _BETTER < misfits[0]:
         first, other, misfits = other, first, misfits[::-1]
@@ -193,7 +193,7 @@ def seems_right(scan: Scan) -> bool:
     step = max(2.0, 2.04 * columns / _COARSE)
     beside = start + step * np.arange(-1, 2)
     over = np.linspace(0.1, 0.9, 7) * (columns - 1)
-    misfits = misfits_at(scan, [*beside, *over], shadow_of(scan.projections, scan.weights))
+    misfits = misfits_at(scan, [*beside, *over], scan.shadow)
     return bool(misfits.argmin() == 1 and abs(_lowest(beside, misfits[:3]) - start) < _SEEMS)
 
 

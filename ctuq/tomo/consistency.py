@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ctuq.tomo.geometry import FanBeam, VolumeGrid, full_turn
 from ctuq.tomo.rays.entries import build_matrix
 from ctuq.tomo.scan import Scan, binned_rays
-from ctuq.tomo.shadow import Shadow, shadow_of
+from ctuq.tomo.shadow import Shadow
 
 _ITERATIONS = 20
 _MARGIN = 1.02
@@ -104,7 +104,7 @@ def _extended(scan: Scan, factor: int, first: int, n: int) -> tuple[NDArray, NDA
     places = np.arange(first, first + n)
     inside = np.clip(places, 0, columns - 1)
     values, weights = values[:, inside], weights[:, inside]
-    air = shadow_of(scan.projections, scan.weights).air
+    air = scan.shadow.air
     usual = np.median(weights[weights > 0])
     for side, beyond in ((0, places < 0), (1, places >= columns)):
         weights[:, beyond] = np.where(air[:, side], usual, 0.0)[:, None]

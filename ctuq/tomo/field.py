@@ -8,7 +8,7 @@ from ctuq.errors import GeometryError, InputError
 from ctuq.tomo.coverage import detector_columns
 from ctuq.tomo.geometry import FanBeam, Geometry, VolumeGrid, full_turn
 from ctuq.tomo.scan import Scan
-from ctuq.tomo.shadow import Shadow, edge_columns, shadow_of
+from ctuq.tomo.shadow import Shadow, edge_columns
 
 FIELDS = ("all", "common")
 _RIM = 1.0
@@ -62,7 +62,7 @@ def outline_of(scan: Scan) -> Outline:
     In a full turn the shadow may be cut off at the side of the detector that is nearer to the axis (half acquisition): the
     other side sees the same half a turn later.
     """
-    geometry, shadow = scan.geometry, shadow_of(scan.projections, scan.weights)
+    geometry, shadow = scan.geometry, scan.shadow
     left, right = shadow.cut
     near, far = np.sort(np.abs(geometry.axis_distances(np.array([-0.5, geometry.columns - 0.5]))))
     turned = full_turn(geometry.angles) and far - near > 2 * geometry.pixel_at_axis
@@ -176,7 +176,7 @@ def _in_views(scan: Scan, outline: Outline) -> str:
 
 
 def _refuse_detector_inside(scan: Scan, geometry: FanBeam) -> None:
-    solid = shadow_of(scan.projections, scan.weights).solid.sum(axis=0) > scan.n_angles / 50
+    solid = scan.shadow.solid.sum(axis=0) > scan.n_angles / 50
     behind = geometry.source_to_detector - geometry.source_to_axis
     reach = float(np.abs(geometry.axis_distances(np.flatnonzero(solid))).max(initial=0.0))
     if reach > behind:
@@ -200,7 +200,7 @@ def reaches_beyond(scan: Scan, grid: VolumeGrid) -> bool:
     corners = np.array([(left, bottom), (left, top), (right, bottom), (right, top)])
     places, columns = detector_columns(scan.geometry, corners), np.arange(scan.geometry.columns)
     beside = (columns < places.min(1)[:, None] - _BESIDE) | (columns > places.max(1)[:, None] + _BESIDE)
-    solid = shadow_of(scan.projections, scan.weights).solid & beside
+    solid = scan.shadow.solid & beside
     return int(solid.sum()) >= max(_RAYS, _SHARE * solid.size)
 
 

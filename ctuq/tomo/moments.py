@@ -5,7 +5,6 @@ from numpy.typing import NDArray
 
 from ctuq.tomo.geometry import FanBeam
 from ctuq.tomo.scan import Scan
-from ctuq.tomo.shadow import shadow_of
 
 _FEWEST = 6
 _OF_WIDTH, _SIGMAS = 0.01, 6.0
@@ -24,7 +23,7 @@ def stray_of_centre(scan: Scan) -> float | None:
     y = scan.projections.astype(np.float64)
     if scan.n_angles < _FEWEST or y.shape[1] < 8:
         return None
-    shadow = shadow_of(scan.projections, scan.weights)
+    shadow = scan.shadow
     if any(shadow.cut):
         return None
     found = _as_parallel(scan, y)

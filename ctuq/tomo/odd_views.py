@@ -13,7 +13,7 @@ from ctuq.scores.gaussian import STD_OF_MAD
 from ctuq.tomo.field import outline_of
 from ctuq.tomo.geometry import FanBeam
 from ctuq.tomo.scan import Scan
-from ctuq.tomo.shadow import edge_columns, shadow_of
+from ctuq.tomo.shadow import edge_columns
 
 ODD = "times as much as the others"
 """What every sentence about such views holds."""
@@ -113,7 +113,7 @@ def _compared(
     """
     rest = scan.select(others)
     # Of half acquisition each view sees a part of the object, and not the same.
-    if any(shadow_of(rest.projections, rest.weights).cut):
+    if any(rest.shadow.cut):
         return False, None
     most, n = 1.0, edge_columns(y.shape[1])
     if isinstance(scan.geometry, FanBeam):

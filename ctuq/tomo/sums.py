@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ctuq.scores.gaussian import STD_OF_MAD
 from ctuq.tomo.geometry import FanBeam
 from ctuq.tomo.scan import Scan
-from ctuq.tomo.shadow import edge_columns, noise_of, shadow_of
+from ctuq.tomo.shadow import edge_columns, noise_of
 
 _FEWEST = 8
 _UNEQUAL, _SIGMAS = 0.04, 6.0
@@ -44,7 +44,7 @@ def doubt_of_sums(scan: Scan) -> str | None:
             f"The first {first} and the last {last} views see air alone, and the views between see more at the detector's "
             "edges: views and columns may be exchanged; if so, say 'transpose: true' in a geometry file."
         )
-    if isinstance(scan.geometry, FanBeam) or any(shadow_of(scan.projections, scan.weights).cut):
+    if isinstance(scan.geometry, FanBeam) or any(scan.shadow.cut):
         return None
     n = edge_columns(columns)
     air = np.nanmean(np.concatenate([y[seen, :n], y[seen, -n:]], axis=1), axis=1)

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from ctuq.tomo.axis import axis_column, misfits_at
 from ctuq.tomo.geometry import FanBeam
 from ctuq.tomo.scan import Scan
-from ctuq.tomo.shadow import shadow_of
 
 _FEWEST, _ARC, _HALF = 12, np.pi / 2, 1.05 * np.pi
 # Told right, every other turn explained the shipped scans and simulated ones (12 to 60 views, up to 30 % of noise) worse: by
@@ -59,7 +58,7 @@ def better_turn(scan: Scan) -> tuple[str, float, float] | None:
         others["twice as far"] = 2 * angles
     if isinstance(scan.geometry, FanBeam):
         others["the other way round"] = -angles
-    column, shadow = axis_column(scan.geometry), shadow_of(scan.projections, scan.weights)
+    column, shadow = axis_column(scan.geometry), scan.shadow
     if _opposite_views_agree(scan, column):
         del others["half as far"]
     clear, end = dict.fromkeys(others, _TIMES), _with_other_end(angles) if scan.n_angles <= _MOST else None
@@ -88,7 +87,7 @@ def to_and_fro(scan: Scan) -> tuple[float, float] | None:
     """
     if _too_little(scan):
         return None
-    column, shadow = axis_column(scan.geometry), shadow_of(scan.projections, scan.weights)
+    column, shadow = axis_column(scan.geometry), scan.shadow
     columns, rays = np.arange(scan.geometry.columns), scan.projections.copy()
     for view in rays[1::2]:
         view[:] = np.interp(2 * column - columns, columns, view)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ctuq.tomo.axis import axis_column, coarse_consistency, misfits_at
 from ctuq.tomo.scan import Scan
-from ctuq.tomo.shadow import noise_of, shadow_of
+from ctuq.tomo.shadow import noise_of
 
 _FEWEST = 10
 _MISFIT, _OF_NOISE = 0.04, 3.0
@@ -30,7 +30,7 @@ def doubt_of_misfit(scan: Scan) -> str | None:
     counted = scan.n_angles if scan.weights is None else int((scan.weights.max(axis=1) > 0).sum())
     if counted < _FEWEST or scan.geometry.columns < 8 or not np.any(scan.projections):
         return None
-    shadow = shadow_of(scan.projections, scan.weights)
+    shadow = scan.shadow
     if any(shadow.cut):
         return None
     column, consistency = axis_column(scan.geometry), coarse_consistency(scan, shadow)
@@ -45,7 +45,9 @@ def doubt_of_misfit(scan: Scan) -> str | None:
             )
     if misfit < np.hypot(_MISFIT, _OF_NOISE * noise):
         return None
-    return f"{told}: check the order of the views, the angles and the axis, and whether the sample moved. The image may be wrong."
+    return (
+        f"{told}: check the order of the views, the angles and the axis, and whether the sample moved. The image may be wrong."
+    )
 
 
 def _by_number(scan: Scan, first: int) -> Scan:

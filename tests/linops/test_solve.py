@@ -236,3 +236,12 @@ def test_a_block_in_float32_says_what_it_reached():
         found = BlockCG(rtol=1e-12, max_steps=200)(K, b)
     assert not found.converged
     assert float(found.residual.max()) < 1e-1
+
+
+@pytest.mark.parametrize("solver", [CG(), BlockCG()])
+def test_what_is_not_finite_is_no_solution(solver):
+    spoilt = matrix(0, 1)
+    spoilt[3, 3] = float("nan")
+    with pytest.raises(CtuqError, match="not finite"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solver(Dense(spoilt), normal(2, N))

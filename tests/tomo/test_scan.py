@@ -115,3 +115,19 @@ def test_what_lies_under_a_mask_counts_for_no_projection():
     with pytest.raises(InputError, match="The angles hold 1 masked"):
         ParallelBeam(angles=np.ma.array(np.arange(3), mask=[0, 1, 0]), columns=8, pixel=1.0)
     np.testing.assert_array_equal(Scan(np.ma.array(values), GEOMETRY).projections, values)
+
+
+def test_what_a_scan_has_made_its_own_is_not_copied_again_and_what_can_be_changed_is():
+    first = scan(np.ones((5, 8)))
+    told = first.warned("A sentence.")
+    assert told.projections is first.projections and told.weights is first.weights
+    rays = np.ones((5, 8), np.float32)
+    view = rays.view()
+    view.flags.writeable = False
+    kept = Scan(view, GEOMETRY)
+    rays[:] = 7
+    assert (kept.projections == 1).all()
+    spoilt = np.full((5, 8), np.nan, np.float32)
+    spoilt.flags.writeable = False
+    with pytest.raises(InputError, match="NaN"):
+        Scan(spoilt, GEOMETRY)

@@ -124,7 +124,7 @@ def way_of_edges(pixels: int, width: int, rays: int, left: int | None = None) ->
         "cg": _STEPS * (field + 2 * entries),
     }
     batches = 8 * together(pixels) * (8 * d + 3 * m)
-    memory = {"rays": 16 * m * m + max(batches, 8 * m * d * exact_over_rays(m, d)), "pixels": 24 * d * d, "cg": batches}
+    memory = {"rays": 16 * m * m + batches + 8 * m * d * exact_over_rays(m, d), "pixels": 24 * d * d, "cg": batches}
     fits = [name for name, n in (("rays", m), ("pixels", d)) if n <= _LARGEST and memory[name] <= budget]
     route = min([*fits, "cg"], key=lambda name: flops[name])
     return EdgeWay(route, flops[route], int(memory[route]) + _BASE + 40 * rays * width)

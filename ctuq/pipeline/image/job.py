@@ -28,6 +28,7 @@ from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
 from ctuq.pipeline.running.plan import Plan, require_room
 from ctuq.pipeline.running.run import Run
+from ctuq.pipeline.running.threads import begin_with
 from ctuq.pipeline.views import SplitViews, grid_of, match_detector, rays_inside, split_views
 from ctuq.progress import shown
 from ctuq.recon.dip import Data, DIPOptions, generator
@@ -131,6 +132,7 @@ def reconstruct(
 def _reconstruct(
     scan: Scan, run: Run[ReconstructOptions], checkpoint: Path | str | None, own: RayTransform | None = None
 ) -> Result:
+    begin_with(run.options.threads)
     scan = placed(as_given(scan), run.options, moves=own is None)
     grid = choose_grid(scan, run.options.size, run.options.field) if own is None else grid_of(own, scan, checkpoint)
     doubts = doubts_of_field(scan, grid) + not_possible(run.options, scan)

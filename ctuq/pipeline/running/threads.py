@@ -12,6 +12,12 @@ _ROUNDS, _WORTH = 3, 0.9
 _log = logging.getLogger(__name__)
 
 
+def begin_with(wanted: int | None) -> None:
+    """Set torch's number of threads where one is asked for; by 0, the network's fit measures it later (`take_threads`)."""
+    if wanted:
+        torch.set_num_threads(wanted)
+
+
 def take_threads(wanted: int | None, step: Callable[[], object], kept: int | None = None) -> int:
     """Set torch's number of threads, and return it.
 

@@ -17,6 +17,7 @@ from ctuq.pipeline.running.options import Progress, flat_settings, library_versi
 from ctuq.pipeline.running.outlook import Outlook
 from ctuq.pipeline.running.plan import Plan, timed
 from ctuq.pipeline.running.run import Run
+from ctuq.pipeline.running.threads import begin_with
 from ctuq.pipeline.running.volume_options import ITERATIONS, VolumeOptions
 from ctuq.pipeline.views import tensors
 from ctuq.pipeline.volume.agreement import kept_agreement
@@ -221,8 +222,7 @@ def reconstruct_volume(
     options = options or VolumeOptions()
     changed = {name: value for name, value in (("method", method), ("size", size)) if value is not None}
     options = replace(options, **changed)
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    begin_with(options.threads)
     with shown(progress) as tell:
         return _begun(scan, Run(options, tell), plan, checkpoint)
 

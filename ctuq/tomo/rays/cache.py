@@ -61,12 +61,13 @@ def _read(path: Path, shape: tuple[int, int]) -> sp.csr_array | None:
         with np.load(path, allow_pickle=False) as file:
             matrix = sp.csr_array((file["data"], file["indices"], file["indptr"]), shape=shape)
         matrix.check_format(full_check=True)
-        path.touch()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         _log.warning("The cached ray transform %s cannot be read (%s); it is built anew.", path.name, error)
         return None
+    with suppress(OSError):  # what others own can be read all the same
+        path.touch()
     return matrix
 
 

@@ -183,7 +183,7 @@ class GaussianPosterior(ImageCovariance):
     def of_rays(self, index: Tensor) -> Self:
         """The same prior and noise given these rays alone."""
         given = self.given.part(index)
-        return type(self)(given, self.field, signal=self.signal, sigma2=self.sigma2, rng=self._rng, stages=self._stages)
+        return type(self)(given, self.field, signal=self.signal, sigma2=self.sigma2, rng=self._rng)
 
     def precision_of_rays(self, index: Tensor) -> Tensor:
         """``sigma^2 (K^-1)_hh`` of some rays, (k, k): the inverse of their covariance given all others, in units of the noise.
@@ -238,10 +238,18 @@ class _OverRays(GaussianPosterior):
         count = matrix.shape[0]
         K = torch.empty(count, count, dtype=torch.float64, device=self.device)
         for start, stop in ends_of(count, self.size):
-            K[start:stop] = self.signal * matrix(self.field.times(matrix.dense(start, stop)))
+            K[start:stop] = matrix(self._seen[start:stop] if self.exact else self._prior_of_rays(start, stop))
         K.diagonal().add_(self.sigma2)
         # One triangle is read: the other need not be its mirror image to the last digit.
         return torch.linalg.cholesky(K, out=K)
+
+    @cached_property
+    def _seen(self) -> Tensor:
+        """``S M^T``, (m, d): kept where standard deviations need it as a whole."""
+        return torch.cat([self._prior_of_rays(*ends) for ends in ends_of(len(self.given.target), self.size)])
+
+    def _prior_of_rays(self, start: int, stop: int) -> Tensor:
+        return self.signal * self.field.times(self.given.matrix.dense(start, stop))
 
     def precision_of_rays(self, index: Tensor) -> Tensor:
         # No difference of large numbers, and no product with the prior: half of a solve for each.
@@ -271,10 +279,8 @@ class _OverRays(GaussianPosterior):
     def _variance(self) -> Tensor:
         if not self.exact:
             return super()._variance()
-        matrix, prior = self.given.matrix, self.signal * self.field.diagonal()
-        count = matrix.shape[0]
-        seen = torch.cat([self.signal * self.field.times(matrix.dense(*ends)) for ends in ends_of(count, self.size)])
-        return prior - torch.cat([explained(self._factor, part) for part in seen.split(1024, dim=1)])
+        explained_by_rays = [explained(self._factor, part) for part in self._seen.split(1024, dim=1)]
+        return self.signal * self.field.diagonal() - torch.cat(explained_by_rays)
 
 
 class _OverPixels(GaussianPosterior):

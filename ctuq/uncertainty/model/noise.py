@@ -13,6 +13,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from ctuq.errors import CtuqError
 from ctuq.linops.basic import Symmetric
 from ctuq.linops.block_cg import BlockCG
 from ctuq.linops.gaussian import FactorInPlace
@@ -165,6 +166,8 @@ class NoiseSolve:
             value = value + self._correct(left, (0.5 * rtol / off.clamp(min=least)).clamp(min=ROUGH))
             left, before, rounds = b - self.times(value), missed, rounds + 1
             off = left.norm(dim=1) / size
+        if not math.isfinite(missed):
+            raise CtuqError("Noise and floors cannot be solved: they are too far apart, or not finite.")
         if missed > 1:
             worst = int((off / rtol).argmax())
             warnings.warn(

@@ -1,5 +1,6 @@
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -275,6 +276,17 @@ def test_a_cache_that_cannot_be_written_is_skipped(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     assert ray_transform(GRID, FAN, cache=blocked / "below").matrix.nnz > 0
+
+
+def test_a_cache_of_others_that_cannot_be_touched_is_read(tmp_path, monkeypatch):
+    first = ray_transform(GRID, FAN, cache=tmp_path)
+
+    def refuse(path):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(backends, "build_matrix", lambda *_: pytest.fail("it was built again"))
+    assert (ray_transform(GRID, FAN, cache=tmp_path).matrix != first.matrix).nnz == 0
 
 
 def test_the_cache_forgets_what_was_used_longest_ago(tmp_path, monkeypatch):
