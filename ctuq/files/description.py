@@ -86,7 +86,7 @@ def description_of(raw: Raw, path: Path) -> Description:
     Parameters
     ----------
     raw : Raw
-        As `ctuq.files.opened` gives it.
+        As `ctuq.files.reading.opened` gives it.
     path : Path
         The file it is of.
     """

@@ -1,12 +1,12 @@
 """What a product with a network's Jacobian costs on this machine, and the fastest way to make it."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from ctuq.linops.elapsed import seconds_of
 from ctuq.linops.jacobian.convolution import ROWS_WORTH_UNFOLDING
 from ctuq.linops.jacobian.network import Frozen, Jacobian, ProductChoice
 
@@ -76,7 +76,7 @@ def _measure(frozen: Frozen, inputs: Tensor, memory: int | None) -> ProductCost:
     tape = {min(near, ROWS_WORTH_UNFOLDING - 1), max(near, 8)} if J.recorded else set()
     ways = [("tape", rows) for rows in sorted({min(rows, most) for rows in tape})]
     whole = [("func", min(max(1, near // 2), most))]  # vmap keeps more of each row
-    forward = _seconds(lambda: frozen(inputs), inputs.device)
+    forward = _seconds(lambda: frozen(inputs))
     vjp = {way: _row_seconds(J, "vjp", *way) for way in ways + whole}
     # torch.func pushes forward by transposing twice, which takes three forward passes and more.
     jvp = {way: _row_seconds(J, "jvp", *way) for way in ways or whole}
@@ -89,18 +89,14 @@ def _row_seconds(J: Jacobian, way: str, method: str, rows: int) -> float:
     J.choice = replace(J.choice, **{way: method, f"{way}_rows": rows})
     operator = J if way == "jvp" else J.T
     batch = torch.ones(rows, *operator.domain.shape, dtype=operator.domain.dtype, device=operator.domain.device)
-    return _seconds(lambda: operator(batch), batch.device) / rows
+    return _seconds(lambda: operator(batch)) / rows
 
 
-def _seconds(job: Callable[[], object], device: torch.device) -> float:
+def _seconds(job: Callable[[], object]) -> float:
     """The fastest of a few calls after a first one that sets things up, or that one if it takes long itself."""
     times: list[float] = []
     while len(times) < 2 or (sum(times[1:]) < _ENOUGH_SECONDS and len(times) <= _MOST_CALLS):
-        start = time.perf_counter()
-        job()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(time.perf_counter() - start)
+        times.append(seconds_of(job))
         if times[0] > _LONG_SECONDS:
             break
     return min(times[1:], default=times[0])

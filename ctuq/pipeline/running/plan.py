@@ -4,7 +4,6 @@ The minutes come from a few iterations and products at the size of the work, mea
 by a factor of four, and one kind of product against another by two.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ctuq.linops.elapsed import seconds_of
 from ctuq.linops.jacobian import cost
 from ctuq.linops.jacobian.cost import ProductCost
 from ctuq.linops.jacobian.network import ProductChoice, weight_names
@@ -273,12 +273,7 @@ def _std(route: Route, speeds: Speeds, r: int) -> float:
 
 def timed(work: Callable[[], object], runs: int = 2) -> float:
     """Seconds of the fastest of some runs: the first one also prepares."""
-    found = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        work()
-        found.append(time.perf_counter() - begin)
-    return min(found)
+    return min(seconds_of(work) for _ in range(runs))
 
 
 def _time(seconds: float) -> str:

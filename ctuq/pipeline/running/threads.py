@@ -2,11 +2,12 @@
 
 import logging
 import os
-import time
 from collections.abc import Callable
 from statistics import median
 
 import torch
+
+from ctuq.linops.elapsed import seconds_of
 
 _ROUNDS, _WORTH = 3, 0.9
 _log = logging.getLogger(__name__)
@@ -45,9 +46,7 @@ def quickest(step: Callable[[], object]) -> int:
     for _ in range(_ROUNDS):
         for number, times in seconds.items():
             torch.set_num_threads(number)
-            begun = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - begun)
+            times.append(seconds_of(step))
     one, all_of_them = (median(times) for times in seconds.values())
     _log.info("A step takes %.0f ms with one thread and %.0f ms with %d.", 1e3 * one, 1e3 * all_of_them, every)
     return every if all_of_them < _WORTH * one else 1
