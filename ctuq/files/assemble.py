@@ -16,6 +16,7 @@ from ctuq.files.plausible import doubts_of_projections, doubts_of_values, full_s
 from ctuq.tomo.air import air_of_views
 from ctuq.tomo.axis import axis_column, with_axis_column
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam
+from ctuq.tomo.panels import with_even_panels
 from ctuq.tomo.preprocess import Corrected, projections_from_counts, repaired, spikes, where_an_object_can_stay
 from ctuq.tomo.scan import Provenance, Scan
 from ctuq.tomo.still_columns import without_still_columns
@@ -87,7 +88,7 @@ def assemble(raw: Raw, source: str, sha256: str) -> Assembled:
         told = told.warned(text.format(corrected.bad, corrected.projections.size))
     told = told.warned(*doubts)
     scan = Scan(corrected.projections.astype(np.float32), geometry, weights, raw.truth, raw.grid, told)
-    return Assembled(without_stray_rays(without_still_columns(scan)), corrected.unit, worth)
+    return Assembled(without_stray_rays(without_still_columns(with_even_panels(scan))), corrected.unit, worth)
 
 
 def _correction(raw: Raw) -> str:

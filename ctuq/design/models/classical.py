@@ -23,9 +23,9 @@ class Isotropic:
     """Every pixel alone: ``S = s I``; s and the noise by evidence."""
 
     def __call__(self, measured: Measurements) -> GaussianModel:
-        measured = measured.thinned()
+        shown, measured = measured.shown_noise(), measured.thinned()
         M = measured.matrix()
-        found = learn_variance(dense(M @ M.T), measured.target(), measured.noise())
+        found = learn_variance(dense(M @ M.T), measured.target(), measured.noise(), shown=shown)
         d = measured.A.grid.size
         own = LocalCovariance(torch.full((d,), found.signal, dtype=torch.float64))
         covariance = FactorCovariance(torch.zeros(0, d, dtype=torch.float64), own)
@@ -46,7 +46,7 @@ class Matern:
     hold: Hold = _HOLD
 
     def __call__(self, measured: Measurements) -> GaussianModel:
-        measured, shape = measured.thinned(), measured.A.grid.shape
+        shown, measured, shape = measured.shown_noise(), measured.thinned(), measured.A.grid.shape
         M = measured.matrix()
         rows = dense(M)
         found: dict[float, Variances] = {}
@@ -54,7 +54,7 @@ class Matern:
         def loss(log_lengthscale: float) -> float:
             kernel = PixelMatern(shape, float(np.exp(log_lengthscale)))
             K = project(M, kernel.times(rows))
-            found[log_lengthscale] = learn_variance(K, measured.target(), measured.noise())
+            found[log_lengthscale] = learn_variance(K, measured.target(), measured.noise(), shown=shown)
             return -found[log_lengthscale].value
 
         bounds = (np.log(_SHORTEST), np.log(2 * max(shape)))

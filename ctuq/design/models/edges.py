@@ -80,11 +80,11 @@ class Edges:
         """The TV reconstruction, and the precision about it whose evidence is largest, its softness and that evidence."""
         image = tv(measured.A.subset(measured.views), measured.y, weights=measured.weights, strength=self.strength)
         thin = measured.thinned()
-        M, t, noise = thin.matrix(), thin.target(), thin.noise()
+        M, t, noise, shown = thin.matrix(), thin.target(), thin.noise(), measured.shown_noise()
         fits = []
         for share in self.softness:
             softness = share * max(float(image.max()), 1e-12)
             precision = EdgePrecision(image.double().cpu().numpy(), softness)
             K = project(M, precision.times(dense(M)))
-            fits.append((precision, softness, learn_variance(K, t, noise)))
+            fits.append((precision, softness, learn_variance(K, t, noise, shown=shown)))
         return image, *max(fits, key=lambda fit: fit[2].value)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ctuq.design.algebra.covariance import Covariance
 from ctuq.errors import InputError
 from ctuq.recon.dip import Data
+from ctuq.recon.noise import noise_std
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.uncertainty.model.route import some_of
 
@@ -58,6 +59,10 @@ class Measurements:
         kept = torch.from_numpy(used[some_of(len(used), rays).numpy()]).to(weights.device)
         weights[kept] = self.weights.reshape(-1)[kept]
         return replace(self, weights=weights.reshape(self.weights.shape))
+
+    def shown_noise(self) -> float:
+        """Variance of a ray of weight 1 that neighbouring rays show, of all views."""
+        return float(noise_std(self.y, self.weights).square())
 
     def matrix(self) -> sp.csr_array:
         """The rows of the used rays, (m, d), float64."""

@@ -12,6 +12,8 @@ from ctuq.design.models.edges import EdgePrecision
 from ctuq.design.models.evidence import learn_variances
 from ctuq.errors import InputError
 from ctuq.tomo import ParallelBeam, VolumeGrid, ray_transform
+from ctuq.tomo.phantoms import rectangles
+from ctuq.tomo.simulate import RelativeNoise, simulate
 
 SIZE = 16
 
@@ -179,3 +181,33 @@ def test_priors_have_names():
     assert isinstance(learner("edges"), Edges)
     with pytest.raises(InputError, match="no prior 'flat'"):
         learner("flat")
+
+
+@pytest.mark.parametrize("size", [24, 48])
+@pytest.mark.parametrize("learn", [Isotropic(), Matern(), Edges()])
+def test_the_noise_of_a_few_pilot_views_is_not_taken_for_the_object(size, learn):
+    """The evidence of a Matern process of these views has its maximum at 5e-8 of their noise variance."""
+    angles = np.deg2rad([0, 36, 72, 108, 144])
+    beam = ParallelBeam(angles=angles, columns=48, pixel=1.25)
+    image = 0.03 * rectangles(128, np.random.default_rng(3))
+    made = simulate(image, beam, VolumeGrid((32, 32), 1.25), RelativeNoise(0.03), rng=np.random.default_rng(0), finer=4)
+    A = ray_transform(VolumeGrid((size, size), 40 / size), beam, backend="matrix")
+    y = torch.from_numpy(made.projections.copy())
+    sigma2 = (0.03 * float(y.abs().mean())) ** 2
+    model = learn(Measurements(A, np.arange(5), y, torch.ones_like(y)))
+    assert 0.2 * sigma2 < model.sigma2 < 30 * sigma2
+
+
+def test_noise_that_is_none_beside_what_rays_show_is_a_quarter_of_that_and_the_variance_is_the_best_beside_it(rays):
+    A, rng = rays, torch.Generator().manual_seed(0)
+    M = torch.from_numpy(A.matrix.toarray()[:60]).double()
+    K, noise = M @ M.T, 0.5 + torch.rand(60, generator=rng, dtype=torch.float64)
+    t = torch.linalg.cholesky(2 * K + 0.01 * torch.diag(noise)) @ torch.randn(60, generator=rng, dtype=torch.float64)
+    free = learn_variance(K, t, noise)
+    assert learn_variance(K, t, noise, shown=500 * free.noise) == free
+    held = learn_variance(K, t, noise, shown=2000 * free.noise)
+    assert held.noise == pytest.approx(500 * free.noise)
+    assert held.value == pytest.approx(density(K, held.signal, held.noise, t, noise), abs=1e-6)
+    for times in (0.9, 1.1):
+        assert density(K, times * held.signal, held.noise, t, noise) < held.value
+        assert density(K, held.signal, 1.1 * held.noise, t, noise) < held.value
