@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.formats.raw import Raw
-from ctuq.tomo.moments import stray_of_centre
+from ctuq.tomo.moments import jump_of_centre, stray_of_centre
 from ctuq.tomo.preprocess import Corrected, suspicion
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.shadow import only_air
@@ -106,11 +106,20 @@ def doubts_of_angles(scan: Scan) -> tuple[str, ...]:
             f"are {100 * mirrored[1]:.2g} %): a scanner that goes to and fro saves its rows in turn from left and right.",
         )
     if stray is None:
-        return told
+        jump = jump_of_centre(scan)
+        return told if jump is None else (*told, _jumps(scan, *jump))
     return (
         *told,
         f"The projections' centre of mass strays by {stray:.2g} columns (rms) from where one object's would be at these "
         "angles: check the angles, their unit and order, and whether the sample moved.",
+    )
+
+
+def _jumps(scan: Scan, columns: float, view: int) -> str:
+    degrees = np.rad2deg(scan.geometry.angles[view])
+    return (
+        f"The projections' centre of mass jumps by {abs(columns):.2g} columns at view {view} ({degrees:.4g} degrees) from "
+        "where one object's would be: check whether the sample moved, or the scan was interrupted there."
     )
 
 

@@ -27,6 +27,7 @@ from ctuq.tomo.sums import doubt_of_sums
 from ctuq.tomo.unexplained import doubt_of_misfit
 
 PathLike = str | os.PathLike[str]
+_BESIDE = 0.75
 
 
 @np.errstate(under="ignore")  # whatever a notebook makes of it
@@ -126,7 +127,8 @@ def scan_of(found: Sequence[tuple[Path, Raw]], axis_column: float | None = None)
         # In all parts at once, and corrected again then: where the axis is tells a wire on it from a defect.
         column, said = placed_axis(raws, scan)
         scan, how = _together(found, column), (said,)
-    other = None if searched else contradicting_axis(scan)
+    # A column counted from 1 is one beside its place.
+    other = None if searched else contradicting_axis(scan, columns=_BESIDE)
     # About a wrong axis no turn explains the rays, and by wrong angles no axis is found.
     turning = scan if other is None else replace(scan, geometry=with_axis_column(scan.geometry, other.column))
     unsealed = any(raw.whole is None for raw in raws)

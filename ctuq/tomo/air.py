@@ -1,10 +1,16 @@
-"""Air that a view's outer columns read, where somebody says that they see nothing else."""
+"""Air that a view's outer columns read, where somebody says that they see nothing else, or both read the same."""
+
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ctuq.tomo.scan import Scan
+from ctuq.tomo.shadow import edge_columns, noise_of
+
 _FEWEST, _PART = 3, 16
 _APART = 0.08
+_OFF, _ALIKE, _SIGMAS = 0.01, 0.3, 4.0
 
 
 def air_of_views(projections: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
@@ -30,6 +36,22 @@ def air_of_views(projections: NDArray[np.float64], weights: NDArray[np.float64])
             "more than air: leave out 'air: edges' if that is the object."
         )
     return levels, tuple(told)
+
+
+def levelled(scan: Scan) -> Scan:
+    """The scan with what both edges of each view read taken off it, where that is alike and not nothing; else the same scan.
+
+    A beam that drifts, and flats of another exposure, leave that in all rays of a view.
+    """
+    y, n = scan.projections, edge_columns(scan.projections.shape[1])
+    left, right = y[:, :n].mean(axis=1), y[:, -n:].mean(axis=1)
+    levels, noise = (left + right) / 2, noise_of(y) / np.sqrt(n)
+    off = float(np.sqrt(np.mean(np.square(levels))))
+    if off < max(_OFF * float(np.percentile(y, 99)), _SIGMAS * noise):
+        return scan
+    if float(np.median(np.abs(left - right))) > _ALIKE * off + _SIGMAS * noise:
+        return scan
+    return replace(scan, projections=(y - levels[:, None]).astype(np.float32))
 
 
 def _means(rays: NDArray[np.float64], counts: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.tomo.consistency import Consistency
-from ctuq.tomo.geometry import Geometry
+from ctuq.tomo.geometry import Geometry, full_turn
+from ctuq.tomo.mirrored import mirrored_axis
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.shadow import Shadow
 
@@ -102,16 +103,19 @@ def find_axis(scan: Scan) -> AxisSearch:
     # Of a half acquisition two views see what one sees of a whole object.
     level = _level(_thinned(scan, _VIEWS if any(shadow.cut) else _FEW), shadow, (columns - 1) / 2, 1.02 * columns, _COARSE)
     # An axis outside the detector leaves a hole that explains everything; near an edge a scan inside the object does so too.
-    ends = np.array([0.2, 0.8]) if all(shadow.cut) else np.array([0.0, 1.0])
+    # Of less than a turn no view is seen from behind, so that there next to no ray is seen twice.
+    ends = np.array([0.2, 0.8] if all(shadow.cut) else [0.0, 1.0] if full_turn(scan.geometry.angles) else [0.1, 0.9])
     tried = np.arange(ends[0] * (columns - 1), ends[1] * (columns - 1) + 0.01, level.factor)
     misfits = np.array([level.misfits(column) for column in tried])
     coarse = np.array([_lowest(tried, each) for each in misfits.T])
-    reason = _unclear(misfits[:, 0], coarse, level.factor)
+    reason, near = _unclear(misfits[:, 0], coarse, level.factor), float(coarse[0])
+    if reason and any(shadow.cut) and (seen := mirrored_axis(scan)) is not None:
+        reason, near, coarse = "", seen, np.full_like(coarse, seen)
     at_start = float(level.misfits(start)[0]) if abs(start - (columns - 1) / 2) < columns else 1.0
     lowest, moved = float(misfits[:, 0].min()), _jackknife(coarse[1:])
     if reason:
         return AxisSearch(float(coarse[0]), max(moved, level.factor), lowest, at_start, reason)
-    column, uncertainty, finer = _refined(scan, shadow, float(coarse[0]), level.factor, start)
+    column, uncertainty, finer = _refined(scan, shadow, near, level.factor, start)
     # Within a coarse column the minimum is interpolated; what moves it further is no matter of interpolation.
     uncertainty = float(np.sqrt(uncertainty**2 + max(0.0, moved**2 - (level.factor / 4) ** 2)))
     if uncertainty > max(_CLOSE, _OF_WIDTH * columns):

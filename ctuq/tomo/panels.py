@@ -11,11 +11,11 @@ from ctuq.tomo.shadow import edge_columns, noise_of
 
 _FEWEST, _COLUMNS = 8, 16
 _SIGMAS, _STEADY, _OF_TOP = 8.0, 0.3, 0.01
-_IS_STEP, _ELSEWHERE = (0.6, 1.4), 3.0
-"""Of the difference in air, what the mean projection jumps by where the panel begins, and over its other jumps.
+_AS_HIGH = 0.15
+"""By how much a panel's jump may differ from its step in air, over that.
 
-A panel of 36 of 72 columns that counts 0.9 of its flats had the axis searched to 29 columns beside its place, and no object's
-pixel within its 95 % interval; without the step the interval holds as many as without a panel.
+A panel of 36 of 72 columns that counts 0.9 or 0.95 of its flats had the axis searched up to 29 columns beside its place, and no
+pixel of the object within its 95 % interval. Its jump is 0.93 to 1.06 of the step in air, those of outlines are other parts.
 """
 
 
@@ -27,18 +27,17 @@ def with_even_panels(scan: Scan) -> Scan:
     """
     if scan.n_angles < _FEWEST or scan.geometry.columns < _COLUMNS:
         return scan
-    y = np.where(scan.weights > 0, scan.projections, np.nan) if scan.weights is not None else scan.projections
+    y = scan.projections if scan.weights is None else np.where(scan.weights > 0, scan.projections, np.nan)
     if not np.isfinite(y).any(axis=0).all():
         return scan
     left, right = (_edge(y, slice(0, None)), _edge(y, slice(None, None, -1)))
-    apart = right - left
-    step, spread = float(np.nanmedian(apart)), _spread(apart)
-    least = max(
-        _OF_TOP * float(np.nanpercentile(y, 99)), _SIGMAS * spread / np.sqrt(len(apart)), noise_of(scan.projections) / 4
-    )
-    if abs(step) < least or spread > _STEADY * abs(step) + 3 * noise_of(scan.projections) / np.sqrt(edge_columns(y.shape[1])):
+    step, spread = float(np.nanmedian(right - left)), _spread(right - left)
+    noise = noise_of(scan.projections) / np.sqrt(edge_columns(y.shape[1]))
+    least = max(_OF_TOP * float(np.nanpercentile(y, 99)), _SIGMAS * max(spread, noise) / np.sqrt(len(y)))
+    # What reaches beyond the detector is not the same in all views.
+    if abs(step) < least or spread > _STEADY * abs(step) + 3 * noise:
         return scan
-    first = _jump(np.nanmean(y, axis=0), step)
+    first = _jump(y, step)
     if first is None:
         return scan
     columns = np.arange(y.shape[1])
@@ -59,11 +58,9 @@ def _spread(values: NDArray[np.float64]) -> float:
     return STD_OF_MAD * float(np.nanmedian(np.abs(values - np.nanmedian(values))))
 
 
-def _jump(mean: NDArray[np.float64], step: float) -> int | None:
-    """The column at which a mean projection jumps by a step beside its slope; None if it does nowhere, or also elsewhere."""
-    slopes = np.diff(mean)
-    beside = np.sign(step) * (slopes[1:-1] - (slopes[:-2] + slopes[2:]) / 2)
-    at = int(beside.argmax())
-    others = np.delete(np.abs(beside), range(max(0, at - 1), min(len(beside), at + 2)))
-    low, high = (share * abs(step) for share in _IS_STEP)
-    return at + 2 if low < beside[at] < high and beside[at] > _ELSEWHERE * others.max() else None
+def _jump(y: NDArray[np.floating], step: float) -> int | None:
+    """The one column at which most views jump by a step beside their slope; None if they do at none or at several."""
+    slopes = np.diff(y, axis=1)
+    jumps = np.nanmedian(slopes[:, 1:-1] - (slopes[:, :-2] + slopes[:, 2:]) / 2, axis=0)
+    found = np.flatnonzero(np.abs(jumps / step - 1) < _AS_HIGH)
+    return int(found[0]) + 2 if len(found) == 1 else None

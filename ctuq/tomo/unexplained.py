@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ctuq.tomo.air import levelled
 from ctuq.tomo.axis import axis_column, coarse_consistency, misfits_at
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.shadow import noise_of
@@ -33,6 +34,8 @@ def doubt_of_misfit(scan: Scan) -> str | None:
     shadow = scan.shadow
     if any(shadow.cut):
         return None
+    # Of a beam that drifts, or flats of another exposure, others tell.
+    scan = levelled(scan)
     column, consistency = axis_column(scan.geometry), coarse_consistency(scan, shadow)
     misfit, noise = float(consistency.misfits(column)[0]), _noise(scan, consistency.factor)
     told = f"No object explains the rays at these angles to better than {misfit:.2g} of them (noise: {noise:.1g})"

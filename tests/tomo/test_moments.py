@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ctuq.tomo.geometry import FanBeam, ParallelBeam
-from ctuq.tomo.moments import stray_of_centre
+from ctuq.tomo.moments import jump_of_centre, stray_of_centre
 from ctuq.tomo.scan import Scan
 
 DEGREES, COLUMNS = np.arange(0, 180, 4.0), 80
@@ -80,3 +80,13 @@ def test_where_the_moment_means_nothing_nothing_is_said():
     assert stray_of_centre(replace(sparse, geometry=replace(sparse.geometry, angles=sparse.geometry.angles * 1.1))) is None
     noise = np.random.default_rng(1).standard_normal((len(wrong), COLUMNS))
     assert stray_of_centre(scan(shadow() + noise, wrong)) is None
+
+
+def test_one_jump_of_the_sample_is_told_and_where():
+    rows = np.random.default_rng(0).normal(0, 0.01, shadow().shape)
+    assert jump_of_centre(scan(shadow() + rows)) is None
+    half = len(shadow()) // 2
+    moved = np.concatenate([shadow()[:half], shadow(moved=0.4)[half:]])
+    columns, view = jump_of_centre(scan(moved + rows))
+    assert abs(columns) == pytest.approx(0.4, abs=0.15) and abs(view - half) <= 1
+    assert jump_of_centre(scan(moved[::8] + rows[::8])) is None  # too few views

@@ -118,3 +118,20 @@ def test_an_object_that_mirrors_itself_goes_nowhere():
     right = scan(180, noise=0.1)
     even = replace(right, projections=(right.projections + right.projections[:, ::-1]) / 2)
     assert to_and_fro(even) is None
+
+
+@pytest.mark.parametrize("span", [180, 360])
+def test_an_axis_beside_its_place_and_flux_that_falls_are_no_wrong_turn(span):
+    """Over half of the arc there are no opposite views that could contradict one another."""
+    right = scan(span, views=60)
+    assert better_turn(replace(right, geometry=replace(right.geometry, detector_offset=1.0))) is None
+    falling = right.projections + np.linspace(0, 0.4, 60)[:, None] * right.projections.max()
+    assert better_turn(replace(right, projections=falling)) is None
+    assert better_turn(told(replace(right, projections=right.projections), lambda a: 2 * a))[0] == "half as far"
+
+
+def test_angles_that_are_the_views_numbers_are_told():
+    right = scan(180, views=120, noise=0.01)
+    found = better_turn(told(right, lambda a: np.deg2rad(np.arange(120))))
+    assert found is not None and found[0].startswith("over 180 degrees")
+    assert better_turn(scan(120, views=120)) is None  # in steps of a degree
