@@ -9,7 +9,7 @@ from ctuq.tomo.scan import Scan
 _FEWEST, _SAME_ANGLE = 4, 1e-6
 _CHANGING, _MOST_CHANGING = 0.5, 0.9
 """Least share of the columns that change from a view to the next where none is repeated, and the largest that counts: noise
-changes nearly all. Of objects that turn in small steps, without noise or in few grey levels, views are alike without a fault."""
+changes nearly all. Of objects that turn in small steps, without noise or in few levels, views are alike without a fault."""
 _CHANCE = 1e-6
 """Of how many views so few columns, of so few counts, would repeat the view before by chance."""
 
