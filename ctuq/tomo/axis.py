@@ -20,7 +20,7 @@ _SEEMS, _VAGUE = 0.5, 0.03
 _FAR, _CLOSE, _OF_WIDTH, _CONTRAST, _BETTER, _SIGMAS = 3.0, 0.75, 0.003, 2.0, 1.5, 4.0
 _EXPLAINED, _SAME = 0.5, 0.999
 """Largest misfit of an axis that is found, and over that at the start the largest of one that is found elsewhere. Of a detector
-whose half is dead the misfit was 1.0 everywhere; of the scans of experiments/strangers.yaml it is 0.01 to 0.3."""
+whose half is dead the misfit was 1.0 everywhere; where the axes of experiments/strangers.yaml are found, 0.01 to 0.12."""
 UNCLEAR = "was searched without a clear result"
 """In the sentence of a search that found nothing."""
 
