@@ -140,7 +140,8 @@ def _of_array(level: Path, raw: Raw) -> NDArray:
         fits = frames.ndim == 3 and sorted(frames.shape[1:]) == sorted((raw.rows, columns))
         frames = as_sinogram(frames, raw.row, str(level), stack=TURNED if raw.turned else None)[0] if fits else frames
     else:
-        frames = np.atleast_2d(frames)
+        # Of a single row the axis of rows says nothing.
+        frames = frames[:, 0] if frames.ndim == 3 and frames.shape[1] == 1 else np.atleast_2d(frames)
         # MATLAB's files have columns first, as its sinograms.
         frames = frames.T if frames.ndim == 2 and frames.shape[1] != columns == len(frames) else frames
     if frames.ndim != 2 or frames.shape[1] != columns:

@@ -6,23 +6,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.files.brightness import doubt_of_flats, doubts_of_brightness
 from ctuq.files.formats.raw import Raw
 from ctuq.tomo.moments import jump_of_centre, stray_of_centre
 from ctuq.tomo.preprocess import Corrected, suspicion
 from ctuq.tomo.scan import Scan
-from ctuq.tomo.shadow import only_air
+from ctuq.tomo.shadow import noise_of, only_air
 from ctuq.tomo.turns import better_turn, to_and_fro
 
-_BRIGHTER, _FAR_BRIGHTER = 1.2, 2.0
 _LARGEST_INTEGRAL = 50.0
-_DRIFT = 0.02
 _SATURATED = 1e-3
 _FAR_BELOW = 0.1
 _DARK_EDGE = 0.3
+_LOG_OF_COUNTS, _STEADY, _UPPER, _FAR_ABOVE = 3.0, 0.1, 0.6, 5.0
+"""Logarithms of counts are above ln(20) in air, and the same there in all views: of 20000 counts behind ellipses the edges vary
+by 0.01 of the range over the columns. Line integrals so large at both edges would let 5 % of the rays through."""
+_DEAD_RUN, _FEWEST_DEAD = 0.05, 3
+"""Share of the detector's columns that are dead side by side: defects take a few, half a detector all that lies there."""
 _CUT_OFF, _PILED = 0.01, 8
 """Share of the rays at one end of the values, and how many times those at the value beside it, that were cut off. Of drawn
 scans of which 39 and 9 % were, 95 % intervals held 59 and 94 % of the object's pixels."""
 _VIEWS = 8
+_SAID = (
+    "The values are said to be {} but are {} at the detector's edges, as {} are: check 'values' in the geometry file, else air "
+    "and object may change places."
+)
 _BITS = (8, 10, 12, 14, 16)
 
 
@@ -37,14 +45,16 @@ def doubts_of_values(raw: Raw) -> tuple[str, ...]:
     if raw.kind_of_values == "log":
         return _doubts_of_integrals(raw)
     _refuse_wrapped(raw)
-    if raw.kind_of_values == "transmission" and not raw.stated and _darkest_at_the_edges(raw.values):
+    dark_edges = raw.kind_of_values == "transmission" and _darkest_at_the_edges(raw.values)
+    if dark_edges and not raw.stated:
         raise InputError(
             "its values are taken as transmission but smallest at the detector's edges, as line integrals are; say 'values:' "
             "(transmission, counts or log) in a geometry file."
         )
     no_darks = "The file has no darks: the detector is taken to count 0 without beam; else give 'dark' in a geometry file."
     dark = no_darks if raw.kind_of_values == "counts" and raw.darks is None else ""
-    return tuple(text for text in (dark, _saturation(raw), _floor(raw), _drift(raw)) if text)
+    swapped = _SAID.format("transmission", "smallest", "line integrals") if dark_edges else ""
+    return tuple(text for text in (swapped, dark, _saturation(raw), _floor(raw), doubt_of_flats(raw)) if text)
 
 
 def doubts_of_projections(raw: Raw, corrected: Corrected) -> tuple[str, ...]:
@@ -63,11 +73,8 @@ def doubts_of_projections(raw: Raw, corrected: Corrected) -> tuple[str, ...]:
             raise InputError(f"all {values.size} line integrals are 0, so nothing was measured; check which data these are.")
         told.append(f"All {values.size} rays have the same value: air alone, or nothing was measured.")
     if raw.kind_of_values != "log":
-        times = _brightness(corrected.projections, good)
-        if times > _FAR_BRIGHTER:
-            raise InputError(_too_bright(raw, times))
-        if times > _BRIGHTER:
-            told.append(f"The brightest columns have {times:.2g} times the open beam; the flats may be of another exposure.")
+        told += doubts_of_brightness(raw, corrected.projections, good)
+    told += _dead_side_by_side(raw, good)
     if not raw.one_of_many:
         refuse_negative(values, raw.kind_of_values)
         if only_air(values):
@@ -140,9 +147,11 @@ def _doubts_of_integrals(raw: Raw) -> tuple[str, ...]:
         )
     told = []
     if inverted:
+        told.append(_SAID.format("line integrals", "largest", "transmission and counts"))
+    elif _logs_of_counts(raw.values):
         told.append(
-            "The values are said to be line integrals but are largest at the detector's edges, as transmission and counts are: "
-            "check 'values' in the geometry file, else air and object may change places."
+            "The line integrals are largest at both of the detector's edges, and the same there in all views, as logarithms of "
+            "counts are: give the counts with their 'flat', or subtract the logarithms from that of the open beam."
         )
     told += [text for text in (_over_their_most(raw.values) or _cut_off(values, values.max(), "largest"),) if text]
     if largest > _LARGEST_INTEGRAL:
@@ -167,6 +176,19 @@ def _brightest_at_the_edges(rays: NDArray, finite: NDArray) -> bool:
     return bool(low >= 0 and (by_rays or (edges > 0.9 * brightest and darkest < 0.8 * edges)))
 
 
+def _logs_of_counts(rays: NDArray) -> bool:
+    """Whether both edges are among the largest columns, beside what a beam's profile varies, and alike in all views."""
+    values = np.asarray(rays, np.float64)
+    if values.shape[1] < 8 or len(values) < _VIEWS or not np.isfinite(values).all():
+        return False
+    columns, noise = np.median(values, axis=0), noise_of(values)
+    darkest, brightest = np.percentile(columns, [1, 99])
+    width, edges = brightest - darkest, values[:, [0, 1, -2, -1]]
+    steady = edges.std(axis=0).max() < max(_STEADY * width, 2 * noise)
+    tall = np.median(edges, axis=0).min() > max(_LOG_OF_COUNTS, darkest + _UPPER * width)
+    return bool(steady and tall and width > _FAR_ABOVE * noise)
+
+
 def _darkest_at_the_edges(rays: NDArray) -> bool:
     """Whether both edges are far below most of what is between them: no object lets more through than the air beside it."""
     if rays.shape[1] < 8 or not np.isfinite(rays).any():
@@ -174,6 +196,21 @@ def _darkest_at_the_edges(rays: NDArray) -> bool:
     values = np.asarray(rays, np.float64)
     edges = [float(np.nanmedian(values[:, :2])), float(np.nanmedian(values[:, -2:]))]
     return max(edges) < _DARK_EDGE * float(np.nanmedian(values[:, values.shape[1] // 4 : -(values.shape[1] // 4)]))
+
+
+def _dead_side_by_side(raw: Raw, good: NDArray[np.bool_]) -> list[str]:
+    """A warning where more columns side by side count in no view than defects take, and nobody said so."""
+    dead, n = ~good.any(axis=0), good.shape[1]
+    for known in (raw.bad_columns, None if raw.weights is None else ~(raw.weights > 0).any(axis=0)):
+        dead &= True if known is None else ~known
+    ends = np.flatnonzero(np.diff(np.r_[False, dead, False].astype(int))).reshape(-1, 2)
+    runs = [f"{first} to {last - 1}" for first, last in ends if last - first >= max(_FEWEST_DEAD, _DEAD_RUN * n)]
+    if not runs:
+        return []
+    return [
+        f"Columns {' and '.join(runs)} of {n} count in no view: the detector is dead or cut off there, and what no other "
+        "column sees is missing in the image; say 'bad_columns' in a geometry file if you know of it."
+    ]
 
 
 def _refuse_wrapped(raw: Raw) -> None:
@@ -185,22 +222,6 @@ def _refuse_wrapped(raw: Raw) -> None:
             f"its {raw.kind_of_values} go down to {low:.4g}, far below 0: unsigned numbers may have been saved as signed "
             "ones, or these are line integrals ('values: log'); save them anew, or say what they are in a geometry file."
         )
-
-
-def _brightness(projections: NDArray, good: NDArray[np.bool_]) -> float:
-    """Intensity over the open beam in the brightest columns, by their means over the views, which noise hardly moves."""
-    bright = np.where(good, np.exp(np.minimum(-projections, 700)), 0)
-    used = good.any(axis=0)
-    return float(np.percentile(bright.sum(axis=0)[used] / good.sum(axis=0)[used], 90))
-
-
-def _too_bright(raw: Raw, times: float) -> str:
-    if raw.kind_of_values == "transmission":
-        return (
-            f"the transmission goes up to {times:.4g}, and more than 1 cannot be: these are counts; give the open beam as "
-            "'flat: N' or 'flat: FILE' in a geometry file."
-        )
-    return f"the rays have up to {times:.4g} times the open beam; check the flats, and which images are which."
 
 
 def full_scale(raw: Raw) -> float | None:
@@ -261,17 +282,3 @@ def _cut_off(values: NDArray, limit: float, name: str) -> str:
         f"{100 * share:.2g} % of the rays stand at {limit:.4g}, the {name} value: they seem to be cut off there, so that what "
         "is dense is too light in the image, and its error bars do not know of it."
     )
-
-
-def _drift(raw: Raw) -> str:
-    """How much the flats differ, by the medians over their columns."""
-    if raw.flats is None or len(raw.flats) < 2:
-        return ""
-    levels = np.nanmedian(np.asarray(raw.flats, np.float64), axis=1)
-    if raw.flats_after is not None and np.unique(raw.flats_after).size > 1:
-        levels = np.array([np.median(levels[raw.flats_after == time]) for time in np.unique(raw.flats_after)])
-        how = "they are interpolated between their times"
-    else:
-        how = "their mean is taken, so a beam that drifts leaves errors"
-    change = float(np.ptp(levels) / max(np.median(levels), 1e-30))
-    return f"The flats differ by {100 * change:.2g} % among themselves; {how}." if change > _DRIFT else ""

@@ -13,6 +13,7 @@ from ctuq.files.axis import placed_axis, unsaid_axis, wants_search
 from ctuq.files.formats.detect import file_hash, is_own_scan, read_raw
 from ctuq.files.formats.raw import OTHER, START, Raw
 from ctuq.files.formats.sound import checked
+from ctuq.files.frozen import without_frozen_views
 from ctuq.files.merge import merged
 from ctuq.files.override import overridden
 from ctuq.files.plausible import doubts_of_angles
@@ -146,7 +147,7 @@ def _together(found: Sequence[tuple[Path, Raw]], axis_column: float | None) -> S
     for path, raw in found:
         with reading(path, "a scan"):
             part = row_of(raw, path, file_hash(path), axis_column)
-            scan = _without_lost_views(part.scan)
+            scan = _without_lost_views(without_frozen_views(part.scan, raw))
             parts.append(replace(part, scan=scan if raw.whole is not None else _without_odd_views(scan)))
     return parts[0].scan if len(parts) == 1 else merged(parts)
 

@@ -19,6 +19,7 @@ from ctuq.files.formats.detect import file_hash
 from ctuq.files.formats.ownvolume import KIND, read_volume_scan
 from ctuq.files.formats.raw import TURNS, Raw
 from ctuq.files.formats.scanners.series import lines_in_blocks
+from ctuq.files.frozen import frozen_views
 from ctuq.files.noise import law_of
 from ctuq.files.reading import PathLike, opened, resolve, row_of, scan_of
 from ctuq.files.volume_rows import first_of, read_rows, refuse_implausible
@@ -177,6 +178,7 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
     odd = None if whole else odd_views(_mean_row(scans))
     if odd is not None and odd.wrong:
         kept &= ~odd.views
+    kept &= ~frozen_views(middle_raw, scans[0].geometry.angles)  # told by the row itself
     beam = replace(middle.geometry, angles=scans[0].geometry.angles[kept])
     told = middle.provenance.then(f"{_count(some, first.rows)} detector rows read").warned(
         *_assumed(middle_raw, first.rows, upwards),

@@ -19,6 +19,9 @@ _EACH, _GROUPS = 8, 5
 _OF_DOUBLING = 0.3
 _SEEMS, _VAGUE = 0.5, 0.03
 _FAR, _CLOSE, _OF_WIDTH, _CONTRAST, _BETTER, _SIGMAS = 3.0, 0.75, 0.003, 2.0, 1.5, 4.0
+_EXPLAINED, _SAME = 0.5, 0.999
+"""Largest misfit of an axis that is found, and over that at the start the largest of one that is found elsewhere. Of a detector
+whose half is dead the misfit was 1.0 everywhere; where the axes of experiments/strangers.yaml are found, 0.01 to 0.12."""
 UNCLEAR = "was searched without a clear result"
 """In the sentence of a search that found nothing."""
 
@@ -125,6 +128,8 @@ def find_axis(scan: Scan) -> AxisSearch:
     # a dense rim they had a misfit of 2.8 % at the axis and of 2.5 % six columns beside it, fine ones 0.15 and 3.6 %.
     if finer[1] * misfit > finer[0] * at_start:
         misfit, at_start = finer
+    if nothing := _not_explained(misfit, at_start, elsewhere=abs(column - start) > max(1.0, _SIGMAS * uncertainty)):
+        return AxisSearch(column, float("inf"), misfit, at_start, nothing)
     return AxisSearch(column, uncertainty, misfit, at_start, reason, clear=True)
 
 
@@ -257,6 +262,13 @@ def _unclear(misfits: NDArray, found: NDArray, factor: int) -> str:
         return "the misfit is about the same everywhere"
     spread = _jackknife(found[1:])
     return f"it moves by {spread:.0f} columns when views are left out" if spread > _FAR * factor else ""
+
+
+def _not_explained(misfit: float, at_start: float, *, elsewhere: bool) -> str:
+    """Why a minimum of the misfit is no axis; empty if it may be one."""
+    if misfit > _EXPLAINED:
+        return f"no axis explains the projections: the misfit is {100 * misfit:.2g} % at best"
+    return "no axis explains them better than the one that is kept" if elsewhere and misfit > _SAME * at_start else ""
 
 
 def _jackknife(without: NDArray) -> float:

@@ -47,9 +47,11 @@ def doubt_of_sums(scan: Scan) -> str | None:
     if isinstance(scan.geometry, FanBeam) or any(scan.shadow.cut):
         return None
     n = edge_columns(columns)
-    air = np.nanmean(np.concatenate([y[seen, :n], y[seen, -n:]], axis=1), axis=1)
+    edges = np.concatenate([y[seen, :n], y[seen, -n:]], axis=1)
+    # Of views without a ray that counts at the edges nothing is known of air: a slit leaves none in any view.
+    air = np.nansum(edges, axis=1) / np.maximum(np.isfinite(edges).sum(axis=1), 1)
     middle = float(np.median(means[seen]))
-    spread = min(_spread(means[seen]), _spread(means[seen] - np.nan_to_num(air)))
+    spread = min(_spread(means[seen]), _spread(means[seen] - air))
     noise = noise_of(scan.projections) / np.sqrt(columns)
     if middle <= 0 or spread < max(_UNEQUAL * middle, _SIGMAS * noise):
         return None
@@ -99,5 +101,5 @@ def _ends_in_air(means: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[in
     if min(first, last) < few or empty[first : len(means) - last].any():
         return None
     between = y[first : len(means) - last]
-    edges = min(float(np.nanmean(between[:, :1])), float(np.nanmean(between[:, -1:])))
-    return (first, last) if edges > _AIR * most else None
+    sides = [side[np.isfinite(side)] for side in (between[:, 0], between[:, -1])]
+    return (first, last) if all(side.size and side.mean() > _AIR * most for side in sides) else None

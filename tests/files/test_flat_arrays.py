@@ -47,6 +47,14 @@ def test_flats_are_read_from_arrays(tmp_path, program):
     np.testing.assert_allclose(scan.projections, line_integrals, atol=5e-3)
 
 
+def test_flats_of_one_row_may_name_it(tmp_path):
+    flats = np.random.default_rng(0).poisson(5e4, (8, 1, COLUMNS)).astype(float)
+    values, line_integrals = counts(flats.mean((0, 1)) - 10)
+    np.save(tmp_path / "counts.npy", values)
+    np.save(tmp_path / "flat.npy", flats)
+    np.testing.assert_allclose(read(tmp_path, flat="flat.npy").projections, line_integrals, atol=5e-3)
+
+
 @pytest.mark.parametrize("program", ["npy", "mat"])
 def test_each_view_has_its_own_open_beam(tmp_path, program):
     beams = np.random.default_rng(0).uniform(2e4, 8e4, (VIEWS, COLUMNS))

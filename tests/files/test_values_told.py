@@ -89,3 +89,22 @@ def test_pictures_on_their_side_are_told(tmp_path, integrals):
         (tmp_path / f"{name}.yaml").write_text(LOG + GEOMETRY.replace("21.5", str(column)) + "stack: projections\n")
         found = said(read_volume(tmp_path / f"{name}.npy").warnings, "lie on their side")
         assert len(found) == (name == "side")
+
+
+def test_values_that_are_stated_wrongly_are_told(tmp_path, integrals):
+    transmission = LOG.replace("log", "transmission")
+    assert len(said(told(tmp_path, integrals, transmission), "said to be transmission but are smallest")) == 1
+    assert not said(told(tmp_path, np.exp(-integrals), transmission), "said to be")
+    assert len(said(told(tmp_path, np.exp(-integrals)), "said to be line integrals but are largest")) == 1
+    assert not said(told(tmp_path, integrals), "said to be")
+
+
+def test_logarithms_of_counts_are_no_line_integrals(tmp_path, integrals):
+    profile = 20000 * (1 + 0.15 * np.cos(np.arange(44) / 10))
+    counts = np.random.default_rng(1).poisson(profile * np.exp(-integrals))
+    assert len(said(told(tmp_path, np.log(counts)), "as logarithms of counts are")) == 1
+    # Line integrals of a cut object, of one in arbitrary units, and of a shell whose inside is seen alone.
+    shell = 4 + 0.5 * np.abs(np.linspace(-1, 1, 44)) + np.random.default_rng(2).normal(0, 0.3, integrals.shape)
+    for right in (integrals[:, 10:34], 100 * integrals, shell):
+        values = np.zeros_like(integrals) + right if right.shape[1] == 44 else np.repeat(right, 2, axis=1)[:, 2:46]
+        assert not said(told(tmp_path, values), "logarithms of counts")

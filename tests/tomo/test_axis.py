@@ -143,3 +143,18 @@ def test_what_was_found_is_told_with_its_uncertainty_and_what_is_kept_with_the_r
     assert (
         column == 20.0 and "(there are views of 2 angles) and taken at the file's value, column 20.00; give axis_column" in text
     )
+
+
+def test_an_axis_that_explains_nothing_is_no_find():
+    """Half of the detector was dead: the search said column 44.99 ± 0.27, with a misfit of 100 %."""
+    scan = _scan(_views(HALF, 180, 60), 31.5, width=50.0)
+    weights, projections = np.ones(scan.projections.shape, np.float32), scan.projections.copy()
+    weights[:, 32:] = 0
+    projections[:, 32:] = projections[:, 31:32]
+    found = find_axis(replace(scan, projections=projections, weights=weights))
+    assert not found.reliable and not found.clear
+
+
+def test_an_axis_that_is_right_from_the_start_is_found_all_the_same():
+    found = find_axis(_scan(_views(HALF, 180, 40), 31.5))
+    assert found.reliable and abs(found.column - 31.5) < 0.2

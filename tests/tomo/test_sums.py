@@ -90,3 +90,14 @@ def pictures():
     rng = np.random.default_rng(0)
     rows = [scan(noise=0.0).projections * size for size in (0.0, 0.3, 0.6, 1.0, 0.9, 0.5, 0.4, 0.1, 0.0, 0.0)]
     return np.stack(rows) + 0.01 * rng.standard_normal((10, 30, 48))
+
+
+@pytest.mark.filterwarnings("error")
+def test_views_without_a_ray_at_the_edges_are_summed_in_silence():
+    right = scan()
+    weights = np.ones(right.projections.shape, np.float32)
+    weights[:, :3] = weights[:, -3:] = 0
+    assert doubt_of_sums(replace(right, weights=weights)) is None
+    weights[:4, :20] = 0
+    weights[5, 3:20] = 0
+    doubt_of_sums(replace(right, weights=weights))
