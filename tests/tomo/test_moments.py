@@ -86,7 +86,7 @@ def test_one_jump_of_the_sample_is_told_and_where():
     rows = np.random.default_rng(0).normal(0, 0.01, shadow().shape)
     assert jump_of_centre(scan(shadow() + rows)) is None
     half = len(shadow()) // 2
-    moved = np.concatenate([shadow()[:half], shadow(moved=0.4)[half:]])
+    moved = np.concatenate([shadow()[:half], shadow(moved=1.0)[half:]])
     columns, view = jump_of_centre(scan(moved + rows))
-    assert abs(columns) == pytest.approx(0.4, abs=0.15) and abs(view - half) <= 1
+    assert abs(columns) == pytest.approx(1, abs=0.1) and abs(view - half) <= 1
     assert jump_of_centre(scan(moved[::8] + rows[::8])) is None  # too few views
