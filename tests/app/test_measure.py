@@ -326,6 +326,16 @@ def test_an_oval_of_imagej_has_its_area(kept, file, tmp_path):
     assert shares[9, 8] == pytest.approx(1) and shares[:5].sum() == shares[13:].sum() == 0
 
 
+@pytest.mark.parametrize("kind", ["LINE", "FREELINE", "POLYLINE", "ANGLE", "POINT", "NOROI"])
+def test_lines_and_points_of_imagej_are_no_polygons(kept, file, tmp_path, kind):
+    roifile = pytest.importorskip("roifile")
+    roi = roifile.ImagejRoi.frompoints(np.array([[10, 4], [20, 4], [20, 12]], np.float32))
+    roi.roitype = roifile.ROI_TYPE[kind]
+    roi.tofile(tmp_path / "corners.roi")
+    with pytest.raises(InputError, match="only regions with an area"):
+        asked(Measure(results=file, regions=tmp_path / "corners.roi"), kept.grid)
+
+
 @pytest.mark.parametrize("name", ["x.roi", "x.zip"])
 def test_damaged_regions_of_imagej_are_refused(file, tmp_path, name, capsys):
     pytest.importorskip("roifile")

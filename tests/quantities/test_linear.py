@@ -190,3 +190,19 @@ def test_functions_that_give_no_number_are_refused(known, function):
 
 def test_a_constant_has_no_uncertainty(known):
     assert known.result.measure(lambda image: 3.0).standard_uncertainty == 0
+
+
+def test_a_function_that_writes_into_its_image_spoils_nothing(known):
+    def hollow(image):
+        image[image < 0.02] = 0
+        return float((image == 0).mean())
+
+    before = known.result.mean.copy()
+    known.result.measure(hollow, tolerance=0.2)
+    assert (known.result.mean == before).all()
+
+
+def test_a_function_that_gives_no_number_is_refused_in_one_sentence(known):
+    for told in ("a", None, [1, 2], np.inf):
+        with pytest.raises(InputError, match="one finite number for each image"):
+            known.result.measure(lambda image, told=told: told)

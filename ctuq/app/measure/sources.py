@@ -17,6 +17,8 @@ from ctuq.tomo.geometry import VolumeGrid
 
 _LISTS = ("contrast", "probability", "fraction", "porosity", "centre", "profile", "thickness")
 _IMAGEJ = (".roi", ".zip")
+_WITHOUT_AREA = ("LINE", "FREELINE", "POLYLINE", "ANGLE", "POINT", "NOROI")
+"""Kinds of ImageJ's regions; their corners come as those of a polygon do."""
 
 
 def asked(command: Measure, grid: VolumeGrid) -> Asked:
@@ -90,11 +92,12 @@ def _of_imagej(path: Path, grid: VolumeGrid) -> dict[str, Shape]:
     with reading(path, "regions of ImageJ"):
         found = roifile.roiread(path)
         rois = found if isinstance(found, list) else [found]
+        flat = [roi.roitype.name in _WITHOUT_AREA for roi in rois]
         parts = [(roi.name, _outlines(roi, roi.roitype == roifile.ROI_TYPE.OVAL)) for roi in rois]
     left, _, _, top = grid.extent
     shapes: dict[str, Shape] = {}
     for index, (name, outlines) in enumerate(parts):
-        every = [o for o in outlines if len(o) >= 3]
+        every = [o for o in outlines if len(o) >= 3 and not flat[index]]
         mm = [np.stack([left + o[:, 0] * grid.voxel, top - o[:, 1] * grid.voxel], axis=1) for o in every]
         if not mm:
             raise InputError(f"Region {index + 1} in '{path}' is a line or points; only regions with an area are measured.")
