@@ -11,6 +11,7 @@ import tifffile
 from ctuq.app.cli import main
 from ctuq.app.measure.options import Measure
 from ctuq.app.measure.sources import asked
+from ctuq.app.measure.table import remembered
 from ctuq.app.measure.texts import limit, pair, regions, segment, shape
 from ctuq.errors import InputError
 from ctuq.quantities import Circle, Polygon, Rectangle, Sphere
@@ -230,6 +231,16 @@ def test_the_report_has_a_table_of_all_that_was_measured(kept, file, capsys):
     assert main(["report", str(folder)]) == 0
     assert "mean of grain" not in (folder / "report.html").read_text()
     capsys.readouterr()
+
+
+def test_what_is_measured_is_kept_as_json_that_every_program_reads(file):
+    assert main(["report", str(file.parent)]) == 0
+    name = "probability that a is above 0.04"
+    assert main(["measure", str(file), "--region", "circle:2,1,5", "--probability", "above=0.04"]) == 0
+    text = (file.parent / "measured.json").read_text()
+    assert '"interval": [\n    null' in text and "NaN" not in text
+    kept = {each.name: each for each in remembered(file)}
+    assert np.isnan(kept[name].interval).all() and np.isfinite(kept["mean of a"].interval).all()
 
 
 @pytest.mark.parametrize(
