@@ -1,5 +1,6 @@
-"""Arrays from a caller's hands."""
+"""Arrays and numbers from a caller's hands."""
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -24,3 +25,16 @@ def as_numbers(values: Any, what: str) -> Any:
     if np.iscomplexobj(values):
         raise InputError(f"{what} complex numbers; give their real part.")
     return values
+
+
+def as_whole(value: Any, what: str) -> int:
+    """A number that must be whole, as Python has it; ``what`` is the subject, such as "The number of draws".
+
+    Raises
+    ------
+    InputError
+        If it is a fraction, true or false, or no number.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(f"{what} is a whole number, not {value!r}.")
+    return int(value)

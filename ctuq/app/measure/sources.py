@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.app.measure.options import Measure
-from ctuq.app.measure.texts import Asked, Shape, chance, limit, pair, regions, segment, wall
+from ctuq.app.measure.texts import Asked, Shape, chance, limit, new_name, pair, regions, segment, shape, wall
 from ctuq.errors import InputError
 from ctuq.files.yamlfile import read_mapping
 from ctuq.guard import reading
@@ -30,13 +30,13 @@ def asked(command: Measure, grid: VolumeGrid) -> Asked:
         If nothing is asked, or something is no region, limit or line.
     """
     shapes: dict[str, Shape] = {}
-    texts: dict[str, list[str]] = {name: [] for name in (*_LISTS, "region")}
+    texts: dict[str, list[str]] = {name: [] for name in _LISTS}
     if command.regions is not None and command.regions.suffix.lower() in _IMAGEJ:
         shapes = _of_imagej(command.regions, grid)
     elif command.regions is not None:
-        texts = _of_yaml(command.regions)
+        shapes, texts = _of_yaml(command.regions)
     texts = {name: [*gathered, *getattr(command, name)] for name, gathered in texts.items()}
-    shapes |= _apart(shapes, regions(texts["region"]))
+    shapes |= regions(command.region, shapes)
     found = Asked(
         shapes,
         tuple(pair(text, shapes) for text in texts["contrast"]),
@@ -53,14 +53,8 @@ def asked(command: Measure, grid: VolumeGrid) -> Asked:
     return found
 
 
-def _apart(known: Mapping[str, Shape], more: dict[str, Shape]) -> dict[str, Shape]:
-    twice = next((name for name in more if name in known), None)
-    if twice is not None:
-        raise InputError(f"The region {twice!r} stands both in the file and on the command line; name one of them otherwise.")
-    return more
-
-
-def _of_yaml(path: Path) -> dict[str, list[str]]:
+def _of_yaml(path: Path) -> tuple[dict[str, Shape], dict[str, list[str]]]:
+    """Regions by name, and the texts of what is asked of them."""
     entries = read_mapping(path, "file of regions")
     unknown = [str(key) for key in entries if key not in (*_LISTS, "regions")]
     if unknown:
@@ -71,7 +65,11 @@ def _of_yaml(path: Path) -> dict[str, list[str]]:
     if not isinstance(shapes, dict):
         raise InputError(f"'regions' in '{path}' has lines 'NAME: circle:x,y,r', not {type(shapes).__name__}.")
     texts = {name: _list(entries.get(name), name, path) for name in _LISTS}
-    return texts | {"region": [f"{name}={shape}" for name, shape in shapes.items()]}
+    named: dict[str, Shape] = {}
+    for key, text in shapes.items():
+        name = new_name(str(key), named)
+        named[name] = shape(str(text))
+    return named, texts
 
 
 def _list(entry: Any, name: str, path: Path) -> list[str]:

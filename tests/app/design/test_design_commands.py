@@ -142,7 +142,7 @@ def test_more_than_was_worked_out_and_pending_angles(running, capsys):
 def test_status_tells_the_log_and_draws(running, tmp_path, capsys):
     assert design("suggest", running) == 0
     assert design("tell", running, "--reject", "60", "--because", "beam lost", "--final") == 0
-    capsys.readouterr()
+    assert "counted as a failed exposure, dose 1." in capsys.readouterr().out
     before = running.read_bytes()
     assert design("status", running, "--draw", tmp_path / "s.png") == 0
     shown = capsys.readouterr().out
