@@ -12,7 +12,7 @@ from ctuq.design.models.model import GaussianModel, Measurements
 from ctuq.design.problem import DesignProblem
 from ctuq.design.state import DesignState, degrees_of
 from ctuq.errors import InputError
-from ctuq.tomo.arrays import as_numbers
+from ctuq.tomo.arrays import as_array
 
 
 def checked_rays(values: ArrayLike, count: int, view: tuple[int, ...], name: str) -> NDArray[np.float32]:
@@ -23,12 +23,7 @@ def checked_rays(values: ArrayLike, count: int, view: tuple[int, ...], name: str
     InputError
         With the shape or the number of bad values.
     """
-    try:
-        array = np.asarray(as_numbers(values, f"The {name} hold"), np.float32)
-    except InputError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise InputError(f"The {name} are not an array of numbers.") from error
+    array = as_array(values, f"The {name} hold", np.float32)
     array = array[None] if array.ndim == len(view) and count == 1 else array
     if array.shape != (count, *view):
         raise InputError(f"The {name} have shape {array.shape}; {count} angles of this detector need {(count, *view)}.")

@@ -206,3 +206,18 @@ def test_a_function_that_gives_no_number_is_refused_in_one_sentence(known):
     for told in ("a", None, [1, 2], np.inf):
         with pytest.raises(InputError, match="one finite number for each image"):
             known.result.measure(lambda image, told=told: told)
+
+
+def test_what_is_no_number_is_refused_in_one_sentence(known):
+    whole = np.ones(known.grid.shape)
+    for ask in (
+        lambda: known.result.fraction(whole, above="a"),
+        lambda: known.result.probability(whole, below="a"),
+        lambda: known.result.thickness((0, 0), (3, 3), "a"),
+        lambda: known.result.draw(2.5),
+        lambda: known.result.draw(2, seed="a"),
+        lambda: known.result.draw(True),
+        lambda: known.result.region(whole * 1j),
+    ):
+        with pytest.raises(InputError):
+            ask()

@@ -1,7 +1,6 @@
 """Calibrated error bars for the image of any program, from views that it was not given."""
 
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from ctuq.recon.noise import noise_std
 from ctuq.scores.gaussian import truth_scores
 from ctuq.surroundings import undisturbed
 from ctuq.systematics.catalogue import DEFAULT, hidden_wishes
-from ctuq.tomo.arrays import as_numbers
+from ctuq.tomo.arrays import as_array, is_finite
 from ctuq.tomo.count_noise import growth_of, told_of, variance_of
 from ctuq.tomo.field import doubts_of_field
 from ctuq.tomo.geometry import VolumeGrid
@@ -231,7 +230,7 @@ def _with_bars(base: Result, spread: Spread, scale: float) -> Result:
 
 
 def _image(image: ArrayLike) -> NDArray[np.float64]:
-    mean = np.asarray(as_numbers(image, "The image holds"), np.float64)
+    mean = as_array(image, "The image holds")
     if mean.ndim != 2 or min(mean.shape) < 2:
         raise InputError(f"The image has shape {mean.shape}; give one slice (y, x) of 2 pixels or more along each axis.")
     if not np.isfinite(mean).all():
@@ -297,7 +296,7 @@ def _variances(A: RayTransform, spread: Spread) -> NDArray[np.float64]:
 def _noise(scan: Scan, given: float | None, residual: NDArray) -> float:
     """Noise variance of a ray of weight 1."""
     if given is not None:
-        if not (isinstance(given, Real) and np.isfinite(given) and given > 0):
+        if not (is_finite(given) and given > 0):
             raise InputError(f"The noise variance sigma2 must be a positive number, got {given!r}.")
         return float(given)
     weights = None if scan.weights is None else torch.tensor(scan.weights)

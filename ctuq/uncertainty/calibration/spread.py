@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from ctuq.errors import InputError
-from ctuq.tomo.arrays import as_numbers
+from ctuq.tomo.arrays import as_array
 from ctuq.uncertainty.results.kept import cosine_waves, waves_of
 
 _FEW = 30
@@ -59,8 +59,7 @@ class Spread:
         """
         if hasattr(given, "samples"):
             given = np.asarray(given.samples).T
-        given = as_numbers(given, "The samples, covariance or standard deviations hold")
-        values, pixels = np.asarray(given, np.float64), int(np.prod(shape))
+        values, pixels = as_array(given, "The samples, covariance or standard deviations hold"), int(np.prod(shape))
         if not np.isfinite(values).all():
             raise InputError("The samples, covariance or standard deviations hold NaN or infinite values; repair them first.")
         if values.ndim == 0 or values.shape == shape:

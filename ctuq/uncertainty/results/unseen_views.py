@@ -13,7 +13,7 @@ from ctuq.errors import InputError
 from ctuq.systematics.build import effects_of, told_in
 from ctuq.systematics.taken import Taken
 from ctuq.tomo import ray_transform
-from ctuq.tomo.arrays import as_numbers
+from ctuq.tomo.arrays import as_array
 from ctuq.tomo.count_noise import variance_of
 from ctuq.tomo.geometry import Geometry
 from ctuq.tomo.rays.entries import build_matrix
@@ -69,12 +69,7 @@ def predict_views(
 
 
 def _checked(weights: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    try:
-        given = np.asarray(as_numbers(weights, "The weights hold"), np.float64)
-    except InputError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise InputError(f"The weights are not an array of numbers; give one for each ray, of shape {shape}.") from error
+    given = as_array(weights, "The weights hold")
     if given.shape != shape:
         raise InputError(f"The weights have shape {given.shape}; the views need {shape}, one for each ray.")
     if not (np.isfinite(given).all() and given.min() >= 0):
