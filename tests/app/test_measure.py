@@ -112,7 +112,7 @@ def test_areas_centres_and_thicknesses_are_what_python_gives(kept, file, tmp_pat
     assert told["area of a above 0.02"]["unit"] == "mm^2"
     assert {"centre of a above 0.02, x", "centre of a above 0.02, y"} <= set(told)
     wall = sure.thickness((-16, -8), (16, -8), 0.025)
-    assert float(told["thickness -16,-8 to 16,-8"]["value"]) == pytest.approx(wall.value)
+    assert float(told["thickness -16,-8 to 16,-8 at 0.025"]["value"]) == pytest.approx(wall.value)
 
 
 @pytest.fixture
