@@ -13,6 +13,7 @@ from ctuq.design.problem import DesignProblem
 from ctuq.design.state import Decision, DesignState, Suggestion, learned
 from ctuq.errors import BudgetExhausted, InputError
 from ctuq.surroundings import undisturbed
+from ctuq.tomo.arrays import as_whole
 
 
 class Designer:
@@ -114,7 +115,7 @@ class Designer:
         InputError
             If no candidate is left, or nothing was told yet.
         """
-        if n < 1:
+        if as_whole(n, "The number of angles") < 1:
             raise InputError(f"At least one angle must be asked for, got {n}.")
         problem, given, position = self.problem, self.conditioned, self.state.position
         waiting = problem.index(self._radians(pending)).tolist() if np.size(pending) else []

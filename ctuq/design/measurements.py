@@ -12,7 +12,7 @@ from ctuq.design.models.model import GaussianModel, Measurements
 from ctuq.design.problem import DesignProblem
 from ctuq.design.state import DesignState, degrees_of
 from ctuq.errors import InputError
-from ctuq.tomo.arrays import as_numbers
+from ctuq.tomo.arrays import as_array
 
 
 def checked_rays(values: ArrayLike, count: int, view: tuple[int, ...], name: str) -> NDArray[np.float32]:
@@ -23,12 +23,7 @@ def checked_rays(values: ArrayLike, count: int, view: tuple[int, ...], name: str
     InputError
         With the shape or the number of bad values.
     """
-    try:
-        array = np.asarray(as_numbers(values, f"The {name} hold"), np.float32)
-    except InputError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise InputError(f"The {name} are not an array of numbers.") from error
+    array = as_array(values, f"The {name} hold", np.float32)
     array = array[None] if array.ndim == len(view) and count == 1 else array
     if array.shape != (count, *view):
         raise InputError(f"The {name} have shape {array.shape}; {count} angles of this detector need {(count, *view)}.")
@@ -146,16 +141,25 @@ def taken_back(problem: DesignProblem, state: DesignState, angles: ArrayLike, re
     """
     views = problem.index(angles)
     kept, failed = ~np.isin(state.views, views), views[~np.isin(views, state.views)]
+    dose = float(problem.doses[failed].sum())
+    counted = f" {failed_exposures(len(failed), dose)}" if len(failed) else ""
     rest = replace(
         state,
         views=state.views[kept],
         projections=state.projections[kept],
         weights=state.weights[kept],
         banned=state.banned if retry else (*state.banned, *views.tolist()),
-        spent=state.spent + float(problem.doses[failed].sum()),
+        spent=state.spent + dose,
         position=float(problem.angles[views[-1]]),
     )
-    return rest.noted("reject", reason or f"{len(views)} projections were rejected.", problem.angles[views])
+    return rest.noted("reject", reason or f"{len(views)} projections were rejected.{counted}", problem.angles[views])
+
+
+def failed_exposures(count: int, dose: float) -> str:
+    """What rejected angles count for of which there was no projection, in a sentence."""
+    if count == 1:
+        return f"One had no projection: it is counted as a failed exposure, dose {dose:g}."
+    return f"{count} had no projection: they are counted as failed exposures, dose {dose:g}."
 
 
 def condition_on_all(problem: DesignProblem, state: DesignState, model: GaussianModel) -> GivenViews:
@@ -180,13 +184,15 @@ def _planned(problem: DesignProblem, state: DesignState, model: GaussianModel) -
 
 def _refuse_repeats(problem: DesignProblem, state: DesignState, views: NDArray[np.int64], sense: int) -> None:
     """Refuse a view that was told before, or is told twice at once."""
-    seen = set() if problem.repeat else set(state.views.tolist())
-    for view in views.tolist():
-        if view in seen:
-            degrees = sense * np.rad2deg(problem.angles[view]) + 0.0
+    if problem.repeat:
+        return
+    numbers, known = views.tolist(), set(state.views.tolist())
+    for place, view in enumerate(numbers):
+        degrees = float(degrees_of(problem.angles[view], sense))
+        if view in known:
             raise InputError(f"The angle {degrees:.6g}° was told before; reject it first to replace its projection.")
-        if not problem.repeat:
-            seen.add(view)
+        if view in numbers[:place]:
+            raise InputError(f"The angle {degrees:.6g}° stands twice among the new views; leave one out or average them.")
 
 
 def _refuse_forbidden(problem: DesignProblem, views: NDArray[np.int64], sense: int) -> None:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.files.formats.anyarray import read_array
+from ctuq.files.formats.pictures import ColouredError
 
 
 def read_mask(text: str | Path) -> NDArray[np.float64]:
@@ -17,7 +18,12 @@ def read_mask(text: str | Path) -> NDArray[np.float64]:
     InputError
         As `read_array`, or if it holds other values.
     """
-    values = read_array(text, "a mask", "mask").astype(np.float64)
+    try:
+        values = read_array(text, "a mask", "mask").astype(np.float64)
+    except ColouredError as error:
+        raise InputError(
+            f"'{text}': a mask has no palette, colours or transparency; save it in grey, with two values or shares from 0 to 1."
+        ) from error
     if values.ndim not in (2, 3):
         raise InputError(f"'{text}': a mask has 2 or 3 axes, and this one has the shape {values.shape}.")
     if not np.isfinite(values).all():

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.quantities.quantity import LEVEL, Quantity, checked_level
+from ctuq.text import shortened
 
 TOLERANCE = 0.03
 MOST = 8192
@@ -46,8 +47,30 @@ def measured(
     tolerance : float
         Relative error of the standard deviation by the draws at which these end.
     """
-    values, _ = values_at_draws(result, lambda images: np.array([function(image) for image in images]), tolerance, seed)
-    return _of_values(values, float(function(result.mean)), name=name, unit=unit, level=level)
+    at_mean = answer_of(function, result.mean, "image")
+    values, _ = values_at_draws(
+        result, lambda images: np.array([answer_of(function, image, "image") for image in images]), tolerance, seed
+    )
+    return _of_values(values, at_mean, name=name, unit=unit, level=level)
+
+
+def answer_of(function: Function, image: Any, what: str) -> float:
+    """The number that a caller's function gives of a copy of an image, as it may write into what it is given.
+
+    Raises
+    ------
+    InputError
+        If it gives no finite number; ``what`` is "image" or "volume".
+    """
+    told = function(np.array(image))
+    try:
+        number = float(told)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        got = shortened(repr(told), 40)
+        raise InputError(f"The function must give one finite number for each {what}; for this result it gives {got}.")
+    return number
 
 
 def values_at_draws(

@@ -11,6 +11,7 @@ from ctuq.quantities import discrepancy
 from ctuq.quantities.drawn import TOLERANCE, square_about, values_at_draws
 from ctuq.quantities.lines import Line, Point, line
 from ctuq.quantities.quantity import LEVEL, Quantity, checked_level, gaussian_quantity
+from ctuq.tomo.arrays import is_finite
 from ctuq.tomo.geometry import VolumeGrid
 
 EDGE = 0.35
@@ -57,8 +58,8 @@ def thickness(
     along = line(grid, p, q, step=grid.voxel / _PER_PIXEL)
     values = along.values(result.mean.astype(np.float64))
     at = _half_way(values) if at is None else at
-    if not np.isfinite(at):
-        raise InputError(f"The level of an edge is a finite attenuation in 1/mm, got {at}.")
+    if not is_finite(at):
+        raise InputError(f"The level of an edge is a finite attenuation in 1/mm, got {at!r}.")
     found = _crossings(along, result.mean.astype(np.float64), at)
     if len(found) != 2:
         raise InputError(

@@ -13,6 +13,7 @@ from ctuq.quantities.discrepancy import LEAKS, PLACE, leaking, slope
 from ctuq.quantities.lines import Point, line
 from ctuq.quantities.quantity import LEVEL, Quantity, checked_level, gaussian_quantity, probability_of
 from ctuq.quantities.regions import Region, shares_of
+from ctuq.tomo.arrays import is_finite
 from ctuq.tomo.geometry import VolumeGrid
 
 UNIT = "1/mm"
@@ -158,8 +159,8 @@ def one_limit(above: float | None, below: float | None) -> float:
     limit = above if above is not None else below
     if limit is None or (above is not None and below is not None):
         raise InputError("Give one of above and below, in 1/mm.")
-    if not np.isfinite(limit):
-        raise InputError(f"The limit is a finite attenuation in 1/mm, got {limit}.")
+    if not is_finite(limit):
+        raise InputError(f"The limit is a finite attenuation in 1/mm, got {limit!r}.")
     return float(limit)
 
 

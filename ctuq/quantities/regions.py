@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ctuq.errors import InputError
+from ctuq.tomo.arrays import as_array, is_finite
 from ctuq.tomo.geometry import VolumeGrid
 
 _CORNERS = 256
@@ -42,7 +43,7 @@ class Circle:
     radius: float
 
     def __post_init__(self):
-        _require_finite("circle", (self.x, self.y, self.radius))
+        require_finite("circle", (self.x, self.y, self.radius))
         if not self.radius > 0:
             raise InputError(f"A circle has a positive radius in mm, got {self.radius}.")
 
@@ -70,7 +71,7 @@ class Rectangle:
     y1: float
 
     def __post_init__(self):
-        _require_finite("rectangle", (self.x0, self.y0, self.x1, self.y1))
+        require_finite("rectangle", (self.x0, self.y0, self.x1, self.y1))
         if self.x0 == self.x1 or self.y0 == self.y1:
             raise InputError(f"The rectangle from ({self.x0}, {self.y0}) to ({self.x1}, {self.y1}) mm has no area.")
 
@@ -97,10 +98,10 @@ class Polygon:
 
     def __post_init__(self):
         for outline in (self.corners, *self.holes):
-            points = np.asarray(outline, np.float64)
+            points = as_array(outline, "The corners of a polygon hold")
             if points.ndim != 2 or points.shape[1] != 2 or len(points) < 3:
                 raise InputError(f"A polygon has three corners (x, y) in mm or more, got an array of shape {points.shape}.")
-            _require_finite("polygon", points.ravel().tolist())
+            require_finite("polygon", points.ravel().tolist())
 
     @property
     def outlines(self) -> list[NDArray[np.float64]]:
@@ -120,7 +121,7 @@ def shares_of(region: Region | ArrayLike, grid: VolumeGrid) -> NDArray[np.float6
     InputError
         If a shape reaches out of the image, a mask has another shape or values beyond 0 to 1, or nothing is inside.
     """
-    shares = _rasterised(region, grid) if isinstance(region, _Shape) else _of_mask(np.asarray(region), grid)
+    shares = _rasterised(region, grid) if isinstance(region, _Shape) else _of_mask(as_array(region, "The mask holds"), grid)
     if not shares.sum() > _NO_AREA:
         raise InputError("The region holds no part of any pixel; choose a larger one.")
     return shares
@@ -129,10 +130,9 @@ def shares_of(region: Region | ArrayLike, grid: VolumeGrid) -> NDArray[np.float6
 def _of_mask(mask: NDArray, grid: VolumeGrid) -> NDArray[np.float64]:
     if mask.shape != grid.shape:
         raise InputError(f"The mask has shape {mask.shape}; give one of the image's {grid.shape}, or a region in mm.")
-    shares = mask.astype(np.float64)
-    if not (np.isfinite(shares).all() and shares.min() >= 0 and shares.max() <= 1):
+    if not (np.isfinite(mask).all() and mask.min() >= 0 and mask.max() <= 1):
         raise InputError("A mask holds true and false, or the share of each pixel from 0 to 1; this one has other values.")
-    return shares
+    return mask.copy()
 
 
 def _rasterised(shape: _Shape, grid: VolumeGrid) -> NDArray[np.float64]:
@@ -204,6 +204,7 @@ def _crossings(a: float, b: float) -> NDArray[np.float64]:
     return ((np.arange(math.floor(low) + 1, math.ceil(high)) - a) / (b - a)).astype(np.float64)
 
 
-def _require_finite(kind: str, numbers: Sequence[float]) -> None:
-    if not np.isfinite(numbers).all():
-        raise InputError(f"A {kind} is given by finite numbers of mm, got {', '.join(f'{n:g}' for n in numbers[:4])}.")
+def require_finite(kind: str, numbers: Sequence[float]) -> None:
+    """Refuse what is no finite number of mm, for a shape of this kind."""
+    if not all(map(is_finite, numbers)):
+        raise InputError(f"A {kind} is given by finite numbers of mm, got {', '.join(map(str, numbers[:6]))}.")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.quantities.discrepancy import leaking
-from ctuq.quantities.drawn import POSTERIOR
+from ctuq.quantities.drawn import POSTERIOR, answer_of
 from ctuq.quantities.linear import one_limit, with_leak
 from ctuq.quantities.parts import largest_parts
 from ctuq.quantities.quantity import LEVEL, Quantity, checked_level, counted_probability
@@ -38,9 +38,7 @@ def of_samples(
         Takes a sample (z, y, x) in 1/mm, gives a number.
     """
     n = require_samples(samples)
-    values = np.array([float(function(np.asarray(samples[i]))) for i in range(n)])
-    if not np.isfinite(values).all():
-        raise InputError("The function must give one finite number for a volume; of a sample it does not.")
+    values = np.array([answer_of(function, samples[i], "volume") for i in range(n)])
     return _student(values, float(values.mean()), name=name, unit=unit, level=level)
 
 

@@ -1,6 +1,5 @@
 """Regions of a volume in mm, as the share of each voxel that lies in them."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -8,7 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ctuq.errors import InputError
-from ctuq.quantities.regions import Circle, shares_of
+from ctuq.quantities.regions import Circle, require_finite, shares_of
+from ctuq.tomo.arrays import as_array
 from ctuq.tomo.geometry import VolumeGrid
 
 _FINER, _BATCH = 6, 4096
@@ -32,7 +32,7 @@ class Sphere:
     radius: float
 
     def __post_init__(self):
-        _require_finite("sphere", (self.x, self.y, self.z, self.radius))
+        require_finite("sphere", (self.x, self.y, self.z, self.radius))
         if not self.radius > 0:
             raise InputError(f"A sphere has a positive radius in mm, got {self.radius}.")
 
@@ -60,7 +60,7 @@ class Box:
     z1: float
 
     def __post_init__(self):
-        _require_finite("box", (self.x0, self.y0, self.z0, self.x1, self.y1, self.z1))
+        require_finite("box", (self.x0, self.y0, self.z0, self.x1, self.y1, self.z1))
         if (self.x0 - self.x1) * (self.y0 - self.y1) * (self.z0 - self.z1) == 0:
             raise InputError(
                 "A box has two opposite corners x0,y0,z0,x1,y1,z1 in mm that differ in all three; this one is flat."
@@ -91,7 +91,7 @@ class Cylinder:
     z1: float
 
     def __post_init__(self):
-        _require_finite("cylinder", (self.x, self.y, self.radius, self.z0, self.z1))
+        require_finite("cylinder", (self.x, self.y, self.radius, self.z0, self.z1))
         if not self.radius > 0 or self.z0 == self.z1:
             raise InputError(
                 f"A cylinder has a positive radius and two heights that differ, got {self.radius} mm, and {self.z0} and "
@@ -135,15 +135,14 @@ def shares_of_solid(solid: Solid | ArrayLike, grid: VolumeGrid, pitches: Pitches
         raise InputError(
             "Circles, rectangles and polygons are regions of a slice; of a volume give a sphere, a box, a cylinder or a mask."
         )
-    mask = np.asarray(solid)
+    mask = as_array(solid, "The mask holds")
     if mask.shape != grid.shape:
         raise InputError(
             f"The mask has shape {mask.shape}; give one of the volume's {grid.shape} voxels, or a sphere or box in mm."
         )
-    shares = mask.astype(np.float64)
-    if not (np.isfinite(shares).all() and shares.min() >= 0 and shares.max() <= 1 and shares.sum() > 0):
+    if not (np.isfinite(mask).all() and mask.min() >= 0 and mask.max() <= 1 and mask.sum() > 0):
         raise InputError("A mask holds true and false, or shares from 0 to 1, and some voxel that counts; this one does not.")
-    return shares
+    return mask.copy()
 
 
 def sections_of(solid: Solid | ArrayLike, grid: VolumeGrid, pitches: Pitches) -> Iterator[tuple[int, NDArray[np.float64]]]:
@@ -222,8 +221,3 @@ def _ball(ball: Sphere, edges: tuple[NDArray[np.float64], ...]) -> NDArray[np.fl
         points = centres[:, None] + inside * steps
         shares[tuple(some.T)] = np.mean(np.sum(points**2, axis=2) < ball.radius**2, axis=1)
     return shares
-
-
-def _require_finite(kind: str, numbers: tuple[float, ...]) -> None:
-    if not all(map(math.isfinite, numbers)):
-        raise InputError(f"A {kind} is given by finite numbers of mm, got {', '.join(f'{n:g}' for n in numbers)}.")

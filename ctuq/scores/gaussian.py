@@ -6,12 +6,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _PATCHES = (1, 2, 4, 7, 14)
+_FLAT = 1e-6
+"""Of its largest value: a truth that varies less is the same everywhere but for rounding."""
 Z95 = 1.959963984540054
 """Half the central 95 % interval of a Gaussian, in standard deviations."""
 NORMAL_QUARTILE = 0.6745
 """Median of |z| of a standard Gaussian z: what a median absolute deviation is divided by to be a standard deviation."""
 STD_OF_MAD = 1.4826
 """One over it."""
+_SCORES = ("log_likelihood", "rms_z", "cover_68", "cover_95", "crps", "rmse")
 
 
 def gaussian_scores(residual: ArrayLike, variance: ArrayLike) -> dict[str, float]:
@@ -26,12 +29,17 @@ def gaussian_scores(residual: ArrayLike, variance: ArrayLike) -> dict[str, float
     -------
     dict of str to float
         "log_likelihood" (nats a value), "rms_z", "cover_68", "cover_95", "crps" (Gneiting and Raftery 2007, in the unit of the
-        residual), "rmse".
+        residual), "rmse". Values of infinite variance, of which nothing is foretold, as of rays of weight 0, are left out of
+        every score; where no value is left, all are NaN.
     """
     # SciPy's parts are imported where they are used: together they take half a second.
     from scipy.special import ndtr
 
     r, v = np.asarray(residual, np.float64).ravel(), np.asarray(variance, np.float64).ravel()
+    told = v != np.inf
+    if not told.any():
+        return dict.fromkeys(_SCORES, math.nan)
+    r, v = r[told], v[told]
     s = np.sqrt(v)
     z = r / s
     density = np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
@@ -68,16 +76,20 @@ def calibration_curve(residual: ArrayLike, variance: ArrayLike, levels: ArrayLik
 
 
 def image_scores(mean: NDArray, truth: NDArray) -> dict[str, float]:
-    """PSNR (dB, peak = range of the truth), SSIM (NaN where it is below 4 pixels wide) and RMSE of an image or a volume."""
+    """PSNR (dB, peak = range of the truth), SSIM (NaN where it is below 4 pixels wide) and RMSE of an image or a volume.
+
+    Of a truth that is the same everywhere, which has no peak, PSNR and SSIM are NaN.
+    """
     from skimage.metrics import structural_similarity
 
     peak = float(truth.max() - truth.min())
+    peak = peak if peak > _FLAT * float(np.abs(truth).max()) else 0.0
     mse = float(np.mean((np.asarray(mean, np.float64) - truth) ** 2))
     a, b = (np.squeeze(np.asarray(values, np.float64)) for values in (truth, mean))
     window = min(7, min(a.shape, default=0) // 2 * 2 - 1)
     ssim = structural_similarity(a, b, data_range=peak, win_size=window) if window > 1 and peak > 0 else math.nan
     return {
-        "psnr": 10 * math.log10(max(peak**2, 1e-300) / max(mse, 1e-300)),
+        "psnr": 10 * math.log10(peak**2 / max(mse, 1e-300)) if peak > 0 else math.nan,
         "ssim": float(np.asarray(ssim)),
         "rmse": math.sqrt(mse),
     }

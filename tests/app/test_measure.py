@@ -11,6 +11,7 @@ import tifffile
 from ctuq.app.cli import main
 from ctuq.app.measure.options import Measure
 from ctuq.app.measure.sources import asked
+from ctuq.app.measure.table import remembered
 from ctuq.app.measure.texts import limit, pair, regions, segment, shape
 from ctuq.errors import InputError
 from ctuq.quantities import Circle, Polygon, Rectangle, Sphere
@@ -111,7 +112,7 @@ def test_areas_centres_and_thicknesses_are_what_python_gives(kept, file, tmp_pat
     assert told["area of a above 0.02"]["unit"] == "mm^2"
     assert {"centre of a above 0.02, x", "centre of a above 0.02, y"} <= set(told)
     wall = sure.thickness((-16, -8), (16, -8), 0.025)
-    assert float(told["thickness -16,-8 to 16,-8"]["value"]) == pytest.approx(wall.value)
+    assert float(told["thickness -16,-8 to 16,-8 at 0.025"]["value"]) == pytest.approx(wall.value)
 
 
 @pytest.fixture
@@ -232,6 +233,16 @@ def test_the_report_has_a_table_of_all_that_was_measured(kept, file, capsys):
     capsys.readouterr()
 
 
+def test_what_is_measured_is_kept_as_json_that_every_program_reads(file):
+    assert main(["report", str(file.parent)]) == 0
+    name = "probability that a is above 0.04"
+    assert main(["measure", str(file), "--region", "circle:2,1,5", "--probability", "above=0.04"]) == 0
+    text = (file.parent / "measured.json").read_text()
+    assert '"interval": [\n    null' in text and "NaN" not in text
+    kept = {each.name: each for each in remembered(file)}
+    assert np.isnan(kept[name].interval).all() and np.isfinite(kept["mean of a"].interval).all()
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"results": 1}', '{"results": null, "quantities": [{}]}', "\u00ff", "[" * 9999]
 )
@@ -324,6 +335,16 @@ def test_an_oval_of_imagej_has_its_area(kept, file, tmp_path):
     shares = shares_of(found, kept.grid)
     assert shares.sum() == pytest.approx(np.pi * 4 * 3, rel=1e-6)
     assert shares[9, 8] == pytest.approx(1) and shares[:5].sum() == shares[13:].sum() == 0
+
+
+@pytest.mark.parametrize("kind", ["LINE", "FREELINE", "POLYLINE", "ANGLE", "POINT", "NOROI"])
+def test_lines_and_points_of_imagej_are_no_polygons(kept, file, tmp_path, kind):
+    roifile = pytest.importorskip("roifile")
+    roi = roifile.ImagejRoi.frompoints(np.array([[10, 4], [20, 4], [20, 12]], np.float32))
+    roi.roitype = roifile.ROI_TYPE[kind]
+    roi.tofile(tmp_path / "corners.roi")
+    with pytest.raises(InputError, match="only regions with an area"):
+        asked(Measure(results=file, regions=tmp_path / "corners.roi"), kept.grid)
 
 
 @pytest.mark.parametrize("name", ["x.roi", "x.zip"])

@@ -60,7 +60,7 @@ def test_circles_and_lines_are_measured_in_each_slice(stack, file):
 
 def test_some_slices_may_be_chosen_and_walls_that_are_not_there_are_told(stack, file, capsys):
     told = measured(file, "--region", "circle:1,0,3", "--slices", "1:4:2", "--thickness=-8,0,8,0,0.025")
-    assert set(told) == {"mean of a, slice 1", "mean of a, slice 3", "thickness -8,0 to 8,0, slice 1"}
+    assert set(told) == {"mean of a, slice 1", "mean of a, slice 3", "thickness -8,0 to 8,0 at 0.025, slice 1"}
     assert "Slice 3 cannot be measured so" in capsys.readouterr().out
     assert main(["measure", str(file), "--slices", "3", "--thickness=-8,0,8,0,0.025"]) == 2
     assert "0 times" in capsys.readouterr().err

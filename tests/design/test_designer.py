@@ -245,7 +245,7 @@ def test_bad_projections_are_refused_and_change_nothing(make, A, y):
         (angle, "words", None, "not an array"),
         (angle + 0.02, y[3], None, "not among the candidates"),
         (np.nan, y[3], None, "finite"),
-        (A.geometry.angles[[3, 3]], y[[3, 3]], None, "told before"),
+        (A.geometry.angles[[3, 3]], y[[3, 3]], None, "stands twice"),
         (A.geometry.angles[4], y[4], None, "told before"),
         (angle, y[3], -np.ones(9), "non-negative"),
         (angle, y[3], np.zeros(9), "not all zero"),

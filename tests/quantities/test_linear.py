@@ -190,3 +190,34 @@ def test_functions_that_give_no_number_are_refused(known, function):
 
 def test_a_constant_has_no_uncertainty(known):
     assert known.result.measure(lambda image: 3.0).standard_uncertainty == 0
+
+
+def test_a_function_that_writes_into_its_image_spoils_nothing(known):
+    def hollow(image):
+        image[image < 0.02] = 0
+        return float((image == 0).mean())
+
+    before = known.result.mean.copy()
+    known.result.measure(hollow, tolerance=0.2)
+    assert (known.result.mean == before).all()
+
+
+def test_a_function_that_gives_no_number_is_refused_in_one_sentence(known):
+    for told in ("a", None, [1, 2], np.inf):
+        with pytest.raises(InputError, match="one finite number for each image"):
+            known.result.measure(lambda image, told=told: told)
+
+
+def test_what_is_no_number_is_refused_in_one_sentence(known):
+    whole = np.ones(known.grid.shape)
+    for ask in (
+        lambda: known.result.fraction(whole, above="a"),
+        lambda: known.result.probability(whole, below="a"),
+        lambda: known.result.thickness((0, 0), (3, 3), "a"),
+        lambda: known.result.draw(2.5),
+        lambda: known.result.draw(2, seed="a"),
+        lambda: known.result.draw(True),
+        lambda: known.result.region(whole * 1j),
+    ):
+        with pytest.raises(InputError):
+            ask()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ctuq.errors import InputError
-from ctuq.quantities import Circle, Polygon, Rectangle
+from ctuq.quantities import Circle, Polygon, Rectangle, Sphere
 from ctuq.quantities.lines import line
 from ctuq.quantities.regions import shares_of
 from ctuq.tomo import VolumeGrid
@@ -95,6 +95,15 @@ def test_what_is_no_region_of_the_image_is_refused(region, words):
         lambda: Rectangle(0, 0, 0, 1),
         lambda: Polygon([(0, 0), (1, 1)]),
         lambda: Polygon([(0, 0), (1, np.inf), (2, 0)]),
+        lambda: Circle("a", 0, 1),
+        lambda: Circle(0, 0, None),
+        lambda: Circle(0, 0, 1j),
+        lambda: Rectangle(0, 0, "1", 1),
+        lambda: Polygon("abc"),
+        lambda: Polygon([(0, 0), (1,), (1, 1)]),
+        lambda: Sphere(0, 0, "a", 1),
+        lambda: shares_of(np.full(GRID.shape, 1j), GRID),
+        lambda: shares_of("abc", GRID),
     ],
 )
 def test_shapes_without_area_are_refused(make):

@@ -143,3 +143,11 @@ def test_samples_in_a_file_are_measured_one_by_one(volume, tmp_path):
     volume.save(tmp_path / "v.h5")
     with VolumeResult.open(tmp_path / "v.h5") as opened:
         assert opened.region(np.ones(SHAPE)).value == pytest.approx(volume.region(np.ones(SHAPE)).value)
+
+
+def test_a_function_that_writes_into_its_volume_spoils_nothing(volume):
+    before = volume.samples.copy()
+    volume.measure(lambda image: float(np.multiply(image, 0, out=image).sum()))
+    assert (volume.samples == before).all()
+    with pytest.raises(InputError, match="one finite number for each volume"):
+        volume.measure(lambda image: "a")

@@ -60,6 +60,19 @@ def test_image_scores_of_a_known_error(normal):
     assert metrics.image_scores(truth + normal.standard_normal(truth.shape), truth)["ssim"] < 0.8
 
 
+def test_a_flat_truth_has_neither_psnr_nor_ssim():
+    for truth in (np.full((16, 16), 0.05), np.full((16, 16), 0.05) + 1e-10 * np.arange(16)):
+        scores = metrics.image_scores(truth + 0.01, truth)
+        assert math.isnan(scores["psnr"]) and math.isnan(scores["ssim"]) and scores["rmse"] == pytest.approx(0.01)
+
+
+def test_values_of_infinite_variance_are_in_no_score(normal):
+    r, v = normal.standard_normal(50), normal.uniform(0.5, 2, 50)
+    unknown = np.isin(np.arange(50), [3, 17])
+    assert metrics.gaussian_scores(r, np.where(unknown, np.inf, v)) == metrics.gaussian_scores(r[~unknown], v[~unknown])
+    assert all(math.isnan(score) for score in metrics.gaussian_scores(r, np.full(50, np.inf)).values())
+
+
 def test_patches_of_one_pixel_give_the_pixel_likelihood(normal):
     S, error = covariance(30, normal), normal.standard_normal((5, 6))
     pixels = metrics.gaussian_scores(error, S.diagonal())["log_likelihood"]

@@ -89,4 +89,4 @@ def test_one_jump_of_the_sample_is_told_and_where():
     moved = np.concatenate([shadow()[:half], shadow(moved=1.0)[half:]])
     columns, view = jump_of_centre(scan(moved + rows))
     assert abs(columns) == pytest.approx(1, abs=0.1) and abs(view - half) <= 1
-    assert jump_of_centre(scan(moved[::8] + rows[::8])) is None  # too few views
+    assert jump_of_centre(scan(moved[::8] + rows[::8], TRUE[::8])) is None  # too few views

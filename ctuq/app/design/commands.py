@@ -92,6 +92,8 @@ def _suggest(command: Suggest) -> int:
 def _tell(command: Tell) -> int:
     """Take projections in or back."""
     from ctuq.app.typed import degrees
+    from ctuq.design.measurements import failed_exposures
+    from ctuq.design.session.problem import candidates_at
     from ctuq.design.session.scanner import beam_of
     from ctuq.design.session.session import Session
     from ctuq.files.views import new_views
@@ -110,6 +112,11 @@ def _tell(command: Tell) -> int:
         with _working(command.debug):
             session.reject(bad, command.because or "", retry=not command.final, learning=command.retrain)
         say(f"Rejected: {angle_list(record.sense, bad)}")
+        # What it adds to the dose tells which of them were never told, or asked for.
+        counted = session.state.spent - record.state.spent
+        if counted > 0:
+            known = np.isin(candidates_at(record, bad), record.angles[record.state.views])
+            say(failed_exposures(int((~known).sum()), counted))
     else:
         typed = None if command.angles is None else record.sense * radians(degrees(command.angles, "--angles"))
         known = beam_of(record.geometry)

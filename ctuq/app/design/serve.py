@@ -8,6 +8,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ class Resident:
             None if weights is None else np.atleast_2d(np.asarray(weights, np.float32)),
             unit=given.get("unit", "weight"),
             learning=False,
-            anyway=bool(given.get("anyway", False)),
+            anyway=_flag(given, "anyway"),
             ahead=False,
         )
         self._go_on_beside()
@@ -143,12 +144,15 @@ class Resident:
 
     def _reject(self, given: dict[str, Any]) -> dict[str, Any]:
         angles = np.asarray(given["angles"], np.float64).reshape(-1)
-        self._session.reject(angles, str(given.get("reason", "")), retry=not given.get("final", False), learning=False)
+        self._session.reject(angles, str(given.get("reason", "")), retry=not _flag(given, "final"), learning=False)
         self._go_on_beside()
         return self._state()
 
     def _budget(self, given: dict[str, Any]) -> dict[str, Any]:
-        self._session.allow(float(given["dose"]))
+        dose = given["dose"]
+        if isinstance(dose, bool) or not isinstance(dose, Real):
+            raise InputError(f"The value of dose is a number of nominal exposures, not {dose!r}.")
+        self._session.allow(float(dose))
         return self._state()
 
     def _state(self) -> dict[str, Any]:
@@ -185,6 +189,14 @@ class Resident:
             except Exception as error:  # whatever it is must be told to whoever asks
                 self._trouble = str(error)
                 _log.warning("The model was not learned: %s", error)
+
+
+def _flag(given: dict[str, Any], name: str) -> bool:
+    """Whether something is on; a text such as "false" would be."""
+    value = given.get(name, False)
+    if not isinstance(value, bool):
+        raise InputError(f"The value of {name} is true or false, not {value!r}.")
+    return value
 
 
 def server_of(resident: Resident, port: int) -> ThreadingHTTPServer:

@@ -25,6 +25,7 @@ _OTHER = (
     "The coverage of quantities was measured on images of the deep image prior; of {method} nobody has, and its edges may be "
     "blurred otherwise."
 )
+_TABLES = (".csv", ".tsv", ".txt")
 _COLUMNS = (
     "name", "value", "standard_uncertainty", "coverage_factor", "lower", "upper", "level", "unit", "draws", "monte_carlo_error"
 )  # fmt: skip
@@ -32,6 +33,8 @@ _COLUMNS = (
 
 def measure(command: Measure) -> int:
     """Measure what is asked; the exit code."""
+    if command.csv is not None:
+        _refuse_other_file(command.csv)
     file = _file(command.results)
     if kind_of(file) == VOLUME:
         quantities, warnings = _of_file_of_volume(file, command)
@@ -49,6 +52,15 @@ def measure(command: Measure) -> int:
         say(f"Written: {command.csv}, {len(quantities)} quantities.")
     put_into_report(file, quantities)
     return 0
+
+
+def _refuse_other_file(path: Path) -> None:
+    """Refuse to write a table over a file that is none by its name, such as the scan."""
+    if path.is_file() and path.suffix.lower() not in _TABLES:
+        raise InputError(
+            f"'{path}' exists and is no table by its name, so that --csv does not write over it; name a file that ends with "
+            f"{' or '.join(_TABLES)}."
+        )
 
 
 def _doubts_of_method(method: str) -> tuple[str, ...]:

@@ -45,7 +45,8 @@ def questions(
         if a in regions and b in regions:
             yield partial(_one, partial(result.contrast, regions[a], regions[b], name=f"{a} less {b}", level=level))
     for p, q, at in wanted.walls:
-        yield partial(_one, partial(result.thickness, p, q, at, name=f"thickness {_ends(p, q)}", level=level))
+        name = f"thickness {_ends(p, q)}" + ("" if at is None else f" at {at:g}")
+        yield partial(_one, partial(result.thickness, p, q, at, name=name, level=level))
     for p, q in wanted.profiles:
         yield partial(_profile, result, p, q, level)
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.app.measure.options import Measure
-from ctuq.app.measure.texts import Asked, Shape, chance, limit, pair, regions, segment, wall
+from ctuq.app.measure.texts import Asked, Shape, chance, limit, new_name, pair, regions, segment, shape, wall
 from ctuq.errors import InputError
 from ctuq.files.yamlfile import read_mapping
 from ctuq.guard import reading
@@ -17,6 +17,8 @@ from ctuq.tomo.geometry import VolumeGrid
 
 _LISTS = ("contrast", "probability", "fraction", "porosity", "centre", "profile", "thickness")
 _IMAGEJ = (".roi", ".zip")
+_WITHOUT_AREA = ("LINE", "FREELINE", "POLYLINE", "ANGLE", "POINT", "NOROI")
+"""Kinds of ImageJ's regions; their corners come as those of a polygon do."""
 
 
 def asked(command: Measure, grid: VolumeGrid) -> Asked:
@@ -28,13 +30,13 @@ def asked(command: Measure, grid: VolumeGrid) -> Asked:
         If nothing is asked, or something is no region, limit or line.
     """
     shapes: dict[str, Shape] = {}
-    texts: dict[str, list[str]] = {name: [] for name in (*_LISTS, "region")}
+    texts: dict[str, list[str]] = {name: [] for name in _LISTS}
     if command.regions is not None and command.regions.suffix.lower() in _IMAGEJ:
         shapes = _of_imagej(command.regions, grid)
     elif command.regions is not None:
-        texts = _of_yaml(command.regions)
+        shapes, texts = _of_yaml(command.regions)
     texts = {name: [*gathered, *getattr(command, name)] for name, gathered in texts.items()}
-    shapes |= _apart(shapes, regions(texts["region"]))
+    shapes |= regions(command.region, shapes)
     found = Asked(
         shapes,
         tuple(pair(text, shapes) for text in texts["contrast"]),
@@ -51,14 +53,8 @@ def asked(command: Measure, grid: VolumeGrid) -> Asked:
     return found
 
 
-def _apart(known: Mapping[str, Shape], more: dict[str, Shape]) -> dict[str, Shape]:
-    twice = next((name for name in more if name in known), None)
-    if twice is not None:
-        raise InputError(f"The region {twice!r} stands both in the file and on the command line; name one of them otherwise.")
-    return more
-
-
-def _of_yaml(path: Path) -> dict[str, list[str]]:
+def _of_yaml(path: Path) -> tuple[dict[str, Shape], dict[str, list[str]]]:
+    """Regions by name, and the texts of what is asked of them."""
     entries = read_mapping(path, "file of regions")
     unknown = [str(key) for key in entries if key not in (*_LISTS, "regions")]
     if unknown:
@@ -69,7 +65,11 @@ def _of_yaml(path: Path) -> dict[str, list[str]]:
     if not isinstance(shapes, dict):
         raise InputError(f"'regions' in '{path}' has lines 'NAME: circle:x,y,r', not {type(shapes).__name__}.")
     texts = {name: _list(entries.get(name), name, path) for name in _LISTS}
-    return texts | {"region": [f"{name}={shape}" for name, shape in shapes.items()]}
+    named: dict[str, Shape] = {}
+    for key, text in shapes.items():
+        name = new_name(str(key), named)
+        named[name] = shape(str(text))
+    return named, texts
 
 
 def _list(entry: Any, name: str, path: Path) -> list[str]:
@@ -90,11 +90,12 @@ def _of_imagej(path: Path, grid: VolumeGrid) -> dict[str, Shape]:
     with reading(path, "regions of ImageJ"):
         found = roifile.roiread(path)
         rois = found if isinstance(found, list) else [found]
+        flat = [roi.roitype.name in _WITHOUT_AREA for roi in rois]
         parts = [(roi.name, _outlines(roi, roi.roitype == roifile.ROI_TYPE.OVAL)) for roi in rois]
     left, _, _, top = grid.extent
     shapes: dict[str, Shape] = {}
     for index, (name, outlines) in enumerate(parts):
-        every = [o for o in outlines if len(o) >= 3]
+        every = [o for o in outlines if len(o) >= 3 and not flat[index]]
         mm = [np.stack([left + o[:, 0] * grid.voxel, top - o[:, 1] * grid.voxel], axis=1) for o in every]
         if not mm:
             raise InputError(f"Region {index + 1} in '{path}' is a line or points; only regions with an area are measured.")

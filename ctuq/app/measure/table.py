@@ -1,18 +1,21 @@
 """Measured quantities beside the results that they are of, so that the report has a table of them."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ctuq.app.folder import held_folder
 from ctuq.app.runs import REPORT
-from ctuq.app.terminal import say, warn
+from ctuq.app.terminal import plain, say, warn
 from ctuq.errors import CtuqError, InputError
 from ctuq.quantities import Quantity
 from ctuq.records import checksum, write_whole
+from ctuq.text import visible
 
 MEASURED = "measured.json"
+_NUMBERS = ("value", "standard_uncertainty", "coverage_factor", "level", "monte_carlo_error")
 _LARGEST = 2**26
 """Bytes; a quantity takes some 500."""
 
@@ -30,10 +33,10 @@ def put_into_report(results: Path, quantities: Sequence[Quantity]) -> None:
         return
     try:
         with held_folder(folder):
-            kept = {each.name: each for each in remembered(results)} | {each.name: each for each in quantities}
-            text = json.dumps(
-                {"results": checksum(results), "quantities": [each.to_dict() for each in kept.values()]}, indent=1
-            )
+            # The names are those that the file has, where `plain` writes what no screen shows otherwise.
+            kept = {visible(each.name): each for each in (*remembered(results), *quantities)}
+            told = plain({"results": checksum(results), "quantities": list(kept.values())})
+            text = json.dumps(told, indent=1, allow_nan=False)
             write_whole(folder / MEASURED, lambda target: target.write(text.encode()))
             say(f"Report: {written_anew(results, tuple(kept.values()))}, {len(kept)} measured quantities.")
     except CtuqError as error:
@@ -62,9 +65,15 @@ def remembered(results: Path) -> tuple[Quantity, ...]:
         raise InputError(f"'{path}' is damaged; delete it and measure again.") from error
 
 
+def _number(told: Any) -> Any:
+    """NaN where there is none: JSON has no NaN."""
+    return math.nan if told is None else told
+
+
 def _quantity(told: dict[str, Any]) -> Quantity:
     lists: dict[str, Any] = {"interval": tuple(told["interval"]), "notes": tuple(told["notes"])}
-    found = Quantity(**{**told, **lists})
+    lists["interval"] = tuple(_number(end) for end in lists["interval"])
+    found = Quantity(**{**told, **lists, **{name: _number(told[name]) for name in _NUMBERS}})
     numbers = (found.value, found.standard_uncertainty, found.monte_carlo_error, found.level, *found.interval)
     if not (len(found.interval) == 2 and all(isinstance(number, int | float) for number in numbers)):
         raise ValueError("no numbers")

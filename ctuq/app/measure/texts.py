@@ -1,6 +1,6 @@
 """How regions, limits and lines are written, on the command line and in a YAML file alike."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from string import ascii_lowercase
 from typing import TypedDict
@@ -54,24 +54,36 @@ class Asked:
     walls: tuple[tuple[Point, Point, float | None], ...] = ()
 
 
-def regions(texts: list[str]) -> dict[str, Shape]:
-    """Regions by name; those without one are a, b, c, ...
+def regions(texts: Sequence[str], taken: Mapping[str, Shape] | None = None) -> dict[str, Shape]:
+    """Regions by name; those without one are a, b, c, ..., of what is not taken.
 
     Raises
     ------
     InputError
         If a text is no region, or a name stands twice.
     """
-    found: dict[str, Shape] = {}
+    known, found = dict(taken or {}), dict[str, Shape]()
     for text in texts:
         head, mark, rest = text.partition("=")
         # The name of a mask's file may have an equals sign.
         mark = mark if ":" not in head else ""
-        name = head.strip() if mark else _free(found)
-        if not name or name in found:
-            raise InputError(f"The region's name {name!r} is empty or stands twice; give each region a name of its own.")
-        found[name] = shape(rest if mark else text)
+        name = new_name(head, known) if mark else _free(known)
+        known[name] = found[name] = shape(rest if mark else text)
     return found
+
+
+def new_name(text: str, taken: Mapping[str, Shape]) -> str:
+    """The name of a region without spaces around it.
+
+    Raises
+    ------
+    InputError
+        If it is empty or taken.
+    """
+    name = text.strip()
+    if not name or name in taken:
+        raise InputError(f"The region's name {name!r} is empty or stands twice; give each region a name of its own.")
+    return name
 
 
 def shape(text: str) -> Shape:  # noqa: PLR0911

@@ -54,9 +54,13 @@ def _number(value: object, key: str = "") -> str:
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
 
 
+def _is_known(value: object) -> bool:
+    return not (isinstance(value, float | np.floating) and np.isnan(value))
+
+
 def pairs(values: Mapping[str, object]) -> Rows:
-    """One row a key: its label and its value."""
-    return [(_label(key), _number(value, key)) for key, value in values.items()]
+    """One row a key: its label and its value; what is NaN, which nobody knows, is left out."""
+    return [(_label(key), _number(value, key)) for key, value in values.items() if _is_known(value)]
 
 
 def scale_rows(result: Result) -> Rows:
@@ -106,7 +110,8 @@ def score_tables(result: Result) -> list[tuple[str, Rows, tuple[str, ...]]]:
 
 def _compared(calibrated: Mapping[str, float], raw: Mapping[str, float]) -> Rows:
     """Label, raw, calibrated; scores that the scales of the uncertainty do not touch have no raw figure of their own."""
-    return [(_label(key), _number(raw.get(key, ""), key), _number(value, key)) for key, value in calibrated.items()]
+    known = {key: value for key, value in calibrated.items() if _is_known(value)}
+    return [(_label(key), _number(raw.get(key, ""), key), _number(value, key)) for key, value in known.items()]
 
 
 def hyperparameters(result: Result) -> Rows:

@@ -25,6 +25,7 @@ from ctuq.design.state import DesignState, Suggestion, learned
 from ctuq.errors import BudgetExhausted, InputError
 from ctuq.locks import BusyError, locked
 from ctuq.surroundings import undisturbed
+from ctuq.tomo.arrays import as_whole
 
 _log = logging.getLogger(__name__)
 _UNITS = ("exposure", "weight", "counts")
@@ -138,6 +139,7 @@ class Session:
         InputError
             If no candidate is left.
         """
+        n = None if n is None else as_whole(n, "The number of angles")
         if n is not None and n < 1:
             raise InputError(f"At least one angle must be asked for, got {n}.")
         suggestion = self._ask(n, self._radians(pending))

@@ -27,6 +27,13 @@ _JPEG, _JPEGS = b"\xff\xd8\xff", (".jpg", ".jpeg")
 _WROTE = "give what the detector wrote, as grey TIFF, PNG or FITS"
 
 
+class ColouredError(InputError):
+    """A picture in colours where grey values are needed."""
+
+    def __init__(self, path: Path):
+        super().__init__(f"'{path}' is a colour picture, as a screen shows it; grey values are needed: {_WROTE}.")
+
+
 def read_pictures(path: Path, row: int | None, told: Pictures = Pictures()) -> Raw:  # noqa: B008
     """Read one sinogram, a multi-page stack of projections or sinograms, or a folder of these.
 
@@ -87,11 +94,8 @@ def load_picture(path: Path) -> NDArray:
             raise InputError(f"'{path}' cannot be read ({error.strerror.lower()}); name a picture.") from error
         raise InputError(f"'{path}' is not a whole {'TIFF' if tiff else 'PNG'} picture; copy it again.") from error
     if values.ndim == 3 and not tiff:
-        raise InputError(_COLOURED.format(path))
+        raise ColouredError(path)
     return values
-
-
-_COLOURED = "'{}' is a colour picture, as a screen shows it; grey values are needed: " + _WROTE + "."
 
 
 def refuse_jpeg(path: Path, start: bytes) -> None:
@@ -123,7 +127,7 @@ def _tiff(path: Path) -> NDArray:
         require_room((declared,), 1, f"'{path}'", "save its pages one by one in a folder")
         coloured = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.PALETTE, tifffile.PHOTOMETRIC.YCBCR)
         if file.pages.first.samplesperpixel > 1 or file.pages.first.photometric in coloured:
-            raise InputError(_COLOURED.format(path))
+            raise ColouredError(path)
         if len(file.series) > 1:
             sizes = " and ".join(str(series.shape) for series in file.series[:2])
             raise InputError(f"'{path}' holds pictures of several sizes, {sizes}; give a file of one size.")

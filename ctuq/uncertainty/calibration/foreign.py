@@ -12,7 +12,7 @@ from ctuq.recon.noise import noise_std
 from ctuq.scores.gaussian import truth_scores
 from ctuq.surroundings import undisturbed
 from ctuq.systematics.catalogue import DEFAULT, hidden_wishes
-from ctuq.tomo.arrays import as_numbers
+from ctuq.tomo.arrays import as_array, is_finite
 from ctuq.tomo.count_noise import growth_of, told_of, variance_of
 from ctuq.tomo.field import doubts_of_field
 from ctuq.tomo.geometry import VolumeGrid
@@ -21,6 +21,7 @@ from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.resample import resample
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.calibration.held_out import fill_gaps, record_of
+from ctuq.uncertainty.calibration.likeness import doubts_of_samples, turned
 from ctuq.uncertainty.calibration.scales import ScalePrior, learn_scales
 from ctuq.uncertainty.calibration.spread import Spread
 from ctuq.uncertainty.hidden_errors import HiddenErrors
@@ -39,11 +40,6 @@ _DIRECTIONS, _BATCH = 192, 256
 _RATHER, _OFF, _EXPLAINED = 0.5, 1.5, 0.5
 _LEAST_NOISE = 1e-3
 _LIBRARIES = ("ctuq", "numpy", "scipy")
-_TURNS = {
-    "upside down": np.s_[::-1],
-    "left and right changed": np.s_[:, ::-1],
-    "turned by 180 degrees": np.s_[::-1, ::-1],
-}
 
 
 @undisturbed()
@@ -153,7 +149,13 @@ def calibrated_alone(
         truth=None if scan.truth is None or scan.grid is None else resample(scan.truth, scan.grid, place),
         settings={"error_bars": spread.kind, "cautious": cautious, "method": method},
         versions=versions_of(*_LIBRARIES),
-        warnings=scan.warnings + doubts_of_field(scan, place) + spread.doubts + _doubts(A, mean, held),
+        warnings=(
+            *scan.warnings,
+            *doubts_of_field(scan, place),
+            *spread.doubts,
+            *doubts_of_samples(spread, mean),
+            *_doubts(A, mean, held),
+        ),
     )
     return _with_bars(base, spread, found.image_scale**0.5)
 
@@ -228,7 +230,7 @@ def _with_bars(base: Result, spread: Spread, scale: float) -> Result:
 
 
 def _image(image: ArrayLike) -> NDArray[np.float64]:
-    mean = np.asarray(as_numbers(image, "The image holds"), np.float64)
+    mean = as_array(image, "The image holds")
     if mean.ndim != 2 or min(mean.shape) < 2:
         raise InputError(f"The image has shape {mean.shape}; give one slice (y, x) of 2 pixels or more along each axis.")
     if not np.isfinite(mean).all():
@@ -259,6 +261,12 @@ def _held_views(scan: Scan, held_out: ArrayLike) -> NDArray[np.int64]:
     if asked.min() < 0 or asked.max() >= n:
         raise InputError(f"The held-out views are {asked.min()} to {asked.max()}; the scan has 0 to {n - 1}.")
     views = np.unique(asked).astype(np.int64)
+    if asked.size == n > 2 and views.max() <= 1:
+        raise InputError(
+            f"The held-out views are {n} numbers 0 and 1 for {n} views: give a mask of bool, or the views' numbers."
+        )
+    if len(views) == n:
+        raise InputError(f"All {n} views are held out, so that none is left for the image; hold out some, such as every tenth.")
     useful = views if scan.weights is None else views[scan.weights[views].max(axis=1) > 0]
     if not useful.size:
         raise InputError(f"All rays of the {len(views)} held-out views have weight 0; hold others out.")
@@ -288,8 +296,8 @@ def _variances(A: RayTransform, spread: Spread) -> NDArray[np.float64]:
 def _noise(scan: Scan, given: float | None, residual: NDArray) -> float:
     """Noise variance of a ray of weight 1."""
     if given is not None:
-        if not (np.isfinite(given) and given > 0):
-            raise InputError(f"The noise variance sigma2 must be a positive number, got {given}.")
+        if not (is_finite(given) and given > 0):
+            raise InputError(f"The noise variance sigma2 must be a positive number, got {given!r}.")
         return float(given)
     weights = None if scan.weights is None else torch.tensor(scan.weights)
     found = float(noise_std(torch.tensor(scan.projections), weights)) ** 2
@@ -298,15 +306,13 @@ def _noise(scan: Scan, given: float | None, residual: NDArray) -> float:
 
 def _doubts(A: RayTransform, mean: NDArray, held: _Held) -> tuple[str, ...]:
     """Whether the image is another's, turned, or in another unit: then the error bars measure that."""
-    turned = {name: mean[part] for name, part in _TURNS.items()}
-    if mean.shape[0] == mean.shape[1]:
-        turned |= {"transposed": mean.T, "turned by 90 degrees": np.rot90(mean), "turned by 270 degrees": np.rot90(mean, 3)}
-    rays, measured = _projected(A, np.stack([mean, *turned.values()]))[:, held.used], held.measured[held.used]
+    others = turned(mean)
+    rays, measured = _projected(A, np.stack([mean, *others.values()]))[:, held.used], held.measured[held.used]
     misses = np.sqrt(np.mean((measured - rays) ** 2, axis=1))
     best = int(np.argmin(misses[1:]))
     notes = ()
     if misses[1 + best] < _RATHER * misses[0]:
-        ratio, name = misses[0] / misses[1 + best], list(turned)[best]
+        ratio, name = misses[0] / misses[1 + best], list(others)[best]
         notes += (
             f"The image {name} explains the held-out views {ratio:.1f} times better: its row 0 must lie at the largest y.",
         )

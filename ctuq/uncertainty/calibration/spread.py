@@ -1,6 +1,7 @@
 """How sure another program is of its image: its samples, a covariance, or a standard deviation of each pixel."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from ctuq.errors import InputError
-from ctuq.tomo.arrays import as_numbers
+from ctuq.tomo.arrays import as_array
 from ctuq.uncertainty.results.kept import cosine_waves, waves_of
 
 _FEW = 30
@@ -28,11 +29,17 @@ class Spread:
     values : array of float64
         "samples": deviations from their mean over the root of their number less one, (n, pixels); "covariance": (pixels,
         pixels); "std": (pixels,), of pixels that are independent.
+    mean : array, shape (y, x), optional
+        Of samples.
+    along : mapping of str to array
+        Of as many samples as the image has rows and columns, their mean if another axis numbers them.
     """
 
     kind: str
     shape: tuple[int, ...]
     values: NDArray[np.float64]
+    mean: NDArray[np.float64] | None = None
+    along: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, given: Any, shape: tuple[int, ...]) -> "Spread":
@@ -52,8 +59,7 @@ class Spread:
         """
         if hasattr(given, "samples"):
             given = np.asarray(given.samples).T
-        given = as_numbers(given, "The samples, covariance or standard deviations hold")
-        values, pixels = np.asarray(given, np.float64), int(np.prod(shape))
+        values, pixels = as_array(given, "The samples, covariance or standard deviations hold"), int(np.prod(shape))
         if not np.isfinite(values).all():
             raise InputError("The samples, covariance or standard deviations hold NaN or infinite values; repair them first.")
         if values.ndim == 0 or values.shape == shape:
@@ -61,7 +67,10 @@ class Spread:
         if values.shape == (pixels, pixels):
             return cls("covariance", shape, _symmetric(values))
         if values.ndim > 1 and values.shape[1:] in (shape, (pixels,)):
-            return cls("samples", shape, _deviations(values.reshape(len(values), pixels)))
+            cube = values.ndim == 3 and len(set(values.shape)) == 1
+            along = {"last": values.mean(axis=2), "second": values.mean(axis=1)} if cube else {}
+            mean = values.mean(axis=0).reshape(shape)
+            return cls("samples", shape, _deviations(values.reshape(len(values), pixels)), mean, along)
         y, x = shape
         raise InputError(
             f"An array of shape {values.shape} is no account of an image of {y} x {x} pixels; give samples (n, {y}, {x}), a "

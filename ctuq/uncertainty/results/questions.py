@@ -15,6 +15,7 @@ from ctuq.quantities.lines import Point
 from ctuq.quantities.quantity import LEVEL, Quantity
 from ctuq.quantities.regions import Region
 from ctuq.quantities.thresholds import Threshold
+from ctuq.tomo.arrays import as_whole
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.uncertainty.results.kept import KeptCovariance
 
@@ -191,6 +192,7 @@ class Questions(ABC):
 
     def draw(self, n: int, *, seed: int = 0) -> NDArray[np.float32]:
         """``n`` further draws of the image, (n, y, x), from the covariance that `Result.covariance` uses."""
+        n, seed = as_whole(n, "The number of draws"), as_whole(seed, "The seed")
         if n < 0 or seed < 0:
             raise InputError(f"Neither the number of draws nor the seed can be negative, got {n} and {seed}.")
         if (n, seed) not in self._draws:

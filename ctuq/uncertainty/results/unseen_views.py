@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import scipy.sparse as sp
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ctuq.errors import InputError
 from ctuq.systematics.build import effects_of, told_in
 from ctuq.systematics.taken import Taken
 from ctuq.tomo import ray_transform
+from ctuq.tomo.arrays import as_array
 from ctuq.tomo.count_noise import variance_of
 from ctuq.tomo.geometry import Geometry
 from ctuq.tomo.rays.entries import build_matrix
@@ -23,7 +24,7 @@ from ctuq.uncertainty.results.image import Result
 
 
 def predict_views(
-    result: Result, A: RayTransform, weights: NDArray[np.float32] | None = None
+    result: Result, A: RayTransform, weights: ArrayLike | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and variance of each ray of other views, noise included.
 
@@ -35,8 +36,8 @@ def predict_views(
         Of the other views, on the result's grid, as the scanner is said to be: what is known to be wrong with it is put right,
         and the rotation axis is where the fit put it.
     weights : array, shape (angle, column), optional
-        Relative precision of each ray; None means ones. Where they are 0 and 1 alone, noise that was found to grow with
-        attenuation grows here, too.
+        Relative precision of each ray; None means ones. A ray of weight 0 has an infinite variance. Where they are 0 and 1
+        alone, noise that was found to grow with attenuation grows here, too.
 
     Returns
     -------
@@ -45,25 +46,35 @@ def predict_views(
     Raises
     ------
     InputError
-        If the result holds no samples, or the grids differ.
+        If the result holds no samples, the grids differ, or the weights are of another shape, negative or not finite.
     """
     if result.samples is None or len(result.samples) == 0:
         raise InputError("The result holds no samples; reconstruct with --samples 64 or more to predict other views.")
     if A.grid != result.grid:
         raise InputError(f"The ray transform is on {A.grid}, the result on {result.grid}; build it with result.grid.")
+    given = np.ones(A.range.shape) if weights is None else _checked(weights, A.range.shape)
     A, rest = _scanner(result, A)
     mean = A(torch.from_numpy(result.mean).to(A.device)).double()
     deviations = A(torch.from_numpy(result.samples - result.mean).to(A.device)).double()
     own = torch.zeros_like(mean)
     if result.systematics:
         mean, deviations, own = _with_errors(result, A, (mean, deviations), rest)
-    given = np.ones(A.range.shape) if weights is None else weights.astype(np.float64)
     growth = result.scan.provenance.noise_growth if np.isin(given, (0, 1)).all() else 0.0
-    noise = np.float64(result.sigma2) * variance_of(mean.cpu().numpy(), growth) / given
+    noise = np.full(given.shape, np.inf)
+    np.divide(np.float64(result.sigma2) * variance_of(mean.cpu().numpy(), growth), given, out=noise, where=given > 0)
     if result.subpixel:
         noise = noise + result.subpixel * subpixel_variance(result.mean, _matrix(A), A.geometry)
     variance: NDArray[np.float64] = (deviations.square().mean(0) + own).cpu().numpy() + noise
     return mean.cpu().numpy(), variance
+
+
+def _checked(weights: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    given = as_array(weights, "The weights hold")
+    if given.shape != shape:
+        raise InputError(f"The weights have shape {given.shape}; the views need {shape}, one for each ray.")
+    if not (np.isfinite(given).all() and given.min() >= 0):
+        raise InputError("The weights of the rays must be finite and not negative; give bad rays weight 0.")
+    return given
 
 
 def _matrix(A: RayTransform) -> sp.csr_array:

@@ -139,10 +139,17 @@ def test_more_than_was_worked_out_and_pending_angles(running, capsys):
     assert capsys.readouterr().out.splitlines()[0].removeprefix("Next: ").split(", ") == four[2:]
 
 
+def test_a_rejected_angle_that_was_never_asked_for_is_said_to_cost_its_dose(running, capsys):
+    assert design("tell", running, "--reject", "60,6") == 0
+    shown = capsys.readouterr().out
+    assert "One had no projection: it is counted as a failed exposure, dose 1." in shown
+    assert "dose 4 of 7 is spent" in shown
+
+
 def test_status_tells_the_log_and_draws(running, tmp_path, capsys):
     assert design("suggest", running) == 0
     assert design("tell", running, "--reject", "60", "--because", "beam lost", "--final") == 0
-    capsys.readouterr()
+    assert "failed exposure" not in capsys.readouterr().out
     before = running.read_bytes()
     assert design("status", running, "--draw", tmp_path / "s.png") == 0
     shown = capsys.readouterr().out

@@ -160,6 +160,8 @@ def test_rejected_views_cost_their_dose_and_can_be_told_again_unless_final(tmp_p
     assert (len(session.state.views), session.state.spent) == (3, 4)
     assert degrees(session.ask()) == np.rad2deg(angle).round(6).tolist()
     session.reject(angle, retry=False)
+    notes = [entry.reason for entry in session.state.log if entry.kind == "reject"]
+    assert "failed" not in notes[0] and "counted as a failed exposure, dose 1" in notes[1]
     assert (session.state.spent, degrees(session.ask()) != np.rad2deg(angle).round(6).tolist()) == (5, True)
 
 
@@ -399,7 +401,7 @@ REFUSED = {
     "one view for two angles": (lambda s: s.tell(np.deg2rad([6, 12]), sinogram()[:1]), "shape"),
     "an angle that is no candidate": (lambda s: s.tell(np.deg2rad(7), sinogram()[0]), "7° is not among the candidates"),
     "told before": (lambda s: s.tell(0.0, sinogram()[0]), "0° was told before"),
-    "told twice at once": (lambda s: s.tell(np.deg2rad([6, 6]), sinogram()[:2]), "6° was told before"),
+    "told twice at once": (lambda s: s.tell(np.deg2rad([6, 6]), sinogram()[:2]), "6° stands twice among the new views"),
     "NaN": (lambda s: s.tell(np.deg2rad(6), np.full(18, np.nan)), "18 values that are NaN"),
     "negative weights": (lambda s: s.tell(np.deg2rad(6), sinogram()[0], -np.ones(18)), "non-negative"),
     "no weight at all": (lambda s: s.tell(np.deg2rad(6), sinogram()[0], np.zeros(18), unit="counts"), "not all zero"),
@@ -407,6 +409,7 @@ REFUSED = {
     "text": (lambda s: s.tell(np.deg2rad(6), "projection"), "numbers"),
     "an exhausted budget": (lambda s: s.ask(), "budget of 3 is exhausted"),
     "no angle asked for": (lambda s: s.ask(0), "At least one"),
+    "half an angle asked for": (lambda s: s.ask(2.5), "whole number"),
     "a negative budget": (lambda s: s.allow(-1), "budget must be a positive number"),
     "an unknown angle rejected": (lambda s: s.reject(np.deg2rad(7)), "not among the candidates"),
     "an unknown angle pending": (lambda s: s.ask(pending=np.deg2rad([7])), "not among the candidates"),

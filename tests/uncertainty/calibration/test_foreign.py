@@ -9,6 +9,8 @@ from ctuq.scores.gaussian import gaussian_scores
 from ctuq.tomo import ParallelBeam, Scan, VolumeGrid, radians, ray_transform
 from ctuq.tomo.scan import Provenance
 from ctuq.uncertainty.calibration.foreign import calibrate
+from ctuq.uncertainty.calibration.likeness import doubts_of_samples
+from ctuq.uncertainty.calibration.spread import Spread
 from ctuq.uncertainty.results.image import Result
 
 N, VOXEL, NOISE = 12, 2.0, 0.02
@@ -38,7 +40,7 @@ def world():
     return image, scan, smooth(normal, 400)
 
 
-HELD = np.arange(30)
+HELD = np.arange(1, 30)
 
 
 @pytest.mark.parametrize("factor", [0.2, 1.0, 5.0])
@@ -154,7 +156,12 @@ def test_an_image_the_wrong_way_round_or_in_another_unit_is_told(turned, told):
         ({"held_out": [30]}, "0 to 29"),
         ({"held_out": [0.5]}, "indices"),
         ({"held_out": np.ones(4, bool)}, "mask"),
+        ({"held_out": np.isin(np.arange(30), [4, 14]).astype(np.uint8)}, "mask of bool"),
+        ({"held_out": (np.arange(30) == 4).astype(int).tolist()}, "mask of bool"),
+        ({"held_out": np.arange(30)}, "All 30 views"),
+        ({"held_out": np.ones(30, bool)}, "All 30 views"),
         ({"sigma2": 0.0}, "positive"),
+        ({"sigma2": "a"}, "positive"),
         ({"scan": "scan.h5"}, "Scan of one slice"),
     ],
 )
@@ -163,6 +170,33 @@ def test_what_cannot_be_calibrated_is_refused_in_one_sentence(world, change, tol
     given = {"image": image, "samples_or_covariance": draws, "scan": scan, "held_out": [3], **change}
     with pytest.raises(InputError, match=told):
         calibrate(**given)
+
+
+def told_of(samples, image):
+    return doubts_of_samples(Spread.of(samples, image.shape), image)
+
+
+def test_samples_that_are_not_of_the_image_are_told(world):
+    draws, image = world[2], np.zeros((N, N))
+    image[1:4, 2:10], image[6:10, 2:4] = 0.05, 0.08
+    right = image + 0.3 * draws[:40]
+    for fine in (right, right - image, right.reshape(40, -1), right[:8], image + 3 * draws[:8], right[:N]):
+        assert told_of(fine, image) == ()
+    for wrong, words in (
+        (right[:, ::-1], "upside down"),
+        (right.transpose(0, 2, 1), "transposed"),
+        (np.moveaxis(right[:N], 0, -1), "along the last axis"),
+        (np.moveaxis(right[:N], 0, 1), "along the second axis"),
+        (3 * right[:, ::-1, ::-1] + 0.1, "another object"),
+        (10 * right, "differs from the image by 90"),
+    ):
+        (sentence,) = told_of(wrong, image)
+        assert words in sentence
+
+
+def test_a_calibrated_result_warns_of_samples_that_are_not_of_its_image(world):
+    image, scan, draws = world
+    assert any("differs from the image" in text for text in calibrate(image, 3 * image + draws, scan, [3, 9]).warnings)
 
 
 def test_what_no_ray_tells_is_held_beside_what_held_out_rays_scale(world):
