@@ -11,8 +11,8 @@ from ctuq.tomo.shadow import edge_columns, noise_of
 
 _FEWEST, _COLUMNS = 8, 16
 _SIGMAS, _STEADY, _OF_TOP = 8.0, 0.3, 0.01
-_AS_HIGH = 0.15
-"""By how much a panel's jump may differ from its step in air, over that.
+_AS_HIGH, _PART = 0.15, 8
+"""By how much a panel's jump may differ from its step in air, over that, and the part of the detector that a panel is at least.
 
 A panel of 36 of 72 columns that counts 0.9 or 0.95 of its flats had the axis searched up to 29 columns beside its place, and no
 pixel of the object within its 95 % interval. Its jump is 0.93 to 1.06 of the step in air, those of outlines are other parts.
@@ -63,4 +63,6 @@ def _jump(y: NDArray[np.floating], step: float) -> int | None:
     slopes = np.diff(y, axis=1)
     jumps = np.nanmedian(slopes[:, 1:-1] - (slopes[:, :-2] + slopes[:, 2:]) / 2, axis=0)
     found = np.flatnonzero(np.abs(jumps / step - 1) < _AS_HIGH)
+    # Nearer to an edge it is the edge of the beam, which stands still (`ctuq.tomo.still_columns`).
+    found = found[(found + 2 >= y.shape[1] / _PART) & (found + 2 <= y.shape[1] * (1 - 1 / _PART))]
     return int(found[0]) + 2 if len(found) == 1 else None
