@@ -12,7 +12,7 @@ from ctuq.tomo.moments import jump_of_centre, stray_of_centre
 from ctuq.tomo.preprocess import Corrected, suspicion
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.shadow import noise_of, only_air
-from ctuq.tomo.turns import better_turn, to_and_fro
+from ctuq.tomo.turns import better_turn, sorted_as_text, to_and_fro
 
 _LARGEST_INTEGRAL = 50.0
 _SATURATED = 1e-3
@@ -105,6 +105,12 @@ def doubts_of_angles(scan: Scan) -> tuple[str, ...]:
         return (
             f"The projections are explained better if the angles run {how} (misfit {100 * then:.2g} %, as they are told "
             f"{100 * now:.2g} %): check the angles, their step, the sense of rotation ('clockwise: true') and axis_column.",
+        )
+    if (as_text := sorted_as_text(scan)) is not None:
+        return (
+            "The projections are explained better if the views are sorted as text, 10 before 2 (misfit in the order of their "
+            f"numbers {100 * as_text[0]:.2g} %, as they are {100 * as_text[1]:.2g} %): give the files names that sort by "
+            "number, or each view its angle.",
         )
     told = ()
     if (mirrored := to_and_fro(scan)) is not None:

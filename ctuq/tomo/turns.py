@@ -123,6 +123,25 @@ def to_and_fro(scan: Scan) -> tuple[float, float] | None:
     return (then, now) if then * _TIMES < now else None
 
 
+def sorted_as_text(scan: Scan) -> tuple[float, float] | None:
+    """Relative misfit in the order of the views' numbers, and as they are, if the former is less than half.
+
+    So it is where files 1 to 12 are read as 1, 10, 11, 12, 2 and so on, and the angles are those of 1, 2, 3.
+    """
+    if _too_little(scan):
+        return None
+    column, shadow = axis_column(scan.geometry), scan.shadow
+    now = float(misfits_at(scan, [column], shadow)[0])
+    for first in (0, 1):
+        order = np.argsort(sorted(range(first, first + scan.n_angles), key=str))
+        weights = None if scan.weights is None else scan.weights[order]
+        ordered = replace(scan, projections=scan.projections[order], weights=weights)
+        then = float(misfits_at(ordered, [column], shadow)[0])
+        if then * _TIMES < now:
+            return then, now
+    return None
+
+
 def _with_other_end(angles: NDArray[np.float64]) -> tuple[str, NDArray[np.float64]] | None:
     """In words and numbers; None of angles that are uneven, or end nowhere near a quarter turn."""
     n, steps = len(angles), np.diff(angles)

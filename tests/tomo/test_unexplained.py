@@ -7,9 +7,11 @@ import pytest
 
 import ctuq
 from ctuq.files import demo_scan
+from ctuq.files.plausible import doubts_of_angles
 from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
 from ctuq.tomo.phantoms import PHANTOMS
 from ctuq.tomo.simulate import RelativeNoise, simulate
+from ctuq.tomo.turns import sorted_as_text
 from ctuq.tomo.unexplained import doubt_of_misfit
 
 
@@ -44,10 +46,12 @@ def test_views_in_an_order_of_their_own_are_told(phantom, fan):
 @pytest.mark.parametrize("first", [0, 1])
 def test_views_that_are_sorted_as_text_are_named(first):
     right = scan(views=40)
-    assert "10 before 2" in doubt_of_misfit(ordered(right, np.array(sorted(range(first, first + 40), key=str)) - first))
+    wrong = ordered(right, np.array(sorted(range(first, first + 40), key=str)) - first)
+    assert sorted_as_text(right) is None and len(sorted_as_text(wrong)) == 2
+    assert "10 before 2" in doubts_of_angles(wrong)[0]
     walnut = ctuq.read(demo_scan())
-    assert doubt_of_misfit(walnut) is None
-    assert "10 before 2" in doubt_of_misfit(ordered(walnut, sorted(range(walnut.n_angles), key=str)))
+    assert doubt_of_misfit(walnut) is None and sorted_as_text(walnut) is None
+    assert "10 before 2" in doubts_of_angles(ordered(walnut, sorted(range(walnut.n_angles), key=str)))[0]
 
 
 def test_what_moved_while_it_was_measured_is_told_by_the_reader(tmp_path):
