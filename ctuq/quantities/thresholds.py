@@ -145,9 +145,7 @@ def centre(
         If less than half a pixel lies there.
     """
     limit, weights, grid = one_limit(above, below), shares_of(region, result.grid), result.grid
-    left, _, _, top = grid.extent
-    x = left + (np.arange(grid.shape[1]) + 0.5)[None] * grid.voxel
-    y = top - (np.arange(grid.shape[0]) + 0.5)[:, None] * grid.voxel
+    y, x = np.ix_(*grid.places())
     mass = shares_above(result.mean, limit)
     if float(np.sum((mass if above is not None else 1 - mass) * weights)) < _LEAST:
         raise InputError(

@@ -78,9 +78,7 @@ def require_window(window: str) -> None:
 
 def pixel_centres(grid: VolumeGrid) -> NDArray:
     """Centres (x, y) of the pixels in mm, row by row."""
-    left, _, _, top = grid.extent
-    x = left + (np.arange(grid.shape[1]) + 0.5) * grid.voxel
-    y = top - (np.arange(grid.shape[0]) + 0.5) * grid.voxel
+    y, x = grid.places()
     return np.stack([np.tile(x, len(y)), np.repeat(y, len(x))], axis=1)
 
 
@@ -93,8 +91,7 @@ def ray_factors(geometry: Geometry) -> NDArray:
     weights = ray_weights(geometry)
     if not isinstance(geometry, FanBeam):
         return weights
-    columns = (np.arange(geometry.columns) - (geometry.columns - 1) / 2) * geometry.pixel + geometry.detector_offset
-    slope = columns / geometry.source_to_detector
+    slope = geometry.positions() / geometry.source_to_detector
     return weights * (1 + geometry.axis_offset / geometry.source_to_axis * slope) / np.hypot(1, slope)
 
 

@@ -127,9 +127,8 @@ def _rise(geometry: ConeBeam | Parallel3D) -> NDArray[np.float64]:
     plane = geometry.plane
     if not isinstance(plane, FanBeam):
         return np.ones((geometry.rows, geometry.columns))
-    c = (np.arange(geometry.columns) - (geometry.columns - 1) / 2) * geometry.pixel + geometry.detector_offset
     r = (np.arange(geometry.rows) - (geometry.rows - 1) / 2) * geometry.row_pitch + geometry.row_offset
-    level = np.hypot(plane.source_to_detector, c)
+    level = np.hypot(plane.source_to_detector, plane.positions())
     return level / np.hypot(level, r[:, None])
 
 
@@ -138,7 +137,7 @@ def _back_project(q: Tensor, grid: VolumeGrid, geometry: ConeBeam | Parallel3D, 
     k, rows, views, columns = q.shape
     depth, height, width = grid.shape
     pixels, volume = pixel_centres(slice_of(grid)), q.new_zeros(k, depth, height * width)
-    z = grid.centre[2] + (np.arange(depth) - (depth - 1) / 2) * grid.voxel
+    z = grid.places()[0]
     step = max(1, _CHUNK_BYTES // (4 * height * width * (4 + k)))
     for view in range(views):
         closeness = _closeness(geometry, view, pixels)

@@ -38,7 +38,7 @@ def ray_weights(geometry: Geometry) -> NDArray:
 
 def fan_angles(geometry: Geometry) -> NDArray:
     """Where each column's ray passes the rotation axis: the angle from the ray through it, or mm for a parallel beam."""
-    columns = (np.arange(geometry.columns) - (geometry.columns - 1) / 2) * geometry.pixel + geometry.detector_offset
+    columns = geometry.positions()
     if isinstance(geometry, FanBeam):
         axis = np.arctan(geometry.axis_offset / geometry.source_to_axis)
         return np.arctan(columns / geometry.source_to_detector) - axis

@@ -70,6 +70,16 @@ class VolumeGrid:
         x, y = self.centre[:2]
         return x - width / 2, x + width / 2, y - height / 2, y + height / 2
 
+    def places(self) -> tuple[NDArray[np.float64], ...]:
+        """Centres of the voxels in mm along each axis of the shape, ([z,] y, x); y falls with the row."""
+        left, _, _, top = self.extent
+        y, x = ((np.arange(n, dtype=np.float64) + 0.5) * self.voxel for n in self.shape[-2:])
+        if len(self.shape) == 2:
+            return top - y, left + x
+        depth = self.shape[0]
+        z = self.centre[2] + (np.arange(depth, dtype=np.float64) - (depth - 1) / 2) * self.voxel
+        return z, top - y, left + x
+
     def resized(self, size: int) -> "VolumeGrid":
         """The same field of view with ``size`` voxels along x (and as many along y as keep them square)."""
         factor = self.shape[-1] / size
@@ -146,8 +156,9 @@ class Beam(ABC):
         shift = ((first + last) - self.columns) / 2 * self.pixel
         return replace(self, columns=last - first, detector_offset=self.detector_offset + shift)
 
-    def _positions(self, columns: NDArray) -> NDArray[np.float64]:
-        """Where columns are on the detector, mm from the central line."""
+    def positions(self, columns: NDArray | None = None) -> NDArray[np.float64]:
+        """Where columns, all if None, are on the detector, mm from the central line."""
+        columns = np.arange(self.columns) if columns is None else columns
         return (np.asarray(columns, np.float64) - (self.columns - 1) / 2) * self.pixel + self.detector_offset
 
     def __eq__(self, other: object) -> bool:
@@ -189,7 +200,7 @@ class ParallelBeam(Beam):
         return self.columns * self.pixel - 2 * abs(self.detector_offset - self.axis_offset)
 
     def axis_distances(self, columns: NDArray) -> NDArray[np.float64]:
-        return self._positions(columns) - self.axis_offset
+        return self.positions(columns) - self.axis_offset
 
     def vectors(self) -> NDArray[np.float64]:
         along, across = frame(self.angles)
@@ -243,12 +254,12 @@ class FanBeam(Beam):
         return width / np.hypot(1.0, width / 2 / self.source_to_axis)
 
     def axis_distances(self, columns: NDArray) -> NDArray[np.float64]:
-        slope = self._positions(columns) / self.source_to_detector
+        slope = self.positions(columns) / self.source_to_detector
         return (self.source_to_axis * slope - self.axis_offset) / np.hypot(1.0, slope)
 
     def slants(self, columns: NDArray) -> NDArray[np.float64]:
         """Angles in radians from the central ray to those onto columns: parallel rays of a beam that is turned less by them."""
-        return np.arctan(self._positions(columns) / self.source_to_detector)
+        return np.arctan(self.positions(columns) / self.source_to_detector)
 
     def vectors(self) -> NDArray[np.float64]:
         along, across = frame(self.angles)

@@ -35,7 +35,7 @@ def draw_held_out(result: Result) -> Figure:
     """Measured and predicted rays of some held-out views, and their difference with 95 % bands, raw and calibrated."""
     calibration, geometry = _calibration(result), result.scan.geometry
     views = calibration.views[:_MOST_VIEWS]
-    position = (np.arange(geometry.columns) - (geometry.columns - 1) / 2) * geometry.pixel + geometry.detector_offset
+    position = geometry.positions()
     figure = Figure(figsize=(10.4, 2.3 * len(views) + 0.7), layout="constrained")
     panels = figure.subplots(len(views), 2, squeeze=False, sharex=True, sharey="col")
     for k, (row, view) in enumerate(zip(panels, views, strict=True)):

@@ -97,9 +97,7 @@ def box_region(grid: VolumeGrid, box: tuple[float, float, float, float]) -> NDAr
         If no pixel's centre lies inside.
     """
     left, right, bottom, top = box
-    x0, _, _, y1 = grid.extent
-    x = x0 + (np.arange(grid.shape[-1]) + 0.5) * grid.voxel
-    y = y1 - (np.arange(grid.shape[-2]) + 0.5) * grid.voxel
+    y, x = grid.places()[-2:]
     inside = ((left <= x) & (x <= right))[None] & ((bottom <= y) & (y <= top))[:, None]
     if not inside.any():
         raise InputError(f"No pixel lies in the box {box} mm; the image spans {grid.extent}.")

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ctuq import records
@@ -161,9 +160,8 @@ def _write_picture(image: NDArray, name: str, result: Contents, folder: Path) ->
 
 def _axes(grid: VolumeGrid) -> dict[str, NDArray]:
     """Positions of the pixels' centres in mm; y falls with the row."""
-    left, _, _, top = grid.extent
-    height, width = grid.shape[-2:]
-    return {"x": left + (np.arange(width) + 0.5) * grid.voxel, "y": top - (np.arange(height) + 0.5) * grid.voxel}
+    y, x = grid.places()[-2:]
+    return {"x": x, "y": y}
 
 
 def _attributes(images: Mapping[str, Any]) -> dict[str, dict[str, str]]:

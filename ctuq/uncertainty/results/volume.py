@@ -217,7 +217,7 @@ class VolumeResult(Shown, MeasuredVolume):
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
                 "parameters": {"raw_file": self.provenance.source, "raw_file_sha256": self.provenance.sha256, **self.settings},
             },
-            "data": {**images, **_axes(self)},
+            "data": {**images, **axes_of(self.grid, self.pitches)},
             "ctuq": rest,
         }
         records.write(path, {"entry": entry}, kind=KIND, attributes=_attributes(images))
@@ -320,16 +320,6 @@ def _refuse_other_covariances(kept: Mapping[str, Any], shape: tuple[int, ...], r
         raise InputError(f"there are {waves} waves along each axis")
     if alike is not None and not (np.shape(alike) == shape[:1] and bool(np.all((alike >= 0) & (alike <= 1)))):
         raise InputError("how alike slices err is no correlation for each distance of slices")
-
-
-def _axes(result: VolumeResult) -> dict[str, NDArray]:
-    """Positions of the voxels' centres in mm; y falls with the row."""
-    grid = result.grid
-    places = {
-        name: centre + (np.arange(n) - (n - 1) / 2) * pitch
-        for name, n, centre, pitch in zip("zyx", grid.shape, grid.centre[::-1], result.pitches, strict=True)
-    }
-    return places | {"y": 2 * grid.centre[1] - places["y"]}
 
 
 def _attributes(images: Mapping[str, Any]) -> dict[str, dict[str, str]]:
