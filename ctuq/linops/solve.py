@@ -151,12 +151,12 @@ def flat_rows(K: LinearOperator, b: Tensor, start: Tensor | None) -> tuple[Tenso
 
 def relative(residual: Tensor, rows: Tensor) -> Tensor:
     """Norm of each row of ``residual`` over that of ``rows``; 0 where both are 0."""
-    return residual.norm(dim=1) / rows.norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+    return residual.norm(dim=1) / rows.norm(dim=1).clamp(min=torch.finfo(rows.dtype).tiny)
 
 
 def reported(name: str, found: Solution, rtol: float | Tensor) -> Solution:
     """The solution with ``converged`` by its residuals, and a warning with the number if they miss the tolerance."""
-    if not bool(found.residual.isfinite().all()):
+    if bool(found.residual.isnan().any()):
         raise CtuqError(f"{name} came to values that are not finite: check the operator, its noise and its scale.")
     missed = found.residual > rtol
     if not bool(missed.any()):

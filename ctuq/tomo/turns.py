@@ -49,29 +49,10 @@ def better_turn(scan: Scan) -> tuple[str, float, float] | None:
     str, float, float
         In words, after "the angles should run"; the relative misfit then and as they are. None if nothing is better.
     """
-    angles = scan.geometry.angles
-    arc = float(np.ptp(angles))
-    # With the step after the last view: 60 views in steps of 1.5 degrees cover a quarter turn, if no more.
-    if (
-        scan.n_angles < _FEWEST
-        or arc * scan.n_angles / (scan.n_angles - 1) < _ARC
-        or scan.geometry.columns < 8
-        or not np.any(scan.projections)
-    ):
+    if _too_little(scan):
         return None
-    others = {_HALF_AS_FAR: angles / 2}
-    if arc < _HALF:
-        others["twice as far"] = 2 * angles
-    if isinstance(scan.geometry, FanBeam):
-        others["the other way round"] = -angles
     column, shadow = axis_column(scan.geometry), scan.shadow
-    if _opposite_views_agree(scan, column):
-        del others[_HALF_AS_FAR]
-    clear, end = dict.fromkeys(others, _TIMES), _with_other_end(angles) if scan.n_angles <= _MOST else None
-    numbered = _by_number(angles)
-    others, clear = others | numbered, clear | dict.fromkeys(numbered, _CLEARER)
-    if end is not None:
-        others[end[0]], clear[end[0]] = end[1], _CLEARER
+    others, clear = _others(scan, column)
     if not others:
         return None
 
@@ -93,6 +74,24 @@ def better_turn(scan: Scan) -> tuple[str, float, float] | None:
     if best == _HALF_AS_FAR and misfit(scan.select(np.arange(scan.n_angles // 2))) < _NO_WORSE * tried[best]:
         return None
     return best, tried[best], now
+
+
+def _others(scan: Scan, column: float) -> tuple[dict[str, NDArray[np.float64]], dict[str, float]]:
+    """What the angles may be in words and numbers, and how many times better the projections are to be explained then."""
+    angles = scan.geometry.angles
+    arc, numbered = float(np.ptp(angles)), _by_number(angles)
+    others: dict[str, NDArray[np.float64]] = {}
+    # With the step after the last view: 60 views in steps of 1.5 degrees cover a quarter turn, if no more.
+    if arc * scan.n_angles / (scan.n_angles - 1) >= _ARC:
+        if not _opposite_views_agree(scan, column):
+            others[_HALF_AS_FAR] = angles / 2
+        if arc < _HALF:
+            others["twice as far"] = 2 * angles
+        if isinstance(scan.geometry, FanBeam):
+            others["the other way round"] = -angles
+        if scan.n_angles <= _MOST and (end := _with_other_end(angles)) is not None:
+            numbered[end[0]] = end[1]
+    return others | numbered, dict.fromkeys(others, _TIMES) | dict.fromkeys(numbered, _CLEARER)
 
 
 def _by_number(angles: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:

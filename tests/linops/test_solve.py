@@ -245,3 +245,10 @@ def test_what_is_not_finite_is_no_solution(solver):
     with pytest.raises(CtuqError, match="not finite"), warnings.catch_warnings():
         warnings.simplefilter("error")
         solver(Dense(spoilt), normal(2, N))
+
+
+def test_right_hand_sides_of_nothing_are_solved_by_nothing():
+    """In float32 their residual over their size was NaN, which passed for converged."""
+    rows = torch.cat([torch.zeros(1, N), normal(2, N).float()])
+    found = BlockCG(rtol=1e-3)(Dense(matrix(0, 1, torch.float32)), rows)
+    assert found.converged and found.residual[0] == 0 and not found.value[0].any()

@@ -135,3 +135,6 @@ def test_angles_that_are_the_views_numbers_are_told():
     found = better_turn(told(right, lambda a: np.deg2rad(np.arange(120))))
     assert found is not None and found[0].startswith("over 180 degrees")
     assert better_turn(scan(120, views=120)) is None  # in steps of a degree
+    assert better_turn(scan(60, views=60)) is None
+    few = better_turn(told(scan(180, views=60, noise=0.01), lambda a: np.deg2rad(np.arange(60))))
+    assert few is not None and few[0].startswith("over 180 degrees")
