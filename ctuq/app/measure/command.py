@@ -25,6 +25,12 @@ _OTHER = (
     "The coverage of quantities was measured on images of the deep image prior; of {method} nobody has, and its edges may be "
     "blurred otherwise."
 )
+GUESSED = "edges across these are guessed"
+"""In the warning of a result that views leave directions out (`ctuq.uncertainty.calibration.directions`)."""
+_OVER_ARCS = (
+    "Views leave directions out: of simulated scans over 90 degrees 95 % intervals hold 98 % of means, 93 % of centres, but 89 % "
+    "of areas and 87 % of thicknesses."
+)
 _TABLES = (".csv", ".tsv", ".txt")
 _COLUMNS = (
     "name", "value", "standard_uncertainty", "coverage_factor", "lower", "upper", "level", "unit", "draws", "monte_carlo_error"
@@ -42,7 +48,7 @@ def measure(command: Measure) -> int:
         result = _opened(file)
         quantities, warnings = _of_image(result, command), result.warnings + _doubts_of_method(result.method)
     give(quantities=quantities)
-    warn(warnings)
+    warn(warnings + ((_OVER_ARCS,) if any(GUESSED in text for text in warnings) else ()))
     for quantity in quantities:
         _tell(quantity)
     warn(dict.fromkeys(note for quantity in quantities for note in quantity.notes))
