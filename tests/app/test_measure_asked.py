@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ctuq
 from ctuq.app.cli import main
+from ctuq.app.measure.command import GUESSED
 from ctuq.app.measure.images import questions
 from ctuq.app.measure.options import Measure
 from ctuq.app.measure.sources import asked
@@ -61,3 +63,13 @@ def test_thicknesses_of_one_line_at_two_levels_have_two_names(tmp_path):
     found = wanted(tmp_path, "thickness: ['-5,0,5,0', '-5,0,5,0,0.02', '-5,0,5,0,0.03']\n")
     names = [name for ask in questions(Result(), found, {}, None, 0.95) for name in ask()]
     assert names == ["thickness -5,0 to 5,0", "thickness -5,0 to 5,0 at 0.02", "thickness -5,0 to 5,0 at 0.03"]
+
+
+@pytest.mark.parametrize(("step", "arc"), [(10.0, True), (20.0, False)])
+def test_what_holds_over_arcs_is_told_where_views_leave_directions_out(tmp_path, capsys, step, arc):
+    scan = ctuq.simulate("ellipses", size=12, angles=np.deg2rad(np.arange(9) * step), noise=0.02)
+    ctuq.reconstruct(scan, "tv", size=12).save(tmp_path / "results.h5")
+    assert main(["measure", str(tmp_path / "results.h5"), "--region", "circle:0,0,3"]) == 0
+    told = capsys.readouterr()
+    assert (GUESSED in told.out + told.err) == arc
+    assert ("of areas and 87 % of thicknesses" in " ".join((told.out + told.err).split())) == arc

@@ -28,8 +28,8 @@ _OTHER = (
 GUESSED = "edges across these are guessed"
 """In the warning of a result that views leave directions out (`ctuq.uncertainty.calibration.directions`)."""
 _OVER_ARCS = (
-    "Views leave directions out: of simulated scans over 90 degrees 95 % intervals hold 98 % of means, 93 % of centres, but 89 % "
-    "of areas and 87 % of thicknesses."
+    "Views leave directions out: of simulated scans over 90 degrees 95 % intervals hold 98 % of means and 93 % of centres, but "
+    "89 % of areas and 87 % of thicknesses."
 )
 _TABLES = (".csv", ".tsv", ".txt")
 _COLUMNS = (
