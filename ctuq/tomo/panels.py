@@ -20,7 +20,7 @@ pixel of the object within its 95 % interval. Its jump is 0.93 to 1.06 of the st
 
 
 def with_even_panels(scan: Scan) -> Scan:
-    """The scan with what a panel reads too much taken off, where air shows it at one edge of the detector and a jump where.
+    """The scan with what a panel reads too much taken off: air shows how much, and a jump where it begins.
 
     A panel's share of the open beam that its flats do not know is one number in all its rays. The object does not make a jump
     from one column to the next in the mean of all views at just that height, with air before and behind.
