@@ -1,6 +1,6 @@
 """From what a file tells to a scan: line integrals, geometry, weights, with every assumption recorded."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -50,6 +50,19 @@ class Assembled:
     scan: Scan
     unit: float
     worth: Worth
+
+
+def in_one_unit(parts: Sequence[Assembled]) -> list[NDArray] | None:
+    """Weights of several rows, or files, in one unit, as each has them in one of its own; None where none has any."""
+    if all(part.scan.weights is None for part in parts):
+        return None
+    own = [np.ones_like(part.scan.projections) if part.scan.weights is None else part.scan.weights for part in parts]
+    return [part.unit * weights for part, weights in zip(parts, own, strict=True)]
+
+
+def of_mean_one(weights: NDArray) -> NDArray[np.float32]:
+    """Weights over their mean of the rays that count."""
+    return (weights / weights[weights > 0].mean(dtype=np.float64)).astype(np.float32)
 
 
 def missing_fields(fields: Mapping[str, object]) -> tuple[str, ...]:

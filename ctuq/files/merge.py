@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.assemble import Assembled
+from ctuq.files.assemble import Assembled, in_one_unit, of_mean_one
 from ctuq.tomo.scan import Scan
 
 _SAME_ANGLE = 1e-6
@@ -64,17 +64,15 @@ def merged(parts: Sequence[Assembled]) -> Scan:
 
 def _weights(parts: Sequence[Assembled]) -> tuple[NDArray[np.float32] | None, tuple[str, ...]]:
     """Weights of all views, mean 1 over the rays that count, and a warning where the parts' are of different kinds."""
-    if all(part.scan.weights is None for part in parts):
-        return None, ()
-    own = [np.ones(part.scan.geometry.shape, np.float32) if part.scan.weights is None else part.scan.weights for part in parts]
     kinds = sorted({part.worth for part in parts})
-    if len(kinds) > 1:
-        words = " and ".join(_WORTH[kind] for kind in kinds)
-        return np.concatenate(own), (
-            f"The parts' rays are weighed by different things ({words}): every part is taken to be worth the same.",
-        )
-    weights = np.concatenate([part.unit * each for part, each in zip(parts, own, strict=True)])
-    return (weights / weights[weights > 0].mean(dtype=np.float64)).astype(np.float32), ()
+    alike = in_one_unit(parts if len(kinds) == 1 else [replace(part, unit=1.0) for part in parts])
+    if alike is None:
+        return None, ()
+    weights = np.concatenate(alike)
+    if len(kinds) == 1:
+        return of_mean_one(weights), ()
+    words = " and ".join(_WORTH[kind] for kind in kinds)
+    return weights, (f"The parts' rays are weighed by different things ({words}): every part is taken to be worth the same.",)
 
 
 def _differences(scans: Sequence[Scan]) -> tuple[str, ...]:

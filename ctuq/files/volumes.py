@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ctuq import records
 from ctuq.errors import InputError
-from ctuq.files.assemble import Assembled
+from ctuq.files.assemble import in_one_unit, of_mean_one
 from ctuq.files.axis import wants_search
 from ctuq.files.formats.detect import file_hash
 from ctuq.files.formats.ownvolume import KIND, read_volume_scan
@@ -195,7 +195,9 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
         if not any(words in text for words in _OF_ONE_ROW) and (text not in middle.warnings or ODD not in text)
     )
     told = replace(told, warnings=apart)
-    projections, weights = found.whole(np.stack([scan.projections for scan in scans])[:, kept], _weights(rows, kept))
+    alike = in_one_unit(rows)
+    weights = None if alike is None else of_mean_one(np.stack(alike)[:, kept])
+    projections, weights = found.whole(np.stack([scan.projections for scan in scans])[:, kept], weights)
     if middle_raw.vectors is not None:
         free = _free(middle_raw, scans[0].geometry.angles, kept, upwards)
         grid = _seen(in_space(beam, middle_raw, first.rows, upwards), float(free.table[:, 2].mean()))
@@ -250,15 +252,6 @@ def _count(rows: range, of: int) -> str:
         return str(of)
     step = f" in steps of {rows.step}" if rows.step > 1 else ""
     return f"{len(rows)} of {of} (from the lowest, 0: {rows[0]} to {rows[-1]}{step})"
-
-
-def _weights(rows: Sequence[Assembled], kept: NDArray[np.bool_]) -> NDArray[np.float32] | None:
-    """Weights of all rows in one unit, mean 1 over the rays that count: each row's are in one of its own."""
-    if all(row.scan.weights is None for row in rows):
-        return None
-    own = [np.ones_like(row.scan.projections) if row.scan.weights is None else row.scan.weights for row in rows]
-    weights = np.stack([row.unit * weights for row, weights in zip(rows, own, strict=True)])[:, kept]
-    return (weights / weights[weights > 0].mean()).astype(np.float32)
 
 
 def _of_other_rows(scans: Sequence[Scan], middle: Scan, stored: Sequence[int]) -> tuple[str, ...]:

@@ -14,7 +14,13 @@ NORMAL_QUARTILE = 0.6745
 """Median of |z| of a standard Gaussian z: what a median absolute deviation is divided by to be a standard deviation."""
 STD_OF_MAD = 1.4826
 """One over it."""
+
 _SCORES = ("log_likelihood", "rms_z", "cover_68", "cover_95", "crps", "rmse")
+
+
+def robust_std(values: NDArray) -> float:
+    """Standard deviation of values, by their median absolute deviation from their median."""
+    return STD_OF_MAD * float(np.median(np.abs(values - np.median(values))))
 
 
 def gaussian_scores(residual: ArrayLike, variance: ArrayLike) -> dict[str, float]:

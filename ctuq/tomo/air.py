@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.tomo.scan import Scan
-from ctuq.tomo.shadow import edge_columns, noise_of
+from ctuq.tomo.shadow import edge_columns, edge_means, noise_of
 
 _FEWEST, _PART = 3, 16
 _APART = 0.08
@@ -43,9 +43,8 @@ def levelled(scan: Scan) -> Scan:
 
     A beam that drifts, and flats of another exposure, leave that in all rays of a view.
     """
-    y, n = scan.projections, edge_columns(scan.projections.shape[1])
-    left, right = y[:, :n].mean(axis=1), y[:, -n:].mean(axis=1)
-    levels, noise = (left + right) / 2, noise_of(y) / np.sqrt(n)
+    y, (left, right) = scan.projections, edge_means(scan.projections)
+    levels, noise = (left + right) / 2, noise_of(y) / np.sqrt(edge_columns(y.shape[1]))
     off = float(np.sqrt(np.mean(np.square(levels))))
     if off < max(_OFF * float(np.percentile(y, 99)), _SIGMAS * noise):
         return scan

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ctuq.scores.gaussian import STD_OF_MAD
+from ctuq.scores.gaussian import robust_std
 from ctuq.tomo.scan import Scan
-from ctuq.tomo.shadow import edge_columns, noise_of
+from ctuq.tomo.shadow import edge_columns, edge_means, noise_of
 
 _FEWEST, _COLUMNS = 8, 16
 _SIGMAS, _STEADY, _OF_TOP = 8.0, 0.3, 0.01
@@ -30,10 +30,15 @@ def with_even_panels(scan: Scan) -> Scan:
     y = scan.projections if scan.weights is None else np.where(scan.weights > 0, scan.projections, np.nan)
     if not np.isfinite(y).any(axis=0).all():
         return scan
-    left, right = (_edge(y, slice(0, None)), _edge(y, slice(None, None, -1)))
-    step, spread = float(np.nanmedian(right - left)), _spread(right - left)
+    left, right = edge_means(y)
+    # A view without a ray that counts at an edge tells no air there.
+    seen = np.isfinite(left + right)
+    left, right = left[seen], right[seen]
+    if len(left) < _FEWEST:
+        return scan
+    step, spread = float(np.median(right - left)), robust_std(right - left)
     noise = noise_of(scan.projections) / np.sqrt(edge_columns(y.shape[1]))
-    least = max(_OF_TOP * float(np.nanpercentile(y, 99)), _SIGMAS * max(spread, noise) / np.sqrt(len(y)))
+    least = max(_OF_TOP * float(np.nanpercentile(y, 99)), _SIGMAS * max(spread, noise) / np.sqrt(len(left)))
     # What reaches beyond the detector is not the same in all views.
     if abs(step) < least or spread > _STEADY * abs(step) + 3 * noise:
         return scan
@@ -42,20 +47,12 @@ def with_even_panels(scan: Scan) -> Scan:
         return scan
     columns = np.arange(y.shape[1])
     # Air reads next to nothing on the sound side.
-    wrong, by = (columns >= first, step) if abs(np.nanmedian(left)) < abs(np.nanmedian(right)) else (columns < first, -step)
+    wrong, by = (columns >= first, step) if abs(np.median(left)) < abs(np.median(right)) else (columns < first, -step)
     number = np.flatnonzero(wrong)
     return replace(scan, projections=(scan.projections - by * wrong).astype(np.float32)).warned(
         f"Columns {number[0]} to {number[-1]} read {by:.3g} more than the others in every view, in air too, as a panel does "
         "that counts otherwise than in its flats: that is taken off them."
     )
-
-
-def _edge(y: NDArray, order: slice) -> NDArray[np.float64]:
-    return np.nanmean(y[:, order][:, : edge_columns(y.shape[1])], axis=1)
-
-
-def _spread(values: NDArray[np.float64]) -> float:
-    return STD_OF_MAD * float(np.nanmedian(np.abs(values - np.nanmedian(values))))
 
 
 def _jump(y: NDArray[np.floating], step: float) -> int | None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.scores.gaussian import STD_OF_MAD
+from ctuq.scores.gaussian import STD_OF_MAD, robust_std
 from ctuq.tomo.noise_law import NoiseLaw
 
 _SPIKE = 10.0
@@ -343,7 +343,7 @@ def _interpolated(values: NDArray, bad: NDArray) -> NDArray[np.float64]:
 
 
 def _spread(residual: NDArray) -> float:
-    return float(STD_OF_MAD * np.median(np.abs(residual - np.median(residual))))
+    return robust_std(residual)
 
 
 def _range(values: NDArray) -> float:

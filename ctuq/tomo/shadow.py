@@ -70,6 +70,17 @@ def edge_columns(columns: int) -> int:
     return max(1, min(_EDGE, columns // 16))
 
 
+def edge_means(y: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """What the first and the last columns of each view read, (angle,) each, without those that are NaN; NaN of no other."""
+    n = edge_columns(y.shape[1])
+    left, right = (np.nansum(end, axis=1) / _or_nan(np.isfinite(end).sum(axis=1)) for end in (y[:, :n], y[:, -n:]))
+    return left, right
+
+
+def _or_nan(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    return np.where(counts > 0, counts, np.nan)
+
+
 def air_below(y: NDArray, rays: int, share: float = _SHARE) -> float:
     """Below which mean of so many rays there is but air: a share of a sinogram's top, or four standard deviations of noise."""
     values = np.asarray(y, np.float64)

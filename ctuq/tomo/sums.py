@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ctuq.scores.gaussian import STD_OF_MAD
+from ctuq.scores.gaussian import robust_std
 from ctuq.tomo.geometry import FanBeam
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.shadow import edge_columns, noise_of
@@ -51,7 +51,7 @@ def doubt_of_sums(scan: Scan) -> str | None:
     # Of views without a ray that counts at the edges nothing is known of air: a slit leaves none in any view.
     air = np.nansum(edges, axis=1) / np.maximum(np.isfinite(edges).sum(axis=1), 1)
     middle = float(np.median(means[seen]))
-    spread = min(_spread(means[seen]), _spread(means[seen] - air))
+    spread = min(robust_std(means[seen]), robust_std(means[seen] - air))
     noise = noise_of(scan.projections) / np.sqrt(columns)
     if middle <= 0 or spread < max(_UNEQUAL * middle, _SIGMAS * noise):
         return None
@@ -84,10 +84,6 @@ def lies_on_its_side(rays: Sequence[NDArray] | NDArray) -> str | None:
         f"{of_rows:.1g}: the pictures seem to lie on their side, with the rotation axis along their rows; if so, say "
         "'transpose: true' in a geometry file."
     )
-
-
-def _spread(values: NDArray[np.float64]) -> float:
-    return STD_OF_MAD * float(np.median(np.abs(values - np.median(values))))
 
 
 def _ends_in_air(means: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[int, int] | None:

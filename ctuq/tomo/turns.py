@@ -1,5 +1,6 @@
 """Whether a scan's angles run too far, not far enough or the wrong way round, by what a reconstruction cannot explain."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -114,12 +115,10 @@ def to_and_fro(scan: Scan) -> tuple[float, float] | None:
     """
     if _too_little(scan):
         return None
-    column, shadow = axis_column(scan.geometry), scan.shadow
-    columns, rays = np.arange(scan.geometry.columns), scan.projections.copy()
+    column, columns, rays = axis_column(scan.geometry), np.arange(scan.geometry.columns), scan.projections.copy()
     for view in rays[1::2]:
         view[:] = np.interp(2 * column - columns, columns, view)
-    then, now = (float(misfits_at(one, [column], shadow)[0]) for one in (replace(scan, projections=rays), scan))
-    return (then, now) if then * _TIMES < now else None
+    return _first_better(scan, [replace(scan, projections=rays)])
 
 
 def sorted_as_text(scan: Scan) -> tuple[float, float] | None:
@@ -129,16 +128,17 @@ def sorted_as_text(scan: Scan) -> tuple[float, float] | None:
     """
     if _too_little(scan):
         return None
+    orders = [np.argsort(sorted(range(first, first + scan.n_angles), key=str)) for first in (0, 1)]
+    weights = [None if scan.weights is None else scan.weights[order] for order in orders]
+    others = [replace(scan, projections=scan.projections[o], weights=w) for o, w in zip(orders, weights, strict=True)]
+    return _first_better(scan, others)
+
+
+def _first_better(scan: Scan, others: Sequence[Scan]) -> tuple[float, float] | None:
+    """Relative misfit of the first of other scans that is explained twice as well about the same axis, and the scan's."""
     column, shadow = axis_column(scan.geometry), scan.shadow
-    now = float(misfits_at(scan, [column], shadow)[0])
-    for first in (0, 1):
-        order = np.argsort(sorted(range(first, first + scan.n_angles), key=str))
-        weights = None if scan.weights is None else scan.weights[order]
-        ordered = replace(scan, projections=scan.projections[order], weights=weights)
-        then = float(misfits_at(ordered, [column], shadow)[0])
-        if then * _TIMES < now:
-            return then, now
-    return None
+    now, *tried = (float(misfits_at(each, [column], shadow)[0]) for each in (scan, *others))
+    return next(((then, now) for then in tried if then * _TIMES < now), None)
 
 
 def _with_other_end(angles: NDArray[np.float64]) -> tuple[str, NDArray[np.float64]] | None:

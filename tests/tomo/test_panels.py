@@ -45,3 +45,16 @@ def test_sound_scans_and_objects_that_reach_beyond_stay_as_they_are(phantom):
     assert with_even_panels(cut) is cut
     tilted = replace(sound, projections=sound.projections + np.linspace(0, 0.1, 72))
     assert with_even_panels(tilted) is tilted
+
+
+def test_views_without_a_ray_that_counts_and_dead_columns_change_nothing(recwarn):
+    sound = scan("rectangles")
+    weights = np.ones_like(sound.projections)
+    weights[3], weights[:, 0] = 0, 0
+    uneven = replace(sound, projections=sound.projections + 0.1 * (np.arange(72) >= 36), weights=weights)
+    assert with_even_panels(uneven) is uneven  # the air of a dead column is not known
+    lost = np.ones_like(sound.projections)
+    lost[3] = 0
+    even = with_even_panels(replace(uneven, weights=lost))
+    assert "Columns 36 to 71 read 0.1" in even.warnings[-1]
+    assert not recwarn.list
