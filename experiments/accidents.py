@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ctuq import files
-from ctuq.app import commands
+from ctuq.app import slices
 from ctuq.pipeline import bars
 from ctuq.recon.dip import DIPOptions
 from ctuq.tomo import radians
@@ -125,7 +125,7 @@ class Trials:
 def _prepared(settings: Mapping[str, str], killed: bool) -> None:
     """The environment of a command, a short fit, and maybe the end of it when the fit is in a file: then J is asked for."""
     os.environ.update(settings)
-    commands.DIPOptions = _SHORT
+    slices.DIPOptions = _SHORT
     if killed:
         bars.jacobian_of = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 

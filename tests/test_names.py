@@ -65,6 +65,16 @@ def test_the_pipeline_does_without_what_takes_long_to_import_and_changes_no_sett
     assert told.stdout.splitlines() == ["[]", "[]"]
 
 
+def test_commands_that_draw_nothing_import_nothing_that_draws(tmp_path):
+    code = (
+        "import sys; from ctuq.app.cli import main; "
+        "assert main(['simulate', '--size', '16', '--angles', '4', '-o', sys.argv[1]]) == 0; "
+        "assert main(['info', sys.argv[1], '--quiet']) == 0; print('matplotlib' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", code, tmp_path / "s.h5"], capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[-1] == "False"
+
+
 @pytest.fixture(scope="module")
 def scan():
     return ctuq.simulate("shepp-logan", size=16, angles=6, seed=1)

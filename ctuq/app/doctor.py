@@ -5,10 +5,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctuq.app.options import Doctor
+from ctuq.app.terminal import give, say
 from ctuq.errors import CtuqError
 from ctuq.versions import version_of
 
@@ -254,3 +257,15 @@ def _numbers(text: str) -> tuple[int, ...]:
             break
         parts.append(int(part))
     return tuple(parts)
+
+
+def tell(_: Doctor) -> int:
+    """Print every check; exit code 2 if one failed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        checks = examine()
+    give(checks=checks, usable=usable(checks))
+    for check in checks:
+        say(f"[{check.status:^4}] {check.name}: {check.text}")
+    say("ctuq can be used here." if usable(checks) else "ctuq cannot be used here until what failed is mended.")
+    return 0 if usable(checks) else 2

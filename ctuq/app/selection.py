@@ -1,4 +1,6 @@
-"""Which views of a scan the command line asks for."""
+"""Which files and views of a scan the command line asks for."""
+
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,13 @@ from ctuq.tomo.scan import Scan
 from ctuq.tomo.space import VolumeGeometry
 
 _TURN = 360.0
+
+
+def scan_files(paths: tuple[Path, ...]) -> list[Path]:
+    """The files that were named, at least one."""
+    if not paths:
+        raise InputError("Name a scan file.")
+    return list(paths)
 
 
 def selected(scan: Scan, every: int | None, angles: str | None) -> Scan:

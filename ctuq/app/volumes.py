@@ -1,23 +1,18 @@
-"""What ``ctuq reconstruct --volume``, ``ctuq info --volume`` and ``ctuq simulate`` of solids do."""
+"""``ctuq reconstruct --volume``."""
 
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ctuq import files
-from ctuq.app.facts import facts_of_scan, facts_of_volume
+from ctuq.app.facts import facts_of_volume
 from ctuq.app.folder import CHECKPOINT, RESULTS
-from ctuq.app.options import Info, Reconstruct, Simulate
-from ctuq.app.png import drawn
+from ctuq.app.options import Reconstruct
 from ctuq.app.progress import TerminalBar
 from ctuq.app.report.anew import volume_report
-from ctuq.app.report.space import draw_space, geometry_lines
 from ctuq.app.report.volume import sentences
 from ctuq.app.runs import is_left, told_how_to_go_on
 from ctuq.app.selection import chosen_views
 from ctuq.app.terminal import give, say, warn
-from ctuq.app.typed import distances, field, voxels
+from ctuq.app.typed import field, voxels
 from ctuq.errors import InputError
 from ctuq.linops.memory import available_memory, keep_freed_memory
 from ctuq.pipeline.running.checkpoint import remove
@@ -26,37 +21,11 @@ from ctuq.pipeline.volume.doubts import doubts_of_volume
 from ctuq.pipeline.volume.job import VolumePlan, plan_volume, reconstruct_volume, volume_made_by
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
-from ctuq.records import write_whole
 from ctuq.systematics.catalogue import ANY
-from ctuq.text import visible
-from ctuq.tomo.geometry import VolumeGrid, radians
-from ctuq.tomo.solids import SOLIDS, solid_scan
+from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.results.tiff import write_volume_tiff
 from ctuq.uncertainty.results.volume import VolumeResult
-
-
-def is_solid(phantom: str) -> bool:
-    """Whether a phantom is one of three axes."""
-    return phantom in SOLIDS
-
-
-def simulate_solid(command: Simulate, angles: NDArray, noise: float) -> int:
-    """Write a simulated scan of a volume."""
-    to = distances(command.cone)
-    if isinstance(command.angles, int) and to is not None:
-        # A cone needs the whole turn, as no two opposite views of it are alike.
-        angles = radians(np.arange(command.angles) * 360.0 / command.angles)
-    scan = solid_scan(command.phantom, command.size, angles, noise=noise, seed=command.seed, distances=to)
-    files.write_volume_scan(scan, command.output)
-    rows, views, columns = scan.geometry.shape
-    give(output=command.output, scan=facts_of_scan(scan))
-    beam = "parallel rays" if to is None else f"a cone of {to[0]:g} and {to[1]:g} mm"
-    say(
-        f"Written: {command.output}, {views} views of {command.phantom} by {beam} onto {rows} x {columns} pixels with "
-        f"{100 * noise:g} % noise."
-    )
-    return 0
 
 
 def plan_of_volume(command: Reconstruct) -> int:
@@ -108,22 +77,6 @@ def reconstruct_volume_into(command: Reconstruct, folder: Path) -> int:
     say(f"It took {seconds:.0f} s.")
     warn(tuple(text for text in result.warnings if text not in told))
     say(f"Report: {report}")
-    return 0
-
-
-def tell_of_volume(command: Info) -> int:
-    """Print the geometry of a volume's scan and its warnings, and draw it from three sides on request."""
-    scan = files.read_volume(command.scan, geometry=command.geometry, entry=command.entry, follow_links=command.follow_links)
-    give(scan=facts_of_scan(scan))
-    truth = [] if scan.truth is None else [("truth", f"{scan.truth.shape} voxels")]
-    told = [("source", scan.provenance.source), *geometry_lines(scan.geometry), *truth]
-    told += [("history", step) for step in scan.provenance.steps if step not in scan.warnings]
-    for name, text in told + [("warning", text) for text in scan.warnings]:
-        say(f"{name:>18}  {visible(text)}")
-    if command.draw is not None:
-        data = drawn(draw_space, scan.geometry, scan.grid)
-        write_whole(command.draw, lambda target: target.write(data))
-        say(f"Drawn: {command.draw}")
     return 0
 
 

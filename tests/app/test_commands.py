@@ -6,7 +6,7 @@ import pytest
 import tifffile
 
 from ctuq import files
-from ctuq.app import cli, commands
+from ctuq.app import cli, slices
 from ctuq.errors import ResourceError
 from ctuq.pipeline import Progress
 from ctuq.recon.dip import DIPOptions
@@ -40,7 +40,7 @@ class Pipeline:
 @pytest.fixture
 def pipeline(monkeypatch, bare):
     stand_in = Pipeline(bare)
-    monkeypatch.setattr(commands.pipeline, "reconstruct", stand_in)
+    monkeypatch.setattr(slices.pipeline, "reconstruct", stand_in)
     return stand_in
 
 
@@ -90,16 +90,16 @@ def test_an_interruption_keeps_the_state_and_resume_uses_it(pipeline, bare, scan
     words = ["reconstruct", str(scan_file), "-o", str(tmp_path)]
     assert cli.main(words) == 3
     assert "--resume" in told(capsys)
-    assert [path.name for path in tmp_path.iterdir()] == [commands.CHECKPOINT]
+    assert [path.name for path in tmp_path.iterdir()] == [slices.CHECKPOINT]
     pipeline.outcome = bare
     assert cli.main([*words, "--resume"]) == 0
     assert pipeline.resumed
-    assert not (tmp_path / commands.CHECKPOINT).exists()
+    assert not (tmp_path / slices.CHECKPOINT).exists()
 
 
 def test_an_interrupted_fit_goes_on_to_what_it_would_have_been(scan_file, tmp_path, capsys, monkeypatch):
     short = DIPOptions(iterations=24, check_every=2, network=UNetOptions(channels=(4, 4), skips=(2,)))
-    monkeypatch.setattr(commands, "DIPOptions", lambda **_: short)
+    monkeypatch.setattr(slices, "DIPOptions", lambda **_: short)
     monkeypatch.setattr("ctuq.app.report.anew.draw_all", lambda result: {})
     words = ["reconstruct", str(scan_file), "--size", "16", "--no-uncertainty"]
     assert cli.main([*words, "-o", str(tmp_path / "whole")]) == 0
@@ -109,7 +109,7 @@ def test_an_interrupted_fit_goes_on_to_what_it_would_have_been(scan_file, tmp_pa
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(commands.TerminalBar, "__call__", interrupted)
+        patch.setattr(slices.TerminalBar, "__call__", interrupted)
         assert cli.main([*words, "-o", str(tmp_path / "parts")]) == 3
     assert "--resume" in told(capsys)
     assert cli.main([*words, "-o", str(tmp_path / "parts"), "--resume"]) == 0
@@ -118,11 +118,11 @@ def test_an_interrupted_fit_goes_on_to_what_it_would_have_been(scan_file, tmp_pa
 
 
 def test_an_old_state_is_neither_used_nor_removed_unasked(pipeline, scan_file, tmp_path, capsys):
-    (tmp_path / commands.CHECKPOINT).write_bytes(b"old")
+    (tmp_path / slices.CHECKPOINT).write_bytes(b"old")
     words = ["reconstruct", str(scan_file), "-o", str(tmp_path)]
     assert cli.main(words) == 2
     assert "--resume" in (said := told(capsys)) and "--overwrite" in said
-    assert (tmp_path / commands.CHECKPOINT).read_bytes() == b"old"
+    assert (tmp_path / slices.CHECKPOINT).read_bytes() == b"old"
     assert cli.main([*words, "--overwrite"]) == 0
     assert not pipeline.resumed
 
@@ -144,7 +144,7 @@ def test_a_full_disk_leaves_the_earlier_result(pipeline, scan_file, tmp_path, ca
     words = ["reconstruct", str(scan_file), "-o", str(tmp_path)]
     assert cli.main(words) == 0
     before = (tmp_path / "results.h5").read_bytes()
-    monkeypatch.setattr(commands, "write_tiff", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    monkeypatch.setattr(slices, "write_tiff", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     monkeypatch.setattr(Result, "save", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     assert cli.main([*words, "--overwrite"]) == 4
     assert "disk is full" in told(capsys)
@@ -301,7 +301,7 @@ def test_impossible_simulations_are_told_in_one_line(tmp_path, capsys, words):
 
 def test_the_demo_takes_30_views_of_the_walnut_and_opens_nothing_unless_asked(pipeline, tmp_path, monkeypatch):
     opened = []
-    monkeypatch.setattr(commands.webbrowser, "open", opened.append)
+    monkeypatch.setattr(slices.webbrowser, "open", opened.append)
     monkeypatch.setenv("DISPLAY", ":0")
     assert cli.main(["demo", "-o", str(tmp_path / "d"), "--size", "32", "--no-open"]) == 0
     assert (pipeline.scan.n_angles, pipeline.options.size, opened) == (30, 32, [])

@@ -11,7 +11,7 @@ from killing import die, killed
 
 import ctuq
 from ctuq import files, locks
-from ctuq.app import cli, commands
+from ctuq.app import cli, slices
 from ctuq.app.folder import held_folder
 from ctuq.errors import InputError
 from ctuq.locks import locked
@@ -59,7 +59,7 @@ def stopped(monkeypatch, error):
         checkpoint.write_bytes(b"state")
         raise error
 
-    monkeypatch.setattr(commands.pipeline, "reconstruct", reconstruct)
+    monkeypatch.setattr(slices.pipeline, "reconstruct", reconstruct)
 
 
 def test_results_are_replaced_only_when_that_is_asked_for(words, tmp_path, capsys):
@@ -251,7 +251,7 @@ def test_whatever_ends_a_run_says_that_resume_goes_on(error, code, words, tmp_pa
 def test_a_full_disk_at_the_end_keeps_the_work(where, words, tmp_path, monkeypatch, capsys):
     full = fails(OSError(errno.ENOSPC, "No space left on device"))
     with monkeypatch.context() as patch:
-        patch.setattr(*((Result, "save") if where == "result.save" else (commands, where)), full)
+        patch.setattr(*((Result, "save") if where == "result.save" else (slices, where)), full)
         assert cli.main(words) == 4
         assert "disk is full" in told(capsys)
     assert cli.main([*words, "--resume"]) == 0

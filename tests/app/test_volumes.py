@@ -263,7 +263,7 @@ def test_error_bars_of_a_stack_by_the_command(parallel, tmp_path, capsys):
     arguments = ["--stack", "--slices", "5:7", "--size", "10", "--start", "random", "-o", str(folder)]
     quick = DIPOptions(network=UNetOptions(channels=(4, 4), skips=(2,)), iterations=60, check_every=10)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ctuq.app.commands.DIPOptions", lambda **_: quick)
+        patch.setattr("ctuq.app.slices.DIPOptions", lambda **_: quick)
         assert main(["reconstruct", str(parallel), *arguments]) == 0
     assert "teach the others" in capsys.readouterr().out
     result = VolumeResult.load(folder / "results.h5")

@@ -104,7 +104,7 @@ def test_a_checkpoint_of_other_work_is_refused(scan, tmp_path, change):
 def test_the_command_goes_on_and_then_has_nothing_to_do(scan, whole, tmp_path, monkeypatch, capsys):
     write_volume_scan(scan, tmp_path / "scan.h5")
     # Before anything is patched: the command imports what it does when it is called, and would keep what stands in for it.
-    import_module("ctuq.app.commands")
+    import_module("ctuq.app.slices")
     monkeypatch.setattr("ctuq.app.volumes.DIPOptions", lambda **_: OPTIONS.dip)
     command = ["reconstruct", str(tmp_path / "scan.h5"), "--volume", "--size", "10", "--no-uncertainty"]
     command += ["-o", str(tmp_path / "run")]
