@@ -7,10 +7,12 @@ import torch
 from numpy.typing import NDArray
 
 from ctuq.linops.jacobian.network import ProductChoice
+from ctuq.pipeline.image.classical import classical, smooth_image, smoothness
 from ctuq.pipeline.image.freed import Freed, Joint, of_any_flux
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import route_of
 from ctuq.pipeline.running.run import Run
+from ctuq.pipeline.subpixel import ray_noise
 from ctuq.pipeline.views import SplitViews, rays_inside, split_views
 from ctuq.recon.dip import DIPOptions, generator
 from ctuq.recon.holdout import split
@@ -44,13 +46,16 @@ class Fitted:
         if asked == "flux":
             fit, stop = of_any_flux(fit), of_any_flux(stop)
         generate, start = generator(fit, run.options.dip, rng=run.rng)
+        smooth = smoothness(run, data, scan, views.held)
+        smoothed = classical(run, data, scan, strength=smooth.strength)["tv"]
+        noise = ray_noise(data, smooth_image(run, data, smoothed, smooth.strength))
         network = generate.module(start)[0]
         way = route_of(data.weights, views.fitted, subject.grid.size, network, prior=run.options.prior, memory=None)
         run.checkpoint.way = way, ProductChoice()
         state = run.fit(generate, start, (fit, stop))
         with torch.no_grad():
             before = generate(state.best)[0].numpy()
-        return cls(before, Joint(run, data, views, generate, wishes(asked), drawn, moves=True).freed(state), views, run)
+        return cls(before, Joint(run, data, views, generate, wishes(asked), drawn, noise, moves=True).freed(state), views, run)
 
     def bars(self, model: ImageModel | None = None) -> measure.Bars:
         """The error bars; ``model`` may have other hidden errors."""
