@@ -116,6 +116,11 @@ def profile(
     return Profile(along.positions, points, covariance)
 
 
+def _width(result: Measurable) -> float:
+    """Of its image in mm."""
+    return result.grid.shape[-1] * result.grid.voxel
+
+
 def difference(
     result: Measurable, other: Measurable, region: Region, *, name: str = "difference", level: float = LEVEL
 ) -> Quantity:
@@ -127,8 +132,8 @@ def difference(
     """
     if not result.grid == other.grid:
         raise InputError(
-            f"The two results are on different grids ({result.grid} and {other.grid}); reconstruct both with the same --size "
-            "and --field."
+            f"The two results are on different grids ({result.grid} and {other.grid}); reconstruct both with "
+            f"--size {max(result.grid.shape[-1], other.grid.shape[-1])} --field {max(map(_width, (result, other))):.6g}."
         )
     weights = _weights(result, region)
     one, two = (_quantities(each, weights[None], [name], level)[0][0] for each in (result, other))
