@@ -35,7 +35,7 @@ class SparseMatrix:
         self._order = None
         if int(np.prod(inputs)) >= _TILED_FROM:
             order = _tile_order(*inputs)
-            matrix = sp.csr_array(sp.csr_array(matrix.T)[order].T)
+            matrix = _renumbered(matrix, order)
             self._order = torch.from_numpy(order).to(device)
         self._rows = _tensor(matrix.indptr, np.int32, device)
         self._columns = _tensor(matrix.indices, np.int32, device)
@@ -64,8 +64,9 @@ class SparseMatrix:
 class SparseRows:
     """A CSR matrix (m, d) and its transpose as torch tensors: products, blocks of dense columns, and ``M diag(v) M^T``.
 
-    Built once from SciPy's matrix; products never leave torch, Gram matrices are SciPy's. Products are in float64, because the
-    evidence takes the logarithm of a difference of nearly equal numbers; `fast` ones in float32 take a third of the time.
+    Products never leave torch, Gram matrices are SciPy's. Products are in float64, because the evidence takes the logarithm of
+    a difference of nearly equal numbers; `fast` ones in float32 take a third of the time. What a product needs is made when it
+    is first asked for: many a part of the rays multiplies nothing, and all of it takes 52 bytes an entry, SciPy's matrix 12.
 
     Parameters
     ----------
@@ -79,10 +80,14 @@ class SparseRows:
         self._matrix = sp.csr_array(matrix, dtype=np.float64)
         self.shape = self._matrix.shape or (0, 0)
         self.device, self._image = torch.device(device), image or (1, self.shape[1])
-        self._forward, self._transpose = (
-            csr_tensor(self._matrix, self.device),
-            csr_tensor(sp.csr_array(self._matrix.T), self.device),
-        )
+
+    @cached_property
+    def _forward(self) -> Tensor:
+        return csr_tensor(self._matrix, self.device)
+
+    @cached_property
+    def _transpose(self) -> Tensor:
+        return csr_tensor(sp.csr_array(self._matrix.T), self.device)
 
     def __call__(self, x: Tensor) -> Tensor:
         """``M x`` for each row of ``x`` (k, d): (k, m), float64."""
@@ -102,8 +107,10 @@ class SparseRows:
 
     @cached_property
     def _narrow(self) -> tuple[SparseMatrix, SparseMatrix]:
-        forward = SparseMatrix(self._matrix, self._image, self.device)
-        return forward, SparseMatrix(sp.csr_array(self._matrix.T), (1, self.shape[0]), self.device)
+        # Narrow before it is turned: what is made on the way is half as large.
+        narrow = sp.csr_array(self._matrix, dtype=np.float32)
+        forward = SparseMatrix(narrow, self._image, self.device)
+        return forward, SparseMatrix(sp.csr_array(narrow.T), (1, self.shape[0]), self.device)
 
     @property
     def scipy(self) -> sp.csr_array:
@@ -177,6 +184,15 @@ def _tile_order(height: int, width: int) -> NDArray[np.int32]:
     row, column = np.divmod(np.arange(height * width), width)
     tile = row // _TILE * -(-width // _TILE) + column // _TILE
     return np.argsort(tile, kind="stable").astype(np.int32)
+
+
+def _renumbered(matrix: sp.csr_array, order: NDArray[np.int32]) -> sp.csr_array:
+    """The matrix with its columns in this order, float32."""
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order), dtype=np.int32)
+    moved = sp.csr_array((matrix.data.astype(np.float32), places[matrix.indices], matrix.indptr), shape=matrix.shape)
+    moved.sort_indices()
+    return moved
 
 
 def _tensor(array: NDArray, dtype: type, device: torch.device) -> Tensor:

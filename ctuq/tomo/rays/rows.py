@@ -58,7 +58,8 @@ def _size(grid: VolumeGrid, geometry: VolumeGeometry, count: int) -> float:
 
 
 def _sparse(matrix: sp.csr_array, sizes: Tensor, shape: tuple[int, ...], device: torch.device) -> SparseRows:
-    scaled = sp.csr_array(matrix.multiply(sizes.cpu().numpy()[:, None]))
+    sizes_of_entries = np.repeat(sizes.double().cpu().numpy(), np.diff(matrix.indptr))
+    scaled = sp.csr_array((matrix.data * sizes_of_entries, matrix.indices, matrix.indptr), shape=matrix.shape)
     # Large images are numbered in tiles of two axes.
     return SparseRows(scaled, device, image=(int(np.prod(shape[:-1])), shape[-1]))
 
