@@ -135,7 +135,8 @@ class SparseRows:
 
     def squares(self, v: Tensor) -> Tensor:
         """``sum_j M_ij^2 v_j``, (m,)."""
-        squared = sp.csr_array(self._matrix.multiply(self._matrix))
+        matrix = self._matrix
+        squared = sp.csr_array((matrix.data**2, matrix.indices, matrix.indptr), shape=self.shape)
         return (csr_tensor(squared, self.device) @ v.double()[:, None])[:, 0]
 
     def column_squares(self) -> Tensor:
