@@ -90,3 +90,13 @@ def test_one_jump_of_the_sample_is_told_and_where():
     columns, view = jump_of_centre(scan(moved + rows))
     assert abs(columns) == pytest.approx(1, abs=0.1) and abs(view - half) <= 1
     assert jump_of_centre(scan(moved[::8] + rows[::8], TRUE[::8])) is None  # too few views
+
+
+def test_what_strays_smoothly_jumps_nowhere():
+    fine = np.deg2rad(np.arange(0, 180, 1.0))
+    wave = np.sin(4 * fine)
+    strays = np.stack([shadow(fine[i : i + 1], moved=m)[0] for i, m in enumerate(wave)])
+    rows = np.random.default_rng(0).normal(0, 0.01, strays.shape)
+    assert jump_of_centre(scan(strays + rows, fine)) is None
+    steps = np.stack([shadow(fine[i : i + 1], moved=m)[0] for i, m in enumerate(np.sign(fine - 1.5))])
+    assert jump_of_centre(scan(steps + rows, fine))[1] == pytest.approx(86, abs=1)
