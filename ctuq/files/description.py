@@ -164,7 +164,10 @@ def _angles(raw: Raw) -> str:
     steps = np.diff(degrees)
     even = steps.size > 0 and np.allclose(steps, steps[0], atol=1e-3)
     spacing = f" in steps of {steps.mean():.4g}" if even else " in uneven steps" if steps.size else ""
-    return f"{len(degrees)} from {degrees[0]:.4g} to {degrees[-1]:.4g} degrees{spacing}"
+    in_turn = bool((steps >= 0).all() or (steps <= 0).all())
+    first, last = (degrees[0], degrees[-1]) if in_turn else (degrees.min(), degrees.max())
+    words = ("from", "to") if in_turn else ("in no order between", "and")
+    return f"{len(degrees)} {words[0]} {first + 0.0:.4g} {words[1]} {last + 0.0:.4g} degrees{spacing}"
 
 
 def _axis(raw: Raw) -> str:

@@ -61,7 +61,7 @@ def _checked(raw: Raw) -> tuple[NoiseLaw | None, str]:
     if in_air:
         return (
             None,
-            f"in air the projections' variance is {times:.2g} times theirs: either may be means of frames",
+            f"where the beam is brightest the projections' variance is {times:.2g} times theirs: either may be means of frames",
         )
     return None, f"no air is seen to compare with, and the projections' variance, edges included, is {times:.2g} times theirs"
 

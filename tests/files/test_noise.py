@@ -56,8 +56,8 @@ def test_a_scan_says_what_its_flats_told_and_dim_rays_weigh_less():
     [
         (lambda c, f, d: (c, np.repeat(f[:1], 6, 0), d), "fewer than two differ"),
         (lambda c, f, d: (c, f, None), "not clearly above 0|too uncertain"),
-        (lambda c, f, d: (_scanner(1, views_of=8)[0], f, d), "in air the projections' variance is 0.1"),
-        (lambda c, f, d: (c, _scanner(1, flats_of=2)[1], d), "in air the projections' variance is"),
+        (lambda c, f, d: (_scanner(1, views_of=8)[0], f, d), "where the beam is brightest the projections' variance is 0.1"),
+        (lambda c, f, d: (c, _scanner(1, flats_of=2)[1], d), "where the beam is brightest the projections' variance is"),
         (lambda c, f, d: (c, _scanner(1, flats_of=20)[1], d), "not clearly above 0"),
     ],
     ids=["copies", "no darks", "averaged views", "flats of two", "flats of twenty"],
