@@ -10,15 +10,19 @@ from ctuq.app.options import Info, Simulate
 from ctuq.app.selection import scan_files
 from ctuq.app.terminal import give, say
 from ctuq.app.typed import distances, simulated_angles
-from ctuq.errors import InputError
+from ctuq.errors import GeometryError, InputError
 from ctuq.files.description import description_of
 from ctuq.files.reading import opened, scan_of
 from ctuq.records import write_whole
 from ctuq.text import visible
+from ctuq.tomo import Scan
+from ctuq.tomo.field import choose_grid, doubts_of_field
 from ctuq.tomo.geometry import radians
 from ctuq.tomo.simulate import phantom_scan
 from ctuq.tomo.solids import SOLIDS, solid_scan
 
+_SIZE = 128
+"""Pixels of an image of which it is told what it leaves out, which its size changes little."""
 _PHRASES = ("source", "format", "data", "values", "beam", "angles", "detector", "weights", "truth")
 
 
@@ -37,7 +41,7 @@ def info(command: Info) -> int:
     scan = scan_of(found)
     told = {text for description in described for text in description.warnings}
     give(scan=facts_of_scan(scan))
-    _print_lines([("warning", text) for text in scan.warnings if text not in told])
+    _print_lines([("warning", text) for text in (*scan.warnings, *_of_field(scan)) if text not in told])
     if command.draw is not None:
         # Drawing takes longer to import than a scan to read, and few ask for it.
         from ctuq.app.png import drawn
@@ -47,6 +51,14 @@ def info(command: Info) -> int:
         write_whole(command.draw, lambda target: target.write(data))
         say(f"Drawn: {command.draw}")
     return 0
+
+
+def _of_field(scan: Scan) -> tuple[str, ...]:
+    """What an image by default leaves out, or why there is none."""
+    try:
+        return doubts_of_field(scan, choose_grid(scan, _SIZE))
+    except GeometryError as error:
+        return (str(error),)
 
 
 def _print_lines(lines: list[tuple[str, str]]) -> None:
