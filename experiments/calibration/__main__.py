@@ -6,7 +6,6 @@ each scan, number of held-out views and choice; ``figures/calibration.png`` show
 the range that is told.
 """
 
-import csv
 import math
 from collections.abc import Iterator
 from itertools import product
@@ -22,6 +21,7 @@ from experiments.calibration.choices import Choice, scored, together, view_scatt
 from experiments.calibration.drawing import draw
 from experiments.calibration.fits import fitted, is_kept, rotated
 from experiments.calibration.scans import Subject, subjects
+from experiments.tables import write
 
 CACHE = ROOT / "runs" / "calibration"
 VIEWS = (3, 1, 6, 2, 4)
@@ -110,11 +110,7 @@ def leave_one_out(told: list[Row], k: int) -> None:
 def main(views: tuple[int, ...] = VIEWS, fit: bool = True, cache: Path = CACHE) -> None:
     """Fit, compare, print and record."""
     told = list(rows(list(subjects()), views, cache, fit))
-    names = list(dict.fromkeys(name for row in told for name in row))
-    with (FIGURES / "calibration.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in told)
+    write(told, FIGURES / "calibration.csv")
     for k in views:
         for choice in (*(c.name for c in CHOICES), ROTATED):
             tell(told, k, choice)

@@ -7,7 +7,6 @@ posterior given the fitted views, or by the posterior of a prior ``T C T``. ``fi
 and choice; linear models are kept in ``runs``, so that the command goes on where it was stopped.
 """
 
-import csv
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from ctuq.uncertainty.calibration.scales import FEWER, ScalePrior, correlation_t
 from ctuq.uncertainty.calibration.turns import Turns, in_turn
 from experiments import FIGURES, ROOT
 from experiments.calibration.dense import Dense, cases
+from experiments.tables import write
 
 OUTPUT, KEPT = FIGURES / "calibration_edges.csv", ROOT / "runs" / "edges"
 _IMAGE, _NOISE = np.linspace(0, 5, 51), np.linspace(-6, 4, 51)
@@ -296,17 +296,8 @@ def rows(cache: Path, methods: tuple[str, ...], fit: bool) -> Iterator[dict]:
 def main(cache: Path = KEPT, methods: tuple[str, ...] = ("tv", "dip"), fit: bool = True) -> None:
     """Score every choice on every scan; ``--no-fit`` takes those that are kept."""
     found = list(rows(cache, methods, fit))
-    write(found)
+    write(found, OUTPUT)
     tell(found)
-
-
-def write(found: list[dict]) -> None:
-    """A row a scan and choice."""
-    fields = list(dict.fromkeys(k for row in found for k in row))
-    with OUTPUT.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fields)
-        writer.writeheader()
-        writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in found)
 
 
 def tell(found: list[dict]) -> None:

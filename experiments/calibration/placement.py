@@ -5,7 +5,6 @@ with one, in each of four places. ``figures/calibration_places.csv`` has a row f
 ``runs/calibration_places``, so that the command goes on where it was stopped.
 """
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from experiments.calibration.__main__ import AS_IT_IS, CACHE, FIGURES, Row
 from experiments.calibration.choices import scored, view_scatter
 from experiments.calibration.fits import fitted, is_kept
 from experiments.calibration.scans import Subject, subjects
+from experiments.tables import write
 
 SIZE = 24
 _KEPT = CACHE.with_name("calibration_places")
@@ -60,11 +60,7 @@ def tell(told: list[Row], k: int, place: str, arcs: bool) -> None:
 def main(views: tuple[int, ...] = (3, 1), places: tuple[str, ...] = _PLACES, fit: bool = True, cache: Path = _KEPT) -> None:
     """Fit, compare, print and record; ``--no-fit`` compares what is there."""
     told = list(rows(views, places, cache, fit))
-    names = list(dict.fromkeys(name for row in told for name in row))
-    with (FIGURES / "calibration_places.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in told)
+    write(told, FIGURES / "calibration_places.csv")
     for k in views:
         for arcs in (False, True):
             for place in places:

@@ -7,7 +7,6 @@ kept in ``runs``, so that the command goes on where it was stopped; ``figures/ca
 choice.
 """
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,6 +25,7 @@ from ctuq.uncertainty.calibration.scales import FEWER, ScalePrior, correlation_t
 from experiments import FIGURES, ROOT
 from experiments.calibration import scans
 from experiments.quantities import objects
+from experiments.tables import write
 
 OUTPUT, KEPT = FIGURES / "calibration_regions.csv", ROOT / "runs" / "regions"
 _DRAWS, _UNSEEN, _TEACH = 1024, 30, 10
@@ -199,11 +199,7 @@ def main() -> None:
         for choice in CHOICES:
             rows.append({"scan": name, "choice": choice.name} | choice.scores(case, ScalePrior(noise_mean=0.0)))
         print(name, flush=True)
-    fields = list(dict.fromkeys(k for row in rows for k in row))
-    with OUTPUT.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fields)
-        writer.writeheader()
-        writer.writerows({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    write(rows, OUTPUT)
     _tell(rows)
 
 

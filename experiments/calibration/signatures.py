@@ -6,7 +6,6 @@ calibration, the image's factor) and what nobody sees (scores of unseen rays and
 it goes on.
 """
 
-import csv
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,6 +16,7 @@ from experiments import FIGURES, ROOT
 from experiments.calibration.choices import Choice, scored
 from experiments.calibration.fits import Fitted, spoilt
 from experiments.calibration.scans import Subject, subjects
+from experiments.tables import write
 
 OUTPUT, KEPT = FIGURES / "signatures.csv", ROOT / "runs" / "signatures"
 SCANS = ("walnut, 30 views", "ta, 31 views", "ellipses, 2% noise, 30 views", "glyph, 5% noise, 20 views")
@@ -49,10 +49,7 @@ def row_of(name: str, case: str, fit: Fitted) -> dict[str, str | float]:
 def main(scans: tuple[str, ...] = SCANS) -> None:
     """Run, tell and record."""
     rows = [row_of(s.name, case, fit) for s in subjects() if s.name in scans for case, fit in cases(s)]
-    with OUTPUT.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    write(rows, OUTPUT, digits=4)
     for row in rows:
         seen = f"held-out rms z {row['held_out_rms_z_raw']:.2f}, image x {row['image_scale']:.2f}"
         after = (

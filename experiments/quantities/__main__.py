@@ -5,7 +5,6 @@ of quantities. Fits and answers are kept in ``runs/quantities``: run again, the 
 simulated objects sized what `ctuq.quantities.discrepancy` holds, the other half tests it; ``figures/quantities.csv`` has both.
 """
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from experiments import FIGURES
 from experiments.quantities import asked, real
 from experiments.quantities.drawing import draw
 from experiments.quantities.objects import CHANGE, FIELD, HALVES, KEPT, Subject, again, discs, fitted, is_kept, subjects
+from experiments.tables import write
 
 KINDS = ("mean", "contrast", "point of a profile", "change of a mean", "share of an area", "centre", "thickness")
 MODEL = ("posterior", "noise of the rays", "missing views", "fine detail", "calibration")
@@ -122,11 +122,7 @@ def main(fit: bool = True, anew: bool = False, views: str = "") -> None:
     """Fit, ask, print and record; ``--views "90 degrees"``: scans of such views alone, in ``figures/quantities_arcs.csv``."""
     rows = list(answers(fit, anew, views))
     table = list(summary(rows))
-    names = list(dict.fromkeys(name for each in table for name in each))
-    with (FIGURES / ("quantities_arcs.csv" if views else "quantities.csv")).open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in each.items()} for each in table)
+    write(table, FIGURES / ("quantities_arcs.csv" if views else "quantities.csv"), digits=4)
     for each in table:
         told = [
             f"{half} {100 * each[f'{half}_cover_95']:.1f} % of {each[f'{half}_asked']}"

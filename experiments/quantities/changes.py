@@ -20,7 +20,7 @@ from ctuq.tomo.phantoms import PHANTOMS
 from experiments import FIGURES
 from experiments.quantities import asked
 from experiments.quantities.objects import CHANGE, FIELD, Subject, fitted
-from experiments.quantities.tables import write
+from experiments.tables import write
 
 SIZE, PER_PAIR = 32, 10
 _KINDS = tuple((noise, views) for noise in (0.01, 0.03) for views in ("20 views", "12 views", "90 degrees"))
@@ -94,7 +94,7 @@ def main(dip: int = 12, tv: int = 24) -> None:
     for method, count in {"dip": dip, "tv": tv}.items():
         if count:
             table += [{"method": method, "pairs": count, **row} for row in summary(list(answers(count, method)))]
-    write(table, FIGURES / "changes.csv")
+    write(table, FIGURES / "changes.csv", digits=4)
     for each in table:
         print(
             f"{each['method']}, {each['where']}, {each['group']} {each['value']}: "

@@ -22,7 +22,8 @@ from ctuq.quantities.regions import shares_of
 from ctuq.scores.gaussian import Z95
 from experiments import FIGURES
 from experiments.quantities.objects import FIELD, FINER, HALVES, Subject, fitted
-from experiments.quantities.tables import asked, write
+from experiments.quantities.tables import asked
+from experiments.tables import write
 
 _FURTHER = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
 _LEAST = 12
@@ -104,7 +105,7 @@ def _parts(inside: NDArray[np.bool_], least: float) -> Iterator[NDArray[np.bool_
 def main(tv: int = 48, dip: int = 8) -> None:
     """Take so many objects by each method, half of them of each half, ask, print and record."""
     table = list(summary(list(asked(answers, {"tv": tv, "dip": dip}))))
-    write(table, FIGURES / "outlines.csv")
+    write(table, FIGURES / "outlines.csv", digits=4)
     for each in table:
         share = {key: f"{100 * each[key]:.1f} %" for key in ("cover_95", "cover_95_without", "median_error", "median_u")}
         print(

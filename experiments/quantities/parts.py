@@ -21,7 +21,8 @@ from ctuq.quantities.regions import shares_of
 from experiments import FIGURES
 from experiments.quantities.asked import LEVELS
 from experiments.quantities.objects import FIELD, FINER, HALVES, Subject, fitted
-from experiments.quantities.tables import asked, write
+from experiments.quantities.tables import asked
+from experiments.tables import write
 
 _RADII, _CIRCLES, _TOLERANCE = (3.0, 5.0, 8.0), 2, 0.02
 _ENDS = (0.0, 0.05, 0.2, 0.5, 0.8, 0.95, 1.01)
@@ -68,7 +69,7 @@ def summary(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 def main(tv: int = 48, dip: int = 8) -> None:
     """Take so many objects by each method, half of them of each half, ask, print and record."""
     table = list(summary(list(asked(answers, {"tv": tv, "dip": dip}))))
-    write(table, FIGURES / "parts.csv")
+    write(table, FIGURES / "parts.csv", digits=4)
     for each in table:
         print(
             f"{each['method']}, {each['half']}, {each['size']}: told {100 * each['told']:.0f} %, true in "

@@ -29,7 +29,7 @@ from ctuq.tomo.phantoms import PHANTOMS
 from ctuq.uncertainty.results.volume import VolumeResult
 from experiments import FIGURES
 from experiments.quantities.objects import ATTENUATION, FIELD, FINER, KEPT
-from experiments.quantities.tables import write
+from experiments.tables import write
 
 Row = dict[str, Any]
 SIZE, SLICES, VIEWS = 32, 12, 20
@@ -164,7 +164,7 @@ def main(tv: int = 1, dip: int = 1) -> None:
                 rows += answers(Stacked(kind, noise, 900 + seed), method)
                 print(f"asked: {kind}, {noise:.0%}, {seed}, {method}", flush=True)
     table = list(summary(rows))
-    write(table, FIGURES / "quantities_stacks.csv")
+    write(table, FIGURES / "quantities_stacks.csv", digits=4)
     for each in table:
         print(
             f"{each['method']}, {each['what']}, {each['group']} {each['value']}: {100 * each['cover_95']:.0f} % of "

@@ -1,9 +1,7 @@
-"""What the experiments of this folder have in common: whom they ask, and how they keep what they are told."""
+"""What the experiments of this folder have in common: whom they ask."""
 
-import csv
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from experiments.quantities.objects import HALVES, Subject, subjects
@@ -20,11 +18,3 @@ def asked(answers: Callable[[Subject, str], Iterable[dict]], counts: Mapping[str
             for subject in islice(small, count // 2):
                 yield from answers(subject, method)
                 print(f"asked: {subject.name}, {method}", flush=True)
-
-
-def write(table: Sequence[Mapping[str, object]], path: Path) -> None:
-    """Rows as CSV, numbers with four digits."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in each.items()} for each in table)
