@@ -38,7 +38,7 @@ from ctuq.uncertainty.model.route import DRAWS, EXACT_WORK, images_together
 from ctuq.uncertainty.model.solved import SolvedRays
 
 _BATCH = 64
-_MISSED, _MISSED_NEAR, _MISSED_3D = 0.4, 0.1, 0.08
+_MISSED, _MISSED_NEAR, _MISSED_DENSE, _MISSED_3D = 0.4, 0.1, 0.6, 0.08
 
 
 class ImagePosterior(ImageCovariance):
