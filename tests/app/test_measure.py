@@ -1,4 +1,5 @@
 import csv
+import json
 import re
 import subprocess
 import sys
@@ -159,8 +160,6 @@ def test_regions_of_a_volume_are_measured_by_its_samples(volume_file, tmp_path):
         (["--region", "sphere:0,0,0,nan"], "finite"),
         (["--region", "mask:nowhere.tif"], "no file"),
         (["--region", "mask:nowhere.txt"], "is read from a file of"),
-        (["--region", "sphere:0,0,0,1", "--probability", "above=0.02,at_least=0.1"], "at least one voxel"),
-        (["--region", "sphere:0,0,0,1", "--probability", "above=0.02,at_least=9"], "No part of 9 mm^3"),
         (["--region", "sphere:0,0,0,1", "--probability", "at_least=2"], "above=X or below=X"),
         (["--region", "sphere:0,0,0,1", "--probability", "above=0.02,size=2"], "at_least=A"),
         (["--region", "sphere:0,0,0,1", "--probability", "above=0.02,at_least=two"], "at_least=A"),
@@ -170,6 +169,55 @@ def test_what_cannot_be_measured_of_a_volume_is_refused_in_one_sentence(volume_f
     assert main(["measure", str(volume_file[1]), *typed]) == 2
     told = capsys.readouterr().err.strip()
     assert words in told and "\n" not in told
+
+
+def test_a_part_that_no_volume_tells_stops_nothing_else(volume_file, capsys):
+    chances = ["--probability", "above=0.02,at_least=0.1", "--probability", "above=0.02,at_least=9"]
+    assert main(["measure", str(volume_file[1]), "--region", "sphere:0,0,0,1", *chances]) == 0
+    told = capsys.readouterr().out
+    assert "mean of a: 0.0" in told and "at least one voxel" in told and "No part of 9 mm^3" in told
+
+
+THIN = ["--thickness=-1,0,1,0,0.04", "--thickness=-1,0,1,0,0.05"]
+
+
+def test_what_is_refused_is_told_and_the_rest_is_printed_and_saved(file, tmp_path, capsys):
+    out, folder = tmp_path / "out.csv", file.parent
+    assert main(["report", str(folder)]) == 0
+    capsys.readouterr()
+    typed = ["--region", "circle:2,1,5", "--region", "circle:0,0,500", "--porosity", "below=0.02", *THIN]
+    assert main(["measure", str(file), *typed, "--csv", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [row["name"] for row in rows(out)] == ["mean of a", "share of a below 0.02", "area of a below 0.02"]
+    assert any(line.startswith("mean of a: ") for line in lines)
+    assert any(line.startswith("Warning: thickness -1,0 to 1,0 at 0.04") for line in lines)
+    assert sum("reaches" in line for line in lines) == 1
+    assert any(line.startswith("Warning: mean of b, share of b below 0.02: ") for line in lines)
+    assert "share of a below 0.02" in (folder / "report.html").read_text()
+    assert main(["measure", str(file), *typed, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    names = [each["name"] for each in document["facts"]["refused"]]
+    assert names == ["mean of b", "share of b below 0.02", "thickness -1,0 to 1,0 at 0.04", "thickness -1,0 to 1,0 at 0.05"]
+    assert all(each["reason"].endswith(".") for each in document["facts"]["refused"])
+
+
+def test_where_nothing_can_be_told_nothing_is_written(file, tmp_path, capsys):
+    out, folder = tmp_path / "out.csv", file.parent
+    assert main(["report", str(folder)]) == 0
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    capsys.readouterr()
+    assert main(["measure", str(file), "--region", "circle:0,0,500", *THIN, "--csv", str(out), "--json"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("ctuq: mean of a: ") and "; thickness -1,0 to 1,0 at 0.04" in said.err
+    assert said.err.count("\n") == 1 and len(json.loads(said.out)["facts"]["refused"]) == 3
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("mistake", [["--region", "circle:0,0"], ["--thickness", "0,0,5"], ["--level", "95"]])
+def test_what_is_typed_wrongly_is_refused_at_once(file, mistake, capsys):
+    assert main(["measure", str(file), "--region", "circle:0,0,5", "--probability", "above=0.02", *mistake]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from ctuq.app.folder import RESULTS
+from ctuq.app.measure.answers import Answers
 from ctuq.app.measure.images import of_image
 from ctuq.app.measure.options import Measure
 from ctuq.app.measure.sources import asked
@@ -15,6 +16,7 @@ from ctuq.app.measure.volumes import of_volume
 from ctuq.app.terminal import cell, give, say, warn
 from ctuq.errors import InputError
 from ctuq.quantities import Quantity
+from ctuq.quantities.quantity import checked_level
 from ctuq.records import kind_of, write_whole
 from ctuq.uncertainty.results.image import Result
 from ctuq.uncertainty.results.volume import KIND as VOLUME
@@ -38,16 +40,21 @@ _COLUMNS = (
 
 
 def measure(command: Measure) -> int:
-    """Measure what is asked; the exit code."""
+    """Measure what is asked, tell what is refused of it, and refuse all only where nothing could be told; the exit code."""
+    checked_level(command.level)
     if command.csv is not None:
         _refuse_other_file(command.csv)
     file = _file(command.results)
     if kind_of(file) == VOLUME:
-        quantities, warnings = _of_file_of_volume(file, command)
+        answers, warnings = _of_file_of_volume(file, command)
     else:
         result = _opened(file)
-        quantities, warnings = _of_image(result, command), result.warnings + _doubts_of_method(result.method)
-    give(quantities=quantities)
+        answers, warnings = _of_image(result, command), result.warnings + _doubts_of_method(result.method)
+    quantities, refused = answers.quantities, answers.sentences
+    give(quantities=quantities, refused=answers.refused)
+    if not quantities:
+        raise InputError("; ".join(sentence.rstrip(".") for sentence in refused) + ".")
+    warn(refused)
     warn(warnings + ((_OVER_ARCS,) if any(GUESSED in text for text in warnings) else ()))
     for quantity in quantities:
         _tell(quantity)
@@ -73,7 +80,7 @@ def _doubts_of_method(method: str) -> tuple[str, ...]:
     return () if method == "dip" else (_OTHER.format(method=method),)
 
 
-def _of_file_of_volume(file: Path, command: Measure) -> tuple[tuple[Quantity, ...], tuple[str, ...]]:
+def _of_file_of_volume(file: Path, command: Measure) -> tuple[Answers, tuple[str, ...]]:
     """What is asked of a volume or of a stack, whose slices are read one by one; and its warnings."""
     with VolumeResult.open(file) as volume:
         if volume.directions is None and "stack" in volume.settings:
@@ -81,20 +88,22 @@ def _of_file_of_volume(file: Path, command: Measure) -> tuple[tuple[Quantity, ..
         if volume.directions is None:
             if command.slices is not None:
                 raise InputError("--slices is of stacks whose slices keep their covariance; leave it out of other results.")
-            return tuple(of_volume(volume, command)), volume.warnings
+            return of_volume(volume, command), volume.warnings
         opened = nullcontext() if command.difference is None else VolumeResult.open(_file(command.difference))
         with opened as other:
-            quantities, told = of_stack(volume, command, other)
+            if other is not None and other.directions is None:
+                raise InputError(NO_COVARIANCE)
+            answers = of_stack(volume, command, other)
         # Of stacks by total variation it was measured (`experiments.quantities.stacks`).
-        return quantities, volume.warnings + (() if volume.method == "tv" else _doubts_of_method(volume.method)) + told
+        return answers, volume.warnings + (() if volume.method == "tv" else _doubts_of_method(volume.method))
 
 
-def _of_image(result: Result, command: Measure) -> tuple[Quantity, ...]:
+def _of_image(result: Result, command: Measure) -> Answers:
     if command.slices is not None:
         raise InputError("--slices is of stacks, and the result is one slice; leave it out.")
     wanted = asked(command, result.grid)
     other = None if command.difference is None else _opened(_file(command.difference))
-    return tuple(of_image(result, wanted, other, command.level))
+    return of_image(result, wanted, other, command.level)
 
 
 def table(quantities: tuple[Quantity, ...]) -> str:
