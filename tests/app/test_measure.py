@@ -341,10 +341,30 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(file, typed, words, 
     assert words in told and "\n" not in told
 
 
+def warned(kept, tmp_path, capsys, *typed, **change):
+    """What is said of a result's method."""
+    replace(kept, **change).save(tmp_path / "other.h5")
+    assert main(["measure", str(tmp_path / "other.h5"), "--region", "circle:0,0,5", *typed]) == 0
+    return [line for line in capsys.readouterr().out.splitlines() if "measured on" in line]
+
+
 def test_other_methods_are_told_that_their_edges_were_not_tried(kept, tmp_path, capsys):
-    replace(kept, method="tv").save(tmp_path / "tv.h5")
-    assert main(["measure", str(tmp_path / "tv.h5"), "--region", "circle:0,0,5"]) == 0
-    assert "of tv nobody has" in capsys.readouterr().out
+    (told,) = warned(kept, tmp_path, capsys, method="CUQIpy")
+    assert "deep image prior and of tv; of CUQIpy nobody has" in told
+    (told,) = warned(kept, tmp_path, capsys, method="tv", settings={"uncertainty": "gmrf"})
+    assert "of tv with the error bars gmrf nobody has" in told
+    (told,) = warned(kept, tmp_path, capsys, method="tv", settings={"error_bars": "samples"})
+    assert "of tv nobody has" in told
+
+
+def test_of_tv_it_is_told_of_edges_alone_where_they_were_measured(kept, tmp_path, capsys):
+    """docs/quantities.md: means, parts, changes and stacks of simulated objects; areas, centres and widths of real holes."""
+    asked_of_means = ["--probability", "above=0.02", "--probability", "above=0.02,at_least=12", "--profile=-5,0,5,0"]
+    usual = {"method": "tv", "settings": {"method": "tv", "uncertainty": True}}
+    assert warned(kept, tmp_path, capsys, *asked_of_means, **usual) == []
+    for edges in (["--porosity", "below=0.02"], ["--centre", "above=0.02"]):
+        (told,) = warned(kept, tmp_path, capsys, *edges, **usual)
+        assert "Areas, centres and thicknesses by tv were measured on the holes of 21 real discs alone" in told
 
 
 def test_results_without_uncertainty_are_refused(result, tmp_path, capsys):
