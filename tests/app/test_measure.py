@@ -59,6 +59,25 @@ def test_the_table_holds_what_python_gives(kept, file, tmp_path, capsys):
     assert "mean of hole" in capsys.readouterr().out
 
 
+def test_a_profile_is_shown_by_a_dozen_points_and_written_whole(kept, file, tmp_path, capsys):
+    count = len(kept.profile((-10, 0), (10, 0)).points)
+    assert count > 30
+    assert main(["report", str(file.parent)]) == 0
+    capsys.readouterr()
+    typed = ["measure", str(file), "--profile=-10,0,10,0"]
+    assert main([*typed, "--csv", str(tmp_path / "out.csv")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    points = [line for line in lines if line.startswith("profile -10,0 to 10,0 at ")]
+    assert 6 <= len(points) <= 12 and not any("variance" in line for line in lines)
+    (head,) = [line for line in lines if line.startswith(f"profile -10,0 to 10,0: {count} points, ")]
+    assert "--csv and --json hold all" in head
+    assert len(rows(tmp_path / "out.csv")) == count
+    assert len(remembered(file)) == len(points)
+    assert (file.parent / "report.html").read_text().count("profile -10,0 to 10,0 at ") == len(points)
+    assert main([*typed, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["facts"]["quantities"]) == count
+
+
 def test_a_folder_may_be_named(file, capsys):
     assert main(["measure", str(file.parent), "--region", "circle:0,0,5"]) == 0
     assert "1/mm" in capsys.readouterr().out

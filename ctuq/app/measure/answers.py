@@ -1,13 +1,13 @@
 """What is asked of a result, one by one, and what comes of it: a question that is refused stops no other."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ctuq.errors import InputError
 from ctuq.quantities import Quantity
 
-_MOST_TOLD = 3
+_MOST_TOLD, _MOST_SHOWN, _MOST_ALONE = 3, 12, 2
 
 
 class Question(NamedTuple):
@@ -37,14 +37,47 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The quantities that could be told, and what was refused."""
+class Answer:
+    """The quantities that a question has for an answer: one, a centre's two, or the many points of a profile."""
 
-    quantities: tuple[Quantity, ...] = ()
+    name: str
+    quantities: tuple[Quantity, ...]
+
+    @property
+    def is_line(self) -> bool:
+        """Whether these are the points of a profile."""
+        return len(self.quantities) > _MOST_ALONE
+
+    @property
+    def shown(self) -> tuple[Quantity, ...]:
+        """As many as fit on a screen or a page: every second, third, ... point of a profile."""
+        return self.quantities[:: self.step]
+
+    @property
+    def step(self) -> int:
+        """From one shown point to the next."""
+        return -(-len(self.quantities) // _MOST_SHOWN)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What could be told, and what was refused."""
+
+    told: tuple[Answer, ...] = ()
     refused: tuple[Refusal, ...] = ()
 
     def __add__(self, other: "Answers") -> "Answers":
-        return Answers(self.quantities + other.quantities, self.refused + other.refused)
+        return Answers(self.told + other.told, self.refused + other.refused)
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """All of them, every point of a profile included."""
+        return tuple(quantity for answer in self.told for quantity in answer.quantities)
+
+    @property
+    def shown(self) -> tuple[Quantity, ...]:
+        """Those for a screen or a page."""
+        return tuple(quantity for answer in self.told for quantity in answer.shown)
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -60,14 +93,16 @@ class Answers:
 
 def answered(questions: Iterable[Question], number: int | None = None) -> Answers:
     """The answers to questions, of a slice of a stack if it has a number."""
-    found: list[Quantity] = []
+    of = "" if number is None else f", slice {number}"
+    told: list[Answer] = []
     refused: list[Refusal] = []
     for question in questions:
         try:
-            found += tuple(question.ask())
+            found = tuple(replace(each, name=f"{each.name}{of}") for each in question.ask())
+            told.append(Answer(f"{question.name}{of}", found))
         except InputError as error:
             refused.append(Refusal(question.name, str(error), number))
-    return Answers(tuple(found), tuple(refused))
+    return Answers(tuple(told), tuple(refused))
 
 
 def one(ask: Callable[[], Quantity]) -> tuple[Quantity]:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from ctuq.app.folder import RESULTS
-from ctuq.app.measure.answers import Answers
+from ctuq.app.measure.answers import Answer, Answers
 from ctuq.app.measure.images import of_image
 from ctuq.app.measure.options import Measure
 from ctuq.app.measure.sources import asked
@@ -67,14 +67,14 @@ def measure(command: Measure) -> int:
         raise InputError("; ".join(sentence.rstrip(".") for sentence in refused) + ".")
     warn(refused)
     warn(warnings + ((_OVER_ARCS,) if any(GUESSED in text for text in warnings) else ()))
-    for quantity in quantities:
-        _tell(quantity)
+    for answer in answers.told:
+        _tell(answer)
     warn(dict.fromkeys(note for quantity in quantities for note in quantity.notes))
     if command.csv is not None:
         text = table(quantities)
         write_whole(command.csv, lambda target: target.write(text.encode()))
         say(f"Written: {command.csv}, {len(quantities)} quantities.")
-    put_into_report(file, quantities)
+    put_into_report(file, answers.shown)
     return 0
 
 
@@ -150,8 +150,19 @@ def _opened(file: Path) -> Result:
     return result
 
 
-def _tell(quantity: Quantity) -> None:
-    say(str(quantity))
+def _tell(answer: Answer) -> None:
+    """A line each, and its variance by source; of a profile some points, each without."""
+    if answer.step > 1:
+        values = [quantity.value for quantity in answer.quantities]
+        span = f"{min(values):.4g} to {max(values):.4g} {answer.quantities[0].unit}"
+        say(f"{answer.name}: {len(values)} points, {span}; of every {answer.step} one is shown, --csv and --json hold all.")
+    for quantity in answer.shown:
+        say(str(quantity))
+        if not answer.is_line:
+            _tell_variance(quantity)
+
+
+def _tell_variance(quantity: Quantity) -> None:
     total = quantity.standard_uncertainty**2
     if quantity.budget and total > 0:
         say("    variance: " + ", ".join(f"{100 * part / total:.0f} % {source}" for source, part in quantity.budget.items()))

@@ -1,7 +1,6 @@
 """What ``ctuq measure`` asks of a stack: of slices one by one, and of regions through them."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -77,9 +76,7 @@ def _one_by_one(
         except InputError as error:
             answers += Answers(refused=(Refusal(f"slice {number}", str(error)),))
             continue
-        found = answered(questions(one, wanted, flat, beside, level), number)
-        named = tuple(replace(each, name=f"{each.name}, slice {number}") for each in found.quantities)
-        answers += replace(found, quantities=named)
+        answers += answered(questions(one, wanted, flat, beside, level), number)
     return answers
 
 
