@@ -37,6 +37,17 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]
         yield
 
 
+def require_scan(command: Command) -> None:
+    """See that a command that takes scan files has one, before its folder is named after it.
+
+    Raises
+    ------
+    InputError
+    """
+    if getattr(command, "scan", None) == ():
+        raise InputError("Name a scan file.")
+
+
 def refuse_own_input(command: Command) -> None:
     """Refuse to write over a file that is read, or the results of a folder that is: they would be gone for good.
 

@@ -7,7 +7,6 @@ from ctuq import files
 from ctuq.app.conversion import refuse_other_data
 from ctuq.app.facts import facts_of_scan
 from ctuq.app.options import Info, Simulate
-from ctuq.app.selection import scan_files
 from ctuq.app.terminal import give, say
 from ctuq.app.typed import distances, simulated_angles
 from ctuq.errors import GeometryError, InputError
@@ -30,7 +29,7 @@ def info(command: Info) -> int:
     """Print what is in a scan and what reading it assumes, and draw its geometry on request."""
     if command.volume:
         return _volume_info(command)
-    found = opened(scan_files(command.scan), geometry=command.geometry, entry=command.entry, follow_links=command.follow_links)
+    found = opened(command.scan, geometry=command.geometry, entry=command.entry, follow_links=command.follow_links)
     described = [description_of(raw, path) for path, raw in found]
     give(files=described)
     for description in described:

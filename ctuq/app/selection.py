@@ -1,7 +1,5 @@
 """Which files and views of a scan the command line asks for."""
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,13 +10,6 @@ from ctuq.tomo.scan import Scan
 from ctuq.tomo.space import VolumeGeometry
 
 _TURN = 360.0
-
-
-def scan_files(paths: tuple[Path, ...]) -> list[Path]:
-    """The files that were named, at least one."""
-    if not paths:
-        raise InputError("Name a scan file.")
-    return list(paths)
 
 
 def selected(scan: Scan, every: int | None, angles: str | None) -> Scan:

@@ -13,7 +13,7 @@ from ctuq.app.progress import TerminalBar, told_about
 from ctuq.app.report.anew import image_report
 from ctuq.app.report.summary import sentences
 from ctuq.app.runs import REPORT, is_left, told_how_to_go_on
-from ctuq.app.selection import scan_files, selected
+from ctuq.app.selection import selected
 from ctuq.app.stacks import plan_of_stack, reconstruct_stack_into
 from ctuq.app.terminal import give, say, warn
 from ctuq.app.typed import field
@@ -86,7 +86,7 @@ def _refuse_mixed(command: Reconstruct) -> None:
 
 def _chosen(command: Reconstruct) -> Scan:
     scan = files.read(
-        scan_files(command.scan),
+        command.scan,
         geometry=command.geometry,
         truth=command.truth,
         entry=command.entry,

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from ctuq.errors import InputError
 from ctuq.quantities.discrepancy import leaking
-from ctuq.quantities.drawn import POSTERIOR, answer_of
+from ctuq.quantities.drawn import DRAWS_ALONE, POSTERIOR, answer_of
 from ctuq.quantities.linear import one_limit, with_leak
 from ctuq.quantities.parts import largest_parts
 from ctuq.quantities.quantity import LEVEL, Quantity, checked_level, counted_probability
 
 UNIT = "1/mm"
 _FEWEST = 8
-_DRAWS_ALONE = (
+_SAMPLES_ALONE = (
     "It counts the volume's {n} samples alone, which know nothing of what the image does to edges: parts whose level is near "
     "half way between two materials are told best."
 )
@@ -39,7 +39,8 @@ def of_samples(
     """
     n = require_samples(samples)
     values = np.array([answer_of(function, samples[i], "volume") for i in range(n)])
-    return _student(values, float(values.mean()), name=name, unit=unit, level=level)
+    told = _student(values, float(values.mean()), name=name, unit=unit, level=level)
+    return replace(told, notes=(DRAWS_ALONE,))
 
 
 def linear_of_samples(mean: NDArray, samples: Any, weights: NDArray, *, name: str, level: float = LEVEL) -> Quantity:
@@ -109,7 +110,7 @@ def part_of_samples(
     limit, sign, n = one_limit(above, below), 1 if above is not None else -1, require_samples(samples)
     inside = (sign * (np.asarray(samples[i]) - limit) > 0 for i in range(n))
     hits = sum(float(largest_parts(each[None], weights)[0]) >= at_least for each in inside)
-    return counted_probability(name, hits, n, notes=(_DRAWS_ALONE.format(n=n),))
+    return counted_probability(name, hits, n, notes=(_SAMPLES_ALONE.format(n=n),))
 
 
 def require_samples(samples: Any) -> int:

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 import ctuq
-from ctuq.app import cli
+from ctuq.app import cli, commands
+from ctuq.app.design import commands as steps
+from ctuq.app.options import Demo, Doctor
 from ctuq.errors import InputError, ResourceError
 
 
@@ -85,6 +87,33 @@ def test_a_reconstruction_needs_nothing_but_the_name_of_a_file(tmp_path, monkeyp
     assert ctuq.Result.load("ctuq-disc/results.h5").method == "fbp"
     assert cli.main(["reconstruct", "disc.h5", "--method", "fbp", "--size", "8"]) == 2
     assert "ctuq-disc holds results" in capsys.readouterr().err
+
+
+EVERY = sorted(kind.__name__.lower() for kind in commands._DOES if kind not in (Demo, Doctor))
+STEPS = sorted(f"design {kind.__name__.lower()}" for kind in steps._DOES)
+
+
+@pytest.mark.parametrize("words", [*EVERY, "design", *STEPS])
+def test_no_command_without_arguments_is_a_defect(words, tmp_path, monkeypatch, capsys):
+    """Only demo and doctor do something then."""
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = cli.main(words.split())
+    except SystemExit as end:
+        code = end.code
+    assert code == 2 and capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+OPTIONS = ("", " --stack", " --volume", " --plan", " --stack --plan", " --volume --plan", " --geometry g.yml")
+WITHOUT_SCAN = [*(f"reconstruct{more}" for more in OPTIONS), "info", "info --volume", "design next"]
+
+
+@pytest.mark.parametrize("words", [*WITHOUT_SCAN, "calibrate -o out --held-out 3"])
+def test_a_scan_that_is_not_named_is_asked_for(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(words.split()) == 2
+    assert capsys.readouterr().err == "ctuq: Name a scan file.\n"
 
 
 def test_every_command_speaks_as_it_is_asked(monkeypatch):

@@ -1,4 +1,5 @@
 import csv
+import json
 import re
 import subprocess
 import sys
@@ -56,6 +57,25 @@ def test_the_table_holds_what_python_gives(kept, file, tmp_path, capsys):
     )
     assert len([name for name in told if name.startswith("profile")]) == len(kept.profile((-5, 0), (5, 0)).points)
     assert "mean of hole" in capsys.readouterr().out
+
+
+def test_a_profile_is_shown_by_a_dozen_points_and_written_whole(kept, file, tmp_path, capsys):
+    count = len(kept.profile((-10, 0), (10, 0)).points)
+    assert count > 30
+    assert main(["report", str(file.parent)]) == 0
+    capsys.readouterr()
+    typed = ["measure", str(file), "--profile=-10,0,10,0"]
+    assert main([*typed, "--csv", str(tmp_path / "out.csv")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    points = [line for line in lines if line.startswith("profile -10,0 to 10,0 at ")]
+    assert 6 <= len(points) <= 12 and not any("variance" in line for line in lines)
+    (head,) = [line for line in lines if line.startswith(f"profile -10,0 to 10,0: {count} points, ")]
+    assert "--csv and --json hold all" in head
+    assert len(rows(tmp_path / "out.csv")) == count
+    assert len(remembered(file)) == len(points)
+    assert (file.parent / "report.html").read_text().count("profile -10,0 to 10,0 at ") == len(points)
+    assert main([*typed, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["facts"]["quantities"]) == count
 
 
 def test_a_folder_may_be_named(file, capsys):
@@ -159,8 +179,6 @@ def test_regions_of_a_volume_are_measured_by_its_samples(volume_file, tmp_path):
         (["--region", "sphere:0,0,0,nan"], "finite"),
         (["--region", "mask:nowhere.tif"], "no file"),
         (["--region", "mask:nowhere.txt"], "is read from a file of"),
-        (["--region", "sphere:0,0,0,1", "--probability", "above=0.02,at_least=0.1"], "at least one voxel"),
-        (["--region", "sphere:0,0,0,1", "--probability", "above=0.02,at_least=9"], "No part of 9 mm^3"),
         (["--region", "sphere:0,0,0,1", "--probability", "at_least=2"], "above=X or below=X"),
         (["--region", "sphere:0,0,0,1", "--probability", "above=0.02,size=2"], "at_least=A"),
         (["--region", "sphere:0,0,0,1", "--probability", "above=0.02,at_least=two"], "at_least=A"),
@@ -170,6 +188,55 @@ def test_what_cannot_be_measured_of_a_volume_is_refused_in_one_sentence(volume_f
     assert main(["measure", str(volume_file[1]), *typed]) == 2
     told = capsys.readouterr().err.strip()
     assert words in told and "\n" not in told
+
+
+def test_a_part_that_no_volume_tells_stops_nothing_else(volume_file, capsys):
+    chances = ["--probability", "above=0.02,at_least=0.1", "--probability", "above=0.02,at_least=9"]
+    assert main(["measure", str(volume_file[1]), "--region", "sphere:0,0,0,1", *chances]) == 0
+    told = capsys.readouterr().out
+    assert "mean of a: 0.0" in told and "at least one voxel" in told and "No part of 9 mm^3" in told
+
+
+THIN = ["--thickness=-1,0,1,0,0.04", "--thickness=-1,0,1,0,0.05"]
+
+
+def test_what_is_refused_is_told_and_the_rest_is_printed_and_saved(file, tmp_path, capsys):
+    out, folder = tmp_path / "out.csv", file.parent
+    assert main(["report", str(folder)]) == 0
+    capsys.readouterr()
+    typed = ["--region", "circle:2,1,5", "--region", "circle:0,0,500", "--porosity", "below=0.02", *THIN]
+    assert main(["measure", str(file), *typed, "--csv", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [row["name"] for row in rows(out)] == ["mean of a", "share of a below 0.02", "area of a below 0.02"]
+    assert any(line.startswith("mean of a: ") for line in lines)
+    assert any(line.startswith("Warning: thickness -1,0 to 1,0 at 0.04") for line in lines)
+    assert sum("reaches" in line for line in lines) == 1
+    assert any(line.startswith("Warning: mean of b, share of b below 0.02: ") for line in lines)
+    assert "share of a below 0.02" in (folder / "report.html").read_text()
+    assert main(["measure", str(file), *typed, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    names = [each["name"] for each in document["facts"]["refused"]]
+    assert names == ["mean of b", "share of b below 0.02", "thickness -1,0 to 1,0 at 0.04", "thickness -1,0 to 1,0 at 0.05"]
+    assert all(each["reason"].endswith(".") for each in document["facts"]["refused"])
+
+
+def test_where_nothing_can_be_told_nothing_is_written(file, tmp_path, capsys):
+    out, folder = tmp_path / "out.csv", file.parent
+    assert main(["report", str(folder)]) == 0
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    capsys.readouterr()
+    assert main(["measure", str(file), "--region", "circle:0,0,500", *THIN, "--csv", str(out), "--json"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("ctuq: mean of a: ") and "; thickness -1,0 to 1,0 at 0.04" in said.err
+    assert said.err.count("\n") == 1 and len(json.loads(said.out)["facts"]["refused"]) == 3
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("mistake", [["--region", "circle:0,0"], ["--thickness", "0,0,5"], ["--level", "95"]])
+def test_what_is_typed_wrongly_is_refused_at_once(file, mistake, capsys):
+    assert main(["measure", str(file), "--region", "circle:0,0,5", "--probability", "above=0.02", *mistake]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -293,10 +360,30 @@ def test_what_cannot_be_measured_is_refused_in_one_sentence(file, typed, words, 
     assert words in told and "\n" not in told
 
 
+def warned(kept, tmp_path, capsys, *typed, **change):
+    """What is said of a result's method."""
+    replace(kept, **change).save(tmp_path / "other.h5")
+    assert main(["measure", str(tmp_path / "other.h5"), "--region", "circle:0,0,5", *typed]) == 0
+    return [line for line in capsys.readouterr().out.splitlines() if "measured on" in line]
+
+
 def test_other_methods_are_told_that_their_edges_were_not_tried(kept, tmp_path, capsys):
-    replace(kept, method="tv").save(tmp_path / "tv.h5")
-    assert main(["measure", str(tmp_path / "tv.h5"), "--region", "circle:0,0,5"]) == 0
-    assert "of tv nobody has" in capsys.readouterr().out
+    (told,) = warned(kept, tmp_path, capsys, method="CUQIpy")
+    assert "deep image prior and of tv; of CUQIpy nobody has" in told
+    (told,) = warned(kept, tmp_path, capsys, method="tv", settings={"uncertainty": "gmrf"})
+    assert "of tv with the error bars gmrf nobody has" in told
+    (told,) = warned(kept, tmp_path, capsys, method="tv", settings={"error_bars": "samples"})
+    assert "of tv nobody has" in told
+
+
+def test_of_tv_it_is_told_of_edges_alone_where_they_were_measured(kept, tmp_path, capsys):
+    """docs/quantities.md: means, parts, changes and stacks of simulated objects; areas, centres and widths of real holes."""
+    asked_of_means = ["--probability", "above=0.02", "--probability", "above=0.02,at_least=12", "--profile=-5,0,5,0"]
+    usual = {"method": "tv", "settings": {"method": "tv", "uncertainty": True}}
+    assert warned(kept, tmp_path, capsys, *asked_of_means, **usual) == []
+    for edges in (["--porosity", "below=0.02"], ["--centre", "above=0.02"]):
+        (told,) = warned(kept, tmp_path, capsys, *edges, **usual)
+        assert "Areas, centres and thicknesses by tv were measured on the holes of 21 real discs alone" in told
 
 
 def test_results_without_uncertainty_are_refused(result, tmp_path, capsys):

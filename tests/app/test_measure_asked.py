@@ -61,7 +61,7 @@ def test_thicknesses_of_one_line_at_two_levels_have_two_names(tmp_path):
             return name
 
     found = wanted(tmp_path, "thickness: ['-5,0,5,0', '-5,0,5,0,0.02', '-5,0,5,0,0.03']\n")
-    names = [name for ask in questions(Result(), found, {}, None, 0.95) for name in ask()]
+    names = [name for question in questions(Result(), found, {}, None, 0.95) for name in question.ask()]
     assert names == ["thickness -5,0 to 5,0", "thickness -5,0 to 5,0 at 0.02", "thickness -5,0 to 5,0 at 0.03"]
 
 

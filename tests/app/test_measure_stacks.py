@@ -99,8 +99,10 @@ def test_a_change_between_two_stacks_is_measured_slice_by_slice(stack, file, tmp
     assert [float(told[f"change of a, slice {z}"]["value"]) for z in range(4)] == pytest.approx([-0.01] * 4, rel=1e-4)
     moved = replace(stack, grid=VolumeGrid(SHAPE, 1.5))
     moved.save(tmp_path / "other" / "results.h5")
-    assert main(["measure", str(file), "--region", "circle:1,0,3", "--difference", str(tmp_path / "other")]) == 2
-    assert "different grids" in capsys.readouterr().err
+    told = measured(file, "--region", "circle:1,0,3", "--difference", str(tmp_path / "other"))
+    assert set(told) == {f"mean of a, slice {z}" for z in range(4)}
+    assert "change of a: Slice 0, 1, 2 and others cannot be measured so" in (said := capsys.readouterr().out)
+    assert "different grids" in said
     replace(stack, directions=None).save(tmp_path / "other" / "results.h5")
     assert main(["measure", str(file), "--region", "circle:1,0,3", "--difference", str(tmp_path / "other")]) == 2
     assert "no covariance" in capsys.readouterr().err
@@ -117,6 +119,18 @@ def test_slices_that_failed_are_left_out_unless_they_are_asked_for(stack, tmp_pa
     for typed in (["--region", "circle:1,0,3", "--slices", "1"], ["--region", "cylinder:1,0,4,1,3"]):
         assert main(["measure", str(tmp_path / "r.h5"), *typed]) == 2
         assert "Slice 1 could not be made and holds no numbers" in capsys.readouterr().err
+    told = measured(tmp_path / "r.h5", "--region", "circle:1,0,3", "--slices", "0:3")
+    assert set(told) == {"mean of a, slice 0", "mean of a, slice 2"}
+    assert "Warning: slice 1: Slice 1 could not be made and holds no numbers" in capsys.readouterr().out
+
+
+def test_what_is_refused_through_slices_stops_nothing_else(file, capsys):
+    solids = ["--region", "sphere:0,0,2,1", "--region", "sphere:0,0,2,3"]
+    told = measured(file, *solids, "--probability", "above=0.02,at_least=2")
+    assert set(told) == {"mean of a"}
+    said = capsys.readouterr().out
+    assert "of b is above 0.02: The probability of a connected part is of single slices" in said
+    assert "Warning: mean of b: " in said and "out of the volume along z" in said
 
 
 @pytest.mark.parametrize(
@@ -134,7 +148,6 @@ def test_slices_that_failed_are_left_out_unless_they_are_asked_for(stack, tmp_pa
         (["--region", "sphere:0,0,2,1", "--slices", "1"], "none is asked for"),
         (["--region", "sphere:0,0,2,1", "--region", "circle:0,0,2", "--contrast", "a,b"], "two regions of slices or of two"),
         (["--region", "sphere:0,0,2,1", "--centre", "above=0.01"], "--centre is of regions in slices"),
-        (["--region", "sphere:0,0,2,1", "--probability", "above=0.02,at_least=2"], "single slices of a stack"),
         (["--slices", "1"], "Nothing is to be measured"),
         (["--region", "circle:0,0,2", "--level", "2"], "level of an interval"),
     ],

@@ -9,6 +9,7 @@ from ctuq.errors import InputError
 from ctuq.quantities import Circle, Rectangle
 from ctuq.quantities.budget import CALIBRATION, FINE, MISSING, NOISE
 from ctuq.quantities.discrepancy import LEAK, LEAKS, PLACE, slope
+from ctuq.quantities.drawn import DRAWS_ALONE
 from ctuq.quantities.regions import shares_of
 from ctuq.tomo import VolumeGrid
 
@@ -178,8 +179,8 @@ def test_draws_of_a_linear_function_are_the_linear_quantity(known):
 
 def test_a_function_that_answers_to_roughness_is_told(known):
     rough = known.result.measure(lambda image: float(np.abs(np.diff(image, 2)).sum()))
-    assert "roughness" in rough.notes[0]
-    assert known.result.measure(lambda image: float(image[4, 4])).notes == ()
+    assert rough.notes[0] == DRAWS_ALONE and "roughness" in rough.notes[1]
+    assert known.result.measure(lambda image: float(image[4, 4])).notes == (DRAWS_ALONE,)
 
 
 @pytest.mark.parametrize("function", [lambda image: np.nan, lambda image: image, lambda image: "x"])

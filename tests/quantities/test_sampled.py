@@ -44,6 +44,7 @@ def test_intervals_of_few_samples_hold_a_further_value_as_often_as_they_say():
         result = VolumeResult(samples.mean(0), VolumeGrid((1, 1, 1), 1.0), beam, "dip", samples=samples)
         found = result.measure(lambda image: float(image[0, 0, 0]), level=0.9)
         hits += abs(rng.standard_normal() - found.value) <= found.coverage_factor * found.standard_uncertainty
+    assert "draws alone" in found.notes[0]
     assert hits / 600 == pytest.approx(0.88, abs=0.035)
 
 

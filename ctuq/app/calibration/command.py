@@ -13,7 +13,6 @@ from ctuq.app.folder import RESULTS
 from ctuq.app.report.anew import image_report
 from ctuq.app.report.summary import sentences
 from ctuq.app.report.tables import scale_rows
-from ctuq.app.selection import scan_files
 from ctuq.app.terminal import give, say, warn
 from ctuq.errors import InputError
 from ctuq.files.formats.anyarray import read_array
@@ -34,10 +33,9 @@ _KINDS = ("samples", "covariance", "std")
 
 def run_calibrate(command: Calibrate) -> int:
     """Calibrate into the folder that is held; the exit code."""
-    named = scan_files(command.scan)
     kind = _kind(command)
     bars, doubts = _bars(kind, getattr(command, kind)), []
-    scan = files.read(named, geometry=command.geometry, entry=command.entry, follow_links=command.follow_links)
+    scan = files.read(command.scan, geometry=command.geometry, entry=command.entry, follow_links=command.follow_links)
     held_out = views(command.held_out, scan.n_angles)
     image = _image(command.image, kind, bars)
     if kind == "samples":

@@ -1,8 +1,10 @@
 """What ``ctuq measure`` asks of an image: a single slice, or one of a stack."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import Any
 
+from ctuq.app.measure.answers import Answers, Question, answered, one
 from ctuq.app.measure.texts import SOLIDS, Asked, Shape, in_words, sides
 from ctuq.app.measure.volumes import named_chance
 from ctuq.errors import InputError
@@ -11,44 +13,43 @@ from ctuq.quantities.lines import Point
 from ctuq.quantities.regions import Region, shares_of
 from ctuq.uncertainty.results.questions import Questions
 
-Question = Callable[[], Iterable[Quantity]]
 
-
-def of_image(result: Questions, wanted: Asked, other: Questions | None, level: float) -> Iterator[Quantity]:
-    """Every quantity that is asked of an image.
+def of_image(result: Questions, wanted: Asked, other: Questions | None, level: float) -> Answers:
+    """The answer to all that is asked of an image.
 
     Raises
     ------
     InputError
-        If a region is of a volume, or what is asked is refused.
+        If a region is of a volume.
     """
-    for question in questions(result, wanted, _flat(wanted.regions), other, level):
-        yield from question()
+    beside = None if other is None else lambda: other
+    return answered(questions(result, wanted, _flat(wanted.regions), beside, level))
 
 
 def questions(
-    result: Questions, wanted: Asked, regions: Mapping[str, Region], other: Questions | None, level: float
+    result: Questions, wanted: Asked, regions: Mapping[str, Region], other: Callable[[], Questions] | None, level: float
 ) -> Iterator[Question]:
     """What is asked of an image, one by one and not answered yet."""
     for name, region in regions.items():
-        yield partial(_one, partial(result.region, region, name=f"mean of {name}", level=level))
+        yield _one(result.region, region, name=f"mean of {name}", level=level)
         for limit in wanted.probabilities:
-            chance = named_chance(name, limit, "mm^2")
-            yield partial(_one, partial(result.probability, region, **sides(limit), name=chance))
+            yield _one(result.probability, region, **sides(limit), name=named_chance(name, limit, "mm^2"))
         for limit in wanted.fractions:
-            yield partial(_share_and_area, result, region, limit, f"of {name} {in_words(limit)}", level)
+            words = f"of {name} {in_words(limit)}"
+            yield Question(f"share {words}", partial(_share_and_area, result, region, limit, words, level))
         for limit in wanted.centres:
-            yield partial(result.centre, region, **limit, name=f"centre of {name} {in_words(limit)},", level=level)
+            words = f"centre of {name} {in_words(limit)}"
+            yield Question(words, partial(result.centre, region, **limit, name=f"{words},", level=level))
         if other is not None:
-            yield partial(_one, partial(result.difference, other, region, name=f"change of {name}", level=level))
+            yield _one(partial(_change, result, other), region, name=f"change of {name}", level=level)
     for a, b in wanted.contrasts:
         if a in regions and b in regions:
-            yield partial(_one, partial(result.contrast, regions[a], regions[b], name=f"{a} less {b}", level=level))
+            yield _one(result.contrast, regions[a], regions[b], name=f"{a} less {b}", level=level)
     for p, q, at in wanted.walls:
         name = f"thickness {_ends(p, q)}" + ("" if at is None else f" at {at:g}")
-        yield partial(_one, partial(result.thickness, p, q, at, name=name, level=level))
+        yield _one(result.thickness, p, q, at, name=name, level=level)
     for p, q in wanted.profiles:
-        yield partial(_profile, result, p, q, level)
+        yield Question(f"profile {_ends(p, q)}", partial(_profile, result, p, q, level))
 
 
 def _flat(regions: Mapping[str, Shape]) -> dict[str, Region]:
@@ -63,8 +64,13 @@ def _flat(regions: Mapping[str, Shape]) -> dict[str, Region]:
     return flat
 
 
-def _one(ask: Callable[[], Quantity]) -> tuple[Quantity]:
-    return (ask(),)
+def _one(ask: Callable[..., Quantity], *of: Any, name: str, **how: Any) -> Question:
+    """A question with one quantity for an answer."""
+    return Question(name, partial(one, partial(ask, *of, name=name, **how)))
+
+
+def _change(result: Questions, other: Callable[[], Questions], region: Region, *, name: str, level: float) -> Quantity:
+    return result.difference(other(), region, name=name, level=level)
 
 
 def _share_and_area(

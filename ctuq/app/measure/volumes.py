@@ -1,18 +1,20 @@
 """What ``ctuq measure`` asks of a volume: means, contrasts and probabilities, by its samples."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 
+from ctuq.app.measure.answers import Answers, Question, answered, one
 from ctuq.app.measure.options import Measure
 from ctuq.app.measure.sources import asked
-from ctuq.app.measure.texts import Limit, sides
+from ctuq.app.measure.texts import Asked, Limit, in_words, sides
 from ctuq.errors import InputError
 from ctuq.quantities import Circle, Polygon, Quantity, Rectangle
 from ctuq.quantities.solids import Solid
 from ctuq.uncertainty.results.volume import VolumeResult
 
 
-def of_volume(volume: VolumeResult, command: Measure) -> Iterator[Quantity]:
-    """Every quantity that is asked.
+def of_volume(volume: VolumeResult, command: Measure) -> Answers:
+    """The answer to all that is asked.
 
     Raises
     ------
@@ -40,12 +42,31 @@ def of_volume(volume: VolumeResult, command: Measure) -> Iterator[Quantity]:
                 f"The region {name!r} is of a slice, and the result is a volume; give a sphere, a box, a cylinder or a mask."
             )
         regions[name] = region
-    for name, region in regions.items():
-        yield volume.region(region, name=f"mean of {name}", level=command.level)
+    return answered(solid_questions(volume, wanted, regions, command.level))
+
+
+def solid_questions(volume: VolumeResult, wanted: Asked, solids: Mapping[str, Solid], level: float) -> Iterator[Question]:
+    """What is asked of regions of a volume or through a stack's slices, one by one and not answered yet."""
+    for name, solid in solids.items():
+        mean = f"mean of {name}"
+        yield Question(mean, partial(one, partial(volume.region, solid, name=mean, level=level)))
         for limit in wanted.probabilities:
-            yield volume.probability(region, **sides(limit), name=named_chance(name, limit, "mm^3"))
+            chance = named_chance(name, limit, "mm^3")
+            yield Question(chance, partial(one, partial(volume.probability, solid, **sides(limit), name=chance)))
+        for limit in wanted.fractions:
+            words = f"of {name} {in_words(limit)}"
+            yield Question(f"share {words}", partial(_share_and_volume, volume, solid, limit, words, level))
     for a, b in wanted.contrasts:
-        yield volume.contrast(regions[a], regions[b], name=f"{a} less {b}", level=command.level)
+        if a in solids and b in solids:
+            less = f"{a} less {b}"
+            yield Question(less, partial(one, partial(volume.contrast, solids[a], solids[b], name=less, level=level)))
+
+
+def _share_and_volume(volume: VolumeResult, solid: Solid, limit: Limit, words: str, level: float) -> Iterator[Quantity]:
+    above, below = limit.get("above"), limit.get("below")
+    share = volume.fraction(solid, above=above, below=below, name=f"share {words}", level=level)
+    yield share
+    yield share.scaled(volume.mm3(solid), "mm^3", name=f"volume {words}")
 
 
 def named_chance(name: str, limit: Limit, unit: str) -> str:
