@@ -135,6 +135,13 @@ def test_the_citation_names_this_version_and_licence():
     assert {f"arXiv:{n}" for n in ("2404.19157", "2203.00479", "2206.08900", "2210.04994", "2207.05714")} <= told
 
 
+def test_the_citation_has_a_day_of_release_when_the_list_of_changes_has_one():
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    (told,) = re.findall(rf"^## {re.escape(PROJECT['version'])} \((.+)\)$", changes, re.MULTILINE)
+    assert str(CITATION.get("date-released", "not yet released")) == told
+    assert "planned" not in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
 def test_the_conda_environment_asks_for_what_the_package_asks_for():
     entries = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
     (pip,) = [e["pip"] for e in entries if isinstance(e, dict)]
