@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ctuq.errors import BudgetExhausted, CtuqError, InputError
     from ctuq.files import demo_scan, read, read_volume, write_scan
     from ctuq.pipeline import ReconstructOptions, reconstruct, reconstruct_stack, reconstruct_volume
-    from ctuq.pipeline.everyday import convert, simulate
+    from ctuq.pipeline.everyday import convert, measure, simulate
     from ctuq.tomo import ConeBeam, FanBeam, Parallel3D, ParallelBeam, Scan, VolumeGrid, VolumeScan, radians, ray_transform
     from ctuq.uncertainty.calibration.foreign import calibrate
     from ctuq.uncertainty.results.image import Result
@@ -43,6 +43,7 @@ __all__ = [
     "gp",
     "laplace",
     "linops",
+    "measure",
     "pipeline",
     "quantities",
     "radians",
@@ -64,7 +65,7 @@ _HOMES = {
     "ctuq.errors": ("BudgetExhausted", "CtuqError", "InputError"),
     "ctuq.files": ("demo_scan", "read", "read_volume", "write_scan"),
     "ctuq.pipeline": ("ReconstructOptions", "reconstruct", "reconstruct_stack", "reconstruct_volume"),
-    "ctuq.pipeline.everyday": ("convert", "simulate"),
+    "ctuq.pipeline.everyday": ("convert", "measure", "simulate"),
     "ctuq.tomo": (
         "ConeBeam",
         "FanBeam",

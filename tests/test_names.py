@@ -17,8 +17,8 @@ from ctuq.progress import Progress, ProgressBar, shown
 
 
 def test_the_package_lists_what_a_user_needs_and_each_name_is_there():
-    wanted = {"read", "reconstruct", "simulate", "convert", "calibrate", "laplace", "design", "Result", "write_report"}
-    assert wanted <= set(dir(ctuq))
+    wanted = {"read", "reconstruct", "simulate", "convert", "measure", "calibrate", "laplace", "design", "Result"}
+    assert wanted | {"write_report"} <= set(dir(ctuq))
     for name in dir(ctuq):
         assert getattr(ctuq, name) is not None
     assert ctuq.__version__[0].isdigit()
@@ -125,6 +125,22 @@ def test_simulate_and_convert_do_what_the_commands_do(scan, tmp_path):
     for wrong in ({"phantom": "cube"}, {"angles": 0}, {"noise": -1}, {"angles": [np.nan]}):
         with pytest.raises(InputError):
             ctuq.simulate(size=16, **wrong)
+
+
+def test_measure_asks_regions_as_the_methods_of_a_result_do(scan, tmp_path):
+    result = ctuq.calibrate(scan.truth, 0.003, scan, [1, 4])
+    parts = {"core": ctuq.quantities.Circle(0, 0, 8), "rim": ctuq.quantities.Rectangle(10, -4, 16, 4)}
+    result.save(tmp_path / "results.h5")
+    for given in (result, tmp_path / "results.h5"):
+        found = ctuq.measure(given, parts, above=0.01, contrasts=[("core", "rim")], level=0.9)
+        names = ["mean of core", "share of core above 0.01", "mean of rim", "share of rim above 0.01", "core less rim"]
+        assert list(found) == names
+        assert found["mean of rim"].interval == pytest.approx(result.region(parts["rim"], level=0.9).interval)
+        assert found["share of core above 0.01"].value == pytest.approx(result.fraction(parts["core"], above=0.01).value)
+        assert found["core less rim"].value == pytest.approx(found["mean of core"].value - found["mean of rim"].value)
+    assert list(ctuq.measure(result, parts)) == ["mean of core", "mean of rim"]
+    with pytest.raises(InputError, match="'rin'"):
+        ctuq.measure(result, parts, contrasts=[("core", "rin")])
 
 
 def test_what_is_left_of_a_run_follows_its_plan_then_its_pace():

@@ -3,6 +3,7 @@
 import ast
 import pkgutil
 import re
+import runpy
 import textwrap
 import tomllib
 from importlib.resources import files
@@ -133,6 +134,29 @@ def test_the_citation_names_this_version_and_licence():
     assert CITATION["license"] == PROJECT["license"] == "Apache-2.0"
     told = {i["value"] for reference in CITATION["references"] for i in reference.get("identifiers", ())}
     assert {f"arXiv:{n}" for n in ("2404.19157", "2203.00479", "2206.08900", "2210.04994", "2207.05714")} <= told
+
+
+def test_the_page_on_pypi_has_no_link_to_a_file_beside_it():
+    page_of = runpy.run_path(str(ROOT / "setup.py"))["page_of"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = re.compile(r"(!?)\[[^\]]*\]\(([^)\s]+)\)")
+    own = [target for _, target in links.findall(readme) if not target.startswith("https://")]
+    assert len(own) > 20
+    there = page_of(readme, {"version": "1.2.3", "urls": {"Repository": "https://example.org/ctuq/"}})
+    assert all(target.startswith("https://") for _, target in links.findall(there))
+    assert there.count("https://example.org/ctuq/blob/v1.2.3/") + there.count("https://example.org/ctuq/raw/v1.2.3/") == len(
+        own
+    )
+    assert "![" in there and "(https://example.org/ctuq/raw/v1.2.3/figures/" in there
+    nowhere = page_of(readme, {"version": "1.2.3"})
+    assert [target for _, target in links.findall(nowhere) if not target.startswith("https://")] == []
+
+
+def test_the_citation_has_a_day_of_release_when_the_list_of_changes_has_one():
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    (told,) = re.findall(rf"^## {re.escape(PROJECT['version'])} \((.+)\)$", changes, re.MULTILINE)
+    assert str(CITATION.get("date-released", "not yet released")) == told
+    assert "planned" not in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
 
 
 def test_the_conda_environment_asks_for_what_the_package_asks_for():

@@ -1,17 +1,22 @@
-"""Two things that the command line does, for a notebook: a simulated scan, and a scan in another format."""
+"""What the command line does, for a notebook: a simulated scan, a scan in another format, quantities of a result."""
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ctuq import files
 from ctuq.errors import InputError
+from ctuq.quantities.quantity import LEVEL, Quantity
 from ctuq.tomo.geometry import radians
 from ctuq.tomo.phantoms import PHANTOMS
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.simulate import phantom_scan
+from ctuq.uncertainty.results.image import Result
+from ctuq.uncertainty.results.volume import VolumeResult
 
 OWN, NXTOMO = (".h5", ".hdf5"), (".nx", ".nxs")
 
@@ -90,3 +95,60 @@ def convert(source: str | os.PathLike, target: str | os.PathLike, *, every: int 
     else:
         files.write_nxtomo([scan], out)
     return scan
+
+
+def measure(
+    result: Result | VolumeResult | str | os.PathLike,
+    regions: Mapping[str, Any],
+    *,
+    above: float | None = None,
+    below: float | None = None,
+    contrasts: Iterable[tuple[str, str]] = (),
+    level: float = LEVEL,
+) -> dict[str, Quantity]:
+    """Means of regions, and what is asked of them besides, each with its interval: what ``ctuq measure`` prints.
+
+    Everything else that a result answers is a method of it: `Result.profile`, `Result.thickness`, `Result.centre`,
+    `Result.measure` (any function of the image) and others.
+
+    Parameters
+    ----------
+    result : Result, VolumeResult or path
+        Or the results file of an image.
+    regions : mapping of str to region
+        By name: of an image `ctuq.quantities.Circle`, `Rectangle`, `Polygon` or a mask, of a volume `Sphere`, `Box`,
+        `Cylinder` or a mask.
+    above, below : float, optional
+        1/mm; one of them asks for the share of each region that lies above, or below, it.
+    contrasts : pairs of names
+        Mean of the first region less that of the second.
+    level : float
+        Probability that an interval is to hold.
+
+    Returns
+    -------
+    dict of str to Quantity
+        By "mean of NAME", "share of NAME below 0.02" and "A less B".
+
+    Raises
+    ------
+    InputError
+        If a contrast names no region, or the result refuses a question.
+
+    Examples
+    --------
+    >>> ctuq.measure("run/results.h5", {"grain": ctuq.quantities.Circle(2, 1, 5)}, below=0.02)  # doctest: +SKIP
+    """
+    asked = Result.load(result) if isinstance(result, str | os.PathLike) else result
+    pairs = list(contrasts)
+    for name in {name for pair in pairs for name in pair} - set(regions):
+        raise InputError(f"A contrast asks for the region {name!r}; there are {', '.join(map(repr, regions)) or 'none'}.")
+    limits: dict[str, Any] = {word: limit for word, limit in (("above", above), ("below", below)) if limit is not None}
+    words = " and ".join(f"{word} {limit:g}" for word, limit in limits.items())
+    found = []
+    for name, region in regions.items():
+        found.append(asked.region(region, name=f"mean of {name}", level=level))
+        if limits:
+            found.append(asked.fraction(region, **limits, name=f"share of {name} {words}", level=level))
+    found += [asked.contrast(regions[a], regions[b], name=f"{a} less {b}", level=level) for a, b in pairs]
+    return {quantity.name: quantity for quantity in found}

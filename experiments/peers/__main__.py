@@ -1,6 +1,6 @@
 """Error bars of other programs beside ctuq's: ``python -m experiments.peers --python PEERS/bin/python``.
 
-CUQIpy asks for numpy up to 2.2, ctuq for 2.3 and later, so it runs in an environment of its own (``python -m venv PEERS`` and
+CUQIpy asks for numpy up to 2.2.0. An environment of its own leaves ctuq the newest (``python -m venv PEERS`` and
 ``PEERS/bin/pip install cuqipy==1.5.1``). Without ``--python`` its rows are left out. What is done is kept in
 ``figures/peers.csv``; run again, it goes on; ``--draw`` draws the figure from the table alone.
 """

@@ -8,6 +8,7 @@ Slices of tomosipo are in `ctuq.tomo.rays.interop`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -144,8 +145,8 @@ def to_odl(geometry: Geometry | ConeBeam | Parallel3D) -> Any:
         If the detector is not upright, or the angles do not increase: ODL has no place for these.
     """
     import odl
-    from odl.applications import tomo
 
+    tomo = odl_tomo()
     area = None if isinstance(geometry, Beam) else geometry
     if (area is not None and not getattr(area, "upright", False)) or (np.diff(geometry.angles) <= 0).any():
         raise GeometryError("ODL's circular geometries take an upright detector, and angles that increase.")
@@ -262,6 +263,15 @@ def circular(free: FreeBeam) -> ConeBeam | Parallel3D | None:
         told[:, :3] = rays * np.sign((rays * along).sum(1, keepdims=True))
         told[:, 3:6] -= y * along
     return found if np.abs(told - again).max() <= _TOLERANCE * max(pitch, np.abs(told).max()) else None
+
+
+def odl_tomo() -> ModuleType:
+    """ODL's geometries and projectors. ODL 1.0 asks for numpy 2.3 and has them in another place than ODL 0.8."""
+    try:
+        from odl.applications import tomo  # pyright: ignore[reportMissingImports]
+    except ModuleNotFoundError:
+        from odl import tomo  # pyright: ignore[reportAttributeAccessIssue]
+    return tomo
 
 
 def _single(geometry: Any) -> Any:

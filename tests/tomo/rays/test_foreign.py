@@ -8,7 +8,7 @@ import vector_tomosipo
 from ctuq.errors import GeometryError
 from ctuq.tomo import FanBeam, ParallelBeam, VolumeGrid, radians, ray_transform
 from ctuq.tomo.footprint import detector_pixels
-from ctuq.tomo.rays.foreign import circular, from_astra, from_odl, from_tomosipo, to_astra, to_odl, to_tomosipo
+from ctuq.tomo.rays.foreign import circular, from_astra, from_odl, from_tomosipo, odl_tomo, to_astra, to_odl, to_tomosipo
 from ctuq.tomo.space import ConeBeam, Parallel3D
 
 GRID = VolumeGrid((6, 8, 10), 0.5, (0.3, -0.2, 0.7))
@@ -138,8 +138,8 @@ def test_odl_takes_a_slices_geometry_and_gives_it_back(geometry):
 
 def test_odl_projects_a_fan_with_both_offsets_as_we_do():
     import odl
-    from odl.applications import tomo
 
+    tomo = odl_tomo()
     geometry = SLICES[1]
     left, right, bottom, top = PLANE.extent
     space = odl.uniform_discr([left, bottom], [right, top], PLANE.shape[::-1], dtype="float32")
@@ -152,8 +152,8 @@ def test_odl_projects_a_fan_with_both_offsets_as_we_do():
 
 def test_a_curved_detector_of_odl_is_not_read_as_a_flat_one():
     import odl
-    from odl.applications import tomo
 
+    tomo = odl_tomo()
     turn, cells = odl.uniform_partition(0, np.pi, 5), odl.uniform_partition([-10, -8], [10, 8], (30, 20))
     lengths = dict(src_radius=40, det_radius=50)
     for curved in (
