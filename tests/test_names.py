@@ -94,6 +94,9 @@ def test_a_result_is_shown_with_how_sure_it_is(scan):
     line = repr(result)
     assert line.startswith("<ctuq.Result: 16 x 16 pixels of 2.5 mm; <b>mine</b> from 6 views; ")
     assert "± " in line and "on 2 held-out views, rms z" in line and "1 warning" in line
+    told = result.calibration
+    scales = f"variance of the image × {told.image_scale:.3g}, of the noise × {told.noise_scale:.3g}"
+    assert repr(told).startswith(f"<Calibration: 2 held-out views; {scales}; rms z ") and "\n" not in repr(told)
     page = result._repr_html_()
     assert "&lt;b&gt;mine" in page and "<b>mine" not in page
     mean, std = (axes.images[0].get_array() for axes in result.plot().axes[:2])
