@@ -7,6 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+RAISED = (
+    "raise it to go on: ctuq design tell SESSION.h5 --dose-budget X, in Python session.allow(X), or for a Designer a problem "
+    "with a larger budget"
+)
+"""How whoever has spent a dose budget allows more."""
 _MOST_SHOWN = 4
 
 
