@@ -201,6 +201,11 @@ def test_functions_that_give_no_number_are_refused(known, function):
         known.result.measure(function)
 
 
+def test_what_is_no_function_is_told_to_be_none(known):
+    with pytest.raises(InputError, match="Give a function that takes the image and gives a number, not 3"):
+        known.result.measure(3)
+
+
 def test_a_constant_has_no_uncertainty(known):
     assert known.result.measure(lambda image: 3.0).standard_uncertainty == 0
 
