@@ -39,6 +39,20 @@ def figure_of(panels: Mapping[str, Panel]) -> "Figure":
     return figure
 
 
+def figure_of_line(positions: NDArray, values: NDArray, band: NDArray, unit: str, level: float) -> "Figure":
+    """Values along a line in mm with the band (2, n) that their intervals make."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.7), layout="constrained")
+    axes = figure.add_subplot()
+    axes.fill_between(positions, *band, alpha=0.3, linewidth=0, label=f"{100 * level:g} % interval of each point")
+    axes.plot(positions, values, linewidth=1.5, label="value")
+    axes.set(xlabel="along the line (mm)", ylabel=f"attenuation ({unit})")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
 def png_bytes(figure: "Figure", dpi: int = 110) -> bytes:
     """A figure as the bytes of a PNG file."""
     buffer = io.BytesIO()

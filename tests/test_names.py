@@ -33,12 +33,22 @@ def test_every_setting_is_a_keyword_of_reconstruct_with_its_default_and_type():
         assert parameters[setting.name].default == getattr(ctuq.ReconstructOptions(), setting.name)
 
 
+@pytest.mark.parametrize(
+    "ask", [ctuq.Result.fraction, ctuq.Result.area, ctuq.Result.centre, ctuq.VolumeResult.fraction, ctuq.VolumeResult.size]
+)
+def test_what_lies_beyond_a_level_is_asked_by_keywords_that_a_notebook_completes(ask):
+    keywords = [each.name for each in inspect.signature(ask).parameters.values() if each.kind is each.KEYWORD_ONLY]
+    assert keywords == ["above", "below", "name", "level", "tolerance", "seed"]
+
+
 def test_settings_and_options_at_once_are_refused_and_so_is_a_name_that_there_is_not():
     scan = ctuq.simulate(size=16, angles=4)
     with pytest.raises(InputError, match="not both"):
         ctuq.reconstruct(scan, "fbp", size=16, options=ctuq.ReconstructOptions(method="fbp"))
-    with pytest.raises(InputError, match="no option 'sizee'"):
+    with pytest.raises(InputError, match="no option 'sizee'") as refused:
         ctuq.reconstruct(scan, "fbp", sizee=16)
+    there_are = set(str(refused.value).rstrip(".").split("there are ")[1].split(", "))
+    assert there_are == set(inspect.signature(ctuq.reconstruct).parameters) - {"scan", "unknown"}
 
 
 def test_results_are_read_without_torch_and_nothing_heavy_is_imported_before_it_is_used(tmp_path):
@@ -94,6 +104,9 @@ def test_a_result_is_shown_with_how_sure_it_is(scan):
     line = repr(result)
     assert line.startswith("<ctuq.Result: 16 x 16 pixels of 2.5 mm; <b>mine</b> from 6 views; ")
     assert "± " in line and "on 2 held-out views, rms z" in line and "1 warning" in line
+    told = result.calibration
+    scales = f"variance of the image × {told.image_scale:.3g}, of the noise × {told.noise_scale:.3g}"
+    assert repr(told).startswith(f"<Calibration: 2 held-out views; {scales}; rms z ") and "\n" not in repr(told)
     page = result._repr_html_()
     assert "&lt;b&gt;mine" in page and "<b>mine" not in page
     mean, std = (axes.images[0].get_array() for axes in result.plot().axes[:2])

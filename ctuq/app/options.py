@@ -95,7 +95,7 @@ class Convert(Command):
     follow_links: On = False
     """Let an HDF5 file take data from outside its folder."""
     truth: File = None
-    """Known image to keep with the scan."""
+    """Known image to keep with the scan: a TIFF, PNG or FITS picture of two values, material and air."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +160,8 @@ class Reconstruct(Command):
     entry: Name = None
     """Entry of an NXtomo file that holds several."""
     truth: File = None
-    """Known image to score against; never used to reconstruct."""
+    """Known image to score against, never used to reconstruct; one in the scan's own file is taken by itself. Of a slice a
+    TIFF, PNG or FITS picture of two values; of volumes and stacks a TIFF stack, .npy, scan or results.h5."""
     iterations: Number = None
     """Most iterations of the network's fit; by default it stops by itself, by rays that it is not fitted to."""
     prior: Literal["isotropic", "layerwise", "filter", "g"] = "isotropic"

@@ -10,7 +10,7 @@ from ctuq.design.greedy import greedy
 from ctuq.design.measurements import condition_on_all, condition_on_new, measurements_of, taken_back, taken_in
 from ctuq.design.models.model import GaussianModel, Learn, Measurements
 from ctuq.design.problem import DesignProblem
-from ctuq.design.state import Decision, DesignState, Suggestion, learned
+from ctuq.design.state import RAISED, Decision, DesignState, Suggestion, learned
 from ctuq.errors import BudgetExhausted, InputError
 from ctuq.surroundings import undisturbed
 from ctuq.tomo.arrays import as_whole
@@ -215,8 +215,8 @@ class Designer:
     def _why_none(self, waiting: int) -> InputError:
         budget, spent = self.problem.budget, self.state.spent
         if budget is not None and self.problem.free(self.state, spent=-np.inf).any():
-            told = f"The dose budget of {budget:g} is exhausted ({spent:g} spent, {waiting} views pending); raise it to go on."
-            return BudgetExhausted(told)
+            told = f"The dose budget of {budget:g} is exhausted ({spent:g} spent, {waiting} views pending)"
+            return BudgetExhausted(f"{told}; {RAISED}.")
         count = int(self.problem.allowed.sum())
         return InputError(f"No candidate is left: all {count} allowed angles were asked for, told or rejected.")
 

@@ -1,11 +1,18 @@
 """What a design has come to: plain values that can be written to a file and taken up again."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+RAISED = (
+    "raise it to go on: ctuq design tell SESSION.h5 --dose-budget X, in Python session.allow(X), or for a Designer a problem "
+    "with a larger budget"
+)
+"""How whoever has spent a dose budget allows more."""
+_MOST_SHOWN = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +51,7 @@ class Decision:
     time: str = ""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Suggestion:
     """The answer to ``ask``.
 
@@ -83,6 +90,12 @@ class Suggestion:
     reason: str
     free: NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0), bool))
     degrees: bool = False
+
+    def __repr__(self) -> str:
+        angles = _few([f"{angle:.6g}°" if self.degrees else f"{angle:.4g}" for angle in self.angles])
+        gains = f"gains {_few([f'{gain:.3g}' for gain in self.gains])} {self.unit}" if len(self.gains) else "no gains yet"
+        advice = "the advice is to stop" if self.stop else "go on"
+        return f"<Suggestion: {angles}{'' if self.degrees else ' rad'}; {gains}; {advice}>"
 
     def free_at(self, pick: int) -> NDArray[np.bool_]:
         """The views that could be picked at this pick, (V,)."""
@@ -129,6 +142,11 @@ class Suggestion:
             "stop": bool(self.stop),
             "reason": told.reason,
         }
+
+
+def _few(texts: Sequence[str]) -> str:
+    more = len(texts) - _MOST_SHOWN
+    return ", ".join(texts[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "") or "none"
 
 
 def degrees_of(angles: ArrayLike, sense: int = 1) -> NDArray[np.float64]:

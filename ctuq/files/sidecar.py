@@ -3,7 +3,7 @@
 ::
 
     kind: fan                 # or parallel
-    values: log               # log (line integrals), transmission (I / I0) or counts
+    values: log               # log (or line integrals), transmission (I / I0) or counts
     angles: {first: 0, step: 3, count: 120}     # degrees; or a list, or a text file of them
     clockwise: false          # true if the angles turn clockwise
     pixel: 0.35               # mm, on the detector; lengths may have a unit, such as 350 um
@@ -79,6 +79,8 @@ _OTHERS = (
     "middle_row",
 )
 _TREATMENT = ("values", "scale", *_FLAGS, *_LEVELS, "air", "bad_columns", "stack", "files", "row", "entry")
+_AS_SHOWN = {"line integrals": "log", "raw counts": "counts"}
+"""What ``ctuq info`` calls values."""
 _LARGEST, _MOST = 1e300, 10_000_000
 _PLACES = ("data", "image_key", "flats", "darks")
 _KEYS = (*_LENGTHS, *TURNS, *_FLAGS, *_FACTS, *_LEVELS, *_OTHERS, *_PLACES)
@@ -245,7 +247,9 @@ def _flag(path: Path, entries: dict[Any, Any], key: str) -> bool:
 
 def _choice(path: Path, entries: dict[Any, Any], key: str, choices: tuple[str, ...]) -> str:
     given = entries[key]
-    named = given.strip().lower() if isinstance(given, str) else given
+    named = " ".join(given.lower().split()) if isinstance(given, str) else given
+    if key == "values" and isinstance(named, str):
+        named = _AS_SHOWN.get(named, named)
     if named not in choices:
         hint = "; a cone is a fan, with its two distances" if named == "cone" else ""
         raise InputError(f"'{key}' in '{path}' must be one of {', '.join(choices)}, not {shortened(repr(given), 60)}{hint}.")

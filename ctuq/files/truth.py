@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,8 +31,13 @@ def with_truth(scan: Scan, path: Path) -> Scan:
     Raises
     ------
     InputError
-        If the picture is not square or has not exactly two values, or its projections do not resemble the scan's.
+        If the picture is none, not square or has not exactly two values, or its projections do not resemble the scan's.
     """
+    if path.is_file() and h5py.is_hdf5(path):
+        raise InputError(
+            f"'{path}' is an HDF5 file, and a known slice is a TIFF, PNG or FITS picture of two values; a truth that the "
+            "scan's own file holds is taken by itself: leave --truth out."
+        )
     picture = load_picture(path)
     values = np.unique(picture)
     if picture.ndim != 2 or picture.shape[0] != picture.shape[1] or len(values) != 2:

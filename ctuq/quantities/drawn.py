@@ -65,8 +65,10 @@ def answer_of(function: Function, image: Any, what: str) -> float:
     Raises
     ------
     InputError
-        If it gives no finite number; ``what`` is "image" or "volume".
+        If it is no function or gives no finite number; ``what`` is "image" or "volume".
     """
+    if not callable(function):
+        raise InputError(f"Give a function that takes the {what} and gives a number, not {shortened(repr(function), 40)}.")
     told = function(np.array(image))
     try:
         number = float(told)

@@ -3,18 +3,22 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
+from ctuq.pictures import figure_of_line
 from ctuq.quantities.discrepancy import LEAKS, PLACE, leaking, slope
 from ctuq.quantities.lines import Point, line
 from ctuq.quantities.quantity import LEVEL, Quantity, checked_level, gaussian_quantity, probability_of
 from ctuq.quantities.regions import Region, shares_of
 from ctuq.tomo.arrays import is_finite
 from ctuq.tomo.geometry import VolumeGrid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 UNIT = "1/mm"
 BETWEEN = "edges between pixels"
@@ -72,6 +76,10 @@ class Profile:
     def band(self) -> NDArray[np.float64]:
         """Lower and upper end of every point's interval, (2, n)."""
         return np.array([point.interval for point in self.points]).T
+
+    def plot(self) -> "Figure":
+        """The values with their band along the line, as a matplotlib figure: ``.savefig(path)`` keeps it."""
+        return figure_of_line(self.positions, self.values, self.band, self.points[0].unit, self.points[0].level)
 
 
 def mean_of(result: Measurable, region: Region, *, name: str = "mean", level: float = LEVEL) -> Quantity:

@@ -29,6 +29,12 @@ def scan_of(path, shift=0.0):
     return path / "scan.h5"
 
 
+def test_a_scan_for_a_truth_is_told_what_one_is(tmp_path):
+    path = scan_of(tmp_path)
+    with pytest.raises(InputError, match=r"TIFF, PNG or FITS picture of two values.*taken by itself: leave --truth out"):
+        read(path, truth=path)
+
+
 def test_on_the_common_field_nothing_is_told(tmp_path):
     tifffile.imwrite(tmp_path / "truth.tif", picture(24.0).astype(np.uint8))
     scan = read(scan_of(tmp_path), truth=tmp_path / "truth.tif")

@@ -5,6 +5,7 @@ import pytest
 
 from ctuq.errors import InputError
 from ctuq.files import read, read_volume
+from ctuq.files.sidecar import read_sidecar
 from ctuq.tomo.geometry import ParallelBeam, VolumeGrid
 from ctuq.tomo.phantoms import ellipses
 from ctuq.tomo.simulate import RelativeNoise, simulate
@@ -108,3 +109,11 @@ def test_logarithms_of_counts_are_no_line_integrals(tmp_path, integrals):
     for right in (integrals[:, 10:34], 100 * integrals, shell):
         values = np.zeros_like(integrals) + right if right.shape[1] == 44 else np.repeat(right, 2, axis=1)[:, 2:46]
         assert not said(told(tmp_path, values), "logarithms of counts")
+
+
+@pytest.mark.parametrize(
+    ("word", "kind"), [("line integrals", "log"), ("Line  Integrals", "log"), ("raw counts", "counts"), ("LOG", "log")]
+)
+def test_the_words_that_info_prints_are_taken(tmp_path, word, kind):
+    (tmp_path / "g.yml").write_text(f"kind: parallel\nvalues: {word}\n")
+    assert read_sidecar(tmp_path / "g.yml").values == kind

@@ -91,6 +91,18 @@ def test_quantities_and_profiles_are_a_line_in_a_notebook(known):
     assert re.fullmatch(r"<Profile: 13 points over 11.4 mm, 0\.\d+ to 0\.\d+ 1/mm>", repr(along))
 
 
+def test_a_profile_is_drawn_with_its_band(known, tmp_path):
+    along = known.result.profile((-3.0, -5.0), (6.0, 2.0), level=0.68)
+    figure = along.plot()
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "along the line (mm)" and axes.get_ylabel() == "attenuation (1/mm)"
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), np.stack([along.positions, along.values], axis=1))
+    heights = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((along.band[0].min(), along.band[1].max()))
+    assert "68 % interval" in axes.get_legend_handles_labels()[1][0]
+    figure.savefig(tmp_path / "profile.png")
+
+
 def test_a_profile_has_the_joint_covariance_of_its_points(known):
     found = known.result.profile((-3.0, -5.0), (6.0, 2.0), step=1.0)
     assert found.positions[-1] == pytest.approx(np.hypot(9, 7))
@@ -187,6 +199,11 @@ def test_a_function_that_answers_to_roughness_is_told(known):
 def test_functions_that_give_no_number_are_refused(known, function):
     with pytest.raises((InputError, ValueError, TypeError)):
         known.result.measure(function)
+
+
+def test_what_is_no_function_is_told_to_be_none(known):
+    with pytest.raises(InputError, match="Give a function that takes the image and gives a number, not 3"):
+        known.result.measure(3)
 
 
 def test_a_constant_has_no_uncertainty(known):

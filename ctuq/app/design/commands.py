@@ -20,7 +20,7 @@ from ctuq.design.session import file as sessionfile
 from ctuq.design.session.file import Record, Settings
 from ctuq.design.session.plan import learning_due, take_planned
 from ctuq.design.state import Suggestion
-from ctuq.errors import InputError
+from ctuq.errors import BudgetExhausted, InputError
 from ctuq.locks import locked
 from ctuq.records import write_whole
 
@@ -73,20 +73,30 @@ def _start(command: Start) -> int:
 
 
 def _suggest(command: Suggest) -> int:
-    """Print the next angles: at once where they were worked out ahead."""
-    found = _at_once(command.session, command.n) if command.pending is None else None
-    if found is None:
-        from ctuq.app.typed import degrees
-        from ctuq.design.session.session import Session
+    """Print the next angles, or tell that the dose is spent."""
+    try:
+        suggestion, record = _suggested(command)
+    except BudgetExhausted:
+        give(session=facts_of(sessionfile.read(command.session)))
+        raise
+    give(suggestion=suggestion.to_dict(record.sense), session=facts_of(record))
+    say("\n".join(suggestion_lines(record.sense, suggestion)))
+    return ENOUGH if suggestion.stop else 0
 
-        session = Session(command.session)
-        waiting = () if command.pending is None else degrees(command.pending, "--pending")
-        with _working(command.debug):
-            suggestion = session.ask(command.n, pending=session.record.sense * np.deg2rad(waiting))
-        found = suggestion, session.record
-    give(suggestion=found[0].to_dict(found[1].sense), session=facts_of(found[1]))
-    say("\n".join(suggestion_lines(found[1].sense, found[0])))
-    return ENOUGH if found[0].stop else 0
+
+def _suggested(command: Suggest) -> tuple[Suggestion, Record]:
+    """The next angles, at once where they were worked out ahead, and the session with them in its log."""
+    found = _at_once(command.session, command.n) if command.pending is None else None
+    if found is not None:
+        return found
+    from ctuq.app.typed import degrees
+    from ctuq.design.session.session import Session
+
+    session = Session(command.session)
+    waiting = () if command.pending is None else degrees(command.pending, "--pending")
+    with _working(command.debug):
+        suggestion = session.ask(command.n, pending=session.record.sense * np.deg2rad(waiting))
+    return suggestion, session.record
 
 
 def _tell(command: Tell) -> int:

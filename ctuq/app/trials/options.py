@@ -52,7 +52,8 @@ class Simulate(Command):
     geometry: File = None
     """YAML file with the geometry, for formats that hold none."""
     truth: File = None
-    """Known image to score against; never used to choose."""
+    """Known image to score against, never used to choose: a TIFF, PNG or FITS picture of two values; one in the scan's own file
+    is taken by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)

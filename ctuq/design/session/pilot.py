@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from ctuq.design.area import FlatViews
 from ctuq.design.problem import DesignProblem
-from ctuq.design.state import DesignState, Suggestion
+from ctuq.design.state import RAISED, DesignState, Suggestion
 from ctuq.design.strategies import equidistant, nested
 from ctuq.errors import BudgetExhausted, InputError
 from ctuq.tomo.geometry import ParallelBeam
@@ -42,11 +42,10 @@ def pilot_suggestion(problem: DesignProblem, state: DesignState, available: NDAr
         views = views[: int((spent <= problem.budget * (1 + 1e-9)).sum())]
     if not views:
         left = int(available.sum())
-        kind = InputError if problem.budget is None else BudgetExhausted
-        raise kind(
-            f"None of the {need} pilot views that are missing can be measured: {state.spent:g} of the dose budget are spent, "
-            f"and {left} angles are left."
-        )
+        told = f"None of the {need} pilot views that are missing can be measured"
+        if problem.budget is None:
+            raise InputError(f"{told}: {left} angles are left.")
+        raise BudgetExhausted(f"{told}: {state.spent:g} of the dose budget are spent, and {left} angles are left; {RAISED}.")
     chosen = np.array(views, np.int64)
     return Suggestion(
         problem.angles[chosen],

@@ -24,6 +24,7 @@ from ctuq.design.session.scanner import Beam
 from ctuq.design.state import DesignState, Suggestion, learned
 from ctuq.errors import BudgetExhausted, InputError
 from ctuq.locks import BusyError, locked
+from ctuq.pictures import in_words
 from ctuq.surroundings import undisturbed
 from ctuq.tomo.arrays import as_whole
 
@@ -71,6 +72,18 @@ class Session:
         self.record: Record
         self._look()
         self._builder = DesignerBuilder(self.path.with_name(self.path.name + ".cache"))
+
+    def __repr__(self) -> str:
+        record = self.record
+        budget = "" if record.settings.budget is None else f" of {record.settings.budget:g}"
+        learnt = "not learned yet" if record.learnt is None else f"learned from {len(record.learnt.views)} views"
+        rows = (
+            ("file", str(self.path)),
+            ("measured", f"{len(self.state.views)} of {len(record.angles)} angles measured"),
+            ("dose", f"dose {self.state.spent:g}{budget}"),
+            ("model", f"{record.settings.prior} {learnt}"),
+        )
+        return in_words(type(self).__name__, rows)
 
     @classmethod
     def start(

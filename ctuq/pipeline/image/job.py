@@ -48,6 +48,8 @@ from ctuq.uncertainty.hidden_errors import doubts_of_errors
 from ctuq.uncertainty.restricted import OF_WEIGHTS
 from ctuq.uncertainty.results.image import Result
 
+_BESIDE = ("network", "ray_transform", "options", "progress", "checkpoint")
+"""What `reconstruct` takes beside the fields of its options."""
 _DEFAULT = ReconstructOptions()
 _log = logging.getLogger(__name__)
 
@@ -122,7 +124,7 @@ def reconstruct(
     listed |= dict(calibration_views=calibration_views, prior=prior, variation=variation, systematics=systematics, seed=seed)
     listed |= dict(material=material, device=device, threads=threads)
     listed |= dict(dip=dip if network is None else replace(dip, module=network), **unknown)
-    chosen = options_from(method, listed)
+    chosen = options_from(method, listed, _BESIDE)
     if options is not None and chosen != replace(_DEFAULT, method=method):
         raise InputError("Give the settings by name or all of them as options, not both.")
     with shown(progress) as tell:

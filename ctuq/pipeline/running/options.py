@@ -1,7 +1,7 @@
 """What a user can choose, how it is recorded, and who is told of progress."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from dataclasses import field as of_default
 from typing import Any
@@ -142,12 +142,12 @@ def _refuse_without_bars(options: ReconstructOptions) -> None:
     check_errors(wishes(options.systematics), all_of=options.bars in OF_WEIGHTS, hidden=options.bars is not None)
 
 
-def options_from(method: str, settings: Mapping) -> ReconstructOptions:
-    """Options from keyword arguments; unknown names are refused."""
+def options_from(method: str, settings: Mapping, beside: Sequence[str] = ()) -> ReconstructOptions:
+    """Options from keyword arguments; unknown names are refused, and told which there are, those beside the options too."""
     known = {f.name for f in fields(ReconstructOptions)}
     unknown = [name for name in settings if name not in known]
     if unknown:
-        raise InputError(f"There is no option {unknown[0]!r}; there are {', '.join(sorted(known))}.")
+        raise InputError(f"There is no option {unknown[0]!r}; there are {', '.join(sorted(known.union(beside)))}.")
     return ReconstructOptions(method=method, **settings)
 
 

@@ -1,16 +1,18 @@
 """What a result holds: plain data, as a file keeps them."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ctuq.pictures import in_words
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Scan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Calibration:
     """Two scales learned on held-out views, and how the held-out rays were predicted with and without them.
 
@@ -45,6 +47,15 @@ class Calibration:
     cover_68: tuple[float, float] = (float("nan"), float("nan"))
     cover_95: tuple[float, float] = (float("nan"), float("nan"))
     edge_ratio: float = 1.0
+
+    def __repr__(self) -> str:
+        count, before, after = len(self.views), self.raw.get("rms_z", math.nan), self.calibrated.get("rms_z", math.nan)
+        rows = (
+            ("views", f"{count} held-out view{'s' * (count != 1)}"),
+            ("scales", f"variance of the image × {self.image_scale:.3g}, of the noise × {self.noise_scale:.3g}"),
+            ("scores", f"rms z {before:.2f}, {after:.2f} with them"),
+        )
+        return in_words(type(self).__name__, rows)
 
 
 @dataclass(frozen=True)

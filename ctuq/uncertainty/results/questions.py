@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,6 @@ from ctuq.quantities.linear import Profile
 from ctuq.quantities.lines import Point
 from ctuq.quantities.quantity import LEVEL, Quantity
 from ctuq.quantities.regions import Region
-from ctuq.quantities.thresholds import Threshold
 from ctuq.tomo.arrays import as_whole
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.uncertainty.results.kept import KeptCovariance
@@ -128,24 +126,62 @@ class Questions(ABC):
             return linear.probability_of_mean(self, region, **limits, name=name)
         return parts.probability_of_part(self, region, at_least, **limits, name=name, tolerance=tolerance, seed=seed)
 
-    def fraction(self, region: Region, **how: Unpack[Threshold]) -> Quantity:
+    def fraction(
+        self,
+        region: Region,
+        *,
+        above: float | None = None,
+        below: float | None = None,
+        name: str = "fraction",
+        level: float = LEVEL,
+        tolerance: float = drawn.TOLERANCE,
+        seed: int = 0,
+    ) -> Quantity:
         """Share of a region's area that lies above, or below, an attenuation in 1/mm, such as its porosity.
 
         Parameters
         ----------
         region : Circle, Rectangle, Polygon or mask
-        **how
-            One of ``above=`` and ``below=`` in 1/mm; the others may be left out, see `ctuq.quantities.thresholds.Threshold`.
+        above, below : float
+            One of them, 1/mm. Half way between two materials is where blur moves edges least.
+        name : str
+            Of the quantity.
+        tolerance : float
+            Relative error of the standard deviation by draws at which these end.
+        seed : int
+            Of the draws.
         """
-        return thresholds.fraction(self, region, **how)
+        return thresholds.fraction(
+            self, region, above=above, below=below, name=name, level=level, tolerance=tolerance, seed=seed
+        )
 
-    def area(self, region: Region, **how: Unpack[Threshold]) -> Quantity:
+    def area(
+        self,
+        region: Region,
+        *,
+        above: float | None = None,
+        below: float | None = None,
+        name: str = "area",
+        level: float = LEVEL,
+        tolerance: float = drawn.TOLERANCE,
+        seed: int = 0,
+    ) -> Quantity:
         """Area in mm^2 of what lies above, or below, an attenuation in a region; parameters as of `fraction`."""
-        return thresholds.area(self, region, **how)
+        return thresholds.area(self, region, above=above, below=below, name=name, level=level, tolerance=tolerance, seed=seed)
 
-    def centre(self, region: Region, **how: Unpack[Threshold]) -> tuple[Quantity, Quantity]:
+    def centre(
+        self,
+        region: Region,
+        *,
+        above: float | None = None,
+        below: float | None = None,
+        name: str = "centre",
+        level: float = LEVEL,
+        tolerance: float = drawn.TOLERANCE,
+        seed: int = 0,
+    ) -> tuple[Quantity, Quantity]:
         """Centre (x, y) in mm of what lies above, or below, an attenuation in a region; parameters as of `fraction`."""
-        return thresholds.centre(self, region, **how)
+        return thresholds.centre(self, region, above=above, below=below, name=name, level=level, tolerance=tolerance, seed=seed)
 
     def thickness(
         self,

@@ -5,17 +5,16 @@ What each is stands in `ctuq.quantities.sampled` and `ctuq.quantities.through`.
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ctuq.errors import InputError
-from ctuq.quantities import sampled, through
+from ctuq.quantities import drawn, sampled, through
 from ctuq.quantities.parts import require_size
 from ctuq.quantities.quantity import LEVEL, Quantity
 from ctuq.quantities.solids import Pitches, Solid, sections_of, shares_of_solid
-from ctuq.quantities.thresholds import Threshold
 from ctuq.systematics.catalogue import KINDS
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Provenance
@@ -155,14 +154,24 @@ class MeasuredVolume:
         require_size(at_least, float(shares.sum()) * voxel, voxel, "mm^3", "voxel")
         return sampled.part_of_samples(self.samples, shares, at_least / voxel, **limits, name=name)
 
-    def fraction(self, region: Solid | ArrayLike, **how: Unpack[Threshold]) -> Quantity:
+    def fraction(
+        self,
+        region: Solid | ArrayLike,
+        *,
+        above: float | None = None,
+        below: float | None = None,
+        name: str = "fraction",
+        level: float = LEVEL,
+        tolerance: float = drawn.TOLERANCE,
+        seed: int = 0,
+    ) -> Quantity:
         """Of a stack: share of a region's volume that lies above, or below, an attenuation in 1/mm, such as its porosity.
 
         Parameters
         ----------
         region : Sphere, Box, Cylinder or mask
-        **how
-            One of ``above=`` and ``below=`` in 1/mm; the others may be left out, see `ctuq.quantities.thresholds.Threshold`.
+        above, below, name, level, tolerance, seed
+            As of `ctuq.Result.fraction`.
 
         Raises
         ------
@@ -170,11 +179,22 @@ class MeasuredVolume:
             If the result holds no covariance, as no volume's does.
         """
         self._require_covariance()
-        return through.fraction(self, region, **how)
+        return through.fraction(self, region, above=above, below=below, name=name, level=level, tolerance=tolerance, seed=seed)
 
-    def size(self, region: Solid | ArrayLike, **how: Unpack[Threshold]) -> Quantity:
+    def size(
+        self,
+        region: Solid | ArrayLike,
+        *,
+        above: float | None = None,
+        below: float | None = None,
+        name: str = "volume",
+        level: float = LEVEL,
+        tolerance: float = drawn.TOLERANCE,
+        seed: int = 0,
+    ) -> Quantity:
         """Of a stack: volume in mm^3 of what lies above, or below, an attenuation in a region; as `fraction`."""
-        return self.fraction(region, **{"name": "volume", **how}).scaled(self.mm3(region), "mm^3")
+        found = self.fraction(region, above=above, below=below, name=name, level=level, tolerance=tolerance, seed=seed)
+        return found.scaled(self.mm3(region), "mm^3")
 
     def mm3(self, region: Solid | ArrayLike) -> float:
         """Volume of a region, mm^3."""

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from typing import get_args
@@ -103,7 +104,12 @@ def test_a_session_from_its_start_to_its_budget(begun, tmp_path, capsys):
         capsys.readouterr()
     before = begun.read_bytes()
     assert design("suggest", begun) == 11
-    assert "budget of 7 is exhausted" in told(capsys)
+    assert "budget of 7 is exhausted (7 spent, 0 views pending); raise it to go on: " in (said := told(capsys))
+    assert "ctuq design tell SESSION.h5 --dose-budget X" in said and "session.allow(X)" in said
+    for pending in ((), ("--pending", 6)):
+        assert design("suggest", begun, "--json", *pending) == 11
+        session = json.loads(capsys.readouterr().out)["facts"]["session"]
+        assert session["budget_spent"] and (session["dose"], session["budget"]) == (7, 7)
     assert begun.read_bytes() == before
     assert design("tell", begun, "--dose-budget", 8) == 0
     assert "dose 7 of 8 is spent" in capsys.readouterr().out

@@ -102,7 +102,7 @@ def test_a_spent_dose_is_an_error_of_its_own_at_once_and_from_the_file(tmp_path)
     (tmp_path / "pilot").mkdir()
     spent = start(tmp_path / "pilot", pilot=3, budget=1)
     spent.tell(0.0, measure(0.0))
-    with pytest.raises(BudgetExhausted, match="pilot views"):
+    with pytest.raises(BudgetExhausted, match=r"pilot views.*--dose-budget X"):
         spent.ask()
     (tmp_path / "all").mkdir()
     everything = start(tmp_path / "all", pilot=30)

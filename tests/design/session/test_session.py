@@ -1,3 +1,4 @@
+import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,17 @@ def degrees(suggestion):
 
 def test_before_anything_is_told_the_pilot_is_equidistant(tmp_path):
     assert degrees(start(tmp_path, pilot=5).ask()) == [0, 36, 72, 108, 144]
+
+
+def test_a_session_and_its_suggestions_are_a_line_in_a_notebook(tmp_path):
+    session = start(tmp_path, pilot=5, prior="isotropic", budget=9)
+    assert repr(session).startswith("<Session: ") and "; 0 of 30 angles measured; dose 0 of 9; isotropic not " in repr(session)
+    assert repr(Session(session.path, degrees=True).ask()) == "<Suggestion: 0°, 36°, 72°, 108° and 1 more; no gains yet; go on>"
+    (tmp_path / "on").mkdir()
+    session = piloted(tmp_path / "on", prior="isotropic")
+    assert repr(session).endswith("; 3 of 30 angles measured; dose 3; isotropic learned from 3 views>")
+    line = repr(session.ask(2))
+    assert re.fullmatch(r"<Suggestion: [\d.]+, [\d.]+ rad; gains [\d.]+, [\d.]+ nats?; go on>", line)
 
 
 def test_a_link_to_a_session_is_the_session(tmp_path):
