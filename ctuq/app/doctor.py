@@ -50,7 +50,7 @@ def examine() -> list[Check]:
     return [_guarded(check) for check in CHECKS]
 
 
-def usable(checks: list[Check]) -> bool:
+def _usable(checks: list[Check]) -> bool:
     """Whether no check failed."""
     return all(check.status != FAIL for check in checks)
 
@@ -58,8 +58,8 @@ def usable(checks: list[Check]) -> bool:
 def _python_version() -> Check:
     """Whether this Python is one of those tested."""
     found = ".".join(str(part) for part in sys.version_info[:3])
-    fits = (3, 11) <= sys.version_info[:2] < (3, 14)
-    return Check("Python", OK if fits else WARN, f"{found}, {sys.platform}" + ("" if fits else "; 3.11 to 3.13 are tested"))
+    fits = (3, 11) <= sys.version_info[:2] < (3, 15)
+    return Check("Python", OK if fits else WARN, f"{found}, {sys.platform}" + ("" if fits else "; 3.11 to 3.14 are tested"))
 
 
 def library_versions() -> Check:
@@ -264,8 +264,8 @@ def tell(_: Doctor) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         checks = examine()
-    give(checks=checks, usable=usable(checks))
+    give(checks=checks, usable=_usable(checks))
     for check in checks:
         say(f"[{check.status:^4}] {check.name}: {check.text}")
-    say("ctuq can be used here." if usable(checks) else "ctuq cannot be used here until what failed is mended.")
-    return 0 if usable(checks) else 2
+    say("ctuq can be used here." if _usable(checks) else "ctuq cannot be used here until what failed is mended.")
+    return 0 if _usable(checks) else 2
