@@ -13,6 +13,8 @@ from ctuq.uncertainty.results.image import Result
 from ctuq.uncertainty.results.volume import VolumeResult
 
 _FAIR_RMS_Z = (0.85, 1.18)
+_BY_SAMPLES = ("bootstrap", "noise", "ensemble", "dropout", "sgld", "diagonal")
+"""Error bars by images that differ; a test holds them beside `ctuq.pipeline.image.spreads.SPREADS`."""
 
 
 def scan_name(result: Result) -> str:
@@ -43,6 +45,9 @@ def _how_exact(result: Result) -> str:
     """One sentence: how far the standard deviations may be off those that would be worked out in full; none where they are."""
     if result.std is None or not result.std_error > 0:
         return ""
+    if result.settings.get("error_bars") == "samples" or result.settings.get("uncertainty") in _BY_SAMPLES:
+        count = round(1 + 0.5 / result.std_error**2)
+        return f"{count} samples know each standard deviation to {100 * result.std_error:.2g} %."
     return f"They are themselves right to some {100 * result.std_error:.2g} % (rms), as not all of them is worked out exactly."
 
 

@@ -12,9 +12,10 @@ import pytest
 from ctuq.app.report import tables
 from ctuq.app.report.catalogue import pictures_of
 from ctuq.app.report.page import draw_all, render_report, write_figures, write_report
-from ctuq.app.report.summary import how_sure, how_trustworthy, scan_name, sentences
+from ctuq.app.report.summary import _BY_SAMPLES, how_sure, how_trustworthy, scan_name, sentences
 from ctuq.app.report.viewer import viewer_data
 from ctuq.errors import InputError
+from ctuq.pipeline.image.spreads import SPREADS
 from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Provenance
 from ctuq.uncertainty.results.image import Result
@@ -149,6 +150,18 @@ def test_the_summary_tells_how_exact_the_standard_deviations_are(result):
     told = "They are themselves right to some 3.4 % (rms)"
     assert told in " ".join(sentences(drawn)) and told in render_report(drawn, {})
     assert "right to some" not in " ".join(sentences(exact)) + render_report(replace(drawn, std=None), {})
+
+
+def test_of_samples_the_summary_tells_how_many_there_are(result):
+    told = "40 samples know each standard deviation to 11 %."
+    for settings in ({"error_bars": "samples"}, {"uncertainty": "bootstrap"}):
+        by_samples = replace(result, std_error=(2 * 39) ** -0.5, settings=settings)
+        assert told in (said := " ".join(sentences(by_samples))) and "right to some" not in said
+        assert told in render_report(by_samples, {})
+
+
+def test_every_kind_of_samples_is_told_of_as_such():
+    assert set(_BY_SAMPLES) == set(SPREADS) - {"constant"}
 
 
 @pytest.mark.parametrize(
