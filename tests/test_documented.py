@@ -441,3 +441,59 @@ def test_gains_of_real_scans_are_those_of_the_experiment() -> None:
         check(odds, float(row["log_odds"]))
         check(plain, 1e3 * float(row["unseen_rmse"]))
         check(freed, 1e3 * float(row["unseen_rmse_freed"]))
+
+
+def of_page(page: str) -> dict[str, dict[str, float]]:
+    """Values of a tutorial by what they are of and their name, as `experiments.tutorials` wrote them."""
+    kept: dict[str, dict[str, float]] = {}
+    for row in written("tutorials.csv"):
+        if row["page"] == page:
+            kept.setdefault(row["what"], {})[row["name"]] = float(row["value"])
+    return kept
+
+
+def test_the_operators_table_is_what_its_commands_make() -> None:
+    kept = of_page("operator")
+    rows = table_of("docs/tutorial_operator.md", "choice")
+    for (_, *cells), folder in zip(rows, ("run10", "run7", "run7side"), strict=True):
+        found = kept[folder]
+        covers = (100 * found["cover_68"], 100 * found["cover_95"])
+        for cell, values in zip(cells, ((found["rmse"],), (found["rms_z"],), covers), strict=False):
+            check(cell, *values)
+        check(cells[3], found["psnr"])
+        check(cells[4], found["typical_std"])
+    text = (ROOT / "docs" / "tutorial_operator.md").read_text()
+    (longer,) = re.findall(r"error bars are ([\d.]+) times as long", text)
+    check(longer, kept["run7side"]["typical_std"] / kept["run7"]["typical_std"])
+
+
+def test_the_scientists_report_is_what_its_command_says() -> None:
+    kept = of_page("scientist")["report"]
+    quote = " ".join((ROOT / "docs" / "tutorial_scientist.md").read_text().replace("\n> ", "\n").split())
+    shown = (
+        r"known to ± ([\d.]+) 1/mm, [\d.]+ % of its attenuation of ([\d.]+) 1/mm .* between ([\d.]+) and ([\d.]+)\)\. "
+        r".*prediction by ([\d.]+) predicted .*calibration it was ([\d.]+)\. .*rays cover between (\d+) and (\d+) %, the 68 % "
+        r"intervals between (\d+) and (\d+) % .*taken: ([\d.]+) ± ([\d.]+) mm"
+    )
+    names = ("typical_std", "level", "low", "high", "rms_z", "rms_z_raw", "cover_95_low", "cover_95_high")
+    names += ("cover_68_low", "cover_68_high", "axis", "axis_std")
+    found = re.search(shown, quote)
+    assert found is not None
+    for cell, name in zip(found.groups(), names, strict=True):
+        check(cell, kept[name] * (100 if name.startswith("cover") else 1))
+
+
+def test_the_researchers_tables_are_what_its_listings_print() -> None:
+    kept = of_page("researcher")
+    names = (("evidence",), ("scale",), ("log_likelihood",), ("cover_68", "cover_95"), ("patches",), ("rank_correlation",))
+    for prior, *cells in table_of("docs/tutorial_researcher.md", "prior"):
+        for cell, keys in zip(cells, names, strict=True):
+            check(cell, *(kept[prior][key] * (100 if key.startswith("cover") else 1) for key in keys))
+    text = (ROOT / "docs" / "tutorial_researcher.md").read_text()
+    shown = r"^(\w+) {'psnr': ([\d.]+)\.\.\., 'ssim': ([\d.]+)\.\.\., 'rmse': ([\d.]+)\.\.\.}"
+    for method, psnr, ssim, rmse in re.findall(shown, text, re.MULTILINE):
+        for cell, key in ((psnr, "psnr"), (ssim, "ssim"), (rmse, "rmse")):
+            assert f"{kept[method][key]:.9f}".startswith(cell), (method, key)
+    (network,) = re.findall(r"better image \(([\d.]+) dB, from 18 of the 20 views, against ([\d.]+) dB by TV\)", text)
+    check(network[0], kept["dip"]["psnr"])
+    check(network[1], kept["tv"]["psnr"])

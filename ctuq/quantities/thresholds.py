@@ -44,7 +44,7 @@ class Thresholded(Protocol):
 class Threshold(TypedDict, total=False):
     """How what lies beyond an attenuation is asked for.
 
-    Parameters
+    Attributes
     ----------
     above, below : float
         One of them, 1/mm. Half way between two materials is where blur moves edges least.

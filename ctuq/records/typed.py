@@ -43,6 +43,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 def _is(value: Any, hint: Any) -> bool:
     """Whether a value is of a type, as far as files can hold it."""
+    hint = _unfolded(hint)
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(_is(value, each) for each in inner)
@@ -58,6 +59,12 @@ def _is(value: Any, hint: Any) -> bool:
     return hint is Any or isinstance(value, hint)
 
 
+def _unfolded(hint: Any) -> Any:
+    """What an alias stands for: from numpy 2.5 on `NDArray` is one that says nothing of arrays itself."""
+    alias = getattr(get_origin(hint), "__value__", None)
+    return getattr(hint, "__value__", hint) if alias is None else alias[get_args(hint)]
+
+
 def _kinds(dtype: Any) -> str:
     scalar = get_args(dtype)[0]
     return next((kinds for base, kinds in _KINDS.items() if isinstance(scalar, type) and issubclass(scalar, base)), "biuf")
@@ -68,6 +75,6 @@ def _named(value: Any) -> str:
 
 
 def _shown(hint: Any) -> str:
-    if get_origin(hint) is np.ndarray:
+    if get_origin(_unfolded(hint)) is np.ndarray:
         return "an array of real numbers"
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "").replace("collections.abc.", "")

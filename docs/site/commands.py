@@ -12,7 +12,7 @@ from mkdocs.structure.files import File, Files
 _HEAD = """# Command line
 
 What `--help` prints. Exit codes: 0 done, 1 a defect of ctuq, 2 wrong input, 3 interrupted (`--resume` goes on), 4 not enough
-memory or disk.
+memory or disk; of `design suggest` also 10 where it advises to stop, and 11 when the dose budget is spent.
 """
 
 

@@ -13,7 +13,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "experiments/README.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "experiments/README.md")
 """Further pages, at their own place in the repository."""
 _LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s#]+)(#[^)\s]*)?\)")
 _ENDINGS = (".png", ".csv", ".txt", ".cff", ".md", ".yaml", ".yml", ".toml", "LICENSE", "NOTICE")
