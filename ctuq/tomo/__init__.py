@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam, VolumeGrid, default_grid, radians
     from ctuq.tomo.rays.backends import ray_transform
     from ctuq.tomo.rays.own import matrix_transform
-    from ctuq.tomo.rays.transform import RayTransform, adjoint_mismatch, require_exact_transpose
+    from ctuq.tomo.rays.transform import RayTransform, adjoint_mismatch
     from ctuq.tomo.scan import Provenance, Scan
     from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D
     from ctuq.tomo.volume_scan import VolumeScan
@@ -30,14 +30,13 @@ __all__ = [
     "matrix_transform",
     "radians",
     "ray_transform",
-    "require_exact_transpose",
 ]
 
 _HOMES = {
     "ctuq.tomo.geometry": ("FanBeam", "Geometry", "ParallelBeam", "VolumeGrid", "default_grid", "radians"),
     "ctuq.tomo.rays.backends": ("ray_transform",),
     "ctuq.tomo.rays.own": ("matrix_transform",),
-    "ctuq.tomo.rays.transform": ("RayTransform", "adjoint_mismatch", "require_exact_transpose"),
+    "ctuq.tomo.rays.transform": ("RayTransform", "adjoint_mismatch"),
     "ctuq.tomo.scan": ("Provenance", "Scan"),
     "ctuq.tomo.space": ("ConeBeam", "FreeBeam", "Parallel3D"),
     "ctuq.tomo.volume_scan": ("VolumeScan",),

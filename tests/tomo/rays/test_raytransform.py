@@ -17,11 +17,11 @@ from ctuq.tomo import (
     adjoint_mismatch,
     radians,
     ray_transform,
-    require_exact_transpose,
 )
 from ctuq.tomo.coverage import detector_columns
 from ctuq.tomo.rays import backends, cache, entries
 from ctuq.tomo.rays.matrix import MatrixRayTransform
+from ctuq.tomo.rays.transform import require_exact_transpose
 
 GRID = VolumeGrid((16, 20), 0.5, (0.3, -0.2))
 ANGLES = radians(np.arange(5, 365, 40))
