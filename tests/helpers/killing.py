@@ -3,11 +3,16 @@
 import io
 import os
 import signal
+import time
 from collections.abc import Callable
 
 
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+_LONGEST = 600.0
+"""Seconds: a child of a process that had many threads once spun in MKL's own list of memory by threads, for ever."""
 
 
 def killed(work: Callable[[], object]) -> bool:
@@ -18,8 +23,20 @@ def killed(work: Callable[[], object]) -> bool:
             work()
         finally:
             os._exit(7)
-    _, status = os.waitpid(child, 0)
+    status = _ended(child)
     return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+
+
+def _ended(child: int) -> int:
+    """How a child ended; one that does not is ended."""
+    last = time.monotonic() + _LONGEST
+    while not (found := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > last:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            raise TimeoutError(f"The child has not ended in {_LONGEST:g} s.")
+        time.sleep(0.02)
+    return found[1]
 
 
 def at_call(owner: object, name: str, number: int = 1) -> None:
