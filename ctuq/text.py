@@ -1,7 +1,7 @@
 """Text from outside, made fit for a line on a screen."""
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _MOST = 2000
 _HIDDEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
@@ -27,10 +27,14 @@ def shortened(text: object, most: int = _MOST) -> str:
 
 
 def listed(names: Iterable[object]) -> str:
-    """Names behind one another, of very many the first ones and how many more there are; empty for none."""
-    names = [shortened(name, 60) for name in names]
-    more = len(names) - _SHOWN
-    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_SHOWN])} and {more} more"
+    """Names from outside behind one another, each and all of them kept short; empty for none."""
+    return first_of([shortened(name, 60) for name in names], _SHOWN)
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """Names behind one another, of more than ``most`` the first ones and how many more there are; empty for none."""
+    more = len(names) - most
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:most])} and {more} more"
 
 
 def _written_out(c: str) -> str:

@@ -50,11 +50,6 @@ def examine() -> list[Check]:
     return [_guarded(check) for check in CHECKS]
 
 
-def _usable(checks: list[Check]) -> bool:
-    """Whether no check failed."""
-    return all(check.status != FAIL for check in checks)
-
-
 def _python_version() -> Check:
     """Whether this Python is one of those tested."""
     found = ".".join(str(part) for part in sys.version_info[:3])
@@ -264,8 +259,9 @@ def tell(_: Doctor) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         checks = examine()
-    give(checks=checks, usable=_usable(checks))
+    usable = all(check.status != FAIL for check in checks)
+    give(checks=checks, usable=usable)
     for check in checks:
         say(f"[{check.status:^4}] {check.name}: {check.text}")
-    say("ctuq can be used here." if _usable(checks) else "ctuq cannot be used here until what failed is mended.")
-    return 0 if _usable(checks) else 2
+    say("ctuq can be used here." if usable else "ctuq cannot be used here until what failed is mended.")
+    return 0 if usable else 2

@@ -1,11 +1,13 @@
 """What a design has come to: plain values that can be written to a file and taken up again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from ctuq.text import first_of
 
 RAISED = (
     "raise it to go on: ctuq design tell SESSION.h5 --dose-budget X, in Python session.allow(X), or for a Designer a problem "
@@ -92,8 +94,9 @@ class Suggestion:
     degrees: bool = False
 
     def __repr__(self) -> str:
-        angles = _few([f"{angle:.6g}°" if self.degrees else f"{angle:.4g}" for angle in self.angles])
-        gains = f"gains {_few([f'{gain:.3g}' for gain in self.gains])} {self.unit}" if len(self.gains) else "no gains yet"
+        angles = first_of([f"{angle:.6g}°" if self.degrees else f"{angle:.4g}" for angle in self.angles], _MOST_SHOWN) or "none"
+        told = first_of([f"{gain:.3g}" for gain in self.gains], _MOST_SHOWN)
+        gains = f"gains {told} {self.unit}" if told else "no gains yet"
         advice = "the advice is to stop" if self.stop else "go on"
         return f"<Suggestion: {angles}{'' if self.degrees else ' rad'}; {gains}; {advice}>"
 
@@ -142,11 +145,6 @@ class Suggestion:
             "stop": bool(self.stop),
             "reason": told.reason,
         }
-
-
-def _few(texts: Sequence[str]) -> str:
-    more = len(texts) - _MOST_SHOWN
-    return ", ".join(texts[:_MOST_SHOWN]) + (f" and {more} more" if more > 0 else "") or "none"
 
 
 def degrees_of(angles: ArrayLike, sense: int = 1) -> NDArray[np.float64]:

@@ -55,13 +55,13 @@ def jump_of_centre(scan: Scan) -> tuple[float, int] | None:
         basis = np.c_[found.basis, np.arange(n) >= view]
         values = np.linalg.lstsq(basis, found.places, rcond=None)[0]
         left = float(np.sum((found.places - basis @ values) ** 2))
-        # What smooth misfits of a whole scan make of one jump is not seen from one view to the next.
-        stray = found.places - found.basis @ values[:3]
-        beside = float(stray[view : view + near].mean() - stray[view - near : view].mean())
-        tried.append((left, view, float(values[3]), float(np.linalg.inv(basis.T @ basis)[3, 3]), beside))
-    left, view, jump, variance, beside = min(tried)
-    clear = jump**2 > _SIGMAS**2 * variance * left / (n - 5) and left < _IS_JUMP * smooth and beside / jump > _SEEN_NEAR
-    return (jump, view) if clear and abs(jump) > _LEAST_JUMP * found.width else None
+        tried.append((left, view, *map(float, values), float(np.linalg.inv(basis.T @ basis)[3, 3])))
+    left, view, *sinusoid, jump, variance = min(tried)
+    clear = jump**2 > _SIGMAS**2 * variance * left / (n - 5) and left < _IS_JUMP * smooth
+    # What smooth misfits of a whole scan make of one jump is not seen from one view to the next.
+    stray = found.places - found.basis @ sinusoid
+    beside = stray[view : view + near].mean() - stray[view - near : view].mean()
+    return (jump, view) if clear and beside / jump > _SEEN_NEAR and abs(jump) > _LEAST_JUMP * found.width else None
 
 
 @dataclass(frozen=True, eq=False)

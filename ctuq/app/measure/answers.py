@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ctuq.errors import InputError
 from ctuq.quantities import Quantity
+from ctuq.text import first_of
 
 _MOST_TOLD, _MOST_SHOWN, _MOST_ALONE = 3, 12, 2
 
@@ -88,7 +89,7 @@ class Answers:
         alike: dict[tuple[tuple[int | None, ...], str], list[str]] = {}
         for name, several in by_name.items():
             alike.setdefault((tuple(each.slice for each in several), several[0].reason), []).append(name)
-        return tuple(f"{_listed(names)}: {_told(slices, reason)}" for (slices, reason), names in alike.items())
+        return tuple(f"{first_of(names, _MOST_TOLD)}: {_told(slices, reason)}" for (slices, reason), names in alike.items())
 
 
 def answered(questions: Iterable[Question], number: int | None = None) -> Answers:
@@ -105,14 +106,9 @@ def answered(questions: Iterable[Question], number: int | None = None) -> Answer
     return Answers(tuple(told), tuple(refused))
 
 
-def one(ask: Callable[[], Quantity]) -> tuple[Quantity]:
-    """The answer of one quantity."""
-    return (ask(),)
-
-
-def _listed(names: list[str]) -> str:
-    more = len(names) - _MOST_TOLD
-    return ", ".join(names[:_MOST_TOLD]) + (f" and {more} more" if more > 0 else "")
+def of_one(ask: Callable[..., Quantity], *of: Any, name: str, **how: Any) -> Question:
+    """A question with one quantity for an answer, which has its name."""
+    return Question(name, lambda: (ask(*of, name=name, **how),))
 
 
 def _told(slices: tuple[int | None, ...], reason: str) -> str:

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
 
-from ctuq.app.measure.answers import Answers, Question, answered, one
+from ctuq.app.measure.answers import Answers, Question, answered, of_one
 from ctuq.app.measure.texts import SOLIDS, Asked, Shape, in_words, sides
 from ctuq.app.measure.volumes import named_chance
 from ctuq.errors import InputError
@@ -31,9 +30,9 @@ def questions(
 ) -> Iterator[Question]:
     """What is asked of an image, one by one and not answered yet."""
     for name, region in regions.items():
-        yield _one(result.region, region, name=f"mean of {name}", level=level)
+        yield of_one(result.region, region, name=f"mean of {name}", level=level)
         for limit in wanted.probabilities:
-            yield _one(result.probability, region, **sides(limit), name=named_chance(name, limit, "mm^2"))
+            yield of_one(result.probability, region, **sides(limit), name=named_chance(name, limit, "mm^2"))
         for limit in wanted.fractions:
             words = f"of {name} {in_words(limit)}"
             yield Question(f"share {words}", partial(_share_and_area, result, region, limit, words, level))
@@ -41,13 +40,13 @@ def questions(
             words = f"centre of {name} {in_words(limit)}"
             yield Question(words, partial(result.centre, region, **limit, name=f"{words},", level=level))
         if other is not None:
-            yield _one(partial(_change, result, other), region, name=f"change of {name}", level=level)
+            yield of_one(partial(_change, result, other), region, name=f"change of {name}", level=level)
     for a, b in wanted.contrasts:
         if a in regions and b in regions:
-            yield _one(result.contrast, regions[a], regions[b], name=f"{a} less {b}", level=level)
+            yield of_one(result.contrast, regions[a], regions[b], name=f"{a} less {b}", level=level)
     for p, q, at in wanted.walls:
         name = f"thickness {_ends(p, q)}" + ("" if at is None else f" at {at:g}")
-        yield _one(result.thickness, p, q, at, name=name, level=level)
+        yield of_one(result.thickness, p, q, at, name=name, level=level)
     for p, q in wanted.profiles:
         yield Question(f"profile {_ends(p, q)}", partial(_profile, result, p, q, level))
 
@@ -62,11 +61,6 @@ def _flat(regions: Mapping[str, Shape]) -> dict[str, Region]:
             )
         flat[name] = region
     return flat
-
-
-def _one(ask: Callable[..., Quantity], *of: Any, name: str, **how: Any) -> Question:
-    """A question with one quantity for an answer."""
-    return Question(name, partial(one, partial(ask, *of, name=name, **how)))
 
 
 def _change(result: Questions, other: Callable[[], Questions], region: Region, *, name: str, level: float) -> Quantity:

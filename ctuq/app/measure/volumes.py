@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import partial
 
-from ctuq.app.measure.answers import Answers, Question, answered, one
+from ctuq.app.measure.answers import Answers, Question, answered, of_one
 from ctuq.app.measure.options import Measure
 from ctuq.app.measure.sources import asked
 from ctuq.app.measure.texts import Asked, Limit, in_words, sides
@@ -48,18 +48,15 @@ def of_volume(volume: VolumeResult, command: Measure) -> Answers:
 def solid_questions(volume: VolumeResult, wanted: Asked, solids: Mapping[str, Solid], level: float) -> Iterator[Question]:
     """What is asked of regions of a volume or through a stack's slices, one by one and not answered yet."""
     for name, solid in solids.items():
-        mean = f"mean of {name}"
-        yield Question(mean, partial(one, partial(volume.region, solid, name=mean, level=level)))
+        yield of_one(volume.region, solid, name=f"mean of {name}", level=level)
         for limit in wanted.probabilities:
-            chance = named_chance(name, limit, "mm^3")
-            yield Question(chance, partial(one, partial(volume.probability, solid, **sides(limit), name=chance)))
+            yield of_one(volume.probability, solid, **sides(limit), name=named_chance(name, limit, "mm^3"))
         for limit in wanted.fractions:
             words = f"of {name} {in_words(limit)}"
             yield Question(f"share {words}", partial(_share_and_volume, volume, solid, limit, words, level))
     for a, b in wanted.contrasts:
         if a in solids and b in solids:
-            less = f"{a} less {b}"
-            yield Question(less, partial(one, partial(volume.contrast, solids[a], solids[b], name=less, level=level)))
+            yield of_one(volume.contrast, solids[a], solids[b], name=f"{a} less {b}", level=level)
 
 
 def _share_and_volume(volume: VolumeResult, solid: Solid, limit: Limit, words: str, level: float) -> Iterator[Quantity]:
