@@ -38,7 +38,7 @@ def masked(shape, rng):
     return (torch.rand(shape, generator=rng) > 0.1) * (torch.arange(shape[1]) % 7 > 0).float()
 
 
-def scan_of(geometry, *, shape=(SIZE, SIZE), voxel=1.0, size=0.04, noise=0.02, weigh=None, rough=0.2):
+def scan_of(geometry, *, shape=(SIZE, SIZE), voxel=1.0, size=0.04, noise=0.02, weigh=None, rough=0.2, rank=20):
     """A linear model of what differs from a network's image everywhere, as a textured object does."""
     rng = torch.Generator().manual_seed(1)
     A = ray_transform(VolumeGrid(shape, voxel), geometry, backend="matrix")
@@ -48,7 +48,7 @@ def scan_of(geometry, *, shape=(SIZE, SIZE), voxel=1.0, size=0.04, noise=0.02, w
     y = A(image * (1 + rough * torch.randn(shape, generator=rng)))
     weights = torch.ones_like(y) if weigh is None else weigh(y.shape, rng)
     y = y + noise * y.abs().mean() * torch.randn(y.shape, generator=rng) / weights.clamp(min=1e-12).sqrt()
-    given = {"image": image, "jacobian": jacobian, "scale": size, "prior": "isotropic", "rank": 20, "rng": rng}
+    given = {"image": image, "jacobian": jacobian, "scale": size, "prior": "isotropic", "rank": rank, "rng": rng}
     return image_model(A, y, weights, **given)
 
 
@@ -105,6 +105,19 @@ def test_rough_solves_of_a_strangers_scan_come_to_the_factorisation_s_numbers(ki
     for found in (LeftOut.of(rough, rows), Beside.of(rough, rows, noise_by=noise_by)):
         assert off(found.joint(every), T, sd * sd[:, None]) < CLOSE
         assert off(found.innovations(every), known.innovations(every), sd) < CLOSE
+
+
+@pytest.mark.parametrize(("rank", "noise"), [(60, 0.02), (20, 0.02), (60, 0.1), (20, 0.1)])
+def test_directions_of_a_dense_scan_have_the_error_they_state(rank, noise):
+    def bars(rank):
+        model = scan_of(parallel(), rough=0.0, rank=rank, noise=noise)
+        point = fit_evidence(model, model.views >= 0, rng=torch.Generator().manual_seed(0)).point
+        return ImagePosterior(SolvedRays.on(model, point, noise_by="float64"), rng=torch.Generator())
+
+    few, exact = bars(rank), bars(SIZE**2)
+    assert exact.error == 0
+    miss = float((few.std() / exact.std() - 1).square().mean().sqrt())
+    assert miss < 2 * few.error <= 2
 
 
 @pytest.mark.filterwarnings("error:Noise and floors were solved")
