@@ -44,6 +44,9 @@ JOBS = {
     "walnut-512": ("walnut", 512, 4, float("nan"), float("nan")),
     "ta-512": ("ta", 512, 8, 60.0, 8.0),
     "ta-256-all": ("ta", 256, 1, float("nan"), float("nan")),
+    "walnut-256-all": ("walnut", 256, 1, float("nan"), float("nan")),
+    "walnut-512-all": ("walnut", 512, 1, float("nan"), float("nan")),
+    "ta-512-all": ("ta", 512, 1, float("nan"), float("nan")),
 }
 
 
