@@ -16,6 +16,9 @@ _FEW_COLUMNS = 20
 _TILE = 8
 _TILED_FROM = 2**15
 _BLOCK_BYTES = 2**27
+# Measured in float64 at 256^2, 64 vectors: sixteen columns of an image stay in the cache while rays cross it. All at once MKL
+# takes 3.3 times as long forward and 1.6 times back; 1.9 and 1.2 times at 128^2.
+_WIDE = 16
 
 
 class SparseMatrix:
@@ -91,11 +94,11 @@ class SparseRows:
 
     def __call__(self, x: Tensor) -> Tensor:
         """``M x`` for each row of ``x`` (k, d): (k, m), float64."""
-        return (self._forward @ x.double().T.contiguous()).T
+        return _times(self._forward, x.double())
 
     def transposed(self, y: Tensor) -> Tensor:
         """``M^T y`` for each row of ``y`` (k, m): (k, d), float64."""
-        return (self._transpose @ y.double().T.contiguous()).T
+        return _times(self._transpose, y.double())
 
     def fast(self, x: Tensor) -> Tensor:
         """``M x`` in float32."""
@@ -178,6 +181,12 @@ class SparseRows:
 
     def __reduce__(self):
         return partial(SparseRows, image=self._image), (self._matrix, str(self.device))
+
+
+def _times(matrix: Tensor, x: Tensor) -> Tensor:
+    """A sparse matrix times each row of ``x``, so many of them together as the cache of a processor holds."""
+    parts = x.split(_WIDE) if x.device.type == "cpu" and len(x) > _WIDE else (x,)
+    return torch.cat([(matrix @ part.T.contiguous()).T for part in parts])
 
 
 def _tile_order(height: int, width: int) -> NDArray[np.int32]:
