@@ -36,8 +36,10 @@ class SolvedRays:
         ``b F``: rays of the network's directions and of systematic errors, in units of the noise.
     W : Tensor, float64, shape (m, r)
         ``N^-1 b F``: these with noise and floors taken out.
+    X : Tensor, float64, shape (r, r)
+        ``F^T b^T N^-1 b F``: what the rays tell of the coefficients.
     Z : Tensor, float64, shape (r, r)
-        ``(C^-1 + X)^-1`` with ``X = F^T b^T N^-1 b F``.
+        ``(C^-1 + X)^-1``.
     roots : tuple of Tensor
         Cholesky factors L of the coefficients' prior covariance, ``C = L L^T``, and R of ``I + L^T X L``.
     """
@@ -47,6 +49,7 @@ class SolvedRays:
     noise: NoiseSolve
     directions: Tensor
     W: Tensor
+    X: Tensor
     Z: Tensor
     roots: tuple[Tensor, Tensor]
 
@@ -62,19 +65,19 @@ class SolvedRays:
         matrix = model.features.matrix
         noise = NoiseSolve(matrix, root, v, noise_by or noise_route(min(matrix.shape)), stages or Stages())
         L, directions = stable_cholesky(model.prior.mixing(point.psi)), model.features.basis / root
-        return cls._mixed(model, system, noise, (directions, _network_rays(noise, directions, L)), L)
+        W = _network_rays(noise, directions, L)
+        # L multiplies what is left in W by up to 1e6.
+        return cls._mixed(model, system, noise, (directions, W, noise.inner(directions.T @ W, W.T)), L)
 
     @classmethod
     def _mixed(
-        cls, model: ImageModel, system: System, noise: NoiseSolve, rays: tuple[Tensor, Tensor], L: Tensor
+        cls, model: ImageModel, system: System, noise: NoiseSolve, rays: tuple[Tensor, Tensor, Tensor], L: Tensor
     ) -> "SolvedRays":
-        seen, W = rays
-        # L multiplies what is left in W by up to 1e6.
-        inner = L.T @ noise.inner(seen.T @ W, W.T) @ L
+        inner = L.T @ rays[2] @ L
         inner.diagonal().add_(1)
         R = torch.linalg.cholesky(inner)
         root = root_given(L, R)
-        return cls(model, system, noise, seen, W, root @ root.T, (L, R))
+        return cls(model, system, noise, *rays, root @ root.T, (L, R))
 
     @cached_property
     def inner(self) -> Tensor:
@@ -172,7 +175,7 @@ class SolvedRays:
     def _with(self, model: ImageModel, point: Point) -> "SolvedRays":
         """Of a model with other coefficients, or fewer, whose noise and floors are solved."""
         rank, L = model.prior.rank, stable_cholesky(model.prior.mixing(point.psi))
-        rays = self.directions[:, :rank], self.W[:, :rank]
+        rays = self.directions[:, :rank], self.W[:, :rank], self.X[:rank, :rank]
         return self._mixed(model, System(model.problem(), model.prior, point), self.noise, rays, L)
 
     def _made_of(self, solved: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
