@@ -19,7 +19,8 @@ from ctuq.uncertainty.model.route import noise_route
 
 _PASSES, _OF_RESPONSES = 4, 2
 """Of ``K^-1``, whose two terms nearly cancel; and where what single errors do to the image is asked for. Two come to 1e-8 of an
-exact factor's response, at 40 x 40 pixels of the walnut's 120 views and 48 x 48 of ta; two more are a tenth of a dense scan's time."""
+exact factor's response, at 40 x 40 pixels of the walnut's 120 views and 48 x 48 of ta; two more take a tenth of a dense scan's
+time."""
 
 
 @dataclass(frozen=True, eq=False)
