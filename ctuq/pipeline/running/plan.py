@@ -1,7 +1,7 @@
 """What a reconstruction will take, before its fit: the route, memory, products with the network, and minutes.
 
-The minutes come from a few iterations and products at the size of the work, measured for two or three seconds; machines differ
-by a factor of four, and one kind of product against another by two.
+The minutes come from a few iterations and products, measured for two or three seconds, of a large image at a smaller size;
+machines differ by a factor of four, and one kind of product against another by two.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,6 +20,8 @@ from ctuq.linops.memory import require_memory
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.recon.dip import Data, Generator, trial_step
 from ctuq.tomo.geometry import VolumeGrid
+from ctuq.tomo.rays.transform import RayTransform
+from ctuq.tomo.rays.volume import VolumeTransform
 from ctuq.uncertainty.model.factor import draws_of
 from ctuq.uncertainty.model.route import DRAWS, EVIDENCE_RAYS, Route, route
 
@@ -159,9 +161,13 @@ def measure(fit: Data, generate: Generator, start: dict[str, Tensor]) -> Speeds:
     """A few iterations and products with the network as it starts: their time does not depend on the weights."""
     iteration = timed(lambda: trial_step(generate, start, fit))
     products = cost.measure(*generate.module(start))
-    batch = torch.ones(_ROWS, *fit.A.domain.shape, device=fit.y.device)
-    rays = timed(lambda: fit.A(batch)) / _ROWS
-    return Speeds(_STEP * iteration, products, _WIDE * rays, flop_seconds(fit.y.device))
+    return Speeds(_STEP * iteration, products, seconds_of_rays(fit.A), flop_seconds(fit.y.device))
+
+
+def seconds_of_rays(A: RayTransform | VolumeTransform) -> float:
+    """Seconds of a ray transform of one image, in float64."""
+    batch = torch.ones(_ROWS, *A.domain.shape, device=A.device)
+    return _WIDE * timed(lambda: A(batch)) / _ROWS
 
 
 def flop_seconds(device: torch.device) -> float:
