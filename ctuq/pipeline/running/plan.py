@@ -242,9 +242,10 @@ def _beside(route: Route) -> float:
 
 
 def _evidence(route: Route, speeds: Speeds, r: int) -> float:
-    f = min(route.fitted, EVIDENCE_RAYS)
+    f = route.evidence_of
     if route.exact_evidence:
-        return 4 * f * speeds.rays + _EVALUATIONS * 1.6 * float(f) ** 3 * speeds.flop + 2.0 * f * f * r * speeds.flop
+        turned = 2.0 * route.fitted * f * f * speeds.flop if f < min(route.fitted, EVIDENCE_RAYS) else 0.0
+        return turned + 4 * f * speeds.rays + _EVALUATIONS * 1.6 * float(f) ** 3 * speeds.flop + 2.0 * f * f * r * speeds.flop
     return _EM_PRODUCTS * (4 * speeds.rays + 4.0 * f * r * speeds.flop)
 
 

@@ -10,8 +10,12 @@ from torch import Tensor
 from ctuq.uncertainty.model.factor import draws_of, products_of, rank_of
 
 EVIDENCE_RAYS = 3072
-"""Of so many fitted rays at most, spread evenly, hyperparameters are learned, and exactly: they are a handful, and 25
-factorisations of so large a matrix take 20 seconds on one core. From posterior samples of 8,192 rays they took minutes."""
+"""Of so many fitted rays at most, spread evenly, hyperparameters are learned, and exactly, where pixels are as many: they are a
+handful, and 25 factorisations of so large a matrix take 20 seconds on one core. From posterior samples of 8,192 rays they took
+minutes."""
+REDUCED_WORK = 2e11
+"""Up to so many multiplications all rays are reduced to as many numbers as there are pixels, in 12 seconds: the evidence is
+then that of all of them, and its matrix no larger."""
 NOISE_BY = ("float64", "float32", "cg")
 """How noise and floors are solved: a Cholesky factor, one in float32 that residuals refine, or conjugate gradients."""
 _FLOAT64, _FLOAT32 = 12288, 24576
@@ -90,6 +94,11 @@ class Route:
         return products_of(self.pixels, self.rank, self.rays, self.dims)
 
     @property
+    def evidence_of(self) -> int:
+        """Of how many numbers the evidence is, but for systematic errors."""
+        return evidence_numbers(self.pixels, self.fitted) if self.exact_evidence else min(self.fitted, EVIDENCE_RAYS)
+
+    @property
     def left_out(self) -> int:
         """How many rays, at most but for one view's, are predicted from all others for a score."""
         if not self.together:
@@ -132,7 +141,8 @@ class Route:
             else f"{self.rank} directions of the network ({forward + backward} products)"
         )
         evidence = "exact evidence" if self.exact_evidence else "evidence from posterior samples"
-        evidence += f" of {EVIDENCE_RAYS} rays" if self.fitted > EVIDENCE_RAYS else ""
+        some = self.evidence_of == EVIDENCE_RAYS < self.fitted
+        evidence += f" of {EVIDENCE_RAYS} rays" if some else ""
         std = "exact standard deviation given these" if self.exact_std else f"{DRAWS} draws for the floors' share of it"
         pixels = "pixels" if self.dims == 2 else "voxels"
         return f"{self.pixels} {pixels} and {self.rays} rays: {network}, {evidence}, {std}"
@@ -177,7 +187,7 @@ def route(
         return _factor_bytes(pixels, rays, weights, rank, components) <= budget and taken(rank) <= room
 
     rank = _most(rank_of(pixels, rays, dims), fits)
-    evidence = 8 * (components + 14) * min(fitted, EVIDENCE_RAYS) ** 2
+    evidence = 8 * (components + 14) * evidence_numbers(pixels, fitted) ** 2
     exact_evidence = evidence <= budget
     exact_std = noise_by == "float64" and float(unknowns) ** 2 * pixels <= EXACT_WORK
     peak = max(
@@ -186,6 +196,12 @@ def route(
     together = (noise_by == "float64" and dims == 2) or rays - fitted <= _few(rank)
     most = int(max(peak, taken(rank)))
     return Route(pixels, rays, fitted, weights, rank, exact_evidence, noise_by, exact_std, most, together, dims, view)
+
+
+def evidence_numbers(unknowns: int, rays: int) -> int:
+    """Of how many numbers the evidence of so many rays is: of one for each pixel and systematic error, or of some rays."""
+    some = min(rays, EVIDENCE_RAYS)
+    return unknowns if unknowns < some and float(rays) * unknowns**2 <= REDUCED_WORK else some
 
 
 def views_among(rays: int, view: float, each: int | None = None) -> int:
