@@ -23,7 +23,7 @@ _BLOCK = 4096
 
 
 @dataclass(frozen=True, eq=False)
-class DenseRows:
+class _DenseRows:
     """A matrix M (k, d), as `RayFeatures` and `ctuq.linops.local` take it."""
 
     matrix: Tensor
@@ -65,7 +65,7 @@ def reduced(model: ImageModel) -> tuple[Problem, Tensor]:
         seen = features.matrix.dense(rows.start, rows.stop)
         block = torch.cat([seen, features.basis[rows, rank:], model.target[rows, None]], 1)
         R = torch.linalg.qr(torch.cat([R, block]), mode="r").R
-    matrix, target = DenseRows(R[:count, :pixels].contiguous()), R[:count, -1].contiguous()
+    matrix, target = _DenseRows(R[:count, :pixels].contiguous()), R[:count, -1].contiguous()
     basis, errors = model.factor.basis, R[:count, pixels:count]
     network = matrix.matrix if basis is None else matrix.matrix @ basis.double()
     seen = torch.cat([network, errors], 1)

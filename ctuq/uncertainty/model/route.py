@@ -13,7 +13,7 @@ EVIDENCE_RAYS = 3072
 """Of so many fitted rays at most, spread evenly, hyperparameters are learned, and exactly, where pixels are as many: they are a
 handful, and 25 factorisations of so large a matrix take 20 seconds on one core. From posterior samples of 8,192 rays they took
 minutes."""
-REDUCED_WORK = 2e11
+_REDUCED_WORK = 2e11
 """Up to so many multiplications all rays are reduced to as many numbers as there are pixels, in 12 seconds: the evidence is
 then that of all of them, and its matrix no larger."""
 NOISE_BY = ("float64", "float32", "cg")
@@ -201,7 +201,7 @@ def route(
 def evidence_numbers(unknowns: int, rays: int) -> int:
     """Of how many numbers the evidence of so many rays is: of one for each pixel and systematic error, or of some rays."""
     some = min(rays, EVIDENCE_RAYS)
-    return unknowns if unknowns < some and float(rays) * unknowns**2 <= REDUCED_WORK else some
+    return unknowns if unknowns < some and float(rays) * unknowns**2 <= _REDUCED_WORK else some
 
 
 def views_among(rays: int, view: float, each: int | None = None) -> int:
