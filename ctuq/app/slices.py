@@ -15,7 +15,7 @@ from ctuq.app.report.summary import sentences
 from ctuq.app.runs import REPORT, is_left, told_how_to_go_on
 from ctuq.app.selection import selected
 from ctuq.app.stacks import plan_of_stack, reconstruct_stack_into
-from ctuq.app.terminal import give, say, warn
+from ctuq.app.terminal import answer, give, say, warn
 from ctuq.app.typed import field
 from ctuq.app.volumes import plan_of_volume, reconstruct_volume_into
 from ctuq.errors import InputError
@@ -56,8 +56,8 @@ def _plan(command: Reconstruct) -> int:
     rows, columns = grid.shape
     plan = pipeline.plan(chosen, options=options)
     give(plan=plan.record(), grid=grid)
-    say(f"Plan: {plan}")
-    say(f"Image: {columns} x {rows} pixels of {grid.voxel:.3g} mm, {columns * grid.voxel:.4g} mm wide.")
+    answer(f"Plan: {plan}")
+    answer(f"Image: {columns} x {rows} pixels of {grid.voxel:.3g} mm, {columns * grid.voxel:.4g} mm wide.")
     return 0
 
 

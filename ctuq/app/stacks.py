@@ -12,7 +12,7 @@ from ctuq.app.report.anew import volume_report
 from ctuq.app.report.volume import sentences
 from ctuq.app.runs import is_left, told_how_to_go_on
 from ctuq.app.selection import chosen_views
-from ctuq.app.terminal import give, say, warn
+from ctuq.app.terminal import answer, give, say, warn
 from ctuq.app.typed import steps
 from ctuq.app.volumes import write_tiffs
 from ctuq.files.slices_truth import with_slices_truth
@@ -36,7 +36,7 @@ def plan_of_stack(command: Reconstruct, options: ReconstructOptions) -> int:
     scan = _chosen(command)
     plan = plan_stack(scan, options=options, covariance=_covariance(command))
     warn(scan.warnings)
-    say(f"Plan: {plan}")
+    answer(f"Plan: {plan}")
     return 0
 
 

@@ -2,8 +2,8 @@
 
 Every command speaks by `say` and `warn`, and gives facts by `give`. With ``--json`` the lines, warnings and facts come as one
 document on standard output when the command ends (``docs/json.md``); with ``--quiet`` only warnings and errors are shown, on
-standard error. A command needs to do nothing for either but to speak by these functions; `give` is for what a program wants to
-read as a number.
+standard error, and what alone was asked for (`answer`). A command needs to do nothing for either but to speak by these
+functions; `give` is for what a program wants to read as a number.
 """
 
 import json
@@ -64,6 +64,11 @@ def say(text: object, *, stream: TextIO | None = None) -> None:
         _now.lines += lines
     elif stream is not None or not _now.quiet:
         put("\n".join(lines), sys.stdout if stream is None else stream)
+
+
+def answer(text: object) -> None:
+    """Say what a command was asked for and has nowhere else, such as a plan: with ``--quiet`` too."""
+    say(text, stream=sys.stdout if _now.quiet and not _now.as_json else None)
 
 
 def put(text: str, stream: TextIO | None) -> None:

@@ -11,7 +11,7 @@ from ctuq.app.report.anew import volume_report
 from ctuq.app.report.volume import sentences
 from ctuq.app.runs import is_left, told_how_to_go_on
 from ctuq.app.selection import chosen_views
-from ctuq.app.terminal import give, say, warn
+from ctuq.app.terminal import answer, give, say, warn
 from ctuq.app.typed import field, voxels
 from ctuq.errors import InputError
 from ctuq.linops.memory import available_memory, keep_freed_memory
@@ -35,8 +35,8 @@ def plan_of_volume(command: Reconstruct) -> int:
     plan = plan_volume(scan, options)
     warn(scan.warnings + doubts_of_volume(scan, plan.grid) + _short_of_memory(plan))
     give(plan={"seconds": plan.seconds, "bytes": plan.bytes}, grid=plan.grid)
-    say(f"Plan: {plan}")
-    say(f"Volume: {_sizes(plan.grid)}.")
+    answer(f"Plan: {plan}")
+    answer(f"Volume: {_sizes(plan.grid)}.")
     return 0
 
 

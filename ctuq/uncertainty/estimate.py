@@ -26,7 +26,8 @@ from ctuq.uncertainty.model.linear import ImageModel
 from ctuq.uncertainty.model.noise import least_noise
 from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.model.prior import FLOORS, ImagePrior
-from ctuq.uncertainty.model.route import EVIDENCE_RAYS, Route, route, some_of
+from ctuq.uncertainty.model.reduced import reduced
+from ctuq.uncertainty.model.route import EVIDENCE_RAYS, Route, evidence_numbers, route, some_of
 from ctuq.uncertainty.model.solved import SolvedRays
 from ctuq.uncertainty.results.contents import Calibration
 
@@ -287,6 +288,8 @@ def fit_evidence(
 ) -> Evidence:
     """Maximise the evidence of the fitted rays (boolean, one for each used ray), or `EVIDENCE_RAYS` of them, by the engine.
 
+    Of all rays where these are more than what they tell of, by `ctuq.uncertainty.model.reduced`.
+
     Parameters
     ----------
     model : ImageModel
@@ -305,21 +308,25 @@ def fit_evidence(
         `ctuq.uncertainty.restricted.PlugIn`.
     """
     rays = fitted.nonzero()[:, 0]
-    rays = rays[some_of(len(rays), EVIDENCE_RAYS).to(rays.device)]
+    unknowns = model.image.numel() + model.prior.rank - model.factor.rank
+    whole = method == "dense" and evidence_by is None and evidence_numbers(unknowns, len(rays)) == unknowns < len(rays)
+    if not whole:
+        rays = rays[some_of(len(rays), EVIDENCE_RAYS).to(rays.device)]
     part = model if len(rays) == len(fitted) else model.part(rays)
     if evidence_by is not None:
         return _by(evidence_by(part), part, hyperprior=log_hyperprior(model, variation, floor_shape), stages=stages or Stages())
     with warnings.catch_warnings():
         # Its advice is for those who build a likelihood; `Evidence.noiseless` is told by the job.
         warnings.filterwarnings("ignore", "The noise fell to")
+        problem, components = reduced(part) if whole else (part.problem(), part.components() if method == "dense" else None)
         found = maximise(
-            part.problem(),
+            problem,
             part.prior,
             start=_first_point(part, _FIRST_NOISE["em" if variation else method]),
             method=method,
             rng=rng,
             hyperprior=log_hyperprior(model, variation, floor_shape),
-            components=part.components() if method == "dense" else None,
+            components=components,
             cap=_CAP,
             memory=stages,
         )

@@ -1,3 +1,4 @@
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -201,6 +202,30 @@ def test_routes_are_exact_while_that_is_cheap_and_smaller_where_memory_is():
     assert poor.noise_by != "float64"
     assert route(262144, 50000, 45000, 84544).noise_by == "cg"
     assert poor.bytes < 3 * 2**29
+
+
+@pytest.mark.parametrize(("pixels", "rays"), [(4096, 1950), (16384, 4920), (16384, 23000), (65536, 9000), (262144, 120000)])
+def test_directions_fall_no_faster_than_memory_and_ample_memory_keeps_all(pixels, rays):
+    """A little too little memory kept 17 of 1,114 directions, as what they do not change was over the budget by itself."""
+    sizes = pixels, rays, int(0.9 * rays), 84544
+    wanted = route(*sizes).rank
+    ranks = [route(*sizes, memory=2**30 * quarters // 4).rank for quarters in range(0, 4 * 64)]
+    assert ranks[-1] == wanted == route(*sizes, memory=2**40).rank
+    assert all(less <= more for less, more in itertools.pairwise(ranks))
+    assert min(ranks) == routes._FEWEST
+    # In proportion, but where what they do not change comes over its share, and where steps hold two arrays for one.
+    assert all(ranks[half] > 0.2 * ranks[2 * half] for half in range(1, len(ranks) // 2))
+    assert all(ranks[half] > 0.49 * ranks[2 * half] for half in (1, 2))
+
+
+def test_what_a_user_with_too_little_memory_keeps():
+    short = [route(4096, 1950, 1755, 84544, memory=int(2**30 * gib)) for gib in (1.2, 1.0, 0.8)]
+    assert all(each.rank > least for each, least in zip(short, (1100, 900, 700), strict=True))
+    assert all(each.bytes < gib * 2**30 for each, gib in zip(short, (1.2, 1.0, 0.8), strict=True))
+
+
+def test_a_factor_is_given_up_for_steps_only_where_that_saves_memory():
+    assert [routes.noise_route(n, 0.0) for n in (100, 8192, 8193, 30000)] == ["float32", "float32", "cg", "cg"]
 
 
 @pytest.mark.parametrize(("held", "most"), [([4], 768), (HELD, 768), (HELD, 4)])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ctuq.app.report.figures import grey_window, method_name
 from ctuq.quantities.discrepancy import LEAK, PLACE
 from ctuq.uncertainty.results.image import Result
-from ctuq.uncertainty.results.kept import KeptCovariance
+from ctuq.uncertainty.results.kept_covariance import KeptCovariance
 
 _MOST_PIXELS_ACROSS = 512
 _MOST_SAMPLES = 24
@@ -61,7 +61,7 @@ def _colours(known: str) -> NDArray[np.uint8]:
 
 
 def _covariance(result: Result, block: int) -> dict | None:
-    """What gives the variance of a sum over pixels, as `ctuq.uncertainty.results.kept` has it, by blocks of large images.
+    """What gives the variance of a sum over pixels, by blocks of large images: `ctuq.uncertainty.results.kept_covariance`.
 
     Returns
     -------

@@ -129,7 +129,7 @@ class ExactExpectation:
         system = System(self._problem, self._prior, point)
         parts = self._parts(system, False)
         assert parts.solution is not None and parts.penalty is not None
-        misfit = self._problem.by_group(parts.solution.square()).cpu()
+        misfit = system.misfit(parts.solution)
         penalty = float((parts.solution * (system.target - parts.solution)).sum())
         value = system.log_density(misfit) - 0.5 * penalty - 0.5 * parts.log_det
         noise = misfit - (self._problem.counts - parts.noise_dimension)

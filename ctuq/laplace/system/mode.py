@@ -53,7 +53,7 @@ def mode_of_dual(system: System, delta: Tensor, residual: float = 0.0, steps: in
     """The mode from ``delta = (I + B B^T)^-1 t``: its residuals are ``delta`` itself."""
     pull = system.pull(delta[None])
     weights = system.covariance(pull)[0]
-    misfit = system.problem.by_group(delta.square()).cpu()
+    misfit = system.misfit(delta)
     penalty = float(weights @ pull[0])
     return Mode(weights, pull[0], penalty, misfit, system.log_density(misfit), residual, steps)
 
@@ -61,7 +61,7 @@ def mode_of_dual(system: System, delta: Tensor, residual: float = 0.0, steps: in
 def mode_of_whitened(system: System, z: Tensor, residual: float = 0.0, steps: int = 0) -> Mode:
     """The mode from its weights in units of the prior, ``R z``; one product with the features."""
     weights = system.root(z[None])
-    misfit = system.squares(weights, residual=True)[0]
+    misfit = system.squares(weights, residual=True)[0] + system.problem.beside[1] / system.point.sigma2
     pull = system.prior.precision(weights, system.point.psi)[0]
     return Mode(weights[0], pull, float(z @ z), misfit, system.log_density(misfit), residual, steps)
 

@@ -85,6 +85,8 @@ class Problem:
         For likelihoods that are not Gaussian.
     over_observations : bool, optional
         Which of the two systems is solved; by default the smaller one.
+    beside : tuple of int and float
+        Number and sum of squares of further whitened observations, of one noise group, that no weights reach.
 
     Raises
     ------
@@ -104,6 +106,7 @@ class Problem:
     log_scale: float = 0.0
     labels: Labels | None = None
     over_observations: bool | None = None
+    beside: tuple[int, float] = (0, 0.0)
 
     def __post_init__(self):
         shape = self.features.range.shape
@@ -161,7 +164,7 @@ class Problem:
     @property
     def counts(self) -> Tensor:
         """Observations of each noise group, float64 (G,), on the CPU."""
-        return self.by_group(torch.ones_like(self.target)).cpu()
+        return self.by_group(torch.ones_like(self.target)).cpu() + self.beside[0]
 
     def by_group(self, values: Tensor) -> Tensor:
         """Sums over the observations of each noise group of ``(..., *observations)``: ``(..., G)``."""
@@ -305,6 +308,10 @@ class System:
             return part.problem.by_group((share * part.target - part.push(weights)).square()).cpu()
 
         return _sum(of(part) for part in self.parts())
+
+    def misfit(self, residuals: Tensor) -> Tensor:
+        """Squares of whitened residuals and of observations that no weights reach, by noise group: (G,), on the CPU."""
+        return self.problem.by_group(residuals.square()).cpu() + self.problem.beside[1] / self.point.sigma2
 
     def log_density(self, misfit: Tensor) -> float:
         """``log N(t; H theta, D)`` from the whitened squared residuals of each group (G,)."""

@@ -13,11 +13,13 @@ from ctuq.laplace.tangent.features import DataFeatures, GaussNewton, ObservedFea
 from ctuq.laplace.tangent.jacobians import DataJacobian
 from ctuq.laplace.tangent.likelihoods import Gaussian, Likelihood
 from ctuq.laplace.tangent.normalisation import before_normalisation
-from ctuq.linops.jacobian.network import Frozen, WeightBlock, fixed_share, squeeze
+from ctuq.linops.jacobian.network import Frozen, WeightBlock, called_norm_share, fixed_share, squeeze
 from ctuq.linops.operator import LinearOperator, Space
 
 _OFFSETS = ("taylor", "features", "delta")
 _WIDE_GAP = 0.1
+_TOLD = 0.01
+"""From this share on it is told that parameters of layers that are called norms are left out: those of a real one are fewer."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,8 +172,9 @@ def linearise(
         A ray transform or any other A: the data are then A applied to the one output of ``module(inputs)``, without its batch
         and channel axes.
     parameters : sequence of str, optional
-        Names as in ``module.named_parameters()``; by default all weights: every parameter but biases and what normalisation
-        layers have. Of weights some of which require gradients those that do not are left out, with a warning.
+        Names as in ``module.named_parameters()``; by default all weights: every parameter but biases of torch's layers and
+        what normalisation layers have. Of weights some of which require gradients those that do not are left out, with a
+        warning.
     batch : int, optional
         Data in a mini-batch; by default by size of the activations.
     offset : {"auto", "taylor", "features", "delta"}
@@ -233,7 +236,7 @@ def _checked(module: nn.Module, inputs: Tensor, parameters: Sequence[str] | None
     check_weights(module)
     network = Frozen.of(module, parameters)
     if parameters is None:
-        _warn_of_fixed(module)
+        _warn_of_left_out(module)
     check_inputs(inputs, network.weights.device)
     check_network(network, inputs[:1])
     check_independent(network, inputs)
@@ -265,12 +268,18 @@ def _check_observe(observe: LinearOperator, image: Space) -> None:
         raise InputError(f"The network computes in {image.dtype}, but what observes it takes {observe.domain.dtype}: cast one.")
 
 
-def _warn_of_fixed(module: nn.Module) -> None:
-    share = fixed_share(module)
-    if share > 0:
+def _warn_of_left_out(module: nn.Module) -> None:
+    fixed, called = fixed_share(module), called_norm_share(module)
+    if fixed > 0:
         warnings.warn(
-            f"{share:.0%} of the network's weights do not require gradients and are taken for exact: name them in "
+            f"{fixed:.0%} of the network's weights do not require gradients and are taken for exact: name them in "
             "parameters= if the error bars are to include them.",
+            stacklevel=3,
+        )
+    if called >= _TOLD:
+        warnings.warn(
+            f"{called:.0%} of the network's parameters are those of layers that are called norms and are taken for exact: name "
+            "them in parameters= if the error bars are to include them.",
             stacklevel=3,
         )
 

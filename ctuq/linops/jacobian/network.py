@@ -1,5 +1,6 @@
 """The Jacobian of a network's output in its weights, as a linear operator that keeps one linearisation."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +21,17 @@ _LIVE = 8
 """Values of the widest kind that a product takes for each row: 4 with the default U-Net, and as much in gaps between them."""
 _MEMORY = 2**30
 _NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+_WITH_BIAS = (
+    nn.Linear,
+    nn.Bilinear,
+    nn.modules.conv._ConvNd,
+    nn.RNNBase,
+    nn.RNNCellBase,
+    nn.MultiheadAttention,
+    *_NORMALISATIONS,
+)
+_BIASES = re.compile("(in_proj_)?bias(_[kv]|_(ih|hh)(_.*)?)?")
+"""What these layers call their biases."""
 
 
 @dataclass(frozen=True)
@@ -260,33 +272,55 @@ def squeeze(output: Tensor) -> Tensor:
 
 
 def weight_names(module: nn.Module) -> list[str]:
-    """Names of all weights: of every parameter but biases and what normalisation layers have.
+    """Names of all weights: of every parameter but biases of torch's layers and what normalisation layers have.
 
-    Where some of them require gradients and others do not, the latter have been fixed on purpose, and are left out.
+    A parameter of the user's own that is called bias is a weight: it may multiply. Where some of them require gradients and
+    others do not, the latter have been fixed on purpose, and are left out.
     """
-    names = [name for name, _ in module.named_parameters() if not _is_bias(name) and not _is_normalisation(module, name)]
+    names = _unfixed(module)
     learned = [name for name in names if module.get_parameter(name).requires_grad]
     return learned or names
 
 
 def fixed_share(module: nn.Module) -> float:
     """Share of the weights that `weight_names` leaves out since they do not require gradients."""
-    sizes = {name: value.numel() for name, value in module.named_parameters()}
-    every = [name for name in sizes if not _is_bias(name) and not _is_normalisation(module, name)]
-    chosen = weight_names(module)
-    total = sum(sizes[name] for name in every)
-    return 1 - sum(sizes[name] for name in chosen) / total if total else 0.0
+    total = _count(module, _unfixed(module))
+    return 1 - _count(module, weight_names(module)) / total if total else 0.0
 
 
-def _is_bias(name: str) -> bool:
-    """Of a layer (bias, in_proj_bias, bias_hh_l0), or of its parametrisation."""
-    *_, owner, last = ("", *name.split("."))
-    return "bias" in last or owner == "bias"
+def called_norm_share(module: nn.Module) -> float:
+    """Share of all parameters that `weight_names` leaves out since their layer, not one of torch's, is called a norm."""
+    every = [name for name, _ in module.named_parameters()]
+    called = [n for n in every if _is_normalisation(module, n) and not isinstance(_owner(module, n)[0], _NORMALISATIONS)]
+    return _count(module, called) / max(_count(module, every), 1)
+
+
+def _count(module: nn.Module, names: Sequence[str]) -> int:
+    return sum(module.get_parameter(name).numel() for name in names)
+
+
+def _unfixed(module: nn.Module) -> list[str]:
+    return [name for name, _ in module.named_parameters() if not (_is_bias(module, name) or _is_normalisation(module, name))]
+
+
+def _owner(module: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """The layer of a parameter and what it is called there, also where a parametrisation holds it."""
+    before, _, parametrised = name.rpartition("parametrizations.")
+    if parametrised != name:
+        return module.get_submodule(before.removesuffix(".")), parametrised.partition(".")[0]
+    before, _, last = name.rpartition(".")
+    return module.get_submodule(before), last
+
+
+def _is_bias(module: nn.Module, name: str) -> bool:
+    """Whether a parameter is what a layer of torch adds (bias, in_proj_bias, bias_hh_l0)."""
+    owner, last = _owner(module, name)
+    return isinstance(owner, _WITH_BIAS) and _BIASES.fullmatch(last) is not None
 
 
 def _is_normalisation(module: nn.Module, name: str) -> bool:
     """Whether a parameter is the scale of a normalisation layer, of torch's own or of a class called like one."""
-    owner = module.get_submodule(name.rpartition(".")[0])
+    owner, _ = _owner(module, name)
     return isinstance(owner, _NORMALISATIONS) or (
         "norm" in type(owner).__name__.lower() and module.get_parameter(name).ndim < 2
     )

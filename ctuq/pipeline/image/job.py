@@ -21,7 +21,8 @@ from ctuq.pipeline.image.network import by_network, plan_of_network
 from ctuq.pipeline.image.one_material import errors_left, hardening_told, of_one_material, with_removed
 from ctuq.pipeline.image.outside import asked_outside
 from ctuq.pipeline.image.placed import matched, placed
-from ctuq.pipeline.image.rings import gains_asked, rings_of, seconds_of_gains
+from ctuq.pipeline.image.rehearsal import rehearsed
+from ctuq.pipeline.image.rings import rings_of
 from ctuq.pipeline.image.spreads import SPREADS, with_spread
 from ctuq.pipeline.image.with_bars import with_bars
 from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
@@ -29,10 +30,9 @@ from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_set
 from ctuq.pipeline.running.plan import Plan, require_room
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.threads import begin_with
-from ctuq.pipeline.views import SplitViews, grid_of, match_detector, rays_inside, split_views
+from ctuq.pipeline.views import SplitViews, grid_of, match_detector, rays_inside, split_views, tensors
 from ctuq.progress import shown
-from ctuq.recon.dip import Data, DIPOptions, generator
-from ctuq.recon.holdout import split
+from ctuq.recon.dip import Data, DIPOptions
 from ctuq.scores.gaussian import image_scores
 from ctuq.surroundings import undisturbed
 from ctuq.systematics.build import blocks_of, possible
@@ -212,17 +212,16 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
     run = Run(options or options_from(str(settings.pop("method", "dip")), settings), None)
     if run.options.bars not in (*OF_WEIGHTS, *OF_PIXELS):
         raise InputError(f"Only error bars of the kinds {', '.join((*OF_WEIGHTS, *OF_PIXELS))} have a plan.")
-    scan, grid = matched(scan, run.options)
-    views = split_views(run.options, scan)
-    A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix")
-    data = _rays(run, A, scan, views.held)
+    given, (scan, grid) = scan, matched(scan, run.options)
+    weights = tensors(scan, run.device)[1]
     if run.options.bars in OF_PIXELS:
-        return plan_of_edges(A, int((data.weights > 0).sum()), run.options.bars)
-    fit, _ = split(data, views.held, rng=run.rng)
-    generate, start = generator(fit, run.options.dip, rng=run.rng)
-    if gains_asked(run, scan):
-        run.timings["gains"] = seconds_of_gains(data)
-    return plan_of_network(run, data, views, fit, generate=generate, start=start, scan=scan)
+        A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix")
+        return plan_of_edges(A, int((weights > 0).sum()), run.options.bars)
+    tried = rehearsed(run, given, scan, grid)
+    if tried.gains is not None:
+        run.timings["gains"] = tried.gains
+    with_rays = {"weights": weights, "grid": grid, "fit": tried.fit, "speeds": tried.speeds}
+    return plan_of_network(run, scan, split_views(run.options, scan), generate=tried.generate, start=tried.start, **with_rays)
 
 
 def _rays(run: Run[ReconstructOptions], A: RayTransform, scan: Scan, held: Sequence[int] | NDArray[np.int64] = ()) -> Data:

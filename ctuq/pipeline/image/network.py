@@ -17,7 +17,7 @@ from ctuq.pipeline.image.rings import Rings
 from ctuq.pipeline.image.with_bars import with_bars
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.outlook import Outlook
-from ctuq.pipeline.running.plan import FIT_BYTES, Plan, measure, priced, route_of, with_refit
+from ctuq.pipeline.running.plan import FIT_BYTES, Plan, Speeds, measure, priced, route_of, with_refit
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.threads import take_threads
 from ctuq.pipeline.subpixel import ray_noise
@@ -26,6 +26,7 @@ from ctuq.recon.dip import Data, Generator, generator, trial_step, tries
 from ctuq.recon.holdout import split
 from ctuq.scores.gaussian import image_scores
 from ctuq.systematics.build import possible
+from ctuq.tomo.geometry import VolumeGrid
 from ctuq.tomo.scan import Scan
 from ctuq.uncertainty.calibration.unseen import bytes_of_room
 from ctuq.uncertainty.estimate import estimate, named
@@ -58,7 +59,8 @@ def by_network(
     checkpoint.threads = take_threads(run.options.threads, partial(trial_step, generate, start, fit), checkpoint.threads)
     if run.options.bars:
         kept_route = None if checkpoint.way is None else checkpoint.way[0]
-        plan = plan_of_network(run, data, views, fit, generate=generate, start=start, scan=base.scan, chosen=kept_route)
+        rays = {"weights": data.weights, "grid": data.A.grid, "fit": fit}
+        plan = plan_of_network(run, base.scan, views, generate=generate, start=start, chosen=kept_route, **rays)
         checkpoint.way = (plan.route, plan.products) if checkpoint.way is None else checkpoint.way
         base, run.outlook = replace(base, plan=plan.record()), Outlook(plan.seconds)
     checkpoint.begin()
@@ -93,22 +95,38 @@ def by_network(
 
 def plan_of_network(
     run: Run[ReconstructOptions],
-    data: Data,
+    scan: Scan,
     views: SplitViews,
-    fit: Data,
     *,
+    weights: Tensor,
+    grid: VolumeGrid,
+    fit: Data,
     generate: Generator,
     start: dict[str, Tensor],
-    scan: Scan,
+    speeds: Speeds | None = None,
     chosen: Route | None = None,
 ) -> Plan:
-    """What the error bars will take, told before the fit; by the route that a run began with, if it is resumed."""
-    chosen = _route(run, data, views, generate.module(start)[0]) if chosen is None else chosen
+    """What the error bars will take, told before the fit; by the route that a run began with, if it is resumed.
+
+    Parameters
+    ----------
+    run, scan, views
+    weights : Tensor, shape (angle, column)
+        Of the rays.
+    grid : VolumeGrid
+        Of the image.
+    fit, generate, start
+        Rays that are fitted, network and its first weights; at any size where the speeds are given.
+    speeds : Speeds, optional
+        By default measured.
+    chosen : Route, optional
+    """
+    chosen = _route(run, weights, grid, views, generate.module(start)[0]) if chosen is None else chosen
     options = run.options.dip
     asked = may_be_taken(possible(errors_left(run, asked_errors(run.options.systematics, scan)), scan.geometry))
-    speeds = measure(fit, generate, start)
+    speeds = measure(fit, generate, start) if speeds is None else speeds
     made = priced(chosen, speeds, tries(fit, options) * options.expected, fit_bytes=FIT_BYTES * chosen.pixels)
-    beside = bytes_of_room(scan.geometry, data.A.grid.shape, chosen.rays)
+    beside = bytes_of_room(scan.geometry, grid.shape, chosen.rays)
     made = with_refit(replace(made, bytes=made.bytes + beside), speeds, iterations_again(options), asked)
     if "gains" in run.timings:
         made = replace(made, seconds={"gains": run.timings["gains"], **made.seconds})
@@ -116,7 +134,7 @@ def plan_of_network(
     return made
 
 
-def _route(run: Run[ReconstructOptions], data: Data, views: SplitViews, network: nn.Module) -> Route:
+def _route(run: Run[ReconstructOptions], weights: Tensor, grid: VolumeGrid, views: SplitViews, network: nn.Module) -> Route:
     memory = available_memory(run.device)
-    found = route_of(data.weights, views.fitted, data.A.grid.size, network, prior=run.options.prior, memory=memory)
+    found = route_of(weights, views.fitted, grid.size, network, prior=run.options.prior, memory=memory)
     return routed(found, run.options.bars, network)

@@ -19,7 +19,7 @@ from ctuq.uncertainty.model.beside import BesideHidden
 from ctuq.uncertainty.model.gaussian import GaussianPosterior
 from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.results.image import Result
-from ctuq.uncertainty.results.kept import waves_of
+from ctuq.uncertainty.results.kept_covariance import waves_of
 from ctuq.uncertainty.systematics import systematics_of
 
 _DENSE_PIXELS = 4096

@@ -36,7 +36,7 @@ from ctuq.tomo.slices import slice_pitch, stack_grid
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.calibration.scales import Scales, learn_scales
 from ctuq.uncertainty.calibration.turns import Turns
-from ctuq.uncertainty.results.kept import waves_of
+from ctuq.uncertainty.results.kept_covariance import waves_of
 from ctuq.uncertainty.results.volume import VolumeResult
 
 _MOST_TOLD = 3

@@ -27,7 +27,7 @@ from ctuq.uncertainty.calibration.held_out import HeldOut
 from ctuq.uncertainty.calibration.scales import Scales, learn_scales
 from ctuq.uncertainty.calibration.unseen import of_all_directions
 from ctuq.uncertainty.model.covariance import ImageCovariance
-from ctuq.uncertainty.results.kept import waves_of
+from ctuq.uncertainty.results.kept_covariance import waves_of
 
 HOLDS = 1.5
 """Held-out rays' rms z within this factor of 1: the hyperparameters of others hold. A few views leave it open by a tenth."""

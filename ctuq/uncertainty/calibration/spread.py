@@ -10,7 +10,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from ctuq.errors import InputError
 from ctuq.tomo.arrays import as_array
-from ctuq.uncertainty.results.kept import cosine_waves, waves_of
+from ctuq.uncertainty.results.kept_covariance import cosine_waves, waves_of
 
 _FEW = 30
 _ALIKE = 1e-5
@@ -110,7 +110,7 @@ class Spread:
     def directions(self, most: int) -> tuple[NDArray[np.float32], int]:
         """Images whose sum of outer products is the covariance, or its best part, (k, y, x), and the waves that they hold.
 
-        See `ctuq.uncertainty.results.kept`; of few samples they are the samples' deviations, exactly.
+        See `ctuq.uncertainty.results.kept_covariance`; of few samples they are the samples' deviations, exactly.
         """
         if self.kind == "std" or most == 0:
             return np.zeros((0, *self.shape), np.float32), 0

@@ -12,7 +12,7 @@ from ctuq.linops.precondition import nystrom
 from ctuq.linops.sparse import SparseRows
 from ctuq.systematics.block import Block
 from ctuq.tomo.rays.rows import RayRows
-from ctuq.uncertainty.results.kept import cosine_waves
+from ctuq.uncertainty.results.kept_covariance import cosine_waves
 
 _TOGETHER = 256
 

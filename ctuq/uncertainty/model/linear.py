@@ -186,13 +186,7 @@ class ImageModel:
 
     def components(self) -> Tensor:
         """``prior.components`` of the rays, (c, m, m), float64, from the sparse matrix."""
-        features, mixed, network = self.features, self.factor.components, self.features.basis[:, : self.factor.rank]
-        weights = torch.stack([network @ C @ network.T for C in mixed])
-        floors = torch.stack([features.matrix.gram(s.square()) for s in features.slopes])
-        if self.factor.rest is not None:
-            weights += self.factor.shares[:, None, None] * self.factor.rest.gram(features.matrix)
-        errors = [features.basis[:, s] @ features.basis[:, s].T for s in self.prior.error_slices]
-        return torch.cat([weights, floors, *(K[None] for K in errors)])
+        return components_of(self.features, self.prior)
 
     def misfit(self, psi: Tensor) -> LocalCovariance:
         """Covariance of what no coefficients explain: the floors, and what the factor leaves out of the weights."""
@@ -210,6 +204,18 @@ class ImageModel:
         """Images (k, *shape), float64, of the network's coefficients alone: ``F c``; entries that follow c have none."""
         basis, c = self.factor.basis, c[:, : self.factor.rank]
         return (c.double() if basis is None else (c.to(basis) @ basis.T).double()).reshape(len(c), *self.image.shape)
+
+
+def components_of(features: RayFeatures, prior: ImagePrior) -> Tensor:
+    """``prior.components`` of the rays of some features, (c, m, m), float64, from their matrix."""
+    factor = prior.factor
+    network = features.basis[:, : factor.rank]
+    weights = torch.stack([network @ C @ network.T for C in factor.components])
+    floors = torch.stack([features.matrix.gram(s.square()) for s in features.slopes])
+    if factor.rest is not None:
+        weights += factor.shares[:, None, None] * factor.rest.gram(features.matrix)
+    errors = [features.basis[:, s] @ features.basis[:, s].T for s in prior.error_slices]
+    return torch.cat([weights, floors, *(K[None] for K in errors)])
 
 
 def image_model(

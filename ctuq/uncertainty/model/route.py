@@ -1,5 +1,7 @@
 """Which way through the linear model the sizes allow: how many directions of the network, what is exact, what is sampled."""
 
+from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,8 +10,12 @@ from torch import Tensor
 from ctuq.uncertainty.model.factor import draws_of, products_of, rank_of
 
 EVIDENCE_RAYS = 3072
-"""Of so many fitted rays at most, spread evenly, hyperparameters are learned, and exactly: they are a handful, and 25
-factorisations of so large a matrix take 20 seconds on one core. From posterior samples of 8,192 rays they took minutes."""
+"""Of so many fitted rays at most, spread evenly, hyperparameters are learned, and exactly, where pixels are as many: they are a
+handful, and 25 factorisations of so large a matrix take 20 seconds on one core. From posterior samples of 8,192 rays they took
+minutes."""
+_REDUCED_WORK = 2e11
+"""Up to so many multiplications all rays are reduced to as many numbers as there are pixels, in 12 seconds: the evidence is
+then that of all of them, and its matrix no larger."""
 NOISE_BY = ("float64", "float32", "cg")
 """How noise and floors are solved: a Cholesky factor, one in float32 that residuals refine, or conjugate gradients."""
 _FLOAT64, _FLOAT32 = 12288, 24576
@@ -17,8 +23,10 @@ _FLOAT64, _FLOAT32 = 12288, 24576
 of conjugate gradients are cheaper than a second factor."""
 EXACT_WORK = 6e11
 """Up to so many multiplications every pixel's own reduction is exact: 20 seconds."""
-_SHARE, _POSTERIOR = 0.4, 0.5
-"""Of the memory that is left, for factor and evidence, and for the posterior."""
+_SHARE, _POSTERIOR, _DIRECTIONS = 0.4, 0.5, 0.2
+"""Of the memory that is left, for factor and evidence, for the posterior, and for its directions alone where the rest of it,
+which fewer of them do not change, takes more than its share. As fewer were no cure, 1,950 rays at 64 x 64 kept 557 directions
+of 1,114 of 1 GiB and 17 of 0.8, to save a tenth of a GiB, and std was then known to 100 % only."""
 _FEWEST = 32
 """Directions that are kept however little memory there is."""
 DRAWS = 256
@@ -33,8 +41,10 @@ _CORRECTION = 100
 _WHITENED = 6, 12
 """Arrays of rays by directions in float64 at once, by a factor and by steps. Counted as 4, all views of ta and the tooth took
 1.2 times the memory that was planned at 128 x 128, and by steps 1.6 times at 256 x 256; so counted, 1.0 times each."""
-_GIVEN = 4 * 8192**2
-"""Bytes of a factor over the pixels that stand out, which conjugate gradients begin with."""
+_EDGES = 8192
+"""Pixels that stand out, at most: with a factor over these conjugate gradients begin, as large as one of as many rays."""
+_GRAM = 2**27
+"""Bytes of a block of a Gram matrix, which is made by two of them at once."""
 _TOGETHER, _FEWEST_TOGETHER, _PIXELS = 64, 8, 2**24
 """Images in a batch, at most and at least, and pixels of all of them."""
 
@@ -84,6 +94,11 @@ class Route:
         return products_of(self.pixels, self.rank, self.rays, self.dims)
 
     @property
+    def evidence_of(self) -> int:
+        """Of how many numbers the evidence is, but for systematic errors."""
+        return evidence_numbers(self.pixels, self.fitted) if self.exact_evidence else min(self.fitted, EVIDENCE_RAYS)
+
+    @property
     def left_out(self) -> int:
         """How many rays, at most but for one view's, are predicted from all others for a score."""
         if not self.together:
@@ -126,7 +141,8 @@ class Route:
             else f"{self.rank} directions of the network ({forward + backward} products)"
         )
         evidence = "exact evidence" if self.exact_evidence else "evidence from posterior samples"
-        evidence += f" of {EVIDENCE_RAYS} rays" if self.fitted > EVIDENCE_RAYS else ""
+        some = self.evidence_of == EVIDENCE_RAYS < self.fitted
+        evidence += f" of {EVIDENCE_RAYS} rays" if some else ""
         std = "exact standard deviation given these" if self.exact_std else f"{DRAWS} draws for the floors' share of it"
         pixels = "pixels" if self.dims == 2 else "voxels"
         return f"{self.pixels} {pixels} and {self.rays} rays: {network}, {evidence}, {std}"
@@ -157,19 +173,21 @@ def route(
     view : int
         Rays of a view, on average.
     """
-    budget = float("inf") if memory is None else _SHARE * memory
+    left = float("inf") if memory is None else float(memory)
+    budget = _SHARE * left
     unknowns = min(rays, pixels)
     noise_by = noise_route(unknowns, budget)
 
     def taken(rank: int) -> float:
         return _posterior_bytes(pixels, rays, rank, dims, noise_by)
 
-    rank = rank_of(pixels, rays, dims)
-    while rank > _FEWEST and (
-        _factor_bytes(pixels, rays, weights, rank, components) > budget or taken(rank) > budget * _POSTERIOR / _SHARE
-    ):
-        rank //= 2
-    evidence = 8 * (components + 14) * min(fitted, EVIDENCE_RAYS) ** 2
+    room = max(_POSTERIOR * left, taken(0) + _DIRECTIONS * left)
+
+    def fits(rank: int) -> bool:
+        return _factor_bytes(pixels, rays, weights, rank, components) <= budget and taken(rank) <= room
+
+    rank = _most(rank_of(pixels, rays, dims), fits)
+    evidence = 8 * (components + 14) * evidence_numbers(pixels, fitted) ** 2
     exact_evidence = evidence <= budget
     exact_std = noise_by == "float64" and float(unknowns) ** 2 * pixels <= EXACT_WORK
     peak = max(
@@ -178,6 +196,12 @@ def route(
     together = (noise_by == "float64" and dims == 2) or rays - fitted <= _few(rank)
     most = int(max(peak, taken(rank)))
     return Route(pixels, rays, fitted, weights, rank, exact_evidence, noise_by, exact_std, most, together, dims, view)
+
+
+def evidence_numbers(unknowns: int, rays: int) -> int:
+    """Of how many numbers the evidence of so many rays is: of one for each pixel and systematic error, or of some rays."""
+    some = min(rays, EVIDENCE_RAYS)
+    return unknowns if unknowns < some and float(rays) * unknowns**2 <= _REDUCED_WORK else some
 
 
 def views_among(rays: int, view: float, each: int | None = None) -> int:
@@ -210,20 +234,30 @@ def images_together(pixels: int) -> int:
     return min(_TOGETHER, max(_FEWEST_TOGETHER, _PIXELS // pixels))
 
 
+def _most(wanted: int, fits: Callable[[int], bool]) -> int:
+    """So many directions as are wanted, else the most that fit, and some in any case."""
+    if wanted <= _FEWEST or fits(wanted):
+        return wanted
+    return max(_FEWEST, _FEWEST + bisect_left(range(_FEWEST, wanted), True, key=lambda rank: not fits(rank)) - 1)
+
+
 def noise_route(unknowns: int, budget: float = float("inf")) -> str:
-    """Which of `NOISE_BY` so many rays or pixels, whichever are fewer, take within so many bytes."""
+    """Which of `NOISE_BY` so many rays or pixels, whichever are fewer, take within so many bytes, or with the fewest."""
     for name, most in zip(NOISE_BY, (_FLOAT64, _FLOAT32), strict=False):
         if unknowns <= most and _noise_bytes(unknowns, name) <= budget:
             return name
-    return "cg"
+    return "float32" if unknowns <= _EDGES else "cg"
 
 
 def _noise_bytes(unknowns: int, noise_by: str) -> float:
-    return {"float64": 16, "float32": 4, "cg": 0}[noise_by] * float(unknowns) ** 2 + 2**28 + _GIVEN * (noise_by == "cg")
+    made = {"float64": 16, "float32": 4, "cg": 0}[noise_by] * float(unknowns) ** 2
+    over = min(unknowns, _EDGES) if noise_by == "cg" else unknowns
+    return made + 2 * min(_GRAM, 8 * over**2) + 4 * over**2 * (noise_by == "cg")
 
 
 def _posterior_bytes(pixels: int, rays: int, rank: int, dims: int, noise_by: str) -> float:
-    taken = _noise_bytes(min(rays, pixels), noise_by) + 8 * _WHITENED[noise_by == "cg"] * rays * rank
+    unknowns = pixels if noise_by == "cg" else min(rays, pixels)
+    taken = _noise_bytes(unknowns, noise_by) + 8 * _WHITENED[noise_by == "cg"] * rays * rank
     taken += 8 * 2 * _HELD_OUT * (rays + rank)
     taken += 8 * images_together(pixels) * (pixels + rank) * 8 + 8 * 512 * pixels + 4 * pixels * rank * (rank < pixels)
     return taken + _local_bytes(pixels, rays, rank, dims)

@@ -109,7 +109,8 @@ class Result(Shown, Measured):
         """Joint covariance of linear functionals of the image, such as means over regions or profiles, without the network.
 
         The image's covariance is kept as ``sum_i l_i l_i^T`` over ``directions``, which is exact for smooth functionals, plus
-        pixels that are independent but for having no smooth part, which makes up ``std`` (`ctuq.uncertainty.results.kept`).
+        pixels that are independent but for having no smooth part, which makes up ``std``
+        (`ctuq.uncertainty.results.kept_covariance`).
         Standard deviations of means over regions of all sizes are right to some 10 %, and less so where a few pixels of a sharp
         object are far less certain than their neighbours.
 

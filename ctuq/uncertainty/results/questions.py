@@ -15,7 +15,7 @@ from ctuq.quantities.quantity import LEVEL, Quantity
 from ctuq.quantities.regions import Region
 from ctuq.tomo.arrays import as_whole
 from ctuq.tomo.geometry import VolumeGrid
-from ctuq.uncertainty.results.kept import KeptCovariance
+from ctuq.uncertainty.results.kept_covariance import KeptCovariance
 
 _REMEMBERED = 2**23
 """Values of draws to keep, 32 MiB."""

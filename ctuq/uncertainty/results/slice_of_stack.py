@@ -30,7 +30,7 @@ class StackSlice(Questions):
         Of the slice, (y, x).
     directions : array of float32, shape (k, y, x)
     waves : int
-        See `ctuq.uncertainty.results.kept`.
+        See `ctuq.uncertainty.results.kept_covariance`.
     hidden : mapping of str to array, shape (y, x)
         Of each error that no ray tells, in words, what a standard deviation of it does to the image.
     scanner : str

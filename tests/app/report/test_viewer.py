@@ -14,7 +14,7 @@ import tifffile
 from ctuq.app.report.page import write_report
 from ctuq.app.report.viewer import viewer_data
 from ctuq.uncertainty.results.image import Result
-from ctuq.uncertainty.results.kept import KeptCovariance
+from ctuq.uncertainty.results.kept_covariance import KeptCovariance
 
 pytestmark = pytest.mark.skipif(bool(chromium.missing()), reason=chromium.missing() or "chromium is there")
 

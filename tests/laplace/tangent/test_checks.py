@@ -189,3 +189,30 @@ def test_the_share_of_fixed_weights_is_told(rng):
     with pytest.warns(UserWarning, match="67% of the network's weights do not require gradients"):
         model = linearise(net, torch.randn(5, 2, generator=rng), offset="taylor")
     assert [block.name for block in model.blocks] == ["2.weight"]
+
+
+class Multiplies(nn.Module):
+    """Has a parameter that is called bias, and multiplies."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last, self.bias = nn.Linear(2, 4), nn.Linear(4, 1), nn.Parameter(torch.full((200,), 0.1))
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.first(x))) * self.bias.sum()
+
+
+class Normalised(Multiplies):
+    """The same, by its name a normalisation."""
+
+
+def test_a_parameter_of_the_users_own_has_a_posterior_whatever_it_is_called(rng):
+    net, x = Multiplies().eval(), torch.randn(5, 2, generator=rng)
+    model = linearise(net, x, offset="taylor")
+    assert [block.name for block in model.blocks] == ["bias", "first.weight", "last.weight"]
+
+
+def test_the_share_of_what_is_left_out_for_its_layers_name_is_told(rng):
+    with pytest.warns(UserWarning, match=r"92% of the network's parameters are those of layers that are called norms"):
+        model = linearise(Normalised().eval(), torch.randn(5, 2, generator=rng), offset="taylor")
+    assert [block.name for block in model.blocks] == ["first.weight", "last.weight"]

@@ -293,6 +293,12 @@ def test_weights_that_were_fixed_are_left_out_of_those_that_are_learned():
     assert (weight_names(module), fixed_share(module)) == (["0.weight", "2.weight"], 0.0)
 
 
+def test_biases_and_scales_of_parametrised_layers_are_no_weights():
+    linear = parametrizations.weight_norm(nn.Linear(3, 4), "bias", dim=0)
+    scaled = parametrizations.weight_norm(nn.LayerNorm(4))
+    assert weight_names(nn.Sequential(linear, scaled)) == ["0.weight"]
+
+
 @pytest.mark.parametrize("layer", [nn.BatchNorm2d(1), nn.Dropout(0.1)])
 def test_layers_that_are_not_a_fixed_function_are_refused(layer):
     module = nn.Sequential(nn.Conv2d(1, 1, 3), layer)

@@ -9,6 +9,7 @@ from ctuq.app.cli import main
 from ctuq.errors import InputError
 from ctuq.linops.jacobian.cost import ProductCost
 from ctuq.linops.jacobian.network import Jacobian, ProductChoice
+from ctuq.pipeline.image import rehearsal
 from ctuq.pipeline.image.freed import iterations_again
 from ctuq.pipeline.running.plan import Speeds, priced, with_refit
 from ctuq.recon.dip import DIPOptions
@@ -99,6 +100,40 @@ def test_a_plan_can_be_asked_for_alone(scan, tmp_path, monkeypatch, capsys):
     assert "GiB" in told
     assert [p.name for p in tmp_path.iterdir()] == ["scan.h5"]
     assert main(["reconstruct", str(path), "--method", "fbp", "--plan"]) == 2
+
+
+@pytest.mark.parametrize("flag", [[], ["--quiet"]])
+def test_a_plan_is_told_in_any_case_where_it_alone_was_asked_for(flag, scan, tmp_path, monkeypatch, capsys):
+    from ctuq.files.formats.ownscan import write_scan
+
+    write_scan(scan, tmp_path / "scan.h5")
+    monkeypatch.chdir(tmp_path)
+    assert main(["reconstruct", "scan.h5", "--size", "12", "--plan", *flag]) == 0
+    assert capsys.readouterr().out.startswith("Plan: 144 pixels")
+
+
+def test_a_large_image_is_planned_by_a_smaller_one_and_its_own_rays(scan, monkeypatch):
+    tried = []
+    monkeypatch.setattr(rehearsal, "_LARGEST", 16)
+    monkeypatch.setattr(rehearsal, "measure", lambda fit, *_: tried.append(fit.A.domain.shape) or SPEEDS)
+    monkeypatch.setattr(rehearsal, "seconds_of_rays", lambda A: tried.append(A.domain.shape) or 7.0)
+    monkeypatch.setattr(rehearsal, "seconds_of_gains", lambda data: 3.0)
+    plans = [pipeline.plan(scan, size=size, dip=SMALL) for size in (16, 32)]
+    assert tried == [(16, 16), (16, 16), (32, 32)]
+    assert plans[1].route.pixels == 32**2 and plans[1].route.rays == 8 * 60
+    assert plans[1].seconds["dip"] == pytest.approx(4 * plans[0].seconds["dip"])
+    assert (plans[0].seconds["gains"], plans[1].seconds["gains"]) == (3.0, 12.0)
+    made = priced(plans[1].route, rehearsal.Speeds(4 * SPEEDS.iteration, SPEEDS.products, 7.0, SPEEDS.flop), 0, fit_bytes=0)
+    assert plans[1].seconds["samples"] == made.seconds["samples"]
+
+
+def test_rays_of_a_large_image_are_timed_by_some_of_the_views_where_they_are_many(scan, monkeypatch):
+    monkeypatch.setattr(rehearsal, "_LARGEST", 16)
+    monkeypatch.setattr(rehearsal, "_ENTRIES", 8 * 60 * 32 // 3)
+    views = []
+    monkeypatch.setattr(rehearsal, "seconds_of_rays", lambda A: views.append(A.range.shape[0]) or 7.0)
+    assert pipeline.plan(scan, size=32, dip=SMALL, systematics="none").total > 0
+    assert views == [3]
 
 
 def test_what_a_further_fit_takes_is_told_where_there_may_be_one(scan):

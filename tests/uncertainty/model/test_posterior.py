@@ -18,7 +18,7 @@ from ctuq.uncertainty.model.left_out import Beside, LeftOut
 from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.model.route import NOISE_BY
 from ctuq.uncertainty.model.solved import SolvedRays
-from ctuq.uncertainty.results.kept import cosine_waves
+from ctuq.uncertainty.results.kept_covariance import cosine_waves
 
 
 def close(a, b, tolerance=1e-5):

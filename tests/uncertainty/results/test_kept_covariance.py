@@ -9,7 +9,7 @@ from ctuq.errors import InputError
 from ctuq.tomo import VolumeGrid
 from ctuq.uncertainty.model.posterior import ImagePosterior
 from ctuq.uncertainty.model.solved import SolvedRays
-from ctuq.uncertainty.results.kept import KeptCovariance, cosine_waves, waves_of
+from ctuq.uncertainty.results.kept_covariance import KeptCovariance, cosine_waves, waves_of
 
 
 @pytest.fixture
