@@ -85,7 +85,7 @@ class Convert(Command):
     angles: Annotated[str | None, arg(metavar="A,B,...", help_behavior_hint="")] = None
     """Keep the views at these angles in degrees, such as 0,12,40."""
     rows: Annotated[str | None, arg(metavar="N|A:B", help_behavior_hint="")] = None
-    """Keep this detector row, or for NXtomo rows A to B - 1; the middle one by default."""
+    """Keep this detector row, or rows A to B - 1 as one volume's scan, counted as IN has them; the middle one by default."""
     columns: Annotated[str | None, arg(metavar="A:B", help_behavior_hint="")] = None
     """Keep detector columns A to B - 1."""
     geometry: File = None

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ctuq.errors import InputError
 from ctuq.files.assemble import in_one_unit, of_mean_one
 from ctuq.files.axis import wants_search
 from ctuq.files.formats.detect import file_hash
+from ctuq.files.formats.hdf5.nxfile import is_own_nxtomo, read_nxtomo_volume
 from ctuq.files.formats.ownvolume import KIND, read_volume_scan
 from ctuq.files.formats.raw import TURNS, Raw
 from ctuq.files.formats.scanners.series import lines_in_blocks
@@ -49,6 +50,22 @@ _VOXELS = 128
 _UNSEALED = "The file was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its values."
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Which rows to read: counted from the lowest as slices are, or as they are stored."""
+
+    wanted: Callable[[int], range]
+    as_stored: bool
+
+    def from_the_lowest(self, count: int, upwards: bool) -> range:
+        some = self.wanted(count)
+        return some if upwards or not self.as_stored else range(count - 1 - some[-1], count - some[0], some.step)
+
+    def of(self, scan: VolumeScan, upwards: bool) -> VolumeScan:
+        some = self.from_the_lowest(scan.geometry.rows, upwards)
+        return scan.rows(some) if self.as_stored else chosen_rows(scan, some)
+
+
 @np.errstate(under="ignore")  # whatever a notebook makes of it
 def read_volume(
     path: PathLike | Sequence[PathLike],
@@ -59,6 +76,7 @@ def read_volume(
     entry: str | None = None,
     truth: PathLike | None = None,
     rows: Callable[[int], range] | None = None,
+    as_stored: bool = False,
 ) -> VolumeScan:
     """Read all detector rows of a scan.
 
@@ -84,6 +102,9 @@ def read_volume(
     rows : callable, optional
         Given how many rows there are, those to read, counted from the lowest; by default all. Others are not read, but for the
         middle one, which tells the geometry.
+    as_stored : bool
+        Whether ``rows`` are counted as the file stores them, which for pictures is from above, and are no slices: what is known
+        of the volume stays whole.
 
     Raises
     ------
@@ -97,7 +118,8 @@ def read_volume(
         raise InputError(
             f"A volume's scan is one file or one folder of pictures, and {len(paths)} were given; join them first."
         )
-    scan = _read(paths[0], geometry, axis_column, entry=entry, follow_links=follow_links, rows=rows)
+    chosen = None if rows is None else _Rows(rows, as_stored)
+    scan = _read(paths[0], geometry, axis_column, entry=entry, follow_links=follow_links, rows=chosen)
     if truth is None:
         return scan
     with reading(truth, "a volume"):
@@ -111,13 +133,10 @@ def _read(
     *,
     entry: str | None,
     follow_links: bool,
-    rows: Callable[[int], range] | None,
+    rows: _Rows | None,
 ) -> VolumeScan:
-    if geometry is None and is_own_volume(file):
-        with reading(file, "a scan"):
-            scan = read_volume_scan(file)
-            scan = scan if rows is None else chosen_rows(scan, rows(scan.geometry.rows))
-        return scan if records.is_sealed(file) else scan.warned(_UNSEALED)
+    if geometry is None and (own := _own(file, entry)) is not None:
+        return own[0] if rows is None else rows.of(*own)
 
     def raw_of(row: int | None) -> Raw:
         return opened(file, geometry=geometry, row=row, entry=entry, follow_links=follow_links)[0][1]
@@ -129,7 +148,7 @@ def volume_of(
     raw_of: Callable[[int | None], Raw],
     file: Path,
     axis_column: float | None = None,
-    rows: Callable[[int], range] | None = None,
+    rows: _Rows | None = None,
 ) -> VolumeScan:
     """The scan of all rows of a file, of which ``raw_of`` tells one by its number, or one that it chooses itself by None.
 
@@ -147,7 +166,19 @@ def is_own_volume(path: Path) -> bool:
     return path.is_file() and h5py.is_hdf5(path) and records.kind_of(path) == KIND
 
 
-def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[int], range] | None) -> VolumeScan:
+def _own(file: Path, entry: str | None) -> tuple[VolumeScan, bool] | None:
+    """A volume's scan that ctuq wrote, and whether the file has its rows from below."""
+    with reading(file, "a scan"):
+        if is_own_volume(file):
+            scan = read_volume_scan(file)
+            return scan if records.is_sealed(file) else scan.warned(_UNSEALED), True
+        if entry is None and file.is_file() and h5py.is_hdf5(file) and is_own_nxtomo(file):
+            scan = read_nxtomo_volume(file)
+            return None if scan is None else (scan, False)
+    return None
+
+
+def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: _Rows | None) -> VolumeScan:
     """Rows of one file, in the geometry of the middle one, or of one that tells more."""
     first = raw_of(None)
     if first.rows < 2:
@@ -159,9 +190,9 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
     column = column_of_axis(middle.geometry)
     views, columns = middle.geometry.shape
     upwards = bool(middle_raw.fields.get("rows_upwards", False))
-    some = range(first.rows) if chosen is None else chosen(first.rows)
+    some = range(first.rows) if chosen is None else chosen.from_the_lowest(first.rows, upwards)
     if middle_raw.vectors is not None and len(some) < first.rows:
-        raise InputError(f"The vectors of '{path}' are free, so its rows are no slices: leave --stack and --slices out.")
+        raise InputError(f"The vectors of '{path}' are free, so its rows are no slices: take all of them.")
     stored = [row if upwards else first.rows - 1 - row for row in some]
     require_room((len(some), views, columns), 8, f"The rows of '{path}'", "save fewer views or bin the detector", copies=3)
     sha = middle.provenance.sha256 or file_hash(path)

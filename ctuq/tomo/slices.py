@@ -67,9 +67,7 @@ def of_rows(geometry: ConeBeam | Parallel3D, rows: range) -> ConeBeam | Parallel
     """
     if not len(rows) or rows[0] < 0 or rows[-1] >= geometry.rows or rows.step < 1:
         raise InputError(f"Slices {rows.start} to {rows.stop - 1} were asked for; the scan has 0 to {geometry.rows - 1}.")
-    middle = (rows[0] + rows[-1]) / 2
-    offset = geometry.row_offset + (middle - (geometry.rows - 1) / 2) * geometry.row_pitch
-    return replace(geometry, rows=len(rows), row_pixel=geometry.row_pitch * rows.step, row_offset=offset)
+    return geometry.part(rows)
 
 
 def chosen_rows(scan: VolumeScan, rows: range) -> VolumeScan:
