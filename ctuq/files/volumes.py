@@ -18,24 +18,23 @@ from ctuq.files.axis import wants_search
 from ctuq.files.formats.detect import file_hash
 from ctuq.files.formats.hdf5.nxfile import is_own_nxtomo, read_nxtomo_volume
 from ctuq.files.formats.ownvolume import KIND, read_volume_scan
-from ctuq.files.formats.raw import TURNS, Raw
+from ctuq.files.formats.raw import Raw
 from ctuq.files.formats.scanners.series import lines_in_blocks
 from ctuq.files.frozen import frozen_views
 from ctuq.files.noise import law_of
 from ctuq.files.reading import PathLike, opened, resolve, row_of, scan_of
 from ctuq.files.volume_rows import first_of, read_rows, refuse_implausible
+from ctuq.files.volume_space import assumed, free_beam, in_space, seen_by
 from ctuq.files.volume_truth import with_volume_truth
 from ctuq.guard import reading
 from ctuq.memory import require_room
 from ctuq.tomo.axis import UNCLEAR
 from ctuq.tomo.axis import axis_column as column_of_axis
-from ctuq.tomo.footprint import volume_grid
-from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
+from ctuq.tomo.geometry import ParallelBeam
 from ctuq.tomo.odd_views import ODD, odd_views
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.shadow import only_air
 from ctuq.tomo.slices import chosen_rows, of_rows
-from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D
 from ctuq.tomo.sums import lies_on_its_side
 from ctuq.tomo.volume_scan import VolumeScan
 
@@ -46,7 +45,6 @@ _MOST_TOLD = 3
 _NUMBER = re.compile(r"\d[\d.,]*(?:e[-+]?\d+)?")
 _LOOKED_AT, _TRIED = 17, 3
 """Rows that are looked at where the middle one does not tell the axis, and of these so many searched."""
-_VOXELS = 128
 _UNSEALED = "The file was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its values."
 
 
@@ -212,7 +210,7 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: _Rows | None
     kept &= ~frozen_views(middle_raw, scans[0].geometry.angles)  # told by the row itself
     beam = replace(middle.geometry, angles=scans[0].geometry.angles[kept])
     told = middle.provenance.then(f"{_count(some, first.rows)} detector rows read").warned(
-        *_assumed(middle_raw, first.rows, upwards),
+        *assumed(middle_raw, first.rows, upwards),
         *_of_other_rows(scans, middle, [number for number, live in zip(stored, found.at, strict=True) if live]),
         *found.told,
         *((f"{lost} of {len(kept)} views hold no ray that counts and are left out.",) if lost else ()),
@@ -230,8 +228,8 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: _Rows | None
     weights = None if alike is None else of_mean_one(np.stack(alike)[:, kept])
     projections, weights = found.whole(np.stack([scan.projections for scan in scans])[:, kept], weights)
     if middle_raw.vectors is not None:
-        free = _free(middle_raw, scans[0].geometry.angles, kept, upwards)
-        grid = _seen(in_space(beam, middle_raw, first.rows, upwards), float(free.table[:, 2].mean()))
+        free = free_beam(middle_raw, scans[0].geometry.angles, kept, upwards)
+        grid = seen_by(in_space(beam, middle_raw, first.rows, upwards), float(free.table[:, 2].mean()))
         return VolumeScan(projections, free, weights, grid=grid, provenance=told)
     geometry = in_space(beam, middle_raw, first.rows, upwards)
     geometry = geometry if chosen is None else of_rows(geometry, some)
@@ -328,72 +326,3 @@ def _kept_views(scans: Sequence[Scan], path: Path) -> NDArray[np.bool_]:
         )
     seen = [np.ones(scan.n_angles, bool) if scan.weights is None else scan.weights.max(axis=1) > 0 for scan in scans]
     return np.any(seen, axis=0)
-
-
-def _free(raw: Raw, angles: NDArray, kept: NDArray[np.bool_], upwards: bool) -> FreeBeam:
-    """The geometry of vectors that the file has for every view, rows from the lowest."""
-    table = np.array(raw.vectors, dtype=np.float64)
-    if len(angles) != len(table) or not np.allclose(np.exp(1j * angles), np.exp(1j * np.arctan2(table[:, 7], table[:, 6]))):
-        raise InputError("A geometry file changes the views of a scan that has vectors for each; leave its angles out.")
-    if not upwards:
-        table[:, 9:] *= -1
-    return FreeBeam(table=table[kept], rows=raw.rows, columns=raw.values.shape[1])
-
-
-def _seen(circle: ConeBeam | Parallel3D, height: float) -> VolumeGrid:
-    """What a circular scan of the mean distances sees, its source at this height."""
-    grid = volume_grid(circle, _VOXELS)
-    x, y, z = grid.centre
-    return replace(grid, centre=(x, y, z + height))
-
-
-def in_space(beam: Any, raw: Raw, rows: int, upwards: bool) -> ConeBeam | Parallel3D:
-    """The geometry of all rows: the middle row's beam, with what the file says of rows and turns.
-
-    Raises
-    ------
-    InputError
-        If it says a turn that such a beam does not have, or another number of rows.
-    """
-    if raw.fields.get("rows", rows) != rows:
-        raise InputError(f"The geometry says {raw.fields['rows']} detector rows, but the data have {rows}; check both.")
-    pitch = raw.fields.get("row_pixel")
-    row_pixel = float(pitch) if isinstance(pitch, int | float) else beam.pixel
-    at = raw.fields.get("middle_row")
-    middle = float(at) if isinstance(at, int | float) else (rows - 1) / 2
-    offset = ((rows - 1) / 2 - middle) * row_pixel * (1 if upwards else -1) + 0.0  # no -0
-    turns = {key: float(str(raw.fields[key])) for key in TURNS if key in raw.fields}
-    shared: dict[str, Any] = {
-        "angles": beam.angles,
-        "rows": rows,
-        "columns": beam.columns,
-        "pixel": beam.pixel,
-        "row_pixel": row_pixel,
-        "detector_offset": beam.detector_offset,
-        "axis_offset": beam.axis_offset,
-        "row_offset": offset,
-    }
-    is_fan = isinstance(beam, FanBeam)
-    foreign = [key for key in turns if key in (("axis_tilt",) if is_fan else ("tilt", "yaw")) and turns[key]]
-    if foreign:
-        kind = "cone" if is_fan else "parallel"
-        raise InputError(f"'{foreign[0]}' is not known of a {kind} beam; leave it out of the geometry file.")
-    kept: dict[str, Any] = {
-        key: value for key, value in turns.items() if key in ("roll", *(("tilt", "yaw") if is_fan else ("axis_tilt",)))
-    }
-    if is_fan:
-        lengths: dict[str, Any] = {"source_to_axis": beam.source_to_axis, "source_to_detector": beam.source_to_detector}
-        return ConeBeam(**shared, **kept, **lengths)
-    return Parallel3D(**shared, **kept)
-
-
-def _assumed(raw: Raw, rows: int, upwards: bool) -> tuple[str, ...]:
-    told = []
-    if raw.fields.get("kind") == "fan" and "middle_row" not in raw.fields:
-        told.append(
-            f"The plane through the source is taken at the detector's middle row, {(rows - 1) / 2:g}, as nothing says where it "
-            "is; give 'middle_row' in a geometry file."
-        )
-    if not upwards:
-        told.append("Rows are taken as stored from above, as pictures are: slice 0 of the volume is the lowest.")
-    return tuple(told)
