@@ -232,7 +232,9 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: _Rows | None
         grid = seen_by(in_space(beam, middle_raw, first.rows, upwards), float(free.table[:, 2].mean()))
         return VolumeScan(projections, free, weights, grid=grid, provenance=told)
     geometry = in_space(beam, middle_raw, first.rows, upwards)
-    geometry = geometry if chosen is None else of_rows(geometry, some)
+    if chosen is not None:
+        geometry = of_rows(geometry, some)
+        told = told if chosen.as_stored else told.of_slices(some, first.rows)
     return VolumeScan(projections, geometry, weights, provenance=told)
 
 

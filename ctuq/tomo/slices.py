@@ -98,7 +98,9 @@ def chosen_rows(scan: VolumeScan, rows: range) -> VolumeScan:
         geometry=fewer,
         truth=truth,
         grid=grid,
-        provenance=scan.provenance.then(f"slices {rows[0]} to {rows[-1]} of {geometry.rows} chosen, step {rows.step}"),
+        provenance=scan.provenance.of_slices(rows, geometry.rows).then(
+            f"slices {rows[0]} to {rows[-1]} of {geometry.rows} chosen, step {rows.step}"
+        ),
     )
 
 

@@ -195,6 +195,9 @@ def _slice_lines(result: VolumeResult) -> list[tuple[str, str]]:
     """Range and mean of what the slices' own jobs told."""
     lines = []
     for name, column in result.slices.items():
+        if name == "number":
+            lines.append(("numbers in the scan", f"{column[0]:.0f} to {column[-1]:.0f}"))
+            continue
         known = column[np.isfinite(column)]
         if known.size:
             lines.append((name, f"{known.mean():.4g} ({known.min():.4g} to {known.max():.4g})"))
