@@ -7,7 +7,9 @@ and after a worker was lost.
 """
 
 import hashlib
+import logging
 import pickle
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,6 +24,7 @@ _TOGETHER = 64
 """Chains that are under way at once: each holds what its last piece gave."""
 _RETRIES, _FAILURES = 3, 3
 _PATIENCE = 30
+_LOGGERS = ("distributed", "tornado", "asyncio")
 _LOST = "A worker was lost, or the scheduler is gone ({}); see that workers run and have memory enough, and go on from there."
 
 
@@ -162,7 +165,7 @@ def cluster(
         "distributed.comm.timeouts.connect": f"{_PATIENCE}s",
         "distributed.scheduler.dashboard.status.task-stream-length": 1,
     }
-    with dask.config.set(quiet), ExitStack() as ends:
+    with dask.config.set(quiet), _their_logs_away(), ExitStack() as ends:
         where: Any = scheduler
         if workers is not None:
             options = {"threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0", "silence_logs": 50}
@@ -174,7 +177,40 @@ def cluster(
             raise InputError(f"No scheduler of dask answers at '{scheduler}'; check the address.") from error
         ends.callback(_quietly, client.close, timeout=_PATIENCE)
         _require_workers(client, scheduler)
+        if workers is not None:
+            client.register_plugin(_deaf())
         yield _Cluster(client)
+
+
+@contextmanager
+def _their_logs_away() -> Iterator[None]:
+    """Keep what dask and tornado log to those who debug: of a scheduler that died it is 30 lines beside one sentence."""
+    if logging.getLogger("ctuq").isEnabledFor(logging.DEBUG):
+        yield
+        return
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in _LOGGERS]
+    before = {log: log.disabled for log in map(logging.getLogger, {*names, *_LOGGERS})}
+    for log in before:
+        log.disabled = True
+    try:
+        yield
+    finally:
+        for log, disabled in before.items():
+            log.disabled = disabled
+
+
+def _deaf() -> Any:
+    """Makes workers, those that are started anew too, leave Ctrl-C to whoever started them: a terminal sends it to all."""
+    from distributed import WorkerPlugin
+
+    class Deaf(WorkerPlugin):
+        name = "ctuq-deaf"
+
+        def setup(self, worker: Any) -> None:
+            with suppress(ValueError):  # not in a process of its own
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return Deaf()
 
 
 def _quietly(close: Callable[..., object], **how: object) -> None:
