@@ -10,9 +10,12 @@ from ctuq.app.selection import selected
 from ctuq.app.terminal import give, say, warn
 from ctuq.app.typed import span
 from ctuq.errors import InputError
+from ctuq.files.formats.ownscan import read_scan
 from ctuq.files.formats.ownvolume import KIND as VOLUME
+from ctuq.files.formats.ownvolume import read_volume_scan
 from ctuq.records import kind_of
 from ctuq.tomo import Scan
+from ctuq.tomo.scan import SIMULATION
 from ctuq.tomo.volume_scan import VolumeScan
 
 _Scan = TypeVar("_Scan", Scan, VolumeScan)
@@ -43,7 +46,7 @@ def convert(command: Convert) -> int:
 
 
 def refuse_other_data(out: Path) -> None:
-    """Refuse to write a simulation over anything but a scan of ctuq: what a scanner measured cannot be made again.
+    """Refuse to write a simulation over anything but another: what a scanner measured cannot be made again.
 
     Raises
     ------
@@ -52,11 +55,11 @@ def refuse_other_data(out: Path) -> None:
     if not out.is_file():
         return
     try:
-        kind = kind_of(out)
-    except InputError:
-        kind = None
-    if kind not in ("scan", VOLUME):
-        raise InputError(f"'{out}' exists already and is no scan of ctuq; choose another name, or delete it first.")
+        there = {"scan": read_scan, VOLUME: read_volume_scan}[kind_of(out) or ""](out)
+    except (InputError, KeyError):
+        raise InputError(f"'{out}' exists already and is no scan of ctuq; choose another name, or delete it first.") from None
+    if there.provenance.source != SIMULATION:
+        raise InputError(f"'{out}' exists already and was not simulated; choose another name, or delete it first.")
 
 
 def _format(wanted: str, out: Path) -> str:

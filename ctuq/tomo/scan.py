@@ -26,6 +26,8 @@ AXIS_MOVE = "axis moved, mm"
 """The fact under which the scan of a result keeps how far a fit moved its rotation axis."""
 SLICES = "slices"
 """The fact under which a scan of some slices keeps their numbers among all rows of its file, counted from the lowest."""
+SIMULATION = "simulation"
+"""Source of a scan that was simulated."""
 BEAMS = MONOCHROMATIC, _ = "monochromatic", "polychromatic"
 _Taken = TypeVar("_Taken", bound=Geometry | VolumeGeometry)
 
