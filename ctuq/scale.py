@@ -126,6 +126,19 @@ def mapped(
     return [found[number] for number in range(len(items))]
 
 
+def require_one_crew(workers: int | None, scheduler: str | None) -> None:
+    """Refuse workers of both kinds, or a number of them that nobody means.
+
+    Raises
+    ------
+    InputError
+    """
+    if workers is not None and scheduler is not None:
+        raise InputError("--workers starts workers here and --scheduler takes those of a running one; give one of them.")
+    if workers is not None and not 1 <= workers <= 4096:
+        raise InputError(f"--workers takes a number from 1 to 4096, got {workers}.")
+
+
 @contextmanager
 def cluster(
     workers: int | None = None, scheduler: str | None = None, *, memory: int | None = None
@@ -146,13 +159,10 @@ def cluster(
     InputError
         If both are given, dask is not installed, or no scheduler answers.
     """
+    require_one_crew(workers, scheduler)
     if workers is None and scheduler is None:
         yield None
         return
-    if workers is not None and scheduler is not None:
-        raise InputError("--workers starts workers here and --scheduler takes those of a running one; give one of them.")
-    if workers is not None and not 1 <= workers <= 4096:
-        raise InputError(f"--workers takes a number from 1 to 4096, got {workers}.")
     try:
         import dask.config
         import distributed
@@ -233,6 +243,12 @@ class _Cluster(Executor):
     def __init__(self, client: Any):
         self._client = client
         self._executor = client.get_executor(pure=False, retries=_RETRIES)
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes of the worker that may take most; None where one has no limit, or the scheduler tells of none."""
+        limits = [worker["memory_limit"] for worker in self._client.scheduler_info()["workers"].values()]
+        return max(limits) if limits and all(limits) else None
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         """The first argument may be a future of `placed`. The rest goes as bytes: the scheduler reads what it passes on, and

@@ -1,7 +1,8 @@
 """Slices of a parallel scan: each the ordinary job, the same bits whoever does it, and none lost for the fault of another."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -265,3 +266,10 @@ def test_a_slice_draws_the_same_whichever_others_are_chosen(scan):
         torch.rand(3, generator=Work(stack.setting(), stack.slice(place)).rng) for stack, place in ((some, 1), (everything, 3))
     ]
     assert torch.equal(*drawn)
+
+
+def test_processes_of_python_give_the_same(scan):
+    quick = ReconstructOptions(method="sirt", size=12, iterations=5, device="cpu")
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+        found = reconstruct_stack(scan, options=quick, executor=executor)
+    np.testing.assert_array_equal(found.mean, reconstruct_stack(scan, options=quick).mean)
