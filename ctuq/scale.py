@@ -7,7 +7,9 @@ and after a worker was lost.
 """
 
 import hashlib
+import logging
 import pickle
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,6 +24,7 @@ _TOGETHER = 64
 """Chains that are under way at once: each holds what its last piece gave."""
 _RETRIES, _FAILURES = 3, 3
 _PATIENCE = 30
+_LOGGERS = ("distributed", "tornado", "asyncio")
 _LOST = "A worker was lost, or the scheduler is gone ({}); see that workers run and have memory enough, and go on from there."
 
 
@@ -123,6 +126,19 @@ def mapped(
     return [found[number] for number in range(len(items))]
 
 
+def require_one_crew(workers: int | None, scheduler: str | None) -> None:
+    """Refuse workers of both kinds, or a number of them that nobody means.
+
+    Raises
+    ------
+    InputError
+    """
+    if workers is not None and scheduler is not None:
+        raise InputError("--workers starts workers here and --scheduler takes those of a running one; give one of them.")
+    if workers is not None and not 1 <= workers <= 4096:
+        raise InputError(f"--workers takes a number from 1 to 4096, got {workers}.")
+
+
 @contextmanager
 def cluster(
     workers: int | None = None, scheduler: str | None = None, *, memory: int | None = None
@@ -143,13 +159,10 @@ def cluster(
     InputError
         If both are given, dask is not installed, or no scheduler answers.
     """
+    require_one_crew(workers, scheduler)
     if workers is None and scheduler is None:
         yield None
         return
-    if workers is not None and scheduler is not None:
-        raise InputError("--workers starts workers here and --scheduler takes those of a running one; give one of them.")
-    if workers is not None and not 1 <= workers <= 4096:
-        raise InputError(f"--workers takes a number from 1 to 4096, got {workers}.")
     try:
         import dask.config
         import distributed
@@ -162,7 +175,7 @@ def cluster(
         "distributed.comm.timeouts.connect": f"{_PATIENCE}s",
         "distributed.scheduler.dashboard.status.task-stream-length": 1,
     }
-    with dask.config.set(quiet), ExitStack() as ends:
+    with dask.config.set(quiet), _their_logs_away(), ExitStack() as ends:
         where: Any = scheduler
         if workers is not None:
             options = {"threads_per_worker": 1, "processes": True, "dashboard_address": "127.0.0.1:0", "silence_logs": 50}
@@ -174,7 +187,40 @@ def cluster(
             raise InputError(f"No scheduler of dask answers at '{scheduler}'; check the address.") from error
         ends.callback(_quietly, client.close, timeout=_PATIENCE)
         _require_workers(client, scheduler)
+        if workers is not None:
+            client.register_plugin(_deaf())
         yield _Cluster(client)
+
+
+@contextmanager
+def _their_logs_away() -> Iterator[None]:
+    """Keep what dask and tornado log to those who debug: of a scheduler that died it is 30 lines beside one sentence."""
+    if logging.getLogger("ctuq").isEnabledFor(logging.DEBUG):
+        yield
+        return
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in _LOGGERS]
+    before = {log: log.disabled for log in map(logging.getLogger, {*names, *_LOGGERS})}
+    for log in before:
+        log.disabled = True
+    try:
+        yield
+    finally:
+        for log, disabled in before.items():
+            log.disabled = disabled
+
+
+def _deaf() -> Any:
+    """Makes workers, those that are started anew too, leave Ctrl-C to whoever started them: a terminal sends it to all."""
+    from distributed import WorkerPlugin
+
+    class Deaf(WorkerPlugin):
+        name = "ctuq-deaf"
+
+        def setup(self, worker: Any) -> None:
+            with suppress(ValueError):  # not in a process of its own
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return Deaf()
 
 
 def _quietly(close: Callable[..., object], **how: object) -> None:
@@ -197,6 +243,12 @@ class _Cluster(Executor):
     def __init__(self, client: Any):
         self._client = client
         self._executor = client.get_executor(pure=False, retries=_RETRIES)
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes of the worker that may take most; None where one has no limit, or the scheduler tells of none."""
+        limits = [worker["memory_limit"] for worker in self._client.scheduler_info()["workers"].values()]
+        return max(limits) if limits and all(limits) else None
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         """The first argument may be a future of `placed`. The rest goes as bytes: the scheduler reads what it passes on, and

@@ -15,7 +15,9 @@ from ctuq.pipeline import ReconstructOptions, reconstruct
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNet, UNetOptions
 from ctuq.stages import Stages
-from ctuq.tomo import ParallelBeam, VolumeGrid, radians, ray_transform
+from ctuq.tomo import Parallel3D, ParallelBeam, VolumeGrid, radians, ray_transform
+from ctuq.tomo.rays import volume as volume_rays
+from ctuq.tomo.rays.volume import volume_transform
 from ctuq.uncertainty.estimate import estimate, kept_evidence
 from ctuq.uncertainty.model.left_out import LeftOut
 from ctuq.uncertainty.model.linear import image_model
@@ -183,3 +185,21 @@ def test_products_go_on_with_half_the_rows_where_the_gpu_has_no_memory_left(gpu,
     monkeypatch.setattr(J._tape, "jvp", lambda tangents: short_jvp([torch.cat([t, t, t]) for t in tangents]))
     with pytest.raises(torch.OutOfMemoryError):
         J(pushed[:1].to(gpu))
+
+
+def test_a_volumes_products_that_do_not_fit_take_their_images_in_parts(gpu, monkeypatch):
+    geometry = Parallel3D(angles=np.linspace(0, 3, 5), rows=4, columns=6, pixel=1.0)
+    A = volume_transform(VolumeGrid((4, 6, 6), 1.0), geometry, backend="torch", device=gpu)
+    x = torch.rand(5, 4, 6, 6, generator=torch.Generator().manual_seed(0)).to(gpu)
+    whole, sizes, multiply = A(x), [], volume_rays.multiply
+
+    def little(images, *rest, **how):
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return multiply(images, *rest, **how)
+
+    monkeypatch.setattr(volume_rays, "multiply", little)
+    with pytest.warns(UserWarning, match="no memory left"):
+        close(A(x), whole.cpu())
+    assert sizes == [5, 2, 2, 1]

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -99,6 +101,18 @@ def test_a_scheduler_that_goes_away_is_told_in_a_sentence():
         for count, _ in enumerate(chained(walk, CHAINS, {"root": 7}, executor)):
             if count == 2:
                 executor._client.cluster.close(timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [("scheduler", "ResourceError: A worker was lost, or the scheduler is gone"), ("interrupt", "KeyboardInterrupt")],
+)
+def test_a_run_that_is_cut_off_shows_a_sentence_and_no_traceback(tmp_path, what, said):
+    """Dask and tornado logged 30 lines of a scheduler that died, and each worker its own of Ctrl-C."""
+    pytest.importorskip("distributed")
+    words = [sys.executable, str(Path(__file__).parent / "helpers" / "dying.py"), what, str(tmp_path)]
+    shown = subprocess.run(words, capture_output=True, text=True, timeout=120, start_new_session=True, check=False).stderr
+    assert said in shown and "Traceback" not in shown, shown
 
 
 def test_what_cannot_be_started_is_refused():

@@ -1,7 +1,7 @@
 """``ctuq convert``: a scan, or a part of it, from any format into ctuq's own or NXtomo."""
 
-from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from ctuq import files
 from ctuq.app.facts import facts_of_scan
@@ -10,10 +10,15 @@ from ctuq.app.selection import selected
 from ctuq.app.terminal import give, say, warn
 from ctuq.app.typed import span
 from ctuq.errors import InputError
+from ctuq.files.formats.ownscan import read_scan
 from ctuq.files.formats.ownvolume import KIND as VOLUME
+from ctuq.files.formats.ownvolume import read_volume_scan
 from ctuq.records import kind_of
 from ctuq.tomo import Scan
+from ctuq.tomo.scan import SIMULATION
+from ctuq.tomo.volume_scan import VolumeScan
 
+_Scan = TypeVar("_Scan", Scan, VolumeScan)
 _SUFFIXES = {".h5": "ctuq", ".hdf5": "ctuq", ".nx": "nxtomo", ".nxs": "nxtomo"}
 
 
@@ -23,25 +28,25 @@ def convert(command: Convert) -> int:
     kind = _format(command.format, out)
     if out.exists():
         raise InputError(f"'{out}' exists already; choose another name, or delete it first.")
-    first, last = span(command.rows, "--rows") if command.rows else (None, None)
-    if first is not None and last is not None and last - first > 1 and kind == "ctuq":
-        raise InputError(f"ctuq's own files hold one detector row, and --rows asks for {last - first}; write NXtomo (.nx).")
-    rows = [None] if first is None or last is None else list(range(first, last))
-    chosen = [_part(_read(command, row), command) for row in rows]
+    rows = span(command.rows, "--rows") if command.rows else None
+    whole = rows is not None and rows[1] - rows[0] > 1
+    scan = _part(_rows(command, *rows), command) if rows and whole else _part(_row(command, rows and rows[0]), command)
     if kind == "nxtomo":
-        files.write_nxtomo(_of_one_geometry(chosen), out)
+        files.write_nxtomo(scan, out)
+    elif isinstance(scan, VolumeScan):
+        files.write_volume_scan(scan, out)
     else:
-        files.write_scan(chosen[0], out)
-    middle = chosen[len(chosen) // 2]
-    warn(middle.warnings)
-    give(output=out, scan=facts_of_scan(middle), rows=len(chosen))
-    many = f" of {len(chosen)} rows" if len(chosen) > 1 else ""
-    say(f"Written: {out}, {middle.n_angles} views{many} of {middle.geometry.columns} columns.")
+        files.write_scan(scan, out)
+    warn(scan.warnings)
+    count = scan.geometry.rows if isinstance(scan, VolumeScan) else 1
+    give(output=out, scan=facts_of_scan(scan), rows=count)
+    many = f" of {count} rows" if count > 1 else ""
+    say(f"Written: {out}, {scan.n_angles} views{many} of {scan.geometry.columns} columns.")
     return 0
 
 
 def refuse_other_data(out: Path) -> None:
-    """Refuse to write a simulation over anything but a scan of ctuq: what a scanner measured cannot be made again.
+    """Refuse to write a simulation over anything but another: what a scanner measured cannot be made again.
 
     Raises
     ------
@@ -50,11 +55,11 @@ def refuse_other_data(out: Path) -> None:
     if not out.is_file():
         return
     try:
-        kind = kind_of(out)
-    except InputError:
-        kind = None
-    if kind not in ("scan", VOLUME):
-        raise InputError(f"'{out}' exists already and is no scan of ctuq; choose another name, or delete it first.")
+        there = {"scan": read_scan, VOLUME: read_volume_scan}[kind_of(out) or ""](out)
+    except (InputError, KeyError):
+        raise InputError(f"'{out}' exists already and is no scan of ctuq; choose another name, or delete it first.") from None
+    if there.provenance.source != SIMULATION:
+        raise InputError(f"'{out}' exists already and was not simulated; choose another name, or delete it first.")
 
 
 def _format(wanted: str, out: Path) -> str:
@@ -64,7 +69,7 @@ def _format(wanted: str, out: Path) -> str:
     return kind
 
 
-def _read(command: Convert, row: int | None) -> Scan:
+def _row(command: Convert, row: int | None) -> Scan:
     return files.read(
         command.scan,
         geometry=command.geometry,
@@ -75,12 +80,25 @@ def _read(command: Convert, row: int | None) -> Scan:
     )
 
 
-def _part(scan: Scan, command: Convert) -> Scan:
+def _rows(command: Convert, first: int, last: int) -> VolumeScan:
+    """Several rows as one scan: row by row their places, their turns, and which of them is the lowest would be lost."""
+
+    def rows(count: int) -> range:
+        if last > count:
+            raise InputError(f"--rows {first}:{last} takes rows that are not there: the scan has 0 to {count - 1}.")
+        return range(first, last)
+
+    return files.read_volume(
+        command.scan,
+        geometry=command.geometry,
+        truth=command.truth,
+        entry=command.entry,
+        follow_links=command.follow_links,
+        rows=rows,
+        as_stored=True,
+    )
+
+
+def _part(scan: _Scan, command: Convert) -> _Scan:
     scan = selected(scan, command.every, command.angles)
     return scan if command.columns is None else scan.cropped(*span(command.columns, "--columns"))
-
-
-def _of_one_geometry(rows: list[Scan]) -> list[Scan]:
-    """The rows with the middle one's geometry: where an axis was searched, it was so in each row."""
-    middle = rows[len(rows) // 2]
-    return [replace(row, geometry=middle.geometry) for row in rows]

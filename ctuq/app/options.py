@@ -85,7 +85,7 @@ class Convert(Command):
     angles: Annotated[str | None, arg(metavar="A,B,...", help_behavior_hint="")] = None
     """Keep the views at these angles in degrees, such as 0,12,40."""
     rows: Annotated[str | None, arg(metavar="N|A:B", help_behavior_hint="")] = None
-    """Keep this detector row, or for NXtomo rows A to B - 1; the middle one by default."""
+    """Keep this detector row, or rows A to B - 1 as one volume's scan, counted as IN has them; the middle one by default."""
     columns: Annotated[str | None, arg(metavar="A:B", help_behavior_hint="")] = None
     """Keep detector columns A to B - 1."""
     geometry: File = None
@@ -163,7 +163,19 @@ class Reconstruct(Command):
     """Known image to score against, never used to reconstruct; one in the scan's own file is taken by itself. Of a slice a
     TIFF, PNG or FITS picture of two values; of volumes and stacks a TIFF stack, .npy, scan or results.h5."""
     iterations: Number = None
-    """Most iterations of the network's fit; by default it stops by itself, by rays that it is not fitted to."""
+    """Most iterations: of the network's fit, which by default stops by itself, by rays that it is not fitted to, or of sirt,
+    cgls and tv."""
+
+    @property
+    def of_network(self) -> int | None:
+        """Iterations where they are those of a network's fit."""
+        return self.iterations if self.method == "dip" else None
+
+    @property
+    def of_method(self) -> int | None:
+        """Iterations where they are those of another method."""
+        return None if self.method == "dip" else self.iterations
+
     prior: Literal["isotropic", "layerwise", "filter", "g"] = "isotropic"
     """Of the network's weights: one variance, one a layer, one a group of filters, or g."""
     variation: float = 0.0

@@ -1,5 +1,7 @@
 """Which files and views of a scan the command line asks for."""
 
+from typing import TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,11 +10,13 @@ from ctuq.errors import InputError
 from ctuq.tomo.geometry import Geometry
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.space import VolumeGeometry
+from ctuq.tomo.volume_scan import VolumeScan
 
 _TURN = 360.0
+_Scan = TypeVar("_Scan", Scan, VolumeScan)
 
 
-def selected(scan: Scan, every: int | None, angles: str | None) -> Scan:
+def selected(scan: _Scan, every: int | None, angles: str | None) -> _Scan:
     """The scan of every ``every``-th view, or of the views at the given angles in degrees; all of it if neither is given.
 
     Raises

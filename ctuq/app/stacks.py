@@ -1,5 +1,6 @@
 """What ``ctuq reconstruct --stack`` does: slices of a parallel scan, here or on many processes."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from ctuq.pipeline.running.checkpoint import remove
 from ctuq.pipeline.stack.job import made_by, reconstruct_stack
 from ctuq.pipeline.stack.plan import StackPlan, plan_stack
 from ctuq.pipeline.stack.scan import COVARIANCE
-from ctuq.scale import cluster
+from ctuq.scale import cluster, require_one_crew
 from ctuq.tomo.volume_scan import VolumeScan
 from ctuq.uncertainty.results.volume import VolumeResult
 
@@ -42,6 +43,7 @@ def plan_of_stack(command: Reconstruct, options: ReconstructOptions) -> int:
 
 def reconstruct_stack_into(command: Reconstruct, folder: Path, options: ReconstructOptions) -> int:
     """Reconstruct slices and write them into a folder that is held."""
+    require_one_crew(command.workers, command.scheduler)
     checkpoint, options = folder / CHECKPOINT, replace(options, threads=None)
     scan, covariance = _chosen(command), _covariance(command)
     warn(scan.warnings)
@@ -51,7 +53,9 @@ def reconstruct_stack_into(command: Reconstruct, folder: Path, options: Reconstr
         remove(checkpoint)
     plan = plan_stack(scan, options=options, covariance=covariance)
     say(f"Plan: {plan}")
+    warn(_short_of_disk(folder, plan))
     with told_about(command.debug), told_how_to_go_on(checkpoint), TerminalBar() as bar, _crew(command, plan) as executor:
+        warn(_short_of_memory(getattr(executor, "memory", None), plan) if command.scheduler else ())
         reconstruct_stack(
             scan,
             options=options,
@@ -80,6 +84,27 @@ def _is_made(folder: Path, scan: VolumeScan, options: ReconstructOptions, covari
 
 def _covariance(command: Reconstruct) -> float:
     return COVARIANCE if command.covariance is None else command.covariance
+
+
+def _short_of_memory(most: int | None, plan: StackPlan) -> tuple[str, ...]:
+    """A warning where no worker of somebody else's scheduler has what a slice is planned to take."""
+    if most is None or plan.bytes <= most:
+        return ()
+    return (
+        f"A worker takes about {plan.bytes / 2**30:.2g} GiB, and none of the scheduler's has more than {most / 2**30:.2g} GiB: "
+        "start workers with more memory, or choose a smaller --size.",
+    )
+
+
+def _short_of_disk(folder: Path, plan: StackPlan) -> tuple[str, ...]:
+    """A warning where what is planned does not fit; what an earlier run left in the folder is a part of it."""
+    left = shutil.disk_usage(folder).free + sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if plan.disk <= left:
+        return ()
+    return (
+        f"The stack takes about {plan.disk / 2**30:.2g} GiB of disk, and '{folder}' has {left / 2**30:.2g} GiB left: free some "
+        "space, choose another folder, or a smaller --covariance.",
+    )
 
 
 def _crew(command: Reconstruct, plan: StackPlan):

@@ -123,7 +123,8 @@ def _options(command: Reconstruct) -> VolumeOptions:
         samples=32 if command.samples is None else command.samples,
         systematics=command.systematics,
         roi=voxels(command.roi),
-        dip=DIPOptions(network=UNetOptions(dims=3), start=command.start, iterations=command.iterations),
+        dip=DIPOptions(network=UNetOptions(dims=3), start=command.start, iterations=command.of_network),
+        iterations=command.of_method,
     )
 
 

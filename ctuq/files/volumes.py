@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,25 +16,25 @@ from ctuq.errors import InputError
 from ctuq.files.assemble import in_one_unit, of_mean_one
 from ctuq.files.axis import wants_search
 from ctuq.files.formats.detect import file_hash
+from ctuq.files.formats.hdf5.nxfile import is_own_nxtomo, read_nxtomo_volume
 from ctuq.files.formats.ownvolume import KIND, read_volume_scan
-from ctuq.files.formats.raw import TURNS, Raw
+from ctuq.files.formats.raw import Raw
 from ctuq.files.formats.scanners.series import lines_in_blocks
 from ctuq.files.frozen import frozen_views
 from ctuq.files.noise import law_of
 from ctuq.files.reading import PathLike, opened, resolve, row_of, scan_of
 from ctuq.files.volume_rows import first_of, read_rows, refuse_implausible
+from ctuq.files.volume_space import assumed, free_beam, in_space, seen_by
 from ctuq.files.volume_truth import with_volume_truth
 from ctuq.guard import reading
 from ctuq.memory import require_room
 from ctuq.tomo.axis import UNCLEAR
 from ctuq.tomo.axis import axis_column as column_of_axis
-from ctuq.tomo.footprint import volume_grid
-from ctuq.tomo.geometry import FanBeam, ParallelBeam, VolumeGrid
+from ctuq.tomo.geometry import ParallelBeam
 from ctuq.tomo.odd_views import ODD, odd_views
 from ctuq.tomo.scan import Scan
 from ctuq.tomo.shadow import only_air
 from ctuq.tomo.slices import chosen_rows, of_rows
-from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D
 from ctuq.tomo.sums import lies_on_its_side
 from ctuq.tomo.volume_scan import VolumeScan
 
@@ -45,8 +45,23 @@ _MOST_TOLD = 3
 _NUMBER = re.compile(r"\d[\d.,]*(?:e[-+]?\d+)?")
 _LOOKED_AT, _TRIED = 17, 3
 """Rows that are looked at where the middle one does not tell the axis, and of these so many searched."""
-_VOXELS = 128
 _UNSEALED = "The file was edited after ctuq wrote it, or is of an older ctuq: no checksum guards its values."
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Which rows to read: counted from the lowest as slices are, or as they are stored."""
+
+    wanted: Callable[[int], range]
+    as_stored: bool
+
+    def from_the_lowest(self, count: int, upwards: bool) -> range:
+        some = self.wanted(count)
+        return some if upwards or not self.as_stored else range(count - 1 - some[-1], count - some[0], some.step)
+
+    def of(self, scan: VolumeScan, upwards: bool) -> VolumeScan:
+        some = self.from_the_lowest(scan.geometry.rows, upwards)
+        return scan.rows(some) if self.as_stored else chosen_rows(scan, some)
 
 
 @np.errstate(under="ignore")  # whatever a notebook makes of it
@@ -59,6 +74,7 @@ def read_volume(
     entry: str | None = None,
     truth: PathLike | None = None,
     rows: Callable[[int], range] | None = None,
+    as_stored: bool = False,
 ) -> VolumeScan:
     """Read all detector rows of a scan.
 
@@ -84,6 +100,9 @@ def read_volume(
     rows : callable, optional
         Given how many rows there are, those to read, counted from the lowest; by default all. Others are not read, but for the
         middle one, which tells the geometry.
+    as_stored : bool
+        Whether ``rows`` are counted as the file stores them, which for pictures is from above, and are no slices: what is known
+        of the volume stays whole.
 
     Raises
     ------
@@ -97,7 +116,8 @@ def read_volume(
         raise InputError(
             f"A volume's scan is one file or one folder of pictures, and {len(paths)} were given; join them first."
         )
-    scan = _read(paths[0], geometry, axis_column, entry=entry, follow_links=follow_links, rows=rows)
+    chosen = None if rows is None else _Rows(rows, as_stored)
+    scan = _read(paths[0], geometry, axis_column, entry=entry, follow_links=follow_links, rows=chosen)
     if truth is None:
         return scan
     with reading(truth, "a volume"):
@@ -111,13 +131,10 @@ def _read(
     *,
     entry: str | None,
     follow_links: bool,
-    rows: Callable[[int], range] | None,
+    rows: _Rows | None,
 ) -> VolumeScan:
-    if geometry is None and is_own_volume(file):
-        with reading(file, "a scan"):
-            scan = read_volume_scan(file)
-            scan = scan if rows is None else chosen_rows(scan, rows(scan.geometry.rows))
-        return scan if records.is_sealed(file) else scan.warned(_UNSEALED)
+    if geometry is None and (own := _own(file, entry)) is not None:
+        return own[0] if rows is None else rows.of(*own)
 
     def raw_of(row: int | None) -> Raw:
         return opened(file, geometry=geometry, row=row, entry=entry, follow_links=follow_links)[0][1]
@@ -129,7 +146,7 @@ def volume_of(
     raw_of: Callable[[int | None], Raw],
     file: Path,
     axis_column: float | None = None,
-    rows: Callable[[int], range] | None = None,
+    rows: _Rows | None = None,
 ) -> VolumeScan:
     """The scan of all rows of a file, of which ``raw_of`` tells one by its number, or one that it chooses itself by None.
 
@@ -147,7 +164,19 @@ def is_own_volume(path: Path) -> bool:
     return path.is_file() and h5py.is_hdf5(path) and records.kind_of(path) == KIND
 
 
-def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[int], range] | None) -> VolumeScan:
+def _own(file: Path, entry: str | None) -> tuple[VolumeScan, bool] | None:
+    """A volume's scan that ctuq wrote, and whether the file has its rows from below."""
+    with reading(file, "a scan"):
+        if is_own_volume(file):
+            scan = read_volume_scan(file)
+            return scan if records.is_sealed(file) else scan.warned(_UNSEALED), True
+        if entry is None and file.is_file() and h5py.is_hdf5(file) and is_own_nxtomo(file):
+            scan = read_nxtomo_volume(file)
+            return None if scan is None else (scan, False)
+    return None
+
+
+def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: _Rows | None) -> VolumeScan:
     """Rows of one file, in the geometry of the middle one, or of one that tells more."""
     first = raw_of(None)
     if first.rows < 2:
@@ -159,9 +188,9 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
     column = column_of_axis(middle.geometry)
     views, columns = middle.geometry.shape
     upwards = bool(middle_raw.fields.get("rows_upwards", False))
-    some = range(first.rows) if chosen is None else chosen(first.rows)
+    some = range(first.rows) if chosen is None else chosen.from_the_lowest(first.rows, upwards)
     if middle_raw.vectors is not None and len(some) < first.rows:
-        raise InputError(f"The vectors of '{path}' are free, so its rows are no slices: leave --stack and --slices out.")
+        raise InputError(f"The vectors of '{path}' are free, so its rows are no slices: take all of them.")
     stored = [row if upwards else first.rows - 1 - row for row in some]
     require_room((len(some), views, columns), 8, f"The rows of '{path}'", "save fewer views or bin the detector", copies=3)
     sha = middle.provenance.sha256 or file_hash(path)
@@ -181,7 +210,7 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
     kept &= ~frozen_views(middle_raw, scans[0].geometry.angles)  # told by the row itself
     beam = replace(middle.geometry, angles=scans[0].geometry.angles[kept])
     told = middle.provenance.then(f"{_count(some, first.rows)} detector rows read").warned(
-        *_assumed(middle_raw, first.rows, upwards),
+        *assumed(middle_raw, first.rows, upwards),
         *_of_other_rows(scans, middle, [number for number, live in zip(stored, found.at, strict=True) if live]),
         *found.told,
         *((f"{lost} of {len(kept)} views hold no ray that counts and are left out.",) if lost else ()),
@@ -199,11 +228,13 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: Callable[[in
     weights = None if alike is None else of_mean_one(np.stack(alike)[:, kept])
     projections, weights = found.whole(np.stack([scan.projections for scan in scans])[:, kept], weights)
     if middle_raw.vectors is not None:
-        free = _free(middle_raw, scans[0].geometry.angles, kept, upwards)
-        grid = _seen(in_space(beam, middle_raw, first.rows, upwards), float(free.table[:, 2].mean()))
+        free = free_beam(middle_raw, scans[0].geometry.angles, kept, upwards)
+        grid = seen_by(in_space(beam, middle_raw, first.rows, upwards), float(free.table[:, 2].mean()))
         return VolumeScan(projections, free, weights, grid=grid, provenance=told)
     geometry = in_space(beam, middle_raw, first.rows, upwards)
-    geometry = geometry if chosen is None else of_rows(geometry, some)
+    if chosen is not None:
+        geometry = of_rows(geometry, some)
+        told = told if chosen.as_stored else told.of_slices(some, first.rows)
     return VolumeScan(projections, geometry, weights, provenance=told)
 
 
@@ -297,72 +328,3 @@ def _kept_views(scans: Sequence[Scan], path: Path) -> NDArray[np.bool_]:
         )
     seen = [np.ones(scan.n_angles, bool) if scan.weights is None else scan.weights.max(axis=1) > 0 for scan in scans]
     return np.any(seen, axis=0)
-
-
-def _free(raw: Raw, angles: NDArray, kept: NDArray[np.bool_], upwards: bool) -> FreeBeam:
-    """The geometry of vectors that the file has for every view, rows from the lowest."""
-    table = np.array(raw.vectors, dtype=np.float64)
-    if len(angles) != len(table) or not np.allclose(np.exp(1j * angles), np.exp(1j * np.arctan2(table[:, 7], table[:, 6]))):
-        raise InputError("A geometry file changes the views of a scan that has vectors for each; leave its angles out.")
-    if not upwards:
-        table[:, 9:] *= -1
-    return FreeBeam(table=table[kept], rows=raw.rows, columns=raw.values.shape[1])
-
-
-def _seen(circle: ConeBeam | Parallel3D, height: float) -> VolumeGrid:
-    """What a circular scan of the mean distances sees, its source at this height."""
-    grid = volume_grid(circle, _VOXELS)
-    x, y, z = grid.centre
-    return replace(grid, centre=(x, y, z + height))
-
-
-def in_space(beam: Any, raw: Raw, rows: int, upwards: bool) -> ConeBeam | Parallel3D:
-    """The geometry of all rows: the middle row's beam, with what the file says of rows and turns.
-
-    Raises
-    ------
-    InputError
-        If it says a turn that such a beam does not have, or another number of rows.
-    """
-    if raw.fields.get("rows", rows) != rows:
-        raise InputError(f"The geometry says {raw.fields['rows']} detector rows, but the data have {rows}; check both.")
-    pitch = raw.fields.get("row_pixel")
-    row_pixel = float(pitch) if isinstance(pitch, int | float) else beam.pixel
-    at = raw.fields.get("middle_row")
-    middle = float(at) if isinstance(at, int | float) else (rows - 1) / 2
-    offset = ((rows - 1) / 2 - middle) * row_pixel * (1 if upwards else -1) + 0.0  # no -0
-    turns = {key: float(str(raw.fields[key])) for key in TURNS if key in raw.fields}
-    shared: dict[str, Any] = {
-        "angles": beam.angles,
-        "rows": rows,
-        "columns": beam.columns,
-        "pixel": beam.pixel,
-        "row_pixel": row_pixel,
-        "detector_offset": beam.detector_offset,
-        "axis_offset": beam.axis_offset,
-        "row_offset": offset,
-    }
-    is_fan = isinstance(beam, FanBeam)
-    foreign = [key for key in turns if key in (("axis_tilt",) if is_fan else ("tilt", "yaw")) and turns[key]]
-    if foreign:
-        kind = "cone" if is_fan else "parallel"
-        raise InputError(f"'{foreign[0]}' is not known of a {kind} beam; leave it out of the geometry file.")
-    kept: dict[str, Any] = {
-        key: value for key, value in turns.items() if key in ("roll", *(("tilt", "yaw") if is_fan else ("axis_tilt",)))
-    }
-    if is_fan:
-        lengths: dict[str, Any] = {"source_to_axis": beam.source_to_axis, "source_to_detector": beam.source_to_detector}
-        return ConeBeam(**shared, **kept, **lengths)
-    return Parallel3D(**shared, **kept)
-
-
-def _assumed(raw: Raw, rows: int, upwards: bool) -> tuple[str, ...]:
-    told = []
-    if raw.fields.get("kind") == "fan" and "middle_row" not in raw.fields:
-        told.append(
-            f"The plane through the source is taken at the detector's middle row, {(rows - 1) / 2:g}, as nothing says where it "
-            "is; give 'middle_row' in a geometry file."
-        )
-    if not upwards:
-        told.append("Rows are taken as stored from above, as pictures are: slice 0 of the volume is the lowest.")
-    return tuple(told)

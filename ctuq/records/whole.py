@@ -15,6 +15,7 @@ from ctuq.errors import InputError, ResourceError
 from ctuq.locks import is_running
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SHORT = re.compile(r"\d+ requested and \d+ written")
 
 
 def write_whole(path: str | os.PathLike, fill: Callable[[io.BufferedRandom], object]) -> None:
@@ -63,7 +64,8 @@ def _clear_away(folder: Path, begin: str) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> InputError | ResourceError:
-    if error.errno in _NO_SPACE:
+    # NumPy tells a short write without a number: "1024 requested and 904 written".
+    if error.errno in _NO_SPACE or (error.errno is None and _SHORT.search(str(error))):
         return ResourceError(f"The disk has no room for '{path}'; free some space or choose another folder.")
     reason = error.strerror or str(error)
     return InputError(f"Cannot write '{path}' ({reason}); choose a folder that exists and that you may write to.")

@@ -226,8 +226,13 @@ def repaired(
 def suspicion(columns: tuple[int, ...]) -> str:
     """What to tell of columns that stand out and are kept."""
     names = ", ".join(map(str, columns))
+    which = (
+        f"Column {names} stands out in all views and is"
+        if len(columns) == 1
+        else f"Columns {names} stand out in all views and are"
+    )
     return (
-        f"Column {names} stands out in all views and is kept, as an object on the rotation axis looks the same; if the "
+        f"{which} kept, as an object on the rotation axis looks the same; if the "
         f"detector is at fault there, give 'bad_columns: [{names}]' in a geometry file."
     )
 

@@ -24,6 +24,10 @@ NOISE_GROWTH = "noise growth"
 """The fact under which a scan keeps by what growth of its noise it was weighed (`ctuq.tomo.count_noise`)."""
 AXIS_MOVE = "axis moved, mm"
 """The fact under which the scan of a result keeps how far a fit moved its rotation axis."""
+SLICES = "slices"
+"""The fact under which a scan of some slices keeps their numbers among all rows of its file, counted from the lowest."""
+SIMULATION = "simulation"
+"""Source of a scan that was simulated."""
 BEAMS = MONOCHROMATIC, _ = "monochromatic", "polychromatic"
 _Taken = TypeVar("_Taken", bound=Geometry | VolumeGeometry)
 
@@ -80,6 +84,21 @@ class Provenance:
     def grown(self, growth: float) -> "Provenance":
         """The same of a scan that was weighed by this growth."""
         return replace(self, facts={**self.facts, NOISE_GROWTH: f"{growth:g}"})
+
+    def numbers(self, count: int) -> range:
+        """What each of so many slices is called: its number among all rows of the file, counted from the lowest."""
+        try:
+            found = range(*map(int, self.facts.get(SLICES, "").split(":")))
+        except (TypeError, ValueError):
+            return range(count)
+        return found if len(found) == count else range(count)
+
+    def of_slices(self, rows: range, count: int) -> "Provenance":
+        """The same of some of so many slices."""
+        if rows == range(count):
+            return self
+        some = self.numbers(count)[rows.start : rows.stop : rows.step]
+        return replace(self, facts={**self.facts, SLICES: f"{some.start}:{some.stop}:{some.step}"})
 
     def then(self, step: str) -> "Provenance":
         """The same with one more step."""

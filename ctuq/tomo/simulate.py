@@ -11,7 +11,7 @@ from ctuq.tomo.geometry import MOST_PIXELS, Geometry, ParallelBeam, VolumeGrid
 from ctuq.tomo.phantoms import PHANTOMS
 from ctuq.tomo.preprocess import projections_from_counts
 from ctuq.tomo.rays.entries import build_matrix
-from ctuq.tomo.scan import MONOCHROMATIC, Provenance, Scan
+from ctuq.tomo.scan import MONOCHROMATIC, SIMULATION, Provenance, Scan
 
 _FIELD_MM, _ATTENUATION = 40.0, 0.05
 _MOST_VIEWS = 100_000
@@ -84,7 +84,7 @@ def simulate(
     clean = (build_matrix(fine, geometry) @ fine_image.ravel().astype(np.float32)).reshape(geometry.shape).astype(np.float64)
     projections, weights = _noisy(clean, noise, rng)
     steps = (f"projected on a grid {finer} times finer than the truth", str(noise))
-    provenance = Provenance("simulation", steps=steps, facts={"beam": MONOCHROMATIC})
+    provenance = Provenance(SIMULATION, steps=steps, facts={"beam": MONOCHROMATIC})
     return Scan(projections, geometry, weights=weights, truth=truth.astype(np.float32), grid=grid, provenance=provenance)
 
 

@@ -67,9 +67,7 @@ def of_rows(geometry: ConeBeam | Parallel3D, rows: range) -> ConeBeam | Parallel
     """
     if not len(rows) or rows[0] < 0 or rows[-1] >= geometry.rows or rows.step < 1:
         raise InputError(f"Slices {rows.start} to {rows.stop - 1} were asked for; the scan has 0 to {geometry.rows - 1}.")
-    middle = (rows[0] + rows[-1]) / 2
-    offset = geometry.row_offset + (middle - (geometry.rows - 1) / 2) * geometry.row_pitch
-    return replace(geometry, rows=len(rows), row_pixel=geometry.row_pitch * rows.step, row_offset=offset)
+    return geometry.part(rows)
 
 
 def chosen_rows(scan: VolumeScan, rows: range) -> VolumeScan:
@@ -100,7 +98,9 @@ def chosen_rows(scan: VolumeScan, rows: range) -> VolumeScan:
         geometry=fewer,
         truth=truth,
         grid=grid,
-        provenance=scan.provenance.then(f"slices {rows[0]} to {rows[-1]} of {geometry.rows} chosen, step {rows.step}"),
+        provenance=scan.provenance.of_slices(rows, geometry.rows).then(
+            f"slices {rows[0]} to {rows[-1]} of {geometry.rows} chosen, step {rows.step}"
+        ),
     )
 
 

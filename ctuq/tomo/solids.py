@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import MOST_PIXELS, VolumeGrid
 from ctuq.tomo.rays.volume import volume_transform
-from ctuq.tomo.scan import MONOCHROMATIC, Provenance
+from ctuq.tomo.scan import MONOCHROMATIC, SIMULATION, Provenance
 from ctuq.tomo.simulate import RelativeNoise
 from ctuq.tomo.space import ConeBeam, Parallel3D, VolumeGeometry
 from ctuq.tomo.volume_scan import VolumeScan
@@ -74,7 +74,7 @@ def simulate_volume(
     clean = volume_transform(fine, geometry)(torch.from_numpy(np.asarray(solid, np.float32))).numpy()
     noisy = clean + noise.level * np.abs(clean).mean() * rng.standard_normal(clean.shape, np.float32)
     steps = (f"projected on a grid {finer} times finer than the truth", str(noise))
-    told = Provenance("simulation", steps=steps, facts={"beam": MONOCHROMATIC})
+    told = Provenance(SIMULATION, steps=steps, facts={"beam": MONOCHROMATIC})
     return VolumeScan(noisy, geometry, truth=blocks.mean(axis=(1, 3, 5)), grid=grid, provenance=told)
 
 

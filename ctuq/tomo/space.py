@@ -53,6 +53,24 @@ class AreaBeam(ABC):
     def subset(self, indices: Sequence[int] | NDArray) -> Self:
         """The geometry of the chosen views, in the order given."""
 
+    @abstractmethod
+    def part(self, rows: range | None = None, columns: range | None = None) -> Self:
+        """The geometry of evenly spaced rows, from the lowest, and of neighbouring columns; of all where none are given."""
+
+    def _part(self, rows: range | None, columns: range | None) -> tuple[range, range, float, float]:
+        """The rows and columns of a part, and by how many of each its centre lies above and to the right.
+
+        Raises
+        ------
+        GeometryError
+            If some are not there.
+        """
+        rows, columns = rows or range(self.rows), columns or range(self.columns)
+        for some, count, name in ((rows, self.rows, "Rows"), (columns, self.columns, "Columns")):
+            if some[0] < 0 or some[-1] >= count or some.step < 1:
+                raise GeometryError(f"{name} {some.start} to {some.stop} are not inside the detector's {count}.")
+        return rows, columns, (rows[0] + rows[-1] - self.rows + 1) / 2, (columns[0] + columns[-1] - self.columns + 1) / 2
+
     def __eq__(self, other: object) -> bool:
         if type(self) is not type(other):
             return NotImplemented
@@ -117,6 +135,25 @@ class _Circular(AreaBeam):
 
     def subset(self, indices: Sequence[int] | NDArray) -> Self:
         return replace(self, angles=self.angles[np.asarray(indices)])
+
+    @abstractmethod
+    def _steps(self) -> NDArray[np.float64]:
+        """Steps of a column and of a row, (2, 3), along the central ray, along an unturned detector's columns and its rows."""
+
+    def part(self, rows: range | None = None, columns: range | None = None) -> Self:
+        rows, columns, above, right = self._part(rows, columns)
+        column, row = self._steps()
+        beyond, aside, up = right * column + above * row
+        more: dict[str, Any] = {"source_to_detector": self.source_to_detector + beyond} if isinstance(self, ConeBeam) else {}
+        return replace(
+            self,
+            rows=len(rows),
+            columns=len(columns),
+            row_pixel=self.row_pitch * rows.step,
+            row_offset=self.row_offset + up,
+            detector_offset=self.detector_offset + aside,
+            **more,
+        )
 
     def _rolled(self, across: NDArray, up: NDArray) -> tuple[NDArray, NDArray]:
         cos, sin = np.cos(self.roll), np.sin(self.roll)
@@ -194,10 +231,16 @@ class ConeBeam(_Circular):
         source = -self.source_to_axis * along - self.axis_offset * across
         centre = (self.source_to_detector - self.source_to_axis) * along
         centre = centre + (self.detector_offset - self.axis_offset) * across + self.row_offset * up
+        return np.hstack([source, centre, *self._steps_of(along, across, up)])
+
+    def _steps(self) -> NDArray[np.float64]:
+        return np.stack(self._steps_of(*np.eye(3)))
+
+    def _steps_of(self, along: NDArray, across: NDArray, up: NDArray) -> tuple[NDArray, NDArray]:
         sin, cos = np.sin(self.yaw), np.cos(self.yaw)
         behind = cos * along - sin * across
         leaning = np.cos(self.tilt) * up + np.sin(self.tilt) * behind
-        return np.hstack([source, centre, *self._rolled(cos * across + sin * along, leaning)])
+        return self._rolled(cos * across + sin * along, leaning)
 
     def raised(self, heights: NDArray) -> "FreeBeam":
         """Source and detector raised by so many mm in each view: a helix for ``pitch * turns``.
@@ -256,6 +299,9 @@ class Parallel3D(_Circular):
         ray, up = cos * along + sin * up, cos * up - sin * along
         centre = (self.detector_offset - self.axis_offset) * across + self.row_offset * up
         return np.hstack([ray, centre, *self._rolled(across, up)])
+
+    def _steps(self) -> NDArray[np.float64]:
+        return np.stack(self._rolled(*np.eye(3)[1:]))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -327,6 +373,13 @@ class FreeBeam(AreaBeam):
 
     def subset(self, indices: Sequence[int] | NDArray) -> Self:
         return replace(self, table=self.table[np.asarray(indices)])
+
+    def part(self, rows: range | None = None, columns: range | None = None) -> Self:
+        rows, columns, above, right = self._part(rows, columns)
+        table = self.table.copy()
+        table[:, 3:6] += right * table[:, 6:9] + above * table[:, 9:]
+        table[:, 9:] *= rows.step
+        return replace(self, table=table, rows=len(rows), columns=len(columns))
 
 
 VolumeGeometry = ConeBeam | Parallel3D | FreeBeam

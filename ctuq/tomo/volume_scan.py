@@ -1,6 +1,7 @@
 """A scan of a volume: projections of an area detector, their geometry and weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,21 @@ class VolumeScan(Views[VolumeGeometry]):
     """
 
     geometry: VolumeGeometry
+
+    def rows(self, some: range) -> "VolumeScan":
+        """The scan of evenly spaced rows, from the lowest; what is known of the volume stays as it is."""
+        told = f"rows {some[0]} to {some[-1]} of {self.geometry.rows} chosen, counted from the lowest, step {some.step}"
+        return self._part(np.s_[some.start : some.stop : some.step], self.geometry.part(rows=some), told)
+
+    def cropped(self, first: int, last: int) -> "VolumeScan":
+        """The scan of columns ``first`` to ``last - 1``."""
+        told = f"cropped to columns {first} to {last - 1}"
+        return self._part(np.s_[..., first:last], self.geometry.part(columns=range(first, last)), told)
+
+    def _part(self, which: Any, geometry: VolumeGeometry, told: str) -> "VolumeScan":
+        weights = None if self.weights is None else self.weights[which]
+        provenance = self.provenance.then(told)
+        return replace(self, projections=self.projections[which], geometry=geometry, weights=weights, provenance=provenance)
 
 
 def averaged_pixels(

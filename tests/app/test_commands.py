@@ -12,6 +12,7 @@ from ctuq.pipeline import Progress
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.uncertainty.results.image import Result
+from ctuq.uncertainty.results.volume import VolumeResult
 
 
 @pytest.fixture(scope="module")
@@ -307,3 +308,28 @@ def test_the_demo_takes_30_views_of_the_walnut_and_opens_nothing_unless_asked(pi
     assert (pipeline.scan.n_angles, pipeline.options.size, opened) == (30, 32, [])
     assert cli.main(["demo", "-o", str(tmp_path / "d"), "--overwrite"]) == 0
     assert opened == [(tmp_path / "d" / "report.html").resolve().as_uri()]
+
+
+@pytest.mark.parametrize("method", ["sirt", "cgls", "tv"])
+@pytest.mark.parametrize("what", ["slice", "volume", "stack"])
+def test_iterations_are_those_of_the_method(tmp_path, what, method):
+    """They were ignored without a word."""
+    words = ["--phantom", "shells"] if what != "slice" else []
+    scan = str(tmp_path / "scan.h5")
+    assert cli.main(["simulate", "--size", "12", "--angles", "10", *words, "-o", scan]) == 0
+    kind = [] if what == "slice" else [f"--{what}"]
+    means = []
+    for number, given in enumerate((["--iterations", "1"], ["--iterations", "7"], [])):
+        run = tmp_path / str(number)
+        words = ["reconstruct", scan, "-o", str(run), "--method", method, "--size", "12", "--no-uncertainty"]
+        assert cli.main([*words, *kind, *given]) == 0
+        means.append((Result if what == "slice" else VolumeResult).load(run / "results.h5").mean)
+    assert not np.allclose(means[0], means[1]) and not np.allclose(means[0], means[2])
+
+
+@pytest.mark.parametrize("words", [["--method", "fbp"], ["--volume", "--method", "fdk"], ["--stack", "--method", "fbp"]])
+def test_a_method_of_one_step_refuses_iterations(tmp_path, words, capsys):
+    scan = str(tmp_path / "scan.h5")
+    assert cli.main(["simulate", "--size", "12", "--angles", "10", "--phantom", "shells", "-o", scan]) == 0
+    assert cli.main(["reconstruct", scan, "-o", str(tmp_path / "run"), "--iterations", "7", *words]) == 2
+    assert "takes no iterations" in capsys.readouterr().err

@@ -15,6 +15,8 @@ from ctuq.app import cli, slices
 from ctuq.app.folder import held_folder
 from ctuq.errors import InputError
 from ctuq.locks import locked
+from ctuq.tomo import ParallelBeam, Scan
+from ctuq.tomo.scan import Provenance
 from ctuq.uncertainty.results.image import Result
 
 
@@ -162,6 +164,13 @@ def test_a_simulation_replaces_simulations_alone(tmp_path, capsys):
     assert "is no scan of ctuq" in told(capsys) and "exchange" in h5py.File(measured)
     for _ in range(2):
         assert cli.main(["simulate", "--size", "16", "--angles", "3", "-o", str(tmp_path / "s.h5")]) == 0
+    for words in ([], ["--phantom", "shells"]):
+        assert cli.main(["simulate", "--size", "16", "--angles", "3", "-o", str(tmp_path / "s.h5"), *words]) == 0
+    beam = ParallelBeam(angles=np.deg2rad([0.0, 60.0, 120.0]), columns=8, pixel=1.0)
+    files.write_scan(Scan(np.ones((3, 8), np.float32), beam, provenance=Provenance("scanner.h5")), measured)
+    before = measured.read_bytes()
+    assert cli.main(["simulate", "--size", "16", "--angles", "3", "-o", str(measured)]) == 2
+    assert "was not simulated" in told(capsys) and measured.read_bytes() == before
 
 
 def test_a_lock_that_is_removed_by_its_holder_is_not_held_by_two(tmp_path):

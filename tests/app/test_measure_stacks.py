@@ -66,6 +66,15 @@ def test_some_slices_may_be_chosen_and_walls_that_are_not_there_are_told(stack, 
     assert "0 times" in capsys.readouterr().err
 
 
+def test_slices_are_counted_as_the_reconstruction_counted_them(stack, tmp_path, capsys):
+    numbered = replace(stack, slices={**stack.slices, "number": np.arange(6.0, 14.0, 2.0)})
+    numbered.save(tmp_path / "r.h5")
+    told = measured(tmp_path / "r.h5", "--region", "circle:1,0,3", "--slices", "8:11")
+    assert set(told) == {"mean of a, slice 8", "mean of a, slice 10"}
+    assert main(["measure", str(tmp_path / "r.h5"), "--region", "circle:1,0,3", "--slices", "1:4"]) == 2
+    assert "none of the stack's slices, 6 to 12" in capsys.readouterr().err
+
+
 def test_regions_go_through_slices(stack, file, capsys, tmp_path):
     mask = np.zeros(SHAPE, bool)
     mask[1:3, 4:8, 4:8] = True

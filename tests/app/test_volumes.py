@@ -6,11 +6,13 @@ import pytest
 import tifffile
 from scipy.ndimage import binary_erosion
 
+from ctuq.app import stacks
 from ctuq.app.cli import main
 from ctuq.app.report.space import draw_space
 from ctuq.errors import GeometryError
 from ctuq.files import read_volume, write_volume_scan
 from ctuq.pipeline.running.volume_options import VolumeOptions
+from ctuq.pipeline.stack.plan import StackPlan
 from ctuq.pipeline.volume.doubts import doubts_of_volume
 from ctuq.pipeline.volume.job import plan_volume, reconstruct_volume
 from ctuq.recon.dip import DIPOptions
@@ -317,3 +319,18 @@ def test_chosen_rows_of_a_file_are_those_of_all_of_them(parallel, tmp_path):
             (heights[2] - 1.5 * whole.geometry.row_pitch, heights[8] + 1.5 * whole.geometry.row_pitch)
         )
         assert part.geometry.row_pitch == pytest.approx(3 * whole.geometry.row_pitch)
+
+
+def test_a_stack_that_needs_more_than_there_is_warns(tmp_path):
+    plan = StackPlan(slices=5, teachers=1, way="", seconds=1.0, bytes=3 * 2**30, disk=2.0**60)
+    assert stacks._short_of_memory(None, plan) == () == stacks._short_of_memory(4 * 2**30, plan)
+    assert "none of the scheduler's has more than 2 GiB" in stacks._short_of_memory(2**31, plan)[0]
+    assert "GiB of disk" in stacks._short_of_disk(tmp_path, plan)[0]
+    assert stacks._short_of_disk(tmp_path, replace(plan, disk=1.0)) == ()
+
+
+@pytest.mark.parametrize("workers", ["0", "-1"])
+def test_workers_that_nobody_means_are_refused_before_anything_is_read(tmp_path, capsys, workers):
+    words = ["reconstruct", str(tmp_path / "none.h5"), "--stack", f"--workers={workers}", "-o", str(tmp_path / "run")]
+    assert main(words) == 2
+    assert "--workers takes a number from 1 to 4096" in capsys.readouterr().err

@@ -142,6 +142,19 @@ def test_a_tiff_stack_with_a_geometry_file_is_read_whole_with_its_turns(tmp_path
         read_volume(tmp_path / "stack.tif")
 
 
+@pytest.mark.parametrize("beam", ["kind: fan\nsource_to_axis: 40\nsource_to_detector: 100\n", "kind: parallel\n"])
+@pytest.mark.parametrize(("row", "refused"), [(400, True), (14, True), (-8, True), (12, False), (-5, False)])
+def test_a_middle_row_far_beside_the_detector_is_refused(tmp_path, beam, row, refused):
+    tifffile.imwrite(tmp_path / "stack.tif", VALUES.transpose(1, 0, 2))
+    text = "values: log\nangles: {first: 0, step: 30, count: 12}\npixel: 0.5\naxis_column: 4\nstack: projections\n"
+    (tmp_path / "stack.yaml").write_text(f"{beam}{text}middle_row: {row}\n")
+    if refused:
+        with pytest.raises(InputError, match=f"'middle_row', {row}, lies more than the detector's 7 rows beside it"):
+            read_volume(tmp_path / "stack.tif")
+    else:
+        assert read_volume(tmp_path / "stack.tif").geometry.row_offset == (row - 3) * 0.5
+
+
 def test_a_stack_of_projections_is_not_transposed_row_by_row(tmp_path):
     values = a_disc_in_some_rows(slice(0, 12), axis=31.5, noise=0.0, views=64)
     geometry = "kind: parallel\npixel: 1\nangles: {first: 0, step: 2.8125, count: 64}\ntranspose: true\n"

@@ -283,3 +283,15 @@ def test_what_goes_wrong_beside_an_open_file_is_not_the_files_fault(tmp_path):
         (tmp_path / "elsewhere.txt").read_text()
     with pytest.raises(InputError, match="cannot be read whole"), records.opened(tmp_path / "a.h5", kind="thing"):
         raise OSError("Can't synchronously read data (inflate() failed)")
+
+
+@pytest.mark.parametrize("error", [OSError("1024 requested and 904 written"), OSError(28, "No space left on device")])
+def test_a_full_disk_is_told_as_one_however_it_is_met(tmp_path, error):
+    """NumPy raises a short write without a number, for which a folder was advised that may be written to."""
+
+    def fill(target):
+        raise error
+
+    with pytest.raises(ResourceError, match=r"no room for .*mean\.tif"):
+        records.write_whole(tmp_path / "mean.tif", fill)
+    assert not list(tmp_path.iterdir())

@@ -4,7 +4,7 @@ import pytest
 from ctuq.errors import InputError
 from ctuq.tomo.geometry import ParallelBeam, VolumeGrid
 from ctuq.tomo.phantoms import PHANTOMS
-from ctuq.tomo.preprocess import open_beams, projections_from_counts, repaired, spikes, where_an_object_can_stay
+from ctuq.tomo.preprocess import open_beams, projections_from_counts, repaired, spikes, suspicion, where_an_object_can_stay
 from ctuq.tomo.simulate import RelativeNoise, simulate
 
 
@@ -217,3 +217,8 @@ def test_a_column_that_never_changes_while_all_others_do_is_dead_wherever_it_lie
     still[:, 10:50] = _smooth(columns=40)
     still[:, 30] = 3.0
     assert repaired(still, keep=everywhere).suspects == (30,)
+
+
+def test_columns_that_are_suspected_are_counted():
+    assert suspicion((6,)).startswith("Column 6 stands out in all views and is kept")
+    assert suspicion((6, 7)).startswith("Columns 6, 7 stand out in all views and are kept")

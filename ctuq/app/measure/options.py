@@ -26,8 +26,8 @@ class Measure(Command):
     """circle:x,y,r or rectangle:x0,y0,x1,y1 or polygon:x,y,x,y,... in mm, of a volume sphere:x,y,z,r, box:x0,y0,z0,x1,y1,z1
     or cylinder:x,y,r,z0,z1, of either mask:FILE (TIFF, PNG, .npy), whose mean is measured; unnamed it is a, b, ..."""
     slices: Annotated[str | None, arg(metavar="N|A:B[:STEP]", help_behavior_hint="")] = None
-    """Of a stack: slice N, or slices A to B - 1, counted from 0, the lowest, where circles and lines are measured; by default
-    all that could be made. Spheres, boxes and cylinders are measured through all slices that they meet."""
+    """Of a stack: slice N, or slices A to B - 1, counted as by --slices of the reconstruction, where circles and lines are
+    measured; by default all that could be made. Spheres, boxes and cylinders are measured through all slices that they meet."""
     regions: File = None
     """YAML file with regions and the options below by their names, or ImageJ's regions (.roi, .zip)."""
     contrast: Annotated[Texts, _texts("A,B")] = ()

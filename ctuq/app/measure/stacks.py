@@ -44,8 +44,17 @@ def of_stack(stack: VolumeResult, command: Measure, other: VolumeResult | None) 
     through = answered(solid_questions(stack, wanted, solids, command.level))
     if not in_slices:
         return through
-    numbers = stack.made if command.slices is None else steps(command.slices, "--slices", stack.grid.shape[0])
-    return through + _one_by_one((stack, other), list(numbers), wanted, flat, command.level)
+    places = stack.made if command.slices is None else _places(stack.numbers, command.slices)
+    return through + _one_by_one((stack, other), list(places), wanted, flat, command.level)
+
+
+def _places(numbers: list[int], wanted: str) -> list[int]:
+    """Where in a stack the slices are that are asked for, by their numbers in the scan."""
+    some = steps(wanted, "--slices", numbers[-1] + 1)
+    places = [place for place, number in enumerate(numbers) if number in some]
+    if not places:
+        raise InputError(f"--slices {wanted.strip()} takes none of the stack's slices, {numbers[0]} to {numbers[-1]}.")
+    return places
 
 
 def _refuse_mixed(wanted: Asked, solids: Mapping[str, Solid], command: Measure) -> None:
@@ -61,7 +70,7 @@ def _refuse_mixed(wanted: Asked, solids: Mapping[str, Solid], command: Measure) 
 
 def _one_by_one(
     stacks: tuple[VolumeResult, VolumeResult | None],
-    numbers: list[int],
+    places: list[int],
     wanted: Asked,
     flat: Mapping[str, Region],
     level: float,
@@ -69,10 +78,11 @@ def _one_by_one(
     """Of each slice; what some slices refuse, such as a wall that is not there, and slices without numbers are told."""
     stack, other = stacks
     answers = Answers()
-    for number in numbers:
-        beside = None if other is None else partial(_same_slice, stack, other, number)
+    for place in places:
+        number = stack.numbers[place]
+        beside = None if other is None else partial(_same_slice, stack, other, place)
         try:
-            one = stack.slice(number)
+            one = stack.slice(place)
         except InputError as error:
             answers += Answers(refused=(Refusal(f"slice {number}", str(error)),))
             continue

@@ -117,10 +117,9 @@ def sentences(result: VolumeResult) -> list[str]:
     method = _NAMES.get(result.method, result.method)
     rise, pitch, _ = result.pitches
     size = f"{pitch:.4g} mm" if rise == pitch else f"{pitch:.4g} mm, {rise:.4g} mm from slice to slice,"
+    views = f"{result.geometry.n_angles} view{'s' * (result.geometry.n_angles != 1)}"
     missing = "" if result.std is not None else " It has no error bars."
-    told = [
-        f"A volume of {width} x {height} x {depth} voxels of {size} by {method} from {result.geometry.n_angles} views.{missing}"
-    ]
+    told = [f"A volume of {width} x {height} x {depth} voxels of {size} by {method} from {views}.{missing}"]
     told += _of_stack(result) + (_bars_told(result) if result.trust else [])
     if result.held_out_misfit is not None:
         held = 0 if result.held_views is None else len(result.held_views)
@@ -195,6 +194,9 @@ def _slice_lines(result: VolumeResult) -> list[tuple[str, str]]:
     """Range and mean of what the slices' own jobs told."""
     lines = []
     for name, column in result.slices.items():
+        if name == "number":
+            lines.append(("numbers in the scan", f"{column[0]:.0f} to {column[-1]:.0f}"))
+            continue
         known = column[np.isfinite(column)]
         if known.size:
             lines.append((name, f"{known.mean():.4g} ({known.min():.4g} to {known.max():.4g})"))

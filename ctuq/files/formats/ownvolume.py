@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +39,12 @@ def write_volume_scan(scan: VolumeScan, path: str | os.PathLike) -> None:
     InputError, ResourceError
         If the file cannot be written.
     """
-    geometry = space_tree(scan.geometry)
+    tree = volume_tree(scan)
+    geometry = tree["geometry"]
     lengths = set(geometry) - _RADIANS - {"kind", "rows", "columns", "is_cone", "rotation_angle"}
     attributes = {f"geometry/{name}": {"units": "mm"} for name in lengths}
     attributes |= {f"geometry/{name}": {"units": "rad"} for name in _RADIANS & set(geometry)}
     attributes["geometry/rotation_angle"] = {"units": "degrees"}
-    tree = {
-        "projections": scan.projections,
-        "weights": scan.weights,
-        "truth": scan.truth,
-        "geometry": geometry,
-        "grid": None if scan.grid is None else grid_tree(scan.grid),
-        "provenance": {f.name: getattr(scan.provenance, f.name) for f in fields(Provenance)},
-    }
     records.write(path, tree, kind=KIND, attributes=attributes)
 
 
@@ -65,15 +58,37 @@ def read_volume_scan(path: str | os.PathLike) -> VolumeScan:
     """
     tree = records.read(path, kind=KIND)
     try:
-        parts = {
-            "geometry": space_from_tree(tree["geometry"]),
-            "grid": None if tree["grid"] is None else records.made(VolumeGrid, tree["grid"]),
-            "provenance": records.made(Provenance, tree["provenance"]),
-        }
-        return records.made(VolumeScan, {**tree, **parts})
+        return volume_from_tree(tree)
     except (InputError, KeyError) as error:
         why = shortened(error, 300)
         raise InputError(f"'{path}' is a scan of ours with parts missing or wrong ({why}); write it again.") from error
+
+
+def volume_tree(scan: VolumeScan) -> dict[str, Any]:
+    """The scan as nested values for `ctuq.records`."""
+    return {
+        "projections": scan.projections,
+        "weights": scan.weights,
+        "truth": scan.truth,
+        "geometry": space_tree(scan.geometry),
+        "grid": None if scan.grid is None else grid_tree(scan.grid),
+        "provenance": {f.name: getattr(scan.provenance, f.name) for f in fields(Provenance)},
+    }
+
+
+def volume_from_tree(tree: Mapping[str, Any]) -> VolumeScan:
+    """The scan that `volume_tree` took apart."""
+    parts = {
+        "geometry": space_from_tree(tree["geometry"]),
+        "grid": None if tree["grid"] is None else records.made(VolumeGrid, tree["grid"]),
+        "provenance": records.made(Provenance, tree["provenance"]),
+    }
+    return records.made(VolumeScan, {**tree, **parts})
+
+
+def is_of_space(tree: object) -> bool:
+    """Whether a geometry that was taken apart is one of `space_tree`."""
+    return isinstance(tree, Mapping) and tree.get("kind") in _KINDS
 
 
 def space_tree(geometry: VolumeGeometry) -> dict[str, Any]:
@@ -105,24 +120,36 @@ def read_own_row(path: Path, row: int | None) -> Raw:
     InputError
         If the file is damaged, the row does not exist, or no row is a fan or a parallel beam.
     """
-    scan = read_volume_scan(path)
-    geometry = scan.geometry
+    return row_of_own(read_volume_scan(path), row, path, "ctuq volume scan")
+
+
+def row_of_own(scan: VolumeScan, row: int | None, path: Path, name: str, *, upwards: bool = True) -> Raw:
+    """One row of a volume's scan of ours, by its number in the file, which may have its rows from above.
+
+    Raises
+    ------
+    InputError
+        If the row does not exist, or no row is a fan or a parallel beam.
+    """
+    geometry, rows = scan.geometry, scan.geometry.rows
     if isinstance(geometry, FreeBeam) or not geometry.upright:
         raise InputError(
             f"'{path}' is a scan of a volume whose rows are no slices, as detector or axis lean or move; read it by --volume."
         )
-    plane = (geometry.rows - 1) / 2 - geometry.row_offset / geometry.row_pitch
+    above = geometry.row_offset / geometry.row_pitch
+    plane = (rows - 1) / 2 - (above if upwards else -above)
     beam = geometry.plane
     slope = geometry.row_pitch / beam.source_to_detector if isinstance(beam, FanBeam) else 0.0
-    chosen, warnings = fan_row(geometry.rows, row, plane, slope, str(path))
+    chosen, warnings = fan_row(rows, row, plane, slope, str(path))
     if row is None:
         apart = "" if isinstance(beam, FanBeam) else ", --stack each as a slice"
         warnings = (
-            f"Of {geometry.rows} detector rows only the middle one, {chosen}, is read; --volume takes all of them{apart}.",
+            f"Of {rows} detector rows only the middle one, {chosen}, is read; --volume takes all of them{apart}.",
             *warnings,
         )
-    weights = None if scan.weights is None else scan.weights[chosen]
-    told = scan.provenance.then(f"row {chosen} of {geometry.rows} read").warned(*warnings)
-    return raw_of_scan(
-        Scan(scan.projections[chosen], beam, weights, provenance=told), "ctuq volume scan", chosen, geometry.rows
-    )
+    told = scan.provenance.then(f"row {chosen} of {rows} read").warned(*warnings)
+    at = chosen if upwards else rows - 1 - chosen
+    weights = None if scan.weights is None else scan.weights[at]
+    raw = raw_of_scan(Scan(scan.projections[at], beam, weights, provenance=told), name, chosen, rows)
+    space = {"middle_row": plane, "row_pixel": geometry.row_pitch, "rows_upwards": upwards}
+    return replace(raw, fields={**raw.fields, **space})

@@ -110,6 +110,7 @@ def classical(
             run.tell("Classical reconstructions", i, len(names), name)
             y = data.y if name != "fbp" else tensors(scan, run.device)[0] - (0.0 if less is None else less)
             given = {"strength": strength} if name == "tv" else {}
+            given |= run.options.steps if name == run.options.method else {}
             image = stages.once(name, partial(CLASSICAL[name], data.A, y, weights=data.weights, **given))
             images[name] = image.cpu().numpy().astype(np.float32)
         run.tell("Classical reconstructions", len(names), len(names))

@@ -148,7 +148,7 @@ def edge_bars(
     fitted = torch.as_tensor(views.fitted, device=data.y.device)
     with run.clock("tv"):
         run.tell("Total variation", 0, 1)
-        make = partial(tv, A.subset(views.fitted), data.y[fitted], weights=data.weights[fitted])
+        make = partial(tv, A.subset(views.fitted), data.y[fitted], weights=data.weights[fitted], **run.options.steps)
         image = stages.once("fitted tv", make).to(data.y.device)
         noise = ray_noise(data, image)
         run.tell("Total variation", 1, 1)

@@ -44,9 +44,10 @@ def _without_bad_columns(scan: Scan) -> Scan:
         return scan.warned(*told) if told else scan
     weights = (found.weights * found.unit).astype(np.float32)
     new = (weights == 0).all(axis=0) & (True if scan.weights is None else (scan.weights > 0).any(axis=0))
-    columns = ", ".join(map(str, np.flatnonzero(new).tolist()))
+    columns, one = ", ".join(map(str, np.flatnonzero(new).tolist())), new.sum() == 1
+    verbs = "never changes, or stands" if one else "never change, or stand"
+    which = f"{'Column' if one else 'Columns'} {columns} of the detector {verbs}"
     return replace(scan, projections=found.projections.astype(np.float32), weights=weights).warned(
-        f"Column {columns} of the detector never changes, or stands out in all views where no object does: its rays count for "
-        "nothing (weight 0).",
+        f"{which} out in all views where no object does: {'its' if one else 'their'} rays count for nothing (weight 0).",
         *told,
     )

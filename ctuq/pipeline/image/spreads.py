@@ -21,7 +21,7 @@ from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.plan import route_of
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.views import SplitViews
-from ctuq.recon import CLASSICAL, tv
+from ctuq.recon import CLASSICAL
 from ctuq.recon.dip import Data, DIPOptions, Generator, dip, generator
 from ctuq.recon.dropout import dropped
 from ctuq.recon.holdout import split
@@ -158,10 +158,10 @@ def _images(
         return _networks(run, data, views, times, run.options.dip, added=added)
     A, fitted = data.A.subset(views.fitted), torch.as_tensor(views.fitted, device=data.y.device)
     y, weights = data.y[fitted], data.weights[fitted]
-    method = CLASSICAL[run.options.method]
+    method = partial(CLASSICAL[run.options.method], **run.options.steps)
     if run.options.method == "tv" and len(views.held):
         strength, _ = chosen_strength(*split(data, views.held, rng=run.rng))
-        method = partial(tv, strength=strength)
+        method = partial(method, strength=strength)
     out = []
     for i, each in enumerate(times.to(y)):
         run.tell("Images", i, len(times))

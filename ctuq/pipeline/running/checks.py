@@ -14,6 +14,9 @@ MOST_SAMPLES, MOST_THREADS, MOST_ITERATIONS = 100_000, 4096, 100_000
 MOST_SEED = 2**63 - 1
 """What a generator of PyTorch takes."""
 
+STEPS = ("sirt", "cgls", "tv")
+"""Methods that go step by step."""
+
 
 def check_choice(kind: str, name: str, known: Sequence[str]) -> None:
     """Refuse a name that is not known.
@@ -24,6 +27,20 @@ def check_choice(kind: str, name: str, known: Sequence[str]) -> None:
     """
     if name not in known:
         raise InputError(f"There is no {kind} {name!r}; choose one of {', '.join(known)}.")
+
+
+def check_iterations(method: str, iterations: int | None) -> None:
+    """Refuse a number of iterations of a method that has none, and of a network, whose fit has its own.
+
+    Raises
+    ------
+    InputError
+    """
+    if iterations is None or method in STEPS:
+        return
+    if method == "dip":
+        raise InputError("The iterations of a network's fit are those of its DIPOptions(iterations=...); give them there.")
+    raise InputError(f"The method {method} takes no iterations; leave them out, or choose one of {', '.join(STEPS)}.")
 
 
 def check_whole(options: Any, limits: Mapping[str, tuple[int, int] | None]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ctuq.errors import InputError
 from ctuq.pipeline.running.checks import (
+    MOST_ITERATIONS,
     MOST_SAMPLES,
     MOST_SEED,
     MOST_THREADS,
@@ -17,6 +18,7 @@ from ctuq.pipeline.running.checks import (
     check_errors,
     check_field,
     check_flags,
+    check_iterations,
     check_whole,
 )
 from ctuq.progress import Progress
@@ -46,6 +48,7 @@ _WHOLE = {
     "directions": (0, MOST_SAMPLES),
     "calibration_views": None,  # the scan says how many it can spare
     "seed": (0, MOST_SEED),
+    "iterations": (1, MOST_ITERATIONS),
     "threads": (0, MOST_THREADS),
 }
 _LIBRARIES = ("ctuq", "torch", "numpy", "scipy", "astra-toolbox", "odl", "h5py", "scikit-image")
@@ -89,6 +92,8 @@ class ReconstructOptions:
     device : str
         "auto" takes a GPU if there is one.
     seed : int
+    iterations : int, optional
+        Of SIRT and TV (200 by default) and, at most, of CGLS (50); those of the deep image prior are in ``dip``.
     threads : int, optional
         Processor threads of the fit and what follows; 0 measures whether one or all are quicker. By default as torch is set.
     dip : DIPOptions
@@ -108,6 +113,7 @@ class ReconstructOptions:
     material: str = ANY
     device: str = "auto"
     seed: int = 0
+    iterations: int | None = None
     threads: int | None = None
     dip: DIPOptions = of_default(default_factory=DIPOptions)
 
@@ -118,10 +124,16 @@ class ReconstructOptions:
         check_choice("prior", self.prior, PRIORS)
         _refuse_without_bars(self)
         check_whole(self, _WHOLE)
+        check_iterations(self.method, self.iterations)
         check_flags(self, "calibrate")
         check_field(self.field)
         if not 0 <= self.variation < math.inf:
             raise InputError(f"The strength of the TV hyperprior must be 0 or a positive number, got {self.variation}.")
+
+    @property
+    def steps(self) -> dict[str, Any]:
+        """What a classical method is given beside its rays."""
+        return {} if self.iterations is None else {"iterations": self.iterations}
 
     @property
     def bars(self) -> str | None:

@@ -13,6 +13,7 @@ from ctuq.pipeline.running.checks import (
     check_errors,
     check_field,
     check_flags,
+    check_iterations,
     check_whole,
 )
 from ctuq.recon import VOLUMES
@@ -86,6 +87,7 @@ class VolumeOptions:
     def __post_init__(self):
         check_choice("method for volumes", self.method, VOLUME_METHODS)
         check_whole(self, _WHOLE)
+        check_iterations(self.method, self.iterations)
         check_flags(self, "calibrate", "uncertainty")
         check_field(self.field)
         check_errors(hidden_wishes(self.systematics, "volumes"), all_of=self.method == "dip" and self.uncertainty, hidden=False)

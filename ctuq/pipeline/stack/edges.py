@@ -39,7 +39,7 @@ def _total_variation(work: Work, data: Data) -> Tensor:
     """Of the views that are fitted."""
     assert isinstance(data.A, RayTransform)
     fitted = torch.as_tensor(work.views.fitted, device=work.device)
-    return tv(data.A.subset(work.views.fitted), data.y[fitted], weights=data.weights[fitted])
+    return tv(data.A.subset(work.views.fitted), data.y[fitted], weights=data.weights[fitted], **work.options.steps)
 
 
 def _given(work: Work, data: Data, image: Tensor, lesson: Lesson | None) -> Given:

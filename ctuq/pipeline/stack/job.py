@@ -171,9 +171,8 @@ class _Run:
         found = [self.products[f"teacher {number}"] for number in numbers]
         good = [product for product in found if "failed" not in product]
         if not good:
-            which = (
-                f"None of the slices {', '.join(map(str, numbers))} can" if len(numbers) > 1 else f"Slice {numbers[0]} cannot"
-            )
+            called = [str(self.stack.numbers[number]) for number in numbers]
+            which = f"None of the slices {', '.join(called)} can" if len(called) > 1 else f"Slice {called[0]} cannot"
             raise InputError(f"{which} be fitted: {found[0]['failed']}")
         psi = torch.stack([product["psi"] for product in good]).quantile(0.5, dim=0)
         sigma2 = float(np.exp(np.median(np.log([product["sigma2"] for product in good]))))
@@ -214,11 +213,12 @@ class _Run:
     def _written(self, setting: Setting, output: Path | str | None) -> VolumeResult:
         stack, count = self.stack, len(self.stack)
         told = [self.products.facts(number) for number in range(count)]
-        failed = [(number, text) for number, (_, text) in enumerate(told) if text]
+        failed = [(number, text) for number, (_, text) in zip(stack.numbers, told, strict=True) if text]
         if len(failed) == count:
             raise InputError(f"None of the {count} slices can be made; the first one says: {failed[0][1]}")
         names = list(dict.fromkeys(name for facts, _ in told for name in facts))
         table = {name: np.array([facts.get(name, np.nan) for facts, _ in told]) for name in names}
+        table["number"] = np.array(stack.numbers, dtype=float)
         table["failed"] = np.array([float(bool(text)) for _, text in told])
         grid, pitch = stack_grid(stack.plane, stack.scan.geometry), slice_pitch(stack.scan.geometry)  # pyright: ignore[reportArgumentType]
         timings = {**self._timings, "all": time.perf_counter() - self._began}
@@ -312,7 +312,7 @@ def _doubts(table: dict[str, NDArray], failed: list[tuple[int, str]]) -> list[st
         told.append(f"{len(failed)} slices in all could not be made; 'slices/failed' in the results names them.")
     anew = np.flatnonzero(table.get("learned_anew", np.zeros(0)) > 0)
     if len(anew):
-        shown = ", ".join(map(str, anew[:20])) + (" and more" if len(anew) > 20 else "")
+        shown = ", ".join(f"{number:.0f}" for number in table["number"][anew[:20]]) + (" and more" if len(anew) > 20 else "")
         which = f"In slice {shown}" if len(anew) == 1 else f"In {len(anew)} slices ({shown})"
         told.append(
             f"{which} the error bars that others taught did not fit the held-out views (rms z outside of {1 / HOLDS:.2f} to "

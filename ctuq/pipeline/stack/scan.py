@@ -142,11 +142,22 @@ class Stack:
         told = (told_of(self.row(self.teachers[len(self.teachers) // 2]).projections, growth),) if growth else ()
         return replace(self, told=(*self.told, *told))
 
+    @property
+    def numbers(self) -> range:
+        """What the slices are called: their numbers among all rows of the file, as ``--slices`` counts them."""
+        return self.scan.provenance.numbers(len(self))
+
     def setting(self) -> Setting:
         judging = None if self.judge is None else row_beam(self.judge.geometry).binned(self.factor)
         geometry = row_beam(self.scan.geometry).binned(self.factor)
         return Setting(
-            self.options, self.plane, geometry, judging=judging, hidden=_hidden(self.scan, self.options), kept=self.kept
+            self.options,
+            self.plane,
+            geometry,
+            judging=judging,
+            hidden=_hidden(self.scan, self.options),
+            kept=self.kept,
+            numbers=self.numbers,
         )
 
     @property

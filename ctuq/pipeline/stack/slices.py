@@ -71,5 +71,5 @@ def _classical(work: Work) -> Product:
     given = {}
     if data is not None and work.options.method == "tv" and len(held := views_to_hold(work.scan, None)[0]):
         given["strength"] = chosen_strength(*split(data, held, rng=torch.Generator()))[0]
-    image = CLASSICAL[work.options.method](work.A, y, weights=weights, **given)
+    image = CLASSICAL[work.options.method](work.A, y, weights=weights, **work.options.steps, **given)
     return {"mean": image.float().cpu(), "facts": {}}

@@ -61,6 +61,8 @@ class Setting:
 
     ``way`` is a network's route, or one of `ctuq.uncertainty.model.gaussian.ROUTES` for the edge prior. ``kept`` is in how many
     images each slice keeps its covariance. ``growth`` is of the noise of rays without weights (`ctuq.tomo.count_noise`).
+    ``numbers`` are what slices are called among all rows of the file: a slice's random numbers are its own, whichever others
+    are made beside it.
     """
 
     options: ReconstructOptions
@@ -72,6 +74,7 @@ class Setting:
     hidden: tuple[Wish, ...] = ()
     kept: int = 0
     growth: float = 0.0
+    numbers: range | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +97,8 @@ class Work:
             raise InputError("None of its rays counts (all are missing or of weight 0).")
         self.scan = Scan(item.projections, setting.geometry, item.weights)
         told_of_rays(self.scan)
-        self.rng = torch.Generator().manual_seed(seed_of(self.options.seed, "slice", item.number))
+        number = item.number if setting.numbers is None else setting.numbers[item.number]
+        self.rng = torch.Generator().manual_seed(seed_of(self.options.seed, "slice", number))
         self.device = device_of(self.options.device)
         if setting.growth:
             self.scan = weighed(self.scan, setting.growth, self.options.size, self.device)

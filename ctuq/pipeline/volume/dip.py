@@ -1,6 +1,7 @@
 """The Deep Image Prior of a volume: what its fit takes, and the fit itself, which error bars begin from."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -102,7 +103,17 @@ def fit_volume(run: Run[VolumeOptions], data: Data, held: NDArray[np.int64], *, 
     checkpoint.threads = take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
     checkpoint.begin()
 
-    state = run.fit(generate, start, (fit, stop))
+    begun = run.rng.get_state()
+    try:
+        state = run.fit(generate, start, (fit, stop))
+    except torch.OutOfMemoryError:
+        if sparing:
+            raise
+        text = "The device has no memory left for the fit's activations: they are made twice, which is slower."
+        warnings.warn(text, stacklevel=2)
+        run.rng.set_state(begun)
+        generate = replace(generate, sparing=True)
+        state = run.fit(generate, start, (fit, stop))
     with torch.no_grad():
         image = generate(state.best)[0]
     explained = 1 - float(state.best_misfit[0] / stop.size[0])

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from ctuq.errors import InputError
 from ctuq.pipeline.enough import told_of_air, told_of_rays
 from ctuq.pipeline.volume.placed import axis_beside, middle_row, stands
 from ctuq.tomo.axis_doubt import OPENING, doubt_of_axis
@@ -15,7 +16,7 @@ from ctuq.tomo.shadow import CUT
 from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D, VolumeGeometry
 from ctuq.tomo.volume_scan import VolumeScan
 
-_UNSEEN, _OUTSIDE = 0.02, 1e-3
+_UNSEEN, _LOST, _OUTSIDE = 0.02, 0.99, 1e-3
 _SHORT, _LEANS = np.deg2rad(2), np.deg2rad(5)
 
 
@@ -25,7 +26,7 @@ def doubts_of_volume(scan: VolumeScan, grid: VolumeGrid) -> tuple[str, ...]:
     Raises
     ------
     InputError
-        If hardly a ray is left.
+        If hardly a ray is left, or of a cone hardly a voxel that all views see.
     """
     geometry, told = scan.geometry, [*told_of_rays(scan), *told_of_air(scan)]
     if not isinstance(geometry, FreeBeam):
@@ -34,6 +35,11 @@ def doubts_of_volume(scan: VolumeScan, grid: VolumeGrid) -> tuple[str, ...]:
     told += _cut_rows(scan)
     told += _axis_beside(scan)
     share = 0.0 if isinstance(geometry, FreeBeam) else unseen_share(grid, geometry)
+    if isinstance(geometry, ConeBeam) and share > _LOST:
+        raise InputError(
+            f"{share:.0%} of the volume falls above or below the detector in some views, so hardly a voxel is told; check the "
+            "middle row and the lengths (mm)."
+        )
     if share > _UNSEEN:
         told.append(f"{share:.0%} of the volume falls above or below the detector in some views, and is less certain there.")
     if isinstance(geometry, Parallel3D) and geometry.axis_tilt:

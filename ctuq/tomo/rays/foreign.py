@@ -142,14 +142,18 @@ def to_odl(geometry: Geometry | ConeBeam | Parallel3D) -> Any:
     Raises
     ------
     GeometryError
-        If the detector is not upright, or the angles do not increase: ODL has no place for these.
+        If the detector is not upright, a source rises (a helix), an axis leans, or the angles do not increase: what ODL has for
+        some of these (its ``pitch`` and ``axis``) is not handed over.
     """
     import odl
 
     tomo = odl_tomo()
     area = None if isinstance(geometry, Beam) else geometry
     if (area is not None and not getattr(area, "upright", False)) or (np.diff(geometry.angles) <= 0).any():
-        raise GeometryError("ODL's circular geometries take an upright detector, and angles that increase.")
+        raise GeometryError(
+            "Circular geometries with an upright detector and angles that increase are handed to ODL; a helix and an axis that "
+            "leans are not."
+        )
     angles = odl.nonuniform_partition(geometry.angles) if len(geometry.angles) > 1 else _single(geometry)
     fan = hasattr(geometry, "source_to_axis")
     # Of parallel rays the difference of both offsets is all there is.

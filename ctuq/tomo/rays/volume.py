@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ctuq.errors import BackendError
-from ctuq.linops.memory import available_memory, require_memory
+from ctuq.linops.memory import available_memory, in_parts, require_memory
 from ctuq.linops.operator import LinearOperator, Space
 from ctuq.tomo.footprint import require_shadow
 from ctuq.tomo.geometry import VolumeGrid
@@ -61,10 +61,17 @@ class VolumeTransform(LinearOperator):
         return self.domain.device
 
     def _apply(self, x: Tensor) -> Tensor:
-        return multiply(x.flatten(1), self._pair, transposed=False).reshape(len(x), *self.range.shape)
+        return self._product(x, transposed=False).reshape(len(x), *self.range.shape)
 
     def _apply_transpose(self, y: Tensor) -> Tensor:
-        return multiply(y.flatten(1), self._pair, transposed=True).reshape(len(y), *self.domain.shape)
+        return self._product(y, transposed=True).reshape(len(y), *self.domain.shape)
+
+    def _product(self, x: Tensor, *, transposed: bool) -> Tensor:
+        """Of all at once, or in as many parts as the device's memory asks for."""
+        parts = list[Tensor]()
+        count = max(1, len(x))
+        in_parts(count, count, lambda some: parts.append(multiply(x[some].flatten(1), self._pair, transposed=transposed)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def subset(self, indices: Sequence[int] | NDArray) -> "VolumeTransform":
         """The ray transform of the chosen views."""

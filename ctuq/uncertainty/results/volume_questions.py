@@ -3,7 +3,7 @@
 What each is stands in `ctuq.quantities.sampled` and `ctuq.quantities.through`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -52,6 +52,7 @@ class MeasuredVolume:
     effects: NDArray[np.float32] | None
     alike: NDArray[np.float64] | None
     provenance: Provenance
+    slices: Mapping[str, NDArray]
 
     @property
     def pitches(self) -> Pitches:
@@ -80,7 +81,9 @@ class MeasuredVolume:
             raise InputError(f"There is no slice {number}; the stack has 0 to {count - 1}.")
         mean, std, directions = (np.asarray(part[number]) for part in (self.mean, self.std, self.directions))
         if not (np.isfinite(mean).all() and np.isfinite(std).all() and np.isfinite(directions).all()):
-            raise InputError(f"Slice {number} could not be made and holds no numbers; choose slices or a region without it.")
+            raise InputError(
+                f"Slice {self.numbers[number]} could not be made and holds no numbers; choose slices or a region without it."
+            )
         effects = () if self.effects is None else np.asarray(self.effects[number], np.float64)
         one = StackSlice(
             number,
@@ -104,8 +107,13 @@ class MeasuredVolume:
 
     @property
     def made(self) -> list[int]:
-        """Numbers of the slices of a stack that could be made."""
+        """Places of the slices of a stack that could be made; 0 is the lowest."""
         return [z for z in range(self.grid.shape[0]) if np.isfinite(self.mean[z]).all()]
+
+    @property
+    def numbers(self) -> list[int]:
+        """What the slices of a stack are called: their numbers in the scan, of which the stack may have some."""
+        return [int(number) for number in self.slices.get("number", range(self.grid.shape[0]))]
 
     def region(self, region: Solid | ArrayLike, *, name: str = "mean", level: float = LEVEL) -> Quantity:
         """Mean attenuation of a region, 1/mm: the volume's own, with the standard deviation of the samples.

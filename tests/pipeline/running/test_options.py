@@ -44,3 +44,13 @@ def test_the_ends_of_the_limits_and_what_is_left_open_are_taken(kind, name, valu
 def test_iterations_of_a_volume_are_a_whole_number(iterations):
     with pytest.raises(InputError, match="iterations"):
         VolumeOptions(iterations=iterations)
+
+
+@pytest.mark.parametrize("kind", [ReconstructOptions, VolumeOptions])
+def test_methods_without_iterations_refuse_them(kind):
+    for method in ("sirt", "cgls", "tv"):
+        assert kind(method=method, iterations=7).iterations == 7
+    with pytest.raises(InputError, match="takes no iterations"):
+        kind(method="fdk" if kind is VolumeOptions else "fbp", iterations=7)
+    with pytest.raises(InputError, match="DIPOptions"):
+        kind(method="dip", iterations=7)

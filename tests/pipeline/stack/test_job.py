@@ -1,7 +1,8 @@
 """Slices of a parallel scan: each the ordinary job, the same bits whoever does it, and none lost for the fault of another."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ctuq.pipeline import ReconstructOptions, reconstruct, reconstruct_stack
 from ctuq.pipeline.stack import scan as stack_scan
 from ctuq.pipeline.stack import taught
 from ctuq.pipeline.stack.plan import plan_stack
+from ctuq.pipeline.stack.work import Work
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.scale import cluster
@@ -243,3 +245,31 @@ def test_other_views_judge_each_slice_and_change_nothing(scan):
     assert (found.slices["judged_rms_z"] < np.sqrt(np.mean(least**2, axis=(1, 2)))).all()
     with pytest.raises(InputError, match="another detector"):
         reconstruct_stack(even, judge=chosen_rows(odd, range(3)), options=OPTIONS)
+
+
+def test_chosen_slices_are_called_by_their_numbers_in_the_scan(scan, whole):
+    """Of slices 2 to 4 the second was called "Slice 1" where it failed."""
+    dead = replace(scan, weights=np.ones_like(scan.projections) * (np.arange(5) != 3)[:, None, None])
+    quick = ReconstructOptions(method="tv", size=12, uncertainty=False, device="cpu")
+    found = reconstruct_stack(dead, rows=range(2, 5), options=quick)
+    np.testing.assert_array_equal(found.slices["number"], [2, 3, 4])
+    assert any(text.startswith("Slice 3 could not be made") for text in found.warnings)
+    steps = chosen_rows(chosen_rows(scan, range(1, 5)), range(0, 4, 2))
+    assert steps.provenance.numbers(2) == range(1, 5, 2)
+    np.testing.assert_array_equal(whole.slices["number"], range(5))
+
+
+def test_a_slice_draws_the_same_whichever_others_are_chosen(scan):
+    some = stack_scan.Stack.of(scan, range(2, 5), OPTIONS)
+    everything = stack_scan.Stack.of(scan, None, OPTIONS)
+    drawn = [
+        torch.rand(3, generator=Work(stack.setting(), stack.slice(place)).rng) for stack, place in ((some, 1), (everything, 3))
+    ]
+    assert torch.equal(*drawn)
+
+
+def test_processes_of_python_give_the_same(scan):
+    quick = ReconstructOptions(method="sirt", size=12, iterations=5, device="cpu")
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+        found = reconstruct_stack(scan, options=quick, executor=executor)
+    np.testing.assert_array_equal(found.mean, reconstruct_stack(scan, options=quick).mean)

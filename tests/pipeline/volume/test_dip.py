@@ -13,6 +13,7 @@ from ctuq.app.cli import main
 from ctuq.errors import InputError
 from ctuq.files import write_volume_scan
 from ctuq.pipeline.running.checkpoint import CheckpointError
+from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.volume_options import VolumeOptions
 from ctuq.pipeline.volume import dip as volume_dip
 from ctuq.pipeline.volume.job import plan_volume, reconstruct_volume, volume_made_by
@@ -142,6 +143,22 @@ def test_the_plan_counts_with_measured_steps_and_spares_memory_where_it_must(sca
 def test_activations_made_twice_change_nothing(scan, whole):
     plan = replace(plan_volume(scan, OPTIONS), sparing=True)
     same(reconstruct_volume(scan, options=OPTIONS, plan=plan), whole)
+
+
+def test_a_fit_that_fills_the_device_goes_on_with_activations_made_twice(scan, whole, monkeypatch):
+    before, spared = Run.fit, []
+
+    def fit(run, generate, *rest):
+        spared.append(generate.sparing)
+        if not generate.sparing:
+            torch.rand(3, generator=run.rng)
+            raise torch.OutOfMemoryError("out of memory")
+        return before(run, generate, *rest)
+
+    monkeypatch.setattr(Run, "fit", fit)
+    with pytest.warns(UserWarning, match="made twice"):
+        same(reconstruct_volume(scan, options=OPTIONS), whole)
+    assert spared == [False, True]
 
 
 @pytest.mark.parametrize("views", [3, 4])

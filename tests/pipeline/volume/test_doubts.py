@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ctuq.errors import InputError
 from ctuq.pipeline.volume.doubts import doubts_of_volume
 from ctuq.tomo.solids import solid_scan
 
@@ -34,6 +35,17 @@ def test_rows_that_are_cut_matter_to_a_cone_and_not_to_parallel_rays(scan):
     found = told(replace(scan, projections=np.repeat(middle, rows, axis=0)), "lowest and highest detector row")
     assert len(found) == scan.geometry.diverging
     assert not found or "the other methods put what lies beyond into the outermost slices" in found[0]
+
+
+def test_a_cone_that_hardly_meets_its_volume_is_refused(scan):
+    """A middle row of 400 of 16 gave a volume, of which 100 % fell beside the detector."""
+    geometry = replace(scan.geometry, row_offset=20 * scan.geometry.rows * scan.geometry.row_pitch)
+    grid = replace(scan.grid, centre=(*scan.grid.centre[:2], float(np.mean(geometry.heights))))
+    if not geometry.diverging:  # parallel rays do not care how high they run
+        assert not [text for text in doubts_of_volume(replace(scan, geometry=geometry), grid) if "above or below" in text]
+        return
+    with pytest.raises(InputError, match="above or below"):
+        doubts_of_volume(replace(scan, geometry=geometry), grid)
 
 
 def test_a_whole_turn_by_uneven_steps_misses_no_direction():

@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 from scanned import DISCS, misfit, turned_sample
+from scans import assert_converted
 
 from ctuq.errors import InputError
 from ctuq.files import describe, read, read_volume
@@ -69,6 +70,14 @@ def test_the_row_is_that_of_the_plane_through_the_source(tmp_path, origin, row):
     )
     scan = read(path)
     assert misfit(scan) < 1e-5 and any(f"row {row} of 5" in step for step in scan.provenance.steps)
+
+
+@pytest.mark.parametrize("origin", ["bottom-left", "top-left"])
+def test_its_rows_are_converted_right_way_up(tmp_path, origin):
+    stack = _cone()[None] * np.float32([[[0.9]], [[1.0]], [[1.0]], [[0.8]], [[0.7]]])
+    config = CONE | {"source__position": (0.4, -80, PIXEL), "rotation_axis__direction": (0, 0, 1)}
+    labels, attrs = ("vertical", "angle", "horizontal"), {"panel_origin": origin}
+    assert_converted(_write(tmp_path / "a.nxs", stack, labels=labels, attrs=attrs, **config), tmp_path / "b.nx")
 
 
 def test_a_parallel_beam_in_radians_with_compressed_numbers_is_read(tmp_path):

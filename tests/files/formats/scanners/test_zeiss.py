@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 from scanned import DISCS, mirrored, misfit, turned_sample
+from scans import assert_converted
 
 from ctuq.errors import BackendError, InputError
 from ctuq.files import describe, read, read_volume
@@ -100,6 +101,11 @@ def test_rows_are_from_below_and_moved_by_whole_ones(tmp_path):
     np.testing.assert_array_equal(shows[2, 1::2], True)
     np.testing.assert_array_equal(scan.weights[0].max(axis=1) > 0, np.resize([True, False], VIEWS))
     assert any("1 whole row," in text for text in scan.warnings) and not any("from above" in text for text in scan.warnings)
+
+
+def test_its_rows_are_converted_right_way_up(tmp_path):
+    shifts = np.resize([0.0, 1.2], VIEWS).astype("<f4")
+    assert_converted(_write(tmp_path / "a.txrm", _projections(), **{"Alignment/Y-Shifts": shifts.tobytes()}), tmp_path / "a.nx")
 
 
 def test_an_interrupted_scan_is_read_as_far_as_it_went(tmp_path):
