@@ -57,7 +57,7 @@ def test_images_are_as_good_as_without_the_defects_and_it_is_told():
         return float(np.sqrt(np.mean((result.mean - result.truth) ** 2))), " ".join(result.warnings)
 
     sound, _ = error(SCAN)
-    for change, words in ((dead, "never changes"), (wrong_views, "left out")):
+    for change, words in ((dead, "never change"), (wrong_views, "left out")):
         found, told = error(with_values(change))
         assert found < 1.2 * sound and words in told
 
