@@ -72,6 +72,7 @@ def reconstruct(
     material: str = _DEFAULT.material,
     device: str = _DEFAULT.device,
     seed: int = _DEFAULT.seed,
+    iterations: int | None = _DEFAULT.iterations,
     threads: int | None = _DEFAULT.threads,
     dip: DIPOptions = _DEFAULT.dip,
     network: nn.Module | None = None,
@@ -88,7 +89,7 @@ def reconstruct(
     scan : Scan
     method : str
     size, field, uncertainty, samples, directions, calibrate, calibration_views : optional
-    prior, variation, systematics, material, device, seed, threads, dip : optional
+    prior, variation, systematics, material, device, seed, iterations, threads, dip : optional
         As the fields of `ReconstructOptions`, which says what each is.
     network : nn.Module, optional
         One's own in place of the U-Net: an image (1, 1, y, x) from an input of the same size. Its fit begins at its weights.
@@ -122,7 +123,7 @@ def reconstruct(
     """
     listed = dict(size=size, field=field, uncertainty=uncertainty, samples=samples, directions=directions, calibrate=calibrate)
     listed |= dict(calibration_views=calibration_views, prior=prior, variation=variation, systematics=systematics, seed=seed)
-    listed |= dict(material=material, device=device, threads=threads)
+    listed |= dict(material=material, device=device, iterations=iterations, threads=threads)
     listed |= dict(dip=dip if network is None else replace(dip, module=network), **unknown)
     chosen = options_from(method, listed, _BESIDE)
     if options is not None and chosen != replace(_DEFAULT, method=method):

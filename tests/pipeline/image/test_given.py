@@ -42,7 +42,7 @@ def test_columns_that_never_change_count_for_nothing():
     found = as_given(with_values(dead))
     assert np.flatnonzero((found.weights == 0).any(axis=0)).tolist() == [12, 20]
     assert (found.weights[:, [0, 11, 13, 30]] == 1).all()
-    assert found.warnings[-1].startswith("Column 12, 20 of the detector never changes, or")
+    assert found.warnings[-1].startswith("Columns 12, 20 of the detector never change, or")
 
 
 def test_views_that_no_object_makes_count_for_nothing():
@@ -57,7 +57,7 @@ def test_images_are_as_good_as_without_the_defects_and_it_is_told():
         return float(np.sqrt(np.mean((result.mean - result.truth) ** 2))), " ".join(result.warnings)
 
     sound, _ = error(SCAN)
-    for change, words in ((dead, "never changes"), (wrong_views, "left out")):
+    for change, words in ((dead, "never change"), (wrong_views, "left out")):
         found, told = error(with_values(change))
         assert found < 1.2 * sound and words in told
 
