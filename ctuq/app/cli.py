@@ -17,7 +17,7 @@ import tyro
 from ctuq.app.arguments import BUDGET_SPENT, Command
 from ctuq.app.calibration.options import Calibrate
 from ctuq.app.design.options import Design
-from ctuq.app.folder import refuse_own_input, require_scan, run_folder
+from ctuq.app.folder import refuse_own_input, require_scan_file, run_folder
 from ctuq.app.measure.options import Measure
 from ctuq.app.options import Convert, Demo, Doctor, Export, Info, Reconstruct, Report, Simulate
 from ctuq.app.terminal import Speech, put, say, speaking
@@ -93,7 +93,7 @@ def _name_of(command: Command | Design) -> str:
 def _run(command: Command | Design) -> int:
     """Import what a command needs, and do it; the exit code."""
     typed: Command = command.step if isinstance(command, Design) else command
-    require_scan(typed)
+    require_scan_file(typed)
     refuse_own_input(typed)
     if isinstance(command, Design):
         from ctuq.app.design.commands import run_step

@@ -37,7 +37,7 @@ def run_folder(folder: Path, *, resume: bool, overwrite: bool) -> Iterator[None]
         yield
 
 
-def require_scan(command: Command) -> None:
+def require_scan_file(command: Command) -> None:
     """See that a command that takes scan files has one, before its folder is named after it.
 
     Raises

@@ -16,7 +16,7 @@ from ctuq.design.models.lindip import LinDIPOptions
 from ctuq.design.models.model import Learn
 from ctuq.design.problem import DesignProblem
 from ctuq.errors import GeometryError, InputError
-from ctuq.pipeline.volume.job import VolumeOptions, volume_of
+from ctuq.pipeline.volume.job import VolumeOptions, grid_of_volume
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
 from ctuq.tomo.space import ConeBeam, Parallel3D
@@ -75,7 +75,7 @@ def coarse_scan(scan: VolumeScan, candidates: ArrayLike, *, size: int = 16, **se
     fresh = _fresh(np.asarray(candidates, np.float64).reshape(-1), beam.angles)
     if not len(fresh):
         raise InputError("All candidate angles were measured; give others with --candidates.")
-    grid = volume_of(scan, VolumeOptions(size=size))
+    grid = grid_of_volume(scan, VolumeOptions(size=size))
     coarse, bins = binned_beam(beam, grid)
     coarse = replace(coarse, angles=np.concatenate([beam.angles, fresh]))
     A = flat_transform(grid, coarse)

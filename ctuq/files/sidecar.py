@@ -49,7 +49,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctuq.errors import InputError
-from ctuq.files.formats.places import Layout, from_plain, place_of, plain
+from ctuq.files.formats.places import Layout, from_plain, place_of, to_plain
 from ctuq.files.formats.raw import TURNED, TURNS, VALUES, Pictures
 from ctuq.files.formats.sound import checked_angles
 from ctuq.files.units import millimetres
@@ -180,7 +180,7 @@ def read_sidecar(path: str | Path, onto: Sidecar | None = None) -> Sidecar:
 
 def treatment(sidecar: Sidecar) -> dict[str, Any]:
     """How values are to be read, without the geometry: plain values to be kept in another file."""
-    values = {name: getattr(sidecar, name) for name in _TREATMENT} | {"layout": plain(sidecar.layout)}
+    values = {name: getattr(sidecar, name) for name in _TREATMENT} | {"layout": to_plain(sidecar.layout)}
     return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in values.items()}
 
 

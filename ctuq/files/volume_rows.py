@@ -69,7 +69,7 @@ class ReadRows:
         return filled.astype(projections.dtype), kept
 
 
-def first_of(raw_of: Callable[[int], Raw], rows: int, made: Callable[[Raw], Scan]) -> tuple[Raw, Scan]:
+def first_row(raw_of: Callable[[int], Raw], rows: int, made: Callable[[Raw], Scan]) -> tuple[Raw, Scan]:
     """The row that tells the geometry and its scan: the middle one, or another where that sees nothing but air or is dead.
 
     Raises

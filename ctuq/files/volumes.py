@@ -23,7 +23,7 @@ from ctuq.files.formats.scanners.series import lines_in_blocks
 from ctuq.files.frozen import frozen_views
 from ctuq.files.noise import law_of
 from ctuq.files.reading import PathLike, opened, resolve, row_of, scan_of
-from ctuq.files.volume_rows import first_of, read_rows, refuse_implausible
+from ctuq.files.volume_rows import first_row, read_rows, refuse_implausible
 from ctuq.files.volume_space import assumed, free_beam, in_space, seen_by
 from ctuq.files.volume_truth import with_volume_truth
 from ctuq.guard import reading
@@ -267,7 +267,7 @@ def _telling(raw_of: Callable[[int | None], Raw], path: Path, count: int, wanted
             return other, found.warned(
                 *([f"Row {row} tells the rotation axis: the middle one, {middle}, {why}."] if asked else [])
             )
-    return first_of(raw_of, count, made) if first is None else first
+    return first_row(raw_of, count, made) if first is None else first
 
 
 def _does_not_tell(scan: Scan) -> str:

@@ -44,7 +44,7 @@ def trace(op: LinearOperator, *, rng: torch.Generator, probes: int) -> Estimate:
         How many products with the operator.
     """
     z, Az = _sign_products(op, rng, probes)
-    return mean_of((z * Az).sum(1))
+    return estimate_of((z * Az).sum(1))
 
 
 @torch.no_grad()
@@ -119,9 +119,9 @@ def log_det(
         if step == most or step in (most // 2**i for i in range(1, 6)):
             before, draws = draws, n * _log_quadrature(diagonals, offsets)
             change = 0.0 if step == n else abs(float((draws - before).mean()))
-            if change < _NEGLIGIBLE * mean_of(draws).error:
+            if change < _NEGLIGIBLE * estimate_of(draws).error:
                 break
-    found = mean_of(draws)
+    found = estimate_of(draws)
     if change > found.error:
         warnings.warn(
             f"Lanczos quadrature still changed the log determinant by {change:.2g} in its last of {most} steps: "
@@ -147,7 +147,7 @@ def largest_eigenvalue(op: LinearOperator, *, rng: torch.Generator, steps: int =
     return float(values[0, -1] + offsets[-1][0] * vectors[0, -1, -1].abs())
 
 
-def mean_of(draws: Tensor) -> Estimate:
+def estimate_of(draws: Tensor) -> Estimate:
     """Mean of independent draws ``(k,)``, k at least 2, with its error."""
     return Estimate(float(draws.mean()), _widening(len(draws)) * float(draws.std()) / len(draws) ** 0.5)
 

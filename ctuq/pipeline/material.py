@@ -16,7 +16,7 @@ from ctuq.pipeline.views import match_detector, tensors
 from ctuq.recon.tv import tv
 from ctuq.systematics.curve import Curve
 from ctuq.systematics.hardened import Hardened
-from ctuq.systematics.material import MARGIN, SHORT, Parts, first_curve, told_of
+from ctuq.systematics.material import MARGIN, SHORT, Parts, first_curve, told_of_curve
 from ctuq.tomo import ray_transform
 from ctuq.tomo.field import choose_grid, outline_of
 from ctuq.tomo.rays.transform import RayTransform
@@ -70,7 +70,7 @@ def _estimated(A: RayTransform, y: Tensor, weights: Tensor) -> Hardened:
         raise InputError(
             "The rays do not grow with the length through the object, as those of one material do; take --material any."
         )
-    told = told_of(A, (y, weights), parts, curve, attenuation)
+    told = told_of_curve(A, (y, weights), parts, curve, attenuation)
     if parts.rough > _ROUGH or told.outlying > _OUTLYING:
         raise InputError(
             f"The object is not of one material: its inside differs by {100 * parts.rough:.0f} % (rms) from one attenuation, "

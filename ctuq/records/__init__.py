@@ -3,7 +3,7 @@
 A tree is a dict with string keys whose values are arrays of numbers, str, float, int, bool, None, tuples or dicts of these.
 """
 
-from ctuq.records.files import FORMAT, kind_of, opened, read, write, write_hdf5
+from ctuq.records.files import FORMAT, kind_of, opened_record, read, write, write_hdf5
 from ctuq.records.heap import refuse_endless_heap
 from ctuq.records.seal import checksum, is_sealed
 from ctuq.records.tree import Blocks, Tree, put_tree, tree_in
@@ -18,7 +18,7 @@ __all__ = [
     "is_sealed",
     "kind_of",
     "made",
-    "opened",
+    "opened_record",
     "put_tree",
     "read",
     "refuse_endless_heap",

@@ -105,7 +105,7 @@ def read(path: str | os.PathLike, *, kind: str) -> dict[str, Any]:
     ResourceError
         If it declares more than fits into memory.
     """
-    with opened(path, kind=kind) as file:
+    with opened_record(path, kind=kind) as file:
         return tree_in(file, Path(path))
 
 
@@ -144,7 +144,7 @@ class _Disk(io.RawIOBase):
 
 
 @contextmanager
-def opened(path: str | os.PathLike, *, kind: str) -> Iterator[h5py.File]:
+def opened_record(path: str | os.PathLike, *, kind: str) -> Iterator[h5py.File]:
     """A file that `write` wrote, open for what is too large to be read whole.
 
     Errors of the block are the block's own, but for values that cannot be read.

@@ -175,12 +175,12 @@ def _columns(name: str, at: _At) -> tuple[Tensor, Tensor | None]:
     if KINDS[name].of == "scan":
         return rays.reshape(-1, 1), None
     if name == "flux":
-        return detector.of_views(rays), None
+        return detector.rays_of_views(rays), None
     if name == "gain":
         basis = detector.rough(rays.shape[1])
         return detector.of_columns(rays, basis), basis
     basis = pose.without_frame(at.angles, at.tell) if name == "shift" else pose.without_turn(at.tell)
-    return detector.of_views(rays, basis), basis
+    return detector.rays_of_views(rays, basis), basis
 
 
 def _refuse_alike(single: Sequence[Block], used: Tensor) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 _SMOOTH, _FEWEST = 16, 4
 
 
-def of_views(rays: Tensor, basis: Tensor | None = None) -> Tensor:
+def rays_of_views(rays: Tensor, basis: Tensor | None = None) -> Tensor:
     """Columns (views * columns, k) of factors of every view's own rays (views, columns), or of a basis (views, k) of views."""
     views, columns = rays.shape
     basis = torch.eye(views, dtype=torch.float64, device=rays.device) if basis is None else basis.to(rays)

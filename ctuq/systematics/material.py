@@ -165,7 +165,7 @@ class Told:
     outlying: float
 
 
-def told_of(A: RayTransform, rays: tuple[Tensor, Tensor], parts: Parts, curve: Curve, attenuation: float) -> Told:
+def told_of_curve(A: RayTransform, rays: tuple[Tensor, Tensor], parts: Parts, curve: Curve, attenuation: float) -> Told:
     """Offset, attenuation and hardening with their covariance, linearised at a curve until they stand still.
 
     Parameters

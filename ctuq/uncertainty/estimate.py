@@ -18,7 +18,7 @@ from ctuq.laplace.system.problem import Point
 from ctuq.stages import Stages
 from ctuq.systematics.catalogue import KINDS
 from ctuq.uncertainty.calibration.edges import EdgeScale
-from ctuq.uncertainty.calibration.held_out import Unseen, Without, calibrate, leave_one_out, of_views, spread
+from ctuq.uncertainty.calibration.held_out import Unseen, Without, calibrate_by_views, leave_one_out, of_views, spread
 from ctuq.uncertainty.calibration.scales import UNSCALED, Scales
 from ctuq.uncertainty.model.covariance import ImageCovariance
 from ctuq.uncertainty.model.left_out import Beside, LeftOut
@@ -154,13 +154,13 @@ def estimate(
     given = SolvedRays.on(model, evidence.point, noise_by=way.noise_by, stages=stages)
     without = leaving_out(given, way, stages)
     if len(held_out):
-        found = calibrate(without, model, y, held_out, evidence.sigma2, most=way.held_out, correct=correct)
+        found = calibrate_by_views(without, model, y, held_out, evidence.sigma2, most=way.held_out, correct=correct)
         wider = _with_wider_errors(evidence, model, without, unseen, scale=found[0].image, most=way.held_out)
         if wider is not evidence:
             evidence = wider
             given = SolvedRays.on(model, evidence.point, noise_by=way.noise_by, stages=stages)
             without = leaving_out(given, way, stages)
-            found = calibrate(without, model, y, held_out, evidence.sigma2, most=way.held_out, correct=correct)
+            found = calibrate_by_views(without, model, y, held_out, evidence.sigma2, most=way.held_out, correct=correct)
         scales, calibration, correction = found
     elif model.blocks and correct:
         correction = -given.absorbed(given.errors()[0]).reshape(correction.shape)

@@ -16,7 +16,7 @@ from ctuq.baselines.variances import Variances, learn_variance
 from ctuq.errors import InputError
 from ctuq.stages import Stages
 from ctuq.uncertainty.calibration.edges import EdgeScale, Facts, WidenedRays, edge_map, has_both, learn_ratio
-from ctuq.uncertainty.calibration.held_out import HeldOut, Without, calibrate, leave_one_out, of_views, spread
+from ctuq.uncertainty.calibration.held_out import HeldOut, Without, calibrate_by_views, leave_one_out, of_views, spread
 from ctuq.uncertainty.calibration.scales import UNSCALED
 from ctuq.uncertainty.estimate import ErrorBars, Evidence
 from ctuq.uncertainty.model.gaussian import ROUTES, GaussianPosterior, PixelField, PixelRays
@@ -180,7 +180,7 @@ def gaussian_bars(
         split = by_region and has_both(edge_map(rays.image))
         taught = _by_region(without, rays, y, held_out, sigma2, most=asked.held_out) if split else None
         edges, given, before = taught or (None, without, None)
-        scales, calibration, correction = calibrate(given, rays, y, held_out, sigma2, most=asked.held_out)
+        scales, calibration, correction = calibrate_by_views(given, rays, y, held_out, sigma2, most=asked.held_out)
         calibration = calibration if edges is None or before is None else _told(calibration, before, edges)
     tell("views left out")
 

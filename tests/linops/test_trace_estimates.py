@@ -7,7 +7,7 @@ from scipy.stats import binom
 from ctuq.errors import CtuqError, InputError
 from ctuq.linops import Space
 from ctuq.linops.basic import Dense, Diagonal
-from ctuq.linops.estimate import diagonal, largest_eigenvalue, log_det, mean_of, trace
+from ctuq.linops.estimate import diagonal, estimate_of, largest_eigenvalue, log_det, trace
 from ctuq.linops.precondition import nystrom
 
 DOUBLE = torch.float64
@@ -141,7 +141,7 @@ def test_the_largest_eigenvalue_of_a_crowded_spectrum_is_not_missed_by_few_steps
 
 
 def test_few_draws_have_a_wider_error_than_their_spread():
-    found = mean_of(torch.tensor([1.0, 2.0, 6.0]))
+    found = estimate_of(torch.tensor([1.0, 2.0, 6.0]))
     assert found.value == 3.0
     # Student's t with two degrees of freedom: 4.303 instead of 1.96.
     assert found.error == pytest.approx(4.303 / 1.96 * math.sqrt(7 / 3), rel=1e-3)

@@ -28,7 +28,7 @@ def test_what_is_written_slice_by_slice_reads_back_equal_whole_and_alone(path):
     tree = records.read(path, kind="thing")
     np.testing.assert_array_equal(tree["volume"], np.stack([one(z) for z in range(SHAPE[0])]))
     assert tree["rest"] == {"n": 3}
-    with records.opened(path, kind="thing") as file:
+    with records.opened_record(path, kind="thing") as file:
         assert file["volume"].chunks == (1, *SHAPE[1:])
         np.testing.assert_array_equal(file["volume"][7], one(7))
 
@@ -37,7 +37,7 @@ def test_a_flipped_byte_is_noticed(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match="damaged"), records.opened(path, kind="thing"):
+    with pytest.raises(InputError, match="damaged"), records.opened_record(path, kind="thing"):
         pass
 
 

@@ -277,11 +277,11 @@ def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
 
 def test_what_goes_wrong_beside_an_open_file_is_not_the_files_fault(tmp_path):
     records.write(tmp_path / "a.h5", {"x": np.zeros(3)}, kind="thing")
-    with pytest.raises(AttributeError, match="no attribute"), records.opened(tmp_path / "a.h5", kind="thing") as file:
+    with pytest.raises(AttributeError, match="no attribute"), records.opened_record(tmp_path / "a.h5", kind="thing") as file:
         file.nothing_of_this_name  # noqa: B018
-    with pytest.raises(FileNotFoundError), records.opened(tmp_path / "a.h5", kind="thing"):
+    with pytest.raises(FileNotFoundError), records.opened_record(tmp_path / "a.h5", kind="thing"):
         (tmp_path / "elsewhere.txt").read_text()
-    with pytest.raises(InputError, match="cannot be read whole"), records.opened(tmp_path / "a.h5", kind="thing"):
+    with pytest.raises(InputError, match="cannot be read whole"), records.opened_record(tmp_path / "a.h5", kind="thing"):
         raise OSError("Can't synchronously read data (inflate() failed)")
 
 

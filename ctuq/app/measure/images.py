@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 from ctuq.app.measure.answers import Answers, Question, answered, of_one
-from ctuq.app.measure.texts import SOLIDS, Asked, Shape, in_words, sides
+from ctuq.app.measure.texts import SOLIDS, Asked, Shape, limit_in_words, sides
 from ctuq.app.measure.volumes import named_chance
 from ctuq.errors import InputError
 from ctuq.quantities import Quantity
@@ -34,10 +34,10 @@ def questions(
         for limit in wanted.probabilities:
             yield of_one(result.probability, region, **sides(limit), name=named_chance(name, limit, "mm^2"))
         for limit in wanted.fractions:
-            words = f"of {name} {in_words(limit)}"
+            words = f"of {name} {limit_in_words(limit)}"
             yield Question(f"share {words}", partial(_share_and_area, result, region, limit, words, level))
         for limit in wanted.centres:
-            words = f"centre of {name} {in_words(limit)}"
+            words = f"centre of {name} {limit_in_words(limit)}"
             yield Question(words, partial(result.centre, region, **limit, name=f"{words},", level=level))
         if other is not None:
             yield of_one(partial(_change, result, other), region, name=f"change of {name}", level=level)

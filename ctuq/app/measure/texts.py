@@ -125,7 +125,7 @@ def sides(limit: Limit) -> Sides:
     return {"above": limit.get("above"), "below": limit.get("below"), "at_least": limit.get("at_least")}
 
 
-def in_words(limit: Limit) -> str:
+def limit_in_words(limit: Limit) -> str:
     """Such as "above 0.02"."""
     return " ".join(f"{side} {value:g}" for side, value in limit.items())
 

@@ -6,7 +6,7 @@ from functools import partial
 from ctuq.app.measure.answers import Answers, Question, answered, of_one
 from ctuq.app.measure.options import Measure
 from ctuq.app.measure.sources import asked
-from ctuq.app.measure.texts import Asked, Limit, in_words, sides
+from ctuq.app.measure.texts import Asked, Limit, limit_in_words, sides
 from ctuq.errors import InputError
 from ctuq.quantities import Circle, Polygon, Quantity, Rectangle
 from ctuq.quantities.solids import Solid
@@ -52,7 +52,7 @@ def solid_questions(volume: VolumeResult, wanted: Asked, solids: Mapping[str, So
         for limit in wanted.probabilities:
             yield of_one(volume.probability, solid, **sides(limit), name=named_chance(name, limit, "mm^3"))
         for limit in wanted.fractions:
-            words = f"of {name} {in_words(limit)}"
+            words = f"of {name} {limit_in_words(limit)}"
             yield Question(f"share {words}", partial(_share_and_volume, volume, solid, limit, words, level))
     for a, b in wanted.contrasts:
         if a in solids and b in solids:

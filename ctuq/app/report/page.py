@@ -100,7 +100,7 @@ def render_report(result: Result, images: Mapping[str, bytes], measured: Sequenc
     )
 
 
-def filled(template: str, *, pictures: Sequence[tuple[bytes, str]], script: str = "", **values: object) -> str:
+def page_of(template: str, *, pictures: Sequence[tuple[bytes, str]], script: str = "", **values: object) -> str:
     """A page from a template: ``pictures`` are bytes of PNG files with what they show, ``script`` the name of its script."""
     css, code = _template("report.css"), _template(script) if script else ""
     shown = [{"text": text, "url": _url(image)} for image, text in pictures]

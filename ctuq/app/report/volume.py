@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ctuq.app.png import drawn
 from ctuq.app.report.figures import UNIT
-from ctuq.app.report.page import filled
+from ctuq.app.report.page import page_of
 from ctuq.app.report.space import geometry_lines
 from ctuq.app.report.summary import how_trustworthy, spread_told
 from ctuq.app.report.tables import MEASURED_HEAD, measured_rows
@@ -95,7 +95,7 @@ def write_volume_report(result: VolumeResult, path: Path, picture: bytes, measur
     InputError, ResourceError
         If it cannot be written.
     """
-    page = filled(
+    page = page_of(
         "volume.html.jinja",
         pictures=[(picture, _CAPTION)],
         script="volume.js",

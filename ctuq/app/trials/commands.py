@@ -15,7 +15,7 @@ from ctuq.app.progress import told_about
 from ctuq.app.terminal import cell, give, say
 from ctuq.app.trials.figures import draw_angles, draw_comparison
 from ctuq.app.trials.options import Compare, Simulate
-from ctuq.app.trials.subjects import name_of, phantom_subject, scan_subject
+from ctuq.app.trials.subjects import name_of_subject, phantom_subject, scan_subject
 from ctuq.design.trials.compare import Curves, Saving, curves, saving, table
 from ctuq.design.trials.contenders import Adaptive, TrialPlan, baselines
 from ctuq.design.trials.imaging import METHODS, imaging
@@ -108,7 +108,7 @@ def _subjects(command: Simulate) -> Iterator[Subject]:
     if absent:
         raise InputError(f"'{absent[0]}' is neither a file nor a phantom; phantoms are {', '.join(PHANTOMS)}.")
     scan = files.read(paths, geometry=command.geometry, truth=command.truth)
-    yield scan_subject(name_of(paths[0]), scan, command.size, every=command.every, strength=command.strength)
+    yield scan_subject(name_of_subject(paths[0]), scan, command.size, every=command.every, strength=command.strength)
 
 
 def _setting(command: Simulate) -> str:

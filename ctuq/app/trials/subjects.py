@@ -72,7 +72,7 @@ def scan_subject(name: str, scan: Scan, size: int, *, every: int = 1, strength: 
     return subject(name, matched, A, candidates=order[::every], reference=reference)
 
 
-def name_of(path: Path) -> str:
+def name_of_subject(path: Path) -> str:
     """What a scan's file is called in tables."""
     return path.name.split(".")[0]
 

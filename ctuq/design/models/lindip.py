@@ -21,7 +21,7 @@ from ctuq.recon.holdout import default_views, held_views, split, useful_views
 from ctuq.recon.unet import UNet
 from ctuq.stages import Stages, name_of
 from ctuq.tomo.geometry import bytes_of
-from ctuq.uncertainty.calibration.held_out import calibrate, of_views
+from ctuq.uncertainty.calibration.held_out import calibrate_by_views, of_views
 from ctuq.uncertainty.calibration.scales import UNSCALED, Scales
 from ctuq.uncertainty.estimate import Evidence, by_size, kept_evidence, leaving_out, named
 from ctuq.uncertainty.model.linear import ImageModel, image_model
@@ -223,7 +223,7 @@ def _learned(
         return evidence, UNSCALED, torch.zeros_like(linear.mean)
     given = SolvedRays.on(linear, evidence.point, noise_by=way.noise_by, stages=stages)
     without = leaving_out(given, way, stages)
-    scales, _, correction = calibrate(without, linear, y, held, evidence.sigma2, most=way.held_out)
+    scales, _, correction = calibrate_by_views(without, linear, y, held, evidence.sigma2, most=way.held_out)
     return evidence, scales, correction
 
 

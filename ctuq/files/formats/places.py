@@ -70,7 +70,7 @@ def place_of(told: Any, folder: Path, key: str) -> Place:
     return Place(path.strip(), found, key)
 
 
-def plain(layout: Layout) -> dict[str, str]:
+def to_plain(layout: Layout) -> dict[str, str]:
     """The places as text, to be kept in another file."""
     places = {f.name: getattr(layout, f.name) for f in fields(layout)}
     return {
@@ -79,5 +79,5 @@ def plain(layout: Layout) -> dict[str, str]:
 
 
 def from_plain(kept: Mapping[str, str]) -> Layout:
-    """The layout that `plain` took apart."""
+    """The layout that `to_plain` took apart."""
     return Layout(**{name: place_of(text, Path(), name) for name, text in kept.items()})

@@ -21,7 +21,7 @@ from ctuq.laplace.system.cg_sampler import Sampler
 from ctuq.laplace.system.mode import Mode, newton_mode, whitened
 from ctuq.laplace.system.problem import Point, Problem, System
 from ctuq.laplace.system.sampling import Conditioned
-from ctuq.linops.estimate import Estimate, mean_of
+from ctuq.linops.estimate import Estimate, estimate_of
 from ctuq.linops.operator import LinearOperator
 
 
@@ -77,7 +77,7 @@ class Expectation:
     def total(self) -> Estimate:
         """Effective dimension of all weights."""
         if len(self.totals) > 1:
-            return mean_of(self.totals)
+            return estimate_of(self.totals)
         return Estimate(float(self.totals), 0.0 if self.samples is None else torch.inf)
 
     @property

@@ -18,7 +18,7 @@ from ctuq.laplace.evidence.sampled import Expectation
 from ctuq.laplace.priors.diagonal import Prior
 from ctuq.laplace.system.mode import Mode
 from ctuq.laplace.system.problem import Point, System, plus_identity
-from ctuq.linops.estimate import Estimate, largest_eigenvalue, log_det, mean_of
+from ctuq.linops.estimate import Estimate, estimate_of, largest_eigenvalue, log_det
 from ctuq.linops.precondition import Preconditioner
 
 _NEGLIGIBLE = 1e-3
@@ -144,7 +144,7 @@ def sweep(
     dimensions = torch.stack(totals)
     curves = torch.from_numpy(_running_integral(grid.numpy(), dimensions.cpu().numpy()))
     bias = torch.from_numpy(_running_integral(grid.numpy(), np.array(gaps)[:, None]))[:, 0].abs()
-    errors = bias + torch.tensor([mean_of(c).error if len(c) > 1 else 0.0 for c in curves], dtype=torch.float64)
+    errors = bias + torch.tensor([estimate_of(c).error if len(c) > 1 else 0.0 for c in curves], dtype=torch.float64)
     values = torch.tensor(heights, dtype=torch.float64) - 0.5 * curves.mean(1)
     likelihood = torch.tensor(scores, dtype=torch.float64) if scores else None
     return Sweep(grid, dimensions.mean(1).cpu(), values, 0.5 * errors, likelihood, scored)

@@ -19,7 +19,7 @@ class HasBlocks(Protocol):
 Groups = Mapping[str, Sequence[str]]
 
 
-def blocks_of(model: HasBlocks | Sequence[WeightBlock]) -> tuple[WeightBlock, ...]:
+def blocks_of_weights(model: HasBlocks | Sequence[WeightBlock]) -> tuple[WeightBlock, ...]:
     """The blocks of a model, or the given ones."""
     return tuple(model) if isinstance(model, Sequence) else model.blocks
 

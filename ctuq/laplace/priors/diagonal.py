@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ctuq.errors import InputError
-from ctuq.laplace.priors.blocks import Groups, HasBlocks, blocks_of, grouped
+from ctuq.laplace.priors.blocks import Groups, HasBlocks, blocks_of_weights, grouped
 from ctuq.laplace.priors.filters import FilterProcess
 from ctuq.linops.gram import gram
 from ctuq.linops.jacobian.network import WeightBlock
@@ -152,12 +152,12 @@ class DiagonalPrior:
 
 def isotropic(model: HasBlocks | Sequence[WeightBlock]) -> DiagonalPrior:
     """One variance for all weights of a model, or of its blocks."""
-    return DiagonalPrior(("variance",), (slice(0, blocks_of(model)[-1].slice.stop),))
+    return DiagonalPrior(("variance",), (slice(0, blocks_of_weights(model)[-1].slice.stop),))
 
 
 def layerwise(model: HasBlocks | Sequence[WeightBlock]) -> DiagonalPrior:
     """One variance for the weights of each layer of a model, or of its blocks."""
-    blocks = blocks_of(model)
+    blocks = blocks_of_weights(model)
     return DiagonalPrior(tuple(f"variance {b.name}" for b in blocks), tuple(b.slice for b in blocks))
 
 
@@ -175,7 +175,7 @@ def blocks_prior(model: HasBlocks | Sequence[WeightBlock], groups: Groups) -> Di
     InputError
         If the groups miss a parameter, have one twice, or name one that the model does not have.
     """
-    members = grouped(blocks_of(model), groups)
+    members = grouped(blocks_of_weights(model), groups)
     slices = tuple(tuple(block.slice for block in blocks) for blocks in members.values())
     return DiagonalPrior(tuple(f"variance {name}" for name in members), slices)
 
@@ -228,7 +228,7 @@ def g_prior(
         raise InputError("A g-prior over blocks needs their features too; or give it the linear model.")
     # Energies of layers may differ by the square of what the scales of their weights do: each is judged by its own largest.
     largest = torch.zeros_like(energy)
-    for block in blocks_of(model):
+    for block in blocks_of_weights(model):
         largest[block.slice] = energy[block.slice].max()
     alive = (energy > rounding**2 * largest) & (largest > rounding**2 * energy.max())
     dead = int((~alive).sum())
@@ -236,7 +236,7 @@ def g_prior(
         told = "%d of %d weights multiply features that are never active: their variance is that of the least active one."
         _log.info(told, dead, len(energy))
     diagonal = 1 / torch.where(alive, energy, energy[alive].min() if alive.any() else 1.0)
-    return DiagonalPrior(("g",), (slice(0, blocks_of(model)[-1].slice.stop),), diagonal)
+    return DiagonalPrior(("g",), (slice(0, blocks_of_weights(model)[-1].slice.stop),), diagonal)
 
 
 def _type_of(model: object) -> torch.dtype:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ctuq.errors import InputError
-from ctuq.laplace.priors.blocks import Groups, HasBlocks, blocks_of, grouped
+from ctuq.laplace.priors.blocks import Groups, HasBlocks, blocks_of_weights, grouped
 from ctuq.linops.gram import mirrored, pair_grams
 from ctuq.linops.jacobian.network import WeightBlock
 
@@ -35,7 +35,7 @@ class FilterProcess:
     """
 
     def __init__(self, model: HasBlocks | Sequence[WeightBlock], groups: Groups | None = None):
-        blocks = blocks_of(model)
+        blocks = blocks_of_weights(model)
         if any(len(b.shape) < 3 for b in blocks):
             raise InputError("The filter process prior needs convolution weights; use a layerwise prior for linear layers.")
         self._groups = grouped(blocks, {b.name: (b.name,) for b in blocks} if groups is None else groups)

@@ -41,7 +41,7 @@ class ProductCost:
         return vjps * self.vjp_seconds + jvps * self.jvp_seconds
 
 
-def measure(
+def times_of_products(
     network: nn.Module | Frozen, inputs: Tensor, *, parameters: Sequence[str] | None = None, memory: int | None = None
 ) -> ProductCost:
     """Try the ways to make a product on a few rows, about a dozen each for ``J`` and ``J.T``, sixty forward passes in all.

@@ -35,7 +35,7 @@ def twice_differentiable(module: nn.Module | None = None) -> Iterator[None]:
         yield
 
 
-def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+def without_fused_kernels(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function by kernels that can be differentiated twice."""
 
     def run(*args: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ctuq.linops.jacobian.kernels import plain
+from ctuq.linops.jacobian.kernels import without_fused_kernels
 
 
 class Rule(Protocol):
@@ -240,7 +240,7 @@ class Opaque:
     """
 
     def __init__(self, function: Callable[..., Tensor], operands: Sequence[Tensor]):
-        self._function, self._operands = plain(function), tuple(operands)
+        self._function, self._operands = without_fused_kernels(function), tuple(operands)
 
     @cached_property
     def _reverse(self) -> Callable[..., tuple[Tensor, ...]]:

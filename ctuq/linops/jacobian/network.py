@@ -244,7 +244,7 @@ def jacobian_of(
     chunk : int, optional
         Rows pushed through the network at once; by default as many as keep the widest activation near the cache.
     choice : ProductChoice, optional
-        In place of ``chunk``: what `measure` found fastest, or what an earlier run recorded.
+        In place of ``chunk``: what `times_of_products` found fastest, or what an earlier run recorded.
 
     Returns
     -------

@@ -27,7 +27,7 @@ from ctuq.pipeline.image.spreads import SPREADS, with_spread
 from ctuq.pipeline.image.with_bars import with_bars
 from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
-from ctuq.pipeline.running.plan import Plan, require_room
+from ctuq.pipeline.running.plan import Plan, require_room_for_fit
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.threads import begin_with
 from ctuq.pipeline.views import SplitViews, grid_of, match_detector, rays_inside, split_views, tensors
@@ -143,7 +143,7 @@ def _reconstruct(
     measured = weighed_by_counts(came, run.options.size, run.device) if own is None else came
     scan = of_one_material(run, measured)
     views = replace(split_views(run.options, scan), told=told_of_rays(scan) + doubts)
-    require_room(run.options, grid, run.device)
+    require_room_for_fit(run.options, grid, run.device)
     run.checkpoint = Checkpoint.of(checkpoint, came, run.options)
     run.checkpoint.begin()
     try:

@@ -17,7 +17,7 @@ from ctuq.pipeline.image.rings import Rings
 from ctuq.pipeline.image.with_bars import with_bars
 from ctuq.pipeline.running.options import ReconstructOptions
 from ctuq.pipeline.running.outlook import Outlook
-from ctuq.pipeline.running.plan import FIT_BYTES, Plan, Speeds, measure, priced, route_of, with_refit
+from ctuq.pipeline.running.plan import FIT_BYTES, Plan, Speeds, priced, route_of, speeds_of_fit, with_refit
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.threads import take_threads
 from ctuq.pipeline.subpixel import ray_noise
@@ -124,7 +124,7 @@ def plan_of_network(
     chosen = _route(run, weights, grid, views, generate.module(start)[0]) if chosen is None else chosen
     options = run.options.dip
     asked = may_be_taken(possible(errors_left(run, asked_errors(run.options.systematics, scan)), scan.geometry))
-    speeds = measure(fit, generate, start) if speeds is None else speeds
+    speeds = speeds_of_fit(fit, generate, start) if speeds is None else speeds
     made = priced(chosen, speeds, tries(fit, options) * options.expected, fit_bytes=FIT_BYTES * chosen.pixels)
     beside = bytes_of_room(scan.geometry, grid.shape, chosen.rays)
     made = with_refit(replace(made, bytes=made.bytes + beside), speeds, iterations_again(options), asked)

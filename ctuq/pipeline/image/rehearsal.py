@@ -11,7 +11,7 @@ from ctuq.pipeline.bars import asks_for
 from ctuq.pipeline.image.placed import matched
 from ctuq.pipeline.image.rings import gains_asked, seconds_of_gains
 from ctuq.pipeline.running.options import ReconstructOptions
-from ctuq.pipeline.running.plan import Speeds, measure, seconds_of_rays
+from ctuq.pipeline.running.plan import Speeds, seconds_of_rays, speeds_of_fit
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.views import rays_inside, split_views
 from ctuq.recon.dip import Data, Generator, generator
@@ -88,4 +88,4 @@ def _tried(run: Run[ReconstructOptions], scan: Scan, grid: VolumeGrid) -> Rehear
     fit, _ = split(data, held, rng=run.rng)
     generate, start = generator(fit, run.options.dip, rng=run.rng)
     gains = seconds_of_gains(data) if gains_asked(run, scan) else None
-    return Rehearsal(measure(fit, generate, start), gains, fit, generate, start)
+    return Rehearsal(speeds_of_fit(fit, generate, start), gains, fit, generate, start)

@@ -161,10 +161,10 @@ class Speeds:
     flop: float
 
 
-def measure(fit: Data, generate: Generator, start: dict[str, Tensor]) -> Speeds:
+def speeds_of_fit(fit: Data, generate: Generator, start: dict[str, Tensor]) -> Speeds:
     """A few iterations and products with the network as it starts: their time does not depend on the weights."""
     iteration = timed(lambda: trial_step(generate, start, fit))
-    products = cost.measure(*generate.module(start))
+    products = cost.times_of_products(*generate.module(start))
     return Speeds(_STEP * iteration, products, seconds_of_rays(fit.A), flop_seconds(fit.y.device))
 
 
@@ -292,7 +292,7 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
-def require_room(options: ReconstructOptions, grid: VolumeGrid, device: torch.device) -> None:
+def require_room_for_fit(options: ReconstructOptions, grid: VolumeGrid, device: torch.device) -> None:
     """Refuse what cannot fit, before anything is begun: the fit's activations, and the samples.
 
     Parameters

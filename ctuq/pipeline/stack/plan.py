@@ -6,7 +6,7 @@ import torch
 
 from ctuq.pipeline.image.edges import plan_of_edges
 from ctuq.pipeline.running.options import ReconstructOptions
-from ctuq.pipeline.running.plan import FIT_BYTES, measure, priced
+from ctuq.pipeline.running.plan import FIT_BYTES, priced, speeds_of_fit
 from ctuq.pipeline.stack.scan import BLOCK, COVARIANCE, Stack, rays_used
 from ctuq.pipeline.views import rays_inside, split_views
 from ctuq.recon.dip import generator, tries
@@ -105,7 +105,7 @@ def _planned(stack: Stack) -> StackPlan:
     fit, _ = split(data, views.held, rng=rng)
     generate, start = generator(fit, options.dip, rng=rng)
     iterations = tries(fit, options.dip) * options.dip.expected
-    one = priced(stack.route(), measure(fit, generate, start), iterations, fit_bytes=FIT_BYTES * pixels)
+    one = priced(stack.route(), speeds_of_fit(fit, generate, start), iterations, fit_bytes=FIT_BYTES * pixels)
     cold = one.seconds["dip"]
     if not options.uncertainty:
         return StackPlan(count, 0, "", cold * _share_of_fit(stack), _WORKER + float(FIT_BYTES * pixels), disk)

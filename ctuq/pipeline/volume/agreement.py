@@ -7,7 +7,7 @@ from ctuq.pipeline.image.agreement import Agreement, agreement_of
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.volume_options import VolumeOptions
 from ctuq.pipeline.views import match_detector, rays_inside
-from ctuq.pipeline.volume.placed import middle_row
+from ctuq.pipeline.volume.placed import scan_of_middle_row
 from ctuq.recon.dip import Data
 from ctuq.stages import Stages
 from ctuq.tomo import ray_transform
@@ -78,7 +78,7 @@ def row_alone(scan: VolumeScan) -> Scan | None:
         return row_of_stack(scan, int(sizes.argmax()))
     if abs(geometry.row_offset) > geometry.rows / 2 * geometry.row_pitch:
         return None
-    middle = middle_row(scan)
+    middle = scan_of_middle_row(scan)
     if scan.weights is not None and middle.weights is None:
         return None  # No ray of it counts: what it holds is none of the object.
     shown = np.sqrt(np.mean(np.square(middle.projections, dtype=np.float64)))

@@ -51,7 +51,7 @@ def plan_of_bars(
     block = tuple(min(n, BLOCK) for n in grid.shape)
     network = UNet(options.dip.network, torch.Generator().manual_seed(0)).to(device)
     inputs = torch.rand(1, 1, *block, generator=torch.Generator().manual_seed(0)).to(device)
-    found, times = cost.measure(network, inputs), grid.size / float(np.prod(block))
+    found, times = cost.times_of_products(network, inputs), grid.size / float(np.prod(block))
     choice = replace(
         found.choice, **{name: max(1, int(getattr(found.choice, name) / times)) for name in ("vjp_rows", "jvp_rows")}
     )

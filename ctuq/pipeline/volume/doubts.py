@@ -5,7 +5,7 @@ import torch
 
 from ctuq.errors import InputError
 from ctuq.pipeline.enough import told_of_air, told_of_rays
-from ctuq.pipeline.volume.placed import axis_beside, middle_row, stands
+from ctuq.pipeline.volume.placed import axis_beside, scan_of_middle_row, stands
 from ctuq.tomo.axis_doubt import OPENING, doubt_of_axis
 from ctuq.tomo.field import doubts_of_field
 from ctuq.tomo.footprint import unseen_share
@@ -30,7 +30,7 @@ def doubts_of_volume(scan: VolumeScan, grid: VolumeGrid) -> tuple[str, ...]:
     """
     geometry, told = scan.geometry, [*told_of_rays(scan), *told_of_air(scan)]
     if not isinstance(geometry, FreeBeam):
-        told += doubts_of_field(middle_row(scan), slice_of(grid), taken_out=False)
+        told += doubts_of_field(scan_of_middle_row(scan), slice_of(grid), taken_out=False)
     told += _short_arc(geometry)
     told += _cut_rows(scan)
     told += _axis_beside(scan)
@@ -63,7 +63,7 @@ def left_outside(A: VolumeTransform, scan: VolumeScan) -> tuple[str, ...]:
 def _axis_beside(scan: VolumeScan) -> tuple[str, ...]:
     """A warning where the rays show the rotation axis beside its place."""
     found = None if any(text.startswith(OPENING) for text in scan.warnings) else axis_beside(scan)
-    return () if found is None else (doubt_of_axis(middle_row(scan), found),)
+    return () if found is None else (doubt_of_axis(scan_of_middle_row(scan), found),)
 
 
 def _cut_rows(scan: VolumeScan) -> tuple[str, ...]:

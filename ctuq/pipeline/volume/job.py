@@ -26,7 +26,7 @@ from ctuq.pipeline.volume.counted import weighed_by_counts
 from ctuq.pipeline.volume.dip import FitCost, fit_cost, fit_volume
 from ctuq.pipeline.volume.doubts import doubts_of_volume, left_outside
 from ctuq.pipeline.volume.matched import match_pixels
-from ctuq.pipeline.volume.placed import middle_row, placed
+from ctuq.pipeline.volume.placed import placed, scan_of_middle_row
 from ctuq.progress import shown
 from ctuq.recon import VOLUMES
 from ctuq.recon.dip import Data
@@ -111,7 +111,7 @@ class VolumePlan:
         return f"Rays by {self.backend}. About {took}{steps} and {self.bytes / 2**30:.1f} GiB.{spared}"
 
 
-def volume_of(scan: VolumeScan, options: VolumeOptions) -> VolumeGrid:
+def grid_of_volume(scan: VolumeScan, options: VolumeOptions) -> VolumeGrid:
     """The grid that a scan is reconstructed on: the scan's own, else what its rays see of the object.
 
     Raises
@@ -128,7 +128,7 @@ def volume_of(scan: VolumeScan, options: VolumeOptions) -> VolumeGrid:
     if isinstance(geometry, FreeBeam):
         raise GeometryError("The scan's vectors are free and it has no grid of its own, so nobody knows what to reconstruct.")
     usual = volume_grid(geometry, options.size)
-    plane = choose_grid(middle_row(scan), options.size, options.field)
+    plane = choose_grid(scan_of_middle_row(scan), options.size, options.field)
     height = usual.shape[0] * usual.voxel
     return VolumeGrid((max(1, round(height / plane.voxel)), *plane.shape), plane.voxel, usual.centre)
 
@@ -143,7 +143,7 @@ def plan_volume(scan: VolumeScan, options: VolumeOptions) -> VolumePlan:
         As `reconstruct_volume`.
     """
     scan = placed(scan, options)
-    grid, device = volume_of(scan, options), device_of(options.device)
+    grid, device = grid_of_volume(scan, options), device_of(options.device)
     if options.method == "fdk":
         require_circle(scan.geometry)
     require_shadow(grid, scan.geometry)

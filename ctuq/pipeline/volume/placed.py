@@ -46,10 +46,10 @@ def placed(scan: VolumeScan, options: VolumeOptions) -> VolumeScan:
 
 def axis_beside(scan: VolumeScan) -> AxisSearch | None:
     """The axis that the middle row shows, where it clearly shows another than the scan's geometry has; else None."""
-    return contradicting_axis(middle_row(scan), columns=_ASIDE, times=_WORSE) if stands(scan.geometry) else None
+    return contradicting_axis(scan_of_middle_row(scan), columns=_ASIDE, times=_WORSE) if stands(scan.geometry) else None
 
 
-def middle_row(scan: VolumeScan) -> Scan:
+def scan_of_middle_row(scan: VolumeScan) -> Scan:
     """The row nearest to the plane through the source, as a slice.
 
     Raises

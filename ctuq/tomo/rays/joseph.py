@@ -112,7 +112,7 @@ def build_volume_matrix(grid: VolumeGrid, geometry: VolumeGeometry) -> sp.csr_ar
     return stacked[order.swapaxes(0, 1).reshape(-1)]
 
 
-def chosen_rows(rays: Rays, index: NDArray) -> sp.csr_array:
+def rows_of_matrix(rays: Rays, index: NDArray) -> sp.csr_array:
     """Rows of `build_volume_matrix` by their flat index (row, angle, column), without the others, (index, voxels)."""
     columns, angles = rays.columns // rays.finer[1], len(rays.table)
     views, pixels = index // columns % angles, index // (columns * angles) * columns + index % columns

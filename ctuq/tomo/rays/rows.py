@@ -10,7 +10,7 @@ from torch import Tensor
 from ctuq.linops.memory import available_memory
 from ctuq.linops.sparse import SparseRows, csr_tensor
 from ctuq.tomo.geometry import VolumeGrid
-from ctuq.tomo.rays.joseph import chosen_rows, rays_of
+from ctuq.tomo.rays.joseph import rays_of, rows_of_matrix
 from ctuq.tomo.rays.matrix import MatrixRayTransform
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.tomo.rays.volume import VolumeTransform
@@ -43,7 +43,7 @@ def ray_rows(
     assert isinstance(A, VolumeTransform), "a ray transform whose rays are known one by one"
     if not bytes_of_rows(A.grid, A.geometry, len(rays), A.device) if free is None else free:
         return FreeRows(A, rays, sizes)
-    return _sparse(chosen_rows(rays_of(A.grid, A.geometry), rays.cpu().numpy()), sizes, A.grid.shape, A.device)
+    return _sparse(rows_of_matrix(rays_of(A.grid, A.geometry), rays.cpu().numpy()), sizes, A.grid.shape, A.device)
 
 
 def bytes_of_rows(grid: VolumeGrid, geometry: VolumeGeometry, count: int, device: torch.device) -> float:
@@ -150,7 +150,7 @@ class FreeRows:
         return (self._built(slice(start, start + step)) for start in range(0, self.shape[0], step))
 
     def _built(self, part: slice) -> sp.csr_array:
-        rows = chosen_rows(self._every, self._rays[part].cpu().numpy())
+        rows = rows_of_matrix(self._every, self._rays[part].cpu().numpy())
         return sp.csr_array(rows.multiply(self._sizes[part].cpu().numpy()[:, None]), dtype=np.float64)
 
     @cached_property

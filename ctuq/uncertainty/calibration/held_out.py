@@ -103,7 +103,7 @@ def of_views(model: MeasuredRays, views: NDArray[np.int64]) -> Tensor:
     return torch.isin(model.views, torch.as_tensor(views, device=model.views.device))
 
 
-def calibrate(
+def calibrate_by_views(
     without: Without,
     model: MeasuredRays,
     y: Tensor,
@@ -178,7 +178,7 @@ class HeldOut:
     def of(
         cls, without: Without, model: MeasuredRays, y: Tensor, views: NDArray[np.int64], sigma2: float, *, most: int
     ) -> "HeldOut":
-        """Leave the rays of these views out; arguments as of `calibrate`."""
+        """Leave the rays of these views out; arguments as of `calibrate_by_views`."""
         new = of_views(model, views).nonzero()[:, 0]
         left, some = without(new), spread(model, new, most)
         measured = y.reshape(-1)[model.rays[new]].double()
@@ -288,7 +288,7 @@ def leave_one_out(
     Parameters
     ----------
     without, model, sigma2
-        As of `calibrate`.
+        As of `calibrate_by_views`.
     rays : int
         To predict at most, but for one view's.
     each : int, optional

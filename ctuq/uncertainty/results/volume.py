@@ -245,7 +245,7 @@ class VolumeResult(Shown, MeasuredVolume):
         InputError
             As `load`.
         """
-        with records.opened(path, kind=KIND) as file:
+        with records.opened_record(path, kind=KIND) as file:
             with reading(path, "a volume of ctuq"):
                 rest = _checked(path, lambda: records.tree_in(file["entry"], Path(path), ("ctuq",))["ctuq"])
                 result = _checked(path, lambda: _volume(rest, _stored(file["entry/data"])))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ctuq.errors import InputError
-from ctuq.linops.jacobian.cost import measure
+from ctuq.linops.jacobian.cost import times_of_products
 from ctuq.linops.jacobian.network import Frozen, ProductChoice, jacobian_of
 from ctuq.recon.unet import UNet, UNetOptions
 
@@ -60,7 +60,7 @@ def test_directions_are_chosen_apart(network, image, monkeypatch):
 
 
 def test_a_measured_choice_can_be_recorded_and_used_again(network, image):
-    cost = measure(network, image)
+    cost = times_of_products(network, image)
     choice = ProductChoice(**asdict(cost.choice))
     assert jacobian_of(network, image, choice=choice)[1].choice == cost.choice
     assert min(cost.forward_seconds, cost.vjp_seconds, cost.jvp_seconds) > 0
@@ -69,22 +69,22 @@ def test_a_measured_choice_can_be_recorded_and_used_again(network, image):
 
 def test_a_frozen_network_is_measured_once_for_each_shape(network, image):
     frozen = Frozen.of(network)
-    assert measure(frozen, image) is measure(frozen, image + 1)
-    assert measure(frozen, image[..., 1:]) is not measure(frozen, image)
+    assert times_of_products(frozen, image) is times_of_products(frozen, image + 1)
+    assert times_of_products(frozen, image[..., 1:]) is not times_of_products(frozen, image)
 
 
 def test_rows_pushed_at_once_fit_the_memory_given(network, image):
     _, J = jacobian_of(network, image)
     for rows in (1, 2, 6):
         memory = J.bytes + rows * J.row_bytes
-        cost = measure(network, image, memory=memory)
+        cost = times_of_products(network, image, memory=memory)
         assert max(cost.choice.vjp_rows, cost.choice.jvp_rows) <= rows
         assert cost.bytes <= memory
     assert J.rows_within(0) == 1
 
 
 def test_networks_that_cannot_be_recorded_are_measured_by_torch_func(image):
-    choice = measure(Split(), image).choice
+    choice = times_of_products(Split(), image).choice
     assert (choice.vjp, choice.jvp) == ("func", "func")
 
 

@@ -52,7 +52,7 @@ def test_products_are_as_many_as_planned(size, scan, monkeypatch):
 
     from ctuq.pipeline.image import network
 
-    monkeypatch.setattr(network, "measure", lambda *_: SPEEDS)
+    monkeypatch.setattr(network, "speeds_of_fit", lambda *_: SPEEDS)
     monkeypatch.setattr(Jacobian, "_apply", counted("jvps", Jacobian._apply))
     monkeypatch.setattr(Jacobian, "_apply_transpose", counted("vjps", Jacobian._apply_transpose))
     result = ctuq.reconstruct(scan, size=size, dip=SMALL)
@@ -115,7 +115,7 @@ def test_a_plan_is_told_in_any_case_where_it_alone_was_asked_for(flag, scan, tmp
 def test_a_large_image_is_planned_by_a_smaller_one_and_its_own_rays(scan, monkeypatch):
     tried = []
     monkeypatch.setattr(rehearsal, "_LARGEST", 16)
-    monkeypatch.setattr(rehearsal, "measure", lambda fit, *_: tried.append(fit.A.domain.shape) or SPEEDS)
+    monkeypatch.setattr(rehearsal, "speeds_of_fit", lambda fit, *_: tried.append(fit.A.domain.shape) or SPEEDS)
     monkeypatch.setattr(rehearsal, "seconds_of_rays", lambda A: tried.append(A.domain.shape) or 7.0)
     monkeypatch.setattr(rehearsal, "seconds_of_gains", lambda data: 3.0)
     plans = [pipeline.plan(scan, size=size, dip=SMALL) for size in (16, 32)]

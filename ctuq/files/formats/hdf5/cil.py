@@ -41,7 +41,7 @@ def read_cil(path: Path, row: int | None) -> Raw:
     InputError
         If the file holds an image, several channels of several rows, or a geometry that no circular scan has.
     """
-    with parts.opened(path) as file:
+    with parts.opened_hdf5(path) as file:
         data: Any = parts.readable(parts.found(file, _DATA, path), path)
         if (kind := _word(data.attrs["data_type"])) != "AcquisitionData":
             raise InputError(f"'{path}' holds {kind} of CIL, no projections; write the AcquisitionData.")

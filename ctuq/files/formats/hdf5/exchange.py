@@ -12,8 +12,8 @@ from ctuq.errors import InputError
 from ctuq.files.formats.hdf5 import parts
 from ctuq.files.formats.hdf5.told import (
     ToldGeometry,
-    beam_of,
-    first_of,
+    beam_told,
+    first_node,
     needed_of,
     number_of,
     raw_of,
@@ -40,7 +40,7 @@ def read_dxchange(path: Path, row: int | None) -> Raw:
     InputError
         If the data are no (angle, row, column) stack, or the row does not exist, or a part is in a file that is missing.
     """
-    with parts.opened(path) as file:
+    with parts.opened_hdf5(path) as file:
         group: Any = parts.found(file, "exchange", path)
         data, told = stack_of(needed_of(group, ("data",), path), path), ToldGeometry(path)
         views, rows, columns = _axes(data, path)
@@ -50,12 +50,12 @@ def read_dxchange(path: Path, row: int | None) -> Raw:
             _frames(group, names, row, shape, path)
             for names in (("data_white", "white_data", "flat"), ("data_dark", "dark_data", "dark"))
         )
-        theta = first_of(group, ("theta", "angles"), path) or first_of(file, ("process/acquisition/rotation/theta",), path)
+        theta = first_node(group, ("theta", "angles"), path) or first_node(file, ("process/acquisition/rotation/theta",), path)
         if theta is not None:
             told.angles(theta)
         _dxchange_pixel(file, told, path)
         facts = {"sample": text_of(file, "measurement/sample/name"), "instrument": text_of(file, "measurement/instrument/name")}
-        known = {key: value for key, value in facts.items() if value} | beam_of(file, "measurement/instrument", path)
+        known = {key: value for key, value in facts.items() if value} | beam_told(file, "measurement/instrument", path)
         values = data[tuple(row if axis == rows else slice(None) for axis in range(3))]
         values = values.T if columns < views else values
         raw = raw_of("DXchange HDF5", values, told, flats, darks, row=row, rows=shape[1], facts=known)
@@ -84,7 +84,7 @@ def _dxchange_pixel(file: h5py.File, told: ToldGeometry, path: Path) -> None:
 
 
 def _told_of(file: h5py.File, names: tuple[str, ...], axis: str, path: Path) -> Any:
-    return first_of(file, tuple(_DX + name.format(axis) for name in names), path)
+    return first_node(file, tuple(_DX + name.format(axis) for name in names), path)
 
 
 def _axes(data: h5py.Dataset, path: Path) -> tuple[int, int, int]:
@@ -112,7 +112,7 @@ _KINDS = {"angle": "theta", "angles": "theta", "rotation_angle": "theta", "theta
 
 
 def _frames(group: h5py.Group, names: tuple[str, ...], row: int, shape: tuple[int, ...], path: Path) -> NDArray | None:
-    frames = first_of(group, names, path)
+    frames = first_node(group, names, path)
     if not isinstance(frames, h5py.Dataset) or not frames.size:
         return None
     frames = parts.readable(frames, path)

@@ -146,7 +146,7 @@ def _opened(place: Place, path: Path) -> Iterator[h5py.File]:
         raise InputError(f"'{place.key}' in the geometry file names '{place.path}' inside '{file}', which is no HDF5 file.")
     if place.file:
         check_hdf5(file)
-    with parts.opened(file) as opened:
+    with parts.opened_hdf5(file) as opened:
         yield opened
 
 

@@ -20,8 +20,8 @@ from ctuq.errors import InputError
 from ctuq.files.formats.hdf5 import parts
 from ctuq.files.formats.hdf5.told import (
     ToldGeometry,
-    beam_of,
-    first_of,
+    beam_told,
+    first_node,
     flag_of,
     needed_of,
     number_of,
@@ -63,7 +63,7 @@ def read_nxtomo(path: Path, row: int | None, entry: str | None = None) -> Raw:
         If there is no such entry, or it lacks data, image keys or angles of the same number, or holds no projection, or a part
         is in a file that is missing.
     """
-    with parts.opened(path) as file:
+    with parts.opened_hdf5(path) as file:
         node, others = _chosen(_entries(file), entry, path)
         detector = _detector(node, path)
         data, told = stack_of(needed_of(detector, ("data",), path), path), ToldGeometry(path)
@@ -72,7 +72,7 @@ def read_nxtomo(path: Path, row: int | None, entry: str | None = None) -> Raw:
         told.angles(needed_of(node, _ANGLES, path), sorting.views)
         told.fields |= _axis_column(node, detector, data.shape[2], path)
         _lengths(node, detector, told, path)
-        frames, scaled = _monitored(data[:, row], first_of(node, ("control/data",), path), sorting)
+        frames, scaled = _monitored(data[:, row], first_node(node, ("control/data",), path), sorting)
         flats, darks = (frames[keys] if keys.any() else None for keys in (sorting.flats, sorting.darks))
         raw = raw_of(
             "NXtomo NeXus HDF5",
@@ -82,7 +82,7 @@ def read_nxtomo(path: Path, row: int | None, entry: str | None = None) -> Raw:
             darks,
             row=row,
             rows=data.shape[1],
-            facts=({"sample": name} if (name := text_of(node, "sample/name")) else {}) | beam_of(node, "instrument", path),
+            facts=({"sample": name} if (name := text_of(node, "sample/name")) else {}) | beam_told(node, "instrument", path),
             flats_after=None if flats is None else np.cumsum(sorting.views)[sorting.flats],
         )
         turned, flips = _turned_over(raw, detector, path)
@@ -117,13 +117,13 @@ def _chosen(entries: list[h5py.Group], wanted: str | None, path: Path) -> tuple[
 
 def _detector(entry: h5py.Group, path: Path) -> Any:
     """The group with the frames: the instrument's detector, the first NXdetector that has data, or the entry's data."""
-    named = first_of(entry, ("instrument/detector",), path)
+    named = first_node(entry, ("instrument/detector",), path)
     if named is not None:
         return named
-    instrument: Any = first_of(entry, ("instrument",), path)
+    instrument: Any = first_node(entry, ("instrument",), path)
     detectors = _groups(instrument) if isinstance(instrument, h5py.Group) else []
     found = [d for d in detectors if words_of(d.attrs.get("NX_class", "")) == "NXdetector" and "data" in d]
-    return found[0] if found else first_of(entry, ("data",), path) or entry
+    return found[0] if found else first_node(entry, ("data",), path) or entry
 
 
 _ANGLES = ("sample/rotation_angle", "data/rotation_angle")
@@ -140,13 +140,13 @@ class _Sorting:
 
     @classmethod
     def of(cls, entry: h5py.Group, detector: Any, frames: int, path: Path) -> "_Sorting":
-        key = first_of(detector, ("image_key",), path)
+        key = first_node(detector, ("image_key",), path)
         key = needed_of(entry, ("instrument/detector/image_key", "data/image_key"), path) if key is None else key
         key = numbers_of(key, "image keys", path).astype(int)
         angles = numbers_of(needed_of(entry, _ANGLES, path), "rotation angles", path).size
         if not frames == len(key) == angles:
             raise InputError(f"'{path}' has {frames} images, {len(key)} image keys and {angles} angles; they must agree.")
-        control = first_of(detector, ("image_key_control",), path)
+        control = first_node(detector, ("image_key_control",), path)
         control = key if control is None else numbers_of(control, "image keys", path).astype(int)
         aligning = (key == _ALIGNMENT) | ((key == 0) & (control == _ALIGNMENT) if len(control) == len(key) else False)
         views, flats, darks = (key == 0) & ~aligning, key == _FLAT, key == _DARK
@@ -204,8 +204,8 @@ def _turned_over(raw: Raw, detector: Any, path: Path) -> tuple[Raw, tuple[str, .
 
 def _flips(detector: Any, path: Path) -> tuple[bool, bool, tuple[str, ...]]:
     """Whether the columns and the rows run the other way, and a warning for turns that are not of 180 degrees."""
-    mirrored, overhead = (flag_of(first_of(detector, (f"{axis}_flipped",), path)) for axis in "xy")
-    group, odd = first_of(detector, ("transformations",), path), []
+    mirrored, overhead = (flag_of(first_node(detector, (f"{axis}_flipped",), path)) for axis in "xy")
+    group, odd = first_node(detector, ("transformations",), path), []
     for name in group if isinstance(group, h5py.Group) else ():
         node: Any = group.get(name)
         angle, vector = number_of(node), np.ravel(node.attrs.get("vector", ()))
@@ -228,11 +228,11 @@ def _axis_column(entry: h5py.Group, detector: Any, columns: int, path: Path) -> 
     library (with a version) count from the middle; with half acquisition the axis is taken where it is nearer to an edge, and
     without it where it is nearer to the middle.
     """
-    node = first_of(detector, ("x_rotation_axis_pixel_position", "estimated_cor_from_motor"), path)
+    node = first_node(detector, ("x_rotation_axis_pixel_position", "estimated_cor_from_motor"), path)
     if (position := number_of(node)) is None:
         return {}
     middle = (columns - 1) / 2
-    half = first_of(detector, ("half_acquisition",), path)
+    half = first_node(detector, ("half_acquisition",), path)
     view = text_of(detector, "field_of_view").lower()
     is_half = flag_of(half) or view == "half"
     near_middle = position < columns / 4
@@ -245,21 +245,21 @@ def _axis_column(entry: h5py.Group, detector: Any, columns: int, path: Path) -> 
 
 def _lengths(entry: h5py.Group, detector: Any, told: ToldGeometry, path: Path) -> None:
     """Pixel and distances; a source far away is a parallel beam, a near one a fan."""
-    behind, before = first_of(detector, ("distance",), path), first_of(entry, ("instrument/source/distance",), path)
+    behind, before = first_node(detector, ("distance",), path), first_node(entry, ("instrument/source/distance",), path)
     if behind is not None and before is not None:
         lengths = told.length(before, "source distance"), told.length(behind, "detector distance")
         to_axis, beyond = (abs(length or 0.0) for length in lengths)
         if to_axis > 0 and (to_axis + beyond) / to_axis > _SAME_BEAM:
             told.fields |= {"kind": "fan", "source_to_axis": to_axis, "source_to_detector": to_axis + beyond}
-    camera = first_of(detector, ("x_pixel_size",), path)
-    sample = first_of(entry, ("sample/x_pixel_size",), path)
-    sample = first_of(detector, ("x_magnified_pixel_size",), path) if sample is None else sample
+    camera = first_node(detector, ("x_pixel_size",), path)
+    sample = first_node(entry, ("sample/x_pixel_size",), path)
+    sample = first_node(detector, ("x_magnified_pixel_size",), path) if sample is None else sample
     if told.fields.get("kind") != "fan" and number_of(sample) is not None:
         # Parallel rays know of one pixel only, that at the sample: a lens behind the scintillator makes the camera's another.
         told.pixel(sample, remark=_two_pixels(sample, camera))
     elif camera is not None:
         told.pixel(camera)
-    told.rows_apart(camera, first_of(detector, ("y_pixel_size",), path))
+    told.rows_apart(camera, first_node(detector, ("y_pixel_size",), path))
 
 
 def _two_pixels(sample: Any, camera: Any) -> str:

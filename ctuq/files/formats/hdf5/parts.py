@@ -27,7 +27,7 @@ _NOT_OPENED = ("unable to lock file", "errno = 11", "resource temporarily unavai
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[h5py.File]:
+def opened_hdf5(path: Path) -> Iterator[h5py.File]:
     """An HDF5 file for reading, with the filters of hdf5plugin where that is installed.
 
     Raises

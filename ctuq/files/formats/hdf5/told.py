@@ -111,7 +111,7 @@ def with_gaps(raw: Raw, data: h5py.Dataset) -> Raw:
     return raw.warned(f"{share:.0%} of the file's data were never written (an aborted scan?); they read as zeros.")
 
 
-def first_of(group: Any, names: tuple[str, ...], path: Path) -> Any:
+def first_node(group: Any, names: tuple[str, ...], path: Path) -> Any:
     """What a group has under the first of these names that is there, else None."""
     return next((node for name in names if (node := parts.found(group, name, path)) is not None), None)
 
@@ -124,7 +124,7 @@ def needed_of(group: h5py.Group, names: tuple[str, ...], path: Path) -> Any:
     InputError
         If it is not.
     """
-    found = first_of(group, names, path)
+    found = first_node(group, names, path)
     if found is None:
         raise InputError(f"'{path}' lacks '{names[0]}', which its format needs.")
     return found
@@ -186,7 +186,7 @@ def text_of(group: h5py.Group, name: str) -> str:
     return words_of(value[0]) if value.size else ""
 
 
-def beam_of(group: Any, instrument: str, path: Path) -> dict[str, str]:
+def beam_told(group: Any, instrument: str, path: Path) -> dict[str, str]:
     """A scan's facts of its beam, if there is a monochromator with an energy (NXmonochromator; DXchange has it alike).
 
     ctuq writes one of a beam whose energy it does not know, and says in it that it is monochromatic.
