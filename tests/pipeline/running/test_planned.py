@@ -21,7 +21,7 @@ from ctuq.pipeline.running.plan import Speeds
 from ctuq.recon.dip import DIPOptions
 
 keep_freed_memory()
-network.measure = lambda *_: Speeds(0.01, ProductCost(ProductChoice(), 0.01, 0.01, 0.01, 1), 1e-4, 3e-11)
+network.speeds_of_fit = lambda *_: Speeds(0.01, ProductCost(ProductChoice(), 0.01, 0.01, 0.01, 1), 1e-4, 3e-11)
 counts = {"jvps": 0, "vjps": 0}
 
 def counted(name, product):
