@@ -58,7 +58,7 @@ def test_scores_of_unseen_views_are_those_of_the_experiment() -> None:
     kept = {row["scan"]: row for row in written("unseen_views.csv")}
     rows = table_of("README.md", "scan | views used of all")
     assert len(rows) == 3
-    for scan, views, pixels, rms, low, high, likelihood, constant in rows:
+    for scan, views, pixels, rms, low, high, likelihood, constant, neighbours in rows:
         row = kept[scan.removeprefix("HTC 2022 ")]
         check(views.partition(" of ")[0], float(row["views"]))
         check(pixels.removesuffix("²"), float(row["size"]))
@@ -67,6 +67,7 @@ def test_scores_of_unseen_views_are_those_of_the_experiment() -> None:
         check(high, 100 * float(row["cover_95"]))
         check(likelihood, float(row["log_likelihood"]))
         check(constant, float(row["constant_log_likelihood"]))
+        check(neighbours, float(row["neighbours_log_likelihood"]))
 
 
 def test_times_and_memory_are_those_of_the_jobs() -> None:
