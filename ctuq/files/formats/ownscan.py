@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,7 +13,9 @@ from ctuq.files.formats.raw import Raw
 from ctuq.text import shortened
 from ctuq.tomo.geometry import FanBeam, Geometry, ParallelBeam, VolumeGrid
 from ctuq.tomo.scan import Provenance, Scan
+from ctuq.tomo.volume_scan import VolumeScan
 
+T = TypeVar("T")
 _KINDS = {"parallel": ParallelBeam, "fan": FanBeam}
 
 
@@ -57,24 +59,34 @@ def read_scan(path: str | os.PathLike) -> Scan:
 
 def scan_tree(scan: Scan) -> dict[str, Any]:
     """The scan as nested values for `ctuq.records`."""
+    return parts_of(scan, geometry_tree(scan.geometry))
+
+
+def scan_from_tree(tree: Mapping[str, Any]) -> Scan:
+    """The scan that `scan_tree` took apart."""
+    return made_of_parts(Scan, tree, geometry_from_tree(tree["geometry"]))
+
+
+def parts_of(scan: Scan | VolumeScan, geometry: Mapping[str, Any]) -> dict[str, Any]:
+    """A scan of a slice or of a volume as nested values, its geometry taken apart already."""
     return {
         "projections": scan.projections,
         "weights": scan.weights,
         "truth": scan.truth,
-        "geometry": geometry_tree(scan.geometry),
+        "geometry": geometry,
         "grid": None if scan.grid is None else grid_tree(scan.grid),
         "provenance": {f.name: getattr(scan.provenance, f.name) for f in fields(Provenance)},
     }
 
 
-def scan_from_tree(tree: Mapping[str, Any]) -> Scan:
-    """The scan that `scan_tree` took apart."""
+def made_of_parts(kind: type[T], tree: Mapping[str, Any], geometry: object) -> T:
+    """What `parts_of` took apart, its geometry made already."""
     parts = {
-        "geometry": geometry_from_tree(tree["geometry"]),
+        "geometry": geometry,
         "grid": None if tree["grid"] is None else records.made(VolumeGrid, tree["grid"]),
         "provenance": records.made(Provenance, tree["provenance"]),
     }
-    return records.made(Scan, {**tree, **parts})
+    return records.made(kind, {**tree, **parts})
 
 
 def geometry_tree(geometry: Geometry) -> dict[str, Any]:

@@ -11,11 +11,11 @@ import numpy as np
 from ctuq import records
 from ctuq.errors import InputError
 from ctuq.files.formats.cone import fan_row
-from ctuq.files.formats.ownscan import grid_tree, raw_of_scan
+from ctuq.files.formats.ownscan import made_of_parts, parts_of, raw_of_scan
 from ctuq.files.formats.raw import Raw
 from ctuq.text import shortened
-from ctuq.tomo.geometry import FanBeam, VolumeGrid
-from ctuq.tomo.scan import Provenance, Scan
+from ctuq.tomo.geometry import FanBeam
+from ctuq.tomo.scan import Scan
 from ctuq.tomo.space import ConeBeam, FreeBeam, Parallel3D, VolumeGeometry
 from ctuq.tomo.volume_scan import VolumeScan
 
@@ -66,24 +66,12 @@ def read_volume_scan(path: str | os.PathLike) -> VolumeScan:
 
 def volume_tree(scan: VolumeScan) -> dict[str, Any]:
     """The scan as nested values for `ctuq.records`."""
-    return {
-        "projections": scan.projections,
-        "weights": scan.weights,
-        "truth": scan.truth,
-        "geometry": space_tree(scan.geometry),
-        "grid": None if scan.grid is None else grid_tree(scan.grid),
-        "provenance": {f.name: getattr(scan.provenance, f.name) for f in fields(Provenance)},
-    }
+    return parts_of(scan, space_tree(scan.geometry))
 
 
 def volume_from_tree(tree: Mapping[str, Any]) -> VolumeScan:
     """The scan that `volume_tree` took apart."""
-    parts = {
-        "geometry": space_from_tree(tree["geometry"]),
-        "grid": None if tree["grid"] is None else records.made(VolumeGrid, tree["grid"]),
-        "provenance": records.made(Provenance, tree["provenance"]),
-    }
-    return records.made(VolumeScan, {**tree, **parts})
+    return made_of_parts(VolumeScan, tree, space_from_tree(tree["geometry"]))
 
 
 def is_of_space(tree: object) -> bool:
