@@ -7,7 +7,7 @@ Slices of tomosipo are in `ctuq.tomo.rays.interop`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -133,8 +133,8 @@ def from_tomosipo(volume: Any, projection: Any) -> tuple[VolumeGrid, VolumeGeome
     return grid, circular(free) or free
 
 
-def to_odl(geometry: Geometry | ConeBeam | Parallel3D) -> Any:
-    """ODL's geometry of a circular scan with an upright detector, or of a slice.
+def to_odl(geometry: Geometry | VolumeGeometry) -> Any:
+    """ODL's geometry of a circular scan or of a slice: the detector may be turned, the axis lean, and the source rise.
 
     ODL 1.0's own projectors of parallel slices on a CPU leave the detector's offset out, and say nothing: use
     `ctuq.tomo.rays.interop.as_odl_operator` there.
@@ -142,52 +142,71 @@ def to_odl(geometry: Geometry | ConeBeam | Parallel3D) -> Any:
     Raises
     ------
     GeometryError
-        If the detector is not upright, a source rises (a helix), an axis leans, or the angles do not increase: what ODL has for
-        some of these (its ``pitch`` and ``axis``) is not handed over.
+        If the angles do not increase, or free vectors are no cone that rises with an upright detector.
     """
     import odl
 
-    tomo = odl_tomo()
-    area = None if isinstance(geometry, Beam) else geometry
-    if (area is not None and not getattr(area, "upright", False)) or (np.diff(geometry.angles) <= 0).any():
-        raise GeometryError(
-            "Circular geometries with an upright detector and angles that increase are handed to ODL; a helix and an axis that "
-            "leans are not."
-        )
-    angles = odl.nonuniform_partition(geometry.angles) if len(geometry.angles) > 1 else _single(geometry)
-    fan = hasattr(geometry, "source_to_axis")
-    # Of parallel rays the difference of both offsets is all there is.
-    middle = [geometry.detector_offset - (0.0 if fan else geometry.axis_offset)]
-    half, sizes = [geometry.columns * geometry.pixel / 2], [geometry.columns]
+    tomo, (told, at, heights) = odl_tomo(), _lowered(geometry)
+    if (np.diff(at) <= 0).any():
+        raise GeometryError("ODL takes angles that increase; sort the views first.")
+    angles = odl.nonuniform_partition(at) if len(at) > 1 else odl.uniform_partition(at[0] - 1e-3, at[0] + 1e-3, 1)
+    area, fan = None if isinstance(told, Beam) else told, hasattr(told, "source_to_axis")
+    turned = None if area is None or area.upright else area
+    # Of parallel rays the difference of both offsets is all there is. A turned detector is shifted along axes that are not its.
+    middle = [told.detector_offset - (0.0 if fan else told.axis_offset)]
+    half, sizes = [told.columns * told.pixel / 2], [told.columns]
     if area is not None:
         middle, half = [*middle, area.row_offset], [*half, area.rows * area.row_pitch / 2]
         sizes = [*sizes, area.rows]
-    detector = odl.uniform_partition(np.subtract(middle, half), np.add(middle, half), sizes)
+    around = np.zeros(len(middle)) if turned is not None else np.array(middle)
+    detector, more = odl.uniform_partition(around - half, around + half, sizes), {}
+    if turned is not None:
+        ray, centre, column, row = np.split(replace(turned, angles=[0.0]).vectors()[0], 4)
+        more["det_axes_init"] = [step / np.linalg.norm(step) for step in (column, row)]
+        more |= {} if fan else {"det_pos_init": ray + centre}
     if not fan:
-        return (tomo.Parallel2dGeometry if area is None else tomo.Parallel3dAxisGeometry)(angles, detector)
-    source: Any = geometry
-    lengths: dict[str, Any] = {
-        "src_radius": source.source_to_axis,
-        "det_radius": source.source_to_detector - source.source_to_axis,
-    }
+        return (tomo.Parallel2dGeometry if area is None else tomo.Parallel3dAxisGeometry)(angles, detector, **more)
+    source: Any = told
+    more |= {"src_radius": source.source_to_axis, "det_radius": source.source_to_detector - source.source_to_axis}
     # An axis beside the central ray is a source and a detector beside the axis, which ODL counts in opposite senses.
+    aside, up = (source.axis_offset - middle[0], middle[1]) if turned is not None else (source.axis_offset, 0.0)
     axes = 2 if area is None else 3
-    shifts: dict[str, Any] = {
-        f"{name}_shift_func": _Aside(sign * source.axis_offset, axes) for name, sign in (("src", -1), ("det", 1))
-    }
-    kind = tomo.FanBeamGeometry if area is None else tomo.ConeBeamGeometry
-    return kind(angles, detector, **lengths, **(shifts if source.axis_offset else {}))
+    shifts = {"src": _Aside(-source.axis_offset, heights, at, axes), "det": _Aside(aside, heights + up, at, axes)}
+    more |= {f"{name}_shift_func": shift for name, shift in shifts.items() if shift.by or shift.heights.any()}
+    return (tomo.FanBeamGeometry if area is None else tomo.ConeBeamGeometry)(angles, detector, **more)
+
+
+def _lowered(geometry: Geometry | VolumeGeometry) -> tuple[Any, NDArray[np.float64], NDArray[np.float64]]:
+    """A circular scan, its angles, all turns counted, and by how many mm source and detector are raised in each view."""
+    if not isinstance(geometry, FreeBeam):
+        return geometry, geometry.angles, np.zeros(len(geometry.angles))
+    table = geometry.table.copy()
+    heights = table[:, 2].copy() if geometry.is_cone else np.zeros(len(table))
+    table[:, [2, 5]] -= heights[:, None]
+    found = circular(replace(geometry, table=table))
+    if found is None:
+        raise GeometryError(
+            "Of free vectors ODL is handed cones with an upright detector that rise with the source; these are none."
+        )
+    return found, np.unwrap(found.angles), heights
 
 
 @dataclass(frozen=True)
 class _Aside:
-    """The same shift along the tangent in every view."""
+    """The same shift along the tangent in every view, and heights of their own between those of the views."""
 
     by: float
+    heights: NDArray[np.float64]
+    at: NDArray[np.float64]
     axes: int
 
     def __call__(self, angles: Any) -> NDArray[np.float64]:
-        return np.tile([0.0, self.by, 0.0][: self.axes], (np.size(angles), 1))
+        angles = np.atleast_1d(angles)
+        found = np.zeros((len(angles), self.axes))
+        found[:, 1] = self.by
+        if self.axes == 3:
+            found[:, 2] = np.interp(angles, self.at, self.heights)
+        return found
 
 
 def from_odl(geometry: Any) -> Geometry | VolumeGeometry:
@@ -276,13 +295,6 @@ def odl_tomo() -> ModuleType:
     except ModuleNotFoundError:
         from odl import tomo  # pyright: ignore[reportAttributeAccessIssue]
     return tomo
-
-
-def _single(geometry: Any) -> Any:
-    import odl
-
-    angle = geometry.angles[0]
-    return odl.uniform_partition(angle - 1e-3, angle + 1e-3, 1)
 
 
 def _bounds(grid: VolumeGrid) -> tuple[NDArray, NDArray]:

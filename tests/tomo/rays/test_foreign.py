@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,8 +78,32 @@ def test_odl_sees_a_point_where_we_do_and_gives_the_geometry_back(kind, axis_off
         np.testing.assert_allclose(found, ours, atol=1e-6)
 
 
+WHIRL = replace(CONE, angles=radians(np.arange(0, 1080, 60) % 360)).raised(np.arange(18.0) ** 1.5)
+ASIDE = replace(TILTED, **OFFSETS, axis_offset=-0.4)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        TILTED,
+        ASIDE,
+        LAMINOGRAPHY,
+        replace(LAMINOGRAPHY, **OFFSETS, roll=0.1),
+        HELIX,
+        WHIRL,
+    ],
+    ids=["turned", "turned aside", "laminography", "laminography aside", "helix", "turns that rise unevenly"],
+)
+def test_odl_sees_a_point_where_turned_and_rising_ones_do(geometry):
+    again = from_odl(to_odl(geometry))
+    for ours, found in zip(detector_pixels(geometry, POINT), detector_pixels(again, POINT), strict=True):
+        np.testing.assert_allclose(found, ours, atol=1e-6)
+
+
 def test_what_odl_has_no_place_for_is_refused():
-    for geometry in (TILTED, LAMINOGRAPHY, HELIX, CONE.subset([2, 1, 0])):
+    wobbling = WHIRL.table.copy()
+    wobbling[3, 0] += 1.0
+    for geometry in (CONE.subset([2, 1, 0]), replace(WHIRL, table=wobbling)):
         with pytest.raises(GeometryError, match="ODL"):
             to_odl(geometry)
 
