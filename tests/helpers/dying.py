@@ -49,4 +49,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "scheduler":
         _without_a_scheduler(Path(sys.argv[2]))
     else:
+        # What a shell starts in the background is deaf to Ctrl-C, and so is all that it starts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         _cut_off(lambda: os.killpg(os.getpgrp(), signal.SIGINT), workers=2)
