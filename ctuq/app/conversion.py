@@ -82,6 +82,11 @@ def _row(command: Convert, row: int | None) -> Scan:
 
 def _rows(command: Convert, first: int, last: int) -> VolumeScan:
     """Several rows as one scan: row by row their places, their turns, and which of them is the lowest would be lost."""
+    if command.truth is not None:
+        raise InputError(
+            "--truth is of a slice, and --rows A:B of several: convert one row, or give the truth of a volume to "
+            "'ctuq reconstruct --volume'."
+        )
 
     def rows(count: int) -> range:
         if last > count:
@@ -91,7 +96,6 @@ def _rows(command: Convert, first: int, last: int) -> VolumeScan:
     return files.read_volume(
         command.scan,
         geometry=command.geometry,
-        truth=command.truth,
         entry=command.entry,
         follow_links=command.follow_links,
         rows=rows,

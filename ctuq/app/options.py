@@ -85,7 +85,8 @@ class Convert(Command):
     angles: Annotated[str | None, arg(metavar="A,B,...", help_behavior_hint="")] = None
     """Keep the views at these angles in degrees, such as 0,12,40."""
     rows: Annotated[str | None, arg(metavar="N|A:B", help_behavior_hint="")] = None
-    """Keep this detector row, or rows A to B - 1 as one volume's scan, counted as IN has them; the middle one by default."""
+    """Keep this detector row, or rows A to B - 1 of one file as one volume's scan, counted as IN has them; the middle one by
+    default."""
     columns: Annotated[str | None, arg(metavar="A:B", help_behavior_hint="")] = None
     """Keep detector columns A to B - 1."""
     geometry: File = None
@@ -95,7 +96,7 @@ class Convert(Command):
     follow_links: On = False
     """Let an HDF5 file take data from outside its folder."""
     truth: File = None
-    """Known image to keep with the scan: a TIFF, PNG or FITS picture of two values, material and air."""
+    """Known image to keep with the scan of one row: a TIFF, PNG or FITS picture of two values, material and air."""
 
 
 @dataclass(frozen=True, kw_only=True)

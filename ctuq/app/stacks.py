@@ -34,6 +34,7 @@ _ROOM = 1.5
 
 def plan_of_stack(command: Reconstruct, options: ReconstructOptions) -> int:
     """Print what a stack would take."""
+    require_one_crew(command.workers, command.scheduler)
     scan = _chosen(command)
     plan = plan_stack(scan, options=options, covariance=_covariance(command))
     warn(scan.warnings)

@@ -181,8 +181,8 @@ def _stacked(raw_of: Any, path: Path, wanted: float | None, chosen: _Rows | None
     first = raw_of(None)
     if first.rows < 2:
         raise InputError(
-            f"'{path}' has one detector row, which is a slice: leave --volume or --stack out; its angles are designed by "
-            "'ctuq design start'."
+            f"'{path}' has one detector row, which is a slice: leave --volume, --stack or --rows A:B out; its angles are "
+            "designed by 'ctuq design start'."
         )
     middle_raw, middle = _telling(raw_of, path, first.rows, wanted)
     column = column_of_axis(middle.geometry)

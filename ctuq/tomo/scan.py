@@ -89,9 +89,9 @@ class Provenance:
         """What each of so many slices is called: its number among all rows of the file, counted from the lowest."""
         try:
             found = range(*map(int, self.facts.get(SLICES, "").split(":")))
-        except (TypeError, ValueError):
+            return found if len(found) == count else range(count)
+        except (TypeError, ValueError, OverflowError):
             return range(count)
-        return found if len(found) == count else range(count)
 
     def of_slices(self, rows: range, count: int) -> "Provenance":
         """The same of some of so many slices."""

@@ -65,10 +65,13 @@ class AreaBeam(ABC):
         GeometryError
             If some are not there.
         """
-        rows, columns = rows or range(self.rows), columns or range(self.columns)
+        rows = range(self.rows) if rows is None else rows
+        columns = range(self.columns) if columns is None else columns
         for some, count, name in ((rows, self.rows, "Rows"), (columns, self.columns, "Columns")):
+            if not some:
+                raise GeometryError(f"{name} {some.start} up to but not {some.stop} are none; take one at least.")
             if some[0] < 0 or some[-1] >= count or some.step < 1:
-                raise GeometryError(f"{name} {some.start} to {some.stop} are not inside the detector's {count}.")
+                raise GeometryError(f"{name} {some[0]} to {some[-1]} are not inside the detector's {count}.")
         return rows, columns, (rows[0] + rows[-1] - self.rows + 1) / 2, (columns[0] + columns[-1] - self.columns + 1) / 2
 
     def __eq__(self, other: object) -> bool:

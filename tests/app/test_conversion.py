@@ -59,6 +59,8 @@ def test_rows_of_a_stack_are_selected(tmp_path):
     assert cli.main(["convert", source, str(tmp_path / "some.h5"), "--rows", "2:5"]) == 0
     assert np.array_equal(read_volume(tmp_path / "some.h5").projections, stack[:, 4:1:-1].swapaxes(0, 1))
     assert cli.main(["convert", source, str(tmp_path / "more.h5"), "--rows", "2:7"]) == 2
+    assert cli.main(["convert", source, str(tmp_path / "true.h5"), "--rows", "1:3", "--truth", source]) == 2
+    assert not (tmp_path / "true.h5").exists()
 
 
 FAN = FanBeam(angles=np.deg2rad(np.arange(12) * 30.0), columns=9, pixel=5.0, source_to_axis=400.0, source_to_detector=600.0)

@@ -174,3 +174,10 @@ def test_a_grid_of_a_volume_lies_at_height_0_unless_told():
     assert VolumeGrid((2, 3, 4), 1.0).centre == (0, 0, 0)
     with pytest.raises(GeometryError, match="centre"):
         VolumeGrid((3, 4), 1.0, (0, 0, 0))
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(range(2, 2), None), (None, range(3, 3)), (range(3, 13), None)])
+def test_a_part_without_rows_or_columns_is_refused(rows, columns):
+    """An empty range was taken for all of them."""
+    with pytest.raises(GeometryError, match=r"Rows 2 up to|Columns 3 up to|Rows 3 to 12"):
+        ConeBeam(**SHARED, **CONE).part(rows, columns)

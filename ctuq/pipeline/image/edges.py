@@ -13,6 +13,7 @@ from ctuq.pipeline.subpixel import RayNoise, ray_noise
 from ctuq.pipeline.views import SplitViews
 from ctuq.recon import tv
 from ctuq.recon.dip import Data
+from ctuq.recon.tv import ITERATIONS
 from ctuq.tomo.rays.transform import RayTransform
 from ctuq.uncertainty.calibration.unseen import bytes_of_room
 from ctuq.uncertainty.estimate import ErrorBars
@@ -67,7 +68,9 @@ class EdgePlan:
         return {"reason": self.reason, "route": self.route, "seconds": self.total, "bytes": self.bytes}
 
 
-def plan_of_edges(A: RayTransform, rays: int, kind: str = "edges", *, way: "EdgeWay | None" = None) -> EdgePlan:
+def plan_of_edges(
+    A: RayTransform, rays: int, kind: str = "edges", *, way: "EdgeWay | None" = None, iterations: int | None = None
+) -> EdgePlan:
     """What error bars of so many rays take.
 
     Parameters
@@ -79,6 +82,8 @@ def plan_of_edges(A: RayTransform, rays: int, kind: str = "edges", *, way: "Edge
         One of `OF_PIXELS`.
     way : EdgeWay, optional
         Of a slice of a stack; by default that of a single slice, the cheapest within the memory that is left.
+    iterations : int, optional
+        Of total variation, where they are asked for.
     """
     pixels, width, device = A.grid.size, A.grid.shape[-1], A.device
     around = _AROUND if way is None else 0.0
@@ -89,7 +94,11 @@ def plan_of_edges(A: RayTransform, rays: int, kind: str = "edges", *, way: "Edge
         "cg": "by conjugate gradients, with the standard deviation from 256 draws",
     }[way.route]
     image = torch.ones(1, *A.domain.shape, device=device)
-    seconds = around + _DEARER * way.flops * flop_seconds(device) + _TV * timed(lambda: A.T(A(image)))
+    seconds = (
+        around
+        + _DEARER * way.flops * flop_seconds(device)
+        + _TV * timed(lambda: A.T(A(image))) * ((iterations or ITERATIONS) / ITERATIONS)
+    )
     most = way.bytes + bytes_of_room(A.geometry, A.grid.shape, rays)
     return EdgePlan(way.route, f"{pixels} pixels and {rays} rays: {OF_PIXELS[kind]}, {how}", seconds, most)
 

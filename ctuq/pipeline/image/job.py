@@ -217,7 +217,7 @@ def plan(scan: Scan, *, options: ReconstructOptions | None = None, **settings) -
     weights = tensors(scan, run.device)[1]
     if run.options.bars in OF_PIXELS:
         A = ray_transform(grid, scan.geometry, device=run.device, backend="matrix")
-        return plan_of_edges(A, int((weights > 0).sum()), run.options.bars)
+        return plan_of_edges(A, int((weights > 0).sum()), run.options.bars, iterations=run.options.iterations)
     tried = rehearsed(run, given, scan, grid)
     if tried.gains is not None:
         run.timings["gains"] = tried.gains
@@ -250,7 +250,7 @@ def _with_prior(run: Run[ReconstructOptions], base: Result, data: Data, views: S
     """Error bars by a Gaussian prior over the pixels, with errors that no ray tells."""
     A, kind = data.A, run.options.bars or ""
     assert isinstance(A, RayTransform)
-    plan = plan_of_edges(A, int((data.weights > 0).sum()), kind)
+    plan = plan_of_edges(A, int((data.weights > 0).sum()), kind, iterations=run.options.iterations)
     _log.info("Plan: %s", plan)
     run.checkpoint.begin()
     found, rays, learned, noise = edge_bars(run, data, views, plan)

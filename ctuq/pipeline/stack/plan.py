@@ -97,7 +97,7 @@ def _planned(stack: Stack) -> StackPlan:
     device, rng = torch.device("cpu"), torch.Generator().manual_seed(options.seed)
     A = ray_transform(stack.plane, scan.geometry, backend="matrix")
     if options.method != "dip":
-        edges = plan_of_edges(A, rays_used(scan), way=stack.edges())
+        edges = plan_of_edges(A, rays_used(scan), way=stack.edges(), iterations=options.iterations)
         teachers = len(stack.teachers)
         return StackPlan(count, teachers, edges.reason, (count + teachers) * edges.total, edges.bytes, disk)
     views = split_views(options, scan)

@@ -103,7 +103,7 @@ def fit_volume(run: Run[VolumeOptions], data: Data, held: NDArray[np.int64], *, 
     checkpoint.threads = take_threads(run.options.threads, lambda: trial_step(generate, start, fit), checkpoint.threads)
     checkpoint.begin()
 
-    begun = run.rng.get_state()
+    begun, state = run.rng.get_state(), None
     try:
         state = run.fit(generate, start, (fit, stop))
     except torch.OutOfMemoryError:
@@ -111,6 +111,10 @@ def fit_volume(run: Run[VolumeOptions], data: Data, held: NDArray[np.int64], *, 
             raise
         text = "The device has no memory left for the fit's activations: they are made twice, which is slower."
         warnings.warn(text, stacklevel=2)
+    if state is None:
+        # Out of the handler: while the error is at hand, all that the first attempt had made still lies on the device.
+        if run.device.type == "cuda":
+            torch.cuda.empty_cache()
         run.rng.set_state(begun)
         generate = replace(generate, sparing=True)
         state = run.fit(generate, start, (fit, stop))

@@ -142,13 +142,14 @@ def to_odl(geometry: Geometry | VolumeGeometry) -> Any:
     Raises
     ------
     GeometryError
-        If the angles do not increase, or free vectors are no cone that rises with an upright detector.
+        If the angles do not increase, or free vectors are neither a circular scan with an upright detector nor one that rises
+        with its source.
     """
     import odl
 
     tomo, (told, at, heights) = odl_tomo(), _lowered(geometry)
     if (np.diff(at) <= 0).any():
-        raise GeometryError("ODL takes angles that increase; sort the views first.")
+        raise GeometryError("ODL takes angles that increase; sort the views first. A helix's may be half a turn apart at most.")
     angles = odl.nonuniform_partition(at) if len(at) > 1 else odl.uniform_partition(at[0] - 1e-3, at[0] + 1e-3, 1)
     area, fan = None if isinstance(told, Beam) else told, hasattr(told, "source_to_axis")
     turned = None if area is None or area.upright else area
@@ -186,12 +187,13 @@ def _lowered(geometry: Geometry | VolumeGeometry) -> tuple[Any, NDArray[np.float
     found = circular(replace(geometry, table=table))
     if found is None:
         raise GeometryError(
-            "Of free vectors ODL is handed cones with an upright detector that rise with the source; these are none."
+            "Of free vectors ODL is handed circular scans with an upright detector, also if source and detector rise; these "
+            "are none."
         )
     return found, np.unwrap(found.angles), heights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Aside:
     """The same shift along the tangent in every view, and heights of their own between those of the views."""
 

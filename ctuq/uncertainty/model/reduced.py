@@ -24,7 +24,11 @@ _BLOCK = 4096
 
 @dataclass(frozen=True, eq=False)
 class _DenseRows:
-    """A matrix M (k, d), as `RayFeatures` and `ctuq.linops.local` take it."""
+    """A matrix M (k, d), as `RayFeatures` and `ctuq.linops.local` take it.
+
+    Of covariances with neighbours the latter asks for sparse rows; where rays outnumber pixels a factor leaves none of them
+    out.
+    """
 
     matrix: Tensor
 

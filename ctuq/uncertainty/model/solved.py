@@ -18,9 +18,9 @@ from ctuq.uncertainty.model.noise import ROUGH, NoiseSolve, for_draws, to_faint
 from ctuq.uncertainty.model.route import noise_route
 
 _PASSES, _OF_RESPONSES = 4, 2
-"""Of ``K^-1``, whose two terms nearly cancel; and where what single errors do to the image is asked for. Two come to 1e-8 of an
-exact factor's response, at 40 x 40 pixels of the walnut's 120 views and 48 x 48 of ta; two more take a tenth of a dense scan's
-time."""
+"""Rounds of ``K^-1``, whose two terms nearly cancel; two where only what single errors do to the image is asked for: they come
+to 1e-8 of an exact factor's response, at 40 x 40 pixels of the walnut's 120 views and 48 x 48 of ta, and two more take a tenth
+of a dense scan's time."""
 
 
 @dataclass(frozen=True, eq=False)

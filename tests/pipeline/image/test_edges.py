@@ -11,7 +11,7 @@ from ctuq.pipeline.image import edges as module
 from ctuq.pipeline.image import spreads
 from ctuq.recon.dip import DIPOptions
 from ctuq.recon.unet import UNetOptions
-from ctuq.tomo import radians
+from ctuq.tomo import ParallelBeam, VolumeGrid, radians, ray_transform
 from ctuq.tomo.simulate import phantom_scan
 from ctuq.uncertainty.restricted import NOTES
 
@@ -81,7 +81,7 @@ def test_every_route_gives_about_the_same_bars(scan, monkeypatch):
         made = module.plan_of_edges
         with monkeypatch.context() as patched:
             patched.setattr(
-                "ctuq.pipeline.image.job.plan_of_edges", lambda *a, r=route, m=made: module.EdgePlan(r, m(*a).reason, 1, 1)
+                "ctuq.pipeline.image.job.plan_of_edges", lambda *a, r=route, m=made, **_: module.EdgePlan(r, m(*a).reason, 1, 1)
             )
             other = reconstruct(scan, "tv", **small)
         assert other.plan["route"] == route
@@ -199,3 +199,11 @@ def test_a_diagonal_laplace_of_weights_that_are_not_independent_is_refused_befor
     with pytest.raises(InputError, match="take the prior isotropic, layerwise or g"):
         ReconstructOptions(uncertainty="diagonal", prior="filter")
     assert ReconstructOptions(uncertainty="diagonal", prior="g").bars == "diagonal"
+
+
+def test_the_plan_counts_the_iterations_that_are_asked_for(monkeypatch):
+    monkeypatch.setattr(module, "timed", lambda work: 0.01)
+    monkeypatch.setattr(module, "flop_seconds", lambda device: 0.0)
+    A = ray_transform(VolumeGrid((8, 8), 1.0), ParallelBeam(angles=np.arange(6.0) / 2, columns=9, pixel=1.0), backend="matrix")
+    usual, more, same = (module.plan_of_edges(A, 54, iterations=n).total for n in (None, 2000, 200))
+    assert same == usual and more - usual == pytest.approx(1800 * 0.02)

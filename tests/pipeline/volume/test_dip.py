@@ -1,5 +1,6 @@
 """The Deep Image Prior of a volume from its scan to its files: held-out views, going on after a kill, plan, faults."""
 
+import weakref
 from dataclasses import replace
 from importlib import import_module
 
@@ -146,13 +147,15 @@ def test_activations_made_twice_change_nothing(scan, whole):
 
 
 def test_a_fit_that_fills_the_device_goes_on_with_activations_made_twice(scan, whole, monkeypatch):
-    before, spared = Run.fit, []
+    before, spared, made = Run.fit, [], []
 
     def fit(run, generate, *rest):
         spared.append(generate.sparing)
         if not generate.sparing:
-            torch.rand(3, generator=run.rng)
+            activations = torch.rand(3, generator=run.rng)
+            made.append(weakref.ref(activations))
             raise torch.OutOfMemoryError("out of memory")
+        assert made[0]() is None, "what the first attempt made still lies on the device"
         return before(run, generate, *rest)
 
     monkeypatch.setattr(Run, "fit", fit)
