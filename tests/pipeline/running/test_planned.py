@@ -41,7 +41,6 @@ print(json.dumps({"counts": counts, "peak": peak, "plan": plan}))
 """
 OLD = {
     "ta-256-all": "what arrays over all views take by steps is counted since: 10.7 GiB would be planned of 10.6",
-    "tooth-256-all": "the same: 10.3 GiB of 9.2",
     "tooth-512-all": "planned before the rays that are solved beside all others were counted",
 }
 """Rows that were measured before the plan was mended, and not again since."""
