@@ -57,7 +57,7 @@ def _python_version() -> Check:
     return Check("Python", OK if fits else WARN, f"{found}, {sys.platform}" + ("" if fits else "; 3.11 to 3.14 are tested"))
 
 
-def versions_of_libraries() -> Check:
+def library_versions() -> Check:
     """Whether every library is there, and which version."""
     found = {name: version_of(name) for name in _LIBRARIES}
     absent = [name for name, number in found.items() if number is None]
@@ -223,7 +223,7 @@ def _disk() -> Check:
 
 CHECKS: tuple[Callable[[], Check], ...] = (
     _python_version,
-    versions_of_libraries,
+    library_versions,
     _threads,
     _gpu,
     gpu_libraries,

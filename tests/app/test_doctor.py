@@ -28,10 +28,10 @@ def test_one_failure_makes_it_unusable(monkeypatch, capsys):
 
 
 def test_a_check_that_breaks_is_a_failure_not_a_crash(monkeypatch):
-    def versions_of_libraries():
+    def library_versions():
         raise ImportError("libfoo.so is missing")
 
-    monkeypatch.setattr(doctor, "CHECKS", (versions_of_libraries,))
+    monkeypatch.setattr(doctor, "CHECKS", (library_versions,))
     assert doctor.examine() == [Check("library versions", FAIL, "ImportError: libfoo.so is missing")]
 
 
@@ -98,7 +98,7 @@ def test_an_adjoint_that_is_off_is_a_failure(monkeypatch):
 
 def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setattr(doctor, "version_of", lambda name: None if name == "odl" else "1.0")
-    check = doctor.versions_of_libraries()
+    check = doctor.library_versions()
     assert check.status == FAIL
     assert check.text.startswith("odl not installed")
 

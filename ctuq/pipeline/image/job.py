@@ -26,7 +26,7 @@ from ctuq.pipeline.image.rings import rings_of
 from ctuq.pipeline.image.spreads import SPREADS, with_spread
 from ctuq.pipeline.image.with_bars import with_bars
 from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
-from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
+from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, options_from, versions_of_libraries
 from ctuq.pipeline.running.plan import Plan, require_room_for_fit
 from ctuq.pipeline.running.run import Run
 from ctuq.pipeline.running.threads import begin_with
@@ -187,7 +187,7 @@ def _reconstructed(
         truth=truth,
         timings=run.timings,
         settings=flat_settings(run.options),
-        versions=library_versions(),
+        versions=versions_of_libraries(),
         warnings=scan.warnings + views.told + unheld + agreement.told + rings.notes,
         removed=rings.removed,
     )

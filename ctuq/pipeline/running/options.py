@@ -30,7 +30,7 @@ from ctuq.uncertainty.model.factor import PRIORS
 from ctuq.uncertainty.restricted import OF_WEIGHTS
 from ctuq.versions import versions_of
 
-__all__ = ["METHODS", "Progress", "ReconstructOptions", "flat_settings", "library_versions", "options_from"]
+__all__ = ["METHODS", "Progress", "ReconstructOptions", "flat_settings", "options_from", "versions_of_libraries"]
 
 METHODS = ("dip", *CLASSICAL)
 _SIMPLE = ("constant", "noise", "bootstrap")
@@ -179,6 +179,6 @@ def flat_settings(options: Any) -> dict[str, str | float | int]:
     return flat
 
 
-def library_versions() -> dict[str, str]:
+def versions_of_libraries() -> dict[str, str]:
     """Versions of ctuq and of what it computes with."""
     return versions_of(*_LIBRARIES)

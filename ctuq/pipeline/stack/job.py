@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ctuq.errors import CtuqError, InputError
 from ctuq.pipeline.image.agreement import Agreement
 from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
-from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, library_versions, options_from
+from ctuq.pipeline.running.options import Progress, ReconstructOptions, flat_settings, options_from, versions_of_libraries
 from ctuq.pipeline.stack.agreement import stack_agreement
 from ctuq.pipeline.stack.products import Products
 from ctuq.pipeline.stack.scan import COVARIANCE, Stack
@@ -242,7 +242,7 @@ class _Run:
             slices=table,
             timings=timings,
             settings={**_settings(stack.options, stack.covariance), "stack": 1, **_lesson_settings(setting.lesson)},
-            versions=library_versions(),
+            versions=versions_of_libraries(),
             rays=digest_of(stack.scan),
             warnings=tuple(dict.fromkeys((*stack.scan.warnings, *stack.told, *_doubts(table, failed)))),
             **covariance,

@@ -13,7 +13,7 @@ from ctuq.errors import CtuqError, GeometryError
 from ctuq.linops.memory import require_memory
 from ctuq.pipeline.running.checkpoint import Checkpoint, digest_of
 from ctuq.pipeline.running.devices import device_of
-from ctuq.pipeline.running.options import Progress, flat_settings, library_versions
+from ctuq.pipeline.running.options import Progress, flat_settings, versions_of_libraries
 from ctuq.pipeline.running.outlook import Outlook
 from ctuq.pipeline.running.plan import Plan, timed
 from ctuq.pipeline.running.run import Run
@@ -268,7 +268,7 @@ def _reconstructed(run: Run[VolumeOptions], scan: VolumeScan, plan: VolumePlan) 
         truth=truth,
         timings=run.timings,
         settings=_settings(options) | {"backend": A.backend, "device": str(run.device)},
-        versions=library_versions(),
+        versions=versions_of_libraries(),
         warnings=tuple(dict.fromkeys((*scan.warnings, *doubts_of_volume(whole, grid), *outside, *apart))),
         rays=digest_of(whole),
     )
