@@ -185,8 +185,9 @@ class SparseRows:
 
 def _times(matrix: Tensor, x: Tensor) -> Tensor:
     """A sparse matrix times each row of ``x``, so many of them together as the cache of a processor holds."""
-    parts = x.split(_WIDE) if x.device.type == "cpu" and len(x) > _WIDE else (x,)
-    return torch.cat([(matrix @ part.T.contiguous()).T for part in parts])
+    if x.device.type != "cpu" or len(x) <= _WIDE:
+        return (matrix @ x.T.contiguous()).T  # a view: the next product need not copy
+    return torch.cat([_times(matrix, part) for part in x.split(_WIDE)])
 
 
 def _tile_order(height: int, width: int) -> NDArray[np.int32]:
